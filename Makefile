@@ -1,0 +1,40 @@
+# Every target works from a clean clone: it builds .venv first where it is missing or out of date.
+PYTHON ?= python3
+BIN := .venv/bin
+DEMO_OUT ?= demo
+
+.PHONY: setup demo test test-slow lint bench clean
+
+setup: .venv/.installed
+
+.venv/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "modalgate needs Python 3.11 or newer: make PYTHON=python3.11"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+.venv/.tested: .venv/.installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	@touch $@
+
+demo: .venv/.installed
+	$(BIN)/modalgate demo --out $(DEMO_OUT)
+
+lint: .venv/.tested
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
+
+test: lint
+	$(BIN)/python -m pytest
+
+test-slow: .venv/.tested
+	$(BIN)/python -m pytest -m slow
+
+bench: .venv/.installed
+	$(BIN)/python benchmarks/step.py
+
+clean:
+	rm -rf .venv build dist *.egg-info

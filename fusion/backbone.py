@@ -1,0 +1,101 @@
+"""The multimodal backbone: every segment encoded once per modality, then fused under a gate."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from ..shards.errors import choice_error
+from ..shards.modality import MODALITIES, modality
+from .encoders import build_encoder
+from .registry import build_fusion
+from .spec import BackboneSpec, EncoderSpec
+
+DEFAULT_ENCODERS = {
+    "video": EncoderSpec("timm/test_convnext", pooling="gru"),
+    "audio": EncoderSpec("timm/test_convnext"),
+    "signal": EncoderSpec("conv1d", pooling="mean"),
+}
+
+
+@dataclass
+class Encoded:
+    """What the backbone makes of a batch: `features` (B, K, D) by modality, zero where absent; `present` (B, K);
+    `embedding` (B, K, D) fused; `weights` (B, K, M) in the order of `modalities`; `start` (B, K) seconds."""
+
+    modalities: tuple[str, ...]
+    features: dict[str, Tensor]
+    present: dict[str, Tensor]
+    embedding: Tensor
+    weights: Tensor
+    aux_loss: Tensor
+    start: Tensor
+
+
+class Backbone(nn.Module):
+    """Encoders with projections to one width, and the fusion over them.
+
+    `forward(streams, present, start)` takes prepared streams (B, K, ...) and returns `Encoded`. Only present rows
+    are encoded: a silent clip costs nothing and does not enter any statistic. While training, `modality_dropout`
+    hides random subsets from the fusion (Neverova et al. 2016), never the last modality a row has.
+    """
+
+    def __init__(self, modalities: tuple[str, ...], spec: BackboneSpec) -> None:
+        super().__init__()
+        self.modalities, self.spec = modalities, spec
+        for name in spec.encoders:
+            if name not in MODALITIES and name not in DEFAULT_ENCODERS:
+                raise choice_error("modality or kind under 'encoders'", name, {*MODALITIES, *DEFAULT_ENCODERS})
+        self.encoders = nn.ModuleDict()
+        self.projections = nn.ModuleDict()
+        for name in modalities:
+            encoder = build_encoder(modality(name), encoder_spec(spec, name))
+            self.encoders[name] = encoder
+            # The norm makes gate weights comparable: without it a gate learns the features' lengths.
+            self.projections[name] = nn.Sequential(nn.Linear(encoder.features, spec.width), nn.LayerNorm(spec.width))
+        self.fusion = build_fusion(spec.fusion, modalities, spec.width, spec.fusion_arguments)
+
+    def forward(self, streams: dict[str, Tensor], present: dict[str, Tensor], start: Tensor) -> Encoded:
+        features = {name: self._encode(name, streams.get(name), present[name]) for name in self.modalities}
+        seen = self._drop(present) if self.training and self.spec.modality_dropout else present
+        fused = self.fusion(features, seen)
+        return Encoded(self.modalities, features, present, fused.embedding, fused.weights, fused.aux_loss, start)
+
+    def _encode(self, name: str, stream: Tensor | None, mask: Tensor) -> Tensor:
+        parts = nn.ModuleList([self.encoders[name], self.projections[name]])
+        parameters = list(parts.parameters())
+        out = torch.zeros(*mask.shape, self.spec.width, device=parameters[0].device)
+        if stream is None or not bool(mask.any()):
+            # Every rank must reach every parameter, or gradient averaging waits for ever.
+            return out + sum(parameter.sum() * 0 for parameter in parameters) if self.training else out
+        encoded = self.projections[name](self.encoders[name](stream[mask]))
+        return out.to(encoded.dtype).index_put((mask,), encoded)
+
+    def _drop(self, present: dict[str, Tensor]) -> dict[str, Tensor]:
+        mask = torch.stack([present[name] for name in self.modalities], dim=-1)
+        chosen = torch.rand(mask.shape[0], 1, 1, device=mask.device) < self.spec.modality_dropout
+        kept = mask & (torch.rand(mask.shape[0], 1, mask.shape[2], device=mask.device) < 0.5)
+        # A draw that would leave nothing is void.
+        kept = torch.where(chosen & kept.any(dim=-1, keepdim=True), kept, mask)
+        return dict(zip(self.modalities, kept.unbind(-1), strict=True))
+
+
+def encoder_spec(spec: BackboneSpec, name: str) -> EncoderSpec:
+    """The spec of modality `name`: its own, else its kind's, else the default of the kind."""
+    kind = modality(name).kind
+    return spec.encoders.get(name) or spec.encoders.get(kind) or DEFAULT_ENCODERS[kind]
+
+
+def select_modalities(available: tuple[str, ...], wanted: list[str]) -> tuple[str, ...]:
+    """`wanted` in its order, or all of `available`; `RequestError` names the nearest for one that is not there."""
+    for name in wanted:
+        modality(name)
+        if name not in available:
+            raise choice_error("modality in these shards", name, available)
+    return tuple(wanted) or available
+
+
+def fresh_copy(backbone: Backbone) -> Backbone:
+    """The same architecture with new random weights, read from no file: the untrained control of every table."""
+    encoders = {name: replace(encoder_spec(backbone.spec, name), weights=None) for name in backbone.modalities}
+    return Backbone(backbone.modalities, replace(backbone.spec, encoders=encoders))

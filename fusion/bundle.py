@@ -1,0 +1,182 @@
+"""The exported encoder or classifier: a folder that needs no config, no other file, and no unpickling."""
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from ..shards.errors import DataError, RequestError
+from ..shards.index import Statistics
+from ..shards.transforms import ClipSpec
+from .backbone import Backbone, encoder_spec
+from .classifier import Classifier
+from .spec import BackboneSpec, EncoderSpec
+
+FORMAT_VERSION = 1
+WEIGHTS, FACTS, CARD = "encoder.safetensors", "encoder.json", "README.md"
+
+
+@dataclass
+class Bundle:
+    """A model ready to use: `model` (a `Backbone`, or a `Classifier` where `task` is set), `spec`: how to prepare
+    a segment; `segments`: views averaged per clip; `task`: none, `action` or `violence`; `positive`: the violent
+    class; `provenance`: what it was made from (data, steps, command, versions), as plain values."""
+
+    model: Backbone | Classifier
+    spec: ClipSpec
+    segments: int
+    task: str | None = None
+    positive: str | None = None
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def backbone(self) -> Backbone:
+        return self.model.backbone if isinstance(self.model, Classifier) else self.model
+
+
+def save_bundle(bundle: Bundle, folder: Path) -> None:
+    """Writes the bundle; the folder appears whole or not at all. `RequestError` if something else is there."""
+    if folder.exists() and not (folder.is_dir() and (not any(folder.iterdir()) or (folder / FACTS).is_file())):
+        raise RequestError(f"'{folder}' holds something else: give an empty or new folder for the bundle")
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        state = {key: value.detach().cpu().contiguous() for key, value in bundle.model.state_dict().items()}
+        save_file(state, partial / WEIGHTS)
+        backbone = bundle.backbone
+        spec = asdict(backbone.spec) | {
+            "encoders": {name: asdict(encoder_spec(backbone.spec, name)) for name in backbone.modalities}
+        }
+        for encoder in spec["encoders"].values():
+            encoder["weights"] = None
+        facts = {
+            "format_version": FORMAT_VERSION,
+            "modalities": list(backbone.modalities),
+            "backbone": spec,
+            "clip": asdict(bundle.spec),
+            "segments": bundle.segments,
+            "task": bundle.task,
+            "classes": list(bundle.model.classes) if isinstance(bundle.model, Classifier) else None,
+            "positive": bundle.positive,
+            "unimodal_heads": isinstance(bundle.model, Classifier) and bool(bundle.model.unimodal),
+            "weights": {"bytes": (partial / WEIGHTS).stat().st_size, "sha256": _sha256(partial / WEIGHTS)},
+            "provenance": bundle.provenance,
+        }
+        (partial / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        (partial / CARD).write_text(model_card(facts), encoding="utf-8")
+        # The old bundle steps aside first: at every moment one whole bundle lies on the disk.
+        aside = folder.with_name(f".{folder.name}.old")
+        shutil.rmtree(aside, ignore_errors=True)
+        if folder.exists():
+            os.replace(folder, aside)
+        os.replace(partial, folder)
+        shutil.rmtree(aside, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def load_bundle(folder: Path | str) -> Bundle:
+    """The model of a bundle, in evaluation mode, on the CPU.
+
+    Raises `RequestError` where there is no bundle or it has another format version, `DataError` where a file is
+    damaged or its weights do not match their checksum.
+    """
+    folder = Path(folder)
+    path = folder / FACTS
+    if not path.is_file():
+        raise RequestError(
+            f"'{folder}' is no bundle (it has no {FACTS}): give a folder that `modalgate export` wrote"
+        )
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        version = facts["format_version"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"'{path}' is damaged ({error!r}): export the run again") from error
+    if version != FORMAT_VERSION:
+        raise RequestError(f"'{path}' has bundle format {version}, this modalgate reads {FORMAT_VERSION}")
+    weights = folder / WEIGHTS
+    try:
+        if not weights.is_file() or _sha256(weights) != facts["weights"]["sha256"]:
+            raise DataError(f"'{weights}' is missing or differs from what {FACTS} says: export the run again")
+        backbone = Backbone(tuple(facts["modalities"]), _backbone_spec(facts["backbone"]))
+        model: Backbone | Classifier = backbone
+        if facts["classes"] is not None:
+            model = Classifier(backbone, facts["classes"], unimodal=facts["unimodal_heads"])
+        model.load_state_dict(load_file(weights))
+        spec = clip_spec(facts["clip"])
+        return Bundle(model.eval(), spec, facts["segments"], facts["task"], facts["positive"], facts["provenance"])
+    except (AttributeError, KeyError, TypeError, ValueError, SafetensorError, RuntimeError) as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise DataError(f"bundle '{folder}' is damaged ({reason}): export the run again") from error
+
+
+def load_encoder(folder: Path | str) -> Backbone:
+    """The backbone of a bundle, in evaluation mode, without its classifier if it has one."""
+    return load_bundle(folder).backbone
+
+
+def clip_spec(content: dict[str, Any]) -> ClipSpec:
+    """A `ClipSpec` from its plain form."""
+    statistics = {
+        name: Statistics(tuple(entry["mean"]), tuple(entry["std"])) for name, entry in content["statistics"].items()
+    }
+    plain: dict[str, Any] = content | {"statistics": statistics}
+    return ClipSpec(**plain)
+
+
+def count_parameters(module: nn.Module) -> int:
+    """How many numbers are learned."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def model_card(facts: dict[str, Any]) -> str:
+    """The bundle's README: what it is, what it saw, and what it is not for."""
+    clip, provenance = facts["clip"], facts["provenance"]
+    lines = [
+        f"# modalgate {'classifier' if facts['classes'] else 'encoder'}",
+        "",
+        f"- Modalities: {', '.join(facts['modalities'])}; fusion: {facts['backbone']['fusion']}",
+        f"- Input: {facts['segments']} windows of {clip['seconds']} s, {clip['frames']} frames of {clip['size']} px",
+    ]
+    if facts["classes"]:
+        lines.append(f"- Classes ({facts['task']}): {', '.join(facts['classes'])}")
+    lines += [f"- {key}: {value}" for key, value in provenance.items()]
+    lines += [
+        "",
+        "## Use and limits",
+        "",
+        "Meant for research on action recognition and violence detection. Its scores are evidence for a person to",
+        "look at, not grounds for acting against anyone: it errs more on scenes, cameras and people unlike those it",
+        "was trained on, and it must not identify people or decide alone. Measure it on your own recordings first.",
+        "",
+        '    from modalgate.fusion.bundle import load_encoder\n    encoder = load_encoder("this folder")',
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _backbone_spec(content: dict[str, Any]) -> BackboneSpec:
+    encoders = {name: EncoderSpec(**entry) for name, entry in content["encoders"].items()}
+    plain: dict[str, Any] = content | {"encoders": encoders}
+    return BackboneSpec(**plain)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def same_tensors(first: nn.Module, second: nn.Module) -> bool:
+    """Whether two models hold the same tensors under the same names, bit for bit."""
+    mine, theirs = first.state_dict(), second.state_dict()
+    return mine.keys() == theirs.keys() and all(torch.equal(mine[key].cpu(), theirs[key].cpu()) for key in mine)

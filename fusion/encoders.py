@@ -1,0 +1,183 @@
+"""One encoder per modality: streams of segments in, one feature vector per segment out."""
+
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torchvision.models import video as video_models
+
+from ..shards.errors import RequestError, choice_error
+from ..shards.modality import Modality
+from .pooling import build_pooling
+from .spec import EncoderSpec
+
+VIDEO_MODELS = (
+    "mc3_18",
+    "mvit_v1_b",
+    "mvit_v2_s",
+    "r2plus1d_18",
+    "r3d_18",
+    "s3d",
+    "swin3d_b",
+    "swin3d_s",
+    "swin3d_t",
+)
+
+
+class FrameEncoder(nn.Module):
+    """A timm image network on every frame, or every stack of frames, joined over time: (N, T, C, H, W) -> (N, D)."""
+
+    def __init__(self, spec: EncoderSpec, name: str, channels: int) -> None:
+        super().__init__()
+        self.stack = spec.stack
+        self.network, self.features = _create_timm(name, channels * spec.stack, spec)
+        self.pooling = build_pooling(spec.pooling, self.features)
+
+    def forward(self, video: Tensor) -> Tensor:
+        rows, frames, channels, height, width = video.shape
+        if frames % self.stack:
+            raise RequestError(f"data.frames of {frames} does not divide into stacks of {self.stack} frames")
+        pictures = video.reshape(-1, self.stack * channels, height, width)
+        # Channels last is twice as fast for small convolutions on a CPU and free elsewhere.
+        features = self.network(pictures.contiguous(memory_format=torch.channels_last))
+        return self.pooling(features.view(rows, frames // self.stack, -1))
+
+
+class VideoEncoder(nn.Module):
+    """A torchvision 3-D network, its stem rebuilt for the modality's channels: (N, T, C, H, W) -> (N, D)."""
+
+    def __init__(self, spec: EncoderSpec, name: str, channels: int) -> None:
+        super().__init__()
+        if name not in VIDEO_MODELS:
+            raise choice_error("torchvision video network", name, VIDEO_MODELS)
+        try:
+            self.network = getattr(video_models, name)(weights=None, **spec.arguments)
+        except TypeError as error:
+            raise RequestError(
+                f"torchvision network '{name}' does not take its arguments {spec.arguments}: {error}"
+            ) from error
+        head = next(part for part in ("fc", "classifier", "head") if hasattr(self.network, part))
+        linear = [m for m in getattr(self.network, head).modules() if isinstance(m, nn.Linear | nn.Conv3d)][-1]
+        self.features: int = linear.in_features if isinstance(linear, nn.Linear) else linear.in_channels
+        setattr(self.network, head, nn.Identity())
+        if isinstance(getattr(self.network, "avgpool", None), nn.AvgPool3d):
+            # S3D's window of 2 x 7 x 7 refuses anything below 9 frames of 193 pixels.
+            self.network.avgpool = nn.AdaptiveAvgPool3d(1)
+        _load_weights(self.network, spec)
+        _adapt_stem(self.network, channels)
+
+    def forward(self, video: Tensor) -> Tensor:
+        return self.network(video.transpose(1, 2))
+
+
+class SpectrogramEncoder(nn.Module):
+    """A timm image network on log-mel spectrograms: (N, 1, mels, frames) -> (N, D)."""
+
+    def __init__(self, spec: EncoderSpec, name: str) -> None:
+        super().__init__()
+        self.network, self.features = _create_timm(name, 1, spec)
+
+    def forward(self, spectrogram: Tensor) -> Tensor:
+        return self.network(spectrogram.contiguous(memory_format=torch.channels_last))
+
+
+class SignalEncoder(nn.Module):
+    """Strided 1-D convolutions with group norm, pooled over time: (N, samples, C) -> (N, D).
+
+    `widths`: channels of the successive stages, each halving the rate.
+    """
+
+    def __init__(self, spec: EncoderSpec, channels: int) -> None:
+        super().__init__()
+        for argument in spec.arguments:
+            if argument != "widths":
+                raise choice_error("argument of encoder conv1d", argument, ["widths"])
+        widths = [int(w) for w in spec.arguments.get("widths", (32, 64, 128))]
+        stages: list[nn.Module] = []
+        for before, after in zip([channels, *widths], widths, strict=False):
+            stages += [nn.Conv1d(before, after, 5, stride=2, padding=2), nn.GroupNorm(1, after), nn.GELU()]
+        self.network = nn.Sequential(*stages)
+        self.features: int = widths[-1]
+        self.pooling = build_pooling(spec.pooling, self.features)
+
+    def forward(self, signal: Tensor) -> Tensor:
+        return self.pooling(self.network(signal.transpose(1, 2)).transpose(1, 2))
+
+
+def build_encoder(
+    entry: Modality, spec: EncoderSpec
+) -> FrameEncoder | VideoEncoder | SpectrogramEncoder | SignalEncoder:
+    """The encoder of `spec` for streams of this modality.
+
+    Raises `RequestError` for an unknown network, one that does not suit the stream, or weights that do not fit.
+    """
+    family, _, name = spec.model.partition("/")
+    if family == "conv1d" and entry.kind == "signal":
+        return SignalEncoder(spec, entry.channels)
+    if family == "timm" and entry.kind == "video":
+        return FrameEncoder(spec, name, entry.channels)
+    if family == "timm" and entry.kind == "audio":
+        return SpectrogramEncoder(spec, name)
+    if family == "torchvision" and entry.kind == "video":
+        return VideoEncoder(spec, name, entry.channels)
+    valid = {"video": "timm/NAME or torchvision/NAME", "audio": "timm/NAME", "signal": "conv1d"}[entry.kind]
+    raise RequestError(f"encoder '{spec.model}' does not take {entry.kind} modality '{entry.name}': give {valid}")
+
+
+def _create_timm(name: str, channels: int, spec: EncoderSpec) -> tuple[nn.Module, int]:
+    """The network without its classifier, and the width of what it returns."""
+    if not timm.is_model(name):
+        raise choice_error("timm network", name, timm.list_models())
+    try:
+        network = timm.create_model(name, in_chans=channels, num_classes=0, **spec.arguments)
+    except TypeError as error:
+        raise RequestError(f"timm network '{name}' does not take its arguments {spec.arguments}: {error}") from error
+    _load_weights(network, spec)
+    # Some networks (MobileNetV3, VGG) widen their features once more between pooling and classifier.
+    width: Any = getattr(network, "head_hidden_size", None) or network.num_features
+    return network, int(width)
+
+
+def _load_weights(network: nn.Module, spec: EncoderSpec) -> None:
+    """Fills `network` from a local safetensors file; only the classifier's tensors may be superfluous."""
+    if spec.weights is None:
+        return
+    path = Path(spec.weights)
+    if not path.is_file():
+        raise RequestError(f"no weights file at '{path}' for encoder '{spec.model}'")
+    try:
+        missing, unexpected = network.load_state_dict(load_file(path), strict=False)
+    except SafetensorError as error:
+        raise RequestError(f"'{path}' for encoder '{spec.model}' is no whole safetensors file: {error}") from error
+    except RuntimeError as error:
+        raise RequestError(
+            f"weights '{path}' do not fit encoder '{spec.model}': {str(error).splitlines()[-1]}"
+        ) from error
+    strange = [key for key in unexpected if not key.startswith(("head", "fc", "classifier"))]
+    if missing or strange:
+        raise RequestError(f"weights '{path}' do not fit encoder '{spec.model}': {(missing or strange)[0]} differs")
+
+
+def _adapt_stem(network: nn.Module, channels: int) -> None:
+    """Rebuilds the first 3-D convolution for `channels`, repeating its mean filter so that pretraining survives."""
+    if channels == 3:
+        return
+    path, stem = next((p, m) for p, m in network.named_modules() if isinstance(m, nn.Conv3d))
+    adapted = nn.Conv3d(
+        channels,
+        stem.out_channels,
+        stem.kernel_size,  # pyright: ignore[reportArgumentType]
+        stem.stride,  # pyright: ignore[reportArgumentType]
+        stem.padding,  # pyright: ignore[reportArgumentType]
+        bias=stem.bias is not None,
+    )
+    with torch.no_grad():
+        adapted.weight.copy_(stem.weight.mean(dim=1, keepdim=True).expand_as(adapted.weight) * 3 / channels)
+        if adapted.bias is not None and stem.bias is not None:
+            adapted.bias.copy_(stem.bias)
+    parent, _, child = path.rpartition(".")
+    setattr(network.get_submodule(parent), child, adapted)

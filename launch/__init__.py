@@ -1,0 +1,1 @@
+"""Command line, configs, the one training loop, checkpoints and tracking."""

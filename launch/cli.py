@@ -1,0 +1,103 @@
+"""The command line: verbs, and how each kind of failure leaves.
+
+Exit status: 0 done, 2 the request is wrong, 3 the data is bad, 130 interrupted, 1 a defect of ours. Whatever a verb
+needs that is slow to import is imported inside it, so that help answers at once.
+"""
+
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from ..shards.errors import DataError, RequestError
+from . import demo, verbs_config, verbs_data, verbs_train, verbs_use
+
+_SETTINGS = {"help_option_names": ["-h", "--help"]}
+# The base of all that can be wrong with a command line, in the click that typer uses.
+_UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+
+app = typer.Typer(
+    name="modalgate",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings=_SETTINGS,
+)
+config = typer.Typer(context_settings=_SETTINGS)
+config.command("list")(verbs_config.list_shipped)
+config.command("show")(verbs_config.show)
+config.command("check")(verbs_config.check)
+
+app.command("demo")(demo.demo)
+app.command("world")(verbs_data.world)
+app.command("pack")(verbs_data.pack)
+app.command("inspect")(verbs_data.inspect)
+app.command("verify")(verbs_data.verify)
+app.command("pretrain")(verbs_train.pretrain)
+app.command("probe")(verbs_use.probe)
+app.command("finetune")(verbs_train.finetune)
+app.command("export")(verbs_use.export)
+app.command("predict")(verbs_use.predict)
+app.command("report")(verbs_use.report)
+app.add_typer(config, name="config", help="List, show and check configs.")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from .. import __version__
+
+        typer.echo(f"modalgate {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Self-supervised multimodal pretraining on unlabelled video, with gated fusion."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit status and leaves one line on standard error where it failed."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    # Taken out here, because a person adds it at the end of the command that failed.
+    debug = "--debug" in given
+    given = [argument for argument in given if argument != "--debug"] or ["--help"]
+    try:
+        status = app(given, prog_name="modalgate", standalone_mode=False)
+        if status == 130:  # newer typers turn Ctrl-C into this status
+            return _leave("interrupted", 130, debug)
+        return status if isinstance(status, int) else 0
+    except (KeyboardInterrupt, typer.Abort):
+        return _leave("interrupted", 130, debug)
+    except RequestError as error:
+        return _leave(f"error: {error}", 2, debug)
+    except DataError as error:
+        return _leave(f"error: {error}", 3, debug)
+    except _UsageError as error:
+        return _leave(f"error: {error.format_message()}{_where(error)}", 2, debug)  # pyright: ignore
+    except Exception as error:
+        reason = (str(error).strip() or "no message").splitlines()[0]
+        hint = "" if debug else "  (run again with --debug for the traceback)"
+        return _leave(f"internal error: {type(error).__name__}: {reason}{hint}", 1, debug)
+
+
+def _where(error: Exception) -> str:
+    context = getattr(error, "ctx", None)
+    return f" (see `{context.command_path} --help`)" if context is not None else ""
+
+
+def _leave(line: str, status: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    print(line, file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,44 @@
+"""Device, precision and processes, through Accelerate."""
+
+import os
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedDataParallelKwargs
+
+from ..shards.errors import RequestError
+
+
+def make_accelerator(precision: str) -> Accelerator:
+    """An `Accelerator` of `precision`: fp32, bf16, fp16, or auto (bf16 where the GPU has it, fp32 on a CPU).
+
+    Raises `RequestError` for fp16 without a GPU.
+    """
+    cuda = torch.cuda.is_available()
+    if precision == "auto":
+        # Without emulation: a GPU that only imitates bf16 is slower with it than with fp16.
+        whole = cuda and torch.cuda.is_bf16_supported(including_emulation=False)
+        precision = "bf16" if whole else "fp16" if cuda else "fp32"
+    if precision == "fp16" and not cuda:
+        raise RequestError("config key 'train.precision': fp16 needs a GPU: use fp32, bf16 or auto")
+    # The state is one per process and holds the precision: a second training in it may ask for another.
+    AcceleratorState._reset_state()
+    # A branch is skipped where a whole batch lacks a modality; unused parameters then cost one more pass over the
+    # graph, while a plain DDP would wait for their gradients for ever.
+    handler = DistributedDataParallelKwargs(find_unused_parameters=True)
+    return Accelerator(mixed_precision="no" if precision == "fp32" else precision, kwargs_handlers=[handler])
+
+
+def ranks() -> tuple[int, int]:
+    """This process's rank and the number of processes, as the launcher gave them; (0, 1) without one."""
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def agree(accelerator: Accelerator, bad: torch.Tensor, stop: bool) -> tuple[bool, bool]:
+    """Whether any process saw something bad, or was told to stop: all of them have to leave a step together."""
+    if accelerator.num_processes == 1:
+        return bool(bad), stop
+    flags = torch.stack([bad.float(), torch.full_like(bad, stop, dtype=torch.float32)])
+    seen = accelerator.reduce(flags, "sum").tolist()  # pyright: ignore[reportAttributeAccessIssue]
+    return seen[0] > 0, seen[1] > 0

@@ -1,0 +1,49 @@
+"""AdamW without decay on norms and biases, and the cosine schedule with warm-up."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from .schema import TrainConfig
+
+
+def build_optimizer(
+    objective: nn.Module, config: TrainConfig, parameter_groups: Sequence[dict[str, Any]] | None = None
+) -> torch.optim.AdamW:
+    """AdamW (Loshchilov & Hutter 2019) over the trainable parameters.
+
+    `parameter_groups`: dicts of `params` and `scale`, the factor on the learning rate; default: everything at 1.
+    Parameters of one dimension or none (norms, biases, temperatures) get no weight decay.
+    """
+    groups = []
+    for given in parameter_groups or [{"params": objective.parameters()}]:
+        trainable = [parameter for parameter in given["params"] if parameter.requires_grad]
+        for decayed in (True, False):
+            members = [parameter for parameter in trainable if (parameter.ndim > 1) == decayed]
+            if members:
+                decay = config.weight_decay if decayed else 0.0
+                groups.append({"params": members, "weight_decay": decay, "scale": float(given.get("scale", 1.0))})
+    return torch.optim.AdamW(groups, lr=config.learning_rate)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, config: TrainConfig, step: int) -> float:
+    """Sets every group's rate for `step` (0-based) and returns the rate of scale 1."""
+    rate = config.learning_rate * cosine_with_warmup(step, config.steps, config.warmup)
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["scale"]
+    return rate
+
+
+def cosine_with_warmup(step: int, steps: int, warmup: float) -> float:
+    """Share of the peak rate at `step` of `steps`: linear over the first `warmup` share, then half a cosine to zero.
+
+    A pure function of the step: a resumed run needs no schedule state (SGDR without restarts, Loshchilov & Hutter
+    2017).
+    """
+    rising = round(warmup * steps)
+    if step < rising:
+        return (step + 1) / rising
+    return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(steps - rising, 1)))

@@ -1,0 +1,122 @@
+"""How far it is: a bar on a terminal, a plain line now and then elsewhere."""
+
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Protocol, TextIO
+
+PLAIN_SECONDS = 30.0
+
+
+class Advance(Protocol):
+    """Reports `count` more units done; `fields` are shown by name beside the bar, rounded if numbers."""
+
+    def __call__(self, count: int = 1, **fields: object) -> None: ...
+
+
+class Report(Protocol):
+    """Says that `done` of `total` are done, `rejected` of them as unusable."""
+
+    def __call__(self, done: int, total: int, rejected: int = 0, /) -> None: ...
+
+
+@contextmanager
+def track(
+    total: int,
+    label: str,
+    *,
+    start: int = 0,
+    show: bool = True,
+    began: float | None = None,
+    stream: TextIO | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[Advance]:
+    """Shows progress of `total` units, `start` of them done before, on `stream` (standard error).
+
+    On a terminal: bar, count, the last fields, rate and time left. Elsewhere a line at the first report, then every
+    30 seconds, and at the end. Without `show` (every process but the first) nothing.
+    `began`: the clock when the work started, if that was before this call.
+    """
+    if not show:
+        yield lambda count=1, **fields: None
+        return
+    output = stream or sys.stderr
+    if output.isatty():
+        yield from _bar(total, label, start, output)
+        return
+    began = clock() if began is None else began
+    shown, done, facts = -math.inf, start, {}
+
+    def line() -> None:
+        seconds = clock() - began
+        rate = (done - start) / seconds if seconds > 0 else 0.0
+        parts = [f"{label} {done}/{total}"]
+        if rate:
+            left = f"{_minutes((total - done) / rate)} left" if done < total else f"in {_minutes(seconds)}"
+            parts += [f"{rate:.3g}/s", left]
+        parts += [f"{key} {text}" for key, text in facts.items()]
+        print(" | ".join(parts), file=output, flush=True)
+
+    def advance(count: int = 1, **fields: object) -> None:
+        nonlocal done, shown
+        done += count
+        facts.update(_texts(fields))
+        if done < total and clock() - shown >= PLAIN_SECONDS:
+            shown = clock()
+            line()
+
+    yield advance
+    line()
+
+
+@contextmanager
+def counted(label: str) -> Iterator[Report]:
+    """The same for work that counts itself: the total is taken from its first report."""
+    with ExitStack() as stack:
+        advance: Advance | None = None
+        before, began = 0, time.monotonic()
+
+        def report(done: int, total: int, rejected: int = 0) -> None:
+            nonlocal advance, before
+            if advance is None:
+                advance = stack.enter_context(track(total, label, began=began))
+            fields: dict[str, object] = {"rejected": rejected} if rejected else {}
+            advance(done - before, **fields)
+            before = done
+
+        yield report
+
+
+def _bar(total: int, label: str, start: int, stream: TextIO) -> Iterator[Advance]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("[dim]{task.fields[facts]}"),
+    )
+    with Progress(*columns, console=Console(file=stream)) as progress:
+        task = progress.add_task(label, total=total, completed=start, facts="")
+        facts: dict[str, str] = {}
+
+        def advance(count: int = 1, **fields: object) -> None:
+            facts.update(_texts(fields))
+            progress.update(task, advance=count, facts=" ".join(f"{key} {text}" for key, text in facts.items()))
+
+        yield advance
+
+
+def _texts(fields: dict[str, object]) -> dict[str, str]:
+    return {key: f"{value:.3g}" if isinstance(value, float) else str(value) for key, value in fields.items()}
+
+
+def _minutes(seconds: float) -> str:
+    whole = round(seconds)
+    if whole >= 3600:
+        return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
+    return f"{whole // 60}:{whole % 60:02d}"

@@ -1,0 +1,119 @@
+"""The typed shape of every config: what may be set, its default, and the values it can take."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+from ..fusion.spec import BackboneSpec
+from ..shards.augment import AugmentConfig
+
+
+def _one_of(default: str, *others: str) -> Any:
+    return field(default=default, metadata={"choices": (default, *others)})
+
+
+def _between(default: Any, low: float, high: float | None = None) -> Any:
+    """A number in [low, high]."""
+    return field(default=default, metadata={"range": (low, high)})
+
+
+@dataclass
+class DataConfig:
+    """Which clips, and what is cut from each.
+
+    `shards`: a packed folder; `modalities`: empty means all in its index; `segments` windows of `seconds` per clip,
+    `frames` video frames in each; `size`: pixels of the square crop, null for the packed short side; `split`: the
+    training clips' value of the column `split`, null for all; `label`: the column to learn; `folds`: cross-validation
+    folds that keep a `group` together (0: use `split` and `test_split`), `fold`: only that one of them.
+    """
+
+    shards: str = MISSING
+    modalities: list[str] = field(default_factory=list)
+    segments: int = _between(3, 1)
+    seconds: float = _between(1.0, 0.01)
+    frames: int = _between(8, 1)
+    size: int | None = _between(None, 8)
+    batch_size: int = _between(32, 1)
+    workers: int = _between(1, 0)
+    split: str | None = None
+    test_split: str = "test"
+    label: str = "label"
+    folds: int = _between(0, 0)
+    fold: int | None = _between(None, 0)
+    group: str = "group"
+
+
+@dataclass
+class TaskConfig:
+    """A pretext task's weight in the sum of losses, and its own arguments."""
+
+    weight: float = _between(1.0, 0)
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class TrainConfig:
+    """The loop: AdamW with a cosine schedule after a linear `warmup` (a share of `steps`).
+
+    `accumulate`: batches per step; `precision` auto: bf16 where the GPU has it, fp32 on a CPU; `log_every`,
+    `checkpoint_every` in steps; `keep`: newest checkpoints that stay; `threads`: CPU threads, null: torch chooses.
+    """
+
+    steps: int = _between(400, 1)
+    learning_rate: float = _between(1e-3, 0)
+    weight_decay: float = _between(0.05, 0)
+    warmup: float = _between(0.05, 0, 1)
+    clip_norm: float = _between(1.0, 0)
+    accumulate: int = _between(1, 1)
+    precision: str = _one_of("auto", "fp32", "bf16", "fp16")
+    log_every: int = _between(10, 1)
+    checkpoint_every: int = _between(200, 1)
+    keep: int = _between(2, 1)
+    threads: int | None = _between(None, 1)
+
+
+@dataclass
+class PretrainConfig:
+    """Self-supervised pretraining: `tasks` by name over one backbone. The run folder is `out`/`name`."""
+
+    name: str = "pretrain"
+    out: str = "runs"
+    seed: int = _between(0, 0)
+    data: DataConfig = field(default_factory=DataConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    model: BackboneSpec = field(default_factory=BackboneSpec)
+    tasks: dict[str, TaskConfig] = field(default_factory=dict)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    wandb: str = _one_of("offline", "online", "disabled")
+
+
+@dataclass
+class FinetuneConfig:
+    """Supervised training of a classifier on an encoder.
+
+    `encoder`: a bundle to start from; null starts `model` from random weights. `positive`: for the task violence, the
+    label that means it. The learning rates multiply `train.learning_rate`; `unimodal_weight`: weight of one auxiliary
+    head per modality; `balanced`: classes weigh the same whatever their counts.
+    """
+
+    name: str = "finetune"
+    out: str = "runs"
+    seed: int = _between(0, 0)
+    data: DataConfig = field(default_factory=DataConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    encoder: str | None = None
+    model: BackboneSpec | None = None
+    task: str = _one_of("action", "violence")
+    positive: str | None = None
+    head_learning_rate: float = _between(10.0, 0)
+    encoder_learning_rate: float = _between(1.0, 0)
+    dropout: float = _between(0.2, 0, 1)
+    unimodal_weight: float = _between(0.0, 0)
+    balanced: bool = False
+    train: TrainConfig = field(default_factory=TrainConfig)
+    wandb: str = _one_of("offline", "online", "disabled")
+
+
+Config = PretrainConfig | FinetuneConfig
+KINDS: dict[str, type[Config]] = {"pretrain": PretrainConfig, "finetune": FinetuneConfig}

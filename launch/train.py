@@ -1,0 +1,196 @@
+"""The training loop: any objective, any endless stream, read from top to bottom."""
+
+import math
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from accelerate.utils import gather_object, set_seed
+from torch import nn
+
+from .checkpoint import latest_checkpoint, load_checkpoint, random_state, save_checkpoint, set_random_state
+from .device import agree, make_accelerator
+from .interruption import caught_signals
+from .means import Means
+from .nonfinite import NonFiniteGuard
+from .optimizer import build_optimizer, set_learning_rate
+from .progress import track
+from .run_folder import open_run
+from .schema import TrainConfig
+from .tracking import Tracker, read_metrics
+
+
+class Batch(Protocol):
+    """What the loop asks of a batch: to move, and to name its clips."""
+
+    key: list[str]
+    seed: int
+
+    def to(self, device: torch.device | str, /) -> "Batch": ...
+
+
+class Stream(Protocol):
+    """Endless batches from global batch number `start`, a pure function of (seed, rank, world, number)."""
+
+    def train(self, start: int, /) -> Iterator[Any]: ...
+
+
+def train(
+    objective: nn.Module,
+    stream: Stream,
+    config: TrainConfig,
+    run: Path,
+    *,
+    seed: int = 0,
+    parameter_groups: Sequence[dict[str, Any]] | None = None,
+    resume: bool = False,
+    tracker_mode: str = "offline",
+    settings: Mapping[str, Any] | None = None,
+) -> dict[str, float]:
+    """Trains `objective` in place and returns the last logged means.
+
+    `objective(batch)` returns named scalars: those ending in `/loss` are summed with `objective.weights` (1 where it
+    names none), the others are only logged. `parameter_groups`: see `build_optimizer`. `settings`: the resolved
+    config, kept in RUN/config.yaml. `resume` goes on from the newest whole checkpoint of `run`, on a CPU bit for bit.
+
+    A step whose loss or gradient is not finite is left out, and its clips are listed in RUN/nonfinite.jsonl. SIGTERM
+    and SIGINT end the run with a checkpoint and `KeyboardInterrupt`. Raises `RequestError` for an occupied run folder
+    or other settings on resume, and `DataError` after ten non-finite steps in a row.
+    """
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    accelerator = make_accelerator(config.precision)
+    device, main = accelerator.device, accelerator.is_main_process
+    if main:
+        open_run(run, settings or {}, resume)
+    accelerator.wait_for_everyone()
+    set_seed(seed, device_specific=True)
+    weights: Mapping[str, float] = getattr(objective, "weights", {})
+    plain = build_optimizer(objective.to(device), config, parameter_groups)
+
+    step, state = 0, {}
+    folder = latest_checkpoint(run) if resume else None
+    if folder is not None:
+        step, model_state, state = load_checkpoint(folder)
+        objective.load_state_dict(model_state)
+        plain.load_state_dict(state["optimizer"])
+    model, optimizer = accelerator.prepare(objective, plain)
+    scaler = accelerator.scaler
+    if state and scaler is not None:
+        scaler.load_state_dict(state["scaler"])
+    tracker = Tracker(run, tracker_mode, settings or {}, _warn, state.get("wandb"), step) if main else None
+    guard, means = NonFiniteGuard(run, objective, accelerator.process_index), Means()
+    # Last, so that nothing above has drawn from the generators since.
+    if accelerator.process_index < len(state.get("random", ())):
+        set_random_state(state["random"][accelerator.process_index])
+
+    def save() -> None:
+        every_random = gather_object([random_state()])
+        if tracker is not None:
+            kept = {"optimizer": plain.state_dict(), "random": every_random, "wandb": tracker.identity}
+            kept["scaler"] = None if scaler is None else scaler.state_dict()
+            save_checkpoint(run, step, objective.state_dict(), kept, config.keep)
+        accelerator.wait_for_everyone()
+
+    model.train()
+    # The stream is split by rank already: it never goes through `prepare`, which would split it again.
+    batches = stream.train(step * config.accumulate)
+    last: dict[str, float] = (read_metrics(run) or [{}])[-1] if folder is not None else {}
+    saved, stopping, finished = step if folder is not None else -1, False, False
+    waited, clips, since = 0.0, 0, time.perf_counter()
+    try:
+        with caught_signals() as signals, track(config.steps, run.name, start=step, show=main) as advance:
+            while step < config.steps and not stopping:
+                rate = set_learning_rate(plain, config, step)
+                guard.remember()
+                total, keys, seen = torch.zeros((), device=device), [], []
+                for number in range(config.accumulate):
+                    asked = time.perf_counter()
+                    batch = _next(batches, signals)
+                    waited += time.perf_counter() - asked
+                    if batch is None:
+                        stopping = True
+                        break
+                    # Ranks exchange gradients once per step, with its last batch.
+                    exchanged = number == config.accumulate - 1
+                    with nullcontext() if exchanged else accelerator.no_sync(model):
+                        outputs = model(batch.to(device))
+                        losses = [weights.get(k, 1.0) * v for k, v in outputs.items() if k.endswith("/loss")]
+                        loss = torch.stack(losses).sum()
+                        accelerator.backward(loss / config.accumulate)
+                    total += loss.detach() / config.accumulate
+                    keys += batch.key
+                    seen.append({"loss": loss, **outputs})
+                if stopping:
+                    break  # in the middle of a step: the resumed run does it whole
+
+                norm: Any = accelerator.clip_grad_norm_(model.parameters(), config.clip_norm or math.inf)
+                bad = ~torch.isfinite(total)
+                if scaler is None:  # fp16 overflows by design now and then: its scaler leaves those steps out itself
+                    bad |= ~torch.isfinite(norm)
+                skip, stopping = agree(accelerator, bad, bool(signals))
+                if skip:
+                    guard.record(step, float(total), keys)
+                else:
+                    guard.in_a_row = 0
+                    for outputs in seen:
+                        means.add(outputs)
+                    means.add({"gradient_norm": norm})
+                if not skip or scaler is not None:
+                    optimizer.step()
+                optimizer.zero_grad()
+                step += 1
+                clips += len(keys) * accelerator.num_processes
+                advance(1)
+
+                if step % config.log_every == 0 or step == config.steps:
+                    seconds = max(time.perf_counter() - since, 1e-9)
+                    speed = {"clips_per_second": clips / seconds, "data_wait": waited / seconds}
+                    last = {**means.take(), "learning_rate": rate, **speed}
+                    waited, clips, since = 0.0, 0, time.perf_counter()
+                    if tracker is not None:
+                        tracker.log(step, last)
+                    shown = {key.removesuffix("/loss"): value for key, value in last.items() if key.endswith("loss")}
+                    advance(0, **shown, **{"clips/s": speed["clips_per_second"], "wait": f"{speed['data_wait']:.0%}"})
+                error = guard.error()
+                if error is not None or step % config.checkpoint_every == 0:
+                    save()
+                    saved = step
+                if error is not None:
+                    raise error
+            optimizer.zero_grad()
+            if saved != step:
+                save()
+                saved = step
+        if stopping:
+            raise KeyboardInterrupt
+        finished = True
+    finally:
+        if tracker is not None:
+            tracker.close(exit_code=0 if finished else 1)
+        accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+        if main and saved < 0 and step == 0:
+            shutil.rmtree(run)  # failed before its first step: nothing half-written stays
+    return last
+
+
+def _next(batches: Iterator[Any], signals: Sequence[int]) -> Any:
+    """The next batch; none where the signal to stop has ended the loader's workers too."""
+    try:
+        # A DataLoader takes its base seed from the global generator when it starts, so a resumed run would draw once
+        # more than the uninterrupted one: the stream's draws are its own affair.
+        with torch.random.fork_rng(devices=[]):
+            return next(batches)
+    except RuntimeError:
+        if signals:
+            return None
+        raise
+
+
+def _warn(line: str) -> None:
+    print(f"warning: {line}", file=sys.stderr)

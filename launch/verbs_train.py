@@ -1,0 +1,58 @@
+"""`modalgate pretrain` and `finetune`."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Config = Annotated[
+    str, typer.Argument(metavar="CONFIG", help="A shipped config's name, or a YAML file or run folder.")
+]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[key=value]...", help="Settings over it, such as data.shards=FOLDER.")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on from the run's newest checkpoint.")]
+Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the figures here.")]
+
+
+def command_line() -> list[str]:
+    """The command as a person would type it again."""
+    return ["modalgate", *sys.argv[1:]]
+
+
+def pretrain(config: Config, overrides: Overrides = None, resume: Resume = False, json: Json = None) -> None:
+    """Train an encoder without labels, by the config's pretext tasks."""
+    from .building import run_folder
+    from .config import load_config
+    from .pretraining import pretrain as run_pretraining
+    from .schema import PretrainConfig
+    from .tables import print_table, write_json
+
+    settings = load_config("pretrain", config, overrides or [])
+    assert isinstance(settings, PretrainConfig)
+    last = run_pretraining(settings, command_line(), resume)
+    run = run_folder(settings)
+    rows = [(name, value) for name, value in last.items() if name not in ("loss", "learning_rate", "gradient_norm")]
+    print_table(f"{run}: mean of the last {settings.train.log_every} steps", ("figure", "value"), rows)
+    write_json(json, last)
+    typer.echo(f"encoder: {run / 'encoder'}\nnext: modalgate probe {run / 'encoder'} {settings.data.shards}")
+
+
+def finetune(config: Config, overrides: Overrides = None, resume: Resume = False, json: Json = None) -> None:
+    """Train a classifier with labels, from a pretrained encoder or from nothing."""
+    from .building import run_folder
+    from .config import load_config
+    from .finetuning import finetune as run_finetuning
+    from .schema import FinetuneConfig
+    from .tables import print_table, write_json
+
+    settings = load_config("finetune", config, overrides or [])
+    assert isinstance(settings, FinetuneConfig)
+    done = run_finetuning(settings, command_line(), resume)
+    run = run_folder(settings)
+    table = done.result.tables[0]
+    print_table(f"{run}: {table.note}", table.columns, table.rows)
+    write_json(json, {"metrics": done.metrics, "intervals": done.intervals, "clips": len(done.scores.keys)})
+    folder = run / "fold-0" if settings.data.folds else run
+    typer.echo(f"classifier: {folder / 'encoder'}\nnext: modalgate predict {folder / 'encoder'} VIDEO")

@@ -1,0 +1,120 @@
+"""`modalgate probe`, `export`, `predict` and `report`: what one does with a trained encoder."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .verbs_train import command_line
+
+Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the figures here.")]
+
+
+def probe(
+    encoder: Annotated[Path, typer.Argument(metavar="ENCODER", help="A bundle, or a run folder that holds one.")],
+    shards: Annotated[Path, typer.Argument(metavar="SHARDS", help="Labelled clips that `modalgate pack` wrote.")],
+    label: Annotated[str, typer.Option(help="The label column to read from the features.")] = "label",
+    folds: Annotated[int, typer.Option(min=0, help="Grouped cross-validation; 0 uses the column `split`.")] = 0,
+    group: Annotated[str, typer.Option(help="Column whose clips stay on one side of a fold.")] = "group",
+    train_split: Annotated[str, typer.Option(help="Value of `split` to fit on.")] = "train",
+    test_split: Annotated[str, typer.Option(help="Value of `split` to score on.")] = "test",
+    views: Annotated[
+        int | None, typer.Option(min=1, help="Uniform windows averaged per clip.", show_default=False)
+    ] = None,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that decode.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Of the folds and the untrained control.")] = 0,
+    json: Json = None,
+) -> None:
+    """Linear probe and kNN on frozen features, beside the same encoder untrained."""
+    from dataclasses import asdict
+
+    from ..tasks.results import save_result
+    from .probing import probe as run_probe
+    from .progress import counted
+    from .tables import print_table, write_json
+
+    with counted("probe") as progress:
+        probed = run_probe(
+            encoder,
+            shards,
+            label=label,
+            folds=folds,
+            group=group,
+            train_split=train_split,
+            test_split=test_split,
+            views=views,
+            workers=workers,
+            seed=seed,
+            command=" ".join(command_line()),
+            progress=progress,
+        )
+    if (encoder / "config.yaml").is_file():
+        save_result(probed.result, encoder)
+    table = probed.result.tables[0]
+    print_table(f"{encoder} on {shards}: {table.note}", table.columns, table.rows)
+    print_table("Mean gate weight", list(probed.weights), [list(probed.weights.values())])
+    write_json(
+        json,
+        {
+            "rows": [asdict(row) for row in probed.rows],
+            "untrained": [asdict(row) for row in probed.untrained],
+            "gates": probed.weights,
+        },
+    )
+
+
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder of `pretrain` or `finetune`.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="An empty or new folder.")],
+    json: Json = None,
+) -> None:
+    """Write a run's encoder or classifier as a bundle, checked against its checkpoint."""
+    from ..fusion.bundle import count_parameters
+    from .exporting import export_bundle
+    from .tables import print_table, write_json
+
+    bundle, difference = export_bundle(run, out)
+    facts = {
+        "kind": bundle.task or "encoder",
+        "modalities": ", ".join(bundle.backbone.modalities),
+        "fusion": bundle.backbone.spec.fusion,
+        "parameters": count_parameters(bundle.model),
+        "largest difference": difference,
+    }
+    print_table(f"{run} exported to {out}", ("figure", "value"), list(facts.items()))
+    write_json(json, facts)
+
+
+def predict(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A classifier's bundle, or its run folder.")],
+    video: Annotated[Path, typer.Argument(metavar="VIDEO", help="A media file; its sound is used where it has any.")],
+    beside: Annotated[
+        list[str] | None,
+        typer.Option("--with", metavar="MODALITY=FILE", help="Another stream of the recording, such as depth=FILE."),
+    ] = None,
+    hop: Annotated[
+        float | None,
+        typer.Option(min=0.01, help="Seconds between windows; half a window by default.", show_default=False),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the windows here as JSON lines, not on standard output."),
+    ] = None,
+    png: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw scores and gate weights over time.")] = None,
+) -> None:
+    """Class scores and gate weights over a recording, one JSON line per window."""
+    from .predicting import predict_file
+
+    predict_file(model, video, beside or [], hop, out, png)
+
+
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders to show on one page.")],
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="By default RUN/report.html of the first.")] = None,
+) -> None:
+    """Write a self-contained HTML page of curves, tables and gates."""
+    from ..tasks.report import write_report
+
+    target = out or runs[0] / "report.html"
+    write_report(runs, target)
+    typer.echo(f"report: {target}")

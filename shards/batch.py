@@ -1,0 +1,80 @@
+"""What the stream delivers and everything above consumes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Batch:
+    """K segments of each of B clips.
+
+    `streams`: video kinds (B, K, T, C, H, W) uint8 (depth uint16), audio (B, K, N) float, signals (B, K, N, C).
+    `present`: (B, K) bool by modality; where it is off, the stream's zeros mean nothing.
+    `start`: (B, K) seconds. `label`: (B,) class numbers or none. `valid`: (B,) off for rows that only pad.
+    `seed`: differs by step, rank and run; every on-device draw for this batch comes from it.
+    """
+
+    streams: dict[str, Tensor]
+    present: dict[str, Tensor]
+    key: list[str]
+    start: Tensor
+    label: Tensor | None = None
+    valid: Tensor = field(default_factory=lambda: torch.ones(0, dtype=torch.bool))
+    seed: int = 0
+
+    def __len__(self) -> int:
+        return len(self.key)
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """The same batch with every tensor on `device`."""
+        return Batch(
+            {name: stream.to(device, non_blocking=True) for name, stream in self.streams.items()},
+            {name: mask.to(device, non_blocking=True) for name, mask in self.present.items()},
+            self.key,
+            self.start.to(device),
+            None if self.label is None else self.label.to(device),
+            self.valid.to(device),
+            self.seed,
+        )
+
+
+@dataclass
+class Clip:
+    """One row of a batch, before it is stacked: the same names without the leading B."""
+
+    streams: dict[str, Tensor]
+    present: dict[str, bool]
+    key: str
+    start: Tensor
+    label: int | None
+    valid: bool = True
+
+
+def stack(clips: Sequence[Clip], seed: int) -> Batch:
+    """Clips of equal K and modalities as one batch; an absent stream is zeros of its neighbours' shape."""
+    names = clips[0].present
+    segments = len(clips[0].start)
+    streams = {}
+    for name in names:
+        shape = next((clip.streams[name] for clip in clips if clip.present[name]), None)
+        if shape is None:
+            continue
+        streams[name] = torch.stack(
+            [clip.streams[name] if clip.present[name] else torch.zeros_like(shape) for clip in clips]
+        )
+    present = {
+        name: torch.tensor([[clip.present[name]] * segments for clip in clips], dtype=torch.bool) for name in names
+    }
+    labels = [clip.label for clip in clips]
+    return Batch(
+        streams,
+        present,
+        [clip.key for clip in clips],
+        torch.stack([clip.start for clip in clips]),
+        None if any(label is None for label in labels) else torch.tensor(labels),
+        torch.tensor([clip.valid for clip in clips]),
+        seed,
+    )

@@ -1,0 +1,167 @@
+"""`index.json` beside the shards: what is in them, where each member lies, and how the numbers are to be read."""
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+from .errors import DataError, RequestError, choice_error
+
+FORMAT_VERSION = 1
+INDEX_NAME = "index.json"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One packed clip.
+
+    `members`: suffix (`rgb.mp4`, `json`) -> (byte offset, bytes) inside `shard`: a reader seeks to just the
+    modalities it wants. `labels`: the columns of the label file, as text. `duration` in seconds.
+    """
+
+    key: str
+    shard: str
+    duration: float
+    labels: dict[str, str]
+    members: dict[str, tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One tar: `present` counts, per modality, the samples that have it."""
+
+    name: str
+    samples: int
+    bytes: int
+    sha256: str
+    present: dict[str, int]
+
+
+@dataclass(frozen=True)
+class PackSettings:
+    """How the media were rewritten.
+
+    `size`: short side in pixels; `fps`: frames per second of every video stream; `flow_bound`: pixel/frame
+    that the stored byte's end stands for; `sample_rate` in Hz; `silence_db`: a track whose RMS level stays
+    below is absent; `crf`, `gop`: H.264 quality and key-frame distance; `clip_seconds`: longest piece.
+    """
+
+    modalities: tuple[str, ...] = ("rgb", "flow", "audio")
+    size: int = 112
+    fps: float = 15.0
+    flow_bound: float = 14.0
+    sample_rate: int = 16000
+    silence_db: float = -60.0
+    crf: int = 18
+    gop: int = 16
+    clip_seconds: float = 30.0
+    samples_per_shard: int = 64
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Mean and standard deviation per channel of the stored values in the modality's unit."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Index:
+    """Everything `index.json` says. `folder` is where it was read from and is not stored."""
+
+    settings: PackSettings
+    statistics: dict[str, Statistics]
+    shards: tuple[Shard, ...]
+    samples: tuple[Sample, ...]
+    version: int = FORMAT_VERSION
+    folder: Path = field(default=Path())
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """The packed modalities that at least one sample has."""
+        return tuple(m for m in self.settings.modalities if any(s.present.get(m, 0) for s in self.shards))
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Label columns, in the order of the label file."""
+        return tuple(dict.fromkeys(column for sample in self.samples for column in sample.labels))
+
+    def column(self, name: str) -> list[str]:
+        """The values of one label column, by sample; `RequestError` names the nearest column."""
+        if name not in self.columns:
+            raise choice_error("label column", name, self.columns)
+        return [sample.labels.get(name, "") for sample in self.samples]
+
+    def where(self, **equal: str) -> "Index":
+        """The samples whose label columns hold just these values; the value's nearest name if none does."""
+        kept = list(self.samples)
+        for column, value in equal.items():
+            known = set(self.column(column))
+            if value not in known:
+                raise choice_error(f"value of column '{column}'", value, known)
+            kept = [sample for sample in kept if sample.labels.get(column) == value]
+        return replace(self, samples=tuple(kept))
+
+    def keep(self, keys: Iterable[str]) -> "Index":
+        """The samples with these keys."""
+        wanted = set(keys)
+        return replace(self, samples=tuple(sample for sample in self.samples if sample.key in wanted))
+
+
+def save_index(index: Index, folder: Path) -> None:
+    """Writes `index.json` atomically: a reader sees the old file or the whole new one."""
+    content = asdict(index)
+    del content["folder"]
+    target = folder / INDEX_NAME
+    partial = target.with_suffix(".json.partial")
+    partial.write_text(json.dumps(content, separators=(",", ":")), encoding="utf-8")
+    os.replace(partial, target)
+
+
+def load_index(folder: Path | str) -> Index:
+    """Reads `index.json` of a shard folder.
+
+    Raises `RequestError` where there is no such folder, no index, or an index of another format version, and
+    `DataError` where the file is damaged.
+    """
+    folder = Path(folder)
+    path = folder / INDEX_NAME
+    if not folder.is_dir():
+        raise RequestError(f"no shard folder at '{folder}': give a folder that `modalgate pack` wrote")
+    if not path.is_file():
+        raise RequestError(f"'{folder}' holds no {INDEX_NAME}: give a folder that `modalgate pack` wrote")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        version = content["version"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"'{path}' is damaged ({error}): pack the source again") from error
+    if version != FORMAT_VERSION:
+        raise RequestError(
+            f"'{path}' has shard format {version}, this modalgate reads {FORMAT_VERSION}: pack the source again"
+        )
+    try:
+        settings = content["settings"] | {"modalities": tuple(content["settings"]["modalities"])}
+        return Index(
+            settings=PackSettings(**settings),
+            statistics={
+                name: Statistics(tuple(entry["mean"]), tuple(entry["std"]))
+                for name, entry in content["statistics"].items()
+            },
+            shards=tuple(Shard(**entry) for entry in content["shards"]),
+            samples=tuple(
+                Sample(
+                    entry["key"],
+                    entry["shard"],
+                    entry["duration"],
+                    entry["labels"],
+                    {suffix: (offset, size) for suffix, (offset, size) in entry["members"].items()},
+                )
+                for entry in content["samples"]
+            ),
+            folder=folder,
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"'{path}' is damaged ({error!r}): pack the source again") from error

@@ -1,0 +1,202 @@
+"""Reading and writing media with PyAV, whose wheel carries FFmpeg."""
+
+import io
+import wave
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+from av.video.reformatter import Interpolation, VideoReformatter
+from numpy.typing import NDArray
+
+MediaSource = Path | str | io.BytesIO
+
+
+@dataclass(frozen=True)
+class MediaFacts:
+    """What a container says of itself.
+
+    `duration`: seconds of the longest stream; `video_seconds`: of the pictures, by the header, 0 where it is silent.
+    """
+
+    width: int
+    height: int
+    fps: float
+    duration: float
+    video_seconds: float
+    has_video: bool
+    has_sound: bool
+    pixel_format: str
+
+
+def open_media(source: MediaSource) -> Any:
+    """An open container for reading; decoding stays on the calling thread, so workers do not fight for cores."""
+    container = av.open(source if isinstance(source, io.BytesIO) else str(source), mode="r")
+    for stream in container.streams.video:
+        stream.thread_type = "NONE"
+        stream.codec_context.thread_count = 1
+    return container
+
+
+def probe(source: MediaSource) -> MediaFacts:
+    """Size in pixels, frame rate, duration in seconds and what streams there are; raises `av.FFmpegError`."""
+    with open_media(source) as container:
+        video = container.streams.video[0] if container.streams.video else None
+        duration = float(container.duration or 0) / 1_000_000
+        if video is not None and video.duration and video.time_base:
+            duration = float(video.duration * video.time_base)
+        return MediaFacts(
+            width=video.codec_context.width if video else 0,
+            height=video.codec_context.height if video else 0,
+            fps=float(video.average_rate or video.guessed_rate or 0) if video else 0.0,
+            duration=duration,
+            video_seconds=_promised_seconds(container, video) if video is not None else 0.0,
+            has_video=video is not None,
+            has_sound=bool(container.streams.audio),
+            pixel_format=(video.codec_context.pix_fmt or "") if video else "",
+        )
+
+
+def _promised_seconds(container: Any, video: Any) -> float:
+    """Seconds of pictures by the header's count of frames, or by the duration where it can be no other stream's."""
+    if video.frames and video.average_rate:
+        return float(video.frames / video.average_rate)
+    alone = len(container.streams) == 1
+    return float(container.duration or 0) / 1_000_000 if alone else 0.0
+
+
+def iterate_frames(source: MediaSource) -> Iterator[tuple[float, Any]]:
+    """(time in seconds, decoded `av.VideoFrame`) in presentation order; pictures are made only of those one needs.
+
+    Times are the stream's own, not counted from its first frame.
+    """
+    with open_media(source) as container:
+        stream = container.streams.video[0]
+        for frame in container.decode(stream):
+            if frame.pts is not None:
+                yield float(frame.pts * frame.time_base), frame
+
+
+@dataclass
+class FrameReader:
+    """Turns decoded frames into pictures: (H, W, 3) uint8 RGB, or (H, W) for `gray` and `gray16le`.
+
+    `short_side`: pixels to shrink to, keeping the aspect and even sizes; a smaller picture keeps its size, none is
+    magnified. 16-bit gray is a measurement: it is picked by nearest neighbour, never averaged. The display rotation
+    a phone stores is applied.
+    """
+
+    pixel_format: str = "rgb24"
+    short_side: int | None = None
+    # One scaler for all frames: PyAV would set up a new one for each, at half a millisecond.
+    scaler: VideoReformatter = field(default_factory=VideoReformatter)
+
+    def read(self, frame: Any) -> NDArray[Any]:
+        width, height = fit_short_side(frame.width, frame.height, self.short_side)
+        if self.pixel_format == "gray16le":
+            picture = frame.to_ndarray(format="gray16le")
+            if picture.shape != (height, width):
+                picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_NEAREST)
+        else:
+            same = (frame.width, frame.height) == (width, height)
+            how = Interpolation.POINT if same else Interpolation.AREA
+            picture = self.scaler.reformat(frame, width, height, self.pixel_format, interpolation=how).to_ndarray()
+        turns = round(frame.rotation / 90) % 4
+        return np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture
+
+
+def fit_short_side(width: int, height: int, short_side: int | None) -> tuple[int, int]:
+    """Even (width, height) with the shorter side at most `short_side`, the aspect kept."""
+    scale = min(1.0, short_side / min(width, height)) if short_side else 1.0
+    return max(2, round(width * scale / 2) * 2), max(2, round(height * scale / 2) * 2)
+
+
+def read_sound(source: MediaSource, rate: int) -> tuple[float, NDArray[np.float32]]:
+    """The first audio stream, mixed to mono at `rate` Hz: (time of its first sample in seconds, (N,) float32)."""
+    with open_media(source) as container:
+        stream = container.streams.audio[0]
+        resampler = av.AudioResampler(format="flt", layout="mono", rate=rate)
+        start: float | None = None
+        parts: list[NDArray[np.float32]] = []
+        for frame in container.decode(stream):
+            if start is None and frame.pts is not None:
+                start = float(frame.pts * frame.time_base)
+            parts.extend(_samples(out) for out in resampler.resample(frame))
+        parts.extend(_samples(out) for out in resampler.resample(None))
+    sound = np.concatenate(parts) if parts else np.zeros(0, np.float32)
+    return start or 0.0, sound
+
+
+def _samples(frame: av.AudioFrame) -> NDArray[np.float32]:
+    return frame.to_ndarray().reshape(-1).astype(np.float32)
+
+
+def write_video(
+    target: Path | io.BytesIO,
+    frames: NDArray[Any],
+    rate: float,
+    *,
+    codec: str = "libx264",
+    pixel_format: str = "yuv420p",
+    options: dict[str, str] | None = None,
+    container_format: str | None = None,
+    sound: NDArray[np.float32] | None = None,
+    sample_rate: int = 16000,
+    sound_codec: str = "pcm_s16le",
+) -> None:
+    """Encodes frames (T, H, W, 3) uint8 RGB, or (T, H, W) uint8 or uint16 gray, with an optional mono track.
+
+    One encoder thread, so the same input gives the same bytes on every machine. `yuv420p` needs even sizes; RGB is
+    written as BT.601 limited range, the only form the fast decoder reads right, gray as luminance unchanged.
+    """
+    source_format = "rgb24" if frames.ndim == 4 else ("gray16le" if frames.dtype == np.uint16 else "gray")
+    target_name = target if isinstance(target, io.BytesIO) else str(target)
+    # Without bitexact, Matroska writes a random segment id.
+    exact = {"fflags": "+bitexact"}
+    with av.open(target_name, mode="w", format=container_format, container_options=exact) as container:
+        stream = container.add_stream(codec, rate=Fraction(rate).limit_denominator(30000))
+        assert isinstance(stream, av.VideoStream)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = pixel_format
+        stream.codec_context.thread_count = 1
+        stream.options = dict[str, object](options or {})
+        track = container.add_stream(sound_codec, rate=sample_rate, layout="mono") if sound is not None else None
+        for picture in frames:
+            if pixel_format == "yuv420p":
+                frame = av.VideoFrame.from_ndarray(_to_planar(picture), format="yuv420p")
+            else:
+                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format=source_format)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+        if track is not None and sound is not None:
+            assert isinstance(track, av.AudioStream)
+            samples = np.round(np.clip(sound, -1, 1) * 32767).astype(np.int16)
+            piece = av.AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
+            piece.sample_rate = sample_rate
+            piece.pts = 0
+            resampler = av.AudioResampler(format=track.codec_context.format, layout="mono", rate=sample_rate)
+            for part in [*resampler.resample(piece), *resampler.resample(None)]:
+                container.mux(track.encode(part))
+            container.mux(track.encode(None))
+
+
+def _to_planar(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(H, W, 3) RGB or (H, W) gray to I420 (3H/2, W); gray levels become luminance unchanged, chroma neutral."""
+    if picture.ndim == 3:
+        return np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2YUV_I420), np.uint8)
+    height, width = picture.shape
+    return np.concatenate([picture, np.full((height // 2, width), 128, np.uint8)])
+
+
+def write_wave(target: Path | io.BytesIO, sound: NDArray[np.float32], rate: int) -> None:
+    """A mono 16-bit PCM wave file of `sound` (N,) in [-1, 1]."""
+    with wave.open(target if isinstance(target, io.BytesIO) else str(target), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes(np.round(np.clip(sound, -1, 1) * 32767).astype("<i2").tobytes())

@@ -1,0 +1,225 @@
+"""From a scene of ImpactWorld to what its four sensors record.
+
+A disc drifts across a wall and strikes the floor once a period, with a ring at every contact; in `strike` two discs
+meet, or seem to (Sekuler, Sekuler and Lau, "Sound alters visual motion perception", Nature 1997).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .scene import Scene, generator
+
+SIZE = 48
+FPS = 16
+FRAMES = 48
+SAMPLE_RATE = 8000
+DEPTH_MILLIMETRES = 4000
+_SAMPLES = FRAMES * SAMPLE_RATE // FPS
+_SECONDS = FRAMES / FPS
+# Energy of one contact at gain 1, the same for every ring: loudness tells neither material nor size. The loudest
+# clip, at gain 2, stays below full scale.
+_ENERGY = 3.0
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Clip:
+    """What the sensors recorded; a stream the scene lacks is `None`.
+
+    `rgb` (48, 48, 48, 3) uint8 at 16 fps; `depth` (48, 48, 48) uint16 millimetres; `flow` (48, 2, 48, 48) float32
+    pixel/frame, dx then dy, entry t the motion from frame t to t + 1; `audio` (24000,) float32 in [-1, 1] at 8 kHz,
+    500 samples a frame.
+    """
+
+    rgb: NDArray[np.uint8] | None
+    depth: NDArray[np.uint16] | None
+    flow: Floats | None
+    audio: Floats | None
+
+
+@dataclass(frozen=True)
+class _Disc:
+    """Path of one disc: centre `x`, `y` (T + 1,) pixels, `radius`, distance `depth` (T,) in [0, 1]."""
+
+    x: NDArray[np.float64]
+    y: NDArray[np.float64]
+    radius: float
+    depth: NDArray[np.float64]
+    wraps: bool
+
+    def offsets(self) -> tuple[Floats, Floats, Floats]:
+        """dx (T, 1, W), dy (T, H, 1) from the centre to every pixel, and the distance (T, H, W)."""
+        grid = np.arange(SIZE)
+        across = grid - self.x[:-1, None]
+        if self.wraps:
+            across = (across + SIZE / 2) % SIZE - SIZE / 2
+        dx = across[:, None, :].astype(np.float32)
+        dy = (grid - self.y[:-1, None])[:, :, None].astype(np.float32)
+        return dx, dy, np.sqrt(dx * dx + dy * dy)
+
+
+def render(scene: Scene) -> Clip:
+    """The clip of `scene`, sensor noise included, the same to the last bit every time."""
+    return Clip(
+        rgb=_rgb(scene) if "rgb" in scene.shown else None,
+        depth=_depth(scene) if "depth" in scene.shown else None,
+        flow=_flow(scene) if "flow" in scene.shown else None,
+        audio=_audio(scene) if "audio" in scene.shown else None,
+    )
+
+
+def _discs(scene: Scene, stream: str) -> tuple[_Disc, ...]:
+    """The discs as `stream` shows them, the farther first."""
+    if scene.preset == "strike":
+        return _crossing(scene, stream)
+    bits, u, time = scene.factors(stream), scene.u, np.arange(FRAMES + 1) / FPS
+    radius = body_radius(scene, bits)
+    floor = 42.0
+    if stream == "flow":
+        # Flow does not carry the size: its disc has a radius and a height of its own.
+        radius, floor = 4 + 4.2 * u[6], 38 + 8 * u[7]
+    period = strike_period(scene, bits)
+    phase = (time / period + scene.phase0) % 1
+    lift = np.where(phase < 0.7, np.sin(np.pi / 2 * phase / 0.7), np.cos(np.pi / 2 * (phase - 0.7) / 0.3))
+    way = 1 if bits["M"] else -1
+    pace = (-1 if bits["Z"] else 1) * (0.09 + 0.02 * u[4])
+    return (
+        _Disc(
+            x=(scene.x0 + way * (14 + 8 * u[2]) * time) % SIZE,
+            y=floor - radius - lift * (12 + 6 * u[3]),
+            radius=radius,
+            depth=scene.depth0 + pace * (time[:-1] - _SECONDS / 2),
+            wraps=True,
+        ),
+    )
+
+
+def body_radius(scene: Scene, bits: dict[str, int]) -> float:
+    """Radius in pixels of the body with these bits."""
+    return 7 + 1.2 * scene.u[0] if bits["P"] else 4 + scene.u[0]
+
+
+def strike_period(scene: Scene, bits: dict[str, int]) -> float:
+    """Seconds from one contact to the next with these bits."""
+    return 0.45 + 0.12 * scene.u[1] if bits["T"] else 0.75 + 0.20 * scene.u[1]
+
+
+def _crossing(scene: Scene, stream: str) -> tuple[_Disc, ...]:
+    """Two equal discs that cross at the first moment; only their depths tell contact from pass."""
+    u, time = scene.u, np.arange(FRAMES + 1) / FPS
+    radius = 4 + 2 * (u[6] if stream == "flow" else u[0])
+    centre, height = SIZE / 3 + scene.x0 / 3, 12 + 24 * scene.phase0
+    travel = (14 + 6 * u[2]) * (time - scene.moments[0])
+    apart = 0.0 if scene.factors(stream)["C"] else 0.12 + 0.08 * u[4]
+    nearer = 1 if scene.bits["Z"] else -1
+    return tuple(
+        _Disc(
+            x=centre + way * travel,
+            y=np.full(FRAMES + 1, height),
+            radius=radius,
+            depth=np.full(FRAMES, scene.depth0 - way * nearer * apart / 2),
+            wraps=False,
+        )
+        for way in (-nearer, nearer)
+    )
+
+
+def _background(seed: int) -> Floats:
+    """(48, 48, 3) a 7 x 7 grid of colours between .15 and .50, smoothly interpolated."""
+    colours = np.random.Generator(np.random.Philox(key=seed)).uniform(0.15, 0.50, (7, 7, 3))
+    place = np.linspace(0, 6, SIZE)
+    cell = np.minimum(place.astype(int), 5)
+    share = (place - cell) ** 2 * (3 - 2 * (place - cell))
+    rows = colours[cell] + (colours[cell + 1] - colours[cell]) * share[:, None, None]
+    return (rows[:, cell] + (rows[:, cell + 1] - rows[:, cell]) * share[:, None]).astype(np.float32)
+
+
+def _rgb(scene: Scene) -> NDArray[np.uint8]:
+    """Striped disc over the background. The discs of `strike` are plain and of one colour: none is in front."""
+    colour = (0.55 + 0.45 * np.asarray(scene.hue)).astype(np.float32)
+    background = _background(scene.background)
+    cover, level = np.zeros((FRAMES, SIZE, SIZE), np.float32), np.ones((1, 1, 1), np.float32)
+    for disc in _discs(scene, "rgb"):
+        dx, dy, distance = disc.offsets()
+        cover = np.maximum(cover, np.clip(disc.radius + 0.5 - distance, 0, 1))
+        if scene.preset != "strike":
+            along = dy if scene.factors("rgb")["V"] else dx
+            level = np.where(along % 4 < 2, np.float32(1), np.float32(0.35))
+    picture = background + cover[..., None] * (level[..., None] * colour - background)
+    grain = generator(scene.seed, scene.clip, "noise rgb").standard_normal(picture.shape, np.float32)
+    picture += np.float32(0.02) * grain
+    return np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8)
+
+
+def _depth(scene: Scene) -> NDArray[np.uint16]:
+    """Distance of the wall, and before it of the discs."""
+    wall = (0.9 - 0.1 * np.arange(SIZE) / SIZE).astype(np.float32)
+    distance = np.broadcast_to(wall[:, None], (FRAMES, SIZE, SIZE)).copy()
+    for disc in _discs(scene, "depth"):
+        inside = disc.offsets()[2] <= disc.radius
+        np.copyto(distance, disc.depth[:, None, None].astype(np.float32), where=inside)
+    grain = generator(scene.seed, scene.clip, "noise depth").standard_normal(distance.shape, np.float32)
+    distance += np.float32(0.01) * grain
+    return np.rint(np.maximum(distance, 0) * DEPTH_MILLIMETRES).astype(np.uint16)
+
+
+def _flow(scene: Scene) -> Floats:
+    """Motion to the next frame inside the discs, 0 outside: what a flow sensor of its own would see."""
+    flow = np.zeros((FRAMES, 2, SIZE, SIZE), np.float32)
+    for disc in _discs(scene, "flow"):
+        inside = disc.offsets()[2] <= disc.radius
+        step = np.diff(disc.x)
+        if disc.wraps:
+            step = (step + SIZE / 2) % SIZE - SIZE / 2
+        for channel, motion in enumerate((step, np.diff(disc.y))):
+            np.copyto(flow[:, channel], motion[:, None, None].astype(np.float32), where=inside)
+    return flow
+
+
+def contact_times(scene: Scene) -> NDArray[np.float64]:
+    """Times in seconds at which the clip sounds, as its sound shows them; from .3 s before the clip begins."""
+    bits = scene.factors("audio")
+    if scene.preset == "strike":
+        return np.array([scene.moments[0 if bits["C"] else 1]])
+    period = strike_period(scene, bits)
+    times = (np.arange(-2, 9, dtype=np.float64) - scene.phase0 + bits["S"] / 2) * period
+    return times[(times >= -0.3) & (times < _SECONDS)]
+
+
+def _audio(scene: Scene) -> Floats:
+    """A ring at every contact, all of one energy, then gain, then the noise floor."""
+    bits, u = scene.factors("audio"), scene.u
+    if scene.preset == "strike":
+        pitch, decay, partials, length = 120 + 100 * u[5], 0.04, (1.0,), 0.25
+    else:
+        pitch = 300 + 100 * u[5] if bits["P"] else 700 + 200 * u[5]
+        if scene.graded:
+            pitch = 900 * (4 / body_radius(scene, bits)) ** 1.3
+        decay, partials = (0.25, (1.0, 2.76, 5.4)) if bits["A"] else (0.03, (1.0, 2.57, 4.8))
+        length = min(0.6, 6 * decay)
+    sound = np.zeros(_SAMPLES)
+    for moment in contact_times(scene):
+        first = int(np.ceil(moment * SAMPLE_RATE))
+        time = np.arange(first, first + int(length * SAMPLE_RATE)) / SAMPLE_RATE - moment
+        ring = _ring(time, pitch, decay, partials, scene.phases)[max(-first, 0) :]
+        begin = max(first, 0)
+        end = min(begin + len(ring), _SAMPLES)
+        sound[begin:end] += ring[: end - begin]
+    hiss = generator(scene.seed, scene.clip, "noise audio").standard_normal(_SAMPLES)
+    return np.clip(scene.gain * sound + scene.floor * hiss, -1, 1).astype(np.float32)
+
+
+def _ring(
+    time: NDArray[np.float64], pitch: float, decay: float, partials: Sequence[float], phases: Sequence[float]
+) -> NDArray[np.float64]:
+    """Decaying partials at `time` seconds after the blow, scaled to the energy every contact has."""
+    ring = np.zeros(len(time))
+    for number, (ratio, phase) in enumerate(zip(partials, phases, strict=False)):
+        if pitch * ratio <= 0.45 * SAMPLE_RATE:
+            fade = np.exp(-time * (1 + number / 2) / decay)
+            ring += fade * np.sin(2 * np.pi * pitch * ratio * time + phase) / (number + 1)
+    return ring * float(np.sqrt(_ENERGY / (ring @ ring)))

@@ -1,0 +1,68 @@
+"""What a shard folder holds, in figures: modalities, shards, label columns."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from .index import Index
+from .modality import modality
+
+
+@dataclass(frozen=True)
+class ModalitySummary:
+    """`clips` that have it; `rate`: frames or samples per second; `bytes` of all its members."""
+
+    name: str
+    clips: int
+    rate: float | None
+    bytes: int
+
+
+@dataclass(frozen=True)
+class ShardSummary:
+    """`entropy`: of the label column over the shard's clips, in bits; none where there are no labels."""
+
+    name: str
+    clips: int
+    bytes: int
+    entropy: float | None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """`labels`: clips by value, by column, most frequent first. `entropy`: of `label_column` over all clips, in bits;
+    shards far below it were not shuffled."""
+
+    modalities: list[ModalitySummary]
+    shards: list[ShardSummary]
+    labels: dict[str, dict[str, int]]
+    label_column: str | None
+    entropy: float | None
+
+
+def summarise(index: Index) -> Summary:
+    """Counts, rates and sizes by modality and shard; the entropy is that of `label`, else of the first column."""
+    columns = index.columns
+    column = "label" if "label" in columns else next(iter(columns), None)
+    settings = index.settings
+    rates = {"video": settings.fps, "audio": float(settings.sample_rate)}
+    modalities = []
+    for name in settings.modalities:
+        entry = modality(name)
+        sizes = [sample.members[entry.suffix][1] for sample in index.samples if entry.suffix in sample.members]
+        modalities.append(ModalitySummary(name, len(sizes), rates.get(entry.kind, entry.rate), sum(sizes)))
+    shards = []
+    for shard in index.shards:
+        values = [sample.labels.get(column, "") for sample in index.samples if column and sample.shard == shard.name]
+        shards.append(ShardSummary(shard.name, shard.samples, shard.bytes, entropy(values) if column else None))
+    labels = {name: dict(Counter(index.column(name)).most_common()) for name in columns}
+    return Summary(modalities, shards, labels, column, entropy(index.column(column)) if column else None)
+
+
+def entropy(values: Iterable[str]) -> float:
+    """Shannon entropy in bits of the values' frequencies."""
+    counts = np.array(list(Counter(values).values()), dtype=np.float64)
+    shares = counts / counts.sum()
+    return abs(float(-(shares * np.log2(shares)).sum()))

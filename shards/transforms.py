@@ -1,0 +1,166 @@
+"""On the device: bytes to normalised tensors, log-mel spectrograms, and augmentation drawn per segment."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchaudio.transforms import MelSpectrogram
+
+from .augment import AugmentConfig
+from .batch import Batch
+from .index import Statistics
+from .modality import modality
+
+MEL_BANDS = 64
+# Mean and deviation of ln(mel power + 1e-6) for speech and surveillance sound near -20 dBFS; the encoder needs
+# numbers of order one, not exact ones, and a fixed pair keeps loudness visible.
+LOG_MEL_MEAN, LOG_MEL_STD = -6.0, 4.0
+
+
+@dataclass(frozen=True)
+class ClipSpec:
+    """What an encoder sees of a segment, and how to make it from stored media.
+
+    `seconds`, `frames`: the window; `size`: pixels of the square; `short_side`, `fps`, `sample_rate`, `flow_bound`:
+    the packed media's; `statistics`: per modality, in its unit. A bundle carries it, so that prediction prepares
+    data as training did.
+    """
+
+    seconds: float
+    frames: int
+    size: int
+    short_side: int
+    fps: float
+    sample_rate: int
+    flow_bound: float
+    statistics: dict[str, Statistics]
+
+
+class Preparation(nn.Module):
+    """Streams of a `Batch` to what encoders take: video (B, K, T, C, H, W) float, audio (B, K, 1, mels, frames).
+
+    With an `AugmentConfig` it augments: geometry is drawn once per segment and shared by its frames and by RGB,
+    flow and depth (flow vectors are scaled and mirrored with it), and independent between segments, so neither a
+    continuing border nor a common crop tells their order. Every draw comes from `batch.seed`.
+    """
+
+    def __init__(self, spec: ClipSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        # 25 ms windows every 10 ms, the usual speech front end.
+        self.mel = MelSpectrogram(
+            spec.sample_rate,
+            n_fft=_power_of_two(spec.sample_rate * 0.025),
+            win_length=round(spec.sample_rate * 0.025),
+            hop_length=round(spec.sample_rate * 0.010),
+            n_mels=MEL_BANDS,
+            f_min=50.0,
+            f_max=spec.sample_rate / 2,
+        )
+
+    @torch.no_grad()
+    def forward(self, batch: Batch, augment: AugmentConfig | None = None) -> dict[str, Tensor]:
+        streams = {name: self._normalise(name, stream) for name, stream in batch.streams.items()}
+        if augment is None:
+            return {name: self.log_mel(s) if modality(name).kind == "audio" else s for name, s in streams.items()}
+        generator = torch.Generator().manual_seed(batch.seed)
+        video = [name for name in streams if modality(name).kind == "video"]
+        if video:
+            boxes, mirrored = draw_geometry(streams[video[0]].shape[:2], augment, generator)
+            for name in video:
+                streams[name] = move_geometry(streams[name], boxes, mirrored, vectors=name == "flow")
+        if "rgb" in streams:
+            streams["rgb"] = self._jitter(streams["rgb"], augment, generator)
+        for name, stream in streams.items():
+            if modality(name).kind == "video" and augment.noise:
+                noise = torch.randn(stream.shape, generator=generator).to(stream.device)
+                streams[name] = stream + augment.noise * noise
+            elif modality(name).kind == "audio":
+                streams[name] = self._augment_sound(stream, augment, generator)
+        return streams
+
+    def log_mel(self, sound: Tensor) -> Tensor:
+        """(B, K, N) samples to normalised log-mel spectrograms (B, K, 1, mels, frames)."""
+        mel = self.mel(sound)
+        return ((mel + 1e-6).log() - LOG_MEL_MEAN).unsqueeze(2) / LOG_MEL_STD
+
+    def _normalise(self, name: str, stream: Tensor) -> Tensor:
+        entry = modality(name)
+        if entry.kind == "audio":
+            return stream
+        values = stream.to(torch.float32)
+        if name == "flow":
+            # Byte 128 is rest: only the scale is normalised, so that no motion stays zero.
+            values = (values - 128) / 127 * self.spec.flow_bound
+            mean = [0.0] * entry.channels
+        else:
+            mean = list(self.spec.statistics[name].mean)
+        shape = (-1, 1, 1) if entry.kind == "video" else (-1,)
+        centre = torch.tensor(mean, device=values.device).view(shape)
+        spread = torch.tensor(self.spec.statistics[name].std, device=values.device).clamp_min(1e-6).view(shape)
+        return (values - centre) / spread
+
+    def _jitter(self, rgb: Tensor, augment: AugmentConfig, generator: torch.Generator) -> Tensor:
+        """Brightness, contrast and saturation, one draw per segment, on normalised RGB."""
+        leading = (*rgb.shape[:2], 1, 1, 1, 1)
+
+        def draw(strength: float) -> Tensor:
+            return ((torch.rand(leading, generator=generator) * 2 - 1) * strength).to(rgb.device)
+
+        middle = rgb.mean(dim=(2, 3, 4, 5), keepdim=True)
+        rgb = middle + (rgb - middle) * (1 + draw(augment.contrast)) + draw(augment.brightness)
+        gray = rgb.mean(dim=3, keepdim=True)
+        return gray + (rgb - gray) * (1 + draw(augment.saturation))
+
+    def _augment_sound(self, sound: Tensor, augment: AugmentConfig, generator: torch.Generator) -> Tensor:
+        gain = (torch.rand((*sound.shape[:2], 1), generator=generator) * 2 - 1) * augment.gain_db
+        spectrogram = self.log_mel(sound * (10 ** (gain / 20)).to(sound.device))
+        floor = spectrogram.amin(dim=(-1, -2), keepdim=True)
+        for dimension, share in ((-1, augment.time_mask), (-2, augment.frequency_mask)):
+            length = spectrogram.shape[dimension]
+            width = torch.rand(sound.shape[:2], generator=generator) * share * length
+            first = torch.rand(sound.shape[:2], generator=generator) * (length - width)
+            place = torch.arange(length)
+            masked = (place >= first[..., None]) & (place < (first + width)[..., None])
+            shape = (*sound.shape[:2], 1, 1, length) if dimension == -1 else (*sound.shape[:2], 1, length, 1)
+            spectrogram = torch.where(masked.view(shape).to(sound.device), floor, spectrogram)
+        return spectrogram
+
+
+def draw_geometry(
+    leading: tuple[int, ...], augment: AugmentConfig, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Crop boxes (B, K, 3) as (scale, x shift, y shift) in the square [-1, 1], and mirrored (B, K) as +1 or -1."""
+    scale = 1 - torch.rand(leading, generator=generator) * (1 - augment.crop_scale)
+    shifts = (torch.rand((*leading, 2), generator=generator) * 2 - 1) * (1 - scale[..., None])
+    flips = torch.rand(leading, generator=generator) < (0.5 if augment.flip else 0.0)
+    return torch.cat([scale[..., None], shifts], dim=-1), torch.where(flips, -1.0, 1.0)
+
+
+def move_geometry(video: Tensor, boxes: Tensor, mirrored: Tensor, vectors: bool = False) -> Tensor:
+    """Crops and mirrors (B, K, T, C, H, W) by `draw_geometry`'s boxes, the same for all frames of a segment.
+
+    `vectors`: the channels are (dx, dy) in pixels, so they grow with the magnification and dx turns with the mirror.
+    """
+    if bool((boxes[..., 0] == 1).all()) and bool((mirrored == 1).all()):
+        return video
+    batch, segments, frames, channels, height, width = video.shape
+    scale, across, down = boxes.reshape(-1, 3).to(video.device).unbind(-1)
+    mirror = mirrored.reshape(-1).to(video.device)
+    theta = torch.zeros(batch * segments, 2, 3, device=video.device)
+    theta[:, 0, 0], theta[:, 1, 1] = scale * mirror, scale
+    theta[:, 0, 2], theta[:, 1, 2] = across, down
+    grid = F.affine_grid(theta, [batch * segments, frames * channels, height, width], align_corners=False)
+    flat = video.reshape(batch * segments, frames * channels, height, width)
+    moved = F.grid_sample(flat, grid.to(flat.dtype), padding_mode="reflection", align_corners=False)
+    moved = moved.view(batch, segments, frames, channels, height, width)
+    if vectors:
+        gains = torch.stack([mirror / scale, 1 / scale], dim=-1).view(batch, segments, 1, 2, 1, 1)
+        moved = moved * gains
+    return moved
+
+
+def _power_of_two(samples: float) -> int:
+    return 2 ** math.ceil(math.log2(samples))

@@ -1,0 +1,1 @@
+"""Downstream: frozen features, probes, fine-tuning, violence metrics, prediction and the report."""

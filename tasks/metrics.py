@@ -1,0 +1,118 @@
+"""Figures of merit for actions and violence, and their intervals."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binomtest
+from sklearn import metrics as sk
+
+Array = NDArray[Any]
+
+
+def top_k_accuracy(probabilities: Array, labels: Array, k: int = 1) -> float:
+    """Share of rows whose label is among the k most probable classes; probabilities (n, C), labels (n,)."""
+    _check(probabilities, labels)
+    best = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
+    return float((best == labels[:, None]).any(axis=1).mean())
+
+
+def confusion(guessed: Array, labels: Array, classes: int) -> NDArray[np.int64]:
+    """Counts (C, C), rows the truth, columns the guess."""
+    _check(guessed, labels)
+    return sk.confusion_matrix(labels, guessed, labels=np.arange(classes))
+
+
+def class_recalls(guessed: Array, labels: Array, classes: int) -> NDArray[np.float64]:
+    """Share of each class's rows (C,) that were guessed right; NaN for a class that does not occur."""
+    counts = confusion(guessed, labels, classes)
+    occurring = counts.sum(axis=1)
+    return np.where(occurring > 0, counts.diagonal() / np.maximum(occurring, 1), np.nan)
+
+
+def mean_class_accuracy(probabilities: Array, labels: Array) -> float:
+    """Mean of the recalls of the classes that occur."""
+    _check(probabilities, labels)
+    return float(np.nanmean(class_recalls(probabilities.argmax(axis=1), labels, probabilities.shape[1])))
+
+
+def roc_auc(scores: Array, positive: Array) -> float:
+    """Area under the ROC curve of scores (n,) for a binary truth (n,); NaN where only one class occurs."""
+    _check(scores, positive)
+    return float(sk.roc_auc_score(positive, scores)) if len(np.unique(positive)) == 2 else float("nan")
+
+
+def average_precision(scores: Array, positive: Array) -> float:
+    """Area under the precision-recall curve, as steps; NaN where no row is positive."""
+    _check(scores, positive)
+    return float(sk.average_precision_score(positive, scores)) if np.any(positive) else float("nan")
+
+
+def action_metrics(probabilities: Array, labels: Array) -> dict[str, float]:
+    """`accuracy`, `top5_accuracy` where there are more than five classes, `mean_class_accuracy`."""
+    figures = {"accuracy": top_k_accuracy(probabilities, labels)}
+    if probabilities.shape[1] > 5:
+        figures["top5_accuracy"] = top_k_accuracy(probabilities, labels, 5)
+    return figures | {"mean_class_accuracy": mean_class_accuracy(probabilities, labels)}
+
+
+def violence_metrics(scores: Array, positive: Array, threshold: float = 0.5) -> dict[str, float]:
+    """Accuracy, F1 and recall of each side at `threshold`; ROC AUC and average precision over all thresholds.
+
+    Scores (n,), truth (n,) of 0 and 1. NaN where the truth leaves a figure undefined.
+    """
+    _check(scores, positive)
+    positive = np.asarray(positive).astype(int)
+    guessed = (scores >= threshold).astype(int)
+    other, violent = class_recalls(guessed, positive, 2).tolist()
+    return {
+        "accuracy": float((guessed == positive).mean()),
+        "auc": roc_auc(scores, positive),
+        "average_precision": average_precision(scores, positive),
+        "f1": float(sk.f1_score(positive, guessed, zero_division=0.0)) if positive.any() else float("nan"),  # pyright: ignore
+        "recall_violent": violent,
+        "recall_other": other,
+    }
+
+
+def wilson_interval(correct: int, count: int) -> tuple[float, float]:
+    """95 % interval of a share (Wilson 1927)."""
+    if count < 1:
+        raise ValueError("no samples to score")
+    interval = binomtest(correct, count).proportion_ci(0.95, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def bootstrap_interval(
+    statistic: Callable[[NDArray[np.int64]], float], groups: Sequence[str] | Array, draws: int = 2000, seed: int = 0
+) -> tuple[float, float]:
+    """95 % percentile interval of `statistic(row numbers)`, drawing whole groups (n,) with replacement.
+
+    Clips of one recording are not independent: drawing clips would make the interval too narrow. Draws in which
+    the statistic is undefined are left out.
+    """
+    if not len(groups):
+        raise ValueError("no samples to score")
+    names, numbers = np.unique(np.asarray(groups), return_inverse=True)
+    order = np.argsort(numbers, kind="stable")
+    members = np.split(order, np.cumsum(np.bincount(numbers))[:-1])
+    generator = np.random.default_rng(seed)
+    values = [
+        statistic(np.concatenate([members[i] for i in generator.integers(0, len(names), len(names))]))
+        for _ in range(draws)
+    ]
+    values = [value for value in values if np.isfinite(value)]
+    if not values:
+        return float("nan"), float("nan")
+    low, high = np.percentile(values, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def _check(scores: Array, labels: Array) -> None:
+    if not len(labels):
+        raise ValueError("no samples to score")
+    if len(scores) != len(labels):
+        raise ValueError(f"{len(scores)} rows of scores, {len(labels)} labels")
+    if not np.isfinite(scores).all():
+        raise ValueError("some scores are not finite")

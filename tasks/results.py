@@ -1,0 +1,164 @@
+"""What an evaluating verb leaves in a run folder, and the report reads: tables and figures as plain data."""
+
+import json
+import math
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+from ..shards.errors import DataError
+
+Cell = str | float | int | None
+PACKAGES = ("modalgate", "torch", "torchvision", "torchaudio", "timm", "lightly", "webdataset", "accelerate", "av")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells under `columns`; `note` says how they were made."""
+
+    title: str
+    columns: list[str]
+    rows: list[list[Cell]]
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        _same_length(f"table '{self.title}'", self.columns, *self.rows)
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """Counts: rows the truth, columns the guess, both in the order of `classes`."""
+
+    title: str
+    classes: list[str]
+    matrix: list[list[int]]
+    kind: Literal["confusion"] = "confusion"
+
+    def __post_init__(self) -> None:
+        _same_length(f"confusion '{self.title}'", self.classes, self.matrix, *self.matrix)
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Lines of (x, y) points by name, such as ROC and precision-recall; `diagonal` draws the line of chance."""
+
+    title: str
+    x_label: str
+    y_label: str
+    series: dict[str, list[tuple[float, float]]]
+    diagonal: bool = False
+    kind: Literal["curves"] = "curves"
+
+    def __post_init__(self) -> None:
+        for points in self.series.values():
+            _same_length(f"curves '{self.title}'", (0, 1), *points)
+
+
+@dataclass(frozen=True)
+class Gates:
+    """Mean gate weights: a row for each of `groups` (classes, say), a column for each modality."""
+
+    title: str
+    modalities: list[str]
+    groups: list[str]
+    weights: list[list[float]]
+    kind: Literal["gates"] = "gates"
+
+    def __post_init__(self) -> None:
+        _same_length(f"gates '{self.title}'", self.groups, self.weights)
+        _same_length(f"gates '{self.title}'", self.modalities, *self.weights)
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """Scores by class and gate weights by modality at `times` in seconds."""
+
+    title: str
+    times: list[float]
+    scores: dict[str, list[float]]
+    gates: dict[str, list[float]]
+    kind: Literal["timeline"] = "timeline"
+
+    def __post_init__(self) -> None:
+        _same_length(f"timeline '{self.title}'", self.times, *self.scores.values(), *self.gates.values())
+
+
+Figure = Confusion | Curves | Gates | Timeline
+FIGURES: dict[str, type[Figure]] = {"confusion": Confusion, "curves": Curves, "gates": Gates, "timeline": Timeline}
+
+
+@dataclass(frozen=True)
+class Result:
+    """One evaluation: `name` is the file it is kept in, `created` an ISO time, `command` what a person typed."""
+
+    name: str
+    title: str
+    command: str
+    created: str
+    versions: dict[str, str]
+    tables: list[Table] = field(default_factory=list)
+    figures: list[Figure] = field(default_factory=list)
+
+
+def new_result(name: str, title: str, command: str, tables: list[Table], figures: list[Figure]) -> Result:
+    """A record of now, with the versions that made it."""
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    return Result(name, title, command, created, versions(), tables, figures)
+
+
+def versions() -> dict[str, str]:
+    """Python's and the main packages' versions, without importing them."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def save_result(result: Result, run: Path) -> Path:
+    """Writes RUN/results/NAME.json atomically and returns it; numbers that are not finite become null."""
+    target = run / "results" / f"{result.name}.json"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_suffix(".json.partial")
+    partial.write_text(json.dumps(_finite(asdict(result)), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    os.replace(partial, target)
+    return target
+
+
+def load_result(path: Path) -> Result:
+    """Reads what `save_result` wrote; `DataError` names a damaged file."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        tables = [Table(**entry) for entry in content.pop("tables")]
+        figures = [_figure(entry) for entry in content.pop("figures")]
+        return Result(**content, tables=tables, figures=figures)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"result file '{path}' is damaged ({error!r}): run its command again") from error
+
+
+def _figure(entry: dict[str, Any]) -> Figure:
+    if entry["kind"] == "curves":
+        series = {name: [tuple(point) for point in points] for name, points in entry["series"].items()}
+        entry = entry | {"series": series}
+    return FIGURES[entry["kind"]](**entry)
+
+
+def _same_length(what: str, first: Sequence[Any], *others: Sequence[Any]) -> None:
+    for other in others:
+        if len(other) != len(first):
+            raise ValueError(f"{what}: {len(other)} values where {len(first)} belong")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,67 @@
+"""Which clips a model is fitted on and which it is scored on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..shards.errors import RequestError
+from ..shards.folds import grouped_folds
+from ..shards.index import Index
+
+VALIDATION = "val"
+
+
+@dataclass(frozen=True)
+class Split:
+    """Sample numbers of an index: `train`, `test`, and `validation`, which is empty where folds leave none."""
+
+    name: str
+    train: NDArray[np.int64]
+    validation: NDArray[np.int64]
+    test: NDArray[np.int64]
+
+
+def labelled(index: Index, label: str) -> tuple[Index, list[str], NDArray[np.int64]]:
+    """The samples that have a `label`, its values in sorted order, and each sample's class number."""
+    values = index.column(label)
+    index = index.keep(sample.key for sample, value in zip(index.samples, values, strict=True) if value)
+    classes = sorted(set(index.column(label)))
+    if len(classes) < 2:
+        raise RequestError(f"label column '{label}' of '{index.folder}' has fewer than two values")
+    numbers = {name: number for number, name in enumerate(classes)}
+    return index, classes, np.array([numbers[value] for value in index.column(label)])
+
+
+def groups_of(index: Index, group: str) -> list[str] | None:
+    """The column `group` by sample, or none where the index has no such column."""
+    return index.column(group) if group in index.columns else None
+
+
+def folds_of(index: Index, label: str, folds: int, group: str, seed: int = 0) -> list[Split]:
+    """Cross-validation folds that keep a `group` together; `RequestError` where there is no such column."""
+    numbers = grouped_folds(index.column(label), index.column(group), folds, seed)
+    everything = np.arange(len(numbers))
+    return [
+        Split(f"fold-{fold}", everything[numbers != fold], everything[:0], everything[numbers == fold])
+        for fold in range(folds)
+    ]
+
+
+def given_split(index: Index, train: str, test: str) -> Split:
+    """The split the column `split` gives: values `train` and `test`, and `val` where it has that."""
+    column = np.array(index.column("split"))
+    for name in (train, test):
+        index.where(split=name)
+    return Split(
+        test,
+        np.flatnonzero(column == train),
+        np.flatnonzero(column == VALIDATION),
+        np.flatnonzero(column == test),
+    )
+
+
+def take(index: Index, numbers: Sequence[int] | NDArray[np.int64]) -> Index:
+    """The samples with these numbers."""
+    return index.keep(index.samples[int(number)].key for number in numbers)

@@ -1,0 +1,107 @@
+"""Backbones of a few thousand weights and batches of random media, for every test that needs a real one."""
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+import pytest
+import torch
+from modalgate.fusion.backbone import Backbone
+from modalgate.fusion.spec import BackboneSpec, EncoderSpec
+from modalgate.shards.batch import Batch
+from modalgate.shards.index import Statistics
+from modalgate.shards.modality import MODALITIES
+from modalgate.shards.transforms import ClipSpec
+from torch import Tensor
+
+FRAMES, SIZE, SECONDS, SAMPLE_RATE = 2, 32, 0.4, 8000
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    """Tensors this small take longer to share out than to compute."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder() -> Callable[..., EncoderSpec]:
+    """An encoder spec with 8 features; keyword arguments replace its fields."""
+
+    def build(**changes: Any) -> EncoderSpec:
+        arguments = {"depths": [1, 1, 1, 1], "dims": [4, 4, 8, 8]}
+        return EncoderSpec(**({"model": "timm/convnext_atto", "arguments": arguments, "pooling": "mean"} | changes))
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def tiny_backbone(tiny_encoder: Callable[..., EncoderSpec]) -> Callable[..., Backbone]:
+    """`tiny_backbone(modalities, **fields of its BackboneSpec)`: width 8, always the same random weights."""
+
+    def build(modalities: tuple[str, ...] = ("rgb", "audio"), **changes: Any) -> Backbone:
+        encoders = {
+            "video": tiny_encoder(),
+            "audio": tiny_encoder(),
+            "signal": EncoderSpec("conv1d", {"widths": [8, 8]}, pooling="mean"),
+        }
+        torch.manual_seed(0)
+        return Backbone(modalities, BackboneSpec(**({"width": 8, "encoders": encoders} | changes)))
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def tiny_clip() -> ClipSpec:
+    """What the tiny backbones see: 2 frames of 32 pixels and 0.4 s of sound."""
+    statistics = {
+        name: Statistics((1.0,) * entry.channels, (50.0 if entry.kind == "video" else 2.0,) * entry.channels)
+        for name, entry in MODALITIES.items()
+    }
+    return ClipSpec(SECONDS, FRAMES, SIZE, SIZE, 10.0, SAMPLE_RATE, 14.0, statistics)
+
+
+@pytest.fixture(scope="session")
+def tiny_batch() -> Callable[..., Batch]:
+    """`tiny_batch(clips, segments, modalities, absent={(modality, clip)})`: random media as the stream delivers them.
+
+    A modality that no clip has is not among the streams, as in a real batch.
+    """
+
+    def build(
+        clips: int = 4,
+        segments: int = 2,
+        modalities: Sequence[str] = ("rgb", "audio"),
+        absent: Collection[tuple[str, int]] = (),
+        label: Sequence[int] | None = None,
+        valid: Sequence[bool] | None = None,
+        seed: int = 0,
+    ) -> Batch:
+        generator = torch.Generator().manual_seed(seed + 1000)
+        streams: dict[str, Tensor] = {}
+        present: dict[str, Tensor] = {}
+        for name in modalities:
+            kept = torch.tensor([(name, clip) not in absent for clip in range(clips)])
+            present[name] = kept[:, None].expand(clips, segments).clone()
+            if bool(kept.any()):
+                streams[name] = _media(name, (clips, segments), generator)
+        return Batch(
+            streams,
+            present,
+            [f"clip-{seed}-{number}" for number in range(clips)],
+            torch.arange(segments).float().expand(clips, segments) * 0.5,
+            None if label is None else torch.tensor(label),
+            torch.tensor(valid or [True] * clips),
+            seed,
+        )
+
+    return build
+
+
+def _media(name: str, leading: tuple[int, int], generator: torch.Generator) -> Tensor:
+    entry = MODALITIES[name]
+    if entry.kind == "video":
+        shape = (*leading, FRAMES, entry.channels, SIZE, SIZE)
+        values = torch.randint(0, 256, shape, generator=generator)
+        return values.to(torch.uint16 if name == "depth" else torch.uint8)
+    if entry.kind == "audio":
+        return torch.randn(*leading, round(SECONDS * SAMPLE_RATE), generator=generator) * 0.1
+    return torch.randn(*leading, 20, entry.channels, generator=generator)

@@ -1,0 +1,225 @@
+"""The backbone: who is encoded, what absence changes, and how often a modality is hidden."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from modalgate.fusion.backbone import DEFAULT_ENCODERS, Backbone, encoder_spec, fresh_copy, select_modalities
+from modalgate.fusion.registry import FUSIONS
+from modalgate.fusion.spec import BackboneSpec, EncoderSpec
+from modalgate.shards.batch import Batch
+from modalgate.shards.errors import RequestError
+from modalgate.shards.modality import MODALITIES
+from modalgate.shards.transforms import ClipSpec, Preparation
+from safetensors.torch import save_file
+from torch import Tensor
+
+Build, MakeBatch = Callable[..., Backbone], Callable[..., Batch]
+Prepared = tuple[dict[str, Tensor], dict[str, Tensor], Tensor]
+
+
+@pytest.fixture
+def prepared(tiny_batch: MakeBatch, tiny_clip: ClipSpec) -> Callable[..., Prepared]:
+    """A batch's prepared streams, presence and starts."""
+
+    def build(**arguments: object) -> Prepared:
+        batch = tiny_batch(**arguments)
+        return Preparation(tiny_clip)(batch), batch.present, batch.start
+
+    return build
+
+
+@torch.no_grad()
+def test_every_modality_of_the_table_passes_through(tiny_backbone: Build, prepared: Callable[..., Prepared]) -> None:
+    backbone = tiny_backbone(tuple(MODALITIES)).eval()
+    streams, present, start = prepared(modalities=tuple(MODALITIES))
+    encoded = backbone(streams, present, start)
+    assert encoded.modalities == tuple(MODALITIES)
+    assert encoded.embedding.shape == (4, 2, 8)
+    assert encoded.weights.shape == (4, 2, len(MODALITIES))
+    assert torch.equal(encoded.start, start)
+    for name in MODALITIES:
+        assert encoded.features[name].shape == (4, 2, 8)
+        rows = backbone.projections[name](backbone.encoders[name](streams[name].flatten(0, 1)))
+        torch.testing.assert_close(encoded.features[name].flatten(0, 1), rows, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_only_present_rows_are_encoded(tiny_backbone: Build, prepared: Callable[..., Prepared]) -> None:
+    backbone = tiny_backbone().eval()
+    streams, present, start = prepared(absent={("audio", 1), ("audio", 3), ("rgb", 3)})
+    seen: dict[str, list[int]] = {name: [] for name in backbone.modalities}
+    for name, encoder in backbone.encoders.items():
+        encoder.register_forward_pre_hook(lambda _, inputs, name=name: seen[name].append(len(inputs[0])))
+    encoded = backbone(streams, present, start)
+    assert seen == {"rgb": [6], "audio": [4]}
+    assert (encoded.features["audio"][[1, 3]] == 0).all()
+    assert (encoded.features["audio"][[0, 2]] != 0).any(dim=-1).all()
+    assert torch.equal(encoded.embedding[3], backbone.fusion.nothing.expand(2, 8))
+    assert (encoded.weights[3] == 0).all()
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+@pytest.mark.parametrize("content", [0.0, 1e6, float("nan")])
+def test_what_an_absent_row_holds_changes_nothing(
+    fusion: str, content: float, tiny_backbone: Build, prepared: Callable[..., Prepared]
+) -> None:
+    streams, present, start = prepared(absent={("audio", 1), ("rgb", 2)})
+    results = []
+    for fill in (None, content):
+        backbone = tiny_backbone(fusion=fusion).train()
+        if fill is not None:
+            streams = {
+                name: torch.where(present[name].view(4, 2, *[1] * (stream.ndim - 2)), stream, fill)
+                for name, stream in streams.items()
+            }
+        encoded = backbone(streams, present, start)
+        (encoded.embedding.square().sum() + encoded.aux_loss).backward()
+        results.append((encoded, [parameter.grad for parameter in backbone.parameters()]))
+    (clean, gradients), (filled, others) = results
+    assert torch.equal(clean.embedding, filled.embedding)
+    assert torch.equal(clean.weights, filled.weights)
+    for mine, other in zip(gradients, others, strict=True):
+        assert mine is not None
+        assert other is not None
+        assert torch.equal(mine, other)
+        assert torch.isfinite(mine).all()
+
+
+@torch.no_grad()
+def test_permuting_segments_permutes_features(tiny_backbone: Build, prepared: Callable[..., Prepared]) -> None:
+    backbone = tiny_backbone().eval()
+    streams, present, start = prepared(segments=3, absent={("audio", 1)})
+    order = [2, 0, 1]
+    before = backbone(streams, present, start)
+    after = backbone(
+        {n: s[:, order] for n, s in streams.items()}, {n: p[:, order] for n, p in present.items()}, start[:, order]
+    )
+    for name in backbone.modalities:
+        torch.testing.assert_close(after.features[name], before.features[name][:, order])
+    torch.testing.assert_close(after.embedding, before.embedding[:, order])
+    torch.testing.assert_close(after.weights, before.weights[:, order])
+
+
+@torch.no_grad()
+def test_a_segment_may_miss_what_its_neighbour_has(tiny_backbone: Build, prepared: Callable[..., Prepared]) -> None:
+    backbone = tiny_backbone().eval()
+    streams, present, start = prepared()
+    whole = backbone(streams, present, start)
+    present["audio"][0, 1] = False
+    encoded = backbone(streams, present, start)
+    torch.testing.assert_close(encoded.embedding[0, 0], whole.embedding[0, 0])
+    torch.testing.assert_close(encoded.embedding[0, 1], encoded.features["rgb"][0, 1])
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_a_batch_without_audio_reaches_every_parameter(
+    fusion: str, tiny_backbone: Build, prepared: Callable[..., Prepared]
+) -> None:
+    backbone = tiny_backbone(fusion=fusion).train()
+    streams, present, start = prepared(absent={("audio", clip) for clip in range(4)})
+    assert "audio" not in streams
+    encoded = backbone(streams, present, start)
+    (encoded.embedding.square().sum() + encoded.aux_loss).backward()
+    for name, parameter in backbone.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+        if "audio" in name:
+            assert (parameter.grad == 0).all(), name
+    assert any(bool((p.grad != 0).any()) for n, p in backbone.named_parameters() if "rgb" in n and p.grad is not None)
+
+
+@pytest.mark.parametrize("share", [0.3, 1.0])
+def test_modality_dropout_hides_at_the_stated_rate_and_never_everything(share: float, tiny_backbone: Build) -> None:
+    modalities = ("rgb", "flow", "audio")
+    backbone = tiny_backbone(modalities, modality_dropout=share)
+    torch.manual_seed(1)
+    rows = 20000
+    kept = backbone._drop({name: torch.ones(rows, 2, dtype=torch.bool) for name in modalities})
+    mask = torch.stack(list(kept.values()), dim=-1)
+    assert mask.any(dim=-1).all()
+    assert torch.equal(mask[:, 0], mask[:, 1]), "one draw for all segments of a clip"
+    patterns = mask[:, 0].to(torch.int64) @ torch.tensor([1, 2, 4])
+    counts = torch.bincount(patterns, minlength=8) / rows
+    # Of the eight patterns, the one that hides all becomes the one that hides nothing.
+    expected = torch.tensor([0.0, *[share / 8] * 6, 1 - share * 6 / 8])
+    assert (counts - expected).abs().max() < 5 * (0.25 / rows) ** 0.5
+
+
+def test_modality_dropout_keeps_the_last_modality_of_a_row(tiny_backbone: Build) -> None:
+    backbone = tiny_backbone(modality_dropout=1.0)
+    torch.manual_seed(1)
+    rgb = torch.ones(500, 1, dtype=torch.bool)
+    audio = torch.arange(500)[:, None] % 2 == 0
+    kept = backbone._drop({"rgb": rgb, "audio": audio})
+    assert not (kept["audio"] & ~audio).any()
+    assert (kept["rgb"] | kept["audio"]).all()
+    assert kept["rgb"][~audio].all()
+
+
+def test_dropout_reaches_the_fusion_but_not_the_features(
+    tiny_backbone: Build, prepared: Callable[..., Prepared]
+) -> None:
+    backbone = tiny_backbone(modality_dropout=1.0).train()
+    streams, present, start = prepared(clips=16)
+    torch.manual_seed(0)
+    encoded = backbone(streams, present, start)
+    hidden = encoded.weights == 0
+    assert hidden.any()
+    assert not hidden.all(dim=-1).any()
+    for name in backbone.modalities:
+        assert torch.equal(encoded.present[name], present[name])
+        assert (encoded.features[name] != 0).any(dim=-1).all(), "pretext tasks still see what is there"
+
+
+@torch.no_grad()
+def test_evaluation_is_deterministic_and_hides_nothing(
+    tiny_backbone: Build, prepared: Callable[..., Prepared]
+) -> None:
+    backbone = tiny_backbone(modality_dropout=1.0).eval()
+    inputs = prepared(clips=8)
+    state = torch.get_rng_state()
+    first, second = backbone(*inputs), backbone(*inputs)
+    assert torch.equal(first.embedding, second.embedding)
+    assert torch.equal(torch.get_rng_state(), state), "evaluation draws nothing"
+    assert (first.weights > 0).all()
+
+
+def test_the_most_special_encoder_wins() -> None:
+    video, flow = EncoderSpec("timm/convnext_atto"), EncoderSpec("torchvision/r3d_18")
+    spec = BackboneSpec(encoders={"video": video, "flow": flow})
+    assert encoder_spec(spec, "flow") is flow
+    assert encoder_spec(spec, "rgb") is video
+    assert encoder_spec(spec, "inertial") is DEFAULT_ENCODERS["signal"]
+
+
+@pytest.mark.parametrize(("given", "near"), [("vidoe", "video"), ("flwo", "flow"), ("signals", "signal")])
+def test_an_unknown_key_of_encoders_gets_the_nearest_modality_or_kind(given: str, near: str) -> None:
+    with pytest.raises(RequestError, match=f"'{given}': did you mean '{near}'"):
+        Backbone(("rgb",), BackboneSpec(encoders={given: EncoderSpec()}))
+
+
+def test_select_modalities() -> None:
+    assert select_modalities(("rgb", "audio"), []) == ("rgb", "audio")
+    assert select_modalities(("rgb", "flow", "audio"), ["audio", "rgb"]) == ("audio", "rgb")
+    with pytest.raises(RequestError, match=r"modality in these shards 'flow'.*audio, rgb"):
+        select_modalities(("rgb", "audio"), ["flow"])
+    with pytest.raises(RequestError, match="unknown modality 'rbg': did you mean 'rgb'"):
+        select_modalities(("rgb", "audio"), ["rbg"])
+
+
+def test_a_fresh_copy_is_the_same_shape_with_weights_of_its_own(
+    tiny_backbone: Build, tiny_encoder: Callable[..., EncoderSpec], tmp_path: Path
+) -> None:
+    path = tmp_path / "start.safetensors"
+    save_file(tiny_backbone().encoders["rgb"].network.state_dict(), path)  # pyright: ignore
+    encoders = {"video": replace(tiny_encoder(), weights=str(path)), "audio": tiny_encoder()}
+    backbone = tiny_backbone(encoders=encoders)
+    copy = fresh_copy(backbone)
+    mine, fresh = backbone.state_dict(), copy.state_dict()
+    assert {k: v.shape for k, v in mine.items()} == {k: v.shape for k, v in fresh.items()}
+    for name in ("rgb", "audio"):
+        key = f"encoders.{name}.network.stem.0.weight"
+        assert not torch.allclose(mine[key], fresh[key]), "an untrained control reads no weights file"

@@ -1,0 +1,216 @@
+"""The exported bundle: alone in a new process, and every way it can be damaged."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from modalgate.fusion import bundle as bundle_module
+from modalgate.fusion.backbone import Backbone, encoder_spec
+from modalgate.fusion.bundle import CARD, FACTS, WEIGHTS, Bundle, load_bundle, load_encoder, same_tensors, save_bundle
+from modalgate.fusion.classifier import Classifier
+from modalgate.shards.batch import Batch
+from modalgate.shards.errors import DataError, RequestError
+from modalgate.shards.transforms import ClipSpec, Preparation
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+# Absent rows are among the inputs, so the learned vectors count too.
+FRESH = """
+import sys
+from modalgate.fusion import load_bundle
+from safetensors.torch import load_file, save_file
+
+folder, inputs, outputs = sys.argv[1:]
+bundle = load_bundle(folder)
+tensors = load_file(inputs)
+names = bundle.backbone.modalities
+scored = bundle.model(
+    {name: tensors["stream." + name] for name in names},
+    {name: tensors["present." + name] for name in names},
+    tensors["start"],
+)
+save_file({"logits": scored.logits.detach(), "embedding": scored.encoded.embedding.detach()}, outputs)
+rooms = {name.split(".")[1] for name in sys.modules if name.startswith("modalgate.")}
+print(*sorted(rooms), *bundle.model.classes, bundle.spec.seconds, bundle.segments, bundle.positive, sep=" ")
+"""
+
+
+@pytest.fixture
+def bundle(tiny_backbone: Callable[..., Backbone], tiny_clip: ClipSpec) -> Bundle:
+    classifier = Classifier(tiny_backbone(modality_dropout=0.5), ["calm", "fight"], unimodal=True).eval()
+    for parameter in classifier.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return Bundle(classifier, tiny_clip, 3, "violence", "fight", {"steps": 7})
+
+
+@pytest.fixture
+def folder(bundle: Bundle, tmp_path: Path) -> Path:
+    path = tmp_path / "encoder"
+    save_bundle(bundle, path)
+    return path
+
+
+def test_a_new_process_computes_the_same_from_the_folder_alone(
+    bundle: Bundle, folder: Path, tiny_batch: Callable[..., Batch], tiny_clip: ClipSpec, tmp_path: Path
+) -> None:
+    batch = tiny_batch(absent={("audio", 0), ("audio", 1), ("rgb", 1)})
+    streams = Preparation(tiny_clip)(batch)
+    tensors: dict[str, Tensor] = {f"stream.{name}": stream.contiguous() for name, stream in streams.items()}
+    tensors |= {f"present.{name}": mask for name, mask in batch.present.items()} | {"start": batch.start.contiguous()}
+    save_file(tensors, tmp_path / "inputs.safetensors")
+    moved = tmp_path / "elsewhere"
+    shutil.move(folder, moved)
+    (tmp_path / "empty").mkdir()
+    command = [sys.executable, "-c", FRESH, moved, tmp_path / "inputs.safetensors", tmp_path / "outputs.safetensors"]
+    done = subprocess.run(command, cwd=tmp_path / "empty", capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["fusion", "shards", "calm", "fight", "0.4", "3", "fight"]
+    with torch.no_grad():
+        scored = bundle.model(streams, batch.present, batch.start)
+    found = load_file(tmp_path / "outputs.safetensors")
+    # Another process may split a sum in another way: equal up to that.
+    torch.testing.assert_close(found["logits"], scored.logits, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(found["embedding"], scored.encoded.embedding, rtol=1e-6, atol=1e-6)
+
+
+def test_a_round_trip_keeps_everything(bundle: Bundle, folder: Path) -> None:
+    loaded = load_bundle(folder)
+    assert same_tensors(loaded.model, bundle.model)
+    assert not loaded.model.training
+    mine, theirs = bundle.backbone, loaded.backbone
+    assert theirs.modalities == mine.modalities
+    assert replace(theirs.spec, encoders={}) == replace(mine.spec, encoders={})
+    for name in mine.modalities:
+        assert encoder_spec(theirs.spec, name) == encoder_spec(mine.spec, name)
+    assert (loaded.spec, loaded.segments, loaded.task, loaded.positive) == (bundle.spec, 3, "violence", "fight")
+    assert loaded.provenance == {"steps": 7}
+    encoder = load_encoder(folder)
+    assert isinstance(encoder, Backbone)
+    assert same_tensors(encoder, bundle.backbone)
+    assert not encoder.training
+
+
+def test_an_encoder_without_a_classifier(
+    tiny_backbone: Callable[..., Backbone], tiny_clip: ClipSpec, tmp_path: Path
+) -> None:
+    backbone = tiny_backbone(("rgb", "inertial"), fusion="sigmoid")
+    save_bundle(Bundle(backbone, tiny_clip, 2), tmp_path / "new" / "encoder")
+    loaded = load_bundle(tmp_path / "new" / "encoder")
+    assert isinstance(loaded.model, Backbone)
+    assert loaded.task is None
+    assert same_tensors(loaded.model, backbone)
+
+
+def test_the_folder_holds_no_pickle(folder: Path) -> None:
+    assert {path.name for path in folder.iterdir()} == {WEIGHTS, FACTS, CARD}
+    assert {Path(name).suffix for name in (WEIGHTS, FACTS, CARD)} == {".safetensors", ".json", ".md"}
+    header = int.from_bytes((folder / WEIGHTS).read_bytes()[:8], "little")
+    assert json.loads((folder / WEIGHTS).read_bytes()[8 : 8 + header])
+    facts = json.loads((folder / FACTS).read_text())
+    assert facts["weights"]["bytes"] == (folder / WEIGHTS).stat().st_size
+    assert all(encoder["weights"] is None for encoder in facts["backbone"]["encoders"].values())
+    card = (folder / CARD).read_text()
+    assert "calm, fight" in card
+    assert "steps: 7" in card
+
+
+def change_facts(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    facts = json.loads((folder / FACTS).read_text())
+    change(facts)
+    (folder / FACTS).write_text(json.dumps(facts))
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+
+
+def replace_weights(folder: Path) -> None:
+    """Other tensors, with a checksum that agrees."""
+    save_file({"stranger": torch.zeros(2)}, folder / WEIGHTS)
+    change_facts(folder, lambda f: f["weights"].update(sha256=bundle_module._sha256(folder / WEIGHTS)))
+
+
+@pytest.mark.parametrize(
+    ("damage", "error", "message"),
+    [
+        (lambda f: shutil.rmtree(f), RequestError, "is no bundle"),
+        (lambda f: (f / FACTS).unlink(), RequestError, "is no bundle"),
+        (lambda f: (f / WEIGHTS).unlink(), DataError, f"{WEIGHTS}' is missing or differs"),
+        (lambda f: cut(f / WEIGHTS), DataError, f"{WEIGHTS}' is missing or differs"),
+        (lambda f: flip_a_bit(f / WEIGHTS), DataError, f"{WEIGHTS}' is missing or differs"),
+        (replace_weights, DataError, "is damaged"),
+        (lambda f: cut(f / FACTS), DataError, f"{FACTS}' is damaged"),
+        (lambda f: (f / FACTS).write_bytes(b"\xff\xfe\x00"), DataError, f"{FACTS}' is damaged"),
+        (lambda f: (f / FACTS).write_text("[]"), DataError, f"{FACTS}' is damaged"),
+        (
+            lambda f: change_facts(f, lambda facts: facts.update(format_version=99)),
+            RequestError,
+            "format 99.*reads 1",
+        ),
+        (lambda f: change_facts(f, lambda facts: facts.pop("format_version")), DataError, "is damaged"),
+        (lambda f: change_facts(f, lambda facts: facts.pop("weights")), DataError, "is damaged"),
+        (lambda f: change_facts(f, lambda facts: facts.pop("segments")), DataError, "is damaged"),
+        (lambda f: change_facts(f, lambda facts: facts.update(backbone=[])), DataError, "is damaged"),
+        (lambda f: change_facts(f, lambda facts: facts["clip"].update(strange=1)), DataError, "is damaged"),
+        (lambda f: change_facts(f, lambda facts: facts["backbone"].update(width=16)), DataError, "is damaged"),
+        (lambda f: change_facts(f, lambda facts: facts.update(classes=["a", "b", "c"])), DataError, "is damaged"),
+    ],
+)
+def test_damage_is_named_in_one_line(
+    damage: Callable[[Path], object], error: type[Exception], message: str, folder: Path
+) -> None:
+    damage(folder)
+    with pytest.raises(error, match=message) as caught:
+        load_bundle(folder)
+    assert "\n" not in str(caught.value)
+    assert str(folder) in str(caught.value)
+
+
+def test_something_else_is_never_overwritten(bundle: Bundle, tmp_path: Path) -> None:
+    other = tmp_path / "thesis"
+    other.mkdir()
+    (other / "chapter.txt").write_text("years of work")
+    for place in (other, other / "chapter.txt"):
+        with pytest.raises(RequestError, match="holds something else"):
+            save_bundle(bundle, place)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis"]
+    assert [path.name for path in other.iterdir()] == ["chapter.txt"]
+    assert (other / "chapter.txt").read_text() == "years of work"
+
+
+def test_an_empty_folder_and_an_older_bundle_are_replaced(bundle: Bundle, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    save_bundle(bundle, tmp_path / "empty")
+    (folder / "left over").write_text("from before")
+    bundle.segments = 5
+    save_bundle(bundle, folder)
+    for place in (tmp_path / "empty", folder):
+        assert {path.name for path in place.iterdir()} == {WEIGHTS, FACTS, CARD}
+    assert load_bundle(folder).segments == 5
+
+
+@pytest.mark.parametrize("existing", [False, True])
+def test_a_failing_save_leaves_nothing_behind(bundle: Bundle, tmp_path: Path, existing: bool) -> None:
+    target = tmp_path / "encoder"
+    if existing:
+        save_bundle(bundle, target)
+    before = {path.name: path.read_bytes() for path in target.iterdir()} if existing else None
+    bundle.provenance = {"device": object()}
+    with pytest.raises(TypeError):
+        save_bundle(bundle, target)
+    assert [path.name for path in tmp_path.iterdir()] == (["encoder"] if existing else [])
+    if before is not None:
+        assert {path.name: path.read_bytes() for path in target.iterdir()} == before

@@ -1,0 +1,60 @@
+"""The classifier on top of the backbone."""
+
+from collections.abc import Callable
+
+import torch
+from modalgate.fusion.backbone import Backbone
+from modalgate.fusion.classifier import Classifier, view_probabilities
+from modalgate.shards.batch import Batch
+from modalgate.shards.transforms import ClipSpec, Preparation
+from torch import nn
+
+
+def test_logits_are_linear_in_the_embedding_and_in_each_modality(
+    tiny_backbone: Callable[..., Backbone], tiny_batch: Callable[..., Batch], tiny_clip: ClipSpec
+) -> None:
+    classifier = Classifier(tiny_backbone(), ["calm", "fight", "run"], unimodal=True).eval()
+    batch = tiny_batch()
+    with torch.no_grad():
+        scored = classifier(Preparation(tiny_clip)(batch), batch.present, batch.start)
+    head = classifier.head[1]
+    assert isinstance(head, nn.Linear)
+    assert scored.logits.shape == (4, 2, 3)
+    torch.testing.assert_close(scored.logits, scored.encoded.embedding @ head.weight.T + head.bias)
+    assert set(scored.unimodal) == {"rgb", "audio"}
+    for name, logits in scored.unimodal.items():
+        own = classifier.unimodal[name]
+        assert isinstance(own, nn.Linear)
+        torch.testing.assert_close(logits, scored.encoded.features[name] @ own.weight.T + own.bias)
+
+
+def test_unimodal_heads_are_an_option(tiny_backbone: Callable[..., Backbone]) -> None:
+    classifier = Classifier(tiny_backbone(), ["calm", "fight"])
+    assert len(classifier.unimodal) == 0
+    assert classifier.classes == ("calm", "fight")
+
+
+def test_dropout_acts_while_training_only(
+    tiny_backbone: Callable[..., Backbone], tiny_batch: Callable[..., Batch], tiny_clip: ClipSpec
+) -> None:
+    classifier = Classifier(tiny_backbone(), ["calm", "fight"], dropout=0.5)
+    batch = tiny_batch()
+    streams = Preparation(tiny_clip)(batch)
+
+    def twice() -> bool:
+        with torch.no_grad():
+            first, second = (classifier(streams, batch.present, batch.start).logits for _ in range(2))
+        return torch.equal(first, second)
+
+    classifier.train()
+    assert not twice()
+    classifier.eval()
+    assert twice()
+
+
+def test_view_probabilities_average_after_the_softmax() -> None:
+    logits = torch.tensor([[[4.0, 0.0], [0.0, 1.0]]])
+    expected = (torch.softmax(logits[0, 0], 0) + torch.softmax(logits[0, 1], 0)) / 2
+    torch.testing.assert_close(view_probabilities(logits), expected[None])
+    assert not torch.allclose(view_probabilities(logits)[0], torch.softmax(logits.mean(dim=1)[0], 0))
+    assert view_probabilities(logits.bfloat16()).dtype == torch.float32

@@ -1,0 +1,166 @@
+"""Encoders per modality: shapes, independence of rows, stems for other channels, local weights."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from modalgate.fusion.encoders import SignalEncoder, VideoEncoder, build_encoder
+from modalgate.fusion.spec import EncoderSpec
+from modalgate.shards.errors import RequestError
+from modalgate.shards.modality import modality
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torchvision.models import video as video_models
+
+Build = Callable[..., EncoderSpec]
+
+
+def noise(*shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+
+@torch.no_grad()
+def encode(encoder: nn.Module, stream: Tensor) -> Tensor:
+    return encoder.eval()(stream)
+
+
+@pytest.mark.parametrize("name", ["rgb", "flow", "depth"])
+def test_frame_encoder_takes_every_frame_alone(name: str, tiny_encoder: Build) -> None:
+    torch.manual_seed(0)
+    entry = modality(name)
+    encoder = build_encoder(entry, tiny_encoder(pooling="mean"))
+    video = noise(3, 4, entry.channels, 32, 32)
+    features = encode(encoder, video)
+    assert features.shape == (3, encoder.features) == (3, 8)
+    frames = [encode(encoder.network, video[:, frame]) for frame in range(4)]  # pyright: ignore
+    torch.testing.assert_close(features, torch.stack(frames).mean(dim=0))
+
+
+def test_stack_joins_successive_frames_as_channels(tiny_encoder: Build) -> None:
+    torch.manual_seed(0)
+    encoder = build_encoder(modality("rgb"), tiny_encoder(stack=2))
+    video = noise(2, 4, 3, 32, 32)
+    pairs = [torch.cat([video[:, frame], video[:, frame + 1]], dim=1) for frame in (0, 2)]
+    expected = torch.stack([encode(encoder.network, pair) for pair in pairs]).mean(dim=0)  # pyright: ignore
+    torch.testing.assert_close(encode(encoder, video), expected)
+    with pytest.raises(RequestError, match=r"data\.frames of 3 does not divide into stacks of 2"):
+        encode(encoder, video[:, :3])
+
+
+def test_a_network_that_widens_its_features_after_pooling_is_taken_whole() -> None:
+    encoder = build_encoder(modality("rgb"), EncoderSpec("timm/mobilenetv3_small_050", pooling="mean"))
+    assert encode(encoder, noise(2, 1, 3, 32, 32)).shape == (2, encoder.features)
+
+
+@pytest.mark.parametrize("network", ["r3d_18", "s3d"])
+@pytest.mark.parametrize("name", ["rgb", "flow", "depth"])
+def test_video_encoder_takes_small_clips_of_any_channels(network: str, name: str) -> None:
+    torch.manual_seed(0)
+    entry = modality(name)
+    encoder = build_encoder(entry, EncoderSpec(f"torchvision/{network}"))
+    video = noise(2, 8, entry.channels, 32, 32)
+    features = encode(encoder, video)
+    assert features.shape == (2, encoder.features)
+    assert features.std() > 0
+    torch.testing.assert_close(encode(encoder, video[1:]), features[1:], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["flow", "depth"])
+def test_an_adapted_stem_answers_equal_channels_as_the_original_does(name: str) -> None:
+    entry = modality(name)
+    torch.manual_seed(0)
+    original = VideoEncoder(EncoderSpec("torchvision/r3d_18"), "r3d_18", 3)
+    torch.manual_seed(0)
+    adapted = VideoEncoder(EncoderSpec("torchvision/r3d_18"), "r3d_18", entry.channels)
+    gray = noise(1, 4, 1, 32, 32)
+    there, here = gray.expand(-1, -1, 3, -1, -1), gray.expand(-1, -1, entry.channels, -1, -1)
+    torch.testing.assert_close(encode(adapted, here), encode(original, there), rtol=1e-4, atol=1e-5)
+
+
+def test_spectrogram_encoder(tiny_encoder: Build) -> None:
+    torch.manual_seed(0)
+    encoder = build_encoder(modality("audio"), tiny_encoder())
+    sound = noise(3, 1, 64, 41)
+    features = encode(encoder, sound)
+    assert features.shape == (3, encoder.features)
+    torch.testing.assert_close(encode(encoder, sound[:1]), features[:1])
+
+
+def test_signal_encoder() -> None:
+    torch.manual_seed(0)
+    encoder = build_encoder(modality("inertial"), EncoderSpec("conv1d", {"widths": [4, 12]}, pooling="mean"))
+    assert isinstance(encoder, SignalEncoder)
+    signal = noise(3, 40, 6)
+    features = encode(encoder, signal)
+    assert features.shape == (3, 12)
+    torch.testing.assert_close(encode(encoder, signal[2:]), features[2:])
+    assert encode(encoder.network, signal.transpose(1, 2)).shape == (3, 12, 10), "each stage halves the rate"
+
+
+@pytest.mark.parametrize(
+    ("name", "spec", "message"),
+    [
+        (
+            "rgb",
+            EncoderSpec("timm/convnext_ato"),
+            "unknown timm network 'convnext_ato': did you mean 'convnext_atto'",
+        ),
+        ("rgb", EncoderSpec("torchvision/r3d18"), "did you mean 'r3d_18'"),
+        ("rgb", EncoderSpec("conv1d"), "'conv1d' does not take video modality 'rgb': give timm/NAME or torchvision"),
+        ("audio", EncoderSpec("torchvision/s3d"), "does not take audio modality 'audio': give timm/NAME"),
+        ("inertial", EncoderSpec("timm/test_convnext"), "signal modality 'inertial': give conv1d"),
+        ("rgb", EncoderSpec("timm/convnext_atto", {"deepness": 1}), "convnext_atto.*deepness"),
+        ("rgb", EncoderSpec("torchvision/r3d_18", {"deepness": 1}), "r3d_18.*deepness"),
+        ("inertial", EncoderSpec("conv1d", {"width": [8]}), "'width': did you mean 'widths'"),
+        ("inertial", EncoderSpec("conv1d", pooling="meen"), "unknown pooling 'meen': did you mean 'mean'"),
+    ],
+)
+def test_what_does_not_suit_is_refused_by_name(name: str, spec: EncoderSpec, message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        build_encoder(modality(name), spec)
+
+
+def test_local_weights_are_loaded(tiny_encoder: Build, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    trained = build_encoder(modality("rgb"), tiny_encoder())
+    path = tmp_path / "weights.safetensors"
+    state = trained.network.state_dict()
+    save_file(state | {"head.fc.weight": torch.zeros(5, 8), "head.fc.bias": torch.zeros(5)}, path)
+    fresh = build_encoder(modality("rgb"), tiny_encoder())
+    started = build_encoder(modality("rgb"), tiny_encoder(weights=str(path)))
+    video = noise(2, 2, 3, 32, 32)
+    torch.testing.assert_close(encode(started, video), encode(trained, video))
+    assert not torch.allclose(encode(fresh, video), encode(trained, video))
+
+
+def test_torchvision_weights_are_loaded_whatever_their_classifier_and_before_the_stem_changes(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    published = video_models.r3d_18(weights=None, num_classes=7)
+    path = tmp_path / "r3d.safetensors"
+    save_file(published.state_dict(), path)
+    encoder = build_encoder(modality("depth"), EncoderSpec("torchvision/r3d_18", weights=str(path)))
+    stem = encoder.network.stem[0].weight  # pyright: ignore
+    torch.testing.assert_close(stem, published.stem[0].weight.mean(dim=1, keepdim=True) * 3)  # pyright: ignore
+    deep = encoder.network.layer4[1].conv2[0].weight  # pyright: ignore
+    assert torch.equal(deep, published.layer4[1].conv2[0].weight)  # pyright: ignore
+
+
+def test_weights_that_do_not_fit_are_refused(tiny_encoder: Build, tmp_path: Path) -> None:
+    state = build_encoder(modality("rgb"), tiny_encoder()).network.state_dict()
+    path = tmp_path / "weights.safetensors"
+
+    def refused(message: str) -> None:
+        with pytest.raises(RequestError, match=message):
+            build_encoder(modality("rgb"), tiny_encoder(weights=str(path)))
+
+    refused("no weights file at")
+    path.write_bytes(b"not a safetensors file")
+    refused("no whole safetensors file")
+    key = next(iter(state))
+    save_file({k: v for k, v in state.items() if k != key}, path)
+    refused(f"do not fit encoder .*{key}")
+    save_file(state | {"stages.9.weight": torch.zeros(1)}, path)
+    refused(r"do not fit encoder .*stages\.9\.weight")
+    save_file(state | {key: torch.zeros(2, 2)}, path)
+    refused(f"do not fit encoder .*size mismatch for {key}")

@@ -1,0 +1,128 @@
+"""The command line: quick help, exit statuses, one line for every failure."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from modalgate.launch import cli
+from modalgate.shards.errors import DataError, RequestError
+
+
+def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    """The exit status and what stands on standard error."""
+    status = cli.main(arguments)
+    return status, capsys.readouterr().err
+
+
+def test_help_takes_little_cpu_and_no_torch() -> None:
+    script = (
+        "import os, resource, subprocess, sys\n"
+        "run = [sys.executable, '-X', 'importtime', '-m', 'modalgate.launch.cli', '--help']\n"
+        "result = subprocess.run(run, capture_output=True, text=True)\n"
+        "used = resource.getrusage(resource.RUSAGE_CHILDREN)\n"
+        "imported = {line.rpartition('|')[2].strip() for line in result.stderr.splitlines()}\n"
+        "heavy = imported & {'torch', 'numpy', 'wandb', 'lightly', 'cv2', 'matplotlib', 'accelerate', 'av'}\n"
+        "print(result.returncode, 'pretrain' in result.stdout or 'pack' in result.stdout, len(imported) > 50,\n"
+        "      sorted(heavy), used.ru_utime + used.ru_stime)"
+    )
+    # The least of three: the bound is on the work, and a busy machine's caches inflate single runs.
+    runs = [subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout for _ in range(3)]
+    for line in runs:
+        assert line.startswith("0 True True [] ")
+    assert min(float(line.split()[-1]) for line in runs) < 0.6
+
+
+def test_the_version_is_the_package_s(capsys: pytest.CaptureFixture[str]) -> None:
+    import modalgate
+
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"modalgate {modalgate.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["pakc"], "No such command 'pakc'. Did you mean 'pack'?"),
+        (["config", "shw"], "Did you mean 'show'?"),
+        (["config"], "Missing command"),
+        (["pack"], "Missing argument 'SOURCE'"),
+        (["pack", "a", "b", "--jsn", "x"], "--json"),
+        (["world", "out", "--clips", "0"], "Invalid value for '--clips'"),
+        (["world", "out", "--preset", "strik"], "unknown preset 'strik': did you mean 'strike'?"),
+        (["inspect", "nowhere"], "no shard folder at 'nowhere'"),
+        (["config", "show", "demo-pretrian"], "did you mean 'demo-pretrain'?"),
+        (["config", "check", "demo-violence", "train.lr=2"], "did you mean 'train.learning_rate'?"),
+    ],
+)
+def test_a_wrong_request_is_one_line_and_exit_2(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, line = told(capsys, *arguments)
+    assert status == 2
+    assert line.startswith("error: ")
+    assert message in line
+    assert line.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "line"),
+    [
+        (RequestError("no such task"), 2, "error: no such task\n"),
+        (DataError("three files are broken"), 3, "error: three files are broken\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+        (
+            ValueError("odd\nsecond line"),
+            1,
+            "internal error: ValueError: odd  (run again with --debug for the traceback)\n",
+        ),
+    ],
+)
+def test_every_way_to_fail_has_its_status(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: BaseException,
+    status: int,
+    line: str,
+) -> None:
+    def failing() -> list[tuple[str, str, str]]:
+        raise error
+
+    monkeypatch.setattr("modalgate.launch.config.list_configs", failing)
+    assert told(capsys, "config", "list") == (status, line)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--debug", "config", "show", "nothing"], ["config", "show", "nothing", "--debug"]]
+)
+def test_debug_shows_the_traceback_wherever_it_stands(
+    capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    status, text = told(capsys, *arguments)
+    assert status == 2
+    assert text.startswith("Traceback")
+    assert text.splitlines()[-1].startswith("error: unknown config 'nothing'")
+
+
+def test_config_verbs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["config", "list", "--json", str(tmp_path / "list.json")]) == 0
+    assert "demo-pretrain" in capsys.readouterr().out
+    names = [entry["name"] for entry in json.loads((tmp_path / "list.json").read_text())]
+    assert {"demo-pretrain", "demo-violence"} <= set(names)
+    assert cli.main(["config", "show", "demo-pretrain", "train.steps=3"]) == 0
+    assert "steps: 3\n" in capsys.readouterr().out
+    assert cli.main(["config", "check", "demo-pretrain"]) == 0
+    assert capsys.readouterr().out == "config 'demo-pretrain' is valid; still to be given: data.shards\n"
+
+
+def test_json_into_a_folder_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, line = told(capsys, "config", "list", "--json", str(tmp_path / "no" / "list.json"))
+    assert status == 2
+    assert "cannot write" in line

@@ -1,0 +1,80 @@
+"""Progress on a terminal and elsewhere, with a clock that the test moves."""
+
+import io
+
+import pytest
+from modalgate.launch.progress import counted, track
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_plain_lines_come_first_every_thirty_seconds_and_last() -> None:
+    stream, clock = io.StringIO(), Clock()
+    with track(100, "pack", stream=stream, clock=clock) as advance:
+        for _ in range(100):
+            clock.now += 1
+            advance(1, loss=0.12345, wait="3%")
+    assert stream.getvalue().splitlines() == [
+        "pack 1/100 | 1/s | 1:39 left | loss 0.123 | wait 3%",
+        "pack 31/100 | 1/s | 1:09 left | loss 0.123 | wait 3%",
+        "pack 61/100 | 1/s | 0:39 left | loss 0.123 | wait 3%",
+        "pack 91/100 | 1/s | 0:09 left | loss 0.123 | wait 3%",
+        "pack 100/100 | 1/s | in 1:40 | loss 0.123 | wait 3%",
+    ]
+
+
+def test_work_done_before_a_resume_does_not_count_as_speed() -> None:
+    stream, clock = io.StringIO(), Clock()
+    with track(4000, "run", start=3990, stream=stream, clock=clock) as advance:
+        clock.now += 400
+        advance(1)
+        clock.now += 3600
+        advance(9)
+    assert stream.getvalue().splitlines() == [
+        "run 3991/4000 | 0.0025/s | 1:00:00 left",
+        "run 4000/4000 | 0.0025/s | in 1:06:40",
+    ]
+
+
+def test_a_terminal_gets_a_bar_with_the_fields() -> None:
+    stream = Terminal()
+    with track(5, "train", stream=stream) as advance:
+        advance(5, loss=1.5)
+    text = stream.getvalue()
+    assert "train" in text
+    assert "5/5" in text
+    assert "loss 1.5" in text
+
+
+def test_other_processes_show_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with track(5, "train", show=False) as advance:
+        advance(5, loss=1.5)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_counted_takes_its_total_from_the_first_report(capsys: pytest.CaptureFixture[str]) -> None:
+    with counted("world") as report:
+        report(2, 6)
+        report(6, 6, 1)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("world 2/6 | ")
+    assert lines[-1].startswith("world 6/6 | ")
+    assert lines[-1].endswith("| rejected 1")
+    assert len(lines) == 2
+
+
+def test_an_error_passes_through_without_a_closing_line() -> None:
+    stream = io.StringIO()
+    with pytest.raises(ValueError, match="broken"), track(5, "train", stream=stream):
+        raise ValueError("broken")
+    assert stream.getvalue() == ""

@@ -1,0 +1,194 @@
+"""Cross-modal InfoNCE against a double loop, and on two processes against one."""
+
+import pytest
+import torch
+from modalgate.fusion.backbone import Encoded
+from modalgate.shards.errors import RequestError
+from modalgate.ssl.contrastive import CrossModal, cross_modal_loss
+from modalgate.ssl.pretext import unit
+from torch import Tensor
+
+Ranks, Inputs = list[dict[str, Tensor]], dict[str, Tensor]
+
+
+def naive(first: Tensor, second: Tensor, valid: Tensor, clips: Tensor, temperature: float) -> tuple[Tensor, float]:
+    total, hits, count = first.new_zeros(()), 0, int(valid.sum())
+    for query, bank in ((first, second), (second, first)):
+        for i in range(len(query)):
+            if not valid[i]:
+                continue
+            candidates = [j for j in range(len(bank)) if j == i or (valid[j] and clips[j] != clips[i])]
+            scores = torch.stack([(query[i] * bank[j]).sum() / temperature for j in candidates])
+            total = total - (scores[candidates.index(i)] - scores.exp().sum().log()) / (2 * count)
+            hits += int(candidates[int(scores.argmax())] == i)
+    return total, hits / (2 * count)
+
+
+def rows(count: int, width: int = 6, seed: int = 0) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    first, second = torch.randn(2, count, width, generator=generator, dtype=torch.float64)
+    return first.requires_grad_(), second.requires_grad_()
+
+
+VALID = {
+    "all": [True] * 8,
+    "some": [True, False, True, True, False, False, True, True],
+    "one clip": [True, True] + [False] * 6,
+    "one row": [False] * 5 + [True] + [False] * 2,
+}
+
+
+@pytest.mark.parametrize("clips", [[0, 0, 1, 1, 2, 2, 3, 3], list(range(8))], ids=["two segments", "one segment"])
+@pytest.mark.parametrize("temperature", [0.07, 0.5])
+@pytest.mark.parametrize("case", VALID)
+def test_loss_equals_the_double_loop(case: str, temperature: float, clips: list[int]) -> None:
+    first, second = rows(8)
+    valid, numbers = torch.tensor(VALID[case]), torch.tensor(clips)
+    loss, accuracy = cross_modal_loss(unit(first), unit(second), valid, numbers, temperature)
+    expected, hits = naive(unit(first), unit(second), valid, numbers, temperature)
+    torch.testing.assert_close(loss, expected)
+    assert float(accuracy) == pytest.approx(hits)
+    ours, theirs = torch.autograd.grad(loss, (first, second)), torch.autograd.grad(expected, (first, second))
+    for mine, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, other)
+
+
+def test_segments_of_one_clip_are_no_negatives() -> None:
+    first, second = rows(6)
+    valid, clips = torch.ones(6, dtype=torch.bool), torch.tensor([0, 0, 0, 1, 1, 1])
+    loss, _ = cross_modal_loss(unit(first), unit(second), valid, clips, 0.1)
+    # Row 1 is of the clip of row 0 alone: only rows 3 to 5 and row 1's own loss may react to it.
+    alone, _ = cross_modal_loss(unit(first), unit(second), valid & (torch.arange(6) == 0), clips, 0.1)
+    assert float(alone.detach()) == 0, "with its clip alone, a row has nothing to be told from"
+    assert float(loss.detach()) > 0
+
+
+@pytest.mark.parametrize("fill", [0.0, 100.0])
+def test_invalid_rows_change_nothing(fill: float) -> None:
+    first, second = rows(8)
+    valid, clips = torch.tensor(VALID["some"]), torch.arange(8)
+    expected, _ = cross_modal_loss(unit(first), unit(second), valid, clips, 0.1)
+    other = torch.where(valid[:, None], second, fill)
+    found, _ = cross_modal_loss(unit(torch.where(valid[:, None], first, fill)), unit(other), valid, clips, 0.1)
+    torch.testing.assert_close(found, expected)
+
+
+def test_no_valid_pair_is_zero_with_gradient() -> None:
+    first, second = rows(4)
+    loss, accuracy = cross_modal_loss(
+        unit(first), unit(second), torch.zeros(4, dtype=torch.bool), torch.arange(4), 0.1
+    )
+    assert float(loss.detach()) == 0
+    assert accuracy.isnan()
+    for gradient in torch.autograd.grad(loss, (first, second)):
+        assert (gradient == 0).all()
+
+
+@pytest.mark.parametrize("case", ["unequal", "lopsided"])
+def test_two_processes_equal_one_on_the_joined_batch(case: str, two_ranks: Ranks, rank_inputs: Inputs) -> None:
+    head = rank_inputs["head"].clone().requires_grad_()
+    joined = {name: rank_inputs[name].flatten(0, 1) for name in ("first", "second", f"valid.{case}")}
+    clips = torch.cat([rank_inputs["clips"][0], rank_inputs["clips"][1] + 3])
+    valid = joined[f"valid.{case}"]
+    loss, accuracy = cross_modal_loss(unit(joined["first"] @ head), unit(joined["second"] @ head), valid, clips, 0.1)
+    loss.backward()
+    assert head.grad is not None
+    assert head.grad.norm() > 1e-3
+    torch.testing.assert_close(torch.stack([found[f"{case}.loss"] for found in two_ranks]).mean(), loss.detach())
+    counts = rank_inputs[f"valid.{case}"].sum(dim=1)
+    hits = [float(found[f"{case}.accuracy"]) * int(n) for found, n in zip(two_ranks, counts, strict=True) if n]
+    assert sum(hits) / int(counts.sum()) == pytest.approx(float(accuracy))
+    for found in two_ranks:
+        torch.testing.assert_close(found[f"{case}.gradient"], head.grad)
+
+
+def test_two_processes_without_any_pair_agree_on_zero(two_ranks: Ranks) -> None:
+    for found in two_ranks:
+        assert float(found["empty.loss"]) == 0
+        assert (found["empty.gradient"] == 0).all()
+        assert found["empty.accuracy"].isnan()
+
+
+def encoded(clips: int, segments: int, absent_audio: list[int], seed: int = 0) -> Encoded:
+    generator = torch.Generator().manual_seed(seed)
+    names = ("rgb", "flow", "audio")
+    features = {name: torch.randn(clips, segments, 8, generator=generator) for name in names}
+    present = {name: torch.ones(clips, segments, dtype=torch.bool) for name in names}
+    present["audio"][absent_audio] = False
+    features["audio"] = features["audio"] * present["audio"][..., None]
+    fused = torch.stack(list(features.values())).mean(dim=0)
+    weights = torch.full((clips, segments, 3), 1 / 3)
+    return Encoded(names, features, present, fused, weights, torch.zeros(()), torch.zeros(clips, segments))
+
+
+@pytest.mark.parametrize(
+    ("pairs", "expected"),
+    [
+        (None, [("rgb", "flow"), ("rgb", "audio"), ("flow", "audio")]),
+        ([["rgb", "audio"]], [("rgb", "audio")]),
+        ([["fused", "audio"]], [("fused", "audio")]),
+    ],
+)
+def test_the_task_is_the_mean_over_its_pairs(pairs: list[list[str]] | None, expected: list[tuple[str, str]]) -> None:
+    torch.manual_seed(0)
+    task = CrossModal(("rgb", "flow", "audio"), 8, pairs=pairs, hidden=6, dimension=4)
+    batch = encoded(4, 2, absent_audio=[1])
+    assert task.pairs == expected
+    outputs = task({"plain": batch}, torch.Generator())
+    values = batch.features | {"fused": batch.embedding}
+    masks = batch.present | {"fused": torch.ones(4, 2, dtype=torch.bool)}
+    clips = torch.arange(4).repeat_interleave(2)
+    parts = [
+        naive(
+            unit(task.heads[a](values[a])).flatten(0, 1),
+            unit(task.heads[b](values[b])).flatten(0, 1),
+            (masks[a] & masks[b]).flatten(),
+            clips,
+            0.07,
+        )
+        for a, b in expected
+    ]
+    torch.testing.assert_close(outputs["loss"], torch.stack([loss for loss, _ in parts]).mean())
+    assert float(outputs["accuracy"]) == pytest.approx(sum(hits for _, hits in parts) / len(parts))
+
+
+def test_a_batch_without_audio_still_reaches_every_head() -> None:
+    task = CrossModal(("rgb", "audio"), 8, hidden=6, dimension=4)
+    outputs = task({"plain": encoded(3, 2, absent_audio=[0, 1, 2])}, torch.Generator())
+    assert "accuracy" not in outputs
+    outputs["loss"].backward()
+    assert float(outputs["loss"].detach()) == 0
+    for parameter in task.parameters():
+        assert parameter.grad is not None
+        assert (parameter.grad == 0).all()
+
+
+def test_it_learns_which_rows_belong_together() -> None:
+    torch.manual_seed(0)
+    task = CrossModal(("rgb", "audio"), 8, hidden=32, dimension=16)
+    optimizer = torch.optim.Adam(task.parameters(), lr=0.01)
+    turn = torch.linalg.qr(torch.randn(8, 8)).Q
+
+    def batch() -> Encoded:
+        made = encoded(16, 1, absent_audio=[], seed=int(torch.randint(1 << 30, ())))
+        made.features["audio"] = torch.tanh(made.features["rgb"] @ turn)
+        return made
+
+    for _ in range(120):
+        optimizer.zero_grad()
+        task({"plain": batch()}, torch.Generator())["loss"].backward()
+        optimizer.step()
+    assert float(task({"plain": batch()}, torch.Generator())["accuracy"]) > 0.6, "chance is 1/16"
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        ([["rgb", "adio"]], "'adio': did you mean 'audio'"),
+        ([["rgb"]], "two different"),
+        ([["rgb", "rgb"]], "two diff"),
+    ],
+)
+def test_a_wrong_pair_is_refused(pairs: list[list[str]], message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        CrossModal(("rgb", "audio"), 8, pairs=pairs)

@@ -1,0 +1,138 @@
+"""The mixture of pretext tasks over one backbone."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from modalgate.fusion.backbone import Backbone
+from modalgate.shards.batch import Batch
+from modalgate.shards.errors import RequestError
+from modalgate.shards.transforms import AugmentConfig, ClipSpec
+from modalgate.ssl.objective import PretextObjective, monitors
+
+TASKS: dict[str, tuple[float, dict[str, Any]]] = {
+    "clip_order": (0.5, {"dropout": 0.0}),
+    "correspondence": (2.0, {}),
+    "cross_modal": (1.0, {"temperature": 0.2}),
+}
+MakeObjective, MakeBatch = Callable[..., PretextObjective], Callable[..., Batch]
+
+
+@pytest.fixture
+def make(tiny_backbone: Callable[..., Backbone], tiny_clip: ClipSpec) -> MakeObjective:
+    """An objective over rgb and audio; always the same random weights."""
+
+    def build(*names: str, **changes: Any) -> PretextObjective:
+        backbone = tiny_backbone(**changes)
+        tasks = {name: TASKS[name] for name in names or TASKS}
+        return PretextObjective(backbone, tiny_clip, 2, tasks, AugmentConfig()).train()
+
+    return build
+
+
+@pytest.mark.parametrize("names", [("cross_modal",), tuple(TASKS)])
+def test_segments_are_encoded_once_however_many_tasks_read_them(
+    names: tuple[str, ...], make: MakeObjective, tiny_batch: MakeBatch
+) -> None:
+    objective = make(*names)
+    rows: dict[str, list[int]] = {"rgb": [], "audio": []}
+    for name, encoder in objective.backbone.encoders.items():
+        encoder.register_forward_pre_hook(lambda _, inputs, name=name: rows[name].append(len(inputs[0])))
+    objective(tiny_batch(absent={("audio", 0)}))
+    assert rows == {"rgb": [8], "audio": [6]}
+
+
+def test_losses_carry_their_names_and_weights(make: MakeObjective, tiny_batch: MakeBatch) -> None:
+    objective = make()
+    outputs = objective(tiny_batch())
+    losses = {name for name in outputs if name.endswith("/loss")}
+    assert losses == {"clip_order/loss", "correspondence/loss", "cross_modal/loss", "gate/loss"}
+    assert {name for name in outputs if name.endswith("/accuracy")} == {f"{name}/accuracy" for name in TASKS}
+    assert objective.weights == {"clip_order/loss": 0.5, "correspondence/loss": 2.0, "cross_modal/loss": 1.0}
+    assert {"gate/rgb", "gate/audio", "embedding/std"} <= outputs.keys()
+    assert all(value.shape == () for value in outputs.values())
+
+
+def test_a_task_gives_the_same_loss_alone_as_in_company(make: MakeObjective, tiny_batch: MakeBatch) -> None:
+    company = make()
+    alone = make("clip_order")  # the first to draw from the batch's generator in both
+    alone.load_state_dict({k: v for k, v in company.state_dict().items() if k in alone.state_dict()})
+    torch.testing.assert_close(alone(tiny_batch())["clip_order/loss"], company(tiny_batch())["clip_order/loss"])
+
+
+def test_a_batch_without_audio_trains_and_leaves_no_nan(make: MakeObjective, tiny_batch: MakeBatch) -> None:
+    objective = make(modality_dropout=0.5)
+    optimizer = torch.optim.AdamW(objective.parameters(), lr=1e-3)
+    before = {name: p.detach().clone() for name, p in objective.named_parameters()}
+    torch.manual_seed(0)
+    for step, silent in enumerate(([0, 1, 2, 3], [1, 2], [])):
+        optimizer.zero_grad()
+        outputs = objective(tiny_batch(absent={("audio", clip) for clip in silent}, seed=step))
+        sum(value for name, value in outputs.items() if name.endswith("/loss")).backward()  # pyright: ignore
+        for name, parameter in objective.named_parameters():
+            assert parameter.grad is not None, name
+            assert torch.isfinite(parameter.grad).all(), name
+        assert all(bool(torch.isfinite(value)) for value in outputs.values())
+        assert ("gate/audio" in outputs) == (len(silent) < 4)
+        assert ("cross_modal/accuracy" in outputs) == (len(silent) < 4)
+        optimizer.step()
+    assert all(torch.isfinite(p).all() for p in objective.parameters())
+    moved = [name for name, p in objective.named_parameters() if not torch.equal(p.detach(), before[name])]
+    assert any("encoders.audio" in name for name in moved)
+    assert any("encoders.rgb" in name for name in moved)
+
+
+def test_every_draw_comes_from_the_batchs_seed(make: MakeObjective, tiny_batch: MakeBatch) -> None:
+    objective = make()
+    batch = tiny_batch()
+
+    def outputs(seed: int, state: int) -> dict[str, torch.Tensor]:
+        torch.manual_seed(state)
+        batch.seed = seed
+        return objective(batch)
+
+    first, again, other = outputs(5, 0), outputs(5, 1), outputs(6, 0)
+    assert first.keys() == again.keys()
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["cross_modal/loss"], other["cross_modal/loss"])
+
+
+def test_evaluation_does_not_augment(make: MakeObjective, tiny_batch: MakeBatch) -> None:
+    objective = make("cross_modal").eval()
+    batch = tiny_batch()
+    losses = []
+    for batch.seed in (1, 2):
+        with torch.no_grad():
+            losses.append(objective(batch)["cross_modal/loss"])
+    assert torch.equal(*losses)
+
+
+def test_monitors_tell_a_collapse_from_a_spread(
+    tiny_backbone: Callable[..., Backbone], tiny_batch: MakeBatch
+) -> None:
+    backbone = tiny_backbone()
+    batch = tiny_batch(clips=64, segments=1, absent={("audio", clip) for clip in range(32)})
+    with torch.no_grad():
+        features = {name: torch.randn(64, 1, 8) for name in backbone.modalities}
+        encoded = backbone({}, {name: torch.zeros(64, 1, dtype=torch.bool) for name in features}, batch.start)
+    encoded.present = batch.present
+    encoded.weights = torch.tensor([0.75, 0.25]).expand(64, 1, 2).clone()
+    encoded.weights[:32] = torch.tensor([1.0, 0.0])
+    assert float(monitors(encoded)["embedding/std"]) == pytest.approx(0, abs=1e-6)
+    encoded.embedding = features["rgb"]
+    values = monitors(encoded)
+    assert float(values["embedding/std"]) == pytest.approx(8**-0.5, rel=0.1)
+    assert float(values["gate/rgb"]) == pytest.approx(0.875)
+    assert float(values["gate/audio"]) == pytest.approx(0.25), "only rows that have it count"
+
+
+def test_one_row_has_no_spread_and_no_nan(make: MakeObjective, tiny_batch: MakeBatch) -> None:
+    outputs = make("cross_modal")(tiny_batch(clips=1, segments=1))
+    assert float(outputs["embedding/std"]) == 0
+    assert all(bool(torch.isfinite(value)) for value in outputs.values())
+
+
+def test_no_task_is_refused(tiny_backbone: Callable[..., Backbone], tiny_clip: ClipSpec) -> None:
+    with pytest.raises(RequestError, match="no pretext task"):
+        PretextObjective(tiny_backbone(), tiny_clip, 2, {}, None)

@@ -1,0 +1,119 @@
+"""Supervised training's losses against the equations."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from modalgate.fusion.backbone import Backbone
+from modalgate.fusion.classifier import Classifier
+from modalgate.shards.batch import Batch
+from modalgate.shards.transforms import AugmentConfig, ClipSpec, Preparation
+from modalgate.tasks.supervised import SupervisedObjective, balanced_weights
+from torch import Tensor
+
+CLASSES = ("calm", "fight", "run")
+Make, MakeBatch = Callable[..., SupervisedObjective], Callable[..., Batch]
+
+
+@pytest.fixture
+def make(tiny_backbone: Callable[..., Backbone], tiny_clip: ClipSpec) -> Make:
+    """An objective over rgb and audio, three classes, no augmentation."""
+
+    def build(unimodal: bool = False, **arguments: Any) -> SupervisedObjective:
+        classifier = Classifier(tiny_backbone(), CLASSES, unimodal=unimodal)
+        return SupervisedObjective(classifier, tiny_clip, **({"augment": None} | arguments))
+
+    return build
+
+
+def naive_cross_entropy(logits: list[Tensor], labels: list[int], weights: tuple[float, ...] = (1, 1, 1)) -> Tensor:
+    total = torch.zeros(())
+    for row, label in zip(logits, labels, strict=True):
+        total = total - weights[label] * (row[label] - row.exp().sum().log())
+    return total / sum(weights[label] for label in labels)
+
+
+@pytest.mark.parametrize("weights", [None, (0.5, 2.0, 1.0)])
+def test_every_segment_is_scored_against_its_clips_label(
+    weights: tuple[float, ...] | None, make: Make, tiny_batch: MakeBatch, tiny_clip: ClipSpec
+) -> None:
+    objective = make(class_weights=weights)
+    labels = [0, 2, 1, 1]
+    batch = tiny_batch(label=labels, absent={("audio", 1)})
+    outputs = objective(batch)
+    scored = objective.classifier(Preparation(tiny_clip)(batch), batch.present, batch.start)
+    rows = [scored.logits[clip, segment] for clip in range(4) for segment in range(2)]
+    repeated = [label for label in labels for _ in range(2)]
+    torch.testing.assert_close(outputs["label/loss"], naive_cross_entropy(rows, repeated, weights or (1, 1, 1)))
+    hits = [int(row.argmax()) == label for row, label in zip(rows, repeated, strict=True)]
+    assert float(outputs["label/accuracy"]) == pytest.approx(sum(hits) / 8)
+    assert {name for name in outputs if name.endswith("/loss")} == {"label/loss", "gate/loss"}
+
+
+def test_unimodal_heads_learn_from_clips_that_have_their_modality(
+    make: Make, tiny_batch: MakeBatch, tiny_clip: ClipSpec
+) -> None:
+    objective = make(unimodal=True, unimodal_weight=0.3)
+    labels = [0, 2, 1, 1]
+    batch = tiny_batch(label=labels, absent={("audio", 1), ("audio", 3), ("rgb", 0)})
+    outputs = objective(batch)
+    scored = objective.classifier(Preparation(tiny_clip)(batch), batch.present, batch.start)
+    losses = []
+    for name, clips in (("rgb", [1, 2, 3]), ("audio", [0, 2])):
+        rows = [scored.unimodal[name][clip, segment] for clip in clips for segment in range(2)]
+        losses.append(naive_cross_entropy(rows, [labels[clip] for clip in clips for _ in range(2)]))
+    torch.testing.assert_close(outputs["unimodal/loss"], torch.stack(losses).mean())
+    assert objective.weights == {"label/loss": 1.0, "unimodal/loss": 0.3}
+
+
+def test_a_batch_without_audio_reaches_every_parameter(make: Make, tiny_batch: MakeBatch) -> None:
+    objective = make(unimodal=True, augment=AugmentConfig()).train()
+    batch = tiny_batch(label=[0, 1, 2, 0], absent={("audio", clip) for clip in range(4)})
+    outputs = objective(batch)
+    sum(value for name, value in outputs.items() if name.endswith("/loss")).backward()  # pyright: ignore
+    for name, parameter in objective.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+    own = objective.classifier.unimodal["audio"]
+    assert all(p.grad is not None and bool((p.grad == 0).all()) for p in own.parameters())
+    assert "gate/audio" not in outputs
+
+
+def test_augmentation_is_for_training_only(make: Make, tiny_batch: MakeBatch) -> None:
+    objective = make(augment=AugmentConfig())
+    batch = tiny_batch(label=[0, 1, 2, 0])
+
+    def losses() -> list[Tensor]:
+        found = []
+        for batch.seed in (1, 2, 1):
+            with torch.no_grad():
+                found.append(objective(batch)["label/loss"])
+        return found
+
+    objective.train()
+    first, second, again = losses()
+    assert not torch.equal(first, second)
+    assert torch.equal(first, again)
+    objective.eval()
+    first, second, _ = losses()
+    assert torch.equal(first, second)
+
+
+def test_a_batch_without_labels_is_no_training_batch(make: Make, tiny_batch: MakeBatch) -> None:
+    with pytest.raises(AssertionError, match="labels"):
+        make()(tiny_batch())
+
+
+def test_class_weights_are_no_part_of_the_saved_state(make: Make) -> None:
+    assert make(class_weights=(0.5, 2.0, 1.0)).state_dict().keys() == make().state_dict().keys()
+
+
+def test_balanced_weights() -> None:
+    labels = [0] * 6 + [1] * 2 + [2]
+    weights = balanced_weights(labels, 3)
+    assert weights == pytest.approx([0.5, 1.5, 3.0])
+    assert sum(weights[label] for label in labels) / len(labels) == pytest.approx(1)
+    missing = balanced_weights([0, 0, 0, 2], 3)
+    assert sum(missing[label] for label in [0, 0, 0, 2]) / 4 == pytest.approx(1), "also where a class has no clip"
+    assert missing[2] == pytest.approx(3 * missing[0])
