@@ -13,7 +13,7 @@ import typer
 
 from ..shards.errors import RequestError
 
-ACTION_CLIPS, VIOLENCE_CLIPS = 1400, 420
+ACTION_CLIPS, VIOLENCE_CLIPS = 1300, 560
 _MARK = ".modalgate-demo"
 
 
@@ -91,7 +91,7 @@ def _pack(source: Path, out: Path) -> None:
     from ..shards.pack import pack
     from .progress import counted
 
-    settings = PackSettings(modalities=("rgb", "flow", "audio", "depth"), size=48, fps=16.0, flow_bound=8.0)
+    settings = PackSettings(modalities=("rgb", "flow", "audio", "depth"), size=48, fps=8.0, flow_bound=16.0, crf=23)
     with counted(source.name) as progress:
         pack(source, out, settings, progress=progress)
 

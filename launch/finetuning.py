@@ -230,10 +230,11 @@ def _result(
     matrix = np.zeros((len(classes), len(classes)), int)
     np.add.at(matrix, (scores.labels, guessed), 1)
     figures: list[Any] = [Confusion("Confusion (rows: truth)", classes, matrix.tolist())]
-    if positive is not None:
+    seen = [number for number in range(len(classes)) if (scores.labels == number).any()]
+    if positive is not None and len(seen) == 2:
         figures.append(roc_curve_of(scores.probabilities[:, positive], scores.labels == positive))
-    means = [scores.weights[scores.labels == number].mean(axis=0).tolist() for number in range(len(classes))]
-    figures.append(Gates("Mean gate weight by class", list(modalities), classes, means))
+    means = [scores.weights[scores.labels == number].mean(axis=0).tolist() for number in seen]
+    figures.append(Gates("Mean gate weight by class", list(modalities), [classes[n] for n in seen], means))
     table = Table("Test clips", ["metric", "value", "low", "high"], rows, note)
     return new_result("finetune", f"Fine-tuning: {config.task}", " ".join(command), [table], figures)
 

@@ -10,6 +10,7 @@ from ..fusion.bundle import Bundle, count_parameters, save_bundle
 from ..shards.index import load_index
 from ..ssl.objective import PretextObjective
 from ..tasks.results import versions
+from ..tasks.splits import given_split, take
 from .building import clip_request, clip_spec, clip_stream, run_folder
 from .config import settings_of
 from .device import ranks
@@ -21,7 +22,7 @@ def pretrain(config: PretrainConfig, command: Sequence[str] = (), resume: bool =
     """Trains an encoder without labels and saves it as RUN/encoder; returns the last means and what was saved."""
     index = load_index(config.data.shards)
     if config.data.split is not None:
-        index = index.where(split=config.data.split)
+        index = take(index, given_split(index, config.data.split).train)
     request = clip_request(config.data, index)
     spec = clip_spec(request, index)
     stream = clip_stream(index, request, config.data, config.seed)

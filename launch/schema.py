@@ -24,8 +24,9 @@ class DataConfig:
 
     `shards`: a packed folder; `modalities`: empty means all in its index; `segments` windows of `seconds` per clip,
     `frames` video frames in each; `size`: pixels of the square crop, null for the packed short side; `split`: the
-    training clips' value of the column `split`, null for all; `label`: the column to learn; `folds`: cross-validation
-    folds that keep a `group` together (0: use `split` and `test_split`), `fold`: only that one of them.
+    training clips' value of the column `split`, several joined by `+`, null for all; `label`: the column to learn;
+    `folds`: cross-validation folds that keep a `group` together (0: use `split` and `test_split`), `fold`: only
+    that one of them.
     """
 
     shards: str = MISSING

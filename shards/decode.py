@@ -2,6 +2,7 @@
 
 import io
 import wave
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import cv2
@@ -17,41 +18,56 @@ def decode_frames(
 ) -> NDArray[Any]:
     """The frames nearest to `times` (any shape S, seconds): (*S, C, size, size), uint8, or uint16 for depth.
 
-    A packed video has a constant rate, so a frame is named by its number. Frames are decoded once, in order, and
-    only those asked for are converted; a gap longer than a few key frames is jumped over. `crop`: where along
-    the longer side the square lies, as (vertical, horizontal) shares in [0, 1].
+    A packed video has a constant rate, so a frame is named by its number; past the end the last one is repeated. Of
+    every run of frames from one key frame to the next, only those up to the last one asked for are decoded, and
+    only those asked for are converted. `crop`: where along the longer side the square lies, as (vertical,
+    horizontal) shares in [0, 1]. Raises `ValueError` where no frame can be decoded.
     """
     wanted = np.maximum(np.floor(times.reshape(-1) * fps + 1e-6).astype(int), 0)
-    order = np.unique(wanted)
     pictures: dict[int, NDArray[Any]] = {}
     with open_media(io.BytesIO(data)) as container:
         stream = container.streams.video[0]
-        origin = stream.start_time or 0
-        ticks = 1.0 / (fps * float(stream.time_base))
         if stream.frames:
-            order = np.unique(np.minimum(order, stream.frames - 1))
-        if order[0] > 0:
-            container.seek(origin + round(float(order[0]) * ticks), stream=stream)
-        remaining = iter(order.tolist())
-        target = next(remaining)
-        last: NDArray[Any] | None = None
-        for frame in container.decode(stream):
-            number = round((frame.pts - origin) / ticks)
-            if number < target:
-                continue
-            last = crop_square(_to_channels(frame, entry), size, crop)
-            pictures[target] = last
-            while target is not None and target <= number:
-                pictures[target] = last
-                target = next(remaining, None)
-            if target is None:
+            wanted = np.minimum(wanted, stream.frames - 1)
+        missing = set(wanted.tolist())
+        ticks = fps * float(stream.time_base)
+        origin = stream.start_time or 0
+
+        def keep(frames: list[Any]) -> None:
+            for frame in frames:
+                number = round((frame.pts - origin) * ticks)
+                if number in missing:
+                    pictures[number] = crop_square(_to_channels(frame, entry), size, crop)
+                    missing.discard(number)
+
+        for run in _key_frame_runs(container.demux(stream)):
+            numbers = [round((packet.pts - origin) * ticks) for packet in run]
+            asked = [place for place, number in enumerate(numbers) if number in missing]
+            for packet in run[: asked[-1] + 1] if asked else ():
+                keep(packet.decode())
+            if not missing:
                 break
+        keep(stream.decode(None))
     if not pictures:
         raise ValueError("no frame could be decoded")
     numbers = np.array(sorted(pictures))
     nearest = np.clip(np.searchsorted(numbers, wanted), 0, len(numbers) - 1)
     stack = np.stack([pictures[number] for number in numbers[nearest].tolist()])
     return stack.reshape(*times.shape, *stack.shape[1:])
+
+
+def _key_frame_runs(packets: Iterable[Any]) -> Iterator[list[Any]]:
+    """Packets from each key frame up to the next; they need no others to be decoded."""
+    run: list[Any] = []
+    for packet in packets:
+        if packet.pts is None:  # the demuxer's end mark
+            continue
+        if packet.is_keyframe and run:
+            yield run
+            run = []
+        run.append(packet)
+    if run:
+        yield run
 
 
 def _to_channels(frame: Any, entry: Modality) -> NDArray[Any]:

@@ -86,7 +86,16 @@ def _encode(name: str, values: NDArray[Any], settings: PackSettings) -> bytes:
     elif kind == "signal":
         np.save(target, values, allow_pickle=False)
     elif values.dtype == np.uint16:
-        write_video(target, values, settings.fps, codec="ffv1", pixel_format="gray16le", container_format="matroska")
+        # Every frame a key frame: a reader decodes just those it wants, and FFV1 is slow on noise.
+        write_video(
+            target,
+            values,
+            settings.fps,
+            codec="ffv1",
+            pixel_format="gray16le",
+            container_format="matroska",
+            options={"g": "1"},
+        )
     else:
         # Slower presets save bytes and cost time twice, when packing and at every decoding.
         # Flow's two planes lie one above the other in luminance, at a quality that keeps a hundredth of the bound.

@@ -100,7 +100,7 @@ class FrameReader:
         width, height = fit_short_side(frame.width, frame.height, self.short_side)
         if self.pixel_format == "gray16le":
             picture = frame.to_ndarray(format="gray16le")
-            if picture.shape != (height, width):
+            if self.short_side is not None and min(picture.shape) > self.short_side:
                 picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_NEAREST)
         else:
             same = (frame.width, frame.height) == (width, height)
@@ -113,7 +113,11 @@ class FrameReader:
 def fit_short_side(width: int, height: int, short_side: int | None) -> tuple[int, int]:
     """Even (width, height) with the shorter side at most `short_side`, the aspect kept."""
     scale = min(1.0, short_side / min(width, height)) if short_side else 1.0
-    return max(2, round(width * scale / 2) * 2), max(2, round(height * scale / 2) * 2)
+    return _even(width, scale), _even(height, scale)
+
+
+def _even(length: int, scale: float) -> int:
+    return max(2, min(round(length * scale / 2), length // 2) * 2)
 
 
 def read_sound(source: MediaSource, rate: int) -> tuple[float, NDArray[np.float32]]:

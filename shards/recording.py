@@ -57,7 +57,7 @@ def read_recording(files: dict[str, Path], settings: PackSettings) -> Iterator[R
     if pictures is None and depth is None and not longest:
         raise ValueError(f"it has none of {', '.join(wanted)}")
     per_piece = max(round(settings.clip_seconds * settings.fps), 2)
-    number = 0
+    number, total = 0, 0
     while True:
         streams: dict[str, NDArray[Any]] = {}
         frames = next(pictures, None) if pictures is not None else None
@@ -65,9 +65,13 @@ def read_recording(files: dict[str, Path], settings: PackSettings) -> Iterator[R
         first, start = number * per_piece, number * per_piece / settings.fps
         leading = frames if frames is not None else depths
         if leading is None and (pictures is not None or depth is not None or start >= longest):
+            # One frame left over at the end is no piece.
+            if flow is not None and pictures is not None and abs(len(flow) - total) > 1:
+                raise ValueError(f"its flow has {len(flow)} frames, its packed video {total}")
             return
         duration = len(leading) / settings.fps if leading is not None else min(settings.clip_seconds, longest - start)
         if frames is not None:
+            total += len(frames)
             if "rgb" in wanted:
                 streams["rgb"] = frames
             if "flow" in wanted:
@@ -161,7 +165,8 @@ def _at_constant_rate(path: Path, reader: FrameReader, fps: float, facts: MediaF
         if end < 0.9 * facts.video_seconds:
             raise ValueError(f"'{path.name}' is cut short: {end:.1f} of {facts.video_seconds:.1f} s are there")
         picture = reader.read(held)
-        while number / fps < end - 1e-6:
+        # Matroska counts in milliseconds: a rounded end must not earn a frame that was never there.
+        while number / fps < end - 0.1 / fps:
             yield picture
             number += 1
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import KFold, StratifiedGroupKFold, StratifiedKFold
+from threadpoolctl import threadpool_limits
 
 STRENGTHS = tuple(10.0**power for power in range(-5, 3))
 INNER_FOLDS = 3
@@ -35,6 +36,8 @@ class LinearProbe:
         return shares / shares.sum(axis=1, keepdims=True)
 
 
+# Products this small take longer to share out than to compute: with the cores busy, ten times as long.
+@threadpool_limits.wrap(limits=1, user_api="blas")
 def fit_linear_probe(
     features: NDArray[np.floating],
     labels: NDArray[np.int64],

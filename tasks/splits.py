@@ -49,14 +49,14 @@ def folds_of(index: Index, label: str, folds: int, group: str, seed: int = 0) ->
     ]
 
 
-def given_split(index: Index, train: str, test: str) -> Split:
-    """The split the column `split` gives: values `train` and `test`, and `val` where it has that."""
+def given_split(index: Index, train: str, test: str | None = None) -> Split:
+    """The split that column `split` gives: values `train` (several joined by `+`), `test`, and `val` if it has it."""
     column = np.array(index.column("split"))
-    for name in (train, test):
+    for name in (*train.split("+"), *([test] if test else [])):
         index.where(split=name)
     return Split(
-        test,
-        np.flatnonzero(column == train),
+        test or "",
+        np.flatnonzero(np.isin(column, train.split("+"))),
         np.flatnonzero(column == VALIDATION),
         np.flatnonzero(column == test),
     )

@@ -1,0 +1,149 @@
+"""From media files to an exported classifier by the command line alone, on a tiny corpus; and what goes wrong."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from modalgate.fusion import load_bundle
+from modalgate.launch.cli import main
+from modalgate.tasks.results import load_result
+
+FEW = ["data.batch_size=4", "data.workers=0", "wandb=disabled", "train.steps=2"]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `world` (media), `shards`, and `runs/demo-pretrain`."""
+    folder = tmp_path_factory.mktemp("corpus")
+    world, shards = str(folder / "world"), str(folder / "shards")
+    assert main(["world", world, "--preset", "strike", "--clips", "32", "--workers", "1"]) == 0
+    pack = ["pack", world, shards, "--modalities", "rgb,flow,audio,depth", "--size", "48", "--fps", "8"]
+    assert main([*pack, "--workers", "1"]) == 0
+    assert main(["pretrain", "demo-pretrain", f"data.shards={shards}", f"out={folder / 'runs'}", *FEW]) == 0
+    return folder
+
+
+def test_probe_reports_every_feature_beside_the_untrained_encoder(corpus: Path) -> None:
+    figures = corpus / "probe.json"
+    run = corpus / "runs" / "demo-pretrain"
+    assert main(["probe", str(run), str(corpus / "shards"), "--workers", "0", "--json", str(figures)]) == 0
+    content = json.loads(figures.read_text())
+    features = ["fused", "rgb", "flow", "depth", "audio", "concat"]
+    assert [row["feature"] for row in content["rows"]] == features
+    assert [row["feature"] for row in content["untrained"]] == features
+    assert all(0 <= row["low"] <= row["accuracy"] <= row["high"] <= 1 for row in content["rows"])
+    assert sum(content["gates"].values()) == pytest.approx(1, abs=1e-4)
+    assert load_result(run / "results" / "probe.json").tables[0].columns[0] == "feature"
+
+
+def test_finetune_export_predict_and_report(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    encoder, runs = corpus / "runs" / "demo-pretrain" / "encoder", corpus / "runs"
+    options = [f"data.shards={corpus / 'shards'}", f"encoder={encoder}", f"out={runs}", *FEW]
+    figures = corpus / "finetune.json"
+    assert main(["finetune", "demo-violence", *options, "--json", str(figures)]) == 0
+    assert set(json.loads(figures.read_text())["metrics"]) >= {"accuracy", "auc", "average_precision", "f1"}
+
+    exported = corpus / "classifier"
+    assert main(["export", str(runs / "demo-violence"), str(exported)]) == 0
+    assert load_bundle(exported).positive == "contact"
+
+    video = next((corpus / "world" / "video").iterdir())
+    depth = corpus / "world" / "depth" / video.name
+    capsys.readouterr()
+    png = corpus / "timeline.png"
+    assert main(["predict", str(exported), str(video), "--with", f"depth={depth}", "--png", str(png)]) == 0
+    windows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert windows[0]["present"] == ["rgb", "flow", "depth", "audio"]
+    assert all(sum(window["probabilities"].values()) == pytest.approx(1, abs=1e-4) for window in windows)
+    assert [window["start"] for window in windows] == pytest.approx([0.375 * i for i in range(len(windows))])
+    assert png.read_bytes()[:4] == b"\x89PNG"
+
+    page = corpus / "report.html"
+    assert main(["report", str(runs / "demo-pretrain"), str(runs / "demo-violence"), "--out", str(page)]) == 0
+    assert "demo-violence" in page.read_text()
+
+
+def test_a_missing_stream_is_reported_absent_and_weighs_nothing(
+    corpus: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = corpus / "runs"
+    options = [f"data.shards={corpus / 'shards'}", f"out={runs}", "name=scratch", *FEW]
+    assert main(["finetune", "demo-violence", *options]) == 0
+    video = next((corpus / "world" / "video").iterdir())
+    capsys.readouterr()
+    assert main(["predict", str(runs / "scratch"), str(video)]) == 0
+    window = json.loads(capsys.readouterr().out.splitlines()[0])
+    assert "depth" not in window["present"]
+    assert window["gates"]["depth"] == 0
+
+
+def test_folds_train_one_model_each_and_resume_skips_finished_ones(corpus: Path) -> None:
+    runs = corpus / "runs"
+    options = [f"data.shards={corpus / 'shards'}", f"out={runs}", "name=folds", "data.folds=2", *FEW]
+    assert main(["finetune", "demo-violence", *options]) == 0
+    assert (runs / "folds" / "fold-0" / "encoder").is_dir()
+    assert (runs / "folds" / "fold-1" / "encoder").is_dir()
+    first = (runs / "folds" / "results" / "finetune.json").read_text()
+    rows = json.loads(first)["tables"][0]["rows"]
+    assert main(["finetune", "demo-violence", *options, "--resume"]) == 0
+    again = json.loads((runs / "folds" / "results" / "finetune.json").read_text())["tables"][0]["rows"]
+    assert again == rows
+    assert main(["export", str(runs / "folds"), str(corpus / "no")]) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "says"),
+    [
+        (["pack", "{corpus}/nowhere", "{corpus}/out"], 2, "nowhere"),
+        (["pack", "{corpus}/empty", "{corpus}/out"], 2, "holds no media"),
+        (["pack", "{corpus}/texts", "{corpus}/out"], 2, "holds no media"),
+        (["pack", "{corpus}/world", "{corpus}/out", "--modalities", "rbg"], 2, "'rgb'"),
+        (["pack", "{corpus}/world", "{corpus}/world"], 2, "already holds"),
+        (["pack", "{corpus}/absent", "{corpus}/out"], 2, "gone.mp4"),
+        (["pack", "{corpus}/broken", "{corpus}/out"], 3, "bad.mp4"),
+        (["inspect", "{corpus}/world"], 2, "index.json"),
+        (["verify", "{corpus}/older"], 2, "format 0"),
+        (["pretrain", "demo-pretrain", "data.shards={corpus}/shards", "trian.steps=2"], 2, "train"),
+        (
+            ["pretrain", "demo-pretrain", "data.shards={corpus}/shards", "tasks.cross_model.weight=1"],
+            2,
+            "cross_modal",
+        ),
+        (["pretrain", "demo-pretrain", "data.shards={corpus}/shards", "data.modalities=[rgb,adio]"], 2, "'audio'"),
+        (["pretrain", "demo-pretrain", "data.shards={corpus}/shards", "data.split=pretrian"], 2, "'pretrain'"),
+        (["pretrain", "demo-pretrian", "data.shards={corpus}/shards"], 2, "'demo-pretrain'"),
+        (["finetune", "demo-violence", "data.shards={corpus}/shards", "data.label=lable"], 2, "'label'"),
+        (["finetune", "demo-violence", "data.shards={corpus}/shards", "positive=contakt"], 2, "'contact'"),
+        (["probe", "{corpus}/runs/demo-pretrain", "{corpus}/shards", "--label", "lable"], 2, "'label'"),
+        (["probe", "{corpus}/world", "{corpus}/shards"], 2, "encoder.json"),
+        (["predict", "{corpus}/runs/demo-pretrain", "{corpus}/none.mp4"], 2, "none.mp4"),
+        (["predict", "{corpus}/runs/demo-pretrain", "{corpus}/broken/bad.mp4"], 2, "without classes"),
+        (["report", "{corpus}/empty"], 2, "no run folder"),
+        (["export", "{corpus}/empty", "{corpus}/out"], 2, "no trained model"),
+        (["demo", "--out", "{corpus}/world"], 2, "no demo wrote"),
+    ],
+)
+def test_a_wrong_request_is_one_line_and_leaves_nothing(
+    corpus: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], status: int, says: str
+) -> None:
+    (corpus / "empty").mkdir(exist_ok=True)
+    for name, files in (("texts", ["notes.txt"]), ("absent", []), ("broken", ["bad.mp4"])):
+        (corpus / name).mkdir(exist_ok=True)
+        for file in files:
+            (corpus / name / file).write_text("no media")
+    (corpus / "absent" / "labels.csv").write_text("video,label\ngone.mp4,a\n")
+    if not (corpus / "older").is_dir():
+        shutil.copytree(corpus / "shards", corpus / "older")
+        index = json.loads((corpus / "older" / "index.json").read_text())
+        (corpus / "older" / "index.json").write_text(json.dumps(index | {"version": 0}))
+    # A run folder of its own, which must not be there afterwards.
+    extra = [f"out={corpus / 'runs'}", "name=refused"] if arguments[0] in ("pretrain", "finetune") else []
+    before = sorted(path.name for path in corpus.iterdir())
+    capsys.readouterr()
+    assert main([argument.replace("{corpus}", str(corpus)) for argument in arguments] + extra) == status
+    error = capsys.readouterr().err.strip().splitlines()
+    assert says in error[-1]
+    assert "Traceback" not in "".join(error)
+    assert sorted(path.name for path in corpus.iterdir()) == before
+    assert not (corpus / "runs" / "refused").exists()

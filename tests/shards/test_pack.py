@@ -1,0 +1,225 @@
+"""From media files to shards: what is stored, where the index says it is, and what happens to bad input."""
+
+import io
+import json
+import os
+import sys
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import webdataset
+from modalgate.shards.decode import decode_frames, decode_sound
+from modalgate.shards.errors import DataError, RequestError
+from modalgate.shards.index import Index, Sample, load_index
+from modalgate.shards.modality import modality
+from modalgate.shards.pack import encode_source, pack
+from modalgate.shards.sources import Source
+
+ALL = ("rgb", "flow", "depth", "audio", "inertial")
+
+
+@pytest.fixture(scope="module")
+def packed(folder: Path, small: Callable, tmp_path_factory: pytest.TempPathFactory) -> Index:
+    out = tmp_path_factory.mktemp("packed") / "shards"
+    pack(folder, out, small(modalities=ALL), workers=1)
+    return load_index(out)
+
+
+def member(index: Index, sample: Sample, suffix: str) -> bytes:
+    offset, size = sample.members[suffix]
+    return (index.folder / sample.shard).read_bytes()[offset : offset + size]
+
+
+def test_index(packed: Index) -> None:
+    assert sorted(sample.key for sample in packed.samples) == [f"c{number}" for number in range(6)]
+    assert [shard.samples for shard in packed.shards] == [4, 2]
+    totals = {name: sum(shard.present[name] for shard in packed.shards) for name in ALL}
+    assert totals == {"rgb": 6, "flow": 6, "depth": 6, "audio": 3, "inertial": 6}
+    assert packed.columns == ("label", "group")
+    assert {sample.key: sample.labels["group"] for sample in packed.samples}["c5"] == "g2"
+    assert all(sample.duration == 1.0 for sample in packed.samples)
+    assert set(os.listdir(packed.folder)) == {"index.json", "shard-000000.tar", "shard-000001.tar"}
+
+
+def test_offsets_point_at_the_members(packed: Index) -> None:
+    for shard in packed.shards:
+        with tarfile.open(packed.folder / shard.name) as tar:
+            whole = {entry.name: tar.extractfile(entry).read() for entry in tar}
+        listed = {
+            f"{sample.key}.{suffix}": member(packed, sample, suffix)
+            for sample in packed.samples
+            if sample.shard == shard.name
+            for suffix in sample.members
+        }
+        assert listed == whole
+
+
+def test_webdataset_reads_them(packed: Index) -> None:
+    paths = [str(packed.folder / shard.name) for shard in packed.shards]
+    samples = list(webdataset.WebDataset(paths, shardshuffle=False, empty_check=False))
+    assert [sample["__key__"] for sample in samples] == [sample.key for sample in packed.samples]
+    for sample, listed in zip(samples, packed.samples, strict=True):
+        assert {name for name in sample if not name.startswith("__")} == set(listed.members)
+
+
+def test_depth_is_exact(packed: Index, folder: Path) -> None:
+    for sample in packed.samples:
+        times = np.arange(10) / 10 + 0.05
+        data = member(packed, sample, "depth.mkv")
+        read = decode_frames(data, times, 10.0, modality("depth"), 32, (0.0, 0.0))
+        truth = np.load(folder / "depth" / f"{sample.key}.truth.npy")
+        np.testing.assert_array_equal(read[:, 0], truth[:, :, :32])
+
+
+def test_silent_track_is_absent(packed: Index) -> None:
+    sounding = {sample.key for sample in packed.samples if "audio.wav" in sample.members}
+    assert sounding == {"c0", "c2", "c4"}
+    (tone,) = [sample for sample in packed.samples if sample.key == "c0"]
+    sound = decode_sound(member(packed, tone, "audio.wav"), np.zeros(1), 1.0, 16000)[0]
+    spectrum = np.abs(np.fft.rfft(sound))
+    assert spectrum.argmax() == 1000
+
+
+def test_statistics(packed: Index) -> None:
+    signals = np.concatenate([np.load(io.BytesIO(member(packed, s, "inertial.npy"))) for s in packed.samples])
+    np.testing.assert_allclose(packed.statistics["inertial"].mean, signals.mean(axis=0), atol=1e-6)
+    np.testing.assert_allclose(packed.statistics["inertial"].std, signals.std(axis=0), rtol=1e-5)
+    assert [len(packed.statistics[name].mean) for name in ALL] == [3, 2, 1, 1, 6]
+
+
+def test_bytes_do_not_depend_on_workers(packed: Index, folder: Path, small: Callable, tmp_path: Path) -> None:
+    told: list[tuple[int, int, int]] = []
+    pack(folder, tmp_path / "two", small(modalities=ALL), workers=2, progress=lambda *counts: told.append(counts))
+    for name in os.listdir(packed.folder):
+        assert (tmp_path / "two" / name).read_bytes() == (packed.folder / name).read_bytes()
+    assert told == [(number, 6, 0) for number in range(1, 7)]
+
+
+def test_seed_orders_all_clips(packed: Index, folder: Path, small: Callable, tmp_path: Path) -> None:
+    orders = set()
+    for seed in range(4):
+        index = pack(folder, tmp_path / str(seed), small(modalities=("inertial",), seed=seed), workers=1)
+        orders.add(tuple(sample.key for sample in index.samples))
+    assert len(orders) == 4
+
+
+def test_long_recordings_are_cut_and_keep_together(tmp_path: Path, film: Callable, small: Callable) -> None:
+    film(tmp_path / "in" / "long.mp4", 2.5)
+    film(tmp_path / "in" / "short.mp4", 0.8)
+    index = pack(tmp_path / "in", tmp_path / "out", small(modalities=("rgb",), clip_seconds=1.0), workers=1)
+    groups = {sample.key: sample.labels["group"] for sample in index.samples}
+    assert groups == {"long-000": "long", "long-001": "long", "long-002": "long", "short": "short"}
+    assert {sample.key: sample.duration for sample in index.samples}["long-002"] == 0.5
+    start = {sample.key: json.loads(member(index, sample, "json"))["start"] for sample in index.samples}
+    assert start == {"long-000": 0.0, "long-001": 1.0, "long-002": 2.0, "short": 0.0}
+
+
+def test_without_labels_or_cuts_there_is_no_group_column(tmp_path: Path, film: Callable, small: Callable) -> None:
+    film(tmp_path / "in" / "a.mp4")
+    assert pack(tmp_path / "in", tmp_path / "out", small(modalities=("rgb",)), workers=1).columns == ()
+
+
+def test_pieces_are_read_one_by_one(
+    tmp_path: Path, film: Callable, small: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At most two pieces of a long recording are decoded before the first is encoded."""
+    film(tmp_path / "a.mp4", 6.0)
+    module = sys.modules["modalgate.shards.pack"]
+
+    events: list[str] = []
+    read, encode = module.read_recording, module.encode_clip
+
+    def reading(*arguments: object) -> object:
+        for piece in read(*arguments):
+            events.append("read")
+            yield piece
+
+    def encoding(*arguments: object) -> object:
+        events.append("encoded")
+        return encode(*arguments)
+
+    monkeypatch.setattr(module, "read_recording", reading)
+    monkeypatch.setattr(module, "encode_clip", encoding)
+    clips = encode_source(Source("a", {"video": tmp_path / "a.mp4"}), small(modalities=("rgb",), clip_seconds=1.0))
+    assert isinstance(clips, list)
+    assert len(clips) == 6
+    ahead = np.cumsum([1 if event == "read" else -1 for event in events])
+    assert ahead.max() <= 2
+
+
+@pytest.fixture
+def damaged(tmp_path: Path, film: Callable) -> Path:
+    """Three good films beside one of each kind of bad file."""
+    root = tmp_path / "in"
+    for number in range(3):
+        film(root / f"good{number}.mp4", seed=number)
+    whole = (root / "good0.mp4").read_bytes()
+    (root / "cut.mp4").write_bytes(whole[: len(whole) // 2])
+    (root / "empty.mp4").touch()
+    (root / "text.mkv").write_text("not a film")
+    film(root / "single.mp4", 0.1)
+    (root / "soundless.mp3").write_bytes(b"\0" * 4000)
+    return root
+
+
+def test_bad_files_are_listed(damaged: Path, tmp_path: Path, small: Callable) -> None:
+    told: list[tuple[int, int, int]] = []
+    index = pack(
+        damaged,
+        tmp_path / "out",
+        small(),
+        workers=1,
+        max_rejected=0.9,
+        progress=lambda *counts: told.append(counts),
+    )
+    assert sorted(sample.key for sample in index.samples) == ["good0", "good1", "good2"]
+    lines = [json.loads(line) for line in (tmp_path / "out" / "rejected.jsonl").read_text().splitlines()]
+    reasons = {Path(line["file"]).name: line["reason"] for line in lines}
+    assert set(reasons) == {"cut.mp4", "empty.mp4", "text.mkv", "single.mp4", "soundless.mp3"}
+    assert "has 1 frame" in reasons["single.mp4"]
+    assert all(reason and "\n" not in reason for reason in reasons.values())
+    assert told[-1] == (8, 8, 5)
+
+
+def test_too_many_bad_files_fail(damaged: Path, tmp_path: Path, small: Callable) -> None:
+    with pytest.raises(DataError, match=r"5 of 8 recordings cannot be packed, the first '.*': .*--max-rejected"):
+        pack(damaged, tmp_path / "out", small(), workers=1)
+    assert os.listdir(tmp_path) == ["in"]
+
+
+def test_interruption_leaves_nothing(folder: Path, tmp_path: Path, small: Callable) -> None:
+    def interrupt(done: int, total: int, rejected: int) -> None:
+        if done == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pack(folder, tmp_path / "out", small(), workers=1, progress=interrupt)
+    assert os.listdir(tmp_path) == []
+
+
+def test_bad_requests(folder: Path, tmp_path: Path, small: Callable, film: Callable) -> None:
+    with pytest.raises(RequestError, match="unknown modality 'audo': did you mean 'audio'"):
+        pack(folder, tmp_path / "out", small(modalities=("audo",)))
+    film(tmp_path / "in" / "a.mp4")
+    with pytest.raises(RequestError, match=r"no recording has modality 'depth' \(they can have: audio, flow, rgb\)"):
+        pack(tmp_path / "in", tmp_path / "out", small(modalities=("rgb", "depth")))
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("mine")
+    with pytest.raises(RequestError, match=r"full' already holds something"):
+        pack(folder, tmp_path / "full", small())
+    with pytest.raises(RequestError, match="already holds something"):
+        pack(folder, tmp_path / "full" / "mine.txt", small())
+    assert sorted(os.listdir(tmp_path)) == ["full", "in"]
+    assert (tmp_path / "full" / "mine.txt").read_text() == "mine"
+
+
+def test_an_empty_folder_is_filled(
+    folder: Path, tmp_path: Path, small: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "out").mkdir()
+    monkeypatch.chdir(tmp_path / "out")
+    pack(folder, Path("."), small(modalities=("inertial",)), workers=1)
+    assert load_index(tmp_path / "out").samples
