@@ -13,7 +13,7 @@ import typer
 
 from ..shards.errors import RequestError
 
-ACTION_CLIPS, VIOLENCE_CLIPS = 1300, 560
+ACTION_CLIPS, VIOLENCE_CLIPS = 1100, 420
 _MARK = ".modalgate-demo"
 
 

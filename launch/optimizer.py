@@ -26,7 +26,8 @@ def build_optimizer(
             if members:
                 decay = config.weight_decay if decayed else 0.0
                 groups.append({"params": members, "weight_decay": decay, "scale": float(given.get("scale", 1.0))})
-    return torch.optim.AdamW(groups, lr=config.learning_rate)
+    # Fused: one pass over all tensors, where the plain form makes a dozen for each, also on a CPU.
+    return torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, config: TrainConfig, step: int) -> float:

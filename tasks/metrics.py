@@ -13,14 +13,14 @@ Array = NDArray[Any]
 
 def top_k_accuracy(probabilities: Array, labels: Array, k: int = 1) -> float:
     """Share of rows whose label is among the k most probable classes; probabilities (n, C), labels (n,)."""
-    _check(probabilities, labels)
+    _check(probabilities, labels, probabilities.shape[1])
     best = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
     return float((best == labels[:, None]).any(axis=1).mean())
 
 
 def confusion(guessed: Array, labels: Array, classes: int) -> NDArray[np.int64]:
     """Counts (C, C), rows the truth, columns the guess."""
-    _check(guessed, labels)
+    _check(guessed, labels, classes)
     return sk.confusion_matrix(labels, guessed, labels=np.arange(classes))
 
 
@@ -33,7 +33,7 @@ def class_recalls(guessed: Array, labels: Array, classes: int) -> NDArray[np.flo
 
 def mean_class_accuracy(probabilities: Array, labels: Array) -> float:
     """Mean of the recalls of the classes that occur."""
-    _check(probabilities, labels)
+    _check(probabilities, labels, probabilities.shape[1])
     return float(np.nanmean(class_recalls(probabilities.argmax(axis=1), labels, probabilities.shape[1])))
 
 
@@ -62,8 +62,8 @@ def violence_metrics(scores: Array, positive: Array, threshold: float = 0.5) -> 
 
     Scores (n,), truth (n,) of 0 and 1. NaN where the truth leaves a figure undefined.
     """
-    _check(scores, positive)
     positive = np.asarray(positive).astype(int)
+    _check(scores, positive, 2)
     guessed = (scores >= threshold).astype(int)
     other, violent = class_recalls(guessed, positive, 2).tolist()
     return {
@@ -95,13 +95,16 @@ def bootstrap_interval(
     if not len(groups):
         raise ValueError("no samples to score")
     names, numbers = np.unique(np.asarray(groups), return_inverse=True)
-    order = np.argsort(numbers, kind="stable")
-    members = np.split(order, np.cumsum(np.bincount(numbers))[:-1])
+    order, sizes = np.argsort(numbers, kind="stable"), np.bincount(numbers)
+    starts = np.cumsum(sizes) - sizes
     generator = np.random.default_rng(seed)
-    values = [
-        statistic(np.concatenate([members[i] for i in generator.integers(0, len(names), len(names))]))
-        for _ in range(draws)
-    ]
+    values = []
+    for _ in range(draws):
+        drawn = generator.integers(0, len(names), len(names))
+        # Each drawn group is the run of `order` from its start, laid end to end.
+        lengths = sizes[drawn]
+        shifts = starts[drawn] - (np.cumsum(lengths) - lengths)
+        values.append(statistic(order[np.repeat(shifts, lengths) + np.arange(lengths.sum())]))
     values = [value for value in values if np.isfinite(value)]
     if not values:
         return float("nan"), float("nan")
@@ -109,10 +112,12 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
-def _check(scores: Array, labels: Array) -> None:
+def _check(scores: Array, labels: Array, classes: int | None = None) -> None:
     if not len(labels):
         raise ValueError("no samples to score")
     if len(scores) != len(labels):
         raise ValueError(f"{len(scores)} rows of scores, {len(labels)} labels")
     if not np.isfinite(scores).all():
         raise ValueError("some scores are not finite")
+    if classes is not None and (labels.min() < 0 or labels.max() >= classes):
+        raise ValueError(f"labels run from {labels.min()} to {labels.max()}, there are {classes} classes")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from lightly.utils.benchmarking import knn_predict
-from modalgate.tasks.knn import knn_scores
+from modalgate.tasks.knn import BLOCK, knn_scores
 
 GENERATOR = np.random.default_rng(0)
 BANK = GENERATOR.normal(size=(60, 8)).astype(np.float32) * GENERATOR.uniform(0.1, 9, (60, 1)).astype(np.float32)
@@ -37,8 +37,17 @@ def test_the_ranking_is_that_of_lightly() -> None:
     assert (knn_scores(BANK, LABELS, QUERIES, 4).argmax(axis=1) == ranked[:, 0].numpy()).all()
 
 
+def test_blocks_of_queries_join_without_a_seam() -> None:
+    queries = np.resize(QUERIES, (2 * BLOCK + 3, 8))
+    scores = knn_scores(BANK, LABELS, queries, 4)
+    assert scores == pytest.approx(np.resize(knn_scores(BANK, LABELS, QUERIES, 4), scores.shape), abs=1e-9)
+    assert knn_scores(BANK, LABELS, queries[:0], 4).shape == (0, 4)
+
+
 def test_more_neighbours_than_the_bank_has_are_all_of_them() -> None:
     assert (knn_scores(BANK, LABELS, QUERIES, 4, k=500) == knn_scores(BANK, LABELS, QUERIES, 4, k=60)).all()
+    whole = knn_scores(BANK, LABELS, QUERIES, 4, k=500, temperature=1e6)
+    assert whole == pytest.approx(np.tile(np.bincount(LABELS, minlength=4) / 60, (25, 1)), abs=1e-5)
 
 
 def test_lengths_do_not_matter_and_a_tiny_temperature_does_not_overflow() -> None:
@@ -49,7 +58,18 @@ def test_lengths_do_not_matter_and_a_tiny_temperature_does_not_overflow() -> Non
     assert (sharp.argmax(axis=1) == knn_scores(BANK, LABELS, QUERIES, 4, k=1).argmax(axis=1)).all()
 
 
-def test_a_class_without_neighbours_scores_zero_and_an_empty_bank_is_an_error() -> None:
+def test_a_class_without_neighbours_scores_zero() -> None:
     assert (knn_scores(BANK, LABELS, QUERIES, 6)[:, 4:] == 0).all()
+
+
+def test_broken_input_is_an_error() -> None:
     with pytest.raises(ValueError, match="no samples"):
         knn_scores(BANK[:0], LABELS[:0], QUERIES, 4)
+    with pytest.raises(ValueError, match="60 rows of features, 59 labels"):
+        knn_scores(BANK, LABELS[:59], QUERIES, 4)
+    with pytest.raises(ValueError, match="there are 3 classes"):
+        knn_scores(BANK, LABELS, QUERIES, 3)
+    with pytest.raises(ValueError, match="must be positive"):
+        knn_scores(BANK, LABELS, QUERIES, 4, k=0)
+    with pytest.raises(ValueError, match="not finite"):
+        knn_scores(BANK, LABELS, np.full_like(QUERIES, np.nan), 4)

@@ -77,6 +77,15 @@ def test_the_strength_is_chosen_on_validation_and_the_last_fit_uses_all() -> Non
     assert probe.mean == pytest.approx(features.mean(axis=0, dtype=np.float64))
 
 
+def test_the_choice_scales_by_the_fitted_clips_only() -> None:
+    features, labels = _gaussians(500, 40, 3, 1.6, 0)
+    train, held = np.arange(120), np.arange(120, 500)
+    # Were these let into the scaling, all others would shrink a hundredfold, and want another strength.
+    features[-5:] *= 1000
+    probe = fit_linear_probe(features[train], labels[train], 3, validation=(features[held], labels[held]))
+    assert probe.strength == _naive_strength([(train, held)], features, labels)
+
+
 @pytest.mark.parametrize("grouped", [False, True])
 def test_without_validation_the_strength_is_chosen_by_inner_folds_that_keep_groups_together(grouped: bool) -> None:
     generator = np.random.default_rng(0)
@@ -109,6 +118,16 @@ def test_scaling_looks_at_the_fitted_clips_only() -> None:
     tested_with_outliers = np.concatenate([tested, tested * 1000])
     assert probe.scores(tested_with_outliers)[:20] == pytest.approx(alone, abs=1e-12)
     assert alone.sum(axis=1) == pytest.approx(np.ones(20))
+
+
+def test_a_column_that_only_rounding_moves_cannot_decide() -> None:
+    features, labels = _gaussians(400, 6, 2, 3.0, 0)
+    features[:, 5] = np.where(np.arange(400) % 2, np.float32(1000), np.nextafter(np.float32(1000), np.float32(2000)))
+    probe = fit_linear_probe(features[:300], labels[:300], 2)
+    shifted = features[300:].copy()
+    shifted[:, 5] += 0.1
+    assert probe.std[5] == 1.0
+    assert probe.scores(shifted) == pytest.approx(probe.scores(features[300:]), abs=1e-3)
 
 
 def test_the_same_clips_give_the_same_probe() -> None:

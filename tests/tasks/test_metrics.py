@@ -110,6 +110,11 @@ def test_broken_scores_are_an_error() -> None:
         action_metrics(np.array([[0.5, np.nan]]), np.array([0]))
     with pytest.raises(ValueError, match="2 rows of scores, 1 labels"):
         roc_auc(np.zeros(2), np.zeros(1))
+    for label in (-1, 2):
+        with pytest.raises(ValueError, match="there are 2 classes"):
+            action_metrics(np.array([[0.5, 0.5]]), np.array([label]))
+        with pytest.raises(ValueError, match="there are 2 classes"):
+            violence_metrics(np.array([0.5]), np.array([label]))
 
 
 @pytest.mark.parametrize(("correct", "count"), [(0, 10), (7, 10), (400, 400), (123, 400)])
@@ -153,6 +158,8 @@ def test_bootstrap_draws_whole_groups_and_leaves_out_undefined_draws() -> None:
 
     low, high = bootstrap_interval(statistic, groups, draws=300)
     assert all(c[1] == c[2] and c[3] == c[4] == c[5] and c[0] + c[1] + c[3] == 3 for c in seen)
+    # All ten multisets of three groups: each is drawn with a probability of at least 1 / 27.
+    assert len(seen) == 10
     assert (low, high) == (1.0, pytest.approx(2, abs=1))
     assert all(math.isnan(bound) for bound in bootstrap_interval(lambda rows: float("nan"), groups, draws=5))
     again = [bootstrap_interval(lambda rows: float(rows.mean()), groups, draws=50, seed=7) for _ in range(2)]
