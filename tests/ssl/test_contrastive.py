@@ -4,7 +4,7 @@ import pytest
 import torch
 from modalgate.fusion.backbone import Encoded
 from modalgate.shards.errors import RequestError
-from modalgate.ssl.contrastive import CrossModal, cross_modal_loss
+from modalgate.ssl.contrastive import AcrossTime, CrossModal, cross_modal_loss
 from modalgate.ssl.pretext import unit
 from torch import Tensor
 
@@ -192,3 +192,26 @@ def test_it_learns_which_rows_belong_together() -> None:
 def test_a_wrong_pair_is_refused(pairs: list[list[str]], message: str) -> None:
     with pytest.raises(RequestError, match=message):
         CrossModal(("rgb", "audio"), 8, pairs=pairs)
+
+
+def test_across_time_contrasts_a_segment_with_the_clips_next_one() -> None:
+    torch.manual_seed(0)
+    task = AcrossTime(("rgb", "audio"), 8, 3, streams=["audio"], hidden=6, dimension=4)
+    batch = encoded(4, 3, absent_audio=[1])
+    outputs = task({"plain": batch}, torch.Generator())
+    rows = unit(task.heads["audio"](batch.features["audio"]))
+    following = rows[:, [1, 2, 0]]
+    mask = batch.present["audio"]
+    clips = torch.arange(4).repeat_interleave(3)
+    loss, hits = naive(
+        rows.flatten(0, 1), following.flatten(0, 1), (mask & mask[:, [1, 2, 0]]).flatten(), clips, 0.07
+    )
+    torch.testing.assert_close(outputs["loss"], loss)
+    assert float(outputs["accuracy"]) == pytest.approx(hits)
+
+
+def test_across_time_needs_two_segments_and_known_streams() -> None:
+    with pytest.raises(RequestError, match="at least 2"):
+        AcrossTime(("rgb", "audio"), 8, 1)
+    with pytest.raises(RequestError, match="'audio'"):
+        AcrossTime(("rgb", "audio"), 8, 3, streams=["adio"])

@@ -1,0 +1,49 @@
+"""Metrics, intervals and figures of scores with a known answer."""
+
+import numpy as np
+import pytest
+from modalgate.tasks.judging import draw_figures, join_scores, judge
+from modalgate.tasks.results import Confusion, Curves, Gates
+from modalgate.tasks.scoring import Scores
+
+
+def scores(violent: list[float], labels: list[int], keys: str) -> Scores:
+    rows = np.array([[1 - value, value] for value in violent], np.float32)
+    weights = np.array([[0.25, 0.75] if label else [0.5, 0.5] for label in labels], np.float32)
+    return Scores(rows, weights, np.array(labels), list(keys))
+
+
+def test_folds_are_pooled_and_judged_as_one() -> None:
+    pooled = join_scores([scores([0.9, 0.2], [1, 0], "ab"), scores([0.4, 0.3], [1, 0], "cd")])
+    assert pooled.keys == list("abcd")
+    metrics, intervals = judge(pooled, 1, ["x", "x", "y", "y"])
+    assert metrics["accuracy"] == pytest.approx(0.75)
+    assert metrics["auc"] == pytest.approx(1.0)
+    assert set(intervals) == {"accuracy", "auc"}
+    # Two groups of accuracies 1 and 1/2: every draw is one of 0.5, 0.75, 1.
+    assert intervals["accuracy"] == (0.5, 1.0)
+
+
+def test_actions_have_no_auc() -> None:
+    metrics, intervals = judge(scores([0.9, 0.2], [1, 0], "ab"), None, ["a", "b"])
+    assert metrics["accuracy"] == 1.0
+    assert set(intervals) == {"accuracy"}
+
+
+def test_figures_count_and_average() -> None:
+    confusion, curves, gates = draw_figures(
+        scores([0.9, 0.2, 0.6, 0.4], [1, 0, 0, 1], "abcd"), ["calm", "fight"], 1, ["rgb", "audio"]
+    )
+    assert isinstance(confusion, Confusion)
+    assert confusion.matrix == [[1, 1], [1, 1]]
+    assert isinstance(curves, Curves)
+    assert curves.series["fused"][0] == (0.0, 0.0)
+    assert curves.series["fused"][-1] == (1.0, 1.0)
+    assert isinstance(gates, Gates)
+    assert gates.weights == [[0.5, 0.5], [0.25, 0.75]]
+
+
+def test_a_class_without_clips_is_left_out() -> None:
+    figures = draw_figures(scores([0.9], [1], "a"), ["calm", "fight"], 1, ["rgb", "audio"])
+    assert [type(figure) for figure in figures] == [Confusion, Gates]
+    assert figures[1].groups == ["fight"]  # pyright: ignore[reportAttributeAccessIssue]

@@ -1,0 +1,56 @@
+"""Splits by column and by folds, on an index made by hand."""
+
+import numpy as np
+import pytest
+from modalgate.shards.errors import RequestError
+from modalgate.shards.index import Index, PackSettings, Sample
+from modalgate.tasks.splits import folds_of, given_split, groups_of, labelled, take
+
+
+def index(rows: list[dict[str, str]]) -> Index:
+    samples = tuple(Sample(f"k{number}", "s.tar", 1.0, row, {}) for number, row in enumerate(rows))
+    return Index(PackSettings(), {}, (), samples)
+
+
+SPLIT = index(
+    [{"label": label, "split": split} for label in ("b", "a") for split in ("pretrain", "train", "val", "test")]
+)
+
+
+def test_the_given_split_names_its_parts() -> None:
+    split = given_split(SPLIT, "train", "test")
+    assert split.train.tolist() == [1, 5]
+    assert split.validation.tolist() == [2, 6]
+    assert split.test.tolist() == [3, 7]
+    assert given_split(SPLIT, "pretrain+train", "test").train.tolist() == [0, 1, 4, 5]
+    assert given_split(SPLIT, "pretrain").test.tolist() == []
+
+
+def test_a_split_nobody_has_is_refused_with_the_nearest() -> None:
+    with pytest.raises(RequestError, match="'train'"):
+        given_split(SPLIT, "trian", "test")
+
+
+def test_classes_are_sorted_and_unlabelled_clips_left_out() -> None:
+    kept, classes, numbers = labelled(index([{"label": "b"}, {"label": ""}, {"label": "a"}]), "label")
+    assert classes == ["a", "b"]
+    assert numbers.tolist() == [1, 0]
+    assert [sample.key for sample in kept.samples] == ["k0", "k2"]
+    with pytest.raises(RequestError, match="fewer than two"):
+        labelled(index([{"label": "b"}, {"label": "b"}]), "label")
+
+
+def test_folds_cover_every_clip_once_and_keep_groups_whole() -> None:
+    rows = [{"label": "ab"[number % 2], "group": f"g{number // 3}"} for number in range(30)]
+    splits = folds_of(index(rows), "label", 5, "group")
+    tested = np.concatenate([split.test for split in splits])
+    assert sorted(tested.tolist()) == list(range(30))
+    for split in splits:
+        groups = [{rows[i]["group"] for i in part} for part in (split.train, split.test)]
+        assert not groups[0] & groups[1]
+    assert groups_of(index(rows), "group") == [row["group"] for row in rows]
+    assert groups_of(index(rows), "camera") is None
+
+
+def test_take_keeps_just_those_samples() -> None:
+    assert [sample.key for sample in take(SPLIT, np.array([1, 4])).samples] == ["k1", "k4"]
