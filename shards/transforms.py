@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchaudio.transforms import MelSpectrogram
+from torchaudio.transforms import MelScale, Spectrogram
 
 from .augment import AugmentConfig
 from .batch import Batch
@@ -50,14 +50,16 @@ class Preparation(nn.Module):
         super().__init__()
         self.spec = spec
         # 25 ms windows every 10 ms, the usual speech front end.
-        self.mel = MelSpectrogram(
-            spec.sample_rate,
-            n_fft=_power_of_two(spec.sample_rate * 0.025),
+        # Complex: squaring its two parts costs a quarter of torchaudio's absolute value, squared again.
+        transform = _power_of_two(spec.sample_rate * 0.025)
+        self.spectrogram = Spectrogram(
+            transform,
             win_length=round(spec.sample_rate * 0.025),
             hop_length=round(spec.sample_rate * 0.010),
-            n_mels=MEL_BANDS,
-            f_min=50.0,
-            f_max=spec.sample_rate / 2,
+            power=None,
+        )
+        self.mel = MelScale(
+            MEL_BANDS, spec.sample_rate, f_min=50.0, f_max=spec.sample_rate / 2, n_stft=transform // 2 + 1
         )
 
     @torch.no_grad()
@@ -76,43 +78,51 @@ class Preparation(nn.Module):
         for name, stream in streams.items():
             if modality(name).kind == "video" and augment.noise:
                 noise = torch.randn(stream.shape, generator=generator).to(stream.device)
-                streams[name] = stream + augment.noise * noise
+                streams[name] = stream.add_(noise, alpha=augment.noise)
             elif modality(name).kind == "audio":
                 streams[name] = self._augment_sound(stream, augment, generator)
         return streams
 
     def log_mel(self, sound: Tensor) -> Tensor:
         """(B, K, N) samples to normalised log-mel spectrograms (B, K, 1, mels, frames)."""
-        mel = self.mel(sound)
+        spectrum = self.spectrogram(sound)
+        mel = self.mel(spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag))
         return ((mel + 1e-6).log() - LOG_MEL_MEAN).unsqueeze(2) / LOG_MEL_STD
 
     def _normalise(self, name: str, stream: Tensor) -> Tensor:
         entry = modality(name)
         if entry.kind == "audio":
             return stream
-        values = stream.to(torch.float32)
+        # A copy of its own, then altered in place: on a CPU the passes over memory are what this costs.
+        values = stream.to(torch.float32, copy=True)
+        statistics = self.spec.statistics[name]
+        centre, spread = torch.tensor(statistics.mean), torch.tensor(statistics.std).clamp_min(1e-6)
         if name == "flow":
             # Byte 128 is rest: only the scale is normalised, so that no motion stays zero.
-            values = (values - 128) / 127 * self.spec.flow_bound
-            mean = [0.0] * entry.channels
-        else:
-            mean = list(self.spec.statistics[name].mean)
+            centre, spread = torch.full_like(centre, 128), spread * 127 / self.spec.flow_bound
         shape = (-1, 1, 1) if entry.kind == "video" else (-1,)
-        centre = torch.tensor(mean, device=values.device).view(shape)
-        spread = torch.tensor(self.spec.statistics[name].std, device=values.device).clamp_min(1e-6).view(shape)
-        return (values - centre) / spread
+        return values.sub_(centre.to(values.device).view(shape)).div_(spread.to(values.device).view(shape))
 
     def _jitter(self, rgb: Tensor, augment: AugmentConfig, generator: torch.Generator) -> Tensor:
-        """Brightness, contrast and saturation, one draw per segment, on normalised RGB."""
-        leading = (*rgb.shape[:2], 1, 1, 1, 1)
+        """Brightness, contrast and saturation, one draw per segment, on normalised RGB: one affine map of colours."""
+        batch, segments, frames, channels, height, width = rgb.shape
 
         def draw(strength: float) -> Tensor:
-            return ((torch.rand(leading, generator=generator) * 2 - 1) * strength).to(rgb.device)
+            return ((torch.rand((batch, segments), generator=generator) * 2 - 1) * strength).to(rgb.device)
 
-        middle = rgb.mean(dim=(2, 3, 4, 5), keepdim=True)
-        rgb = middle + (rgb - middle) * (1 + draw(augment.contrast)) + draw(augment.brightness)
-        gray = rgb.mean(dim=3, keepdim=True)
-        return gray + (rgb - gray) * (1 + draw(augment.saturation))
+        contrast, brightness, saturation = (
+            1 + draw(augment.contrast),
+            draw(augment.brightness),
+            draw(augment.saturation),
+        )
+        # Contrast turns about the segment's mean; saturation about gray, the mean of the three colours.
+        shift = rgb.mean(dim=(2, 3, 4, 5)) * (1 - contrast) + brightness
+        gray = torch.full((channels, channels), 1 / channels, device=rgb.device)
+        colours = torch.eye(channels, device=rgb.device) * (1 + saturation)[..., None, None]
+        colours = (colours - gray * saturation[..., None, None]) * contrast[..., None, None]
+        colours = colours[:, :, None].expand(-1, -1, frames, -1, -1).reshape(-1, channels, channels)
+        shift = shift[:, :, None].expand(-1, -1, frames).reshape(-1, 1, 1)
+        return torch.baddbmm(shift, colours, rgb.reshape(-1, channels, height * width)).view(rgb.shape)
 
     def _augment_sound(self, sound: Tensor, augment: AugmentConfig, generator: torch.Generator) -> Tensor:
         gain = (torch.rand((*sound.shape[:2], 1), generator=generator) * 2 - 1) * augment.gain_db
@@ -158,7 +168,7 @@ def move_geometry(video: Tensor, boxes: Tensor, mirrored: Tensor, vectors: bool 
     moved = moved.view(batch, segments, frames, channels, height, width)
     if vectors:
         gains = torch.stack([mirror / scale, 1 / scale], dim=-1).view(batch, segments, 1, 2, 1, 1)
-        moved = moved * gains
+        moved = moved.mul_(gains)
     return moved
 
 
