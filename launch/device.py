@@ -30,6 +30,16 @@ def make_accelerator(precision: str) -> Accelerator:
     return Accelerator(mixed_precision="no" if precision == "fp32" else precision, kwargs_handlers=[handler])
 
 
+def leave_cores_to(workers: int, threads: int | None = None) -> None:
+    """Gives torch `threads`, or else the cores of this process that `workers` decoding processes leave, at least one.
+
+    A thread that shares its core with a decoder arrives late at every barrier, and all the others wait for it.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    share = cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    torch.set_num_threads(threads or max(share - workers, 1))
+
+
 def ranks() -> tuple[int, int]:
     """This process's rank and the number of processes, as the launcher gave them; (0, 1) without one."""
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))

@@ -7,16 +7,17 @@ from pathlib import Path
 import torch
 from accelerate.utils import set_seed
 
-from ..fusion.backbone import Backbone, fresh_copy
+from ..fusion.backbone import fresh_copy
 from ..fusion.bundle import load_bundle
 from ..shards.errors import RequestError
 from ..shards.index import load_index
 from ..shards.stream import ClipStream
-from ..tasks.features import Features, extract_features
+from ..tasks.features import extract_features
 from ..tasks.probing import ProbeRow, probe_features
 from ..tasks.results import Gates, Result, Table, new_result
 from ..tasks.splits import VALIDATION, folds_of, given_split, groups_of, labelled
 from .building import check_shards_fit, request_of
+from .device import leave_cores_to
 
 
 @dataclass(frozen=True)
@@ -72,22 +73,20 @@ def probe(
         request = replace(request, modalities=tuple(name for name in request.modalities if name in index.modalities))
     stream = ClipStream(index, request, 32, workers=workers)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    total, done = 2 * len(index.samples), 0
+    done = 0
 
     def count(clips: int) -> None:
         nonlocal done
         done += clips
         if progress is not None:
-            progress(done, total)
+            progress(done, len(index.samples))
 
-    def measure(backbone: Backbone) -> tuple[list[ProbeRow], Features]:
-        features = extract_features(backbone, bundle.spec, stream, device, count)
-        units = groups_of(index, group) if folds else None
-        return probe_features(features, labels, len(classes), splits, units), features
-
-    rows, features = measure(bundle.backbone)
+    leave_cores_to(workers)
     set_seed(seed)
-    untrained, _ = measure(fresh_copy(bundle.backbone))
+    encoders = [bundle.backbone, fresh_copy(bundle.backbone)]
+    features, fresh = extract_features(encoders, bundle.spec, stream, device, count)
+    units = groups_of(index, group) if folds else None
+    rows, untrained = (probe_features(f, labels, len(classes), splits, units) for f in (features, fresh))
     names = bundle.backbone.modalities
     by_class = [features.weights[labels == number].mean(axis=0).tolist() for number in range(len(classes))]
     how = f"{folds} folds by '{group}'" if folds else f"trained on split '{train_split}', scored on '{test_split}'"

@@ -58,7 +58,8 @@ class TrainConfig:
     """The loop: AdamW with a cosine schedule after a linear `warmup` (a share of `steps`).
 
     `accumulate`: batches per step; `precision` auto: bf16 where the GPU has it, fp32 on a CPU; `log_every`,
-    `checkpoint_every` in steps; `keep`: newest checkpoints that stay; `threads`: CPU threads, null: torch chooses.
+    `checkpoint_every` in steps; `keep`: newest checkpoints that stay; `threads`: of torch on the CPU, null: the cores
+    that the decoding processes leave.
     """
 
     steps: int = _between(400, 1)

@@ -14,7 +14,7 @@ from accelerate.utils import gather_object, set_seed
 from torch import nn
 
 from .checkpoint import latest_checkpoint, load_checkpoint, random_state, save_checkpoint, set_random_state
-from .device import agree, make_accelerator
+from .device import agree, leave_cores_to, make_accelerator
 from .interruption import caught_signals
 from .means import Means
 from .nonfinite import NonFiniteGuard
@@ -35,7 +35,12 @@ class Batch(Protocol):
 
 
 class Stream(Protocol):
-    """Endless batches from global batch number `start`, a pure function of (seed, rank, world, number)."""
+    """Endless batches from global batch number `start`, a pure function of (seed, rank, world, number).
+
+    `workers`: processes that decode them, 0 for this one.
+    """
+
+    workers: int
 
     def train(self, start: int, /) -> Iterator[Any]: ...
 
@@ -62,8 +67,7 @@ def train(
     and SIGINT end the run with a checkpoint and `KeyboardInterrupt`. Raises `RequestError` for an occupied run folder
     or other settings on resume, and `DataError` after ten non-finite steps in a row.
     """
-    if config.threads:
-        torch.set_num_threads(config.threads)
+    leave_cores_to(stream.workers, config.threads)
     accelerator = make_accelerator(config.precision)
     device, main = accelerator.device, accelerator.is_main_process
     if main:

@@ -1,13 +1,15 @@
 """Frozen features: every clip of an index through an encoder once, its views averaged."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from ..fusion.backbone import Backbone
+from ..fusion.backbone import Backbone, Encoded
+from ..shards.batch import Batch
 from ..shards.stream import ClipStream
 from ..shards.transforms import ClipSpec, Preparation
 
@@ -28,42 +30,56 @@ class Features:
     keys: list[str]
 
 
+class _Collected:
+    """The rows of one encoder, batch by batch, until they are joined."""
+
+    def __init__(self, modalities: tuple[str, ...]) -> None:
+        self.modalities = modalities
+        self.parts: dict[str, list[Tensor]] = {name: [] for name in ("fused", *modalities)}
+        self.present: dict[str, list[Tensor]] = {name: [] for name in modalities}
+        self.weights: list[Tensor] = []
+        self.keys: list[str] = []
+
+    def add(self, encoded: Encoded, batch: Batch) -> None:
+        valid = batch.valid.cpu()
+        self.parts["fused"].append(encoded.embedding.mean(dim=1).cpu()[valid])
+        for name in self.modalities:
+            # Zero where absent: only the views that have the modality count.
+            views = batch.present[name].sum(dim=1, keepdim=True).clamp_min(1)
+            self.parts[name].append((encoded.features[name].sum(dim=1) / views).cpu()[valid])
+            self.present[name].append(batch.present[name].any(dim=1).cpu()[valid])
+        self.weights.append(encoded.weights.mean(dim=1).cpu()[valid])
+        self.keys += [key for key, keep in zip(batch.key, valid.tolist(), strict=True) if keep]
+
+    def join(self) -> Features:
+        values = {name: torch.cat(rows).float().numpy() for name, rows in self.parts.items()}
+        values["concat"] = np.concatenate([values[name] for name in self.modalities], axis=1)
+        masks = {name: torch.cat(rows).numpy() for name, rows in self.present.items()}
+        everywhere = np.ones(len(self.keys), dtype=bool)
+        masks |= {"fused": everywhere, "concat": everywhere}
+        return Features(self.modalities, values, masks, torch.cat(self.weights).float().numpy(), self.keys)
+
+
 @torch.no_grad()
 def extract_features(
-    backbone: Backbone,
+    backbones: Sequence[Backbone],
     spec: ClipSpec,
     stream: ClipStream,
     device: torch.device | str = "cpu",
     progress: Callable[[int], None] | None = None,
-) -> Features:
-    """Runs `stream.evaluate()` through the encoder in evaluation mode, without augmentation, views averaged."""
-    backbone = backbone.to(device).eval()
+) -> list[Features]:
+    """Runs `stream.evaluate()` through every encoder in evaluation mode, without augmentation, views averaged.
+
+    Clips are decoded and prepared once for all of `backbones`, which must take the same input.
+    """
+    backbones = [backbone.to(device).eval() for backbone in backbones]
+    collected = [_Collected(backbone.modalities) for backbone in backbones]
     preparation = Preparation(spec).to(device)
-    parts: dict[str, list[torch.Tensor]] = {name: [] for name in ("fused", *backbone.modalities)}
-    present: dict[str, list[torch.Tensor]] = {name: [] for name in backbone.modalities}
-    weights, keys = [], []
     for batch in stream.evaluate():
         batch = batch.to(device)
-        encoded = backbone(preparation(batch), batch.present, batch.start)
-        valid = batch.valid.cpu()
-        parts["fused"].append(encoded.embedding.mean(dim=1).cpu()[valid])
-        for name in backbone.modalities:
-            # Zero where absent: only the views that have the modality count.
-            views = batch.present[name].sum(dim=1, keepdim=True).clamp_min(1)
-            parts[name].append((encoded.features[name].sum(dim=1) / views).cpu()[valid])
-            present[name].append(batch.present[name].any(dim=1).cpu()[valid])
-        weights.append(encoded.weights.mean(dim=1).cpu()[valid])
-        keys += [key for key, keep in zip(batch.key, valid.tolist(), strict=True) if keep]
+        streams = preparation(batch)
+        for backbone, rows in zip(backbones, collected, strict=True):
+            rows.add(backbone(streams, batch.present, batch.start), batch)
         if progress is not None:
-            progress(int(valid.sum()))
-    values = {name: torch.cat(rows).float().numpy() for name, rows in parts.items()}
-    values["concat"] = np.concatenate([values[name] for name in backbone.modalities], axis=1)
-    masks = {name: torch.cat(rows).numpy() for name, rows in present.items()}
-    everywhere = np.ones(len(keys), dtype=bool)
-    return Features(
-        backbone.modalities,
-        values,
-        masks | {"fused": everywhere, "concat": everywhere},
-        torch.cat(weights).float().numpy(),
-        keys,
-    )
+            progress(int(batch.valid.sum()))
+    return [rows.join() for rows in collected]

@@ -38,6 +38,7 @@ class ToyStream:
     size: int = 8
     broken: frozenset[int] = frozenset()
     stop_at: int | None = None
+    workers: int = 0
 
     def train(self, start: int) -> Iterator[ToyBatch]:
         number = start

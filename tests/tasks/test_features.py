@@ -40,7 +40,7 @@ def test_every_clip_once_in_order_and_its_views_averaged(
     tiny_backbone: Build, tiny_clip: ClipSpec, stream: Any
 ) -> None:
     backbone, counted = tiny_backbone(modality_dropout=1.0).train(), []
-    features = extract_features(backbone, tiny_clip, stream, progress=counted.append)
+    [features] = extract_features([backbone], tiny_clip, stream, progress=counted.append)
     assert features.keys == ["clip-1-0", "clip-1-1", "clip-1-2", "clip-2-0", "clip-2-1"]
     assert counted == [3, 2]
     assert {name: len(values) for name, values in features.values.items()} == dict.fromkeys(features.values, 5)
@@ -67,7 +67,7 @@ def test_every_clip_once_in_order_and_its_views_averaged(
 
 
 def test_presence_and_the_joined_features(tiny_backbone: Build, tiny_clip: ClipSpec, stream: Any) -> None:
-    features = extract_features(tiny_backbone(), tiny_clip, stream)
+    [features] = extract_features([tiny_backbone()], tiny_clip, stream)
     assert features.present["audio"].tolist() == [True, False, True, True, False]
     for name in ("rgb", "fused", "concat"):
         assert features.present[name].all()
@@ -86,8 +86,8 @@ def test_only_views_that_have_the_modality_are_averaged(
         partly.streams[name] = stream.repeat(1, 2, *[1] * (stream.ndim - 2))
     partly.present["audio"][0, 1] = False
     backbone = tiny_backbone()
-    expected = extract_features(backbone, tiny_clip, Held([whole]))  # pyright: ignore[reportArgumentType]
-    found = extract_features(backbone, tiny_clip, Held([partly]))  # pyright: ignore[reportArgumentType]
+    [expected] = extract_features([backbone], tiny_clip, Held([whole]))  # pyright: ignore[reportArgumentType]
+    [found] = extract_features([backbone], tiny_clip, Held([partly]))  # pyright: ignore[reportArgumentType]
     np.testing.assert_allclose(found.values["audio"], expected.values["audio"], rtol=1e-4, atol=1e-5)
     assert found.present["audio"].all()
 
@@ -95,6 +95,18 @@ def test_only_views_that_have_the_modality_are_averaged(
 def test_no_gradient_is_kept(tiny_backbone: Build, tiny_clip: ClipSpec, stream: Any) -> None:
     backbone = tiny_backbone()
     before = {name: value.clone() for name, value in backbone.state_dict().items()}
-    extract_features(backbone, tiny_clip, stream)
+    extract_features([backbone], tiny_clip, stream)
     assert all(parameter.grad is None for parameter in backbone.parameters())
     assert all(torch.equal(value, before[name]) for name, value in backbone.state_dict().items())
+
+
+def test_several_encoders_share_one_pass(tiny_backbone: Build, tiny_clip: ClipSpec, stream: Any) -> None:
+    first, second = tiny_backbone(), tiny_backbone()
+    with torch.no_grad():
+        for parameter in second.parameters():
+            parameter.mul_(1.5)
+    together = extract_features([first, second], tiny_clip, stream)
+    for backbone, features in zip((first, second), together, strict=True):
+        [alone] = extract_features([backbone], tiny_clip, stream)
+        np.testing.assert_array_equal(features.values["fused"], alone.values["fused"])
+    assert not np.allclose(together[0].values["fused"], together[1].values["fused"])
