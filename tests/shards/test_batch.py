@@ -1,0 +1,60 @@
+"""Stacking of clips, and moving of what was stacked."""
+
+import torch
+from modalgate.shards.batch import Clip, stack
+
+
+def clip(
+    key: str, rgb: int | None = None, audio: float | None = None, label: int | None = 0, valid: bool = True
+) -> Clip:
+    """Two segments filled with one value per stream; a stream without a value is absent."""
+    streams = {}
+    if rgb is not None:
+        streams["rgb"] = torch.full((2, 3, 3, 4, 4), rgb, dtype=torch.uint8)
+    if audio is not None:
+        streams["audio"] = torch.full((2, 10), audio)
+    present = {"rgb": rgb is not None, "audio": audio is not None}
+    return Clip(streams, present, key, torch.tensor([0.0, 1.0]), label, valid)
+
+
+def test_rows_keep_their_place() -> None:
+    batch = stack([clip("a", 1, 0.5, label=2), clip("b", 7, 0.25, label=0, valid=False)], seed=9)
+    assert batch.key == ["a", "b"]
+    assert len(batch) == 2
+    assert batch.streams["rgb"].shape == (2, 2, 3, 3, 4, 4)
+    assert batch.streams["rgb"].dtype == torch.uint8
+    assert batch.streams["rgb"][:, 1, 0, 0, 0, 0].tolist() == [1, 7]
+    assert batch.streams["audio"][:, 0, 0].tolist() == [0.5, 0.25]
+    assert batch.start.tolist() == [[0.0, 1.0], [0.0, 1.0]]
+    assert batch.label is not None
+    assert batch.label.tolist() == [2, 0]
+    assert batch.valid.tolist() == [True, False]
+    assert batch.seed == 9
+
+
+def test_an_absent_stream_is_zeros_of_its_neighbours_shape_and_marked() -> None:
+    batch = stack([clip("a", 1), clip("b", 2, 0.5)], seed=0)
+    assert batch.present["audio"].tolist() == [[False, False], [True, True]]
+    assert batch.present["rgb"].all()
+    assert batch.streams["audio"].shape == (2, 2, 10)
+    assert (batch.streams["audio"][0] == 0).all()
+
+
+def test_a_stream_no_clip_has_is_left_out_but_its_mask_stays() -> None:
+    batch = stack([clip("a", 1), clip("b", 2)], seed=0)
+    assert set(batch.streams) == {"rgb"}
+    assert batch.present["audio"].tolist() == [[False, False]] * 2
+
+
+def test_one_clip_without_a_label_leaves_the_batch_without() -> None:
+    assert stack([clip("a", 1), clip("b", 2, label=None)], seed=0).label is None
+
+
+def test_moving_keeps_everything() -> None:
+    batch = stack([clip("a", 1, 0.5), clip("b", 2)], seed=4)
+    moved = batch.to("meta")
+    assert {tensor.device.type for tensor in (*moved.streams.values(), *moved.present.values())} == {"meta"}
+    assert moved.start.device.type == moved.valid.device.type == "meta"
+    assert moved.label is not None
+    assert moved.label.device.type == "meta"
+    assert (moved.key, moved.seed, len(moved)) == (["a", "b"], 4, 2)

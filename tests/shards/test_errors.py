@@ -1,0 +1,29 @@
+"""What a person reads when a choice is not there."""
+
+from modalgate.shards.errors import DataError, RequestError, choice_error
+
+
+def test_the_nearest_choice_and_all_of_a_few_are_named() -> None:
+    error = choice_error("fusion", "sofmax", ["concat", "softmax", "sigmoid"])
+    assert isinstance(error, RequestError)
+    assert str(error) == "unknown fusion 'sofmax': did you mean 'softmax'? (known: concat, sigmoid, softmax)"
+
+
+def test_nothing_near_names_no_nearest() -> None:
+    assert str(choice_error("fusion", "zzz", ["concat"])) == "unknown fusion 'zzz' (known: concat)"
+
+
+def test_many_choices_are_not_listed() -> None:
+    names = [f"network_{number}" for number in range(40)]
+    assert (
+        str(choice_error("network", "network_1x", names)) == "unknown network 'network_1x': did you mean 'network_1'?"
+    )
+
+
+def test_no_choice_at_all_is_said() -> None:
+    assert str(choice_error("label column", "label", [])) == "unknown label column 'label' (none are known)"
+
+
+def test_the_two_failures_are_told_apart() -> None:
+    assert not issubclass(DataError, RequestError)
+    assert not issubclass(RequestError, DataError)

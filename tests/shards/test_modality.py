@@ -1,0 +1,32 @@
+"""The table of modalities."""
+
+import pytest
+from modalgate.shards.errors import RequestError
+from modalgate.shards.modality import MODALITIES, Modality, declare, modality
+
+
+def test_every_entry_stands_under_its_name_with_a_member_of_its_own() -> None:
+    assert all(entry.name == name for name, entry in MODALITIES.items())
+    assert len({entry.suffix for entry in MODALITIES.values()}) == len(MODALITIES)
+    assert all(entry.suffix.startswith(f"{name}.") for name, entry in MODALITIES.items())
+    assert {name: entry.channels for name, entry in MODALITIES.items()} == {
+        "rgb": 3,
+        "flow": 2,
+        "depth": 1,
+        "audio": 1,
+        "inertial": 6,
+    }
+    assert all(entry.low < entry.high for entry in MODALITIES.values())
+
+
+def test_an_unknown_name_is_answered_with_the_nearest() -> None:
+    with pytest.raises(RequestError, match="unknown modality 'deph': did you mean 'depth'"):
+        modality("deph")
+
+
+def test_a_declared_modality_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = Modality("radar", "signal", 2, "radar.npy", 20.0, "metre/second", -50.0, 50.0)
+    monkeypatch.setitem(MODALITIES, "radar", entry)
+    monkeypatch.delitem(MODALITIES, "radar")
+    declare(entry)
+    assert modality("radar") is entry
