@@ -32,10 +32,10 @@ def knn_scores(
         raise ValueError(f"k and temperature must be positive, they are {k} and {temperature}")
     if not (np.isfinite(bank).all() and np.isfinite(queries).all()):
         raise ValueError("some features are not finite")
-    unit, k = _unit(bank), min(k, len(bank))
+    unit, k = unit_rows(bank), min(k, len(bank))
     scores = np.zeros((len(queries), classes))
     for start in range(0, len(queries), BLOCK):
-        similarity = _unit(queries[start : start + BLOCK]) @ unit.T
+        similarity = unit_rows(queries[start : start + BLOCK]) @ unit.T
         nearest = np.argpartition(similarity, -k, axis=1)[:, -k:]
         close = np.take_along_axis(similarity, nearest, axis=1)
         weights = np.exp((close - close.max(axis=1, keepdims=True)) / temperature)
@@ -43,6 +43,7 @@ def knn_scores(
     return scores / scores.sum(axis=1, keepdims=True)
 
 
-def _unit(rows: NDArray[np.floating]) -> NDArray[np.float64]:
+def unit_rows(rows: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Rows (n, D) scaled to length one; a zero stays zero."""
     rows = rows.astype(np.float64)
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
