@@ -45,27 +45,30 @@ def fit_linear_probe(
     *,
     validation: tuple[NDArray[np.floating], NDArray[np.int64]] | None = None,
     groups: Sequence[str] | NDArray | None = None,
+    scale_by: NDArray[np.floating] | None = None,
 ) -> LinearProbe:
     """Minimises `C sum cross-entropy + |W|^2 / 2` by L-BFGS on features (n, D) and labels (n,); deterministic.
 
     The protocol of CLIP (Radford et al. 2021): features are scaled to unit variance on the fitted clips alone; C is
     chosen from `STRENGTHS` by accuracy on `validation`, or by three inner folds of the training clips that keep
-    `groups` together; ties go to the stronger regulariser. The final fit uses training and validation clips. Raises
-    `ValueError` for no clips, features that are not finite, and labels outside 0..classes-1.
+    `groups` together; ties go to the stronger regulariser. The final fit uses training and validation clips. With
+    `scale_by` (m, D) those clips set the scale, labelled or not: from a handful of labelled ones it is an accident.
+    Raises `ValueError` for no clips, features that are not finite, and labels outside 0..classes-1.
     """
     _check(features, labels, classes)
+    scale = None if scale_by is None else _scale(scale_by)
     if validation is not None:
         _check(*validation, classes)
-        right = _right_answers(features, labels, *validation)
+        right = _right_answers(features, labels, *validation, scale)
         features = np.concatenate([features, validation[0]])
         labels = np.concatenate([labels, validation[1]])
     else:
         right = np.zeros(len(STRENGTHS), np.int64)
         for fit, held in _inner_folds(labels, groups):
-            right += _right_answers(features[fit], labels[fit], features[held], labels[held])
+            right += _right_answers(features[fit], labels[fit], features[held], labels[held], scale)
     # Nothing to choose by: one, the usual default.
     strength = STRENGTHS[int(right.argmax())] if right.any() else 1.0
-    mean, std = _scale(features)
+    mean, std = scale or _scale(features)
     weight, bias = np.zeros((features.shape[1], classes)), np.full(classes, -np.inf)
     known = np.unique(labels)
     if len(known) == 1:
@@ -85,11 +88,12 @@ def _right_answers(
     labels: NDArray[np.int64],
     held_features: NDArray[np.floating],
     held_labels: NDArray[np.int64],
+    scale: tuple[NDArray[np.float64], NDArray[np.float64]] | None,
 ) -> NDArray[np.int64]:
     """Right answers on held-out clips for every strength, each solution the start of the next."""
     if len(np.unique(labels)) < 2:
         return np.full(len(STRENGTHS), int((held_labels == labels[0]).sum()))
-    mean, std = _scale(features)
+    mean, std = scale or _scale(features)
     # Single precision and a loose tolerance, to choose by: three times faster, the same choices.
     scaled, held = (((part - mean) / std).astype(np.float32) for part in (features, held_features))
     model = LogisticRegression(warm_start=True, tol=1e-4, max_iter=1000)
