@@ -34,6 +34,7 @@ class EncodedClip:
     """What goes into a shard for one clip: `members` by suffix, beside what the index keeps.
 
     `group`: the label column of that name, or else the recording: its pieces must not be told apart by a split.
+    `silent`: it has a sound track that is silence, and so no audio member.
     """
 
     key: str
@@ -42,6 +43,7 @@ class EncodedClip:
     labels: dict[str, str]
     members: dict[str, bytes]
     moments: dict[str, Moments]
+    silent: bool = False
 
 
 def encode_clip(source: Source, key: str, recording: Recording, settings: PackSettings) -> EncodedClip:
@@ -75,7 +77,7 @@ def encode_clip(source: Source, key: str, recording: Recording, settings: PackSe
         "modalities": facts,
     }
     members["json"] = json.dumps(content, sort_keys=True).encode()
-    return EncodedClip(key, group, recording.duration, source.labels, members, moments)
+    return EncodedClip(key, group, recording.duration, source.labels, members, moments, recording.silent)
 
 
 def _encode(name: str, values: NDArray[Any], settings: PackSettings) -> bytes:

@@ -10,6 +10,7 @@ from .errors import DataError, RequestError, choice_error
 
 FORMAT_VERSION = 1
 INDEX_NAME = "index.json"
+SPOOL_NAME = ".packing"
 
 
 @dataclass(frozen=True)
@@ -29,13 +30,14 @@ class Sample:
 
 @dataclass(frozen=True)
 class Shard:
-    """One tar: `present` counts, per modality, the samples that have it."""
+    """One tar: `present` counts, per modality, the samples that have it; `silent`, those whose track is silence."""
 
     name: str
     samples: int
     bytes: int
     sha256: str
     present: dict[str, int]
+    silent: int = 0
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,9 @@ class PackSettings:
 
     `size`: short side in pixels; `fps`: frames per second of every video stream; `flow_bound`: pixel/frame
     that the stored byte's end stands for; `sample_rate` in Hz; `silence_db`: a track whose RMS level stays
-    below is absent; `crf`, `gop`: H.264 quality and key-frame distance; `clip_seconds`: longest piece.
+    below is absent; `crf`, `gop`: H.264 quality and key-frame distance; `clip_seconds`: longest piece;
+    `readers`: processes that are to read shards of their own; `max_pixels` of a source's picture, `max_seconds` of a
+    source: what is larger is rejected.
     """
 
     modalities: tuple[str, ...] = ("rgb", "flow", "audio")
@@ -57,7 +61,10 @@ class PackSettings:
     gop: int = 16
     clip_seconds: float = 30.0
     samples_per_shard: int = 64
+    readers: int = 1
     seed: int = 0
+    max_pixels: int = 7680 * 4320
+    max_seconds: float = 6 * 3600.0
 
 
 @dataclass(frozen=True)
@@ -70,7 +77,8 @@ class Statistics:
 
 @dataclass(frozen=True)
 class Index:
-    """Everything `index.json` says. `folder` is where it was read from and is not stored."""
+    """Everything `index.json` says. `source`: what was packed, as a digest; `folder` is where it was read from and is
+    not stored."""
 
     settings: PackSettings
     statistics: dict[str, Statistics]
@@ -78,6 +86,7 @@ class Index:
     samples: tuple[Sample, ...]
     version: int = FORMAT_VERSION
     folder: Path = field(default=Path())
+    source: str = ""
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -117,7 +126,10 @@ def save_index(index: Index, folder: Path) -> None:
     del content["folder"]
     target = folder / INDEX_NAME
     partial = target.with_suffix(".json.partial")
-    partial.write_text(json.dumps(content, separators=(",", ":")), encoding="utf-8")
+    with partial.open("w", encoding="utf-8") as file:
+        json.dump(content, file, separators=(",", ":"))
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(partial, target)
 
 
@@ -132,7 +144,9 @@ def load_index(folder: Path | str) -> Index:
     if not folder.is_dir():
         raise RequestError(f"no shard folder at '{folder}': give a folder that `modalgate pack` wrote")
     if not path.is_file():
-        raise RequestError(f"'{folder}' holds no {INDEX_NAME}: give a folder that `modalgate pack` wrote")
+        why = "its packing is not finished: run the same `modalgate pack` again"
+        hint = why if (folder / SPOOL_NAME).is_dir() else "give a folder that `modalgate pack` wrote"
+        raise RequestError(f"'{folder}' holds no {INDEX_NAME}: {hint}")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         version = content["version"]
@@ -162,6 +176,7 @@ def load_index(folder: Path | str) -> Index:
                 for entry in content["samples"]
             ),
             folder=folder,
+            source=content.get("source", ""),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"'{path}' is damaged ({error!r}): pack the source again") from error

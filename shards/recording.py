@@ -20,13 +20,15 @@ class Recording:
     """A piece of a recording, all streams beginning at its time 0.
 
     `streams`: rgb (T, H, W, 3) uint8; flow (T, 2, H, W) float32 pixel/frame; depth (T, H, W) uint16; audio (N,)
-    float32; signals (N, C) float32. `rates`: of the signals, in Hz. `start`, `duration` in seconds.
+    float32; signals (N, C) float32. `rates`: of the signals, in Hz. `start`, `duration` in seconds. `silent`: the
+    level of its sound track stays below the threshold, so it is no stream.
     """
 
     start: float
     duration: float
     streams: dict[str, NDArray[Any]]
     rates: dict[str, float]
+    silent: bool = False
 
 
 def read_recording(files: dict[str, Path], settings: PackSettings) -> Iterator[Recording]:
@@ -83,13 +85,15 @@ def read_recording(files: dict[str, Path], settings: PackSettings) -> Iterator[R
                     )
         if depths is not None:
             streams["depth"] = depths[: len(leading)] if leading is not None else depths
+        silent = False
         if sound is not None:
             piece = _cut(sound, start, duration, settings.sample_rate)
-            if loudness(piece) >= settings.silence_db:
+            silent = bool(loudness(piece) < settings.silence_db)
+            if not silent:
                 streams["audio"] = piece
         for name, values in signals.items():
             streams[name] = _cut(values, start, duration, rates[name])
-        yield Recording(start, duration, streams, rates)
+        yield Recording(start, duration, streams, rates, silent)
         number += 1
 
 

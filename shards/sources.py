@@ -1,9 +1,12 @@
 """What there is to pack: the recordings of a folder, joined by a label file or by their names."""
 
 import csv
+import hashlib
+import json
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from .errors import RequestError
 from .modality import MODALITIES
@@ -20,11 +23,35 @@ LABEL_FILE = "labels.csv"
 
 @dataclass(frozen=True)
 class Source:
-    """One recording: `files` by what they hold (`video`, with its sound, or the name of a modality)."""
+    """One recording: `files` by what they hold (`video`, with its sound, or the name of a modality).
+
+    `problem`: why it cannot be packed, where its name or its place already tells.
+    """
 
     key: str
     files: dict[str, Path]
     labels: dict[str, str] = field(default_factory=dict)
+    problem: str = ""
+
+    @property
+    def path(self) -> Path:
+        """The file that stands for it: the video, where it has one."""
+        return next(iter(self.files.values()))
+
+
+def stamp(source: Source) -> list[Any]:
+    """What changes when a file or the labels do: names, sizes in bytes, times of writing."""
+    facts = []
+    for kind, path in source.files.items():
+        status = path.stat()
+        facts.append([kind, path.name, status.st_size, status.st_mtime_ns])
+    return [facts, source.labels]
+
+
+def fingerprint(sources: list[Source]) -> str:
+    """A digest of the recordings' keys, file names and labels."""
+    facts = [[item.key, {kind: file.name for kind, file in item.files.items()}, item.labels] for item in sources]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
 def find_sources(folder: Path, labels: Path | None = None) -> list[Source]:

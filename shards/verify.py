@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 from av.error import FFmpegError
 
+from .assemble import sha256
 from .index import Index, Sample, Shard, load_index
 from .media import iterate_frames
 from .modality import modality
-from .pack import sha256
 
 
 def verify(folder: Path) -> list[str]:

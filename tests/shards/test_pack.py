@@ -3,19 +3,21 @@
 import io
 import json
 import os
+import shutil
 import sys
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import webdataset
 from modalgate.shards.decode import decode_frames, decode_sound
+from modalgate.shards.engine import ENGINES, run_local
 from modalgate.shards.errors import DataError, RequestError
 from modalgate.shards.index import Index, Sample, load_index
 from modalgate.shards.modality import modality
-from modalgate.shards.pack import encode_source, pack
+from modalgate.shards.pack import encode_source, pack, read_rejected
 from modalgate.shards.sources import Source
 
 ALL = ("rgb", "flow", "depth", "audio", "inertial")
@@ -143,9 +145,8 @@ def test_pieces_are_read_one_by_one(
 
     monkeypatch.setattr(module, "read_recording", reading)
     monkeypatch.setattr(module, "encode_clip", encoding)
-    clips = encode_source(Source("a", {"video": tmp_path / "a.mp4"}), small(modalities=("rgb",), clip_seconds=1.0))
-    assert isinstance(clips, list)
-    assert len(clips) == 6
+    source = Source("a", {"video": tmp_path / "a.mp4"})
+    assert len(list(encode_source(source, small(modalities=("rgb",), clip_seconds=1.0)))) == 6
     ahead = np.cumsum([1 if event == "read" else -1 for event in events])
     assert ahead.max() <= 2
 
@@ -184,20 +185,47 @@ def test_bad_files_are_listed(damaged: Path, tmp_path: Path, small: Callable) ->
     assert told[-1] == (8, 8, 5)
 
 
-def test_too_many_bad_files_fail(damaged: Path, tmp_path: Path, small: Callable) -> None:
+def test_too_many_bad_files_fail_and_more_may_be_allowed(damaged: Path, tmp_path: Path, small: Callable) -> None:
+    """The second run, which allows them, finds the good ones encoded."""
     with pytest.raises(DataError, match=r"5 of 8 recordings cannot be packed, the first '.*': .*--max-rejected"):
         pack(damaged, tmp_path / "out", small(), workers=1)
-    assert os.listdir(tmp_path) == ["in"]
+    assert len((tmp_path / "out" / "rejected.jsonl").read_text().splitlines()) == 5
+    with pytest.raises(RequestError, match="its packing is not finished"):
+        load_index(tmp_path / "out")
+    told: list[tuple[int, int, int]] = []
+    pack(damaged, tmp_path / "out", small(), None, 1, 0.9, lambda *counts: told.append(counts))
+    assert told[0] == (3, 8, 0)
+    assert set(os.listdir(tmp_path / "out")) == {"index.json", "shard-000000.tar", "rejected.jsonl"}
 
 
-def test_interruption_leaves_nothing(folder: Path, tmp_path: Path, small: Callable) -> None:
-    def interrupt(done: int, total: int, rejected: int) -> None:
-        if done == 5:
-            raise KeyboardInterrupt
+def test_a_recording_that_kills_its_process(
+    folder: Path, tmp_path: Path, small: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(work: Callable, items: list[Source], workers: int | None) -> Iterator[tuple[int, str | None]]:
+        for number, result in run_local(work, items, workers):
+            yield number, None if items[number].key == "c4" else result
 
-    with pytest.raises(KeyboardInterrupt):
-        pack(folder, tmp_path / "out", small(), workers=1, progress=interrupt)
-    assert os.listdir(tmp_path) == []
+    monkeypatch.setitem(ENGINES, "local", run)
+    index = pack(folder, tmp_path / "out", small(modalities=("inertial",)), workers=1, max_rejected=0.5)
+    assert len(index.samples) == 5
+    (line,) = read_rejected(tmp_path / "out")
+    assert Path(line.file).stem == "c4"
+    assert "killed the process" in line.reason
+
+
+def test_packing_again_changes_nothing(packed: Index, folder: Path, small: Callable, tmp_path: Path) -> None:
+    """The same command on a finished folder is no error; another one is, and says what differs."""
+    shutil.copytree(packed.folder, tmp_path / "out")
+    before = {name: (tmp_path / "out" / name).read_bytes() for name in os.listdir(tmp_path / "out")}
+    assert pack(folder, tmp_path / "out", small(modalities=ALL)).samples == packed.samples
+    with pytest.raises(RequestError, match=r"already holds shards with size 32, not 48, fps 10.0, not 5.0: give an"):
+        pack(folder, tmp_path / "out", small(modalities=ALL, size=48, fps=5.0))
+    copied = shutil.copytree(folder, tmp_path / "in")
+    labels = (copied / "labels.csv").read_text()
+    (copied / "labels.csv").write_text(labels.replace("calm", "quiet"))
+    with pytest.raises(RequestError, match="already holds shards with other recordings, labels or rates"):
+        pack(copied, tmp_path / "out", small(modalities=ALL))
+    assert {name: (tmp_path / "out" / name).read_bytes() for name in os.listdir(tmp_path / "out")} == before
 
 
 def test_bad_requests(folder: Path, tmp_path: Path, small: Callable, film: Callable) -> None:
@@ -208,6 +236,8 @@ def test_bad_requests(folder: Path, tmp_path: Path, small: Callable, film: Calla
         pack(tmp_path / "in", tmp_path / "out", small(modalities=("rgb", "depth")))
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("mine")
+    with pytest.raises(RequestError, match="unknown engine 'rey': did you mean 'ray'"):
+        pack(folder, tmp_path / "out", small(), engine="rey")
     with pytest.raises(RequestError, match=r"full' already holds something"):
         pack(folder, tmp_path / "full", small())
     with pytest.raises(RequestError, match="already holds something"):

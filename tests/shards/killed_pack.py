@@ -1,0 +1,38 @@
+"""Packs like `modalgate pack`, and kills itself before the n-th file gets its final name or folder is removed.
+
+python killed_pack.py SOURCE OUT N
+"""
+
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from modalgate.shards.index import PackSettings
+from modalgate.shards.pack import pack
+
+SETTINGS = PackSettings(modalities=("rgb", "audio", "inertial"), size=32, fps=10.0, samples_per_shard=4)
+
+
+def main() -> None:
+    source, out, last = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+    count = 0
+
+    def counted(done: Callable[..., object]) -> Callable[..., object]:
+        def call(*arguments: object, **named: object) -> object:
+            nonlocal count
+            count += 1
+            if count == last:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return done(*arguments, **named)
+
+        return call
+
+    os.replace, shutil.rmtree = counted(os.replace), counted(shutil.rmtree)  # pyright: ignore
+    pack(source, out, SETTINGS, workers=1)
+
+
+if __name__ == "__main__":
+    main()
