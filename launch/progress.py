@@ -73,7 +73,7 @@ def track(
 
 @contextmanager
 def counted(label: str) -> Iterator[Report]:
-    """The same for work that counts itself: the total is taken from its first report."""
+    """The same for work that counts itself: its first report tells the total, and what was done before."""
     with ExitStack() as stack:
         advance: Advance | None = None
         before, began = 0, time.monotonic()
@@ -81,7 +81,8 @@ def counted(label: str) -> Iterator[Report]:
         def report(done: int, total: int, rejected: int = 0) -> None:
             nonlocal advance, before
             if advance is None:
-                advance = stack.enter_context(track(total, label, began=began))
+                advance = stack.enter_context(track(total, label, start=done, began=began))
+                before = done
             fields: dict[str, object] = {"rejected": rejected} if rejected else {}
             advance(done - before, **fields)
             before = done

@@ -9,6 +9,8 @@ from ..shards.index import PackSettings
 
 Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the figures here.")]
 Shards = Annotated[Path, typer.Argument(metavar="SHARDS", help="A folder that `modalgate pack` wrote.")]
+# A table of thousands of shards tells nobody anything; the JSON has all.
+SHARD_ROWS = 16
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes; by default one per core.", show_default=False)]
 
 
@@ -40,8 +42,8 @@ def world(
 
 
 def pack(
-    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="A folder of video files, at any depth.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="An empty or new folder for the shards.")],
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="A folder of recordings, at any depth.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A folder for the shards: new, empty, or interrupted.")],
     labels: Annotated[
         Path | None, typer.Option(metavar="CSV", help="Label columns by file; SOURCE/labels.csv if it is there.")
     ] = None,
@@ -57,15 +59,40 @@ def pack(
     clip_seconds: Annotated[
         float, typer.Option(min=0.5, help="Longer files are cut into clips of this length.")
     ] = PackSettings.clip_seconds,
+    silence_db: Annotated[
+        float, typer.Option(max=0, help="A sound track quieter than this, in dB of full scale, is absent.")
+    ] = PackSettings.silence_db,
+    rate: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=HZ",
+            help="Of frame folders, arrays (video, depth) and signals; repeat it.",
+            show_default=False,
+        ),
+    ] = None,
+    depth_scale: Annotated[
+        float, typer.Option(min=1e-6, help="Millimetres that one level of a depth file means.")
+    ] = PackSettings.depth_scale,
     samples_per_shard: Annotated[int, typer.Option(min=1, help="Clips per tar.")] = PackSettings.samples_per_shard,
+    readers: Annotated[
+        int, typer.Option(min=1, help="Ranks x workers that will read at once: at least so many shards.")
+    ] = PackSettings.readers,
     max_rejected: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of unreadable files above which packing fails.")
+        float, typer.Option(min=0, max=1, help="Share of unreadable recordings above which packing fails.")
     ] = 0.05,
+    max_pixels: Annotated[
+        int, typer.Option(min=1, help="Per picture; a recording of larger ones is rejected.")
+    ] = PackSettings.max_pixels,
+    max_seconds: Annotated[
+        float, typer.Option(min=1, help="A longer recording is rejected.")
+    ] = PackSettings.max_seconds,
     seed: Annotated[int, typer.Option(min=0, help="Of the clips' order over the shards.")] = PackSettings.seed,
     workers: Workers = None,
+    engine: Annotated[str, typer.Option(help="local, or ray: a Ray cluster (RAY_ADDRESS).")] = "local",
     json: Json = None,
 ) -> None:
-    """Turn a folder of media files into shards."""
+    """Turn a folder of media files into shards; run again after an interruption, it goes on."""
+    from ..shards.errors import DataError
     from ..shards.pack import pack as pack_folder
     from .progress import counted
 
@@ -77,14 +104,43 @@ def pack(
         sample_rate=sample_rate,
         flow_bound=flow_bound,
         clip_seconds=clip_seconds,
+        silence_db=silence_db,
+        rates=_rates(rate or []),
+        depth_scale=depth_scale,
         samples_per_shard=samples_per_shard,
+        readers=readers,
+        max_pixels=max_pixels,
+        max_seconds=max_seconds,
         seed=seed,
     )
-    with counted("pack") as progress:
-        pack_folder(
-            source, out, settings, labels=labels, workers=workers, max_rejected=max_rejected, progress=progress
-        )
+    try:
+        with counted("pack") as progress:
+            pack_folder(source, out, settings, labels, workers, max_rejected, progress, engine)
+    except DataError:
+        _rejected(out)
+        raise
     _summary(out, json)
+    _rejected(out)
+
+
+def _rates(given: list[str]) -> dict[str, float]:
+    """`depth=30` as {"depth": 30.0}; `rgb` is another name of `video`."""
+    from ..shards.errors import RequestError, choice_error
+    from ..shards.modality import MODALITIES
+
+    rates = {}
+    for text in given:
+        name, _, hertz = text.partition("=")
+        if name not in ("video", *MODALITIES):
+            raise choice_error("name in --rate", name, ("video", *MODALITIES))
+        try:
+            value = float(hertz)
+        except ValueError:
+            value = 0.0
+        if not 0 < value < 1e6:
+            raise RequestError(f"--rate {text}: give a number of Hz above 0, as in --rate {name}=30")
+        rates["video" if name == "rgb" else name] = value
+    return rates
 
 
 def inspect(
@@ -117,31 +173,58 @@ def verify(shards: Shards, json: Json = None) -> None:
     typer.echo(f"'{shards}' is whole")
 
 
+def _rejected(out: Path, limit: int = 20) -> None:
+    """A table of the recordings that could not be packed."""
+    from ..shards.pack import REJECTED_NAME, read_rejected
+    from .tables import print_table
+
+    rejected = read_rejected(out)
+    if rejected:
+        more = f", the first {limit}" if len(rejected) > limit else ""
+        title = f"{len(rejected)} recordings rejected, listed in {out / REJECTED_NAME}{more}"
+        print_table(title, ("file", "reason"), [(item.file, item.reason) for item in rejected[:limit]])
+
+
 def _summary(shards: Path, json: Path | None) -> None:
-    """Tables of a shard folder's modalities and label columns."""
-    from collections import Counter
+    """Tables of a shard folder's modalities, shards and label columns."""
+    from dataclasses import asdict
 
     from ..shards.index import load_index
+    from ..shards.summary import summarise
     from .tables import print_table, write_json
 
     index = load_index(shards)
-    total = len(index.samples)
-    counts = {name: sum(shard.present.get(name, 0) for shard in index.shards) for name in index.settings.modalities}
-    hours = sum(sample.duration for sample in index.samples) / 3600
-    size = sum(shard.bytes for shard in index.shards)
-    title = f"{shards}: {total} clips, {hours:.2f} hours, {len(index.shards)} shards, {size / 1e6:.1f} MB"
-    print_table(title, ("modality", "clips", "share"), [(name, n, n / max(total, 1)) for name, n in counts.items()])
-    columns = {name: dict(Counter(index.column(name)).most_common()) for name in index.columns}
+    summary = summarise(index)
+    total = max(summary.clips, 1)
+    title = (
+        f"{shards}: {summary.clips} clips, {summary.hours:.2f} hours, {len(summary.shards)} shards, "
+        f"{summary.bytes / 1e6:.1f} MB"
+    )
     rows = [
+        (row.name, row.clips, row.clips / total, f"{row.rate:g}" if row.rate else "-", row.bytes / 1e6)
+        for row in summary.modalities
+    ]
+    print_table(title, ("modality", "clips", "share", "per second", "MB"), rows)
+    if summary.silent:
+        typer.echo(f"{summary.silent} clips have a sound track that is silence: it was left out")
+    names = index.settings.modalities
+    held = [
+        (row.name, row.clips, *(row.present.get(name, 0) for name in names), row.bytes / 1e6, row.entropy)
+        for row in summary.shards[:SHARD_ROWS]
+    ]
+    column = f"bits of {summary.label_column}" if summary.label_column else "bits"
+    told = f" (of all clips: {summary.entropy:.3g} bits)" if summary.entropy is not None else ""
+    more = f", the first {SHARD_ROWS}" if len(summary.shards) > SHARD_ROWS else ""
+    print_table(f"Shards{more}{told}", ("shard", "clips", *names, "MB", column), held)
+    values = [
         (
             name,
-            len(values),
-            ", ".join(f"{value or '(none)'} {n}" for value, n in list(values.items())[:8])
-            + ", ..." * (len(values) > 8),
+            len(counts),
+            ", ".join(f"{value or '(none)'} {n}" for value, n in list(counts.items())[:8])
+            + ", ..." * (len(counts) > 8),
         )
-        for name, values in columns.items()
+        for name, counts in summary.labels.items()
     ]
-    if rows:
-        print_table("Label columns", ("column", "values", "most frequent"), rows)
-    facts = {"clips": total, "hours": hours, "shards": len(index.shards), "bytes": size}
-    write_json(json, {**facts, "modalities": counts, "columns": columns})
+    if values:
+        print_table("Label columns", ("column", "values", "most frequent"), values)
+    write_json(json, asdict(summary))

@@ -48,7 +48,8 @@ class PackSettings:
     that the stored byte's end stands for; `sample_rate` in Hz; `silence_db`: a track whose RMS level stays
     below is absent; `crf`, `gop`: H.264 quality and key-frame distance; `clip_seconds`: longest piece;
     `readers`: processes that are to read shards of their own; `max_pixels` of a source's picture, `max_seconds` of a
-    source: what is larger is rejected.
+    source: what is larger is rejected; `rates`: Hz of files that do not tell their own, by what they hold;
+    `depth_scale`: millimetres that one level of a depth file means.
     """
 
     modalities: tuple[str, ...] = ("rgb", "flow", "audio")
@@ -65,6 +66,8 @@ class PackSettings:
     seed: int = 0
     max_pixels: int = 7680 * 4320
     max_seconds: float = 6 * 3600.0
+    rates: dict[str, float] = field(default_factory=dict)
+    depth_scale: float = 1.0
 
 
 @dataclass(frozen=True)

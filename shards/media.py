@@ -1,6 +1,7 @@
 """Reading and writing media with PyAV, whose wheel carries FFmpeg."""
 
 import io
+import math
 import wave
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -87,27 +88,45 @@ class FrameReader:
     """Turns decoded frames into pictures: (H, W, 3) uint8 RGB, or (H, W) for `gray` and `gray16le`.
 
     `short_side`: pixels to shrink to, keeping the aspect and even sizes; a smaller picture keeps its size, none is
-    magnified. 16-bit gray is a measurement: it is picked by nearest neighbour, never averaged. The display rotation
-    a phone stores is applied.
+    magnified. 16-bit gray is a measurement: it is picked by nearest neighbour, never averaged, and its levels, also
+    those of a file with fewer bits or of an array (H, W), are multiplied by `scale`. The display rotation a phone
+    stores is applied.
     """
 
     pixel_format: str = "rgb24"
     short_side: int | None = None
+    scale: float = 1.0
     # One scaler for all frames: PyAV would set up a new one for each, at half a millisecond.
     scaler: VideoReformatter = field(default_factory=VideoReformatter)
 
     def read(self, frame: Any) -> NDArray[Any]:
-        width, height = fit_short_side(frame.width, frame.height, self.short_side)
         if self.pixel_format == "gray16le":
-            picture = frame.to_ndarray(format="gray16le")
+            picture = self._measured(frame)
+            width, height = fit_short_side(picture.shape[1], picture.shape[0], self.short_side)
             if self.short_side is not None and min(picture.shape) > self.short_side:
                 picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_NEAREST)
         else:
+            width, height = fit_short_side(frame.width, frame.height, self.short_side)
             same = (frame.width, frame.height) == (width, height)
             how = Interpolation.POINT if same else Interpolation.AREA
             picture = self.scaler.reformat(frame, width, height, self.pixel_format, interpolation=how).to_ndarray()
-        turns = round(frame.rotation / 90) % 4
+        turns = 0 if isinstance(frame, np.ndarray) else round(frame.rotation / 90) % 4
         return np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture
+
+    def _measured(self, frame: Any) -> NDArray[np.uint16]:
+        """The levels as they were recorded, times `scale`."""
+        if isinstance(frame, np.ndarray):
+            levels = frame
+        elif (bits := max(component.bits for component in frame.format.components)) <= 8:
+            levels = frame.to_ndarray(format="gray")
+        else:
+            # The scaler fills 16 bits from fewer by repeating the upper ones below.
+            levels = frame.to_ndarray(format="gray16le") >> max(16 - bits, 0)
+        if levels.dtype != np.uint16 or self.scale != 1:
+            # What is not finite was not measured.
+            scaled = np.nan_to_num(np.asarray(levels, np.float64) * self.scale, nan=0.0, posinf=0.0, neginf=0.0)
+            levels = np.clip(np.rint(scaled), 0, 65535)
+        return levels.astype(np.uint16)
 
 
 def fit_short_side(width: int, height: int, short_side: int | None) -> tuple[int, int]:
@@ -120,14 +139,21 @@ def _even(length: int, scale: float) -> int:
     return max(2, min(round(length * scale / 2), length // 2) * 2)
 
 
-def read_sound(source: MediaSource, rate: int) -> tuple[float, NDArray[np.float32]]:
-    """The first audio stream, mixed to mono at `rate` Hz: (time of its first sample in seconds, (N,) float32)."""
+def read_sound(source: MediaSource, rate: int, max_seconds: float = math.inf) -> tuple[float, NDArray[np.float32]]:
+    """The first audio stream, mixed to mono at `rate` Hz: (time of its first sample in seconds, (N,) float32).
+
+    Raises `ValueError` where it lasts longer than `max_seconds`.
+    """
     with open_media(source) as container:
         stream = container.streams.audio[0]
         resampler = av.AudioResampler(format="flt", layout="mono", rate=rate)
         start: float | None = None
         parts: list[NDArray[np.float32]] = []
+        length = 0.0
         for frame in container.decode(stream):
+            length += frame.samples / frame.sample_rate
+            if length > max_seconds:
+                raise ValueError(f"its sound lasts longer than {max_seconds:g} s (--max-seconds)")
             if start is None and frame.pts is not None:
                 start = float(frame.pts * frame.time_base)
             parts.extend(_samples(out) for out in resampler.resample(frame))

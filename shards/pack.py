@@ -80,7 +80,7 @@ def pack(
             waiting = [item for item in sources if not holds(spool, item)]
             done, rejected = len(sources) - len(waiting), dict[int, Rejected]()
             work = partial(encode_into, spool, settings)
-            if progress is not None and done:
+            if progress is not None:
                 progress(done, len(sources), 0)
             for number, reason in ENGINES[engine](work, waiting, workers):
                 done += 1
@@ -88,7 +88,7 @@ def pack(
                 if reason is None:
                     reason = "it killed the process that read it: a decoder's crash, or memory ran out"
                 if reason:
-                    rejected[number] = Rejected(str(waiting[number].path), reason)
+                    rejected[number] = Rejected(printable(waiting[number].path), reason)
                 if progress is not None:
                     progress(done, len(sources), len(rejected))
             listed = [rejected[number] for number in sorted(rejected)]
@@ -127,6 +127,11 @@ def _check_modalities(sources: list[Source], settings: PackSettings) -> None:
             raise RequestError(
                 f"no recording has modality '{name}' (they can have: {', '.join(sorted(possible - {'video'}))})"
             )
+
+
+def printable(path: Path) -> str:
+    """The path as text; bytes of its name that are none are written as escapes."""
+    return str(path).encode(errors="backslashreplace").decode()
 
 
 def _list_rejected(out: Path, rejected: list[Rejected]) -> None:
@@ -184,7 +189,7 @@ def encode_into(spool: Path, settings: PackSettings, source: Source) -> str:
 
 def encode_source(source: Source, settings: PackSettings) -> Iterator[EncodedClip]:
     """The clips of one recording in turn; raises one of `UNREADABLE` where it cannot be packed."""
-    pieces = read_recording(source.files, settings)
+    pieces = read_recording(source.files, settings, source.rates)
     number, piece = 0, next(pieces, None)
     while piece is not None:
         following = next(pieces, None)

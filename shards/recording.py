@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .arrays import ARRAY_SUFFIXES, open_array
 from .flow import compute_flow
 from .index import PackSettings
-from .media import FrameReader, MediaFacts, iterate_frames, probe, read_sound
+from .media import FrameReader, iterate_frames, probe, read_sound
 from .modality import MODALITIES, modality
+from .pictures import check_seconds, read_pictures
 
 
 @dataclass
@@ -31,27 +33,34 @@ class Recording:
     silent: bool = False
 
 
-def read_recording(files: dict[str, Path], settings: PackSettings) -> Iterator[Recording]:
+def read_recording(
+    files: dict[str, Path], settings: PackSettings, rates: dict[str, float] | None = None
+) -> Iterator[Recording]:
     """The pieces of at most `settings.clip_seconds` of one recording, with the modalities asked for and there.
 
-    Video is decoded piece by piece. Raises `ValueError` where nothing asked for is there or a video has fewer than
-    two frames, and `av.FFmpegError` or `OSError` where a file cannot be read.
+    Pictures are decoded piece by piece. `rates`: Hz of the files that do not tell (signals, frame folders, arrays),
+    by what `files` calls them; `settings.rates` stands in for what is not given. Raises `ValueError` where nothing
+    asked for is there, a video has fewer than two frames or a file is beyond the settings' bounds, and what reading
+    raises: `av.FFmpegError`, `OSError`.
     """
     wanted = settings.modalities
     video = files.get("video")
+    given = settings.rates | (rates or {})
     sound, signals, rates = None, {}, {}
     for name in wanted:
         if modality(name).kind == "signal" and name in files:
-            signals[name], rates[name] = read_signal(files[name], name)
+            signals[name], rates[name] = read_signal(files[name], name, given.get(name))
+            check_seconds(files[name], len(signals[name]) / rates[name], settings)
     if "audio" in wanted:
         sound = _sound(files, settings)
     flow = _stored_flow(files["flow"]) if "flow" in wanted and "flow" in files else None
     pictures = None
     if video is not None and ("rgb" in wanted or ("flow" in wanted and flow is None)):
-        pictures = _pieces(video, FrameReader("rgb24", settings.size), settings)
+        pictures = read_pictures(video, FrameReader("rgb24", settings.size), settings, given.get("video"))
     depth = None
     if "depth" in wanted and "depth" in files:
-        depth = _pieces(files["depth"], FrameReader("gray16le", settings.size), settings)
+        reader = FrameReader("gray16le", settings.size, settings.depth_scale)
+        depth = read_pictures(files["depth"], reader, settings, given.get("depth"))
     longest = max(
         [len(sound) / settings.sample_rate if sound is not None else 0.0]
         + [len(values) / rates[name] for name, values in signals.items()]
@@ -103,14 +112,17 @@ def loudness(sound: NDArray[np.float32]) -> float:
     return 10 * np.log10(power) if power > 0 else -np.inf
 
 
-def read_signal(path: Path, name: str) -> tuple[NDArray[np.float32], float]:
-    """A CSV (one header line allowed) or NPY signal (N, C) and its rate in Hz, the table's default.
+def read_signal(path: Path, name: str, rate: float | None = None) -> tuple[NDArray[np.float32], float]:
+    """A CSV (one header line allowed), NPY or MATLAB signal (N, C) and its rate in Hz, else the table's.
 
-    Raises `ValueError` where it is no table of numbers with the modality's channels.
+    Raises `ValueError` where it is no table of numbers with the modality's channels, or has no rate.
     """
     entry = MODALITIES[name]
-    if path.suffix.lower() == ".npy":
-        values = np.load(path, allow_pickle=False)
+    rate = rate or entry.rate
+    if rate is None:
+        raise ValueError(f"'{path.name}' has no rate: give --rate {name}=HZ, or a column {name}_rate")
+    if path.suffix.lower() in ARRAY_SUFFIXES:
+        values = np.array(open_array(path, 2))
     else:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = [row for row in csv.reader(file) if row]
@@ -122,67 +134,17 @@ def read_signal(path: Path, name: str) -> tuple[NDArray[np.float32], float]:
         raise ValueError(f"'{path.name}' has shape {values.shape}, {name} needs (samples, {entry.channels})")
     if not np.isfinite(values).all():
         raise ValueError(f"'{path.name}' holds values that are not finite")
-    return values.astype(np.float32), entry.rate or 1.0
-
-
-def _pieces(path: Path, reader: FrameReader, settings: PackSettings) -> Iterator[NDArray[Any]]:
-    """Pictures at the constant rate, nearest in time, in stacks of at most `clip_seconds`."""
-    facts = probe(path)
-    if not facts.has_video:
-        raise ValueError(f"'{path.name}' has no video stream")
-    per_piece = max(round(settings.clip_seconds * settings.fps), 2)
-    stack: list[NDArray[Any]] = []
-    count = 0
-    for picture in _at_constant_rate(path, reader, settings.fps, facts):
-        count += 1
-        stack.append(picture)
-        if len(stack) == per_piece:
-            yield np.stack(stack)
-            stack = []
-    if count < 2:
-        raise ValueError(f"'{path.name}' has {count} frame at {settings.fps:g} per second, at least 2 are needed")
-    if len(stack) >= 2:
-        yield np.stack(stack)
-
-
-def _at_constant_rate(path: Path, reader: FrameReader, fps: float, facts: MediaFacts) -> Iterator[NDArray[Any]]:
-    """The frame nearest to each grid time 0, 1/fps, ..., counted from the first frame; each is converted once.
-
-    Raises `ValueError` at the end where a tenth or more of what the header promises is missing: a file cut short
-    decodes without an error in most containers.
-    """
-    origin: float | None = None
-    held: Any = None
-    held_time, number = 0.0, 0
-    for time, frame in iterate_frames(path):
-        origin = time if origin is None else origin
-        time -= origin
-        if held is not None:
-            picture = None
-            while number / fps <= (held_time + time) / 2:
-                picture = reader.read(held) if picture is None else picture
-                yield picture
-                number += 1
-        held, held_time = frame, time
-    if held is not None:
-        end = held_time + 1 / (facts.fps or fps)
-        if end < 0.9 * facts.video_seconds:
-            raise ValueError(f"'{path.name}' is cut short: {end:.1f} of {facts.video_seconds:.1f} s are there")
-        picture = reader.read(held)
-        # Matroska counts in milliseconds: a rounded end must not earn a frame that was never there.
-        while number / fps < end - 0.1 / fps:
-            yield picture
-            number += 1
+    return values.astype(np.float32), rate
 
 
 def _sound(files: dict[str, Path], settings: PackSettings) -> NDArray[np.float32] | None:
     """Mono sound whose sample 0 is the video's first frame, or None where there is no track."""
     if "audio" in files:
-        _, sound = read_sound(files["audio"], settings.sample_rate)
+        _, sound = read_sound(files["audio"], settings.sample_rate, settings.max_seconds)
         return sound
-    if "video" not in files or not probe(files["video"]).has_sound:
+    if "video" not in files or files["video"].is_dir() or not probe(files["video"]).has_sound:
         return None
-    begin, sound = read_sound(files["video"], settings.sample_rate)
+    begin, sound = read_sound(files["video"], settings.sample_rate, settings.max_seconds)
     first = next((time for time, _ in iterate_frames(files["video"])), 0.0)
     return _cut(sound, first - begin, len(sound) / settings.sample_rate + begin - first, settings.sample_rate)
 

@@ -22,19 +22,25 @@ class ModalitySummary:
 
 @dataclass(frozen=True)
 class ShardSummary:
-    """`entropy`: of the label column over the shard's clips, in bits; none where there are no labels."""
+    """`present`: clips by modality. `entropy`: of the label column over the shard's clips, in bits; none where there
+    are no labels."""
 
     name: str
     clips: int
     bytes: int
+    present: dict[str, int]
     entropy: float | None
 
 
 @dataclass(frozen=True)
 class Summary:
     """`labels`: clips by value, by column, most frequent first. `entropy`: of `label_column` over all clips, in bits;
-    shards far below it were not shuffled."""
+    shards far below it were not shuffled. `silent`: clips whose sound track is silence, and so absent."""
 
+    clips: int
+    hours: float
+    bytes: int
+    silent: int
     modalities: list[ModalitySummary]
     shards: list[ShardSummary]
     labels: dict[str, dict[str, int]]
@@ -53,12 +59,27 @@ def summarise(index: Index) -> Summary:
         entry = modality(name)
         sizes = [sample.members[entry.suffix][1] for sample in index.samples if entry.suffix in sample.members]
         modalities.append(ModalitySummary(name, len(sizes), rates.get(entry.kind, entry.rate), sum(sizes)))
-    shards = []
-    for shard in index.shards:
-        values = [sample.labels.get(column, "") for sample in index.samples if column and sample.shard == shard.name]
-        shards.append(ShardSummary(shard.name, shard.samples, shard.bytes, entropy(values) if column else None))
+    values: dict[str, list[str]] = {shard.name: [] for shard in index.shards}
+    for sample in index.samples:
+        values.setdefault(sample.shard, []).append(sample.labels.get(column or "", ""))
+    shards = [
+        ShardSummary(
+            shard.name, shard.samples, shard.bytes, shard.present, entropy(values[shard.name]) if column else None
+        )
+        for shard in index.shards
+    ]
     labels = {name: dict(Counter(index.column(name)).most_common()) for name in columns}
-    return Summary(modalities, shards, labels, column, entropy(index.column(column)) if column else None)
+    return Summary(
+        clips=len(index.samples),
+        hours=sum(sample.duration for sample in index.samples) / 3600,
+        bytes=sum(shard.bytes for shard in index.shards),
+        silent=sum(shard.silent for shard in index.shards),
+        modalities=modalities,
+        shards=shards,
+        labels=labels,
+        label_column=column,
+        entropy=entropy(index.column(column)) if column else None,
+    )
 
 
 def entropy(values: Iterable[str]) -> float:

@@ -3,8 +3,11 @@
 import json
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from modalgate.launch import cli
+from modalgate.shards.media import write_video
 
 
 def test_world_writes_media_a_table_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -19,3 +22,76 @@ def test_world_writes_media_a_table_and_json(tmp_path: Path, capsys: pytest.Capt
     assert json.loads(figures.read_text())["clips"] == 14
     assert cli.main(arguments) == 2
     assert "already holds something" in capsys.readouterr().err
+
+
+@pytest.fixture
+def recordings(tmp_path: Path) -> Path:
+    """Four short films with a label, a broken one, and depth as frames."""
+    root = tmp_path / "in"
+    (root / "video").mkdir(parents=True)
+    generator = np.random.default_rng(0)
+    lines = ["video,depth,label"]
+    for number in range(4):
+        frames = generator.integers(0, 255, (10, 32, 48, 3)).astype(np.uint8)
+        sound = np.zeros(16000, np.float32) if number == 0 else None
+        write_video(root / "video" / f"c{number}.mkv", frames, 10, sound=sound)
+        (root / "depth" / f"c{number}").mkdir(parents=True)
+        for place in range(10):
+            depth = generator.integers(500, 4000, (32, 48)).astype(np.uint16)
+            assert cv2.imwrite(str(root / "depth" / f"c{number}" / f"{place}.png"), depth)
+        lines.append(f"video/c{number}.mkv,depth/c{number},{'ab'[number % 2]}")
+    (root / "video" / "cut.mkv").write_bytes((root / "video" / "c0.mkv").read_bytes()[:900])
+    (root / "labels.csv").write_text("\n".join([*lines, "video/cut.mkv,,a"]) + "\n")
+    return root
+
+
+def test_pack_inspect_verify(recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, figures = tmp_path / "out", tmp_path / "figures.json"
+    command = ["pack", str(recordings), str(out), "--modalities", "rgb,depth,audio", "--size", "32", "--fps", "10"]
+    command += ["--workers", "1", "--samples-per-shard", "2", "--rate", "depth=10", "--json", str(figures)]
+    assert cli.main(command) == 3
+    captured = capsys.readouterr()
+    assert "1 recordings rejected" in captured.out
+    assert "cut.mkv" in captured.out
+    assert "raise --max-rejected" in captured.err
+    assert cli.main([*command, "--max-rejected", "0.5"]) == 0
+    captured = capsys.readouterr()
+    assert "pack 5/5" in captured.err
+    assert "4 clips" in captured.out
+    assert "1 clips have a sound track that is silence" in captured.out
+    assert "bits of label" in captured.out
+    assert "cut.mkv" in captured.out
+    packed = json.loads(figures.read_text())
+    assert {row["name"]: row["clips"] for row in packed["modalities"]} == {"rgb": 4, "depth": 4, "audio": 0}
+    assert [row["present"]["depth"] for row in packed["shards"]] == [2, 2]
+    assert (packed["silent"], packed["clips"]) == (1, 4)
+    assert cli.main([*command, "--max-rejected", "0.5"]) == 0
+    assert cli.main([*command, "--size", "16"]) == 2
+    assert "already holds shards with size 32, not 16" in capsys.readouterr().err
+    sheet, seen = tmp_path / "sheet.png", tmp_path / "seen.json"
+    assert cli.main(["inspect", str(out), "--png", str(sheet), "--json", str(seen)]) == 0
+    assert json.loads(seen.read_text()) == packed
+    assert sheet.read_bytes()[:4] == b"\x89PNG"
+    assert cli.main(["verify", str(out)]) == 0
+    shard = out / "shard-000001.tar"
+    data = bytearray(shard.read_bytes())
+    data[700] ^= 1
+    shard.write_bytes(data)
+    capsys.readouterr()
+    assert cli.main(["verify", str(out), "--json", str(seen)]) == 3
+    assert "shard-000001.tar" in capsys.readouterr().out
+    assert json.loads(seen.read_text())["problems"]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--rate", "dept=3"], "unknown name in --rate 'dept': did you mean 'depth'"),
+        (["--rate", "depth=fast"], "--rate depth=fast: give a number of Hz above 0"),
+        (["--engine", "loca"], "unknown engine 'loca': did you mean 'local'"),
+    ],
+)
+def test_slips_of_pack(recordings: Path, capsys: pytest.CaptureFixture[str], given: list[str], said: str) -> None:
+    assert cli.main(["pack", str(recordings), str(recordings.parent / "out"), *given]) == 2
+    assert said in capsys.readouterr().err
+    assert not (recordings.parent / "out").exists()

@@ -1,10 +1,12 @@
 """Discovery: label tables, folders, keys, and what is said of a bad request."""
 
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from modalgate.shards.errors import RequestError
-from modalgate.shards.sources import find_sources
+from modalgate.shards.sources import find_sources, fingerprint, stamp
 
 
 def touch(root: Path, *names: str) -> None:
@@ -57,24 +59,99 @@ def test_hidden_files_are_left_out_but_not_folders_above(tmp_path: Path, monkeyp
 
 
 def test_keys_are_safe_and_unique(tmp_path: Path) -> None:
-    touch(tmp_path, "one/v.1.mp4", "two/v.1.mp4", "two/v.2.mp4", "two/v.2.avi", "two/a b.mp4")
+    long = "x" * 150
+    touch(tmp_path, "one/v.1.mp4", "two/v.1.mp4", "two/v.2.mp4", "two/a b.mp4", "two/b.mp4", "two/b-000.mp4")
+    touch(tmp_path, f"two/{long}1.mp4", f"two/{long}2.mp4", "two/日本語.mp4")
     sources = find_sources(tmp_path)
     keys = [source.key for source in sources]
-    assert len(set(keys)) == len(keys) == 5
-    assert {"one_v_1", "two_v_1", "a_b"} <= set(keys)
-    assert all("." not in key and "/" not in key for key in keys)
-    assert len({path for source in sources for path in source.files.values()}) == 5
+    assert len(set(keys)) == len(keys) == 9
+    assert {"one_v_1", "two_v_1", "v_2", "a_b", "b", "日本語"} <= set(keys)
+    # b cut into pieces would have the key b-000.
+    assert "b-000" not in keys
+    assert all("." not in key and "/" not in key and len(key.encode()) < 140 for key in keys)
+    assert len({path for source in sources for path in source.files.values()}) == 9
+    assert not any(source.problem for source in sources)
+
+
+def test_twice_the_same_stem(tmp_path: Path) -> None:
+    touch(tmp_path, "a.avi", "a.mp4", "a.wav", "b.mp4")
+    problems = {source.path.name: source.problem for source in find_sources(tmp_path)}
+    assert problems == {
+        "a.avi": "",
+        "a.mp4": "its stem is that of 'a.avi' beside it: rename one of them",
+        "b.mp4": "",
+    }
+
+
+def test_twice_in_a_table_and_absent(tmp_path: Path) -> None:
+    touch(tmp_path, "a.mp4", "b.mp4")
+    (tmp_path / "labels.csv").write_text("video,label\na.mp4,x\nb.mp4,y\na.mp4,z\nlost.mp4,z\n")
+    problems = [source.problem for source in find_sources(tmp_path)]
+    assert problems[:3] == ["", "", "'a.mp4' is in lines 2 and 4 of 'labels.csv'"]
+    assert "lost.mp4', named in line 5 of 'labels.csv', is absent" in problems[3]
+
+
+def test_a_name_that_is_no_text(tmp_path: Path) -> None:
+    touch(tmp_path, "good.mp4")
+    try:
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/bad\xff.mp4")).touch()
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    good, bad = find_sources(tmp_path)
+    assert good.problem == ""
+    assert "its name is not UTF-8" in bad.problem
+    assert bad.key.isascii()
+
+
+def test_frame_folders(tmp_path: Path) -> None:
+    """By recording or by modality; pictures beside films are thumbnails, and so is what a hidden folder holds."""
+    touch(
+        tmp_path, "s/rgb/0.jpg", "s/depth/0.png", "s.wav", "depth/t/1.png", "video/t/1.jpeg", "u/f1.png", "u/f2.png"
+    )
+    touch(tmp_path, "films/v.mp4", "films/v.jpg", ".old/w/1.png")
+    found = {
+        source.key: {kind: str(path.relative_to(tmp_path)) for kind, path in source.files.items()}
+        for source in find_sources(tmp_path)
+    }
+    assert found == {
+        "s": {"audio": "s.wav", "depth": "s/depth", "video": "s/rgb"},
+        "t": {"depth": "depth/t", "video": "video/t"},
+        "u": {"video": "u"},
+        "v": {"video": "films/v.mp4"},
+    }
+
+
+def test_rates_of_a_table(tmp_path: Path) -> None:
+    touch(tmp_path, "f/0.png", "f/1.png", "i.csv")
+    (tmp_path / "labels.csv").write_text("rgb,rgb_rate,inertial,inertial_rate,label\nf,12.5,i.csv,,x\n")
+    (source,) = find_sources(tmp_path)
+    assert source.files == {"video": tmp_path / "f", "inertial": tmp_path / "i.csv"}
+    assert source.rates == {"video": 12.5}
+    assert source.labels == {"label": "x"}
+
+
+def test_the_digest_and_the_stamp_tell_of_changes(tmp_path: Path) -> None:
+    touch(tmp_path, "f/0.png", "f/1.png")
+    (source,) = find_sources(tmp_path)
+    digest, before = fingerprint([source]), stamp(source)
+    assert (fingerprint([source]), stamp(source)) == (digest, before)
+    touch(tmp_path, "f/2.png")
+    assert stamp(source) != before
+    assert fingerprint([replace(source, labels={"label": "x"})]) != digest
+    assert fingerprint([replace(source, rates={"video": 10.0})]) != digest
 
 
 @pytest.mark.parametrize(
     ("table", "said"),
     [
-        ("video,label\na.mp4,x\nlost.mp4,y\ngone.mp4,y\n", r"lost\.mp4' and 1 more"),
+        ("video,label\nlost.mp4,y\ngone.mp4,y\n", r"lost\.mp4' and 1 more"),
         ("name,label\na,x\n", "no column that names files"),
         ("video,label\n", "no rows"),
         ("video,label\na.mp4\n", "line 2: it has not as many fields"),
         ("video,label\na.mp4,x,y\n", "line 2: it has not as many fields"),
         ("video,depth,label\n,,x\n", "line 2: it names no file"),
+        ("video,video_rate\na.mp4,fast\n", "line 2: the rate 'fast' is no number of Hz above 0"),
+        ("video,video_rate\na.mp4,-3\n", "line 2: the rate '-3' is no number of Hz above 0"),
     ],
 )
 def test_bad_tables(tmp_path: Path, table: str, said: str) -> None:

@@ -24,6 +24,10 @@ def test_packed(folder: Path, small: Callable, tmp_path: Path) -> None:
     ]  # fmt: skip
     assert summary.modalities[0].bytes == 3 * (44 + 2 * 16000)
     assert [(row.clips, row.bytes) for row in summary.shards] == [(s.samples, s.bytes) for s in index.shards]
+    assert [row.present for row in summary.shards] == [shard.present for shard in index.shards]
+    # The odd ones have a silent track.
+    assert (summary.clips, summary.silent, summary.bytes) == (6, 3, sum(shard.bytes for shard in index.shards))
+    assert summary.hours == pytest.approx(6 / 3600)
     assert summary.labels["label"] == {"fight": 3, "calm": 3}
     assert summary.label_column == "label"
     assert summary.entropy == pytest.approx(1)

@@ -1,0 +1,42 @@
+"""Arrays in NumPy and MATLAB files, which never run code when read."""
+
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+ARRAY_SUFFIXES = frozenset({".npy", ".mat"})
+
+
+def open_array(path: Path, dimensions: int) -> NDArray[Any]:
+    """The numbers of an NPY file, or of the one variable of a MATLAB file (up to version 7.2) that has so many axes.
+
+    An NPY file is mapped, not read. Raises `ValueError` where there is no such array, or several.
+    """
+    if path.suffix.lower() == ".npy":
+        values = np.load(path, mmap_mode="r", allow_pickle=False)
+    else:
+        values = _one_variable(path, dimensions)
+    if values.ndim != dimensions or values.dtype.kind not in "iufb":
+        raise ValueError(
+            f"'{path.name}' has shape {values.shape} of {values.dtype}, needs {dimensions} axes of numbers"
+        )
+    return values
+
+
+def _one_variable(path: Path, dimensions: int) -> NDArray[Any]:
+    from scipy.io import loadmat, whosmat
+    from scipy.io.matlab import MatReadError
+
+    try:
+        known = {name: shape for name, shape, kind in whosmat(path) if kind not in ("char", "cell", "struct")}
+        fitting = [name for name, shape in known.items() if len(shape) == dimensions]
+        if len(fitting) != 1:
+            held = ", ".join(f"{name} {shape}" for name, shape in known.items()) or "no arrays"
+            raise ValueError(f"'{path.name}' needs one array of {dimensions} axes, it has {held}")
+        return loadmat(path, variable_names=fitting)[fitting[0]]
+    # The last is the answer to version 7.3, which is HDF5.
+    except (MatReadError, zlib.error, TypeError, NotImplementedError) as error:
+        raise ValueError(f"'{path.name}' cannot be read as a MATLAB file up to version 7.2 ({error})") from error

@@ -1,0 +1,139 @@
+"""Pictures in time, from whatever holds them: a video file, a folder of frames, an array."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .arrays import ARRAY_SUFFIXES, open_array
+from .index import PackSettings
+from .media import FrameReader, MediaFacts, iterate_frames, probe
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
+
+
+def read_pictures(
+    path: Path, reader: FrameReader, settings: PackSettings, rate: float | None = None
+) -> Iterator[NDArray[Any]]:
+    """Stacks (T, H, W, ...) of at most `settings.clip_seconds` at `settings.fps`, the picture nearest in time.
+
+    `path`: a video file; a folder of JPEG or PNG frames in the order of their names' numbers; or an array, NPY
+    (T, H, W) or MATLAB (H, W, T). The latter two have `rate` pictures per second. Raises `ValueError` where there
+    are fewer than two pictures, their size changes or exceeds `settings.max_pixels`, they last longer than
+    `settings.max_seconds`, or have no rate; and what reading raises.
+    """
+    facts, frames = _open(path, rate)
+    # Asked before anything is decoded: a small file can promise a picture that fills the memory.
+    check_pixels(path, facts.width, facts.height, settings)
+    check_seconds(path, max(facts.duration, facts.video_seconds), settings)
+    per_piece = max(round(settings.clip_seconds * settings.fps), 2)
+    stack: list[NDArray[Any]] = []
+    count = 0
+    for picture in _at_constant_rate(path, frames, reader, settings, facts):
+        if stack and picture.shape != stack[0].shape:
+            raise ValueError(f"'{path.name}' changes its size from {stack[0].shape} to {picture.shape}")
+        count += 1
+        stack.append(picture)
+        if len(stack) == per_piece:
+            yield np.stack(stack)
+            stack = []
+    if count < 2:
+        raise ValueError(f"'{path.name}' has {count} frame at {settings.fps:g} per second, at least 2 are needed")
+    if len(stack) >= 2:
+        yield np.stack(stack)
+
+
+def check_pixels(path: Path, width: int, height: int, settings: PackSettings) -> None:
+    """`ValueError` for a picture beyond `settings.max_pixels`."""
+    if width * height > settings.max_pixels:
+        raise ValueError(
+            f"'{path.name}' has pictures of {width} x {height} pixels, more than {settings.max_pixels} (--max-pixels)"
+        )
+
+
+def check_seconds(path: Path, seconds: float, settings: PackSettings) -> None:
+    """`ValueError` for what lasts longer than `settings.max_seconds`."""
+    if seconds > settings.max_seconds:
+        raise ValueError(f"'{path.name}' lasts {seconds:g} s, more than {settings.max_seconds:g} (--max-seconds)")
+
+
+def _open(path: Path, rate: float | None) -> tuple[MediaFacts, Iterator[tuple[float, Any]]]:
+    """What is known beforehand, and (seconds, picture) in turn."""
+    if path.is_dir() or path.suffix.lower() in ARRAY_SUFFIXES:
+        if rate is None:
+            raise ValueError(f"'{path.name}' has no frame rate: give --rate, or a column such as video_rate")
+        return _frame_folder(path, rate) if path.is_dir() else _frame_array(path, rate)
+    facts = probe(path)
+    if not facts.has_video:
+        raise ValueError(f"'{path.name}' has no video stream")
+    return facts, iterate_frames(path)
+
+
+def _frame_folder(path: Path, rate: float) -> tuple[MediaFacts, Iterator[tuple[float, Any]]]:
+    files = sorted((file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES), key=_by_number)
+    if not files:
+        raise ValueError(f"'{path.name}' holds no JPEG or PNG frames")
+    first, seconds = probe(files[0]), len(files) / rate
+    facts = replace(first, fps=rate, duration=seconds, video_seconds=seconds, has_video=True, has_sound=False)
+
+    def frames() -> Iterator[tuple[float, Any]]:
+        for number, file in enumerate(files):
+            held = next(iterate_frames(file), None)
+            if held is None:
+                raise ValueError(f"'{path.name}/{file.name}' holds no picture")
+            yield number / rate, held[1]
+
+    return facts, frames()
+
+
+def _by_number(file: Path) -> tuple[list[str | int], str]:
+    """frame9 before frame10: the digits of a name count as numbers."""
+    parts = re.split(r"(\d+)", file.stem)
+    return [int(part) if number % 2 else part for number, part in enumerate(parts)], file.name
+
+
+def _frame_array(path: Path, rate: float) -> tuple[MediaFacts, Iterator[tuple[float, Any]]]:
+    values = open_array(path, 3)
+    if path.suffix.lower() == ".mat":
+        values = np.moveaxis(values, -1, 0)
+    seconds = len(values) / rate
+    facts = MediaFacts(values.shape[2], values.shape[1], rate, seconds, seconds, True, False, "gray16le")
+    return facts, ((number / rate, np.asarray(picture)) for number, picture in enumerate(values))
+
+
+def _at_constant_rate(
+    path: Path, frames: Iterator[tuple[float, Any]], reader: FrameReader, settings: PackSettings, facts: MediaFacts
+) -> Iterator[NDArray[Any]]:
+    """The frame nearest to each grid time 0, 1/fps, ..., counted from the first frame; each is converted once.
+
+    Raises `ValueError` at the end where a tenth or more of what the header promises is missing: a file cut short
+    decodes without an error in most containers.
+    """
+    origin: float | None = None
+    held: Any = None
+    fps, held_time, number = settings.fps, 0.0, 0
+    for time, frame in frames:
+        origin = time if origin is None else origin
+        time -= origin
+        # A time stamp far ahead would be filled with copies of one picture.
+        check_seconds(path, time, settings)
+        if held is not None:
+            picture = None
+            while number / fps <= (held_time + time) / 2:
+                picture = reader.read(held) if picture is None else picture
+                yield picture
+                number += 1
+        held, held_time = frame, time
+    if held is not None:
+        end = held_time + 1 / (facts.fps or fps)
+        if end < 0.9 * facts.video_seconds:
+            raise ValueError(f"'{path.name}' is cut short: {end:.1f} of {facts.video_seconds:.1f} s are there")
+        picture = reader.read(held)
+        # Matroska counts in milliseconds: a rounded end must not earn a frame that was never there.
+        while number / fps < end - 0.1 / fps:
+            yield picture
+            number += 1
