@@ -47,9 +47,9 @@ def pack(
     labels: Annotated[
         Path | None, typer.Option(metavar="CSV", help="Label columns by file; SOURCE/labels.csv if it is there.")
     ] = None,
-    modalities: Annotated[str, typer.Option(help="What to store, separated by commas.")] = ",".join(
-        PackSettings.modalities
-    ),
+    modalities: Annotated[
+        str, typer.Option(help="What to store, separated by commas; by default all there is.", show_default=False)
+    ] = "",
     size: Annotated[int, typer.Option(min=16, help="Short side in pixels.")] = PackSettings.size,
     fps: Annotated[float, typer.Option(min=0.1, help="Frames per second of every video stream.")] = PackSettings.fps,
     sample_rate: Annotated[int, typer.Option(min=1000, help="Of the sound, in Hz.")] = PackSettings.sample_rate,

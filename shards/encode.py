@@ -46,8 +46,11 @@ class EncodedClip:
     silent: bool = False
 
 
-def encode_clip(source: Source, key: str, recording: Recording, settings: PackSettings) -> EncodedClip:
-    """Encodes every stream of one piece; the same piece gives the same bytes anywhere."""
+def encode_clip(
+    source: Source, key: str, recording: Recording, settings: PackSettings, ready: dict[str, bytes] | None = None
+) -> EncodedClip:
+    """Encodes every stream of one piece but those that are `ready`; the same piece gives the same bytes anywhere."""
+    ready = ready or {}
     members: dict[str, bytes] = {}
     facts: dict[str, dict[str, Any]] = {}
     moments: dict[str, Moments] = {}
@@ -62,7 +65,7 @@ def encode_clip(source: Source, key: str, recording: Recording, settings: PackSe
             moments[name] = _moments(values, values.ndim - 1 if values.ndim in (2, 4) else None)
         if name in recording.rates:
             facts[name]["rate"] = recording.rates[name]
-        members[entry.suffix] = _encode(name, values, settings)
+        members[entry.suffix] = ready[name] if name in ready else _encode(name, values, settings)
         # A flipped bit mostly decodes: only a checksum beside the member can say which clip it hit.
         facts[name]["length"] = len(values)
         facts[name]["crc32"] = zlib.crc32(members[entry.suffix])

@@ -4,7 +4,7 @@ import csv
 import json
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -16,8 +16,9 @@ from .encode import EncodedClip, encode_clip
 from .engine import ENGINES
 from .errors import DataError, RequestError, choice_error
 from .index import INDEX_NAME, Index, PackSettings, load_index
-from .modality import modality
-from .recording import read_recording
+from .modality import MODALITIES, modality
+from .passthrough import copy_if_fitting
+from .recording import Recording, read_recording
 from .sources import Source, find_sources, fingerprint
 from .spool import SpoolWriter, difference, holds, open_spool, read_clips, remove_spool, write_whole
 
@@ -61,18 +62,19 @@ def pack(
 ) -> Index:
     """Packs every recording below `source` into shards in `out`, shuffled, and returns their index.
 
-    `progress(done, total, rejected)` is told after each recording. Unreadable recordings are skipped and listed in
-    `rejected.jsonl`; above the share `max_rejected` of them a `DataError` is raised. `out` must be absent, empty, or
-    hold a packing of the same settings (`RequestError` names the difference): an interrupted one goes on with the
-    recordings that are missing, a finished one is left as it is. The bytes depend neither on `workers` and `engine`
-    (`ENGINES`) nor on interruptions.
+    Without `settings.modalities`, all that the recordings can have are packed. `progress(done, total, rejected)` is
+    told at the start and after each recording. Unreadable recordings are skipped and listed in `rejected.jsonl`;
+    above the share `max_rejected` of them a `DataError` is raised. `out` must be absent, empty, or hold a packing of
+    the same settings (`RequestError` names the difference): an interrupted one goes on with the recordings that are
+    missing, a finished one is left as it is. The bytes depend neither on `workers` and `engine` (`ENGINES`) nor on
+    interruptions.
     """
     for name in settings.modalities:
         modality(name)
     if engine not in ENGINES:
         raise choice_error("engine", engine, ENGINES)
     sources = find_sources(source, labels)
-    _check_modalities(sources, settings)
+    settings = _choose_modalities(sources, settings)
     if (out / INDEX_NAME).is_file():
         return _finished(out, settings, sources)
     try:
@@ -118,15 +120,14 @@ def _finished(out: Path, settings: PackSettings, sources: list[Source]) -> Index
     return index
 
 
-def _check_modalities(sources: list[Source], settings: PackSettings) -> None:
-    """A modality that no recording can have is a slip of the request, not a property of the data."""
+def _choose_modalities(sources: list[Source], settings: PackSettings) -> PackSettings:
+    """Those asked for, or all there can be. One that no recording can have is a slip of the request."""
     held = {kind for source in sources for kind in source.files}
-    possible = held | ({"rgb", "flow", "audio"} if "video" in held else set())
+    possible = held - {"video"} | ({"rgb", "flow", "audio"} if "video" in held else set())
     for name in settings.modalities:
         if name not in possible:
-            raise RequestError(
-                f"no recording has modality '{name}' (they can have: {', '.join(sorted(possible - {'video'}))})"
-            )
+            raise RequestError(f"no recording has modality '{name}' (they can have: {', '.join(sorted(possible))})")
+    return replace(settings, modalities=settings.modalities or tuple(name for name in MODALITIES if name in possible))
 
 
 def printable(path: Path) -> str:
@@ -195,8 +196,16 @@ def encode_source(source: Source, settings: PackSettings) -> Iterator[EncodedCli
         following = next(pieces, None)
         cut = number > 0 or following is not None
         if piece.streams:
-            yield encode_clip(source, f"{source.key}-{number:03d}" if cut else source.key, piece, settings)
+            ready = {} if cut or "rgb" not in piece.streams else _fitting(source, piece, settings)
+            yield encode_clip(source, f"{source.key}-{number:03d}" if cut else source.key, piece, settings, ready)
         number, piece = number + 1, following
+
+
+def _fitting(source: Source, piece: Recording, settings: PackSettings) -> dict[str, bytes]:
+    """The member that the video file is already."""
+    video = source.files["video"]
+    copied = None if video.is_dir() else copy_if_fitting(video, settings, len(piece.streams["rgb"]))
+    return {} if copied is None else {"rgb": copied}
 
 
 def _reason(error: BaseException) -> str:

@@ -1,5 +1,6 @@
 """From media files to shards: what is stored, where the index says it is, and what happens to bad input."""
 
+import importlib.util
 import io
 import json
 import os
@@ -15,7 +16,9 @@ import webdataset
 from modalgate.shards.decode import decode_frames, decode_sound
 from modalgate.shards.engine import ENGINES, run_local
 from modalgate.shards.errors import DataError, RequestError
+from modalgate.shards.flow import compute_flow, dequantise_flow
 from modalgate.shards.index import Index, Sample, load_index
+from modalgate.shards.media import write_video
 from modalgate.shards.modality import modality
 from modalgate.shards.pack import encode_source, pack, read_rejected
 from modalgate.shards.sources import Source
@@ -226,6 +229,68 @@ def test_packing_again_changes_nothing(packed: Index, folder: Path, small: Calla
     with pytest.raises(RequestError, match="already holds shards with other recordings, labels or rates"):
         pack(copied, tmp_path / "out", small(modalities=ALL))
     assert {name: (tmp_path / "out" / name).read_bytes() for name in os.listdir(tmp_path / "out")} == before
+
+
+def test_all_there_is(folder: Path, tmp_path: Path, small: Callable, film: Callable) -> None:
+    assert pack(folder, tmp_path / "out", small(modalities=()), workers=1).settings.modalities == ALL
+    film(tmp_path / "in" / "a.mp4")
+    assert pack(tmp_path / "in", tmp_path / "a", small(modalities=()), workers=1).modalities == ("rgb", "flow")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="the extra [ray] is not installed")
+def test_ray_packs_the_same_bytes(
+    packed: Index, folder: Path, damaged: Path, small: Callable, tmp_path: Path
+) -> None:
+    """On a Ray cluster of two nodes on this machine; what is rejected is rejected there too, for the same reasons."""
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    cluster.add_node(num_cpus=1)
+    import ray
+
+    try:
+        ray.init(address=cluster.address, log_to_driver=False)
+        told: list[tuple[int, int, int]] = []
+        pack(folder, tmp_path / "ray", small(modalities=ALL), engine="ray", progress=lambda *n: told.append(n))
+        for engine in ("local", "ray"):
+            pack(damaged, tmp_path / f"damaged-{engine}", small(), max_rejected=0.9, engine=engine)
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+    assert told == [(number, 6, 0) for number in range(7)]
+    for one, other in ((packed.folder, tmp_path / "ray"), (tmp_path / "damaged-local", tmp_path / "damaged-ray")):
+        assert set(os.listdir(one)) == set(os.listdir(other))
+        for name in os.listdir(one):
+            assert (one / name).read_bytes() == (other / name).read_bytes()
+
+
+def test_known_translation_is_in_the_shards(tmp_path: Path, drifting: Callable, small: Callable) -> None:
+    """A texture that moves by (2, -1) pixel/frame: so says the flow that is read back from the shard."""
+    (tmp_path / "in").mkdir()
+    write_video(tmp_path / "in" / "a.mkv", drifting(12, 64, 96, 2, -1), 10, options={"crf": "4"})
+    index = pack(tmp_path / "in", tmp_path / "out", small(modalities=("flow",), size=64), workers=1)
+    (sample,) = index.samples
+    data = member(index, sample, "flow.mp4")
+    stored = decode_frames(data, np.arange(12) / 10 + 0.05, 10.0, modality("flow"), 64, (0.5, 0.5))
+    flow = dequantise_flow(stored, index.settings.flow_bound)[:, :, 12:-12, 12:-12]
+    np.testing.assert_allclose(np.median(flow, axis=(0, 2, 3)), (2, -1), atol=0.1)
+    error = np.linalg.norm(flow - np.array([2, -1])[:, None, None], axis=1)
+    assert np.median(error) <= 0.25
+
+
+def test_stored_flow_is_the_computed_flow(tmp_path: Path, drifting: Callable, small: Callable) -> None:
+    """End-point error of what a shard gives back against what was computed, at the default size and bound."""
+    frames = np.concatenate([drifting(6, 112, 150, dx, dy) for dx, dy in ((3, 1), (-4, 2), (0, 0))])
+    (tmp_path / "in").mkdir()
+    write_video(tmp_path / "in" / "a.mkv", frames, 10, codec="ffv1", pixel_format="bgr0")
+    index = pack(tmp_path / "in", tmp_path / "out", small(modalities=("flow",), size=112), workers=1)
+    data = member(index, index.samples[0], "flow.mp4")
+    stored = decode_frames(data, np.arange(18) / 10 + 0.05, 10.0, modality("flow"), 112, (0.0, 0.0))
+    bound = index.settings.flow_bound
+    computed = np.clip(compute_flow(frames)[..., :112], -bound, bound)
+    error = np.linalg.norm(dequantise_flow(stored, bound) - computed, axis=1)
+    assert np.median(error) <= 0.25
 
 
 def test_bad_requests(folder: Path, tmp_path: Path, small: Callable, film: Callable) -> None:
