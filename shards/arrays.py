@@ -2,6 +2,7 @@
 
 import zlib
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,11 @@ def open_array(path: Path, dimensions: int) -> NDArray[Any]:
     An NPY file is mapped, not read. Raises `ValueError` where there is no such array, or several.
     """
     if path.suffix.lower() == ".npy":
-        values = np.load(path, mmap_mode="r", allow_pickle=False)
+        try:
+            values = np.load(path, mmap_mode="r", allow_pickle=False)
+        # A header is parsed like source code.
+        except (TokenError, SyntaxError) as error:
+            raise ValueError(f"'{path.name}' has a damaged header ({error})") from error
     else:
         values = _one_variable(path, dimensions)
     if values.ndim != dimensions or values.dtype.kind not in "iufb":

@@ -36,8 +36,19 @@ class MediaFacts:
 
 
 def open_media(source: MediaSource) -> Any:
-    """An open container for reading; decoding stays on the calling thread, so workers do not fight for cores."""
-    container = av.open(source if isinstance(source, io.BytesIO) else str(source), mode="r")
+    """An open container for reading; decoding stays on the calling thread, so workers do not fight for cores.
+
+    Raises `ValueError` where a stream has a codec that FFmpeg has no decoder for, and `av.FFmpegError`.
+    """
+    # Tags in whatever encoding are no reason to refuse a film.
+    opened = source if isinstance(source, io.BytesIO) else str(source)
+    container = av.open(opened, mode="r", metadata_errors="replace")
+    for stream in (*container.streams.video, *container.streams.audio):
+        if stream.codec_context is None:
+            # A stream is not to be touched once its container is closed.
+            problem = f"its {stream.type} stream has a codec that is not known"
+            container.close()
+            raise ValueError(problem)
     for stream in container.streams.video:
         stream.thread_type = "NONE"
         stream.codec_context.thread_count = 1

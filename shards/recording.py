@@ -132,9 +132,12 @@ def read_signal(path: Path, name: str, rate: float | None = None) -> tuple[NDArr
             values = np.array(rows[1:], dtype=np.float32)
     if values.ndim != 2 or values.shape[1] != entry.channels or not len(values):
         raise ValueError(f"'{path.name}' has shape {values.shape}, {name} needs (samples, {entry.channels})")
+    # Beyond float32's range a value becomes infinite, and is refused like one.
+    with np.errstate(over="ignore"):
+        values = values.astype(np.float32)
     if not np.isfinite(values).all():
         raise ValueError(f"'{path.name}' holds values that are not finite")
-    return values.astype(np.float32), rate
+    return values, rate
 
 
 def _sound(files: dict[str, Path], settings: PackSettings) -> NDArray[np.float32] | None:
@@ -161,7 +164,7 @@ def _cut(values: NDArray[Any], start: float, duration: float, rate: float) -> ND
 
 def _stored_flow(path: Path) -> NDArray[np.float32]:
     """A sensor's own flow, NPY (T, 2, H, W) in pixel/frame."""
-    flow = np.load(path, allow_pickle=False)
-    if flow.ndim != 4 or flow.shape[1] != 2:
+    flow = open_array(path, 4)
+    if flow.shape[1] != 2:
         raise ValueError(f"'{path.name}' has shape {flow.shape}, flow needs (frames, 2, height, width)")
     return flow.astype(np.float32)

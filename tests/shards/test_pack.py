@@ -7,9 +7,11 @@ import os
 import shutil
 import sys
 import tarfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import webdataset
@@ -20,7 +22,7 @@ from modalgate.shards.flow import compute_flow, dequantise_flow
 from modalgate.shards.index import Index, Sample, load_index
 from modalgate.shards.media import write_video
 from modalgate.shards.modality import modality
-from modalgate.shards.pack import encode_source, pack, read_rejected
+from modalgate.shards.pack import UNREADABLE, encode_source, pack, read_rejected
 from modalgate.shards.sources import Source
 
 ALL = ("rgb", "flow", "depth", "audio", "inertial")
@@ -186,6 +188,48 @@ def test_bad_files_are_listed(damaged: Path, tmp_path: Path, small: Callable) ->
     assert "has 1 frame" in reasons["single.mp4"]
     assert all(reason and "\n" not in reason for reason in reasons.values())
     assert told[-1] == (8, 8, 5)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi", "ts", "npy", "csv"])
+def test_every_damage_is_an_answer(
+    tmp_path: Path, film: Callable, beep: Callable, small: Callable, suffix: str
+) -> None:
+    """Bytes overwritten anywhere, most in the headers, then perhaps cut: clips, or one of the expected errors."""
+    path = tmp_path / f"a.{suffix}"
+    name, generator = "video", np.random.default_rng(0)
+    if suffix in ("npy", "csv"):
+        name, table = "inertial", generator.normal(size=(100, 6))
+        np.save(path, table) if suffix == "npy" else np.savetxt(path, table, delimiter=",")
+    else:
+        film(path, 1.0, beep(1.0))
+    settings = small(modalities=("inertial",) if name == "inertial" else ("rgb", "audio"))
+    whole, outcomes = path.read_bytes(), Counter[str]()
+    for _ in range(20):
+        data = bytearray(whole)
+        for _ in range(generator.integers(1, 12)):
+            data[generator.integers(min(600, len(data)) if generator.random() < 0.5 else len(data))] ^= 0x5A
+        path.write_bytes(data[: generator.integers(len(data) // 2, 2 * len(data))])
+        try:
+            outcomes["packed"] += len(list(encode_source(Source("a", {name: path}), settings))) > 0
+        except UNREADABLE:
+            outcomes["refused"] += 1
+    assert outcomes["refused"] > 2
+
+
+def test_tags_in_another_encoding(tmp_path: Path, film: Callable, small: Callable) -> None:
+    """An old camera's comment in Latin-1 is no reason to refuse its film."""
+    path = film(tmp_path / "in" / "a.mkv")
+    with av.open(str(path)) as source, av.open(str(tmp_path / "in" / "b.mkv"), "w") as target:
+        target.metadata["comment"] = "Kaefer"
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                target.mux(packet)
+    data = (tmp_path / "in" / "b.mkv").read_bytes()
+    assert b"Kaefer" in data
+    (tmp_path / "in" / "b.mkv").write_bytes(data.replace(b"Kaefer", b"K\xe4fer "))
+    assert len(pack(tmp_path / "in", tmp_path / "out", small(modalities=("rgb",)), workers=1).samples) == 2
 
 
 def test_too_many_bad_files_fail_and_more_may_be_allowed(damaged: Path, tmp_path: Path, small: Callable) -> None:

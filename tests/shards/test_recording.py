@@ -133,7 +133,9 @@ def test_signals_alone(tmp_path: Path) -> None:
     assert piece.duration == pytest.approx(2.4)
 
 
-@pytest.mark.parametrize("values", [np.ones((5, 4)), np.ones(6), np.full((5, 6), np.nan), np.ones((0, 6))])
+@pytest.mark.parametrize(
+    "values", [np.ones((5, 4)), np.ones(6), np.full((5, 6), np.nan), np.full((5, 6), 1e300), np.ones((0, 6))]
+)
 def test_bad_signals(tmp_path: Path, values: np.ndarray) -> None:
     np.save(tmp_path / "a.npy", values)
     with pytest.raises(ValueError, match=r"a\.npy"):
