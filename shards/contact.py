@@ -16,6 +16,7 @@ from .decode import decode_frames, decode_sound
 from .errors import RequestError
 from .flow import colour_flow, dequantise_flow
 from .index import Index, Sample, load_index
+from .location import FolderReader
 from .modality import Modality, modality
 from .windows import frame_times
 
@@ -118,10 +119,7 @@ def _draw(axes: Axes, index: Index, sample: Sample, entry: Modality) -> None:
 
 def read_member(index: Index, sample: Sample, suffix: str) -> bytes:
     """The bytes of one member, read at its place in the shard."""
-    offset, size = sample.members[suffix]
-    with (index.folder / sample.shard).open("rb") as file:
-        file.seek(offset)
-        return file.read(size)
+    return FolderReader(index.folder).read(sample.shard, *sample.members[suffix])
 
 
 def _strip(data: bytes, duration: float, index: Index, entry: Modality) -> NDArray[np.uint8]:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from .errors import DataError, RequestError, choice_error
+from .location import FolderReader, Location, Remote, locate
 
 FORMAT_VERSION = 1
 INDEX_NAME = "index.json"
@@ -88,7 +89,7 @@ class Index:
     shards: tuple[Shard, ...]
     samples: tuple[Sample, ...]
     version: int = FORMAT_VERSION
-    folder: Path = field(default=Path())
+    folder: Location = field(default=Path())
     source: str = ""
 
     @property
@@ -136,22 +137,22 @@ def save_index(index: Index, folder: Path) -> None:
     os.replace(partial, target)
 
 
-def load_index(folder: Path | str) -> Index:
-    """Reads `index.json` of a shard folder.
+def load_index(place: Path | str | Remote) -> Index:
+    """Reads `index.json` of a shard folder, local or behind a URL.
 
     Raises `RequestError` where there is no such folder, no index, or an index of another format version, and
     `DataError` where the file is damaged.
     """
-    folder = Path(folder)
-    path = folder / INDEX_NAME
-    if not folder.is_dir():
-        raise RequestError(f"no shard folder at '{folder}': give a folder that `modalgate pack` wrote")
-    if not path.is_file():
-        why = "its packing is not finished: run the same `modalgate pack` again"
-        hint = why if (folder / SPOOL_NAME).is_dir() else "give a folder that `modalgate pack` wrote"
-        raise RequestError(f"'{folder}' holds no {INDEX_NAME}: {hint}")
+    folder = locate(place)
+    path = f"{folder}/{INDEX_NAME}"
+    if isinstance(folder, Path):
+        _check_folder(folder)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        text = FolderReader(folder).read(INDEX_NAME).decode("utf-8")
+    except (OSError, UnicodeError) as error:
+        raise RequestError(f"cannot read '{path}' ({error}): give shards that `modalgate pack` wrote") from error
+    try:
+        content = json.loads(text)
         version = content["version"]
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"'{path}' is damaged ({error}): pack the source again") from error
@@ -183,3 +184,12 @@ def load_index(folder: Path | str) -> Index:
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"'{path}' is damaged ({error!r}): pack the source again") from error
+
+
+def _check_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        raise RequestError(f"no shard folder at '{folder}': give a folder that `modalgate pack` wrote")
+    if not (folder / INDEX_NAME).is_file():
+        why = "its packing is not finished: run the same `modalgate pack` again"
+        hint = why if (folder / SPOOL_NAME).is_dir() else "give a folder that `modalgate pack` wrote"
+        raise RequestError(f"'{folder}' holds no {INDEX_NAME}: {hint}")

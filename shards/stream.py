@@ -1,7 +1,7 @@
 """The clip stream: batches of segments from packed shards, as a pure function of seed, step, rank and world size."""
 
+import hashlib
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +15,7 @@ from .batch import Batch, Clip, stack
 from .decode import decode_frames, decode_signal, decode_sound
 from .errors import DataError, RequestError
 from .index import Index, Sample
+from .location import FolderReader
 from .modality import modality
 from .windows import frame_times, random_starts, uniform_starts
 
@@ -39,6 +40,17 @@ class _Row:
     valid: bool = True
 
 
+@dataclass(frozen=True)
+class _Read:
+    """What a worker hands over: the batch, and why clips were left out of it (key -> reason).
+
+    A reason without a batch ends the stream.
+    """
+
+    batch: Batch | None
+    damaged: dict[str, str] = field(default_factory=dict)
+
+
 @dataclass
 class ClipStream:
     """Batches of the clips in `index`.
@@ -47,6 +59,10 @@ class ClipStream:
     run would have seen, whatever the number of worker processes. Members are read by byte offset: only the asked
     modalities are opened, and skipping to a step costs nothing. `classes`: label values in class order; `label`
     names their column. Raises `RequestError` for a modality no clip has and for an empty selection.
+
+    A clip that cannot be decoded is replaced by the next one of the index while training, the same in every run;
+    `damaged` lists them with the reason, as far as this process has met them, and `DataError` ends the stream when
+    they are more than `max_damaged` of the clips. Evaluation skips nothing: there one such clip is an error.
     """
 
     index: Index
@@ -58,7 +74,10 @@ class ClipStream:
     workers: int = 0
     label: str | None = None
     classes: Sequence[str] = ()
+    max_damaged: float = 0.05
+    damaged: dict[str, str] = field(default_factory=dict, init=False)
     steps_per_epoch: int = field(init=False)
+    _step: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         if not self.index.samples:
@@ -70,9 +89,33 @@ class ClipStream:
                 raise RequestError(f"no clip in '{self.index.folder}' has modality '{name}' (it has: {known})")
         self.steps_per_epoch = max(len(self.index.samples) // (self.batch_size * self.world), 1)
 
-    def train(self, start: int = 0) -> Iterator[Batch]:
-        """Endless shuffled batches with random windows, from global step `start`; as many on every rank."""
-        return self._load(self._training_rows(start))
+    def train(self, start: int | None = None) -> Iterator[Batch]:
+        """Endless shuffled batches with random windows, from global step `start`; as many on every rank.
+
+        Without `start` it goes on from the state that was loaded, or from step 0.
+        """
+        self._step = self._step if start is None else start
+        for batch in self._load(self._training_rows(self._step)):
+            self._step += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int | str]:
+        """The place after the last batch handed out by `train`; the batches workers hold ready do not count."""
+        return {"step": self._step, "order": self._order()}
+
+    def load_state_dict(self, state: dict[str, int | str]) -> None:
+        """Lets `train` go on where `state` was taken, without decoding what came before.
+
+        Raises `RequestError` where another order was being followed: other clips, seed, batch size or ranks.
+        """
+        if state["order"] != self._order():
+            raise RequestError("the saved place is of another stream: keep its clips, seed, batch size and ranks")
+        self._step = int(state["step"])
+
+    def _order(self) -> str:
+        """A digest of all that the order of batches depends on."""
+        what = [self.seed, self.world, self.batch_size, [sample.key for sample in self.index.samples]]
+        return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
 
     def evaluate(self) -> Iterator[Batch]:
         """Every clip once over all ranks, in index order, with uniform views.
@@ -112,33 +155,48 @@ class ClipStream:
             prefetch_factor=3 if self.workers else None,
             pin_memory=torch.cuda.is_available(),
         )
-        for batch in loader:
-            if isinstance(batch, DataError):
-                raise batch
-            yield batch
+        for read in loader:
+            self.damaged |= read.damaged
+            first = next(iter(read.damaged.values()), "")
+            if read.batch is None:
+                raise DataError(first)
+            if len(self.damaged) > self.max_damaged * len(self.index.samples):
+                raise DataError(
+                    f"{len(self.damaged)} of {len(self.index.samples)} clips cannot be decoded, more than "
+                    f"{self.max_damaged:.0%}: {first}"
+                )
+            yield read.batch
 
 
-class _ClipFiles(Dataset[Batch | DataError]):
-    """Reads batches of clips from the tars; holds the open files of its own process."""
+class _ClipFiles(Dataset[_Read]):
+    """Reads batches of clips from the tars."""
 
     def __init__(self, index: Index, request: ClipRequest, label: str | None, classes: dict[str, int]) -> None:
         self.index, self.request, self.label, self.classes = index, request, label, classes
-        self.files: dict[str, int] = {}
+        self.files = FolderReader(index.folder)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"files": {}}
-
-    def __getitem__(self, request: tuple[int, list[_Row]]) -> Batch | DataError:
+    def __getitem__(self, request: tuple[int, list[_Row]]) -> _Read:
         seed, rows = request
-        clips = []
+        clips, damaged = [], {}
         for row in rows:
-            sample = self.index.samples[row.sample]
-            try:
-                clips.append(self._read_clip(sample, row))
-            except (OSError, ValueError, EOFError, FFmpegError) as error:
+            clip = self._read_row(row, damaged)
+            if clip is None:
                 # Returned, not raised: the loader would bury the sentence in a worker's traceback.
-                return DataError(f"clip '{sample.key}' in shard '{sample.shard}' cannot be decoded: {error}")
-        return stack(clips, seed)
+                return _Read(None, damaged)
+            clips.append(clip)
+        return _Read(stack(clips, seed), damaged)
+
+    def _read_row(self, row: _Row, damaged: dict[str, str]) -> Clip | None:
+        """The row's clip or, in training, the next of the index that can be decoded; none where there is none."""
+        samples = self.index.samples
+        for step in range(len(samples) if row.draw is not None else 1):
+            sample = samples[(row.sample + step) % len(samples)]
+            try:
+                return self._read_clip(sample, row)
+            except (OSError, ValueError, EOFError, FFmpegError, DataError) as error:
+                where = f"clip '{sample.key}' in shard '{sample.shard}'"
+                damaged[sample.key] = f"{where} cannot be decoded: {error}"
+        return None
 
     def _read_clip(self, sample: Sample, row: _Row) -> Clip:
         request, settings = self.request, self.index.settings
@@ -169,7 +227,4 @@ class _ClipFiles(Dataset[Batch | DataError]):
         return Clip(streams, present, sample.key, torch.from_numpy(starts).float(), label, row.valid)
 
     def _member(self, sample: Sample, suffix: str) -> bytes:
-        offset, size = sample.members[suffix]
-        if sample.shard not in self.files:
-            self.files[sample.shard] = os.open(self.index.folder / sample.shard, os.O_RDONLY)
-        return os.pread(self.files[sample.shard], size, offset)
+        return self.files.read(sample.shard, *sample.members[suffix])

@@ -39,16 +39,16 @@ def verify(folder: Path) -> list[str]:
         if sample.shard not in known
     ]
     for shard in index.shards:
-        problems += (f"'{shard.name}': {problem}" for problem in _shard_problems(index, shard))
+        problems += (f"'{shard.name}': {problem}" for problem in _shard_problems(folder, index, shard))
     return problems
 
 
-def _shard_problems(index: Index, shard: Shard) -> Iterator[str]:
+def _shard_problems(folder: Path, index: Index, shard: Shard) -> Iterator[str]:
     # An index is somebody else's input: a name must not lead out of its folder.
     if Path(shard.name).name != shard.name:
         yield "the index gives a path where a file name belongs"
         return
-    path = index.folder / shard.name
+    path = folder / shard.name
     if not path.is_file():
         yield "missing"
         return

@@ -1,0 +1,84 @@
+"""Where shards lie: in a local folder, or behind a URL that fsspec reads by byte range."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fsspec
+from fsspec.core import url_to_fs
+
+from .errors import DataError, RequestError
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A folder behind a URL (`s3://bucket/shards`, `https://host/shards`), read only."""
+
+    url: str
+
+    @property
+    def name(self) -> str:
+        return self.url.rsplit("/", 1)[-1]
+
+    def __str__(self) -> str:
+        return self.url
+
+
+Location = Path | Remote
+
+
+def locate(place: Path | str | Remote) -> Location:
+    """The folder that `place` names; `RequestError` for a URL nobody can read here.
+
+    `pipe:` is refused for good: it would run whatever shell command a config or an index says.
+    """
+    if isinstance(place, Path | Remote):
+        return place
+    if place.startswith("pipe:"):
+        raise RequestError(f"'{place}' would run a shell command: give a folder, or a URL such as s3://bucket/shards")
+    if "://" not in place:
+        return Path(place)
+    protocol = place.split("://", 1)[0]
+    try:
+        fsspec.get_filesystem_class(protocol)
+    except (ValueError, ImportError) as error:
+        raise RequestError(f"cannot read '{place}': {error}") from error
+    return Remote(place.rstrip("/"))
+
+
+class FolderReader:
+    """Reads files of one folder, whole or in part. Holds what it has opened, and opens anew in another process."""
+
+    def __init__(self, location: Location) -> None:
+        self.location = location
+        self._opened: dict[str, int] = {}
+        self._remote: tuple[Any, str] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"location": self.location, "_opened": {}, "_remote": None}
+
+    def read(self, name: str, offset: int = 0, size: int | None = None) -> bytes:
+        """`size` bytes of file `name` from `offset`, or all of it.
+
+        A name from an index is somebody else's input: `DataError` where it would lead out of the folder. Raises
+        `OSError` where the file cannot be read, `ValueError` where it ends too early.
+        """
+        if name != os.path.basename(name) or name in ("", ".", ".."):
+            raise DataError(f"'{self.location}': the index gives the path '{name}' where a file name belongs")
+        data = self._read(name, offset, size)
+        if size is not None and len(data) < size:
+            raise ValueError(f"'{name}' ends before byte {offset + size}")
+        return data
+
+    def _read(self, name: str, offset: int, size: int | None) -> bytes:
+        if isinstance(self.location, Path):
+            if size is None:
+                return (self.location / name).read_bytes()
+            if name not in self._opened:
+                self._opened[name] = os.open(self.location / name, os.O_RDONLY)
+            return os.pread(self._opened[name], size, offset)
+        if self._remote is None:
+            self._remote = url_to_fs(self.location.url)
+        files, root = self._remote
+        return files.cat_file(f"{root}/{name}", start=offset, end=None if size is None else offset + size)
