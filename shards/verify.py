@@ -38,12 +38,16 @@ def verify(folder: Path) -> list[str]:
         for sample in index.samples
         if sample.shard not in known
     ]
+    held: dict[str, list[Sample]] = {}
+    for sample in index.samples:
+        held.setdefault(sample.shard, []).append(sample)
     for shard in index.shards:
-        problems += (f"'{shard.name}': {problem}" for problem in _shard_problems(folder, index, shard))
+        samples = held.get(shard.name, [])
+        problems += (f"'{shard.name}': {problem}" for problem in _shard_problems(folder, index, shard, samples))
     return problems
 
 
-def _shard_problems(folder: Path, index: Index, shard: Shard) -> Iterator[str]:
+def _shard_problems(folder: Path, index: Index, shard: Shard, samples: list[Sample]) -> Iterator[str]:
     # An index is somebody else's input: a name must not lead out of its folder.
     if Path(shard.name).name != shard.name:
         yield "the index gives a path where a file name belongs"
@@ -62,7 +66,6 @@ def _shard_problems(folder: Path, index: Index, shard: Shard) -> Iterator[str]:
             places = {member.name: (member.offset_data, member.size) for member in tar}
     except (tarfile.TarError, EOFError) as error:
         yield f"cannot be read as a tar to its end ({error})"
-    samples = [sample for sample in index.samples if sample.shard == shard.name]
     yield from _index_problems(index, shard, samples, places)
     with path.open("rb") as file:
         for sample in samples:

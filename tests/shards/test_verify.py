@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from modalgate.shards.errors import RequestError
 from modalgate.shards.index import Index, load_index
+from modalgate.shards.modality import modality
 from modalgate.shards.pack import pack
 from modalgate.shards.verify import verify
 
@@ -72,6 +74,27 @@ def test_a_flipped_byte_between_members(shards: Path) -> None:
 def test_damaged_json(shards: Path) -> None:
     shard = flip(load_index(shards), "c1", "json", 0)
     assert any(problem.startswith(f"'{shard}': clip 'c1', json: damaged") for problem in verify(shards))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_an_undecodable_member(
+    folder: Path, small: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """A packer that writes rubbish agrees with its own checksums: only decoding tells, by shard, clip and member."""
+    module = sys.modules["modalgate.shards.encode"]
+    encode, number = module._encode, 0
+
+    def rubbish(wanted: str, *arguments: Any) -> bytes:
+        nonlocal number
+        data = encode(wanted, *arguments)
+        number += wanted == name
+        return bytes(len(data)) if wanted == name and number == 2 else data
+
+    monkeypatch.setattr(module, "_encode", rubbish)
+    index = pack(folder, tmp_path / "out", small(modalities=ALL), workers=1)
+    (problem,) = verify(tmp_path / "out")
+    (sample,) = [sample for sample in index.samples if sample.key == ("c2" if name == "audio" else "c1")]
+    assert problem.startswith(f"'{sample.shard}': clip '{sample.key}', {modality(name).suffix}: cannot be decoded (")
 
 
 def test_missing_shard(shards: Path) -> None:
