@@ -119,8 +119,10 @@ def _at_constant_rate(
     for time, frame in frames:
         origin = time if origin is None else origin
         time -= origin
-        # A time stamp far ahead would be filled with copies of one picture.
+        # A time stamp far ahead would be filled with copies of one picture. Headers are only roughly right.
         check_seconds(path, time, settings)
+        if facts.duration and time > 2 * facts.duration + 10:
+            raise ValueError(f"'{path.name}' has a frame at {time:.0f} s, and lasts {facts.duration:.0f} s")
         if held is not None:
             picture = None
             while number / fps <= (held_time + time) / 2:

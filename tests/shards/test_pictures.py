@@ -172,15 +172,32 @@ def test_too_many_pixels_or_seconds(tmp_path: Path, drifting: Callable) -> None:
         read(tmp_path / "a.mkv", settings=PackSettings(max_seconds=1.5))
 
 
-def test_a_time_stamp_far_ahead(tmp_path: Path, drifting: Callable) -> None:
-    """Ten frames, the last a year later: not a year of copies of the ninth."""
-    with av.open(str(tmp_path / "a.mkv"), "w") as container:
+def write_late(path: Path, frames: NDArray, late: int) -> Path:
+    """Ten frames, the last at `late` tenths of a second."""
+    with av.open(str(path), "w") as container:
         stream = container.add_stream("ffv1", rate=10)
         stream.height, stream.width, stream.pix_fmt = 32, 48, "yuv420p"
-        for number, picture in enumerate(drifting(10, 32, 48)):
+        for number, picture in enumerate(frames):
             frame = av.VideoFrame.from_ndarray(picture).reformat(format="yuv420p")
-            frame.pts = number if number < 9 else 10 * 86400 * 365
+            frame.pts = number if number < 9 else late
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
+    return path
+
+
+def test_a_time_stamp_far_ahead(tmp_path: Path, drifting: Callable) -> None:
+    """A year later: not a year of copies of the frame before."""
+    path = write_late(tmp_path / "a.mkv", drifting(10, 32, 48), 10 * 86400 * 365)
     with pytest.raises(ValueError, match=r"'a\.mkv' lasts 3.15\d*e\+07 s, more than 21600"):
-        read(tmp_path / "a.mkv")
+        read(path)
+
+
+def test_a_time_stamp_beyond_the_header(tmp_path: Path, drifting: Callable) -> None:
+    """Matroska's duration is overwritten with a second's; the last frame's time says half an hour."""
+    path = write_late(tmp_path / "a.mkv", drifting(10, 32, 48), 10 * 1800)
+    data = path.read_bytes()
+    place = data.index(b"\x44\x89\x88") + 3
+    assert 1_800_000 <= struct.unpack(">d", data[place : place + 8])[0] <= 1_800_200
+    path.write_bytes(data[:place] + struct.pack(">d", 1000.0) + data[place + 8 :])
+    with pytest.raises(ValueError, match=r"'a\.mkv' has a frame at 1800 s, and lasts 1 s"):
+        read(path)
