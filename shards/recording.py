@@ -87,10 +87,10 @@ def read_recording(
                 streams["rgb"] = frames
             if "flow" in wanted:
                 streams["flow"] = compute_flow(frames) if flow is None else flow[first : first + len(frames)]
-                given, packed = streams["flow"][:, 0].shape, frames.shape[:3]
-                if given != packed:
+                shape, packed = streams["flow"][:, 0].shape, frames.shape[:3]
+                if shape != packed:
                     raise ValueError(
-                        f"its flow (frames, height, width) is {given} from frame {first}, its packed video {packed}"
+                        f"its flow (frames, height, width) is {shape} from frame {first}, its packed video {packed}"
                     )
         if depths is not None:
             streams["depth"] = depths[: len(leading)] if leading is not None else depths
