@@ -57,9 +57,10 @@ def measure(shards: Path, name: str, steps: int) -> dict[str, float]:
     index = load_index(shards)
     request = clip_request(config.data, index)
     spec = clip_spec(request, index)
-    batches = clip_stream(index, request, config.data, config.seed).train(0)
+    run = Path(config.out)
+    batches = clip_stream(index, request, config.data, config.seed, run).train(0)
     config.data.workers = 0
-    alone = clip_stream(index, request, config.data, config.seed).train(0)
+    alone = clip_stream(index, request, config.data, config.seed, run).train(0)
     tasks = {task: (entry.weight, entry.arguments) for task, entry in config.tasks.items()}
     objective = PretextObjective(
         Backbone(request.modalities, config.model), spec, request.segments, tasks, config.augment

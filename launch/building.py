@@ -1,12 +1,15 @@
 """From a config to the things it names: what to cut, how to prepare it, and the model."""
 
+import json
+import sys
 from pathlib import Path
 from typing import Any
 
 from ..fusion.backbone import select_modalities
 from ..fusion.bundle import Bundle
 from ..shards.errors import RequestError
-from ..shards.index import Index
+from ..shards.index import Index, load_index
+from ..shards.selection import fraction_of, with_labels, with_modalities
 from ..shards.stream import ClipRequest, ClipStream
 from ..shards.transforms import ClipSpec
 from .device import ranks
@@ -56,19 +59,40 @@ def check_shards_fit(bundle: Bundle, index: Index) -> None:
             )
 
 
-def clip_stream(index: Index, request: ClipRequest, config: DataConfig, seed: int, **labels: Any) -> ClipStream:
-    """The stream of this process: its share of every global batch, `batch_size` clips over all ranks."""
+def select_clips(config: DataConfig) -> Index:
+    """The index of the config's shards, with the clips it asks for: modalities that must be there, label values."""
+    index = load_index(config.shards)
+    if config.present:
+        index = with_modalities(index, config.present)
+    return with_labels(index, config.label, config.classes) if config.classes else index
+
+
+def clip_stream(
+    index: Index, request: ClipRequest, config: DataConfig, seed: int, run: Path, **labels: Any
+) -> ClipStream:
+    """The training stream of this process: its share of every global batch, `batch_size` clips over all ranks.
+
+    Clips that cannot be decoded are listed in RUN/damaged.jsonl.
+    """
     rank, world = ranks()
     if config.batch_size % world:
         raise RequestError(f"data.batch_size {config.batch_size} does not divide over {world} processes")
+
+    def list_damaged(key: str, reason: str) -> None:
+        print(f"warning: {reason}; the next clip takes its place", file=sys.stderr)
+        with (run / "damaged.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"key": key, "reason": reason}) + "\n")
+
     return ClipStream(
-        index,
+        fraction_of(index, config.fraction),
         request,
         config.batch_size // world,
         seed=seed,
         rank=rank,
         world=world,
         workers=config.workers,
+        max_damaged=config.max_damaged,
+        on_damaged=list_damaged,
         **labels,
     )
 

@@ -15,7 +15,7 @@ from ..fusion.backbone import Backbone
 from ..fusion.bundle import Bundle, load_bundle, save_bundle
 from ..fusion.classifier import Classifier
 from ..shards.errors import RequestError, choice_error
-from ..shards.index import Index, load_index
+from ..shards.index import Index
 from ..shards.stream import ClipRequest, ClipStream
 from ..shards.transforms import ClipSpec
 from ..tasks.judging import draw_figures, join_scores, judge
@@ -23,7 +23,7 @@ from ..tasks.results import Result, Table, new_result, save_result
 from ..tasks.scoring import Scores, score_clips
 from ..tasks.splits import Split, folds_of, given_split, groups_of, labelled, take
 from ..tasks.supervised import SupervisedObjective, balanced_weights
-from .building import check_shards_fit, clip_request, clip_spec, clip_stream, request_of, run_folder
+from .building import check_shards_fit, clip_request, clip_spec, clip_stream, request_of, run_folder, select_clips
 from .config import settings_of
 from .device import ranks
 from .run_folder import open_run
@@ -84,7 +84,7 @@ def finetune(config: FinetuneConfig, command: Sequence[str] = (), resume: bool =
 
 
 def _set_up(config: FinetuneConfig, command: Sequence[str]) -> _Setup:
-    index, classes, labels = labelled(load_index(config.data.shards), config.data.label)
+    index, classes, labels = labelled(select_clips(config.data), config.data.label)
     positive = _positive(config, classes)
     start = load_bundle(config.encoder) if config.encoder else None
     if start is not None:
@@ -162,7 +162,7 @@ def _train(setup: _Setup, split: Split, run: Path, classifier: Classifier, resum
     heads = [*classifier.head.parameters(), *classifier.unimodal.parameters()]
     train(
         objective,
-        clip_stream(take(setup.index, split.train), setup.request, config.data, config.seed, **names),
+        clip_stream(take(setup.index, split.train), setup.request, config.data, config.seed, run, **names),
         config.train,
         run,
         seed=config.seed,
@@ -178,9 +178,11 @@ def _train(setup: _Setup, split: Split, run: Path, classifier: Classifier, resum
 
 def _save(setup: _Setup, split: Split, run: Path, classifier: Classifier) -> None:
     config, classes = setup.config, setup.classes
+    used = f" ({config.data.fraction:.0%} of them used)" if config.data.fraction < 1 else ""
+    clips = f"{len(split.train)} clips{used}"
     provenance = {
         "trained": f"to tell {' from '.join(classes) if len(classes) == 2 else f'{len(classes)} classes'}",
-        "data": f"{setup.index.folder.name}: {len(split.train)} clips, tested on {len(split.test)} ({split.name})",
+        "data": f"{setup.index.folder.name}: {clips}, tested on {len(split.test)} ({split.name})",
         "encoder": "pretrained without labels" if config.encoder else "from random weights",
         "steps": config.train.steps,
         "seed": config.seed,

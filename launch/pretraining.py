@@ -7,11 +7,10 @@ from accelerate.utils import set_seed
 
 from ..fusion.backbone import Backbone
 from ..fusion.bundle import Bundle, count_parameters, save_bundle
-from ..shards.index import load_index
 from ..ssl.objective import PretextObjective
 from ..tasks.results import versions
 from ..tasks.splits import given_split, take
-from .building import clip_request, clip_spec, clip_stream, run_folder
+from .building import clip_request, clip_spec, clip_stream, run_folder, select_clips
 from .config import settings_of
 from .device import ranks
 from .schema import PretrainConfig
@@ -20,17 +19,17 @@ from .train import train
 
 def pretrain(config: PretrainConfig, command: Sequence[str] = (), resume: bool = False) -> dict[str, float | str]:
     """Trains an encoder without labels and saves it as RUN/encoder; returns the last means and what was saved."""
-    index = load_index(config.data.shards)
+    index = select_clips(config.data)
     if config.data.split is not None:
         index = take(index, given_split(index, config.data.split).train)
     request = clip_request(config.data, index)
     spec = clip_spec(request, index)
-    stream = clip_stream(index, request, config.data, config.seed)
+    run = run_folder(config)
+    stream = clip_stream(index, request, config.data, config.seed, run)
     set_seed(config.seed)
     backbone = Backbone(request.modalities, config.model)
     tasks = {name: (task.weight, task.arguments) for name, task in config.tasks.items()}
     objective = PretextObjective(backbone, spec, request.segments, tasks, config.augment)
-    run = run_folder(config)
     last = train(
         objective,
         stream,
@@ -44,7 +43,7 @@ def pretrain(config: PretrainConfig, command: Sequence[str] = (), resume: bool =
     if ranks()[0] == 0:
         provenance = {
             "trained": "pretext tasks " + ", ".join(tasks) + " (no labels)",
-            "data": f"{Path(config.data.shards).name}: {len(index.samples)} clips"
+            "data": f"{Path(config.data.shards).name}: {len(stream.index.samples)} clips"
             + (f", split {config.data.split}" if config.data.split else ""),
             "steps": config.train.steps,
             "seed": config.seed,
@@ -52,4 +51,4 @@ def pretrain(config: PretrainConfig, command: Sequence[str] = (), resume: bool =
             "versions": versions(),
         }
         save_bundle(Bundle(backbone, spec, request.segments, provenance=provenance), run / "encoder")
-    return last | {"parameters": count_parameters(backbone), "clips": len(index.samples)}
+    return last | {"parameters": count_parameters(backbone), "clips": len(stream.index.samples)}

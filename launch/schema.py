@@ -26,7 +26,8 @@ class DataConfig:
     `frames` video frames in each; `size`: pixels of the square crop, null for the packed short side; `split`: the
     training clips' value of the column `split`, several joined by `+`, null for all; `label`: the column to learn;
     `folds`: cross-validation folds that keep a `group` together (0: use `split` and `test_split`), `fold`: only
-    that one of them.
+    that one of them. `present`: only clips that have these modalities; `classes`: only these values of `label`;
+    `fraction`: share of the training clips in use; `max_damaged`: share of undecodable clips that ends training.
     """
 
     shards: str = MISSING
@@ -43,6 +44,10 @@ class DataConfig:
     folds: int = _between(0, 0)
     fold: int | None = _between(None, 0)
     group: str = "group"
+    present: list[str] = field(default_factory=list)
+    classes: list[str] = field(default_factory=list)
+    fraction: float = _between(1.0, 0.0001, 1)
+    max_damaged: float = _between(0.05, 0, 1)
 
 
 @dataclass

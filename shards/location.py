@@ -59,7 +59,7 @@ class FolderReader:
         return {"location": self.location, "_opened": {}, "_remote": None}
 
     def read(self, name: str, offset: int = 0, size: int | None = None) -> bytes:
-        """`size` bytes of file `name` from `offset`, or all of it.
+        """`size` bytes of file `name` from `offset`, or the whole file without `size`.
 
         A name from an index is somebody else's input: `DataError` where it would lead out of the folder. Raises
         `OSError` where the file cannot be read, `ValueError` where it ends too early.
@@ -81,4 +81,6 @@ class FolderReader:
         if self._remote is None:
             self._remote = url_to_fs(self.location.url)
         files, root = self._remote
-        return files.cat_file(f"{root}/{name}", start=offset, end=None if size is None else offset + size)
+        if size is None:
+            return files.cat_file(f"{root}/{name}")
+        return files.cat_file(f"{root}/{name}", start=offset, end=offset + size)

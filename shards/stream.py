@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,9 +60,10 @@ class ClipStream:
     modalities are opened, and skipping to a step costs nothing. `classes`: label values in class order; `label`
     names their column. Raises `RequestError` for a modality no clip has and for an empty selection.
 
-    A clip that cannot be decoded is replaced by the next one of the index while training, the same in every run;
-    `damaged` lists them with the reason, as far as this process has met them, and `DataError` ends the stream when
-    they are more than `max_damaged` of the clips. Evaluation skips nothing: there one such clip is an error.
+    A clip that cannot be decoded is replaced by the next one of the index while training, the same in every run.
+    `damaged` holds the reasons of those this process has met, `on_damaged(key, reason)` is told of each once, and
+    `DataError` ends the stream when they are more than `max_damaged` of the clips. Evaluation skips nothing: there
+    one such clip is an error.
     """
 
     index: Index
@@ -75,6 +76,7 @@ class ClipStream:
     label: str | None = None
     classes: Sequence[str] = ()
     max_damaged: float = 0.05
+    on_damaged: Callable[[str, str], None] | None = None
     damaged: dict[str, str] = field(default_factory=dict, init=False)
     steps_per_epoch: int = field(init=False)
     _step: int = field(default=0, init=False)
@@ -156,8 +158,11 @@ class ClipStream:
             pin_memory=torch.cuda.is_available(),
         )
         for read in loader:
-            self.damaged |= read.damaged
             first = next(iter(read.damaged.values()), "")
+            for key, reason in read.damaged.items():
+                if key not in self.damaged and self.on_damaged is not None:
+                    self.on_damaged(key, reason)
+                self.damaged[key] = reason
             if read.batch is None:
                 raise DataError(first)
             if len(self.damaged) > self.max_damaged * len(self.index.samples):

@@ -1,5 +1,8 @@
 """The stream is a function of seed, step and rank; evaluation sees every clip once; damage is named."""
 
+import json
+import shutil
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -113,17 +116,94 @@ def test_flash_and_beep_fall_into_the_same_place_of_a_window(index: Index) -> No
     assert seen > 15
 
 
-def test_a_damaged_member_is_named(index: Index, tmp_path: Path) -> None:
-    sample = next(sample for sample in index.samples if "audio.wav" in sample.members)
-    for shard in index.shards:
-        (tmp_path / shard.name).write_bytes((index.folder / shard.name).read_bytes())
-    (tmp_path / "index.json").write_bytes((index.folder / "index.json").read_bytes())
-    offset, size = sample.members["rgb.mp4"]
-    with (tmp_path / sample.shard).open("r+b") as file:
-        file.seek(offset)
-        file.write(b"\0" * size)
+def damage(index: Index, folder: Path, numbers: Sequence[int]) -> Index:
+    """A copy of the shards in which the pictures of some clips are zeros."""
+    assert isinstance(index.folder, Path)
+    shutil.copytree(index.folder, folder)
+    for number in numbers:
+        sample = index.samples[number]
+        offset, size = sample.members["rgb.mp4"]
+        with (folder / sample.shard).open("r+b") as file:
+            file.seek(offset)
+            file.write(b"\0" * size)
+    return load_index(folder)
+
+
+def test_evaluation_names_a_damaged_member(index: Index, tmp_path: Path) -> None:
+    sample = index.samples[2]
     with pytest.raises(DataError, match=f"{sample.key}.*{sample.shard}"):
-        list(ClipStream(load_index(tmp_path), REQUEST, 4).evaluate())
+        list(ClipStream(damage(index, tmp_path / "shards", [2]), REQUEST, 4).evaluate())
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_training_puts_the_next_clip_in_place_of_a_damaged_one(index: Index, tmp_path: Path, workers: int) -> None:
+    spoiled, told = damage(index, tmp_path / "shards", [2, 3]), []
+    stream = ClipStream(
+        spoiled, REQUEST, 4, seed=1, workers=workers, max_damaged=0.2, on_damaged=lambda *pair: told.append(pair)
+    )
+    keys = [sample.key for sample in index.samples]
+    for whole, found in zip(islice(ClipStream(index, REQUEST, 4, seed=1).train(), 4), stream.train(), strict=False):
+        expected = [keys[4] if key in (keys[2], keys[3]) else key for key in whole.key]
+        assert found.key == expected
+        assert found.streams["rgb"].shape == whole.streams["rgb"].shape
+    assert set(stream.damaged) == {keys[2], keys[3]}
+    assert sorted(told) == sorted(stream.damaged.items())
+    assert all("cannot be decoded" in reason for reason in stream.damaged.values())
+
+
+def test_training_ends_when_too_many_are_damaged(index: Index, tmp_path: Path) -> None:
+    stream = ClipStream(damage(index, tmp_path / "shards", [0, 5, 7]), REQUEST, 4, max_damaged=0.2)
+    with pytest.raises(DataError, match=r"3 of 11 clips cannot be decoded, more than 20%: clip '.*' in shard"):
+        list(islice(stream.train(), 12))
+
+
+def test_training_ends_where_nothing_can_be_decoded(index: Index, tmp_path: Path) -> None:
+    stream = ClipStream(damage(index, tmp_path / "shards", range(CLIPS)), REQUEST, 4, max_damaged=1.0)
+    with pytest.raises(DataError, match="cannot be decoded"):
+        next(stream.train())
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_saved_place_is_continued_in_the_middle_of_an_epoch(index: Index, workers: int) -> None:
+    stream = ClipStream(index, REQUEST, 3, seed=4, workers=workers)
+    batches = stream.train()
+    list(islice(batches, 4))
+    saved = json.loads(json.dumps(stream.state_dict()))
+    assert saved["step"] % stream.steps_per_epoch
+    expected = list(islice(batches, 3))
+    again = ClipStream(index, REQUEST, 3, seed=4, workers=2 - workers)
+    again.load_state_dict(saved)
+    assert all(same(a, b) for a, b in zip(expected, again.train(), strict=False))
+
+
+@pytest.mark.parametrize("change", [{"seed": 5}, {"batch_size": 4}, {"world": 2}])
+def test_the_place_in_another_order_is_refused(index: Index, change: dict[str, int]) -> None:
+    saved = ClipStream(index, REQUEST, 3, seed=4).state_dict()
+    with pytest.raises(RequestError, match="of another stream"):
+        ClipStream(index, REQUEST, **({"batch_size": 3, "seed": 4} | change)).load_state_dict(saved)
+    with pytest.raises(RequestError, match="of another stream"):
+        ClipStream(index.keep([s.key for s in index.samples[1:]]), REQUEST, 3, seed=4).load_state_dict(saved)
+
+
+def test_skipping_decodes_nothing(index: Index, tmp_path: Path) -> None:
+    """All that comes before the place is damaged; it would be met if it were read."""
+    order = [batch.key for batch in islice(ClipStream(index, REQUEST, 4, seed=1).train(), 2)]
+    numbers = [n for n, sample in enumerate(index.samples) if sample.key in order[0]]
+    stream = ClipStream(damage(index, tmp_path / "shards", numbers), REQUEST, 4, seed=1)
+    assert next(stream.train(1)).key == order[1]
+    assert stream.damaged == {}
+
+
+def test_every_order_is_equally_likely(index: Index) -> None:
+    """How often each clip stands at each place of an epoch, over epochs, against a uniform one by chi square."""
+    few = index.keep([sample.key for sample in index.samples[:6]])
+    stream = ClipStream(few, REQUEST, 1, seed=9)
+    counts = np.zeros((6, 6))
+    for step, (_, rows) in enumerate(islice(stream._training_rows(0), 6 * 600)):
+        counts[step % 6, rows[0].sample] += 1
+    expected = 600 / 6
+    # Rows and columns sum to 600: 25 free counts, whose chi square passes 52.6 once in a thousand.
+    assert ((counts - expected) ** 2 / expected).sum() < 52.6
 
 
 def test_requests_that_cannot_be_met(index: Index) -> None:
