@@ -1,6 +1,6 @@
 """What packing costs: how busy it keeps the cores, how fast it is, and flow against bare OpenCV DIS.
 
-    .venv/bin/python benchmarks/pack.py [SOURCE] [--films 48] [--repeats 7] [--json FILE]
+    .venv/bin/python benchmarks/pack.py [SOURCE] [--films 48] [--repeats 41] [--json FILE]
 
 Without SOURCE, films of 4 s at 320 x 240 and 30 frames per second, with sound, are generated first. Flow and the bare
 search run in turn within this process, on one thread, and the median of each is taken. `cores_busy` counts everything
@@ -32,7 +32,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", nargs="?", type=Path)
     parser.add_argument("--films", type=int, default=48)
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--repeats", type=int, default=41)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     figures = measure_flow(arguments.repeats)
@@ -69,7 +69,7 @@ def measure_flow(repeats: int) -> dict[str, float]:
     """Milliseconds per frame at the packed size: from RGB to (2, H, W), against the search on gray pictures alone."""
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
-    frames = texture(40, 112, 150)
+    frames = texture(12, 112, 150)
     gray = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
     search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
 

@@ -212,6 +212,8 @@ def _summary(shards: Path, json: Path | None) -> None:
         (row.name, row.clips, *(row.present.get(name, 0) for name in names), row.bytes / 1e6, row.entropy)
         for row in summary.shards[:SHARD_ROWS]
     ]
+    most = max(len(summary.shards), 1)
+    typer.echo(f"{most} shards serve at most {most} readers (ranks x workers); for more, pack with --readers")
     column = f"bits of {summary.label_column}" if summary.label_column else "bits"
     told = f" (of all clips: {summary.entropy:.3g} bits)" if summary.entropy is not None else ""
     more = f", the first {SHARD_ROWS}" if len(summary.shards) > SHARD_ROWS else ""

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import tarfile
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +27,9 @@ def assemble(out: Path, clips: list[SpooledClip], settings: PackSettings, source
             f"{len(clips)} clips cannot fill a shard for each of {settings.readers} readers: "
             "give fewer --readers, or cut shorter clips with --clip-seconds"
         )
+    # An interrupted run may have begun with other sizes.
+    for left in out.glob("shard-*.tar"):
+        left.unlink()
     order = np.random.default_rng(settings.seed).permutation(len(clips))
     shuffled = [clips[number] for number in order]
     per_shard = min(settings.samples_per_shard, len(clips) // settings.readers)
@@ -54,10 +58,10 @@ def assemble(out: Path, clips: list[SpooledClip], settings: PackSettings, source
 def _write_shard(path: Path, clips: list[SpooledClip]) -> list[Sample]:
     partial = path.with_suffix(".tar.partial")
     with partial.open("wb") as file:
-        tar = TarWriter(file, encoder=False, mtime=0, user="modalgate", group="modalgate")
-        for clip in clips:
-            tar.write({"__key__": clip.key, **clip.read()})
-        tar.close()
+        # Closed also where the disk is full: left to the collector, it would complain on standard error.
+        with closing(TarWriter(file, encoder=False, mtime=0, user="modalgate", group="modalgate")) as tar:
+            for clip in clips:
+                tar.write({"__key__": clip.key, **clip.read()})
         file.flush()
         os.fsync(file.fileno())
     with tarfile.open(partial) as tar:

@@ -21,6 +21,8 @@ from .sources import Source, stamp
 # The same settings give other bytes under another version of these.
 ENCODERS = ("av", "opencv-python-headless", "numpy")
 BOUNDS = ("max_pixels", "max_seconds")
+# These matter once all is encoded.
+ORDER = ("samples_per_shard", "readers", "seed")
 
 
 @dataclass(frozen=True)
@@ -84,8 +86,8 @@ def _check_settings(path: Path, out: Path, settings: PackSettings) -> None:
         return
     begun = json.loads(path.read_text(encoding="utf-8"))
     # What was within the bounds still is when they are raised, and what was rejected is tried again.
-    raised = {name: wanted[name] for name in BOUNDS if wanted[name] >= begun.get(name, wanted[name])}
-    named = difference(begun | raised, wanted)
+    free = {name: wanted[name] for name in BOUNDS if wanted[name] >= begun.get(name, wanted[name])}
+    named = difference(begun | free | {name: wanted[name] for name in ORDER}, wanted)
     if named:
         raise RequestError(
             f"'{out}' holds an unfinished packing with {named}: give the same to go on, or another folder"

@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,21 +34,36 @@ def uninterrupted(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dic
     return contents(out)
 
 
-def run_killed(folder: Path, out: Path, last: int) -> int:
-    return subprocess.run([sys.executable, SCRIPT, folder, out, str(last)], check=False).returncode
+@pytest.fixture(scope="module")
+def run_killed(folder: Path) -> Iterator[Callable[[Path, int], int]]:
+    """`run_killed(out, n)`: packs until the n-th rename, and returns the signal that ended it."""
+    with subprocess.Popen(
+        [sys.executable, SCRIPT, folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+
+        def run(out: Path, last: int) -> int:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write(f"{last} {out}\n")
+            process.stdin.flush()
+            return int(process.stdout.readline())
+
+        yield run
 
 
-def test_killed_at_every_stage(folder: Path, tmp_path: Path, uninterrupted: dict[str, bytes]) -> None:
+def test_killed_at_every_stage(
+    folder: Path, run_killed: Callable, tmp_path: Path, uninterrupted: dict[str, bytes]
+) -> None:
     """One packing, killed again and again: before its settings, a recording's bytes and facts, a shard, the index
     have their names. Whatever is there under a final name is what belongs there."""
     out = tmp_path / "out"
     # What a whole run names: settings, two files for each of 6 recordings, two shards, the index; then a folder goes.
     for last, encoded in ((1, 0), (2, 0), (4, 1), (6, 3), (7, 6)):
-        assert run_killed(folder, out, last) == -signal.SIGKILL
+        assert run_killed(out, last) == signal.SIGKILL
         assert len(list(out.glob(".packing/clips/*.json"))) == encoded
         assert not list(out.glob("*.tar"))
     for last, whole in ((2, 1), (3, 2), (4, 3)):
-        assert run_killed(folder, out, last) == -signal.SIGKILL
+        assert run_killed(out, last) == signal.SIGKILL
         found = {path.name for path in out.iterdir() if path.suffix in (".tar", ".json")}
         assert len(found) == whole
         assert all((out / name).read_bytes() == uninterrupted[name] for name in found)
@@ -81,7 +96,8 @@ def test_stopped_with_two_workers(
     command = [sys.executable, "-c", COMMAND, SCRIPT.parent, folder, out]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert process.stdout is not None
-    for _ in range(2):
+    # The first line is the start's, each of the others a recording's.
+    for _ in range(3):
         process.stdout.readline()
     process.send_signal(stop)
     process.communicate()
@@ -108,9 +124,9 @@ def test_a_disk_that_is_full(folder: Path, tmp_path: Path, uninterrupted: dict[s
 
 
 @pytest.fixture(scope="module")
-def killed(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def killed(run_killed: Callable, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("killed") / "out"
-    assert run_killed(folder, out, 8) == -signal.SIGKILL
+    assert run_killed(out, 15) == signal.SIGKILL
     return out
 
 
@@ -133,6 +149,17 @@ def test_other_settings_are_refused(folder: Path, begun: Path, uninterrupted: di
     assert shards.items() <= uninterrupted.items()
 
 
+def test_the_shards_size_may_still_change(folder: Path, begun: Path, tmp_path: Path) -> None:
+    """One shard of four is there; the whole is then cut into pairs, as if it had been begun so."""
+    assert [path.name for path in begun.glob("*.tar")] == ["shard-000000.tar"]
+    pairs = replace(SETTINGS, samples_per_shard=2, seed=3)
+    pack(folder, tmp_path / "pairs", pairs, workers=1)
+    told: list[tuple[int, int, int]] = []
+    pack(folder, begun, pairs, workers=1, progress=lambda *counts: told.append(counts))
+    assert told[0] == (6, 6, 0)
+    assert contents(begun) == contents(tmp_path / "pairs")
+
+
 def test_two_at_a_time_are_refused(folder: Path, begun: Path) -> None:
     with (begun / ".packing" / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -140,13 +167,17 @@ def test_two_at_a_time_are_refused(folder: Path, begun: Path) -> None:
             pack(folder, begun, SETTINGS)
 
 
-def test_a_recording_that_changed_is_encoded_again(folder: Path, begun: Path, tmp_path: Path) -> None:
-    """Every file gets a new time of writing, so nothing of the first run counts."""
+def test_what_changed_is_encoded_again(folder: Path, begun: Path, tmp_path: Path) -> None:
+    """Of six recordings, one video is written anew, and one gets another label."""
+    copied = shutil.copytree(folder, tmp_path / "in")
+    os.utime(copied / "video" / "c1.mp4")
+    labels = (copied / "labels.csv").read_text().splitlines()
+    labels[-1] = labels[-1].replace("calm", "quiet")
+    (copied / "labels.csv").write_text("\n".join(labels) + "\n")
     told: list[tuple[int, int, int]] = []
-    for path in folder.rglob("*.mp4"):
-        os.utime(path)
-    pack(folder, begun, SETTINGS, workers=1, progress=lambda *counts: told.append(counts))
-    assert told[0] == (1, 6, 0)
+    index = pack(copied, begun, SETTINGS, workers=1, progress=lambda *counts: told.append(counts))
+    assert told[0] == (4, 6, 0)
+    assert {sample.key: sample.labels["label"] for sample in index.samples}["c5"] == "quiet"
 
 
 def test_difference(small: Callable) -> None:
