@@ -119,6 +119,9 @@ def pack(
     except DataError:
         _rejected(out)
         raise
+    except KeyboardInterrupt:
+        typer.echo("stopped: the same command goes on from here", err=True)
+        raise
     _summary(out, json)
     _rejected(out)
 
