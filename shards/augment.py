@@ -9,7 +9,8 @@ class AugmentConfig:
 
     `crop_scale`: smallest side kept by the random crop; `flip`: left-right at random (never where direction is a
     class); `brightness`, `contrast`, `saturation`: largest relative change; `gain_db`: largest change of loudness;
-    `noise`: deviation of noise added to normalised video; `time_mask`, `frequency_mask`: largest share of the
+    `noise`: deviation of noise added to normalised video; `audio_noise`: largest deviation of white noise added to
+    sound, as a share of the segment's own level; `time_mask`, `frequency_mask`: largest share of the
     spectrogram blanked (SpecAugment, Park et al. 2019).
     """
 
@@ -22,3 +23,4 @@ class AugmentConfig:
     noise: float = 0.0
     time_mask: float = 0.1
     frequency_mask: float = 0.1
+    audio_noise: float = 0.0

@@ -126,6 +126,10 @@ class Preparation(nn.Module):
 
     def _augment_sound(self, sound: Tensor, augment: AugmentConfig, generator: torch.Generator) -> Tensor:
         gain = (torch.rand((*sound.shape[:2], 1), generator=generator) * 2 - 1) * augment.gain_db
+        if augment.audio_noise:
+            level = sound.square().mean(dim=-1, keepdim=True).sqrt()
+            share = torch.rand((*sound.shape[:2], 1), generator=generator) * augment.audio_noise
+            sound = sound + level * (share * torch.randn(sound.shape, generator=generator)).to(sound.device)
         spectrogram = self.log_mel(sound * (10 ** (gain / 20)).to(sound.device))
         floor = spectrogram.amin(dim=(-1, -2), keepdim=True)
         for dimension, share in ((-1, augment.time_mask), (-2, augment.frequency_mask)):

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -39,6 +40,24 @@ def beep() -> Callable[..., NDArray[np.float32]]:
         return (0.5 * np.sin(2 * np.pi * 1000 * times) * sounding).astype(np.float32)
 
     return build
+
+
+@pytest.fixture(scope="session")
+def delayed() -> Callable[[Path, Path, float], Path]:
+    """`delayed(source, target, seconds)`: the same packets, all of them later, as a recorder that was joined late."""
+
+    def remux(source: Path, target: Path, seconds: float) -> Path:
+        with av.open(str(source)) as read, av.open(str(target), "w") as written:
+            streams = {stream.index: written.add_stream_from_template(stream) for stream in read.streams}
+            for packet in read.demux():
+                if packet.dts is not None:
+                    shift, index = round(seconds / packet.time_base), packet.stream.index
+                    packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
+                    packet.stream = streams[index]
+                    written.mux(packet)
+        return target
+
+    return remux
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
@@ -211,3 +213,12 @@ def test_requests_that_cannot_be_met(index: Index) -> None:
         ClipStream(index, ClipRequest(("depth",), 1, 0.5, 2, 16), 2)
     with pytest.raises(RequestError, match="no clips are selected"):
         ClipStream(index.keep([]), REQUEST, 2)
+
+
+@pytest.mark.slow
+def test_memory_is_flat_over_two_thousand_windows(index: Index) -> None:
+    """A container left open costs some 100 kB a window: 200 MB would show."""
+    script = Path(__file__).with_name("memory_worker.py")
+    done = subprocess.run([sys.executable, script, str(index.folder)], capture_output=True, text=True, check=True)
+    early, late = (float(line) for line in done.stdout.split())
+    assert late - early < 8

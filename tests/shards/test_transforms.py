@@ -93,6 +93,7 @@ def test_everything_switched_off_changes_nothing() -> None:
         ({"saturation": 0.5}, {"rgb"}),
         ({"gain_db": 12.0}, {"audio"}),
         ({"noise": 0.2}, {"rgb", "flow", "depth"}),
+        ({"audio_noise": 0.5}, {"audio"}),
         ({"time_mask": 0.5}, {"audio"}),
         ({"frequency_mask": 0.5}, {"audio"}),
     ],
