@@ -27,7 +27,8 @@ def run_local(
     """(position, `work(item)`) of every item as they are done, by `workers` processes (one per core by default).
 
     None stands for an item whose process died of it: a decoder that crashed, or memory that ran out. The processes
-    end with the caller, also where that is killed. With one worker the work is done in this process.
+    end with the caller, also where that is killed. With one worker the work is done in this process. Raises
+    `RequestError` where no process can start.
     """
     workers = min(workers or os.cpu_count() or 1, len(items))
     if workers <= 1:
@@ -52,6 +53,14 @@ def _in_pool(
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=begin)
     running: dict[Future[R], int] = {}
     try:
+        try:
+            pool.submit(os.getpid).result()
+        except BrokenProcessPool as error:
+            # Not an item's fault. Each process imports the script that is running, up to its main guard.
+            raise RequestError(
+                'no worker process can start: put the script\'s calls under `if __name__ == "__main__":`, '
+                "or work with one worker"
+            ) from error
         while numbers or running:
             while numbers and len(running) < 2 * workers:
                 number = numbers.popleft()

@@ -5,6 +5,7 @@ import importlib.util
 import math
 import subprocess
 import sys
+from pathlib import Path
 
 import psutil
 import pytest
@@ -53,6 +54,17 @@ def test_workers_end_with_a_killed_parent() -> None:
     parent.communicate()
     assert len(workers) == 2
     assert psutil.wait_procs(workers, timeout=30)[1] == []
+
+
+def test_processes_that_cannot_start(tmp_path: Path) -> None:
+    """Each of them imports the script, which without a main guard begins all over again."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import math\nfrom modalgate.shards.engine import run_local\nlist(run_local(math.sqrt, [1, 4], 2))\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1].startswith("modalgate.shards.errors.RequestError: no worker process")
 
 
 @without_ray
