@@ -11,7 +11,6 @@ machine the two agree.
 import argparse
 import json
 import os
-import shutil
 import statistics
 import tempfile
 import time
@@ -21,11 +20,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import psutil
+from films import texture, write_films
 from modalgate.shards.flow import compute_flow
 from modalgate.shards.index import PackSettings
-from modalgate.shards.media import write_video
 from modalgate.shards.pack import pack
-from numpy.typing import NDArray
 
 
 def main() -> None:
@@ -44,25 +42,6 @@ def main() -> None:
         print(f"{name:32} {value:10.3f}")
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-
-
-def texture(frames: int, height: int, width: int) -> NDArray[np.uint8]:
-    """A smooth texture that moves by (2, 1) pixel/frame, (T, H, W, 3)."""
-    noise = np.random.default_rng(0).random((height + frames, width + 2 * frames, 3)).astype(np.float32)
-    smooth = np.asarray(cv2.GaussianBlur(noise, (0, 0), 3))
-    canvas = np.asarray(cv2.normalize(smooth, np.empty(0), 0, 255, cv2.NORM_MINMAX)).astype(np.uint8)
-    return np.stack([canvas[n : n + height, 2 * n : 2 * n + width] for n in range(frames)])
-
-
-def write_films(folder: Path, count: int) -> Path:
-    folder.mkdir()
-    times = np.arange(4 * 48000) / 48000
-    sound = (0.3 * np.sin(2 * np.pi * 440 * times)).astype(np.float32)
-    first = folder / "film000.mp4"
-    write_video(first, texture(120, 240, 320), 30, sound=sound, sample_rate=48000, sound_codec="aac")
-    for number in range(1, count):
-        shutil.copy(first, folder / f"film{number:03d}.mp4")
-    return folder
 
 
 def measure_flow(repeats: int) -> dict[str, float]:
