@@ -10,7 +10,8 @@ windows are those modalgate's stream draws. Without SOURCE, films with sound are
 `ratio_to_fastest_file_peer`: speed over that of the fastest of PyAV, pytorchvideo and torchcodec reading the source
 files. `ratio_to_jpeg_shards`: over WebDataset shards of JPEG frames (quality 90) of the packed size and rate;
 `jpeg_bytes_ratio`: how many times the bytes of our video members those frames take. `ratio_to_decode_limit`: over a
-loop, in modalgate's process, that reads the same members, decodes the same packets and throws the frames away.
+bare loop, in this process, that reads the same members, decodes the same packets and turns the asked frames into
+RGB; `ratio_to_packet_limit`: over the same loop without the RGB.
 """
 
 import argparse
@@ -122,9 +123,9 @@ class Peer:
             raise SystemExit(f"the reader {self.process.args} has ended: see its message above")
         return json.loads(line)
 
-    def ask(self, what: Any) -> Any:
+    def ask(self, what: Any, colours: bool = False) -> Any:
         assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(what) + "\n")
+        self.process.stdin.write(json.dumps([what, colours]) + "\n")
         self.process.stdin.flush()
         return self.answer()
 
@@ -139,10 +140,12 @@ def measure(scratch: Path, rounds: int) -> dict[str, float]:
             print(f"{name} is left out: {peer.hindrance}")
         else:
             peers[name] = peer
-    times: dict[str, list[float]] = {name: [] for name in ("modalgate", "decode_limit", *peers)}
+    times: dict[str, list[float]] = {name: [] for name in ("modalgate", "decode_limit", "packet_limit", *peers)}
     for number in range(rounds + 1):
         read = own.ask(clips)
-        taken = {"modalgate": read["seconds"], "decode_limit": own.ask(read["windows"])["seconds"]}
+        taken = {"modalgate": read["seconds"]}
+        for name, colours in (("decode_limit", True), ("packet_limit", False)):
+            taken[name] = own.ask(read["windows"], colours)["seconds"]
         taken |= {name: peer.ask(read["windows"])["seconds"] for name, peer in peers.items()}
         if number:  # the first pass warms up caches and imports
             for name, seconds in taken.items():
@@ -153,6 +156,7 @@ def measure(scratch: Path, rounds: int) -> dict[str, float]:
         "ratio_to_fastest_file_peer": fastest / figures["modalgate_ms"],
         "ratio_to_jpeg_shards": figures["jpeg_shards_ms"] / figures["modalgate_ms"],
         "ratio_to_decode_limit": figures["decode_limit_ms"] / figures["modalgate_ms"],
+        "ratio_to_packet_limit": figures["packet_limit_ms"] / figures["modalgate_ms"],
     }
 
 

@@ -154,22 +154,23 @@ class Modalgate:
             read += [(key, float(start)) for key, start in zip(batch.key, batch.start[:, 0], strict=True)]
         return read
 
-    def limit(self, windows: list[Window]) -> None:
-        """Reads and decodes the packets these windows need, and throws the frames away: no conversion, no copy."""
+    def limit(self, windows: list[Window], colours: bool) -> None:
+        """Reads and decodes the packets these windows need; their frames become RGB, or are thrown away."""
         samples = {sample.key: sample for sample in self.index.samples}
         for key, start in windows:
             sample = samples[key]
             with open(self.index.folder / sample.shard, "rb") as shard:  # pyright: ignore
                 members = [read_at(shard, *sample.members[name]) for name in ("rgb.mp4", "audio.wav")]
             numbers = {int(instant * self.index.settings.fps + 1e-6) for instant in instants(start)}
-            with av.open(io.BytesIO(members[0])) as container:
+            with av.open(io.BytesIO(members[0]), format="mp4") as container:
                 stream = container.streams.video[0]
                 stream.thread_type, stream.codec_context.thread_count = "NONE", 1
                 packets = [packet for packet in container.demux(stream) if packet.size]
                 first = max(n for n in range(min(min(numbers), len(packets) - 1) + 1) if packets[n].is_keyframe)
-                for packet in packets[first : max(numbers) + 1]:
-                    packet.decode()
-                stream.decode(None)
+                for number in range(first, min(max(numbers) + 1, len(packets))):
+                    for frame in packets[number].decode():
+                        if colours and number in numbers:
+                            cv2.cvtColor(frame.to_ndarray(), cv2.COLOR_YUV2RGB_I420)
             np.frombuffer(members[1], "<i2", offset=44)
 
 
@@ -186,8 +187,9 @@ FILE_PEERS: dict[str, Callable[[str, float], Clip]] = {
 
 
 def serve(name: str, scratch: Path) -> None:
-    """Answers each line of standard input, a list of windows or how many to draw, with the seconds it took.
+    """Answers each line of standard input with the seconds it took.
 
+    A line is a list of windows, with whether the bare loop makes colours of them, or the number of windows to draw.
     Before the first question it says what hinders it, or nothing.
     """
     torch.set_num_threads(1)
@@ -201,7 +203,7 @@ def serve(name: str, scratch: Path) -> None:
         return
     print(json.dumps(""), flush=True)
     for line in sys.stdin:
-        asked = json.loads(line)
+        asked, colours = json.loads(line)
         began = time.perf_counter()
         answer = {}
         if own is None:
@@ -209,7 +211,7 @@ def serve(name: str, scratch: Path) -> None:
         elif isinstance(asked, int):
             answer["windows"] = own.windows(asked)
         else:
-            own.limit(asked)
+            own.limit(asked, colours)
         print(json.dumps(answer | {"seconds": time.perf_counter() - began}), flush=True)
 
 

@@ -45,7 +45,7 @@ def main() -> None:
 
 def _corpus(scratch: Path) -> Path:
     write_world(scratch / "world", "impact12", 160)
-    settings = PackSettings(modalities=("rgb", "flow", "audio", "depth"), size=48, fps=8.0, flow_bound=16.0, crf=23)
+    settings = PackSettings(modalities=("rgb", "flow", "audio", "depth"), size=48, fps=8.0, flow_bound=16.0)
     pack(scratch / "world", scratch / "shards", settings)
     return scratch / "shards"
 

@@ -91,7 +91,7 @@ def _pack(source: Path, out: Path) -> None:
     from ..shards.pack import pack
     from .progress import counted
 
-    settings = PackSettings(modalities=("rgb", "flow", "audio", "depth"), size=48, fps=8.0, flow_bound=16.0, crf=23)
+    settings = PackSettings(modalities=("rgb", "flow", "audio", "depth"), size=48, fps=8.0, flow_bound=16.0)
     with counted(source.name) as progress:
         pack(source, out, settings, progress=progress)
 

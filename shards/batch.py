@@ -62,9 +62,11 @@ def stack(clips: Sequence[Clip], seed: int) -> Batch:
         shape = next((clip.streams[name] for clip in clips if clip.present[name]), None)
         if shape is None:
             continue
-        streams[name] = torch.stack(
-            [clip.streams[name] if clip.present[name] else torch.zeros_like(shape) for clip in clips]
-        )
+        rows = [clip.streams[name] if clip.present[name] else torch.zeros_like(shape) for clip in clips]
+        # Along the order of memory, so that pictures with channels last are copied as they lie.
+        memory = sorted(range(shape.dim()), key=shape.stride, reverse=True)
+        stacked = torch.stack([row.permute(memory) for row in rows])
+        streams[name] = stacked.permute(0, *(1 + memory.index(axis) for axis in range(shape.dim())))
     present = {
         name: torch.tensor([[clip.present[name]] * segments for clip in clips], dtype=torch.bool) for name in names
     }

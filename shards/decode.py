@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from .media import open_media
 from .modality import Modality
 
+# By the end of a member's suffix; FFmpeg told the format spares itself a third of the time to open a member.
+CONTAINERS = {"mp4": "mp4", "mkv": "matroska"}
+
 
 def decode_frames(
     data: bytes, times: NDArray[np.float64], fps: float, entry: Modality, size: int, crop: tuple[float, float]
@@ -20,24 +23,31 @@ def decode_frames(
 
     A packed video has a constant rate, so a frame is named by its number; past the end the last one is repeated. Of
     every run of frames from one key frame to the next, only those up to the last one asked for are decoded, and
-    only those asked for are converted. `crop`: where along the longer side the square lies, as (vertical,
-    horizontal) shares in [0, 1]. Raises `ValueError` where no frame can be decoded.
+    only those asked for are converted, straight to their place in the result, whose memory holds RGB channels last.
+    `crop`: where along the longer side the square lies, as (vertical, horizontal) shares in [0, 1]. Raises
+    `ValueError` where no frame can be decoded.
     """
     wanted = np.maximum(np.floor(times.reshape(-1) * fps + 1e-6).astype(int), 0)
-    pictures: dict[int, NDArray[Any]] = {}
-    with open_media(io.BytesIO(data)) as container:
+    window: _Window | None = None
+    with open_media(io.BytesIO(data), CONTAINERS.get(entry.suffix.rpartition(".")[2])) as container:
         stream = container.streams.video[0]
         if stream.frames:
             wanted = np.minimum(wanted, stream.frames - 1)
-        missing = set(wanted.tolist())
+        places: dict[int, int] = {}
+        for number in wanted.tolist():
+            places.setdefault(number, len(places))
+        missing = set(places)
         ticks = fps * float(stream.time_base)
         origin = stream.start_time or 0
 
         def keep(frames: list[Any]) -> None:
+            nonlocal window
             for frame in frames:
                 number = round((frame.pts - origin) * ticks)
                 if number in missing:
-                    pictures[number] = crop_square(_to_channels(frame, entry), size, crop)
+                    if window is None:
+                        window = _Window(frame, entry, len(places), size, crop)
+                    window.put(frame, places[number])
                     missing.discard(number)
 
         for run in _key_frame_runs(container.demux(stream)):
@@ -47,13 +57,67 @@ def decode_frames(
                 keep(packet.decode())
             if not missing:
                 break
-        keep(stream.decode(None))
-    if not pictures:
+        if missing:
+            keep(stream.decode(None))
+    if window is None:
         raise ValueError("no frame could be decoded")
-    numbers = np.array(sorted(pictures))
-    nearest = np.clip(np.searchsorted(numbers, wanted), 0, len(numbers) - 1)
-    stack = np.stack([pictures[number] for number in numbers[nearest].tolist()])
-    return stack.reshape(*times.shape, *stack.shape[1:])
+    if missing or len(places) < len(wanted):
+        numbers = np.array(sorted(places.keys() - missing))
+        nearest = np.clip(np.searchsorted(numbers, wanted), 0, len(numbers) - 1)
+        chosen = window.pictures[[places[number] for number in numbers[nearest].tolist()]]
+    else:
+        chosen = window.pictures
+    if entry.channels == 3:
+        chosen = chosen.transpose(0, 3, 1, 2)
+    return chosen.reshape(*times.shape, *chosen.shape[1:])
+
+
+class _Window:
+    """The pictures of one window, and the buffers that each frame passes through on the way there."""
+
+    def __init__(self, frame: Any, entry: Modality, count: int, size: int, crop: tuple[float, float]) -> None:
+        self.entry, self.size = entry, size
+        self.gray16 = frame.format.name.startswith("gray16")
+        height, width = frame.height, frame.width
+        if entry.channels != 3:
+            height //= entry.channels
+        self.side, self.top, self.left = place_square(height, width, crop, entry)
+        if entry.channels == 3:
+            self.planar = np.empty((self.side * 3 // 2, self.side), np.uint8)
+            self.pictures = np.empty((count, size, size, 3), np.uint8)
+        else:
+            self.pictures = np.empty((count, entry.channels, size, size), np.uint16 if self.gray16 else np.uint8)
+
+    def put(self, frame: Any, place: int) -> None:
+        if self.entry.channels == 3:
+            self._put_colour(frame, self.pictures[place])
+        else:
+            gray = _plane(frame.planes[0], frame.height, frame.width, np.uint16 if self.gray16 else np.uint8)
+            channels = gray.reshape(self.entry.channels, -1, gray.shape[1]) if self.entry.channels > 1 else gray[None]
+            top, left, side = self.top, self.left, self.side
+            fit_square(channels[:, top : top + side, left : left + side], self.pictures[place])
+
+    def _put_colour(self, frame: Any, picture: NDArray[np.uint8]) -> None:
+        """One planar-to-RGB conversion by OpenCV, of the square alone, costs a third of a swscale pass per frame."""
+        side, half = self.side, self.side // 2
+        luminance, blue, red = frame.planes
+        top, left = self.top, self.left
+        self.planar[:side] = _plane(luminance, frame.height, frame.width)[top : top + side, left : left + side]
+        for number, plane in enumerate((blue, red)):
+            chroma = _plane(plane, frame.height // 2, frame.width // 2)
+            target = self.planar.reshape(-1)[side * side + number * half * half :][: half * half]
+            target.reshape(half, half)[:] = chroma[top // 2 : top // 2 + half, left // 2 : left // 2 + half]
+        if side == self.size:
+            cv2.cvtColor(self.planar, cv2.COLOR_YUV2RGB_I420, dst=picture)
+        else:
+            colours = cv2.cvtColor(self.planar, cv2.COLOR_YUV2RGB_I420)
+            how = cv2.INTER_NEAREST if side < self.size else cv2.INTER_AREA
+            cv2.resize(colours, (self.size, self.size), dst=picture, interpolation=how)
+
+
+def _plane(plane: Any, height: int, width: int, kind: type = np.uint8) -> NDArray[Any]:
+    values = np.frombuffer(plane, kind)
+    return values.reshape(-1, plane.line_size // values.itemsize)[:height, :width]
 
 
 def _key_frame_runs(packets: Iterable[Any]) -> Iterator[list[Any]]:
@@ -70,30 +134,23 @@ def _key_frame_runs(packets: Iterable[Any]) -> Iterator[list[Any]]:
         yield run
 
 
-def _to_channels(frame: Any, entry: Modality) -> NDArray[Any]:
-    """A decoded frame as (C, H, W): RGB, the two halves of a flow picture, or the gray plane."""
-    if entry.channels == 3:
-        # One planar-to-RGB conversion by OpenCV costs a third of a swscale pass per frame.
-        return cv2.cvtColor(frame.to_ndarray(), cv2.COLOR_YUV2RGB_I420).transpose(2, 0, 1)
-    gray16 = frame.format.name.startswith("gray16")
-    plane = frame.planes[0]
-    row = plane.line_size // (2 if gray16 else 1)
-    luminance = np.frombuffer(plane, np.uint16 if gray16 else np.uint8)
-    luminance = luminance.reshape(frame.height, row)[:, : frame.width]
-    return luminance.reshape(entry.channels, frame.height // entry.channels, frame.width)
-
-
-def crop_square(picture: NDArray[Any], size: int, crop: tuple[float, float]) -> NDArray[Any]:
-    """The square of (C, H, W) that `crop` names, at `size` x `size`; a copy, so the decoder's frame is freed."""
-    height, width = picture.shape[1:]
+def place_square(height: int, width: int, crop: tuple[float, float], entry: Modality) -> tuple[int, int, int]:
+    """Side, top and left of the largest square; even for RGB, whose stored colour planes have half the size."""
     side = min(height, width)
     top, left = round(crop[0] * (height - side)), round(crop[1] * (width - side))
-    square = picture[:, top : top + side, left : left + side]
-    if side == size:
-        return square.copy()
-    nearest = picture.dtype == np.uint16 or side < size
+    return (side // 2 * 2, top // 2 * 2, left // 2 * 2) if entry.channels == 3 else (side, top, left)
+
+
+def fit_square(square: NDArray[Any], target: NDArray[Any]) -> None:
+    """Writes (C, H, H) into (C, size, size), scaled where they differ; depth is never averaged."""
+    if square.shape == target.shape:
+        target[:] = square
+        return
+    size = target.shape[-1]
+    nearest = square.dtype == np.uint16 or square.shape[-1] < size
     how = cv2.INTER_NEAREST if nearest else cv2.INTER_AREA
-    return np.stack([cv2.resize(np.ascontiguousarray(c), (size, size), interpolation=how) for c in square])
+    for channel, picture in zip(square, target, strict=True):
+        picture[:] = cv2.resize(np.ascontiguousarray(channel), (size, size), interpolation=how)
 
 
 def decode_sound(data: bytes, starts: NDArray[np.float64], seconds: float, sample_rate: int) -> NDArray[np.float32]:

@@ -59,7 +59,7 @@ class PackSettings:
     flow_bound: float = 14.0
     sample_rate: int = 16000
     silence_db: float = -60.0
-    crf: int = 18
+    crf: int = 26
     gop: int = 16
     clip_seconds: float = 30.0
     samples_per_shard: int = 64

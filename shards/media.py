@@ -35,14 +35,16 @@ class MediaFacts:
     pixel_format: str
 
 
-def open_media(source: MediaSource) -> Any:
+def open_media(source: MediaSource, container_format: str | None = None) -> Any:
     """An open container for reading; decoding stays on the calling thread, so workers do not fight for cores.
+
+    `container_format`: FFmpeg's name of it where it is known, instead of a guess from the first bytes.
 
     Raises `ValueError` where a stream has a codec that FFmpeg has no decoder for, and `av.FFmpegError`.
     """
     # Tags in whatever encoding are no reason to refuse a film.
     opened = source if isinstance(source, io.BytesIO) else str(source)
-    container = av.open(opened, mode="r", metadata_errors="replace")
+    container = av.open(opened, mode="r", format=container_format, metadata_errors="replace")
     for stream in (*container.streams.video, *container.streams.audio):
         if stream.codec_context is None:
             # A stream is not to be touched once its container is closed.

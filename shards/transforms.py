@@ -94,7 +94,7 @@ class Preparation(nn.Module):
         if entry.kind == "audio":
             return stream
         # A copy of its own, then altered in place: on a CPU the passes over memory are what this costs.
-        values = stream.to(torch.float32, copy=True)
+        values = stream.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
         statistics = self.spec.statistics[name]
         centre, spread = torch.tensor(statistics.mean), torch.tensor(statistics.std).clamp_min(1e-6)
         if name == "flow":

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..fusion.bundle import Bundle
 from ..fusion.classifier import Classifier
 from ..shards.batch import Batch, Clip, stack
-from ..shards.decode import crop_square
+from ..shards.decode import fit_square, place_square
 from ..shards.errors import RequestError
 from ..shards.flow import quantise_flow
 from ..shards.index import PackSettings
@@ -103,4 +103,8 @@ def _cut(name: str, values: NDArray[Any], start: NDArray[np.float64], rate: floa
         frames = frames.transpose(0, 3, 1, 2)
     else:
         frames = frames[:, None]
-    return np.stack([crop_square(np.ascontiguousarray(frame), spec.size, (0.5, 0.5)) for frame in frames])[None]
+    side, top, left = place_square(*frames.shape[2:], (0.5, 0.5), entry)
+    squares = np.empty((*frames.shape[:2], spec.size, spec.size), frames.dtype)
+    for frame, square in zip(frames, squares, strict=True):
+        fit_square(frame[:, top : top + side, left : left + side], square)
+    return squares[None]
