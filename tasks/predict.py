@@ -103,7 +103,8 @@ def _cut(name: str, values: NDArray[Any], start: NDArray[np.float64], rate: floa
         frames = frames.transpose(0, 3, 1, 2)
     else:
         frames = frames[:, None]
-    side, top, left = place_square(*frames.shape[2:], (0.5, 0.5), entry)
+    height, width = frames.shape[2:]
+    side, top, left = place_square(height, width, (0.5, 0.5), entry)
     squares = np.empty((*frames.shape[:2], spec.size, spec.size), frames.dtype)
     for frame, square in zip(frames, squares, strict=True):
         fit_square(frame[:, top : top + side, left : left + side], square)
