@@ -34,7 +34,10 @@ test-slow: .venv/.tested
 	$(BIN)/python -m pytest -m slow
 
 bench: .venv/.installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --requirement benchmarks/requirements.txt
 	$(BIN)/python benchmarks/step.py
+	$(BIN)/python benchmarks/pack.py
+	$(BIN)/python benchmarks/loader.py
 
 clean:
 	rm -rf .venv build dist *.egg-info
