@@ -3,25 +3,31 @@
 import torch
 from torch import Tensor, nn
 
-from .gates import Fused, stack_features
+from .gates import Fused, Gate, presence_shares, quality_column, stack_features
 
 
-class ConcatFusion(nn.Module):
-    """`z = MLP([h_1; ...; h_M; present])`, a learned vector in place of an absent modality.
+class ConcatFusion(Gate):
+    """`z = MLP([h_1; ...; h_M; present; q])`, a learned vector in place of an absent modality.
 
     It has no gate: the weights it reports are the shares of the modalities present, which all enter whole.
+    `quality` as in `SoftmaxGate`, so that the comparison with a gate that is told of it is a fair one.
     """
 
-    def __init__(self, modalities: tuple[str, ...], width: int, hidden: int = 256, dropout: float = 0.0) -> None:
-        super().__init__()
-        self.modalities = modalities
-        self.missing = nn.Parameter(torch.zeros(len(modalities), width))
+    def __init__(
+        self, modalities: tuple[str, ...], width: int, hidden: int = 256, dropout: float = 0.0, quality: int = 0
+    ) -> None:
+        super().__init__(modalities, width)
+        self.quality = quality
+        inputs = len(modalities) * (width + 1 + quality)
         self.network = nn.Sequential(
-            nn.Linear(len(modalities) * (width + 1), hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, width)
+            nn.Linear(inputs, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, width)
         )
 
-    def forward(self, features: dict[str, Tensor], present: dict[str, Tensor]) -> Fused:
+    def forward(
+        self, features: dict[str, Tensor], present: dict[str, Tensor], quality: Tensor | None = None
+    ) -> Fused:
         values, mask = stack_features(features, present, self.modalities, self.missing)
-        embedding = self.network(torch.cat([values.flatten(-2), mask.to(values.dtype)], dim=-1))
-        weights = mask / mask.sum(dim=-1, keepdim=True).clamp_min(1)
-        return Fused(embedding, weights.to(embedding.dtype), embedding.new_zeros(()))
+        inputs = [values.flatten(-2), mask.to(values.dtype)]
+        if self.quality:
+            inputs.append(quality_column(quality, mask, self.quality, values).flatten(-2))
+        return self.finish(self.network(torch.cat(inputs, dim=-1)), presence_shares(mask, values), mask)

@@ -28,7 +28,24 @@ def stack_features(
     return torch.where(mask[..., None], values, missing.to(values.dtype)), mask
 
 
-class _Gate(nn.Module):
+def presence_shares(mask: Tensor, like: Tensor) -> Tensor:
+    """Equal weights (..., M) of the present modalities, which sum to one, or to zero where none is present."""
+    return (mask / mask.sum(dim=-1, keepdim=True).clamp_min(1)).to(like.dtype)
+
+
+def quality_column(quality: Tensor | None, mask: Tensor, columns: int, like: Tensor) -> Tensor:
+    """Quality (..., M, Q) as the gate sees it: 0 where a modality is absent or nothing is known of it.
+
+    Raises `ValueError` where the shape is not that of `columns` numbers per modality.
+    """
+    if quality is None:
+        return like.new_zeros(*mask.shape, columns)
+    if quality.shape != (*mask.shape, columns):
+        raise ValueError(f"quality has shape {tuple(quality.shape)}: give {(*mask.shape, columns)}")
+    return torch.where(mask[..., None], quality.to(like.dtype), torch.zeros_like(quality, dtype=like.dtype))
+
+
+class Gate(nn.Module):
     """What the gates share: the stacked input, the learned vectors, and the weighted sum."""
 
     def __init__(self, modalities: tuple[str, ...], width: int) -> None:
@@ -39,17 +56,24 @@ class _Gate(nn.Module):
 
     def fuse(self, values: Tensor, weights: Tensor, mask: Tensor) -> Fused:
         """`sum_m weights_m values_m`, and the learned `nothing` where no modality is present."""
-        embedding = (weights[..., None] * values).sum(dim=-2)
+        return self.finish((weights[..., None] * values).sum(dim=-2), weights, mask)
+
+    def finish(self, embedding: Tensor, weights: Tensor, mask: Tensor) -> Fused:
+        """The same for an embedding that is there already."""
         embedding = torch.where(mask.any(dim=-1, keepdim=True), embedding, self.nothing.to(embedding.dtype))
         return Fused(embedding, weights, embedding.new_zeros(()))
 
 
-class SoftmaxGate(_Gate):
+class SoftmaxGate(Gate):
     """The mixture form: a gating network over the concatenated features, normalised over present modalities.
 
-    `a = W2 relu(W1 [h_1; ...; h_M; present] + b1) + b2`, `g = softmax(a / T)`, `z = sum_m g_m h_m`, with `a_m = -inf`
-    where m is absent; weights sum to one, or to zero where nothing is present. The last layer starts at zero, so
-    training starts from the mean. Jacobs, Jordan et al. 1991; the form 2512.04943 is reported to use.
+    `a = W2 relu(W1 [h_1; ...; h_M; present; q] + b1) + b2`, `g = softmax(a / T)`, `z = sum_m g_m h_m`, with
+    `a_m = -inf` where m is absent; weights sum to one, or to zero where nothing is present. The last layer starts at
+    zero, so training starts from the mean. Jacobs, Jordan et al. 1991; the form 2512.04943 is reported to use.
+
+    Weights that sum to one cannot say "trust nothing": with `scale` they are `s g`, where `s = 2 sigmoid(...)` is one
+    more output of the network, and sum to s in (0, 2). `quality`: how many numbers per modality the gate alone is
+    given (SNR, blur, a sensor's own flag), as `forward`'s third argument (..., M, quality).
 
     The gradient of `h_m` is scaled by `g_m`, so the rich get richer and one modality may take all. `balance` weighs
     `log M - H(mean of g)` over the batch's rows with every modality present, as the auxiliary loss: it asks that
@@ -64,27 +88,40 @@ class SoftmaxGate(_Gate):
         temperature: float = 1.0,
         balance: float = 0.01,
         dropout: float = 0.0,
+        scale: bool = False,
+        quality: int = 0,
     ) -> None:
         super().__init__(modalities, width)
-        self.temperature, self.balance = temperature, balance
-        inputs = len(modalities) * (width + 1)
+        self.temperature, self.balance, self.scale, self.quality = temperature, balance, scale, quality
+        inputs = len(modalities) * (width + 1 + quality)
         self.network = nn.Sequential(
-            nn.Linear(inputs, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, len(modalities))
+            nn.Linear(inputs, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, len(modalities) + scale)
         )
         last = self.network[-1]
         assert isinstance(last, nn.Linear)
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
 
-    def forward(self, features: dict[str, Tensor], present: dict[str, Tensor]) -> Fused:
+    def forward(
+        self, features: dict[str, Tensor], present: dict[str, Tensor], quality: Tensor | None = None
+    ) -> Fused:
         values, mask = stack_features(features, present, self.modalities, self.missing)
-        logits = self.network(torch.cat([values.flatten(-2), mask.to(values.dtype)], dim=-1))
-        logits = (logits / self.temperature).masked_fill(~mask, float("-inf"))
-        # A row of -inf alone would give NaN, also in the gradient: such rows get finite logits, then weight zero.
-        logits = torch.where(mask.any(dim=-1, keepdim=True), logits, torch.zeros_like(logits))
-        weights = logits.softmax(dim=-1) * mask
+        inputs = [values.flatten(-2), mask.to(values.dtype)]
+        if self.quality:
+            inputs.append(quality_column(quality, mask, self.quality, values).flatten(-2))
+        outputs = self.network(torch.cat(inputs, dim=-1))
+        shares = masked_softmax(outputs[..., : len(self.modalities)] / self.temperature, mask)
+        weights = shares * 2 * outputs[..., -1:].sigmoid() if self.scale else shares
         fused = self.fuse(values, weights, mask)
-        return replace(fused, aux_loss=self.balance * mean_gate_divergence(weights, mask))
+        return replace(fused, aux_loss=self.balance * mean_gate_divergence(shares, mask))
+
+
+def masked_softmax(logits: Tensor, mask: Tensor) -> Tensor:
+    """Softmax over the last dimension among those `mask` allows; zero everywhere where it allows none."""
+    logits = logits.masked_fill(~mask, float("-inf"))
+    # A row of -inf alone would give NaN, also in the gradient: such rows get finite logits, then weight zero.
+    logits = torch.where(mask.any(dim=-1, keepdim=True), logits, torch.zeros_like(logits))
+    return logits.softmax(dim=-1) * mask
 
 
 def mean_gate_divergence(weights: Tensor, mask: Tensor) -> Tensor:
@@ -95,19 +132,25 @@ def mean_gate_divergence(weights: Tensor, mask: Tensor) -> Tensor:
     return torch.where(whole.any(), divergence, torch.zeros_like(divergence))
 
 
-class SigmoidGate(_Gate):
-    """Independent gates, each from its own modality's feature: `g_m = sigmoid(w_m . h_m + b_m) present_m`.
+class SigmoidGate(Gate):
+    """Independent gates, each from its own feature: `g_m = sigmoid(w_m . h_m + v_m . q_m + b_m) present_m`.
 
     `z = sum_m g_m h_m`, not normalised: it can say "trust nothing much", but sees no disagreement. Starts at one
-    half. After Kiela et al. 2018 (1802.02892), one weight per modality.
+    half. After Kiela et al. 2018 (1802.02892), one weight per modality. `quality` as in `SoftmaxGate`.
     """
 
-    def __init__(self, modalities: tuple[str, ...], width: int) -> None:
+    def __init__(self, modalities: tuple[str, ...], width: int, quality: int = 0) -> None:
         super().__init__(modalities, width)
-        self.weight = nn.Parameter(torch.zeros(len(modalities), width))
+        self.quality = quality
+        self.weight = nn.Parameter(torch.zeros(len(modalities), width + quality))
         self.bias = nn.Parameter(torch.zeros(len(modalities)))
 
-    def forward(self, features: dict[str, Tensor], present: dict[str, Tensor]) -> Fused:
+    def forward(
+        self, features: dict[str, Tensor], present: dict[str, Tensor], quality: Tensor | None = None
+    ) -> Fused:
         values, mask = stack_features(features, present, self.modalities, self.missing)
-        weights = torch.sigmoid((values * self.weight).sum(dim=-1) + self.bias) * mask
+        seen = values
+        if self.quality:
+            seen = torch.cat([values, quality_column(quality, mask, self.quality, values)], dim=-1)
+        weights = torch.sigmoid((seen * self.weight).sum(dim=-1) + self.bias) * mask
         return self.fuse(values, weights, mask)

@@ -5,14 +5,42 @@ from typing import Any
 from torch import nn
 
 from ..shards.errors import RequestError, choice_error
+from .attention import BottleneckFusion, CrossAttentionFusion
+from .channel_gates import GatedMultimodalUnit, VectorGate
 from .concat import ConcatFusion
+from .decision import EnergyDecision, EntropyDecision, EvidentialDecision, MeanDecision, ProductDecision
+from .exchange import FilmFusion, TransferModule
+from .experts import TopKExperts
 from .gates import SigmoidGate, SoftmaxGate
+from .products import BilinearFusion, LowRankFusion, TensorFusion
+from .static import StaticFusion
 
 FUSIONS: dict[str, type[nn.Module]] = {
+    "static": StaticFusion,
     "concat": ConcatFusion,
     "sigmoid": SigmoidGate,
     "softmax": SoftmaxGate,
+    "vector": VectorGate,
+    "gmu": GatedMultimodalUnit,
+    "topk": TopKExperts,
+    "mmtm": TransferModule,
+    "film": FilmFusion,
+    "cross": CrossAttentionFusion,
+    "bottleneck": BottleneckFusion,
+    "tensor": TensorFusion,
+    "lowrank": LowRankFusion,
+    "bilinear": BilinearFusion,
+    "mean": MeanDecision,
+    "product": ProductDecision,
+    "entropy": EntropyDecision,
+    "energy": EnergyDecision,
+    "evidential": EvidentialDecision,
 }
+
+
+def level_of(name: str) -> str:
+    """What the mechanism joins: a pooled `feature`, a `token` sequence, or a `decision` of one head per modality."""
+    return getattr(FUSIONS[name], "level", "feature")
 
 
 def build_fusion(name: str, modalities: tuple[str, ...], width: int, arguments: dict[str, Any]) -> nn.Module:
@@ -21,5 +49,5 @@ def build_fusion(name: str, modalities: tuple[str, ...], width: int, arguments: 
         raise choice_error("fusion", name, FUSIONS)
     try:
         return FUSIONS[name](modalities, width, **arguments)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise RequestError(f"fusion '{name}' does not take its arguments {arguments}: {error}") from error

@@ -1,0 +1,122 @@
+"""Fusion of tokens by attention between modalities."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .gates import Fused, Gate, presence_shares, stack_features
+from .tokens import fill_absent, join_tokens
+
+
+class CrossBlock(nn.Module):
+    """`x <- x + tanh(a) XAttn(x, others)`, `x <- x + tanh(b) FFN(x)`, a = b = 0 at the start: the identity."""
+
+    def __init__(self, width: int, heads: int, expansion: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm, self.norm_after = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.project_in, self.project_out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.network = nn.Sequential(
+            nn.Linear(width, expansion * width), nn.GELU(), nn.Linear(expansion * width, width)
+        )
+        self.attention_gate, self.network_gate = nn.Parameter(torch.zeros(())), nn.Parameter(torch.zeros(()))
+
+    def forward(self, tokens: Tensor, allowed: Tensor) -> Tensor:
+        """Tokens (N, L, D); `allowed` (N, L, L): row attends to column. A row that may attend to none gets zero."""
+        query, key, value = (
+            part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for part in self.project_in(self.norm(tokens)).chunk(3, dim=-1)
+        )
+        some = allowed.any(dim=-1, keepdim=True)
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=(allowed | ~some).unsqueeze(1))
+        attended = self.project_out(attended.transpose(1, 2).flatten(-2)) * some
+        tokens = tokens + self.attention_gate.tanh() * attended
+        return tokens + self.network_gate.tanh() * self.network(self.norm_after(tokens))
+
+
+class CrossAttentionFusion(Gate):
+    """Every modality's tokens attend to the tokens of all others present (Alayrac et al. 2022); z is their mean.
+
+    Blocks are shared by the modalities, whose learned vectors are added to their tokens. Each modality counts
+    equally in the mean, however many tokens it has. Weights: shares of the modalities present.
+    """
+
+    level = "token"
+
+    def __init__(
+        self, modalities: tuple[str, ...], width: int, depth: int = 2, heads: int = 4, expansion: int = 2
+    ) -> None:
+        super().__init__(modalities, width)
+        self.kinds = nn.Parameter(torch.randn(len(modalities), width) * 0.02)
+        self.blocks = nn.ModuleList(CrossBlock(width, _divisor(width, heads), expansion) for _ in range(depth))
+
+    def forward(self, features: dict[str, Tensor], present: dict[str, Tensor]) -> Fused:
+        tokens, owners, there = join_tokens(features, present, self.modalities, self.missing)
+        leading = tokens.shape[:-2]
+        tokens = (tokens + self.kinds[owners].to(tokens.dtype)).flatten(0, -3)
+        allowed = there.flatten(0, -2)[:, None, :] & (owners[:, None] != owners[None, :])
+        for block in self.blocks:
+            tokens = block(tokens, allowed)
+        mask = torch.stack([present[name] for name in self.modalities], dim=-1)
+        shares = presence_shares(mask, tokens)
+        # One token's part in the mean is its modality's share over the number of its tokens.
+        lengths = torch.bincount(owners, minlength=len(self.modalities))
+        parts = (shares / lengths)[..., owners]
+        return self.finish((parts[..., None] * tokens.unflatten(0, leading)).sum(dim=-2), shares, mask)
+
+
+class BottleneckFusion(Gate):
+    """`[t_m; b_m] <- Layer_m([t_m; b])`, then `b <- mean over present m of b_m` (Nagrani et al. 2021, MBT).
+
+    Modalities exchange what fits into `bottlenecks` learned tokens. z is the mean over the present modalities of
+    their mean tokens. Weights: shares of the modalities present.
+    """
+
+    level = "token"
+
+    def __init__(
+        self,
+        modalities: tuple[str, ...],
+        width: int,
+        bottlenecks: int = 4,
+        depth: int = 2,
+        heads: int = 4,
+        expansion: int = 2,
+    ) -> None:
+        super().__init__(modalities, width)
+        self.bottleneck = nn.Parameter(torch.randn(bottlenecks, width) * 0.02)
+        self.layers = nn.ModuleList(
+            nn.ModuleList(_layer(width, _divisor(width, heads), expansion) for _ in modalities) for _ in range(depth)
+        )
+
+    def forward(self, features: dict[str, Tensor], present: dict[str, Tensor]) -> Fused:
+        sequences = {
+            name: fill_absent(features[name], present[name], self.missing[number])
+            for number, name in enumerate(self.modalities)
+        }
+        mask = torch.stack([present[name] for name in self.modalities], dim=-1)
+        shares = presence_shares(mask, self.bottleneck)
+        shared = self.bottleneck.expand(*mask.shape[:-1], -1, -1)
+        for layer in self.layers:
+            assert isinstance(layer, nn.ModuleList)
+            told = []
+            for name, block in zip(self.modalities, layer, strict=True):
+                joined = torch.cat([sequences[name], shared.to(sequences[name].dtype)], dim=-2)
+                out = block(joined.flatten(0, -3)).unflatten(0, joined.shape[:-2])
+                sequences[name], said = out.split([sequences[name].shape[-2], shared.shape[-2]], dim=-2)
+                told.append(said)
+            shared = (shares[..., None, None] * torch.stack(told, dim=-3)).sum(dim=-3)
+        means = {name: sequence.mean(dim=-2) for name, sequence in sequences.items()}
+        values, _ = stack_features(means, present, self.modalities, self.missing)
+        return self.fuse(values, shares.to(values.dtype), mask)
+
+
+def _layer(width: int, heads: int, expansion: int) -> nn.TransformerEncoderLayer:
+    return nn.TransformerEncoderLayer(
+        width, heads, expansion * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+    )
+
+
+def _divisor(width: int, heads: int) -> int:
+    """The largest number of heads, up to `heads`, that divides `width`."""
+    return max(number for number in range(1, heads + 1) if width % number == 0)

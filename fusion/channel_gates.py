@@ -1,0 +1,46 @@
+"""Gates with one number per channel: a modality may be trusted for some of what it says."""
+
+import torch
+from torch import Tensor, nn
+
+from .gates import Fused, Gate, stack_features
+
+
+class VectorGate(Gate):
+    """`g_m = sigmoid(W_m h_m + b_m) present_m` in R^D, each from its own feature; `z = sum_m g_m * h_m`.
+
+    Starts at one half. The weight it reports is the mean of g_m over channels: in (0, 1), independent between
+    modalities. After Kiela et al. 2018 (1802.02892).
+    """
+
+    def __init__(self, modalities: tuple[str, ...], width: int) -> None:
+        super().__init__(modalities, width)
+        self.weight = nn.Parameter(torch.zeros(len(modalities), width, width))
+        self.bias = nn.Parameter(torch.zeros(len(modalities), width))
+
+    def forward(self, features: dict[str, Tensor], present: dict[str, Tensor]) -> Fused:
+        values, mask = stack_features(features, present, self.modalities, self.missing)
+        logits = torch.einsum("...md,med->...me", values, self.weight) + self.bias
+        gates = torch.sigmoid(logits) * mask[..., None]
+        return self.finish((gates * values).sum(dim=-2), gates.mean(dim=-1), mask)
+
+
+class GatedMultimodalUnit(Gate):
+    """`u_m = tanh(W_m h_m)`, `g_m = sigmoid(V_m [h_1; ...; h_M]) present_m`, `z = sum_m g_m * u_m`.
+
+    Arevalo et al. 2017 (1702.01992), whose gates have no bias. For two modalities the paper ties the second gate to
+    one minus the first; a tied gate cannot say "neither", and there is no tie among more than two, so gates are
+    independent here. The weight it reports is the mean of g_m over channels.
+    """
+
+    def __init__(self, modalities: tuple[str, ...], width: int) -> None:
+        super().__init__(modalities, width)
+        count = len(modalities)
+        self.content = nn.Parameter(torch.randn(count, width, width) / width**0.5)
+        self.weight = nn.Parameter(torch.zeros(count, width, count * width))
+
+    def forward(self, features: dict[str, Tensor], present: dict[str, Tensor]) -> Fused:
+        values, mask = stack_features(features, present, self.modalities, self.missing)
+        contents = torch.einsum("...md,med->...me", values, self.content).tanh()
+        gates = torch.sigmoid(torch.einsum("...d,med->...me", values.flatten(-2), self.weight)) * mask[..., None]
+        return self.finish((gates * contents).sum(dim=-2), gates.mean(dim=-1), mask)

@@ -1,0 +1,113 @@
+"""Fusion of decisions: class scores of one head per modality joined to scores of all.
+
+Everywhere `features` are logits (..., K) by modality, `width` is K, and the embedding is logits again: log
+probabilities, but for `energy`. Where nothing is present they are learned.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .gates import Fused, Gate, presence_shares, stack_features
+
+
+class Decision(Gate):
+    """What they share: logits stacked (..., M, K), an absent modality's never looked at."""
+
+    level = "decision"
+
+    def logits(self, features: dict[str, Tensor], present: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        return stack_features(features, present, self.modalities, torch.zeros_like(self.missing))
+
+    def mixture(self, logits: Tensor, weights: Tensor, mask: Tensor) -> Fused:
+        """`log sum_m weights_m softmax(l_m)`, by way of the largest term."""
+        # An absent modality has weight zero: its logarithm is kept finite, so that the gradient is.
+        terms = logits.log_softmax(dim=-1) + weights.clamp_min(1e-12).log()[..., None]
+        terms = terms.masked_fill(~mask[..., None], -1e4)
+        return self.finish(terms.logsumexp(dim=-2), weights, mask)
+
+
+class MeanDecision(Decision):
+    """`p = sum_m present_m p_m / sum present` (Simonyan & Zisserman 2014). Weights sum to one."""
+
+    def forward(self, features: dict[str, Tensor], present: dict[str, Tensor]) -> Fused:
+        logits, mask = self.logits(features, present)
+        return self.mixture(logits, presence_shares(mask, logits), mask)
+
+
+class ProductDecision(Decision):
+    """`log p = sum_m log p_m - (n - 1) log p(y)`, normalised; n modalities are present.
+
+    Bayes' rule where modalities are independent given the class and their heads calibrated. `prior`: the classes'
+    frequencies, by default equal. Weights: one for each modality present, so they sum to n.
+    """
+
+    log_prior: Tensor
+
+    def __init__(self, modalities: tuple[str, ...], width: int, prior: list[float] | None = None) -> None:
+        super().__init__(modalities, width)
+        frequencies = torch.tensor(prior if prior is not None else [1.0] * width)
+        if frequencies.shape != (width,) or bool((frequencies <= 0).any()):
+            raise ValueError(f"prior must hold {width} positive frequencies, not {prior}")
+        self.register_buffer("log_prior", (frequencies / frequencies.sum()).log())
+
+    def forward(self, features: dict[str, Tensor], present: dict[str, Tensor]) -> Fused:
+        logits, mask = self.logits(features, present)
+        weights = mask.to(logits.dtype)
+        joint = (logits.log_softmax(dim=-1) * weights[..., None]).sum(dim=-2)
+        joint = joint - (weights.sum(dim=-1, keepdim=True) - 1) * self.log_prior.to(logits.dtype)
+        return self.finish(joint.log_softmax(dim=-1), weights, mask)
+
+
+class EntropyDecision(Decision):
+    """`w_m ~ 1 - H(p_m) / log K` over the present, `p = sum_m w_m p_m`: the sure ones count more.
+
+    Weights sum to one. Where all are wholly unsure they count equally. The form is our reading of "Shannon fusion"
+    (Yudistira & Kurita, 1807.08291).
+    """
+
+    def forward(self, features: dict[str, Tensor], present: dict[str, Tensor]) -> Fused:
+        logits, mask = self.logits(features, present)
+        entropy = -(logits.softmax(dim=-1) * logits.log_softmax(dim=-1)).sum(dim=-1)
+        sure = (1 - entropy / math.log(logits.shape[-1])).clamp_min(1e-6) * mask
+        return self.mixture(logits, sure / sure.sum(dim=-1, keepdim=True).clamp_min(1e-6), mask)
+
+
+class EnergyDecision(Decision):
+    """`c_m = logsumexp(l_m) / 10`, `l = sum_m c_m l_m` over the present (Zhang et al. 2023, QMF).
+
+    Weights are c_m, which need not sum to anything and are negative where all logits are small. The paper's third
+    loss, which ties c_m to the history of a sample's losses, is not part of the fusion.
+    """
+
+    def forward(self, features: dict[str, Tensor], present: dict[str, Tensor]) -> Fused:
+        logits, mask = self.logits(features, present)
+        return self.fuse(logits, logits.logsumexp(dim=-1) / 10 * mask, mask)
+
+
+class EvidentialDecision(Decision):
+    """Dempster's rule over Dirichlet opinions (Han et al. 2021, TMC).
+
+    `e = softplus(l)`, `S = sum e + K`, `b = e / S`, `u = K / S`; two opinions join as
+    `b = (b1 b2 + b1 u2 + b2 u1) / (1 - C)`, `u = u1 u2 / (1 - C)`, `C = sum_{i != j} b1_i b2_j`. An absent modality
+    is `b = 0, u = 1`, the identity of the rule. The result is `log(b + u / K)`. Weights: `1 - u_m` of each modality.
+    """
+
+    def forward(self, features: dict[str, Tensor], present: dict[str, Tensor]) -> Fused:
+        logits, mask = self.logits(features, present)
+        classes = logits.shape[-1]
+        evidence = F.softplus(logits) * mask[..., None]
+        strength = evidence.sum(dim=-1, keepdim=True) + classes
+        beliefs, doubts = evidence / strength, classes / strength
+        belief, doubt = beliefs[..., 0, :], doubts[..., 0, :]
+        for number in range(1, len(self.modalities)):
+            other, unsure = beliefs[..., number, :], doubts[..., number, :]
+            agreed = belief * other
+            conflict = belief.sum(-1, keepdim=True) * other.sum(-1, keepdim=True) - agreed.sum(-1, keepdim=True)
+            # Two certain opinions that exclude each other leave nothing to share out.
+            rest = (1 - conflict).clamp_min(1e-6)
+            belief, doubt = (agreed + belief * unsure + other * doubt) / rest, doubt * unsure / rest
+        chances = (belief + doubt / classes).clamp_min(1e-12)
+        return self.finish(chances.log(), (1 - doubts[..., 0]) * mask, mask)

@@ -1,0 +1,85 @@
+"""Sparse mixture of experts: a few networks answer for each sample."""
+
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .gates import Fused, Gate, masked_softmax, stack_features
+
+
+class TopKExperts(Gate):
+    """Noisy top-k gating (Shazeer et al. 2017) over one expert per modality and `free` ones that see everything.
+
+    With `x = [h_1; ...; h_M; present]`: `H = x W_g + n softplus(x W_n)`, n standard normal while training and 0
+    otherwise; `G = softmax` over the `k` largest H among the experts whose modality is present (free ones: where
+    anything is); `z = sum_e G_e E_e`. W_g and W_n start at zero.
+
+    The weight it reports is the modality's own expert's, plus an equal share of the free ones': they sum to one. The
+    auxiliary loss `balance (CV^2(importance) + CV^2(load))` concerns free experts alone: to balance the others would
+    be to demand that a useless modality be used.
+    """
+
+    def __init__(
+        self,
+        modalities: tuple[str, ...],
+        width: int,
+        free: int = 4,
+        k: int = 2,
+        hidden: int = 64,
+        balance: float = 0.01,
+    ) -> None:
+        super().__init__(modalities, width)
+        self.free, self.k, self.balance = free, k, balance
+        count, everything = len(modalities), len(modalities) * (width + 1)
+        self.own = nn.ModuleList(_expert(width, hidden, width) for _ in modalities)
+        self.shared = nn.ModuleList(_expert(everything, hidden, width) for _ in range(free))
+        self.gate = nn.Parameter(torch.zeros(everything, count + free))
+        self.noise = nn.Parameter(torch.zeros(everything, count + free))
+
+    def forward(self, features: dict[str, Tensor], present: dict[str, Tensor]) -> Fused:
+        values, mask = stack_features(features, present, self.modalities, self.missing)
+        everything = torch.cat([values.flatten(-2), mask.to(values.dtype)], dim=-1)
+        experts = [expert(values[..., number, :]) for number, expert in enumerate(self.own)]
+        outputs = torch.stack([*experts, *(expert(everything) for expert in self.shared)], dim=-2)
+        clean, deviation = everything @ self.gate, F.softplus(everything @ self.noise)
+        noisy = clean + torch.randn_like(clean) * deviation if self.training else clean
+        some = mask.any(dim=-1, keepdim=True)
+        available = torch.cat([mask, some.expand(*mask.shape[:-1], self.free)], dim=-1)
+        ranked = noisy.masked_fill(~available, float("-inf"))
+        chosen = torch.zeros_like(available).scatter(
+            -1, ranked.topk(min(self.k, ranked.shape[-1]), dim=-1).indices, True
+        )
+        shares = masked_softmax(noisy, chosen & available)
+        count = mask.shape[-1]
+        spread = mask / mask.sum(dim=-1, keepdim=True).clamp_min(1)
+        weights = shares[..., :count] + shares[..., count:].sum(dim=-1, keepdim=True) * spread
+        fused = self.finish((shares[..., None] * outputs).sum(dim=-2), weights, mask)
+        if not self.training or self.free < 2:
+            return fused
+        load = _chance_of_choice(clean, ranked, deviation, self.k)[..., count:] * some
+        free = shares[..., count:].flatten(0, -2).sum(dim=0)
+        balance = _variation(free) + _variation(load.flatten(0, -2).sum(dim=0))
+        return replace(fused, aux_loss=self.balance * balance)
+
+
+def _expert(inputs: int, hidden: int, width: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(inputs, hidden), nn.GELU(), nn.Linear(hidden, width))
+
+
+def _variation(values: Tensor) -> Tensor:
+    """The squared coefficient of variation."""
+    return values.var(unbiased=False) / values.mean().square().clamp_min(1e-10)
+
+
+def _chance_of_choice(clean: Tensor, ranked: Tensor, deviation: Tensor, k: int) -> Tensor:
+    """Chance that each expert is among the k largest if its own noise alone is drawn again: a load to descend."""
+    ordered = ranked.sort(dim=-1, descending=True).values
+    if k >= ordered.shape[-1]:
+        return torch.ones_like(clean)
+    # Its rival is the k-th largest of the others: the (k + 1)-th of all for one that was chosen.
+    inside, outside = ordered[..., k - 1 : k], ordered[..., k : k + 1]
+    # Finite where fewer than k experts are available: infinity times zero would be the gradient.
+    rival = torch.where(ranked >= inside, outside, inside).clamp_min(-1e4)
+    return torch.distributions.Normal(0.0, 1.0).cdf((clean - rival) / deviation)
