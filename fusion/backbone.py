@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from ..shards.errors import choice_error
+from ..shards.errors import RequestError, choice_error
 from ..shards.modality import MODALITIES, modality
 from .encoders import build_encoder
-from .registry import build_fusion
+from .registry import build_fusion, fusions_at
 from .spec import BackboneSpec, EncoderSpec
 
 DEFAULT_ENCODERS = {
@@ -54,6 +54,12 @@ class Backbone(nn.Module):
             # The norm makes gate weights comparable: without it a gate learns the features' lengths.
             self.projections[name] = nn.Sequential(nn.Linear(encoder.features, spec.width), nn.LayerNorm(spec.width))
         self.fusion = build_fusion(spec.fusion, modalities, spec.width, spec.fusion_arguments)
+        if self.fusion.level == "decision":
+            choices = ", ".join(fusions_at("feature", "token"))
+            raise RequestError(
+                f"fusion '{spec.fusion}' joins class scores, and a backbone has features: give one of {choices}; "
+                "a classifier takes it as 'decision'"
+            )
 
     def forward(self, streams: dict[str, Tensor], present: dict[str, Tensor], start: Tensor) -> Encoded:
         features = {name: self._encode(name, streams.get(name), present[name]) for name in self.modalities}

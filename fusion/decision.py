@@ -10,16 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .gates import Fused, Gate, presence_shares, stack_features
+from .gates import Fused, Fusion, presence_shares, stack_features
 
 
-class Decision(Gate):
+class Decision(Fusion):
     """What they share: logits stacked (..., M, K), an absent modality's never looked at."""
 
     level = "decision"
 
     def logits(self, features: dict[str, Tensor], present: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        return stack_features(features, present, self.modalities, torch.zeros_like(self.missing))
+        return stack_features(features, present, self.modalities, self.nothing.new_zeros(1, 1))
 
     def mixture(self, logits: Tensor, weights: Tensor, mask: Tensor) -> Fused:
         """`log sum_m weights_m softmax(l_m)`, by way of the largest term."""

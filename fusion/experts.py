@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .gates import Fused, Gate, masked_softmax, stack_features
+from .gates import Fused, Gate, masked_softmax, presence_shares, stack_features
 
 
 class TopKExperts(Gate):
@@ -53,7 +53,7 @@ class TopKExperts(Gate):
         )
         shares = masked_softmax(noisy, chosen & available)
         count = mask.shape[-1]
-        spread = mask / mask.sum(dim=-1, keepdim=True).clamp_min(1)
+        spread = presence_shares(mask, shares)
         weights = shares[..., :count] + shares[..., count:].sum(dim=-1, keepdim=True) * spread
         fused = self.finish((shares[..., None] * outputs).sum(dim=-2), weights, mask)
         if not self.training or self.free < 2:

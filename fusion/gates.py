@@ -30,7 +30,7 @@ def stack_features(
 
 def presence_shares(mask: Tensor, like: Tensor) -> Tensor:
     """Equal weights (..., M) of the present modalities, which sum to one, or to zero where none is present."""
-    return (mask / mask.sum(dim=-1, keepdim=True).clamp_min(1)).to(like.dtype)
+    return mask.to(like.dtype) / mask.sum(dim=-1, keepdim=True).clamp_min(1)
 
 
 def quality_column(quality: Tensor | None, mask: Tensor, columns: int, like: Tensor) -> Tensor:
@@ -45,13 +45,14 @@ def quality_column(quality: Tensor | None, mask: Tensor, columns: int, like: Ten
     return torch.where(mask[..., None], quality.to(like.dtype), torch.zeros_like(quality, dtype=like.dtype))
 
 
-class Gate(nn.Module):
-    """What the gates share: the stacked input, the learned vectors, and the weighted sum."""
+class Fusion(nn.Module):
+    """What all mechanisms share: the order of the modalities, and a learned vector for a row where none is present."""
+
+    level = "feature"
 
     def __init__(self, modalities: tuple[str, ...], width: int) -> None:
         super().__init__()
         self.modalities = modalities
-        self.missing = nn.Parameter(torch.zeros(len(modalities), width))
         self.nothing = nn.Parameter(torch.randn(width) * 0.02)
 
     def fuse(self, values: Tensor, weights: Tensor, mask: Tensor) -> Fused:
@@ -62,6 +63,14 @@ class Gate(nn.Module):
         """The same for an embedding that is there already."""
         embedding = torch.where(mask.any(dim=-1, keepdim=True), embedding, self.nothing.to(embedding.dtype))
         return Fused(embedding, weights, embedding.new_zeros(()))
+
+
+class Gate(Fusion):
+    """A mechanism that puts a learned vector in place of an absent modality's feature."""
+
+    def __init__(self, modalities: tuple[str, ...], width: int) -> None:
+        super().__init__(modalities, width)
+        self.missing = nn.Parameter(torch.zeros(len(modalities), width))
 
 
 class SoftmaxGate(Gate):

@@ -94,8 +94,8 @@ class BilinearFusion(Gate):
         for number in range(1, spectra.shape[-2]):
             product = product * spectra[..., number, :]
         pooled = torch.fft.irfft(product, n=self.sketch, dim=-1)
-        # The root's slope is infinite at zero: the small term bounds it.
-        rooted = pooled.sign() * (pooled.abs() + 1e-6).sqrt()
+        # The root's slope is infinite at zero, where nothing but rounding may lie: the small term bounds it.
+        rooted = pooled / (pooled.abs() + 1e-6).sqrt()
         unit = nn.functional.normalize(rooted, dim=-1)
         return self.finish(self.head(unit.to(self.head.weight.dtype)), presence_shares(mask, values), mask)
 

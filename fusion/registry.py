@@ -2,8 +2,6 @@
 
 from typing import Any
 
-from torch import nn
-
 from ..shards.errors import RequestError, choice_error
 from .attention import BottleneckFusion, CrossAttentionFusion
 from .channel_gates import GatedMultimodalUnit, VectorGate
@@ -11,11 +9,11 @@ from .concat import ConcatFusion
 from .decision import EnergyDecision, EntropyDecision, EvidentialDecision, MeanDecision, ProductDecision
 from .exchange import FilmFusion, TransferModule
 from .experts import TopKExperts
-from .gates import SigmoidGate, SoftmaxGate
+from .gates import Fusion, SigmoidGate, SoftmaxGate
 from .products import BilinearFusion, LowRankFusion, TensorFusion
 from .static import StaticFusion
 
-FUSIONS: dict[str, type[nn.Module]] = {
+FUSIONS: dict[str, type[Fusion]] = {
     "static": StaticFusion,
     "concat": ConcatFusion,
     "sigmoid": SigmoidGate,
@@ -38,12 +36,12 @@ FUSIONS: dict[str, type[nn.Module]] = {
 }
 
 
-def level_of(name: str) -> str:
-    """What the mechanism joins: a pooled `feature`, a `token` sequence, or a `decision` of one head per modality."""
-    return getattr(FUSIONS[name], "level", "feature")
+def fusions_at(*levels: str) -> list[str]:
+    """Names of the mechanisms that join a pooled `feature`, a `token` sequence, or a `decision` of each modality."""
+    return [name for name, kind in FUSIONS.items() if kind.level in levels]
 
 
-def build_fusion(name: str, modalities: tuple[str, ...], width: int, arguments: dict[str, Any]) -> nn.Module:
+def build_fusion(name: str, modalities: tuple[str, ...], width: int, arguments: dict[str, Any]) -> Fusion:
     """The mechanism `name` over features of `width`; `RequestError` for an unknown name or argument."""
     if name not in FUSIONS:
         raise choice_error("fusion", name, FUSIONS)

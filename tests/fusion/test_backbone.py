@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from modalgate.fusion.backbone import DEFAULT_ENCODERS, Backbone, encoder_spec, fresh_copy, select_modalities
-from modalgate.fusion.registry import FUSIONS
+from modalgate.fusion.registry import fusions_at
 from modalgate.fusion.spec import BackboneSpec, EncoderSpec
 from modalgate.shards.batch import Batch
 from modalgate.shards.errors import RequestError
@@ -61,7 +61,7 @@ def test_only_present_rows_are_encoded(tiny_backbone: Build, prepared: Callable[
     assert (encoded.weights[3] == 0).all()
 
 
-@pytest.mark.parametrize("fusion", FUSIONS)
+@pytest.mark.parametrize("fusion", fusions_at("feature", "token"))
 @pytest.mark.parametrize("content", [0.0, 1e6, float("nan")])
 def test_what_an_absent_row_holds_changes_nothing(
     fusion: str, content: float, tiny_backbone: Build, prepared: Callable[..., Prepared]
@@ -114,7 +114,7 @@ def test_a_segment_may_miss_what_its_neighbour_has(tiny_backbone: Build, prepare
     torch.testing.assert_close(encoded.embedding[0, 1], encoded.features["rgb"][0, 1])
 
 
-@pytest.mark.parametrize("fusion", FUSIONS)
+@pytest.mark.parametrize("fusion", fusions_at("feature", "token"))
 def test_a_batch_without_audio_reaches_every_parameter(
     fusion: str, tiny_backbone: Build, prepared: Callable[..., Prepared]
 ) -> None:

@@ -5,7 +5,7 @@ from itertools import combinations
 import pytest
 import torch
 from modalgate.fusion.gates import Fused
-from modalgate.fusion.registry import FUSIONS, build_fusion, level_of
+from modalgate.fusion.registry import FUSIONS, build_fusion, fusions_at
 from modalgate.shards.errors import RequestError
 from torch import Tensor, nn
 
@@ -227,7 +227,7 @@ def test_it_is_captured_whole(name: str) -> None:
         torch.testing.assert_close(weights, expected.weights[:5])
 
 
-@pytest.mark.parametrize("name", [name for name in FUSIONS if level_of(name) == "token"])
+@pytest.mark.parametrize("name", fusions_at("token"))
 def test_token_sequences_of_different_lengths(name: str) -> None:
     fusion = build(name)
     features, present = rows_of_every_subset(tokens=3)
@@ -266,7 +266,7 @@ def test_a_scaled_softmax_can_trust_nothing() -> None:
 
 
 def test_requests_that_cannot_be_met() -> None:
-    with pytest.raises(RequestError, match="makes 6561 products|makes .* products"):
+    with pytest.raises(RequestError, match="inner=8 makes 43046721 products"):
         build_fusion("tensor", tuple("abcdefgh"), WIDTH, {"inner": 8})
-    with pytest.raises(RequestError, match="fusion 'product' does not take its arguments .*positive frequencies"):
+    with pytest.raises(RequestError, match=r"fusion 'product' does not take its arguments .*positive frequencies"):
         build_fusion("product", NAMES, WIDTH, {"prior": [1.0, 2.0]})
