@@ -46,7 +46,7 @@ def quality_column(quality: Tensor | None, mask: Tensor, columns: int, like: Ten
 
 
 class Fusion(nn.Module):
-    """What all mechanisms share: the order of the modalities, and a learned vector for a row where none is present."""
+    """What all mechanisms share: the order of the modalities, and a learned vector where none is present."""
 
     level = "feature"
 
