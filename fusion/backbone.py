@@ -1,6 +1,7 @@
 """The multimodal backbone: every segment encoded once per modality, then fused under a gate."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 from ..shards.errors import RequestError, choice_error
 from ..shards.modality import MODALITIES, modality
 from .encoders import build_encoder
+from .quality import measure_quality
 from .registry import build_fusion, fusions_at
 from .spec import BackboneSpec, EncoderSpec
 
@@ -60,22 +62,46 @@ class Backbone(nn.Module):
                 f"fusion '{spec.fusion}' joins class scores, and a backbone has features: give one of {choices}; "
                 "a classifier takes it as 'decision'"
             )
+        # Columns of a feature map and frames' features have another scale than what is pooled of them.
+        self.token_projections = nn.ModuleDict()
+        if self.fusion.level == "token":
+            for name in modalities:
+                width = self.encoders[name].features
+                assert isinstance(width, int)
+                self.token_projections[name] = nn.Sequential(nn.Linear(width, spec.width), nn.LayerNorm(spec.width))
 
     def forward(self, streams: dict[str, Tensor], present: dict[str, Tensor], start: Tensor) -> Encoded:
-        features = {name: self._encode(name, streams.get(name), present[name]) for name in self.modalities}
+        encoded = {name: self._encode(name, streams.get(name), present[name]) for name in self.modalities}
+        features = {name: pooled for name, (pooled, _) in encoded.items()}
+        joined = {name: tokens for name, (_, tokens) in encoded.items()} if self.token_projections else features
         seen = self._drop(present) if self.training and self.spec.modality_dropout else present
-        fused = self.fusion(features, seen)
+        if getattr(self.fusion, "quality", 0):
+            fused = self.fusion(joined, seen, measure_quality(self.modalities, streams, present))
+        else:
+            fused = self.fusion(joined, seen)
         return Encoded(self.modalities, features, present, fused.embedding, fused.weights, fused.aux_loss, start)
 
-    def _encode(self, name: str, stream: Tensor | None, mask: Tensor) -> Tensor:
+    def _encode(self, name: str, stream: Tensor | None, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """The features (B, K, D) of one modality and, for a fusion that takes them, its tokens (B, K, L, D)."""
         parts = nn.ModuleList([self.encoders[name], self.projections[name]])
+        if self.token_projections:
+            parts.append(self.token_projections[name])
         parameters = list(parts.parameters())
         out = torch.zeros(*mask.shape, self.spec.width, device=parameters[0].device)
         if stream is None or not bool(mask.any()):
             # Every rank must reach every parameter, or gradient averaging waits for ever.
-            return out + sum(parameter.sum() * 0 for parameter in parameters) if self.training else out
-        encoded = self.projections[name](self.encoders[name](stream[mask]))
-        return out.to(encoded.dtype).index_put((mask,), encoded)
+            out = out + sum(parameter.sum() * 0 for parameter in parameters) if self.training else out
+            return out, out.unsqueeze(-2)
+        if not self.token_projections:
+            pooled = self.projections[name](self.encoders[name](stream[mask]))
+            return out.to(pooled.dtype).index_put((mask,), pooled), out
+        encoder: Any = self.encoders[name]
+        pooled, tokens = encoder.with_tokens(stream[mask])
+        pooled = self.projections[name](pooled)
+        # The pooled feature leads its tokens, as a class token would.
+        tokens = torch.cat([pooled.unsqueeze(1), self.token_projections[name](tokens)], dim=1)
+        places = out.new_zeros(*mask.shape, *tokens.shape[1:], dtype=tokens.dtype)
+        return out.to(pooled.dtype).index_put((mask,), pooled), places.index_put((mask,), tokens)
 
     def _drop(self, present: dict[str, Tensor]) -> dict[str, Tensor]:
         mask = torch.stack([present[name] for name in self.modalities], dim=-1)

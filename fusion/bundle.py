@@ -68,6 +68,7 @@ def save_bundle(bundle: Bundle, folder: Path) -> None:
             "classes": list(bundle.model.classes) if isinstance(bundle.model, Classifier) else None,
             "positive": bundle.positive,
             "unimodal_heads": isinstance(bundle.model, Classifier) and bool(bundle.model.unimodal),
+            "decision": bundle.model.decision_name if isinstance(bundle.model, Classifier) else None,
             "weights": {"bytes": (partial / WEIGHTS).stat().st_size, "sha256": _sha256(partial / WEIGHTS)},
             "provenance": bundle.provenance,
         }
@@ -111,7 +112,9 @@ def load_bundle(folder: Path | str) -> Bundle:
         backbone = Backbone(tuple(facts["modalities"]), _backbone_spec(facts["backbone"]))
         model: Backbone | Classifier = backbone
         if facts["classes"] is not None:
-            model = Classifier(backbone, facts["classes"], unimodal=facts["unimodal_heads"])
+            model = Classifier(
+                backbone, facts["classes"], unimodal=facts["unimodal_heads"], decision=facts.get("decision")
+            )
         model.load_state_dict(load_file(weights))
         spec = clip_spec(facts["clip"])
         return Bundle(model.eval(), spec, facts["segments"], facts["task"], facts["positive"], facts["provenance"])

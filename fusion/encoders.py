@@ -38,13 +38,18 @@ class FrameEncoder(nn.Module):
         self.pooling = build_pooling(spec.pooling, self.features)
 
     def forward(self, video: Tensor) -> Tensor:
+        return self.with_tokens(video)[0]
+
+    def with_tokens(self, video: Tensor) -> tuple[Tensor, Tensor]:
+        """The pooled feature, and the features of every frame, or stack of frames, (N, T / stack, D)."""
         rows, frames, channels, height, width = video.shape
         if frames % self.stack:
             raise RequestError(f"data.frames of {frames} does not divide into stacks of {self.stack} frames")
         pictures = video.reshape(-1, self.stack * channels, height, width)
         # Channels last is twice as fast for small convolutions on a CPU and free elsewhere.
         features = self.network(pictures.contiguous(memory_format=torch.channels_last))
-        return self.pooling(features.view(rows, frames // self.stack, -1))
+        sequence = features.view(rows, frames // self.stack, -1)
+        return self.pooling(sequence), sequence
 
 
 class VideoEncoder(nn.Module):
@@ -73,6 +78,11 @@ class VideoEncoder(nn.Module):
     def forward(self, video: Tensor) -> Tensor:
         return self.network(video.transpose(1, 2))
 
+    def with_tokens(self, video: Tensor) -> tuple[Tensor, Tensor]:
+        """The feature twice: these networks have pooled time themselves, so it is one token (N, 1, D)."""
+        feature = self(video)
+        return feature, feature.unsqueeze(1)
+
 
 class SpectrogramEncoder(nn.Module):
     """A timm image network on log-mel spectrograms: (N, 1, mels, frames) -> (N, D)."""
@@ -83,6 +93,17 @@ class SpectrogramEncoder(nn.Module):
 
     def forward(self, spectrogram: Tensor) -> Tensor:
         return self.network(spectrogram.contiguous(memory_format=torch.channels_last))
+
+    def with_tokens(self, spectrogram: Tensor) -> tuple[Tensor, Tensor]:
+        """The pooled feature, and one token per column of the last feature map, its mean over frequency."""
+        network: Any = self.network
+        features = network.forward_features(spectrogram.contiguous(memory_format=torch.channels_last))
+        pooled = network.forward_head(features)
+        tokens = features.mean(dim=2).transpose(1, 2) if features.dim() == 4 else features
+        if tokens.shape[-1] != self.features:
+            # Networks that widen their features after pooling, or keep channels last, have no such columns.
+            tokens = pooled.unsqueeze(1)
+        return pooled, tokens
 
 
 class SignalEncoder(nn.Module):
@@ -105,7 +126,12 @@ class SignalEncoder(nn.Module):
         self.pooling = build_pooling(spec.pooling, self.features)
 
     def forward(self, signal: Tensor) -> Tensor:
-        return self.pooling(self.network(signal.transpose(1, 2)).transpose(1, 2))
+        return self.with_tokens(signal)[0]
+
+    def with_tokens(self, signal: Tensor) -> tuple[Tensor, Tensor]:
+        """The pooled feature, and the features over time (N, samples / 2^stages, D)."""
+        sequence = self.network(signal.transpose(1, 2)).transpose(1, 2)
+        return self.pooling(sequence), sequence
 
 
 def build_encoder(

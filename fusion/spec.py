@@ -27,7 +27,8 @@ class BackboneSpec:
     """Encoders by modality, the width of their projections, and the fusion over them.
 
     `encoders` may name `video`, `audio` or `signal` for every modality of that kind, and a modality itself
-    for its own. `modality_dropout`: share of training clips in which every modality is hidden from the fusion with
+    for its own. `fusion_arguments` of `quality: 2` let a gate see each stream's measured noise and contrast.
+    `modality_dropout`: share of training clips in which every modality is hidden from the fusion with
     probability one half, except where that would hide all of a segment.
     """
 

@@ -147,7 +147,7 @@ def _run_split(setup: _Setup, split: Split, run: Path, resume: bool) -> Scores:
     else:
         assert config.model is not None
         backbone = Backbone(setup.request.modalities, config.model)
-    classifier = Classifier(backbone, setup.classes, config.dropout, unimodal=config.unimodal_weight > 0)
+    classifier = Classifier(backbone, setup.classes, config.dropout, config.unimodal_weight > 0, config.decision)
     _train(setup, split, run, classifier, resume and (run / "config.yaml").is_file())
     if ranks()[0] == 0:
         _save(setup, split, run, classifier)

@@ -101,7 +101,8 @@ class FinetuneConfig:
 
     `encoder`: a bundle to start from; null starts `model` from random weights. `positive`: for the task violence, the
     label that means it. The learning rates multiply `train.learning_rate`; `unimodal_weight`: weight of one auxiliary
-    head per modality; `balanced`: classes weigh the same whatever their counts.
+    head per modality; `decision`: a mechanism that joins those heads' scores, in place of a head on what is fused;
+    `balanced`: classes weigh the same whatever their counts.
     """
 
     name: str = "finetune"
@@ -117,6 +118,7 @@ class FinetuneConfig:
     encoder_learning_rate: float = _between(1.0, 0)
     dropout: float = _between(0.2, 0, 1)
     unimodal_weight: float = _between(0.0, 0)
+    decision: str | None = None
     balanced: bool = False
     train: TrainConfig = field(default_factory=TrainConfig)
     wandb: str = _one_of("offline", "online", "disabled")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from modalgate.fusion.backbone import DEFAULT_ENCODERS, Backbone, encoder_spec, fresh_copy, select_modalities
+from modalgate.fusion.quality import measure_quality
 from modalgate.fusion.registry import fusions_at
 from modalgate.fusion.spec import BackboneSpec, EncoderSpec
 from modalgate.shards.batch import Batch
@@ -223,3 +224,33 @@ def test_a_fresh_copy_is_the_same_shape_with_weights_of_its_own(
     for name in ("rgb", "audio"):
         key = f"encoders.{name}.network.stem.0.weight"
         assert not torch.allclose(mine[key], fresh[key]), "an untrained control reads no weights file"
+
+
+@torch.no_grad()
+def test_a_gate_that_asks_for_it_is_told_of_measured_quality(
+    tiny_backbone: Build, prepared: Callable[..., Prepared]
+) -> None:
+    backbone = tiny_backbone(fusion="sigmoid", fusion_arguments={"quality": 2}).eval()
+    streams, present, start = prepared(absent={("audio", 1)})
+    torch.nn.init.zeros_(backbone.fusion.weight)  # pyright: ignore[reportArgumentType]
+    backbone.fusion.weight[:, -2] = -1.0  # pyright: ignore[reportIndexIssue]
+    told = backbone(streams, present, start).weights
+    noise = measure_quality(backbone.modalities, streams, present)[..., 0]
+    here = torch.stack([present[name] for name in backbone.modalities], dim=-1)
+    torch.testing.assert_close(told, torch.sigmoid(-noise) * here)
+
+
+@torch.no_grad()
+def test_tokens_reach_the_fusion_in_time(tiny_backbone: Build, prepared: Callable[..., Prepared]) -> None:
+    backbone = tiny_backbone(fusion="cross").eval()
+    streams, present, start = prepared(absent={("audio", 1)})
+    seen: dict[str, tuple[int, ...]] = {}
+    backbone.fusion.register_forward_pre_hook(
+        lambda _, inputs: seen.update({name: tuple(tokens.shape) for name, tokens in inputs[0].items()})
+    )
+    encoded = backbone(streams, present, start)
+    # The pooled feature, then two frames; the spectrogram's width is that of its last feature map.
+    assert seen["rgb"] == (4, 2, 3, 8)
+    assert seen["audio"][:2] == (4, 2)
+    assert seen["audio"][2] >= 2
+    assert encoded.features["rgb"].shape == (4, 2, 8)

@@ -108,6 +108,17 @@ def test_an_encoder_without_a_classifier(
     assert same_tensors(loaded.model, backbone)
 
 
+def test_a_classifier_that_joins_decisions_of_a_backbone_with_tokens(
+    tiny_backbone: Callable[..., Backbone], tiny_clip: ClipSpec, tmp_path: Path
+) -> None:
+    classifier = Classifier(tiny_backbone(fusion="bottleneck"), ["calm", "fight"], decision="evidential")
+    save_bundle(Bundle(classifier, tiny_clip, 2, "violence", "fight"), tmp_path / "joined")
+    loaded = load_bundle(tmp_path / "joined").model
+    assert isinstance(loaded, Classifier)
+    assert loaded.decision_name == "evidential"
+    assert same_tensors(loaded, classifier)
+
+
 def test_the_folder_holds_no_pickle(folder: Path) -> None:
     assert {path.name for path in folder.iterdir()} == {WEIGHTS, FACTS, CARD}
     assert {Path(name).suffix for name in (WEIGHTS, FACTS, CARD)} == {".safetensors", ".json", ".md"}

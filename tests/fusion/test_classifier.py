@@ -2,10 +2,13 @@
 
 from collections.abc import Callable
 
+import pytest
 import torch
 from modalgate.fusion.backbone import Backbone
 from modalgate.fusion.classifier import Classifier, view_probabilities
+from modalgate.fusion.registry import build_fusion, fusions_at
 from modalgate.shards.batch import Batch
+from modalgate.shards.errors import RequestError
 from modalgate.shards.transforms import ClipSpec, Preparation
 from torch import nn
 
@@ -58,3 +61,25 @@ def test_view_probabilities_average_after_the_softmax() -> None:
     torch.testing.assert_close(view_probabilities(logits), expected[None])
     assert not torch.allclose(view_probabilities(logits)[0], torch.softmax(logits.mean(dim=1)[0], 0))
     assert view_probabilities(logits.bfloat16()).dtype == torch.float32
+
+
+@pytest.mark.parametrize("decision", fusions_at("decision"))
+def test_a_decision_joins_the_heads_of_what_is_present(
+    decision: str, tiny_backbone: Callable[..., Backbone], tiny_batch: Callable[..., Batch], tiny_clip: ClipSpec
+) -> None:
+    classifier = Classifier(tiny_backbone(), ["calm", "fight", "run"], decision=decision).eval()
+    batch = tiny_batch()
+    batch.present["audio"][0] = False
+    with torch.no_grad():
+        scored = classifier(Preparation(tiny_clip)(batch), batch.present, batch.start)
+    alone = build_fusion(decision, ("rgb",), 3, {})
+    expected = alone({"rgb": scored.unimodal["rgb"]}, {"rgb": batch.present["rgb"]})
+    torch.testing.assert_close(scored.logits[0], expected.embedding[0])
+    assert (scored.encoded.weights[0, :, 1] == 0).all()
+    assert (scored.logits[1] != expected.embedding[1]).any()
+    assert not [name for name, _ in classifier.named_parameters() if name.startswith("head")]
+
+
+def test_an_unknown_decision_is_named(tiny_backbone: Callable[..., Backbone]) -> None:
+    with pytest.raises(RequestError, match="unknown decision 'softmax'"):
+        Classifier(tiny_backbone(), ["calm", "fight"], decision="softmax")

@@ -164,3 +164,44 @@ def test_weights_that_do_not_fit_are_refused(tiny_encoder: Build, tmp_path: Path
     refused(r"do not fit encoder .*stages\.9\.weight")
     save_file(state | {key: torch.zeros(2, 2)}, path)
     refused(f"do not fit encoder .*size mismatch for {key}")
+
+
+@torch.no_grad()
+def test_tokens_belong_to_the_pooled_feature(tiny_encoder: Build) -> None:
+    torch.manual_seed(0)
+    video = noise(2, 4, 3, 32, 32)
+    pooled, tokens = build_encoder(modality("rgb"), tiny_encoder(pooling="mean", stack=2)).eval().with_tokens(video)
+    assert tokens.shape == (2, 2, 8)
+    torch.testing.assert_close(pooled, tokens.mean(dim=1))
+    pooled, tokens = (
+        build_encoder(modality("depth"), EncoderSpec("torchvision/r3d_18")).eval().with_tokens(video[:, :, :1])
+    )
+    torch.testing.assert_close(tokens, pooled[:, None])
+    signal = EncoderSpec("conv1d", {"widths": [8, 8]}, pooling="mean")
+    pooled, tokens = build_encoder(modality("inertial"), signal).eval().with_tokens(noise(2, 40, 6))
+    assert tokens.shape == (2, 10, 8)
+    torch.testing.assert_close(pooled, tokens.mean(dim=1))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("model", "arguments", "count"),
+    [
+        ("timm/convnext_atto", {"depths": [1, 1, 1, 1], "dims": [4, 4, 8, 8]}, 3),
+        ("timm/test_vit", {"img_size": [64, 96]}, 25),
+        ("timm/mobilenetv3_small_050", {}, 1),
+    ],
+)
+def test_a_spectrogram_has_a_token_per_column(model: str, arguments: dict[str, object], count: int) -> None:
+    torch.manual_seed(0)
+    encoder = build_encoder(modality("audio"), EncoderSpec(model, arguments)).eval()
+    spectrogram = noise(2, 1, 64, 96)
+    pooled, tokens = encoder.with_tokens(spectrogram)
+    torch.testing.assert_close(pooled, encoder(spectrogram))
+    assert tokens.shape == (2, count, encoder.features)
+    if count == 3:
+        # The end of the sound may reach the last column at most through one padded convolution before it.
+        changed = spectrogram.clone()
+        changed[..., 64:] += 1
+        differs = (encoder.with_tokens(changed)[1] - tokens).abs().amax(dim=(0, 2))
+        assert differs[2] > differs[0]
