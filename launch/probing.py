@@ -12,7 +12,7 @@ from ..fusion.bundle import load_bundle
 from ..shards.errors import RequestError
 from ..shards.index import load_index
 from ..shards.stream import ClipStream
-from ..tasks.features import extract_features
+from ..tasks.cache import cached_features
 from ..tasks.probing import ProbeRow, probe_features
 from ..tasks.results import Gates, Result, Table, new_result
 from ..tasks.splits import VALIDATION, folds_of, given_split, groups_of, labelled
@@ -33,6 +33,12 @@ class Probed:
 def find_bundle(path: Path) -> Path:
     """A bundle folder, or the one in a run folder."""
     return path / "encoder" if (path / "encoder").is_dir() else path
+
+
+def cache_folder(path: Path) -> Path | None:
+    """RUN/features of the run a bundle lies in; none for an exported bundle, which is left as it is."""
+    run = next((folder for folder in (path, path.parent) if (folder / "config.yaml").is_file()), None)
+    return None if run is None else run / "features"
 
 
 def probe(
@@ -84,7 +90,7 @@ def probe(
     leave_cores_to(workers)
     set_seed(seed)
     encoders = [bundle.backbone, fresh_copy(bundle.backbone)]
-    features, fresh = extract_features(encoders, bundle.spec, stream, device, count)
+    features, fresh = cached_features(encoders, bundle.spec, stream, cache_folder(encoder), device, count)
     units = groups_of(index, group) if folds else None
     rows, untrained = (probe_features(f, labels, len(classes), splits, units) for f in (features, fresh))
     names = bundle.backbone.modalities

@@ -29,6 +29,26 @@ class Features:
     weights: NDArray[np.float32]
     keys: list[str]
 
+    @classmethod
+    def joined(
+        cls,
+        modalities: tuple[str, ...],
+        values: dict[str, NDArray[np.float32]],
+        present: dict[str, NDArray[np.bool_]],
+        weights: NDArray[np.float32],
+        keys: list[str],
+    ) -> "Features":
+        """From the values of `fused` and of each modality: `concat` is made of them, and both are always present."""
+        side_by_side = np.concatenate([values[name] for name in modalities], axis=1)
+        everywhere = np.ones(len(keys), dtype=bool)
+        return cls(
+            modalities,
+            values | {"concat": side_by_side},
+            present | {"fused": everywhere, "concat": everywhere},
+            weights,
+            keys,
+        )
+
 
 class _Collected:
     """The rows of one encoder, batch by batch, until they are joined."""
@@ -53,11 +73,9 @@ class _Collected:
 
     def join(self) -> Features:
         values = {name: torch.cat(rows).float().numpy() for name, rows in self.parts.items()}
-        values["concat"] = np.concatenate([values[name] for name in self.modalities], axis=1)
         masks = {name: torch.cat(rows).numpy() for name, rows in self.present.items()}
-        everywhere = np.ones(len(self.keys), dtype=bool)
-        masks |= {"fused": everywhere, "concat": everywhere}
-        return Features(self.modalities, values, masks, torch.cat(self.weights).float().numpy(), self.keys)
+        weights = torch.cat(self.weights).float().numpy()
+        return Features.joined(self.modalities, values, masks, weights, self.keys)
 
 
 @torch.no_grad()
