@@ -11,13 +11,7 @@ from ..shards.modality import MODALITIES, modality
 from .encoders import build_encoder
 from .quality import measure_quality
 from .registry import build_fusion, fusions_at
-from .spec import BackboneSpec, EncoderSpec
-
-DEFAULT_ENCODERS = {
-    "video": EncoderSpec("timm/test_convnext", pooling="gru"),
-    "audio": EncoderSpec("timm/test_convnext"),
-    "signal": EncoderSpec("conv1d", pooling="mean"),
-}
+from .spec import PRESETS, BackboneSpec, EncoderSpec
 
 
 @dataclass
@@ -39,23 +33,27 @@ class Backbone(nn.Module):
 
     `forward(streams, present, start)` takes prepared streams (B, K, ...) and returns `Encoded`. Only present rows
     are encoded: a silent clip costs nothing and does not enter any statistic. While training, `modality_dropout`
-    hides random subsets from the fusion (Neverova et al. 2016), never the last modality a row has.
+    hides random subsets from the fusion (Neverova et al. 2016), never the last modality a row has. `quality`
+    (B, K, M, Q): what a gate is told of the streams; by default it is measured on them.
     """
 
     def __init__(self, modalities: tuple[str, ...], spec: BackboneSpec) -> None:
         super().__init__()
-        self.modalities, self.spec = modalities, spec
+        if spec.preset not in PRESETS:
+            raise choice_error("preset", spec.preset, PRESETS)
+        preset = PRESETS[spec.preset]
         for name in spec.encoders:
-            if name not in MODALITIES and name not in DEFAULT_ENCODERS:
-                raise choice_error("modality or kind under 'encoders'", name, {*MODALITIES, *DEFAULT_ENCODERS})
+            if name not in MODALITIES and name not in preset.encoders:
+                raise choice_error("modality or kind under 'encoders'", name, {*MODALITIES, *preset.encoders})
+        self.modalities, self.spec, self.width = modalities, spec, spec.width or preset.width
         self.encoders = nn.ModuleDict()
         self.projections = nn.ModuleDict()
         for name in modalities:
             encoder = build_encoder(modality(name), encoder_spec(spec, name))
             self.encoders[name] = encoder
             # The norm makes gate weights comparable: without it a gate learns the features' lengths.
-            self.projections[name] = nn.Sequential(nn.Linear(encoder.features, spec.width), nn.LayerNorm(spec.width))
-        self.fusion = build_fusion(spec.fusion, modalities, spec.width, spec.fusion_arguments)
+            self.projections[name] = nn.Sequential(nn.Linear(encoder.features, self.width), nn.LayerNorm(self.width))
+        self.fusion = build_fusion(spec.fusion, modalities, self.width, spec.fusion_arguments)
         if self.fusion.level == "decision":
             choices = ", ".join(fusions_at("feature", "token"))
             raise RequestError(
@@ -68,15 +66,23 @@ class Backbone(nn.Module):
             for name in modalities:
                 width = self.encoders[name].features
                 assert isinstance(width, int)
-                self.token_projections[name] = nn.Sequential(nn.Linear(width, spec.width), nn.LayerNorm(spec.width))
+                self.token_projections[name] = nn.Sequential(nn.Linear(width, self.width), nn.LayerNorm(self.width))
 
-    def forward(self, streams: dict[str, Tensor], present: dict[str, Tensor], start: Tensor) -> Encoded:
+    def forward(
+        self,
+        streams: dict[str, Tensor],
+        present: dict[str, Tensor],
+        start: Tensor,
+        quality: Tensor | None = None,
+    ) -> Encoded:
         encoded = {name: self._encode(name, streams.get(name), present[name]) for name in self.modalities}
         features = {name: pooled for name, (pooled, _) in encoded.items()}
         joined = {name: tokens for name, (_, tokens) in encoded.items()} if self.token_projections else features
         seen = self._drop(present) if self.training and self.spec.modality_dropout else present
         if getattr(self.fusion, "quality", 0):
-            fused = self.fusion(joined, seen, measure_quality(self.modalities, streams, present))
+            if quality is None:
+                quality = measure_quality(self.modalities, streams, present)
+            fused = self.fusion(joined, seen, quality)
         else:
             fused = self.fusion(joined, seen)
         return Encoded(self.modalities, features, present, fused.embedding, fused.weights, fused.aux_loss, start)
@@ -87,7 +93,7 @@ class Backbone(nn.Module):
         if self.token_projections:
             parts.append(self.token_projections[name])
         parameters = list(parts.parameters())
-        out = torch.zeros(*mask.shape, self.spec.width, device=parameters[0].device)
+        out = torch.zeros(*mask.shape, self.width, device=parameters[0].device)
         if stream is None or not bool(mask.any()):
             # Every rank must reach every parameter, or gradient averaging waits for ever.
             out = out + sum(parameter.sum() * 0 for parameter in parameters) if self.training else out
@@ -113,9 +119,9 @@ class Backbone(nn.Module):
 
 
 def encoder_spec(spec: BackboneSpec, name: str) -> EncoderSpec:
-    """The spec of modality `name`: its own, else its kind's, else the default of the kind."""
+    """The spec of modality `name`: its own, else its kind's, else the preset's for the kind."""
     kind = modality(name).kind
-    return spec.encoders.get(name) or spec.encoders.get(kind) or DEFAULT_ENCODERS[kind]
+    return spec.encoders.get(name) or spec.encoders.get(kind) or PRESETS[spec.preset].encoders[kind]
 
 
 def select_modalities(available: tuple[str, ...], wanted: list[str]) -> tuple[str, ...]:
@@ -129,5 +135,5 @@ def select_modalities(available: tuple[str, ...], wanted: list[str]) -> tuple[st
 
 def fresh_copy(backbone: Backbone) -> Backbone:
     """The same architecture with new random weights, read from no file: the untrained control of every table."""
-    encoders = {name: replace(encoder_spec(backbone.spec, name), weights=None) for name in backbone.modalities}
+    encoders = {name: encoder_spec(backbone.spec, name).untrained() for name in backbone.modalities}
     return Backbone(backbone.modalities, replace(backbone.spec, encoders=encoders))

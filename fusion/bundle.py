@@ -53,11 +53,8 @@ def save_bundle(bundle: Bundle, folder: Path) -> None:
         state = {key: value.detach().cpu().contiguous() for key, value in bundle.model.state_dict().items()}
         save_file(state, partial / WEIGHTS)
         backbone = bundle.backbone
-        spec = asdict(backbone.spec) | {
-            "encoders": {name: asdict(encoder_spec(backbone.spec, name)) for name in backbone.modalities}
-        }
-        for encoder in spec["encoders"].values():
-            encoder["weights"] = None
+        encoders = {n: asdict(encoder_spec(backbone.spec, n).untrained()) for n in backbone.modalities}
+        spec = asdict(backbone.spec) | {"width": backbone.width, "encoders": encoders}
         facts = {
             "format_version": FORMAT_VERSION,
             "modalities": list(backbone.modalities),

@@ -39,7 +39,7 @@ class Classifier(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.classes = tuple(classes)
-        width, count = backbone.spec.width, len(self.classes)
+        width, count = backbone.width, len(self.classes)
         if decision is not None and decision not in fusions_at("decision"):
             raise choice_error("decision", decision, fusions_at("decision"))
         self.decision_name = decision

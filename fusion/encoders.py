@@ -8,6 +8,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.models import video as video_models
 
 from ..shards.errors import RequestError, choice_error
@@ -28,7 +29,21 @@ VIDEO_MODELS = (
 )
 
 
-class FrameEncoder(nn.Module):
+class PretrainableEncoder(nn.Module):
+    """Holds batch norms still where the spec says `frozen_norms`: statistics, scales and shifts stay as loaded."""
+
+    frozen_norms = False
+
+    def train(self, mode: bool = True) -> "PretrainableEncoder":
+        super().train(mode)
+        if self.frozen_norms:
+            for part in self.modules():
+                if isinstance(part, _BatchNorm):
+                    part.eval().requires_grad_(False)
+        return self
+
+
+class FrameEncoder(PretrainableEncoder):
     """A timm image network on every frame, or every stack of frames, joined over time: (N, T, C, H, W) -> (N, D)."""
 
     def __init__(self, spec: EncoderSpec, name: str, channels: int) -> None:
@@ -52,7 +67,7 @@ class FrameEncoder(nn.Module):
         return self.pooling(sequence), sequence
 
 
-class VideoEncoder(nn.Module):
+class VideoEncoder(PretrainableEncoder):
     """A torchvision 3-D network, its stem rebuilt for the modality's channels: (N, T, C, H, W) -> (N, D)."""
 
     def __init__(self, spec: EncoderSpec, name: str, channels: int) -> None:
@@ -84,7 +99,7 @@ class VideoEncoder(nn.Module):
         return feature, feature.unsqueeze(1)
 
 
-class SpectrogramEncoder(nn.Module):
+class SpectrogramEncoder(PretrainableEncoder):
     """A timm image network on log-mel spectrograms: (N, 1, mels, frames) -> (N, D)."""
 
     def __init__(self, spec: EncoderSpec, name: str) -> None:
@@ -134,14 +149,40 @@ class SignalEncoder(nn.Module):
         return self.pooling(sequence), sequence
 
 
-def build_encoder(
-    entry: Modality, spec: EncoderSpec
-) -> FrameEncoder | VideoEncoder | SpectrogramEncoder | SignalEncoder:
-    """The encoder of `spec` for streams of this modality.
+class StoredFeatures(nn.Module):
+    """Features that were taken from an encoder before: (N, 1 + L, D), the pooled feature, then its tokens."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.features = width
+
+    def forward(self, stored: Tensor) -> Tensor:
+        return stored[:, 0]
+
+    def with_tokens(self, stored: Tensor) -> tuple[Tensor, Tensor]:
+        """The pooled feature and its tokens (N, L, D)."""
+        return stored[:, 0], stored[:, 1:]
+
+
+Encoder = FrameEncoder | VideoEncoder | SpectrogramEncoder | SignalEncoder | StoredFeatures
+
+
+def build_encoder(entry: Modality, spec: EncoderSpec) -> Encoder:
+    """The encoder of `spec` for streams of this modality; `stored/WIDTH` takes features in place of the stream.
 
     Raises `RequestError` for an unknown network, one that does not suit the stream, or weights that do not fit.
     """
+    encoder = _build_encoder(entry, spec)
+    if isinstance(encoder, PretrainableEncoder):
+        encoder.frozen_norms = spec.frozen_norms
+        encoder.train()
+    return encoder
+
+
+def _build_encoder(entry: Modality, spec: EncoderSpec) -> Encoder:
     family, _, name = spec.model.partition("/")
+    if family == "stored" and name.isdecimal():
+        return StoredFeatures(int(name))
     if family == "conv1d" and entry.kind == "signal":
         return SignalEncoder(spec, entry.channels)
     if family == "timm" and entry.kind == "video":

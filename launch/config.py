@@ -46,6 +46,12 @@ def show_config(name_or_path: str, overrides: Sequence[str] = ()) -> str:
     return f"kind: {kind}\n{OmegaConf.to_yaml(node, resolve=True)}"
 
 
+def partial_config(name_or_path: str, overrides: Sequence[str] = ()) -> Config:
+    """The config whatever is still to be given: such keys raise `MissingMandatoryValue` when they are read."""
+    node, _ = _compose(None, name_or_path, overrides)
+    return node
+
+
 def check_config(name_or_path: str, overrides: Sequence[str] = ()) -> list[str]:
     """The keys that are still to be given; `RequestError` where something is wrong."""
     node, _ = _compose(None, name_or_path, overrides)
@@ -266,6 +272,7 @@ __all__ = [
     "check_config",
     "list_configs",
     "load_config",
+    "partial_config",
     "settings_of",
     "show_config",
 ]

@@ -23,10 +23,13 @@ def list_shipped(json: Json = None) -> None:
 
 
 def show(config: Name, overrides: Overrides = None) -> None:
-    """Print a config with all its defaults, as YAML."""
+    """Print a config with all its defaults as YAML, and what its model costs."""
     from .config import show_config
+    from .model_size import describe_model
 
     typer.echo(show_config(config, overrides or []), nl=False)
+    for line in describe_model(config, overrides or []):
+        typer.echo(f"# {line}")
 
 
 def check(config: Name, overrides: Overrides = None) -> None:

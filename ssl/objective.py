@@ -41,7 +41,7 @@ class PretextObjective(nn.Module):
         self.augment = augment
         self.tasks = nn.ModuleDict(
             {
-                name: build_task(name, backbone.modalities, backbone.spec.width, segments, arguments)
+                name: build_task(name, backbone.modalities, backbone.width, segments, arguments)
                 for name, (_, arguments) in tasks.items()
             }
         )

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from modalgate.fusion.backbone import DEFAULT_ENCODERS, Backbone, encoder_spec, fresh_copy, select_modalities
+from modalgate.fusion.backbone import Backbone, encoder_spec, fresh_copy, select_modalities
 from modalgate.fusion.quality import measure_quality
 from modalgate.fusion.registry import fusions_at
-from modalgate.fusion.spec import BackboneSpec, EncoderSpec
+from modalgate.fusion.spec import PRESETS, BackboneSpec, EncoderSpec
 from modalgate.shards.batch import Batch
 from modalgate.shards.errors import RequestError
 from modalgate.shards.modality import MODALITIES
@@ -193,7 +193,7 @@ def test_the_most_special_encoder_wins() -> None:
     spec = BackboneSpec(encoders={"video": video, "flow": flow})
     assert encoder_spec(spec, "flow") is flow
     assert encoder_spec(spec, "rgb") is video
-    assert encoder_spec(spec, "inertial") is DEFAULT_ENCODERS["signal"]
+    assert encoder_spec(spec, "inertial") is PRESETS["tiny"].encoders["signal"]
 
 
 @pytest.mark.parametrize(("given", "near"), [("vidoe", "video"), ("flwo", "flow"), ("signals", "signal")])

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from modalgate.fusion.encoders import SignalEncoder, VideoEncoder, build_encoder
 from modalgate.fusion.spec import EncoderSpec
@@ -205,3 +206,38 @@ def test_a_spectrogram_has_a_token_per_column(model: str, arguments: dict[str, o
         changed[..., 64:] += 1
         differs = (encoder.with_tokens(changed)[1] - tokens).abs().amax(dim=(0, 2))
         assert differs[2] > differs[0]
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_frozen_norms_keep_statistics_and_scales(frozen: bool) -> None:
+    spec = EncoderSpec("timm/test_resnet", pooling="mean", frozen_norms=frozen)
+    encoder = build_encoder(modality("rgb"), spec).train()
+    before = {name: tensor.clone() for name, tensor in encoder.state_dict().items() if "running" in name}
+    assert before
+    encoder(torch.randn(2, 2, 3, 32, 32)).sum().backward()
+    after = encoder.state_dict()
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items()) == frozen
+    norms = [part for part in encoder.modules() if isinstance(part, torch.nn.BatchNorm2d)]
+    assert all(norm.weight.requires_grad != frozen for norm in norms)
+
+
+def test_timm_loads_pretrained_weights_by_its_own_flag(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    path = tmp_path / "weights.safetensors"
+    source = timm.create_model("test_resnet", num_classes=0)
+    save_file(source.state_dict(), path)
+    arguments = {"pretrained": True, "pretrained_cfg_overlay": {"file": str(path), "num_classes": 0}}
+    spec = EncoderSpec("timm/test_resnet", arguments, pooling="mean")
+    encoder = build_encoder(modality("rgb"), spec)
+    assert torch.equal(encoder.network.state_dict()["conv1.0.weight"], source.state_dict()["conv1.0.weight"])  # pyright: ignore
+    assert spec.untrained().arguments == {}
+
+
+def test_stored_features_pass_as_they_are() -> None:
+    encoder = build_encoder(modality("audio"), EncoderSpec("stored/5"))
+    stored = torch.randn(3, 4, 5)
+    pooled, tokens = encoder.with_tokens(stored)
+    assert torch.equal(pooled, stored[:, 0])
+    assert torch.equal(tokens, stored[:, 1:])
+    assert torch.equal(encoder(stored), pooled)
+    assert encoder.features == 5

@@ -1,0 +1,81 @@
+"""What a backbone costs: learned numbers, and multiply-adds for one segment."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from ..shards.batch import Batch
+from ..shards.modality import modality
+from ..shards.transforms import ClipSpec, Preparation
+from .backbone import Backbone
+
+
+@dataclass(frozen=True)
+class Cost:
+    """`parameters` learned, and the `multiply_adds` of matrix products and convolutions for one segment."""
+
+    part: str
+    parameters: int
+    multiply_adds: int
+
+
+def blank_segment(modalities: tuple[str, ...], spec: ClipSpec) -> Batch:
+    """One segment (B 1, K 1) of zeros with every modality present, in the shapes that the stream delivers."""
+    streams: dict[str, Tensor] = {}
+    for name in modalities:
+        entry = modality(name)
+        if entry.kind == "video":
+            streams[name] = torch.zeros(1, 1, spec.frames, entry.channels, spec.size, spec.size)
+        elif entry.kind == "audio":
+            streams[name] = torch.zeros(1, 1, round(spec.seconds * spec.sample_rate))
+        else:
+            rate = entry.rate or spec.fps
+            streams[name] = torch.zeros(1, 1, round(spec.seconds * rate), entry.channels)
+    present = {name: torch.ones(1, 1, dtype=torch.bool) for name in modalities}
+    return Batch(streams, present, ["blank"], torch.zeros(1, 1), valid=torch.ones(1, dtype=torch.bool))
+
+
+def measure_cost(backbone: Backbone, spec: ClipSpec) -> list[Cost]:
+    """The cost of each modality's encoder with its projections, of the fusion, and of all together.
+
+    Counted while one blank segment passes, so it is what this input costs and not a formula's guess.
+    """
+    batch = blank_segment(backbone.modalities, spec)
+    streams = Preparation(spec)(batch)
+    training = backbone.training
+    backbone.eval()
+    # The counter knows no fused attention of a CPU and would leave it out.
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        backbone(streams, batch.present, batch.start)
+    backbone.train(training)
+    counts = counter.get_flop_counts()
+    root = type(backbone).__name__
+
+    def cost(part: str, *modules: str) -> Cost:
+        found: list[nn.Module] = [backbone.get_submodule(name) for name in modules if _holds(backbone, name)]
+        # The counter counts a product and a sum as two.
+        operations = sum(sum(counts.get(f"{root}.{name}", {}).values()) for name in modules) // 2
+        return Cost(part, sum(p.numel() for module in found for p in module.parameters()), operations)
+
+    parts = [
+        cost(name, f"encoders.{name}", f"projections.{name}", f"token_projections.{name}")
+        for name in backbone.modalities
+    ]
+    parts.append(cost(f"fusion ({backbone.spec.fusion})", "fusion"))
+    total = sum(part.parameters for part in parts), sum(part.multiply_adds for part in parts)
+    return [*parts, Cost("all", *total)]
+
+
+def _holds(module: nn.Module, name: str) -> bool:
+    return any(name == known for known, _ in module.named_modules())
+
+
+def in_words(number: int) -> str:
+    """`3.4 M`, `512 k`: three digits are enough to compare models by."""
+    for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
+        if number >= size:
+            return f"{number / size:.3g} {unit}"
+    return str(number)

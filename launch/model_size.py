@@ -1,0 +1,50 @@
+"""What the model of a config costs, for `modalgate config show`."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from ..shards.errors import RequestError
+from ..shards.index import PackSettings, Statistics, load_index
+from ..shards.modality import modality
+from .building import clip_request, clip_spec
+from .config import partial_config
+
+
+def describe_model(name_or_path: str, overrides: Sequence[str] = ()) -> list[str]:
+    """Lines of parameters and multiply-adds per segment: by modality, of the fusion, and in all.
+
+    Of the shards' own modalities and settings where they are there, else of `data.modalities` at `pack`'s defaults.
+    """
+    node: Any = partial_config(name_or_path, overrides)
+    if node.model is None:
+        return ["model: that of the bundle it starts from"]
+    from ..fusion.backbone import Backbone
+    from ..fusion.cost import in_words, measure_cost
+    from ..shards.transforms import ClipSpec
+
+    data = node.data
+    model: Any = OmegaConf.to_object(node.model)
+    if not OmegaConf.is_missing(data, "shards"):
+        try:
+            index = load_index(data.shards)
+            settings: Any = OmegaConf.to_object(data)
+            request = clip_request(settings, index)
+            names, spec = request.modalities, clip_spec(request, index)
+        except RequestError as error:
+            return [f"model: its size is not known yet ({error})"]
+    elif data.modalities:
+        names, packed = tuple(data.modalities), PackSettings()
+        neutral = {n: Statistics((0.0,) * modality(n).channels, (1.0,) * modality(n).channels) for n in names}
+        size = data.size or packed.size
+        rates = packed.fps, packed.sample_rate, packed.flow_bound
+        spec = ClipSpec(data.seconds, data.frames, size, packed.size, *rates, neutral)
+    else:
+        return ["model: its size depends on the modalities; give data.shards or data.modalities"]
+    costs = measure_cost(Backbone(names, model), spec)
+    width = max(len(cost.part) for cost in costs)
+    lines = [
+        f"  {cost.part:<{width}}  {in_words(cost.parameters):>7}  {in_words(cost.multiply_adds):>7}" for cost in costs
+    ]
+    return [f"model: parameters, multiply-adds for one segment of {data.seconds:g} s", *lines]
