@@ -7,12 +7,13 @@ from modalgate.launch.model_size import describe_model
 
 
 def test_sizes_without_shards_grow_with_the_preset() -> None:
-    settings = ["data.modalities=[audio]", "model.encoders=null"]
+    settings = ["data.modalities=[audio]", "model.encoders.audio=null"]
     tiny = describe_model("demo-pretrain", [*settings, "model.preset=tiny", "model.width=128"])
     small = describe_model("demo-pretrain", [*settings, "model.preset=small"])
     assert [line.split()[0] for line in tiny] == ["model:", "audio", "fusion", "all"]
     assert tiny[-1].split()[1:3] != small[-1].split()[1:3]
     assert small[-1].split()[2] == "M"
+    assert len(describe_model("demo-violence")) == 6
 
 
 @pytest.mark.parametrize(
@@ -28,4 +29,4 @@ def test_an_unknown_size_is_no_error(settings: list[str], line: str, tmp_path: P
 
 
 def test_a_bundle_brings_its_own_model() -> None:
-    assert describe_model("demo-violence") == ["model: that of the bundle it starts from"]
+    assert describe_model("demo-violence", ["encoder=runs/x/encoder"]) == ["model: that of the bundle it starts from"]
