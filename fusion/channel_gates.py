@@ -18,6 +18,9 @@ class VectorGate(Gate):
         self.weight = nn.Parameter(torch.zeros(len(modalities), width, width))
         self.bias = nn.Parameter(torch.zeros(len(modalities), width))
 
+    def gate_parameters(self) -> list[nn.Parameter]:
+        return [self.weight, self.bias]
+
     def forward(self, features: dict[str, Tensor], present: dict[str, Tensor]) -> Fused:
         values, mask = stack_features(features, present, self.modalities, self.missing)
         logits = torch.einsum("...md,med->...me", values, self.weight) + self.bias
@@ -38,6 +41,9 @@ class GatedMultimodalUnit(Gate):
         count = len(modalities)
         self.content = nn.Parameter(torch.randn(count, width, width) / width**0.5)
         self.weight = nn.Parameter(torch.zeros(count, width, count * width))
+
+    def gate_parameters(self) -> list[nn.Parameter]:
+        return [self.weight]
 
     def forward(self, features: dict[str, Tensor], present: dict[str, Tensor]) -> Fused:
         values, mask = stack_features(features, present, self.modalities, self.missing)

@@ -50,8 +50,14 @@ class Classifier(nn.Module):
             {name: nn.Linear(width, count) for name in backbone.modalities if unimodal or decision}
         )
 
-    def forward(self, streams: dict[str, Tensor], present: dict[str, Tensor], start: Tensor) -> Scored:
-        encoded = self.backbone(streams, present, start)
+    def forward(
+        self,
+        streams: dict[str, Tensor],
+        present: dict[str, Tensor],
+        start: Tensor,
+        quality: Tensor | None = None,
+    ) -> Scored:
+        encoded = self.backbone(streams, present, start, quality)
         unimodal = {name: head(encoded.features[name]) for name, head in self.unimodal.items()}
         if self.decision is None:
             return Scored(self.head(encoded.embedding), unimodal, encoded)

@@ -38,6 +38,9 @@ class TopKExperts(Gate):
         self.gate = nn.Parameter(torch.zeros(everything, count + free))
         self.noise = nn.Parameter(torch.zeros(everything, count + free))
 
+    def gate_parameters(self) -> list[nn.Parameter]:
+        return [self.gate, self.noise]
+
     def forward(self, features: dict[str, Tensor], present: dict[str, Tensor]) -> Fused:
         values, mask = stack_features(features, present, self.modalities, self.missing)
         everything = torch.cat([values.flatten(-2), mask.to(values.dtype)], dim=-1)

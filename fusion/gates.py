@@ -55,6 +55,10 @@ class Fusion(nn.Module):
         self.modalities = modalities
         self.nothing = nn.Parameter(torch.randn(width) * 0.02)
 
+    def gate_parameters(self) -> list[nn.Parameter]:
+        """The parameters that decide weights, and nothing else; none where weights are not learned apart."""
+        return []
+
     def fuse(self, values: Tensor, weights: Tensor, mask: Tensor) -> Fused:
         """`sum_m weights_m values_m`, and the learned `nothing` where no modality is present."""
         return self.finish((weights[..., None] * values).sum(dim=-2), weights, mask)
@@ -111,6 +115,9 @@ class SoftmaxGate(Gate):
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
 
+    def gate_parameters(self) -> list[nn.Parameter]:
+        return list(self.network.parameters())
+
     def forward(
         self, features: dict[str, Tensor], present: dict[str, Tensor], quality: Tensor | None = None
     ) -> Fused:
@@ -153,6 +160,9 @@ class SigmoidGate(Gate):
         self.quality = quality
         self.weight = nn.Parameter(torch.zeros(len(modalities), width + quality))
         self.bias = nn.Parameter(torch.zeros(len(modalities)))
+
+    def gate_parameters(self) -> list[nn.Parameter]:
+        return [self.weight, self.bias]
 
     def forward(
         self, features: dict[str, Tensor], present: dict[str, Tensor], quality: Tensor | None = None

@@ -157,12 +157,22 @@ def _run_split(setup: _Setup, split: Split, run: Path, resume: bool) -> Scores:
 def _train(setup: _Setup, split: Split, run: Path, classifier: Classifier, resume: bool) -> None:
     config, classes = setup.config, setup.classes
     weights = balanced_weights(setup.labels[split.train].tolist(), len(classes)) if config.balanced else None
-    objective = SupervisedObjective(classifier, setup.spec, config.augment, config.unimodal_weight, weights)
+    train_clips = take(setup.index, split.train)
+    objective = SupervisedObjective(
+        classifier,
+        setup.spec,
+        config.augment,
+        config.unimodal_weight,
+        weights,
+        aids=config.aids,
+        batches=config.train.steps * config.train.accumulate,
+        keys=[sample.key for sample in train_clips.samples],
+    )
     names = {"label": config.data.label, "classes": classes}
     heads = [*classifier.head.parameters(), *classifier.unimodal.parameters()]
     train(
         objective,
-        clip_stream(take(setup.index, split.train), setup.request, config.data, config.seed, run, **names),
+        clip_stream(train_clips, setup.request, config.data, config.seed, run, **names),
         config.train,
         run,
         seed=config.seed,

@@ -7,6 +7,7 @@ from omegaconf import MISSING
 
 from ..fusion.spec import BackboneSpec
 from ..shards.augment import AugmentConfig
+from ..tasks.aids import AidsConfig
 
 
 def _one_of(default: str, *others: str) -> Any:
@@ -102,7 +103,7 @@ class FinetuneConfig:
     `encoder`: a bundle to start from; null starts `model` from random weights. `positive`: for the task violence, the
     label that means it. The learning rates multiply `train.learning_rate`; `unimodal_weight`: weight of one auxiliary
     head per modality; `decision`: a mechanism that joins those heads' scores, in place of a head on what is fused;
-    `balanced`: classes weigh the same whatever their counts.
+    `balanced`: classes weigh the same whatever their counts. `aids`: remedies for modalities that compete.
     """
 
     name: str = "finetune"
@@ -120,6 +121,7 @@ class FinetuneConfig:
     unimodal_weight: float = _between(0.0, 0)
     decision: str | None = None
     balanced: bool = False
+    aids: AidsConfig = field(default_factory=AidsConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     wandb: str = _one_of("offline", "online", "disabled")
 

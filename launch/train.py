@@ -93,6 +93,15 @@ def train(
     if accelerator.process_index < len(state.get("random", ())):
         set_random_state(state["random"][accelerator.process_index])
 
+    warned: set[str] = set()
+
+    def warn_once(means: dict[str, float]) -> None:
+        for line in getattr(objective, "warnings", lambda _: [])(means):
+            # The same thing with another number is not news.
+            if (subject := line.partition("(")[0]) not in warned:
+                warned.add(subject)
+                _warn(f"step {step}: {line}")
+
     def save() -> None:
         every_random = gather_object([random_state()])
         if tracker is not None:
@@ -159,6 +168,7 @@ def train(
                     waited, clips, since = 0.0, 0, time.perf_counter()
                     if tracker is not None:
                         tracker.log(step, last)
+                        warn_once(last)
                     shown = {key.removesuffix("/loss"): value for key, value in last.items() if key.endswith("loss")}
                     advance(0, **shown, **{"clips/s": speed["clips_per_second"], "wait": f"{speed['data_wait']:.0%}"})
                 error = guard.error()

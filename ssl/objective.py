@@ -10,6 +10,7 @@ from ..fusion.backbone import Backbone, Encoded
 from ..shards.batch import Batch
 from ..shards.errors import RequestError
 from ..shards.transforms import AugmentConfig, ClipSpec, Preparation
+from .monitors import collapse_warnings, monitors
 from .registry import build_task
 
 # A view is a function of the prepared streams; the union of the tasks' views is encoded once and shared.
@@ -20,9 +21,7 @@ class PretextObjective(nn.Module):
     """A weighted mixture of pretext tasks over one backbone.
 
     `tasks`: name -> (weight, arguments). `forward(batch)` returns `<task>/loss`, `<task>/accuracy`, the fusion's own
-    `gate/loss`, and, for the monitors, `gate/<modality>` (mean weight) and `embedding/std` (mean deviation of the
-    unit-length fused embedding per dimension; healthy near 1/sqrt(D), zero when collapsed). The loop sums the losses
-    by `weights`.
+    `gate/loss`, and what `monitors` watches. The loop sums the losses by `weights`.
     """
 
     def __init__(
@@ -61,14 +60,6 @@ class PretextObjective(nn.Module):
         outputs["gate/loss"] = torch.stack([e.aux_loss for e in encoded.values()]).mean()
         return outputs | monitors(encoded["plain"])
 
-
-def monitors(encoded: Encoded) -> dict[str, Tensor]:
-    """Mean gate weight per modality over the rows that have it, and the spread of the fused embedding."""
-    values = {}
-    for number, name in enumerate(encoded.modalities):
-        weights = encoded.weights[..., number][encoded.present[name]]
-        if len(weights):
-            values[f"gate/{name}"] = weights.detach().mean()
-    embedding = nn.functional.normalize(encoded.embedding.detach().flatten(0, 1), dim=-1)
-    values["embedding/std"] = embedding.std(dim=0, correction=0).mean()
-    return values
+    def warnings(self, means: Mapping[str, float]) -> list[str]:
+        """What the logged `means` warn of."""
+        return collapse_warnings(means, self.backbone.width)

@@ -13,7 +13,7 @@ def test_sizes_without_shards_grow_with_the_preset() -> None:
     assert [line.split()[0] for line in tiny] == ["model:", "audio", "fusion", "all"]
     assert tiny[-1].split()[1:3] != small[-1].split()[1:3]
     assert small[-1].split()[2] == "M"
-    assert len(describe_model("demo-violence")) == 6
+    assert len(describe_model("demo-violence")) == 7
 
 
 @pytest.mark.parametrize(

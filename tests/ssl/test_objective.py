@@ -9,7 +9,8 @@ from modalgate.fusion.backbone import Backbone
 from modalgate.shards.batch import Batch
 from modalgate.shards.errors import RequestError
 from modalgate.shards.transforms import AugmentConfig, ClipSpec
-from modalgate.ssl.objective import PretextObjective, monitors
+from modalgate.ssl.monitors import monitors
+from modalgate.ssl.objective import PretextObjective
 
 TASKS: dict[str, tuple[float, dict[str, Any]]] = {
     "clip_order": (0.5, {"dropout": 0.0}),

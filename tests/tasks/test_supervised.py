@@ -8,7 +8,9 @@ import torch
 from modalgate.fusion.backbone import Backbone
 from modalgate.fusion.classifier import Classifier
 from modalgate.shards.batch import Batch
+from modalgate.shards.errors import RequestError
 from modalgate.shards.transforms import AugmentConfig, ClipSpec, Preparation
+from modalgate.tasks.aids import AidsConfig
 from modalgate.tasks.supervised import SupervisedObjective, balanced_weights
 from torch import Tensor
 
@@ -117,3 +119,65 @@ def test_balanced_weights() -> None:
     missing = balanced_weights([0, 0, 0, 2], 3)
     assert sum(missing[label] for label in [0, 0, 0, 2]) / 4 == pytest.approx(1), "also where a class has no clip"
     assert missing[2] == pytest.approx(3 * missing[0])
+
+
+def test_a_warmed_up_gate_stands_still_and_then_moves(make: Make, tiny_batch: MakeBatch) -> None:
+    objective = make(aids=AidsConfig(gate_warmup=0.5), batches=4).train()
+    gate = objective.classifier.backbone.fusion.gate_parameters()
+    moved = []
+    for seed in range(4):
+        objective.zero_grad()
+        outputs = objective(tiny_batch(label=[0, 2, 1, 1], seed=seed))
+        outputs["label/loss"].backward()
+        moved.append(any(bool((p.grad != 0).any()) for p in gate if p.grad is not None))
+    assert moved == [False, False, True, True]
+
+
+def test_modulation_acts_in_the_first_half_on_encoders_alone(make: Make, tiny_batch: MakeBatch) -> None:
+    batch = tiny_batch(label=[0, 2, 1, 1])
+    found = []
+    for alpha in (0.0, 2.0):
+        torch.manual_seed(5)
+        objective = make(unimodal=True, unimodal_weight=1.0, aids=AidsConfig(modulation=alpha), batches=2).train()
+        for _ in range(2):
+            objective.zero_grad()
+            outputs = objective(batch)
+            (outputs["label/loss"] + outputs["unimodal/loss"]).backward()
+            backbone = objective.classifier.backbone
+            encoder = torch.cat([p.grad.flatten() for p in backbone.encoders.parameters() if p.grad is not None])
+            head = torch.cat([p.grad.flatten() for p in objective.classifier.head.parameters() if p.grad is not None])
+            found.append((encoder.clone(), head.clone()))
+    plain, _, held, released = found
+    assert not torch.allclose(plain[0], held[0])
+    torch.testing.assert_close(plain[1], held[1])
+    torch.testing.assert_close(plain[0], released[0])
+
+
+def test_the_rank_loss_belongs_to_energy(
+    tiny_backbone: Callable[..., Backbone], tiny_clip: ClipSpec, tiny_batch: MakeBatch
+) -> None:
+    batch = tiny_batch(label=[0, 2, 1, 1], absent={("audio", 1)})
+    classifier = Classifier(tiny_backbone(), CLASSES, decision="energy")
+    objective = SupervisedObjective(classifier, tiny_clip, None, aids=AidsConfig(rank=0.1), keys=batch.key)
+    outputs = objective(batch)
+    outputs["rank/loss"].backward()
+    assert objective.weights["rank/loss"] == 0.1
+    assert objective.history is not None
+    assert objective.history.count.tolist() == [[1, 1], [1, 0], [1, 1], [1, 1]]
+    assert classifier.unimodal["audio"].weight.grad is not None
+
+
+@pytest.mark.parametrize(
+    ("aids", "message"),
+    [
+        (AidsConfig(modulation=0.5), "give unimodal_weight above 0"),
+        (AidsConfig(rank=0.1), "decision 'energy'"),
+        (AidsConfig(gate_warmup=0.1), "fusion 'concat' has no gate to hold"),
+    ],
+)
+def test_an_aid_without_what_it_needs_is_refused(
+    aids: AidsConfig, message: str, tiny_backbone: Callable[..., Backbone], tiny_clip: ClipSpec
+) -> None:
+    classifier = Classifier(tiny_backbone(fusion="concat"), CLASSES)
+    with pytest.raises(RequestError, match=message):
+        SupervisedObjective(classifier, tiny_clip, None, aids=aids)
