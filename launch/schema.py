@@ -126,5 +126,44 @@ class FinetuneConfig:
     wandb: str = _one_of("offline", "online", "disabled")
 
 
-Config = PretrainConfig | FinetuneConfig
-KINDS: dict[str, type[Config]] = {"pretrain": PretrainConfig, "finetune": FinetuneConfig}
+@dataclass
+class RowConfig:
+    """A row of a study: a fusion mechanism and its arguments; `aids` as in fine-tuning."""
+
+    fusion: str = MISSING
+    arguments: dict[str, Any] = field(default_factory=dict)
+    aids: AidsConfig = field(default_factory=AidsConfig)
+
+
+@dataclass
+class StudyConfig:
+    """Fusion mechanisms compared on one set: the same encoders, the same budget, paired by clip and seed.
+
+    Every modality's encoder is trained alone on its labels (`experts`); then every row is trained on its stored
+    features (`fusion`), each modality alone among them. `rows`: by name; empty means every mechanism as it is.
+    `expert_split`: other clips for the encoders than `data.split`; null means the same. `noise`: levels of the
+    noise curve. `metric`: accuracy, or auc of the class `positive`. `jobs`: processes, null for one per core.
+    `unimodal_weight`: of the heads per modality while a row is trained.
+    """
+
+    name: str = "study"
+    out: str = "runs"
+    seed: int = _between(0, 0)
+    seeds: int = _between(3, 1)
+    data: DataConfig = field(default_factory=DataConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    model: BackboneSpec = field(default_factory=BackboneSpec)
+    rows: dict[str, RowConfig] = field(default_factory=dict)
+    expert_split: str | None = None
+    experts: TrainConfig = field(default_factory=TrainConfig)
+    fusion: TrainConfig = field(default_factory=TrainConfig)
+    fusion_batch_size: int = _between(64, 2)
+    unimodal_weight: float = _between(0.3, 0)
+    noise: list[float] = field(default_factory=lambda: [0.5, 1.0, 2.0])
+    metric: str = _one_of("accuracy", "auc")
+    positive: str | None = None
+    jobs: int | None = _between(None, 1)
+
+
+Config = PretrainConfig | FinetuneConfig | StudyConfig
+KINDS: dict[str, type[Config]] = {"pretrain": PretrainConfig, "finetune": FinetuneConfig, "study": StudyConfig}

@@ -1,6 +1,7 @@
 """`modalgate pretrain` and `finetune`."""
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -37,6 +38,35 @@ def pretrain(config: Config, overrides: Overrides = None, resume: Resume = False
     print_table(f"{run}: mean of the last {settings.train.log_every} steps", ("figure", "value"), rows)
     write_json(json, last)
     typer.echo(f"encoder: {run / 'encoder'}\nnext: modalgate probe {run / 'encoder'} {settings.data.shards}")
+
+
+def study(config: Config, overrides: Overrides = None, resume: Resume = False, json: Json = None) -> None:
+    """Compare fusion mechanisms and single modalities over seeds and folds."""
+    from .building import run_folder
+    from .config import load_config
+    from .schema import StudyConfig
+    from .study import study as run_study
+    from .tables import print_table, write_json
+
+    settings = load_config("study", config, overrides or [])
+    assert isinstance(settings, StudyConfig)
+    done = run_study(settings, command_line(), resume)
+    run = run_folder(settings)
+    rows = [
+        (
+            row.name,
+            f"{row.value.value:.3f} [{row.value.low:.3f}, {row.value.high:.3f}]",
+            "-" if row.against is None else f"{row.against.value:+.3f}",
+            "-" if row.adjusted is None else f"{row.adjusted:.2g}",
+            f"{row.noise_area:.3f}",
+            f"{row.cost.milliseconds:.1f}",
+        )
+        for row in done.rows
+    ]
+    columns = ("row", f"{settings.metric} [95 %]", f"vs {done.best}", "p (Holm)", "noise area", "ms")
+    print_table(f"{run}: {done.result.tables[0].note.partition(';')[0]}", columns, rows)
+    write_json(json, {row.name: asdict(row) | {"noise_area": row.noise_area} for row in done.rows})
+    typer.echo(f"tables: {run / 'study.md'}, study.csv, study.json\nnext: modalgate report {run}")
 
 
 def finetune(config: Config, overrides: Overrides = None, resume: Resume = False, json: Json = None) -> None:

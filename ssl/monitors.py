@@ -96,8 +96,8 @@ def collapse_warnings(means: Mapping[str, float], width: int) -> list[str]:
         if gates[name] > GATE_COLLAPSED:
             lines.append(
                 f"the gate has collapsed onto {name} (mean weight {gates[name]:.2f}): raise model.modality_dropout "
-                "or model.fusion_arguments.balance, give the modalities heads of their own (unimodal_weight), or hold "
-                "the gate for a while (aids.gate_warmup)"
+                "or model.fusion_arguments.balance, give the modalities heads of their own (unimodal_weight), or "
+                "hold the gate for a while (aids.gate_warmup)"
             )
     spread = means.get("embedding/std", 1.0) * width**0.5
     if spread < SPREAD_COLLAPSED:

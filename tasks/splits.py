@@ -65,3 +65,16 @@ def given_split(index: Index, train: str, test: str | None = None) -> Split:
 def take(index: Index, numbers: Sequence[int] | NDArray[np.int64]) -> Index:
     """The samples with these numbers."""
     return index.keep(index.samples[int(number)].key for number in numbers)
+
+
+def hold_out(split: Split, index: Index, label: str, group: str, seed: int = 0) -> Split:
+    """The split with validation clips: its own, or else a fifth of its training groups, chosen with `seed`.
+
+    Without a column `group` every clip is a group of its own.
+    """
+    if len(split.validation):
+        return split
+    groups = groups_of(index, group) or [sample.key for sample in index.samples]
+    labels = index.column(label)
+    numbers = grouped_folds([labels[i] for i in split.train], [groups[i] for i in split.train], 5, seed)
+    return Split(split.name, split.train[numbers != 0], split.train[numbers == 0], split.test)

@@ -1,0 +1,203 @@
+"""`study`: fusion mechanisms and single modalities on one set, over seeds and folds, in parallel and resumable."""
+
+import csv
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..fusion.cost import blank_segment, measure_cost
+from ..fusion.registry import FUSIONS, build_fusion
+from ..shards.errors import DataError, RequestError, choice_error
+from ..shards.index import Index
+from ..shards.transforms import ClipSpec, Preparation
+from ..tasks.results import Result, Table, new_result, save_result
+from ..tasks.splits import Split, folds_of, given_split, groups_of, hold_out, labelled
+from ..tasks.study import RowCost, StudyRow, study_figures, study_rows, study_tables
+from ..tasks.study_cell import Cell
+from .building import clip_request, clip_spec, run_folder, select_clips
+from .config import settings_of
+from .progress import track
+from .run_folder import open_run
+from .schema import RowConfig, StudyConfig
+from .study_cells import Work, real_backbone, store_features, train_expert, train_row
+
+
+@dataclass(frozen=True)
+class Studied:
+    """The rows in order, the best single modality (chosen on validation), and the record."""
+
+    rows: list[StudyRow]
+    best: str
+    result: Result
+
+
+def study(config: StudyConfig, command: Sequence[str] = (), resume: bool = False) -> Studied:
+    """Trains and judges every row with every seed on every fold; RUN/study.md, .csv and .json hold the tables.
+
+    What is finished in RUN is not done again on `resume`. Raises `RequestError` where the config does not suit the
+    shards.
+    """
+    index, classes, _ = labelled(select_clips(config.data), config.data.label)
+    request = clip_request(config.data, index)
+    if len(request.modalities) < 2:
+        raise RequestError("a study compares fusions: give at least two modalities")
+    positive = _positive(config, classes)
+    rows = config.rows or {name: RowConfig(name) for name in FUSIONS}
+    for name, row in rows.items():
+        _check_row(name, row, request.modalities, classes)
+    run = run_folder(config)
+    open_run(run, settings_of(config, command), resume)
+    jobs = config.jobs or len(os.sched_getaffinity(0))
+    if jobs > 1:
+        one = {"threads": 1}
+        config = replace(config, experts=replace(config.experts, **one), fusion=replace(config.fusion, **one))
+    work = []
+    for fold, (split, experts) in enumerate(_splits(config, index)):
+        for seed in range(config.seed, config.seed + config.seeds):
+            item = Work(config, run, index, classes, request, fold, split, experts, seed, positive)
+            work.append(item)
+    singles = {name: RowConfig("static") for name in request.modalities}
+    experts = [(train_expert, (item, name)) for item in work for name in request.modalities]
+    trained = [(train_row, (item, name, row, (name,))) for item in work for name, row in singles.items()]
+    trained += [(train_row, (item, name, row, request.modalities)) for item in work for name, row in rows.items()]
+    _run_all("experts", experts, jobs)
+    stored = [
+        (store_features, ([item for item in work if item.fold == fold], part))
+        for fold in dict.fromkeys(item.fold for item in work)
+        for part in ("test", "train", "validation")
+    ]
+    _run_all("features", stored, jobs)
+    _run_all("rows", trained, jobs)
+    cells = [_read_cell(item, name) for name in (*singles, *rows) for item in work]
+    spec = clip_spec(request, index)
+    costs = {name: _cost(config, row, (name,), spec) for name, row in singles.items()}
+    costs |= {name: _cost(config, row, request.modalities, spec) for name, row in rows.items()}
+    groups = groups_of(index, config.data.group) or [sample.key for sample in index.samples]
+    units = dict(zip([sample.key for sample in index.samples], groups, strict=True))
+    done, best = study_rows(cells, list(singles), units, costs, work[0].metric())
+    note = (
+        f"{len({cell.keys[i] for cell in cells for i in range(len(cell.keys))})} test clips, "
+        f"{config.data.folds or 1} fold(s) x {config.seeds} seeds; encoders trained apart, then kept"
+    )
+    tables = study_tables(done, best, config.metric, note)
+    figures = list(study_figures(done, config.metric))
+    result = new_result("study", "Fusion study", " ".join(command), tables, figures)  # pyright: ignore
+    save_result(result, run)
+    _write_files(run, result, done)
+    return Studied(done, best, result)
+
+
+def _check_row(name: str, row: RowConfig, modalities: tuple[str, ...], classes: list[str]) -> None:
+    if row.fusion not in FUSIONS:
+        raise choice_error(f"fusion of row '{name}'", row.fusion, FUSIONS)
+    if name in modalities:
+        raise RequestError(f"row '{name}' has a modality's name, which is that modality's own row: choose another")
+    if "/" in name or name.startswith("."):
+        raise RequestError(f"row '{name}' names a file: give a name without '/' that does not start with a dot")
+    decision = FUSIONS[row.fusion].level == "decision"
+    build_fusion(row.fusion, modalities, len(classes) if decision else 8, row.arguments)
+
+
+def _positive(config: StudyConfig, classes: list[str]) -> int | None:
+    if config.metric != "auc":
+        return None
+    if len(classes) != 2 or config.positive not in classes:
+        raise RequestError(f"metric auc needs two classes and 'positive' among them: {', '.join(classes)}")
+    return classes.index(config.positive)
+
+
+def _splits(config: StudyConfig, index: Index) -> list[tuple[Split, Any]]:
+    """Each fold's split with validation clips, and the clips that teach its encoders."""
+    data = config.data
+    if data.folds:
+        splits = folds_of(index, data.label, data.folds, data.group, config.seed)
+        splits = [splits[data.fold]] if data.fold is not None else splits
+    else:
+        splits = [given_split(index, data.split or "train", data.test_split)]
+    splits = [hold_out(split, index, data.label, data.group, config.seed) for split in splits]
+    if config.expert_split is None:
+        return [(split, split.train) for split in splits]
+    if data.folds:
+        raise RequestError("expert_split goes with the column 'split', not with data.folds")
+    return [(split, given_split(index, config.expert_split).train) for split in splits]
+
+
+def _run_all(label: str, errands: Sequence[tuple[Callable[..., None], tuple[Any, ...]]], jobs: int) -> None:
+    """Every errand in one of `jobs` processes; the first that fails ends them all."""
+    with (
+        ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool,
+        track(len(errands), label) as advance,
+    ):
+        futures = [pool.submit(function, *arguments) for function, arguments in errands]
+        try:
+            for future in as_completed(futures):
+                future.result()
+                advance(1)
+        except BaseException:
+            # Waiting for what is under way could take minutes.
+            running = list((pool._processes or {}).values())
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in running:
+                process.terminate()
+            raise
+
+
+def _read_cell(work: Work, name: str) -> Cell:
+    path = work.folder / "rows" / f"{name}.json"
+    try:
+        return Cell(**json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError, OSError) as error:
+        raise DataError(f"'{path}' is damaged ({error}): delete it and run with --resume") from error
+
+
+def _cost(config: StudyConfig, row: RowConfig, modalities: tuple[str, ...], spec: ClipSpec) -> RowCost:
+    """Counted, and timed on one thread over 8 blank segments: the median of 5 passes."""
+    backbone = real_backbone(config, row, modalities).eval()
+    whole = measure_cost(backbone, spec)[-1]
+    batch = blank_segment(modalities, spec)
+    streams = {name: stream.expand(8, *stream.shape[1:]) for name, stream in Preparation(spec)(batch).items()}
+    present = {name: mask.expand(8, 1) for name, mask in batch.present.items()}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    times = []
+    with torch.no_grad():
+        for _ in range(6):
+            began = time.perf_counter()
+            backbone(streams, present, batch.start.expand(8, 1))
+            times.append((time.perf_counter() - began) / 8 * 1000)
+    torch.set_num_threads(threads)
+    return RowCost(whole.parameters, whole.multiply_adds, statistics.median(times[1:]))
+
+
+def _write_files(run: Path, result: Result, rows: Sequence[StudyRow]) -> None:
+    """RUN/study.md and study.csv hold the tables, study.json every figure of every row."""
+    text = "\n\n".join(markdown_table(table) for table in result.tables)
+    (run / "study.md").write_text(f"# {result.title}\n\n    {result.command}\n\n{text}\n", encoding="utf-8")
+    with (run / "study.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        for table in result.tables:
+            writer.writerows([[f"# {table.title}"], table.columns, *table.rows])
+    content = {row.name: asdict(row) | {"noise_area": row.noise_area} for row in rows}
+    (run / "study.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def markdown_table(table: Table) -> str:
+    """A table as Markdown, numbers to four digits."""
+
+    def text(cell: object) -> str:
+        if cell is None:
+            return "–"
+        return f"{cell:.4g}" if isinstance(cell, float) else str(cell)
+
+    lines = [table.columns, ["---"] * len(table.columns), *([text(c) for c in row] for row in table.rows)]
+    body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return f"## {table.title}\n\n{body}\n\n{table.note}"

@@ -1,0 +1,214 @@
+"""A fusion study's cells as tables: intervals over seeds and groups, tests against the best single modality."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .results import Curves, Table
+from .statistics import Difference, holm, mcnemar, paired_difference
+from .study_cell import Cell, Metric
+
+# Enough for the third digit of an interval, at a tenth of the time.
+DRAWS = 2000
+
+
+@dataclass(frozen=True)
+class RowCost:
+    """Learned `parameters`, `multiply_adds` and measured `milliseconds` for one segment, encoders included."""
+
+    parameters: int
+    multiply_adds: int
+    milliseconds: float
+
+
+@dataclass(frozen=True)
+class StudyRow:
+    """One row over all seeds and folds; `against`: its difference from the best single modality, `adjusted`: Holm's p
+    of the exact McNemar test on scores averaged over seeds (none for single modalities)."""
+
+    name: str
+    single: bool
+    value: Difference
+    validation: float
+    against: Difference | None
+    p: float | None
+    adjusted: float | None
+    shuffled: float | None
+    weights: dict[str, float]
+    entropy: float | None
+    spread: float
+    subsets: dict[str, float]
+    noise: dict[str, dict[str, float]]
+    cost: RowCost
+
+    @property
+    def noise_area(self) -> float:
+        """Mean over modalities of the area under the metric against the level of noise, relative to the levels."""
+        areas = []
+        for curve in self.noise.values():
+            levels = np.array([float(level) for level in curve])
+            areas.append(np.trapezoid(list(curve.values()), levels) / max(levels.max(), 1e-12))
+        return float(np.mean(areas))
+
+
+def study_rows(
+    cells: Sequence[Cell],
+    single: Sequence[str],
+    groups: Mapping[str, str],
+    costs: Mapping[str, RowCost],
+    metric: Metric,
+) -> tuple[list[StudyRow], str]:
+    """Rows in the order of the cells, and the best of the `single` ones, chosen on validation.
+
+    `groups`: unit of the bootstrap by clip key. Every row needs a cell for the same seeds and folds.
+    """
+    names = list(dict.fromkeys(cell.row for cell in cells))
+    pools = {name: _pool([cell for cell in cells if cell.row == name]) for name in names}
+    best = max(single, key=lambda name: pools[name].validation)
+    units = [groups.get(key, key) for key in pools[best].keys]
+    tested = [name for name in names if name not in single]
+    plain = [mcnemar(pools[name].right(), pools[best].right()) for name in tested]
+    adjusted = dict(zip(tested, holm(plain).tolist(), strict=True)) if tested else {}
+    p_values = dict(zip(tested, plain, strict=True))
+    rows = []
+    for name in names:
+        pool = pools[name]
+        value = paired_difference(lambda r, s, p=pool: p.measure(metric, r, s), units, pool.seeds, DRAWS)
+        against = None
+        if name in tested:
+            against = paired_difference(
+                lambda r, s, p=pool: p.measure(metric, r, s) - pools[best].measure(metric, r, s),
+                units,
+                pool.seeds,
+                DRAWS,
+            )
+        mine = [cell for cell in cells if cell.row == name]
+        shuffled = [cell.shuffled for cell in mine if cell.shuffled is not None]
+        entropies = [cell.entropy for cell in mine if cell.entropy is not None]
+        rows.append(
+            StudyRow(
+                name,
+                name in single,
+                value,
+                pool.validation,
+                against,
+                p_values.get(name),
+                adjusted.get(name),
+                float(np.mean(shuffled)) if shuffled else None,
+                _mean([cell.weights for cell in mine]),
+                float(np.mean(entropies)) if entropies else None,
+                float(np.mean([cell.spread for cell in mine])),
+                _mean([cell.subsets for cell in mine]),
+                {m: _mean([cell.noise[m] for cell in mine]) for m in mine[0].noise},
+                costs[name],
+            )
+        )
+    return rows, best
+
+
+def study_tables(rows: Sequence[StudyRow], best: str, metric: str, note: str) -> list[Table]:
+    """The headline, what gates and sizes are, and what is left under each subset and noise."""
+    headline = Table(
+        f"Fusion mechanisms, {metric}",
+        ["row", metric, "low", "high", f"against {best}", "low", "high", "p", "p (Holm)", "weights shuffled"],
+        [
+            [
+                row.name,
+                row.value.value,
+                row.value.low,
+                row.value.high,
+                *((row.against.value, row.against.low, row.against.high) if row.against else (None, None, None)),
+                row.p,
+                row.adjusted,
+                row.shuffled,
+            ]
+            for row in rows
+        ],
+        f"{note}; intervals 95 % by bootstrap over seeds and groups of clips; p: exact McNemar test against {best}, "
+        "the best single modality on validation, on scores averaged over seeds; Holm over all mechanisms",
+    )
+    modalities = list(dict.fromkeys(name for row in rows for name in row.weights))
+    gates = Table(
+        "Gates and cost",
+        ["row", *(f"weight {name}" for name in modalities), "entropy", "spread", "parameters", "multiply-adds", "ms"],
+        [
+            [
+                row.name,
+                *(row.weights.get(name) for name in modalities),
+                row.entropy,
+                row.spread,
+                row.cost.parameters,
+                row.cost.multiply_adds,
+                row.cost.milliseconds,
+            ]
+            for row in rows
+        ],
+        "mean gate weight; entropy of the weights as shares, 1 where all are equal; spread: standard deviation of a "
+        "weight over clips; multiply-adds and milliseconds (one thread) for one segment, encoders included",
+    )
+    subsets = list(dict.fromkeys(name for row in rows for name in row.subsets))
+    missing = Table(
+        f"Missing modalities, {metric}",
+        ["row", *subsets],
+        [[row.name, *(row.subsets.get(name) for name in subsets)] for row in rows if not row.single],
+        "only these modalities are present, for every test clip",
+    )
+    levels = list(next(iter(rows[0].noise.values())))
+    noise = Table(
+        f"Noise on one modality at a time, {metric}",
+        ["row", *levels, "area"],
+        [[row.name, *(_level(row, level) for level in levels), row.noise_area] for row in rows],
+        "level: deviation of the noise over that of the prepared stream; mean over the noisy modality; area under "
+        "the curve, relative to the levels",
+    )
+    return [headline, gates, missing, noise]
+
+
+def study_figures(rows: Sequence[StudyRow], metric: str) -> list[Curves]:
+    """The noise curve of every row."""
+    series = {
+        row.name: [(float(level), _level(row, level)) for level in next(iter(row.noise.values()))] for row in rows
+    }
+    return [Curves("Noise on one modality at a time", "noise over signal", metric, series)]
+
+
+def _level(row: StudyRow, level: str) -> float:
+    return float(np.mean([curve[level] for curve in row.noise.values()]))
+
+
+@dataclass(frozen=True)
+class _Pool:
+    """One row's test clips over all folds: `probabilities` (seeds, n, C), and the mean validation metric."""
+
+    probabilities: NDArray[np.float64]
+    labels: NDArray[np.int64]
+    keys: list[str]
+    validation: float
+
+    @property
+    def seeds(self) -> int:
+        return len(self.probabilities)
+
+    def right(self) -> NDArray[np.bool_]:
+        """Which clips are guessed right by the mean of the scores over seeds."""
+        return self.probabilities.mean(axis=0).argmax(axis=1) == self.labels
+
+    def measure(self, metric: Metric, rows: NDArray[np.int64], seed: int) -> float:
+        return metric(self.probabilities[seed, rows], self.labels[rows])
+
+
+def _pool(cells: Sequence[Cell]) -> _Pool:
+    seeds = sorted({cell.seed for cell in cells})
+    by_seed = [sorted((cell for cell in cells if cell.seed == seed), key=lambda cell: cell.fold) for seed in seeds]
+    return _Pool(
+        np.array([[row for cell in folds for row in cell.probabilities] for folds in by_seed]),
+        np.array([label for cell in by_seed[0] for label in cell.labels]),
+        [key for cell in by_seed[0] for key in cell.keys],
+        float(np.mean([cell.validation for cell in cells])),
+    )
+
+
+def _mean(entries: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {name: float(np.mean([entry[name] for entry in entries])) for name in entries[0]}

@@ -1,0 +1,95 @@
+"""A whole study on a tiny corpus by the command line: its files, its resumption, and what it refuses."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from modalgate.launch.cli import main
+
+ROWS = "rows={gate: {fusion: softmax}, told: {fusion: sigmoid, arguments: {quality: 2}}, product: {fusion: product}}"
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("corpus")
+    world, shards = str(folder / "world"), str(folder / "shards")
+    assert main(["world", world, "--preset", "strike", "--clips", "60", "--workers", "1"]) == 0
+    assert main(["pack", world, shards, "--modalities", "rgb,audio", "--size", "48", "--fps", "8"]) == 0
+    return folder / "shards"
+
+
+@pytest.fixture(scope="module")
+def options(shards: Path) -> list[str]:
+    return [
+        "study-impact12",
+        f"data.shards={shards}",
+        f"out={shards.parent / 'runs'}",
+        "name=tiny",
+        "data.modalities=[rgb,audio]",
+        "data.batch_size=4",
+        "data.frames=8",
+        "data.segments=2",
+        "experts.steps=2",
+        "fusion.steps=2",
+        "fusion_batch_size=4",
+        "noise=[1.0]",
+        "seeds=2",
+        "jobs=2",
+        ROWS,
+    ]
+
+
+def test_a_study_leaves_its_tables_and_does_nothing_twice(
+    options: list[str], shards: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, figures = shards.parent / "runs" / "tiny", shards.parent / "study.json"
+    assert main(["study", *options, "--json", str(figures)]) == 0
+    assert "p (Holm)" in capsys.readouterr().out
+    content = json.loads(figures.read_text())
+    assert list(content) == ["rgb", "audio", "gate", "told", "product"]
+    for row in content.values():
+        assert 0 <= row["value"]["low"] <= row["value"]["value"] <= row["value"]["high"] <= 1
+        assert row["cost"]["multiply_adds"] > 0
+    assert content["gate"]["subsets"].keys() == {"rgb", "audio"}
+    assert content["gate"]["cost"]["parameters"] > content["rgb"]["cost"]["parameters"]
+    assert "| gate |" in (run / "study.md").read_text()
+    with (run / "study.csv").open() as file:
+        titles = [row[0] for row in csv.reader(file) if row[0].startswith("#")]
+    assert len(titles) == 4
+
+    seeds = sorted(run.glob("fold-0/seed-*"))
+    assert [folder.name for folder in seeds] == ["seed-0", "seed-1"]
+    cells = {path: path.stat().st_mtime_ns for path in run.glob("fold-*/seed-*/rows/*.json")}
+    assert len(cells) == 10
+    # One cell is lost; resuming makes it again, bit for bit, and leaves the others.
+    lost = seeds[1] / "rows" / "gate.json"
+    before = json.loads(lost.read_text())
+    lost.unlink()
+    assert main(["study", *options, "--resume", "--json", str(figures)]) == 0
+    assert json.loads(lost.read_text()) == before
+    again = {path: path.stat().st_mtime_ns for path in cells if path != lost}
+    assert again == {path: when for path, when in cells.items() if path != lost}
+    assert main(["report", str(run), "--out", str(shards.parent / "report.html")]) == 0
+    assert "Fusion mechanisms, accuracy" in (shards.parent / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("rows={x: {fusion: sofmax}}", "unknown fusion of row 'x' 'sofmax': did you mean 'softmax'"),
+        ("rows={rgb: {fusion: softmax}}", "row 'rgb' has a modality's name"),
+        ("rows={x: {fusion: softmax, arguments: {heat: 1}}}", "fusion 'softmax' does not take its arguments"),
+        ("data.modalities=[rgb]", "give at least two modalities"),
+        ("metric=auc", "metric auc needs two classes and 'positive' among them"),
+        ("name=tiny", "already holds"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_anything_is_trained(
+    setting: str, message: str, options: list[str], shards: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (shards.parent / "runs" / "tiny").mkdir(parents=True, exist_ok=True)
+    (shards.parent / "runs" / "tiny" / "config.yaml").touch()
+    assert main(["study", *options, "name=other", setting]) == 2
+    assert message in capsys.readouterr().err
+    assert not (shards.parent / "runs" / "other").exists()
