@@ -1,6 +1,7 @@
 """The multimodal backbone: every segment encoded once per modality, then fused under a gate."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -14,10 +15,20 @@ from .registry import build_fusion, fusions_at
 from .spec import PRESETS, BackboneSpec, EncoderSpec
 
 
+@dataclass(frozen=True)
+class Part:
+    """One modality's `features` (B, K, D), and `tokens` (B, K, L, D) for a fusion that joins those; zero where
+    absent."""
+
+    features: Tensor
+    tokens: Tensor | None = None
+
+
 @dataclass
 class Encoded:
     """What the backbone makes of a batch: `features` (B, K, D) by modality, zero where absent; `present` (B, K);
-    `embedding` (B, K, D) fused; `weights` (B, K, M) in the order of `modalities`; `start` (B, K) seconds."""
+    `embedding` (B, K, D) fused; `weights` (B, K, M) in the order of `modalities`; `start` (B, K) seconds;
+    `facts` (B, ...): what a view of the input says of itself."""
 
     modalities: tuple[str, ...]
     features: dict[str, Tensor]
@@ -26,6 +37,7 @@ class Encoded:
     weights: Tensor
     aux_loss: Tensor
     start: Tensor
+    facts: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Backbone(nn.Module):
@@ -75,20 +87,35 @@ class Backbone(nn.Module):
         start: Tensor,
         quality: Tensor | None = None,
     ) -> Encoded:
-        encoded = {name: self._encode(name, streams.get(name), present[name]) for name in self.modalities}
-        features = {name: pooled for name, (pooled, _) in encoded.items()}
-        joined = {name: tokens for name, (_, tokens) in encoded.items()} if self.token_projections else features
-        seen = self._drop(present) if self.training and self.spec.modality_dropout else present
-        if getattr(self.fusion, "quality", 0):
-            if quality is None:
-                quality = measure_quality(self.modalities, streams, present)
-            fused = self.fusion(joined, seen, quality)
-        else:
-            fused = self.fusion(joined, seen)
+        parts = {name: self.encode(name, streams.get(name), present[name]) for name in self.modalities}
+        if quality is None:
+            quality = self.quality_of(streams, present)
+        return self.fuse(parts, present, start, quality)
+
+    def quality_of(self, streams: dict[str, Tensor], present: dict[str, Tensor]) -> Tensor | None:
+        """What the gate is to be told of these streams; none where it is told nothing."""
+        return measure_quality(self.modalities, streams, present) if getattr(self.fusion, "quality", 0) else None
+
+    def fuse(
+        self,
+        parts: Mapping[str, Part],
+        present: dict[str, Tensor],
+        start: Tensor,
+        quality: Tensor | None = None,
+        hidden: Collection[str] = (),
+    ) -> Encoded:
+        """Encoded modalities fused under the gate; those in `hidden` it does not see."""
+        features = {name: part.features for name, part in parts.items()}
+        joined = {name: part.features if part.tokens is None else part.tokens for name, part in parts.items()}
+        seen = present | {name: torch.zeros_like(present[name]) for name in hidden}
+        if self.training and self.spec.modality_dropout:
+            seen = self._drop(seen)
+        told = (quality,) if getattr(self.fusion, "quality", 0) else ()
+        fused = self.fusion(joined, seen, *told)
         return Encoded(self.modalities, features, present, fused.embedding, fused.weights, fused.aux_loss, start)
 
-    def _encode(self, name: str, stream: Tensor | None, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """The features (B, K, D) of one modality and, for a fusion that takes them, its tokens (B, K, L, D)."""
+    def encode(self, name: str, stream: Tensor | None, mask: Tensor) -> Part:
+        """One modality's part of segments (B, K, ...), of which only those in `mask` (B, K) are encoded."""
         parts = nn.ModuleList([self.encoders[name], self.projections[name]])
         if self.token_projections:
             parts.append(self.token_projections[name])
@@ -97,17 +124,17 @@ class Backbone(nn.Module):
         if stream is None or not bool(mask.any()):
             # Every rank must reach every parameter, or gradient averaging waits for ever.
             out = out + sum(parameter.sum() * 0 for parameter in parameters) if self.training else out
-            return out, out.unsqueeze(-2)
+            return Part(out, out.unsqueeze(-2) if self.token_projections else None)
         if not self.token_projections:
             pooled = self.projections[name](self.encoders[name](stream[mask]))
-            return out.to(pooled.dtype).index_put((mask,), pooled), out
+            return Part(out.to(pooled.dtype).index_put((mask,), pooled))
         encoder: Any = self.encoders[name]
         pooled, tokens = encoder.with_tokens(stream[mask])
         pooled = self.projections[name](pooled)
         # The pooled feature leads its tokens, as a class token would.
         tokens = torch.cat([pooled.unsqueeze(1), self.token_projections[name](tokens)], dim=1)
         places = out.new_zeros(*mask.shape, *tokens.shape[1:], dtype=tokens.dtype)
-        return out.to(pooled.dtype).index_put((mask,), pooled), places.index_put((mask,), tokens)
+        return Part(out.to(pooled.dtype).index_put((mask,), pooled), places.index_put((mask,), tokens))
 
     def _drop(self, present: dict[str, Tensor]) -> dict[str, Tensor]:
         mask = torch.stack([present[name] for name in self.modalities], dim=-1)

@@ -7,7 +7,9 @@ from accelerate.utils import set_seed
 
 from ..fusion.backbone import Backbone
 from ..fusion.bundle import Bundle, count_parameters, save_bundle
+from ..shards.errors import RequestError
 from ..ssl.objective import PretextObjective
+from ..ssl.schedule import Schedule
 from ..tasks.results import versions
 from ..tasks.splits import given_split, take
 from .building import clip_request, clip_spec, clip_stream, run_folder, select_clips
@@ -29,7 +31,15 @@ def pretrain(config: PretrainConfig, command: Sequence[str] = (), resume: bool =
     set_seed(config.seed)
     backbone = Backbone(request.modalities, config.model)
     tasks = {name: (task.weight, task.arguments) for name, task in config.tasks.items()}
-    objective = PretextObjective(backbone, spec, request.segments, tasks, config.augment)
+    schedules = {name: Schedule(task.begin, task.end, task.ramp) for name, task in config.tasks.items()}
+    batches = config.train.steps * config.train.accumulate
+    objective = PretextObjective(backbone, spec, request.segments, tasks, config.augment, batches, schedules)
+    compared = [name for name, task in objective.tasks.items() if task.across_clips]
+    if config.train.accumulate > 1 and compared:
+        raise RequestError(
+            f"train.accumulate {config.train.accumulate} would cut the batch that task '{compared[0]}' compares "
+            "clips of: set it to 1 and use a larger data.batch_size, or more processes"
+        )
     last = train(
         objective,
         stream,

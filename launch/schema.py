@@ -53,9 +53,15 @@ class DataConfig:
 
 @dataclass
 class TaskConfig:
-    """A pretext task's weight in the sum of losses, and its own arguments."""
+    """A pretext task's weight in the sum of losses, and its own arguments.
+
+    `begin`, `end`: shares of the run between which it counts; over the share `ramp` its weight rises to the full.
+    """
 
     weight: float = _between(1.0, 0)
+    begin: float = _between(0.0, 0, 1)
+    end: float = _between(1.0, 0, 1)
+    ramp: float = _between(0.0, 0, 1)
     arguments: dict[str, Any] = field(default_factory=dict)
 
 

@@ -1,25 +1,39 @@
-"""Contrastive tasks across modalities."""
+"""Contrastive tasks across modalities and across time."""
 
 from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..fusion.backbone import Encoded
-from ..shards.errors import RequestError, choice_error
-from .gather import gather, gather_with_gradient, rank, sum_over_ranks, world_size
-from .pretext import PretextTask, modality_pairs, projection_head, source_feature, unit, zero_loss
+from ..shards.errors import RequestError
+from .pretext import (
+    FUSED,
+    PLAIN,
+    WITHOUT,
+    PretextTask,
+    check_source,
+    clip_numbers,
+    mean_accuracy,
+    modality_pairs,
+    names_in,
+    projection_heads,
+    source_feature,
+    unit,
+    zero_loss,
+)
 
 
 class CrossModal(PretextTask):
     """Cross-modal InfoNCE (CMC, Tian et al. 2020; CLIP, Radford et al. 2021) over pairs of modalities.
 
     `-1/2N sum_i [log softmax_j(v_i . a_j / T)_i + log softmax_j(a_i . v_j / T)_i]`, one row per (clip, segment).
-    Negatives are other clips only: other segments of the same clip are masked, for they may rightly agree. Rows of
-    all ranks are negatives. `pairs`: lists of two modalities (or `fused`); default all pairs of modalities ("full
-    graph"). Defaults: T .07, heads hidden 256, 128-d. lightly's `NTXentLoss` is not this loss: it always adds
-    negatives within a modality.
+    Negatives are other clips only: other segments of the same clip are masked, for they may rightly agree. `pairs`:
+    lists of two modalities (or `fused`); default all pairs of modalities ("full graph"); `anchor`: pairs with one
+    modality ("core view"). `joint`: rows of the query's own modality are negatives too (Morgado et al. 2021 find
+    the cross-only form better, which is the default). Defaults: T .07, heads hidden 256, 128-d. lightly's
+    `NTXentLoss` is the joint form alone.
 
     Shortcut it guards against: silent or absent streams (`present`), and files told apart by encoding marks, which
     packing makes equal.
@@ -30,27 +44,29 @@ class CrossModal(PretextTask):
         modalities: Sequence[str],
         width: int,
         pairs: Sequence[Sequence[str]] | None = None,
+        anchor: str | None = None,
+        joint: bool = False,
         temperature: float = 0.07,
         hidden: int = 256,
         dimension: int = 128,
     ) -> None:
         super().__init__()
-        self.pairs = modality_pairs([*modalities, "fused"], pairs) if pairs else modality_pairs(modalities, None)
-        self.temperature = temperature
-        used = sorted({name for pair in self.pairs for name in pair})
-        self.heads = nn.ModuleDict({name: projection_head(width, hidden, dimension) for name in used})
+        self.pairs = modality_pairs([*modalities, FUSED], pairs, anchor)
+        self.temperature, self.joint = temperature, joint
+        self.heads = projection_heads(names_in(self.pairs), width, hidden, dimension)
 
     def forward(self, encoded: Mapping[str, Encoded], generator: torch.Generator) -> dict[str, Tensor]:
-        rows, present, clips = {}, {}, None
+        plain = encoded[PLAIN]
+        rows, present = {}, {}
         for name, head in self.heads.items():
-            feature, mask = source_feature(encoded["plain"], name)
+            feature, mask = source_feature(plain, name)
             rows[name], present[name] = unit(head(feature)).flatten(0, 1), mask.flatten()
-            clips = torch.arange(len(feature), device=feature.device).repeat_interleave(feature.shape[1])
-        assert clips is not None
         losses, correct = [], []
         for first, second in self.pairs:
             valid = present[first] & present[second]
-            loss, accuracy = cross_modal_loss(rows[first], rows[second], valid, clips, self.temperature)
+            loss, accuracy = cross_modal_loss(
+                rows[first], rows[second], valid, clip_numbers(plain), self.temperature, self.joint
+            )
             losses.append(loss)
             correct.append(accuracy)
         return {"loss": torch.stack(losses).mean() + zero_loss(*rows.values()), **mean_accuracy(correct)}
@@ -81,57 +97,104 @@ class AcrossTime(PretextTask):
         if segments < 2:
             raise RequestError(f"task 'across_time' needs data.segments of at least 2, not {segments}")
         for name in streams or ():
-            if name not in modalities:
-                raise choice_error("modality of task across_time", name, modalities)
+            check_source(name, modalities)
         self.temperature = temperature
-        self.heads = nn.ModuleDict(
-            {name: projection_head(width, hidden, dimension) for name in streams or modalities}
-        )
+        self.heads = projection_heads(list(streams or modalities), width, hidden, dimension)
 
     def forward(self, encoded: Mapping[str, Encoded], generator: torch.Generator) -> dict[str, Tensor]:
-        plain = encoded["plain"]
-        clips, segments = plain.start.shape
-        numbers = torch.arange(clips, device=plain.start.device).repeat_interleave(segments)
+        plain = encoded[PLAIN]
         losses, correct = [], []
         for name, head in self.heads.items():
             rows, present = unit(head(plain.features[name])), plain.present[name]
             later, valid = rows.roll(-1, 1), (present & present.roll(-1, 1)).flatten()
             loss, accuracy = cross_modal_loss(
-                rows.flatten(0, 1), later.flatten(0, 1), valid, numbers, self.temperature
+                rows.flatten(0, 1), later.flatten(0, 1), valid, clip_numbers(plain), self.temperature
             )
             losses.append(loss)
             correct.append(accuracy)
         return {"loss": torch.stack(losses).mean(), **mean_accuracy(correct)}
 
 
-def mean_accuracy(accuracies: Sequence[Tensor]) -> dict[str, Tensor]:
-    """Their mean as `accuracy`; those of no valid row are left out, for a zero would pull the mean down."""
-    counted = [accuracy for accuracy in accuracies if not bool(accuracy.isnan())]
-    return {"accuracy": torch.stack(counted).mean()} if counted else {}
+class LeaveOneOut(PretextTask):
+    """The fused embedding of all other modalities against each single one: InfoNCE of `CrossModal`.
+
+    For every modality m: rows of the embedding fused without m, against m's own feature. What the rest knows of m is
+    asked of the fusion and not of a pair, so the gate is trained as well (MultiMAE's and ImageBind's targets are per
+    modality; the pairing is ours). Defaults as in `CrossModal`.
+
+    Shortcut it guards against: the fused embedding holding m itself, which it does not see.
+    """
+
+    def __init__(
+        self,
+        modalities: Sequence[str],
+        width: int,
+        temperature: float = 0.07,
+        hidden: int = 256,
+        dimension: int = 128,
+    ) -> None:
+        super().__init__()
+        self.modalities = tuple(modalities)
+        self.views = (PLAIN, *(f"{WITHOUT}{name}" for name in modalities))
+        self.temperature = temperature
+        self.heads = projection_heads([FUSED, *modalities], width, hidden, dimension)
+
+    def forward(self, encoded: Mapping[str, Encoded], generator: torch.Generator) -> dict[str, Tensor]:
+        plain = encoded[PLAIN]
+        losses, correct = [], []
+        for name in self.modalities:
+            others = torch.stack([plain.present[other] for other in self.modalities if other != name]).any(dim=0)
+            rest = unit(self.heads[FUSED](encoded[f"{WITHOUT}{name}"].embedding)).flatten(0, 1)
+            own = unit(self.heads[name](plain.features[name])).flatten(0, 1)
+            valid = (others & plain.present[name]).flatten()
+            loss, accuracy = cross_modal_loss(rest, own, valid, clip_numbers(plain), self.temperature)
+            losses.append(loss)
+            correct.append(accuracy)
+        return {"loss": torch.stack(losses).mean(), **mean_accuracy(correct)}
 
 
 def cross_modal_loss(
-    first: Tensor, second: Tensor, valid: Tensor, clips: Tensor, temperature: float
+    first: Tensor, second: Tensor, valid: Tensor, clips: Tensor, temperature: float, joint: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """InfoNCE loss and top-1 retrieval accuracy between unit rows (N, D) of two modalities, over all ranks' rows.
+    """InfoNCE loss and top-1 retrieval accuracy between unit rows (N, D) of two modalities.
 
-    `valid` (N,): both modalities are there; `clips` (N,): the rank's clip number of each row. Rows of the same clip
-    are no negatives of each other. The local loss is scaled so that its mean over ranks is the mean over all valid
-    rows of all ranks; it is zero, with gradient, where there are none. Accuracy is NaN there.
+    `valid` (N,): both modalities are there; `clips` (N,): the clip number of each row. Rows of the same clip are no
+    negatives of each other. `joint`: the query's own modality lends negatives as well. The loss is zero, with
+    gradient, where there is no valid row; accuracy is NaN there.
     """
-    all_valid = gather(valid)
-    all_clips = gather(clips + rank() * (int(clips.max()) + 1))
-    own = slice(rank() * len(first), (rank() + 1) * len(first))
-    total = sum_over_ranks(valid.sum()).clamp_min(1) / world_size()
-    same_clip = all_clips[own, None] == all_clips[None, :]
-    diagonal = torch.zeros_like(same_clip)
-    target = torch.arange(len(all_valid), device=first.device)[own]
-    diagonal[torch.arange(len(first)), target] = True
-    blocked = (~all_valid[None, :] | same_clip) & ~diagonal
+    target = torch.arange(len(first), device=first.device)
+    diagonal = torch.eye(len(first), dtype=torch.bool, device=first.device)
+    same_clip = clips[:, None] == clips[None, :]
+    blocked = (~valid[None, :] | same_clip) & ~diagonal
     loss, hits = first.new_zeros(()), []
-    for query, bank in ((first, gather_with_gradient(second)), (second, gather_with_gradient(first))):
+    for query, bank in ((first, second), (second, first)):
         logits = (query @ bank.T / temperature).masked_fill(blocked, float("-inf"))
-        losses = F.cross_entropy(logits, target, reduction="none")
-        loss = loss + torch.where(valid, losses, torch.zeros_like(losses)).sum() / total / 2
         hits.append((logits.argmax(-1) == target)[valid].float())
+        if joint:
+            own = (query @ query.T / temperature).masked_fill(~valid[None, :] | same_clip, float("-inf"))
+            logits = torch.cat([logits, own], dim=1)
+        losses = F.cross_entropy(logits, target, reduction="none")
+        loss = loss + torch.where(valid, losses, torch.zeros_like(losses)).sum() / valid.sum().clamp_min(1) / 2
     return loss, torch.cat(hits).mean()
+
+
+def set_loss(
+    similarities: Tensor, positives: Tensor, negatives: Tensor, valid: Tensor, temperature: float
+) -> tuple[Tensor, Tensor]:
+    """InfoNCE with any set of positives: similarities, positives, negatives (N, M), valid (N,).
+
+    For every positive `-log(e^p / (e^p + sum of e^negative))`, the mean over a row's positives, then over valid rows
+    that have one (Khosla et al. 2020, positives outside the logarithm). The accuracy is the share of those rows whose
+    nearest candidate is a positive; NaN where there is none.
+    """
+    logits = similarities / temperature
+    others = logits.masked_fill(~negatives, float("-inf")).logsumexp(dim=1, keepdim=True)
+    # A row without negatives has nothing to be told from, and -inf would make its gradient NaN.
+    others = torch.where(negatives.any(dim=1, keepdim=True), others, torch.full_like(others, -1e4))
+    terms = F.softplus(others - logits)
+    count = positives.sum(dim=1)
+    rows = valid & (count > 0) & negatives.any(dim=1)
+    each = torch.where(positives, terms, torch.zeros_like(terms)).sum(dim=1) / count.clamp_min(1)
+    loss = torch.where(rows, each, torch.zeros_like(each)).sum() / rows.sum().clamp_min(1)
+    nearest = logits.masked_fill(~(positives | negatives), float("-inf")).argmax(dim=1, keepdim=True)
+    return loss, positives.gather(1, nearest)[:, 0][rows].float().mean()

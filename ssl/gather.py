@@ -1,9 +1,13 @@
 """Features of all ranks, with gradient."""
 
+from dataclasses import replace
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.nn.functional import all_gather
+
+from ..fusion.backbone import Encoded
 
 
 def gather_with_gradient(rows: Tensor) -> Tensor:
@@ -43,3 +47,22 @@ def sum_over_ranks(value: Tensor) -> Tensor:
 def world_size() -> int:
     """The number of processes, 1 without distribution."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def gather_encoded(encoded: Encoded) -> Encoded:
+    """The joined batch of all ranks, with gradient; the same object on one process.
+
+    Tasks then compute the loss of the joined batch on every rank alike, and the gradient averaged over ranks is that
+    of one process, whatever the loss: no task needs to know of ranks.
+    """
+    if world_size() == 1:
+        return encoded
+    return replace(
+        encoded,
+        features={name: gather_with_gradient(feature) for name, feature in encoded.features.items()},
+        present={name: gather(mask) for name, mask in encoded.present.items()},
+        embedding=gather_with_gradient(encoded.embedding),
+        weights=gather_with_gradient(encoded.weights),
+        start=gather(encoded.start),
+        facts={name: gather(fact) for name, fact in encoded.facts.items()},
+    )

@@ -1,28 +1,43 @@
 """Self-supervised training as one objective: encode once per view, sum the tasks' losses."""
 
-from collections.abc import Callable, Mapping
+import zlib
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..fusion.backbone import Backbone, Encoded
+from ..fusion.backbone import Backbone, Encoded, Part
 from ..shards.batch import Batch
-from ..shards.errors import RequestError
+from ..shards.errors import RequestError, choice_error
 from ..shards.transforms import AugmentConfig, ClipSpec, Preparation
+from .gather import gather, gather_encoded
 from .monitors import collapse_warnings, monitors
+from .pretext import PLAIN, TEACHER, WITHOUT, PretextTask
 from .registry import build_task
+from .schedule import Schedule
+from .summary import summarise
+from .teacher import Teacher
+from .views import VIEWS, take_segments
 
-# A view is a function of the prepared streams; the union of the tasks' views is encoded once and shared.
-VIEWS: dict[str, Callable[[dict[str, Tensor]], dict[str, Tensor]]] = {"plain": lambda streams: streams}
+# Batches between two measurements of the tasks' gradients, which cost a second pass through their heads.
+GRADIENT_EVERY = 10
 
 
 class PretextObjective(nn.Module):
     """A weighted mixture of pretext tasks over one backbone.
 
-    `tasks`: name -> (weight, arguments). `forward(batch)` returns `<task>/loss`, `<task>/accuracy`, the fusion's own
-    `gate/loss`, and what `monitors` watches. The loop sums the losses by `weights`.
+    `tasks`: name -> (weight, arguments), `schedules`: when each of them counts, in shares of the `batches` of the
+    run. `forward(batch)` returns `<task>/loss`, `<task>/accuracy`, now and then `<task>/gradient` (norm of the
+    weighted loss's gradient by the plain features), the fusion's own `gate/loss`, and what `monitors` watches. The
+    loop sums the losses by `weights`, which follow the schedules.
+
+    Every view that the tasks name is encoded once: `plain`; those of `VIEWS`, of which only the changed streams are
+    encoded; `without_<modality>`, fused again with the modality hidden; `teacher`, the clip as it is under a moving
+    average of the backbone. Over several processes the tasks read the joined batch.
     """
+
+    batches_seen: Tensor
 
     def __init__(
         self,
@@ -31,6 +46,8 @@ class PretextObjective(nn.Module):
         segments: int,
         tasks: Mapping[str, tuple[float, dict[str, Any]]],
         augment: AugmentConfig | None,
+        batches: int = 0,
+        schedules: Mapping[str, Schedule] | None = None,
     ) -> None:
         super().__init__()
         if not tasks:
@@ -38,28 +55,100 @@ class PretextObjective(nn.Module):
         self.backbone = backbone
         self.preparation = Preparation(spec)
         self.augment = augment
-        self.tasks = nn.ModuleDict(
-            {
-                name: build_task(name, backbone.modalities, backbone.width, segments, arguments)
-                for name, (_, arguments) in tasks.items()
-            }
-        )
+        self.batches = batches
+        built = {
+            name: build_task(name, backbone.modalities, backbone.width, segments, arguments, spec)
+            for name, (_, arguments) in tasks.items()
+        }
+        self.tasks = nn.ModuleDict(built)
+        self.views = list(dict.fromkeys([PLAIN, *(view for task in built.values() for view in task.views)]))
+        for view in self.views:
+            if view not in (PLAIN, TEACHER, *VIEWS) and not view.startswith(WITHOUT):
+                raise choice_error("view", view, (PLAIN, TEACHER, *VIEWS))
+        self.teacher = Teacher(backbone) if TEACHER in self.views else None
+        self._weights = {name: weight for name, (weight, _) in tasks.items()}
+        self._schedules = dict(schedules or {})
         self.weights = {f"{name}/loss": weight for name, (weight, _) in tasks.items()}
+        self.register_buffer("batches_seen", torch.zeros((), dtype=torch.long))
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        streams = self.preparation(batch, self.augment if self.training else None)
-        views = sorted({view for task in self.tasks.values() for view in task.views})  # pyright: ignore
-        encoded: dict[str, Encoded] = {
-            view: self.backbone(VIEWS[view](streams), batch.present, batch.start) for view in views
-        }
-        # On the CPU whatever the device, so that a run draws the same everywhere.
-        generator = torch.Generator().manual_seed(batch.seed)
+        progress = int(self.batches_seen) / max(self.batches, 1)
+        measure = self.training and int(self.batches_seen) % GRADIENT_EVERY == 0
+        if self.training:
+            if self.teacher is not None and int(self.batches_seen):
+                self.teacher.update(self.backbone, progress)
+            self.batches_seen += 1
+        here = self._encode(batch)
+        encoded = {view: gather_encoded(part) for view, part in here.items()}
+        # The same on every rank, for they all compute the loss of the joined batch; and on the CPU whatever the
+        # device, so that a run draws the same everywhere.
+        seed = int(gather(torch.tensor([batch.seed], device=batch.start.device))[0])
+        generator = torch.Generator().manual_seed(seed)
+        plain = encoded[PLAIN]
         outputs: dict[str, Tensor] = {}
         for name, task in self.tasks.items():
+            assert isinstance(task, PretextTask)
+            weight = self._weights[name]
+            if name in self._schedules:
+                weight *= self._schedules[name].share(progress)
+            self.weights[f"{name}/loss"] = weight
+            task.progress = progress
             outputs |= {f"{name}/{key}": value for key, value in task(encoded, generator).items()}
-        outputs["gate/loss"] = torch.stack([e.aux_loss for e in encoded.values()]).mean()
-        return outputs | monitors(encoded["plain"])
+            if measure:
+                outputs[f"{name}/gradient"] = _gradient_norm(weight * outputs[f"{name}/loss"], plain)
+        outputs["gate/loss"] = torch.stack([part.aux_loss for part in here.values()]).mean()
+        return outputs | monitors(here[PLAIN])
 
     def warnings(self, means: Mapping[str, float]) -> list[str]:
         """What the logged `means` warn of."""
         return collapse_warnings(means, self.backbone.width)
+
+    def _encode(self, batch: Batch) -> dict[str, Encoded]:
+        """Every view of this process's clips."""
+        streams = self.preparation(batch, self.augment if self.training else None)
+        present, start, backbone = batch.present, batch.start, self.backbone
+        generator = torch.Generator().manual_seed(batch.seed)
+        parts = {name: backbone.encode(name, streams.get(name), present[name]) for name in backbone.modalities}
+        quality = backbone.quality_of(streams, present)
+        plain = backbone.fuse(parts, present, start, quality)
+        plain.facts["clip"] = torch.tensor([zlib.crc32(key.encode()) for key in batch.key], device=start.device)
+        if any(task.reads_summary for task in self.tasks.values()):  # pyright: ignore[reportAttributeAccessIssue]
+            plain.facts |= {f"summary/{name}": summarise(stream) for name, stream in streams.items()}
+        encoded = {PLAIN: plain}
+        for name in self.views:
+            if name in VIEWS:
+                encoded[name] = self._altered(name, streams, parts, batch, generator)
+            elif name.startswith(WITHOUT):
+                hidden = name.removeprefix(WITHOUT)
+                encoded[name] = backbone.fuse(parts, present, start, quality, hidden=(hidden,))
+        if self.teacher is not None:
+            with torch.no_grad():
+                encoded[TEACHER] = self.teacher.backbone(streams, present, start, quality)
+        return encoded
+
+    def _altered(
+        self, name: str, streams: dict[str, Tensor], parts: dict[str, Part], batch: Batch, generator: torch.Generator
+    ) -> Encoded:
+        """One of `VIEWS`: the streams it changes are encoded, the others keep their features."""
+        backbone = self.backbone
+        view = VIEWS[name](streams, batch.present, generator)
+        altered = {}
+        for modality, part in parts.items():
+            if modality in view.streams:
+                altered[modality] = backbone.encode(modality, view.streams[modality], view.present[modality])
+                continue
+            tokens = None if part.tokens is None else take_segments(part.tokens, view.segments)
+            altered[modality] = Part(take_segments(part.features, view.segments), tokens)
+        taken = {m: view.streams.get(m, take_segments(stream, view.segments)) for m, stream in streams.items()}
+        quality = backbone.quality_of(taken, view.present)
+        encoded = backbone.fuse(altered, view.present, take_segments(batch.start, view.segments), quality)
+        encoded.facts |= view.facts | {"segments": view.segments.to(batch.start.device)}
+        return encoded
+
+
+def _gradient_norm(loss: Tensor, plain: Encoded) -> Tensor:
+    """Norm of the loss's gradient by the features and the fused embedding that all tasks share."""
+    shared = [tensor for tensor in (*plain.features.values(), plain.embedding) if tensor.requires_grad]
+    gradients = torch.autograd.grad(loss, shared, retain_graph=True, allow_unused=True)
+    squares = [gradient.square().sum() for gradient in gradients if gradient is not None]
+    return torch.stack(squares).sum().sqrt() if squares else loss.new_zeros(())

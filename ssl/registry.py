@@ -5,34 +5,80 @@ from inspect import signature
 from typing import Any
 
 from ..shards.errors import RequestError, choice_error
-from .contrastive import AcrossTime, CrossModal
-from .correspondence import Correspondence
-from .order import ClipOrder
+from ..shards.transforms import ClipSpec
+from .clustering import SwappedAssignments
+from .contrastive import AcrossTime, CrossModal, LeaveOneOut
+from .correspondence import Correspondence, Offset, Synchrony
+from .direction import ArrowOfTime, Pace
+from .gate_denoising import GateDenoising
+from .masked import ContrastiveMasked, MaskedLatent
+from .negative_free import BarlowTwins, Byol, CrissCross, LeJepa, VicReg
+from .order import ClipOrder, FrameOrder, OddOneOut, OrderVerification
 from .pretext import PretextTask
+from .queue import Agreement, MomentumQueue
+from .transformations import Gdt
 
 PRETEXT_TASKS: dict[str, type[PretextTask]] = {
-    "across_time": AcrossTime,
-    "clip_order": ClipOrder,
     "correspondence": Correspondence,
+    "synchrony": Synchrony,
+    "offset": Offset,
+    "clip_order": ClipOrder,
+    "order_verification": OrderVerification,
+    "frame_order": FrameOrder,
+    "odd_one_out": OddOneOut,
+    "arrow_of_time": ArrowOfTime,
+    "pace": Pace,
     "cross_modal": CrossModal,
+    "across_time": AcrossTime,
+    "leave_one_out": LeaveOneOut,
+    "momentum_queue": MomentumQueue,
+    "agreement": Agreement,
+    "gdt": Gdt,
+    "vicreg": VicReg,
+    "barlow_twins": BarlowTwins,
+    "byol": Byol,
+    "crisscross": CrissCross,
+    "lejepa": LeJepa,
+    "swapped_assignments": SwappedAssignments,
+    "masked_latent": MaskedLatent,
+    "contrastive_masked": ContrastiveMasked,
+    "gate_denoising": GateDenoising,
 }
+# Tasks that make sense of a single modality.
+ALONE = (
+    "clip_order",
+    "order_verification",
+    "frame_order",
+    "odd_one_out",
+    "arrow_of_time",
+    "pace",
+    "across_time",
+    "masked_latent",
+    "contrastive_masked",
+)
 
 
 def build_task(
-    name: str, modalities: Sequence[str], width: int, segments: int, arguments: dict[str, Any]
+    name: str,
+    modalities: Sequence[str],
+    width: int,
+    segments: int,
+    arguments: dict[str, Any],
+    spec: ClipSpec | None = None,
 ) -> PretextTask:
     """The task `name` over features of `width`; `RequestError` for an unknown name or argument.
 
-    A task that compares modalities needs two of them.
+    `spec`: what a segment is, for tasks that need its length. A task that compares modalities needs two of them.
     """
     if name not in PRETEXT_TASKS:
         raise choice_error("pretext task", name, PRETEXT_TASKS)
     parameters = signature(PRETEXT_TASKS[name]).parameters
-    known = set(parameters) - {"modalities", "width", "segments"}
+    given = {"segments": segments, "seconds": 0.0 if spec is None else spec.seconds}
+    known = set(parameters) - {"modalities", "width", *given}
     for argument in arguments:
         if argument not in known:
             raise choice_error(f"argument of task {name}", argument, known)
-    if name in ("correspondence", "cross_modal") and len(modalities) < 2:
+    if name not in ALONE and len(modalities) < 2:
         raise RequestError(f"task '{name}' compares modalities: give at least two, not {', '.join(modalities)}")
-    extra = {"segments": segments} if "segments" in parameters else {}
+    extra = {key: value for key, value in given.items() if key in parameters}
     return PRETEXT_TASKS[name](modalities, width, **extra, **arguments)

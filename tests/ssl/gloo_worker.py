@@ -1,4 +1,4 @@
-"""Two processes of a real gloo group: `gloo_worker.py FOLDER` reads its inputs and writes what each rank found."""
+"""Two processes of a real gloo group, and one alone: reads FOLDER/inputs, writes what each of them found there."""
 
 import multiprocessing
 import sys
@@ -6,25 +6,75 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from modalgate.ssl.contrastive import cross_modal_loss
-from modalgate.ssl.gather import gather, gather_with_gradient, rank, sum_over_ranks, world_size
-from modalgate.ssl.pretext import unit
+from modalgate.fusion.backbone import Encoded
+from modalgate.shards.transforms import ClipSpec
+from modalgate.ssl.gather import gather, gather_encoded, gather_with_gradient, rank, sum_over_ranks, world_size
+from modalgate.ssl.pretext import WITHOUT
+from modalgate.ssl.registry import PRETEXT_TASKS, build_task
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-WORLD = 2
+WORLD, SEGMENTS, WIDTH = 2, 4, 8
+NAMES = ("rgb", "flow", "audio")
+CLIP = ClipSpec(0.5, 4, 32, 32, 8.0, 8000, 8.0, {})
 
 
-def contrast(tensors: dict[str, Tensor], own: int, case: str) -> dict[str, Tensor]:
-    """This rank's loss and the gradient averaged over ranks, as DDP averages it, of a shared linear head."""
-    head = tensors["head"].clone().requires_grad_()
-    first, second = tensors["first"][own], tensors["second"][own]
-    valid, clips = tensors[f"valid.{case}"][own], tensors["clips"][own]
-    loss, accuracy = cross_modal_loss(unit(first @ head), unit(second @ head), valid, clips, 0.1)
-    loss.backward()
-    assert head.grad is not None
-    dist.all_reduce(head.grad)
-    return {f"{case}.loss": loss.detach(), f"{case}.accuracy": accuracy, f"{case}.gradient": head.grad / WORLD}
+def encode(tensors: dict[str, Tensor], view: str, mixing: Tensor, case: str, clips: slice) -> Encoded:
+    """A view of some clips, its features under a shared linear map, as a backbone shares its weights."""
+    raw = tensors[f"raw.{view}"][clips]
+    present = {name: tensors[f"present.{case}"][clips, :, number] for number, name in enumerate(NAMES)}
+    present = {name: mask[:, : raw.shape[1]] for name, mask in present.items()}
+    features = {n: (raw[:, :, i] @ mixing) * present[n][..., None] for i, n in enumerate(NAMES)}
+    weights = torch.softmax(raw[..., 0] @ torch.eye(len(NAMES), dtype=raw.dtype), dim=-1)
+    embedding = (torch.stack(list(features.values()), dim=2) * weights[..., None]).sum(dim=2)
+    encoded = Encoded(NAMES, features, present, embedding, weights, raw.new_zeros(()), tensors["start"][clips])
+    encoded.start = encoded.start[:, : raw.shape[1]]
+    numbers = torch.arange(len(tensors["start"]))[clips]
+    encoded.facts["clip"] = numbers
+    encoded.facts["rate"] = numbers % 2
+    encoded.facts["segments"] = (numbers % SEGMENTS)[:, None]
+    encoded.facts["severity"] = (raw[..., 1] > 0).to(raw.dtype) * present["rgb"][..., None]
+    encoded.facts |= {f"summary/{n}": raw[:, :, i].repeat(1, 1, 4) for i, n in enumerate(NAMES)}
+    return encoded
+
+
+def judge(name: str, tensors: dict[str, Tensor], case: str, clips: slice) -> dict[str, Tensor]:
+    """The task's loss on these clips joined over all ranks, and its gradients averaged over ranks as DDP does."""
+    torch.manual_seed(0)
+    task = build_task(name, NAMES, WIDTH, SEGMENTS, {}, CLIP).double().train()
+    task.progress = 0.9
+    for part in task.modules():
+        if isinstance(part, torch.nn.Dropout):
+            part.p = 0.0
+    mixing = tensors["mixing"].clone().requires_grad_()
+    found: dict[str, Tensor] = {}
+    # Twice: queues are empty at first.
+    for step in range(2):
+        task.zero_grad()
+        mixing.grad = None
+        views = {}
+        for view in task.views:
+            source = "plain" if view.startswith((WITHOUT, "teacher")) else view
+            views[view] = gather_encoded(encode(tensors, source, mixing, case, clips))
+        loss = task(views, torch.Generator().manual_seed(step))["loss"]
+        loss.backward()
+        gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in (mixing, *task.parameters())]
+        joined = torch.cat([gradient.flatten() for gradient in gradients])
+        if world_size() > 1:
+            dist.all_reduce(joined)
+            joined /= world_size()
+        found[f"{name}.{case}.{step}.loss"] = loss.detach()
+        found[f"{name}.{case}.{step}.gradient"] = joined
+    return found
+
+
+def judge_all(tensors: dict[str, Tensor], clips: slice) -> dict[str, Tensor]:
+    """Every task of the registry in every case of presence."""
+    found: dict[str, Tensor] = {}
+    for name in PRETEXT_TASKS:
+        for case in ("whole", "lopsided", "empty"):
+            found |= judge(name, tensors, case, clips)
+    return found
 
 
 def run(own: int, folder: Path) -> None:
@@ -42,11 +92,10 @@ def run(own: int, folder: Path) -> None:
         "joined": joined.detach(),
         "gradient": rows.grad,
         "mask": gather(tensors["valid.unequal"][own]),
-        "numbers": gather(tensors["clips"][own]),
         "sum": sum_over_ranks(torch.tensor([own + 5])),
     }
-    for case in ("unequal", "lopsided", "empty"):
-        found |= contrast(tensors, own, case)
+    each = len(tensors["start"]) // WORLD
+    found |= judge_all(tensors, slice(own * each, (own + 1) * each))
     save_file(found, folder / f"rank-{own}.safetensors")
     dist.destroy_process_group()
 
@@ -59,4 +108,7 @@ if __name__ == "__main__":
         process.start()
     for process in processes:
         process.join()
+    folder = Path(sys.argv[1])
+    torch.set_num_threads(1)
+    save_file(judge_all(load_file(folder / "inputs.safetensors"), slice(None)), folder / "one.safetensors")
     sys.exit(max(abs(process.exitcode or 0) for process in processes))

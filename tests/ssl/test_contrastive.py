@@ -8,8 +8,6 @@ from modalgate.ssl.contrastive import AcrossTime, CrossModal, cross_modal_loss
 from modalgate.ssl.pretext import unit
 from torch import Tensor
 
-Ranks, Inputs = list[dict[str, Tensor]], dict[str, Tensor]
-
 
 def naive(first: Tensor, second: Tensor, valid: Tensor, clips: Tensor, temperature: float) -> tuple[Tensor, float]:
     total, hits, count = first.new_zeros(()), 0, int(valid.sum())
@@ -82,31 +80,6 @@ def test_no_valid_pair_is_zero_with_gradient() -> None:
     assert accuracy.isnan()
     for gradient in torch.autograd.grad(loss, (first, second)):
         assert (gradient == 0).all()
-
-
-@pytest.mark.parametrize("case", ["unequal", "lopsided"])
-def test_two_processes_equal_one_on_the_joined_batch(case: str, two_ranks: Ranks, rank_inputs: Inputs) -> None:
-    head = rank_inputs["head"].clone().requires_grad_()
-    joined = {name: rank_inputs[name].flatten(0, 1) for name in ("first", "second", f"valid.{case}")}
-    clips = torch.cat([rank_inputs["clips"][0], rank_inputs["clips"][1] + 3])
-    valid = joined[f"valid.{case}"]
-    loss, accuracy = cross_modal_loss(unit(joined["first"] @ head), unit(joined["second"] @ head), valid, clips, 0.1)
-    loss.backward()
-    assert head.grad is not None
-    assert head.grad.norm() > 1e-3
-    torch.testing.assert_close(torch.stack([found[f"{case}.loss"] for found in two_ranks]).mean(), loss.detach())
-    counts = rank_inputs[f"valid.{case}"].sum(dim=1)
-    hits = [float(found[f"{case}.accuracy"]) * int(n) for found, n in zip(two_ranks, counts, strict=True) if n]
-    assert sum(hits) / int(counts.sum()) == pytest.approx(float(accuracy))
-    for found in two_ranks:
-        torch.testing.assert_close(found[f"{case}.gradient"], head.grad)
-
-
-def test_two_processes_without_any_pair_agree_on_zero(two_ranks: Ranks) -> None:
-    for found in two_ranks:
-        assert float(found["empty.loss"]) == 0
-        assert (found["empty.gradient"] == 0).all()
-        assert found["empty.accuracy"].isnan()
 
 
 def encoded(clips: int, segments: int, absent_audio: list[int], seed: int = 0) -> Encoded:

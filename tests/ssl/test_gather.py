@@ -12,7 +12,6 @@ def test_rows_arrive_in_rank_order(two_ranks: Ranks, rank_inputs: Inputs) -> Non
         assert found["rank"].tolist() == [number, 2]
         assert torch.equal(found["joined"], rank_inputs["rows"].flatten(0, 1))
         assert torch.equal(found["mask"], rank_inputs["valid.unequal"].flatten())
-        assert torch.equal(found["numbers"], rank_inputs["clips"].flatten())
         assert found["sum"].tolist() == [11]
 
 

@@ -94,8 +94,10 @@ def test_every_draw_comes_from_the_batchs_seed(make: MakeObjective, tiny_batch: 
         return objective(batch)
 
     first, again, other = outputs(5, 0), outputs(5, 1), outputs(6, 0)
-    assert first.keys() == again.keys()
-    assert all(torch.equal(first[name], again[name]) for name in first)
+    # Gradients are measured in some batches only.
+    both = first.keys() & again.keys()
+    assert {name for name in first.keys() ^ again.keys() if not name.endswith("/gradient")} == set()
+    assert all(torch.equal(first[name], again[name]) for name in both)
     assert not torch.equal(first["cross_modal/loss"], other["cross_modal/loss"])
 
 

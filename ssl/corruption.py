@@ -1,0 +1,99 @@
+"""Ways a sensor fails, at a known severity: what a gate is to notice."""
+
+from collections.abc import Callable, Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Corruption = Callable[[Tensor, float, torch.Generator], Tensor]
+
+
+def add_noise(stream: Tensor, severity: float, generator: torch.Generator) -> Tensor:
+    """White noise of up to three times the stream's own deviation of one."""
+    noise = torch.randn(stream.shape, generator=generator).to(stream.device)
+    return stream + 3 * severity * noise
+
+
+def fade(stream: Tensor, severity: float, generator: torch.Generator) -> Tensor:
+    """Contrast lost towards the mean: a lens fogs, a microphone is covered."""
+    return stream * (1 - severity) + stream.mean() * severity
+
+
+def coarsen(stream: Tensor, severity: float, generator: torch.Generator) -> Tensor:
+    """Low bit depth: from 32 levels down to 2 over six deviations."""
+    levels = 2 ** (5 - 4 * severity)
+    return (stream.clamp(-3, 3) / 6 * levels).round() * 6 / levels
+
+
+def gap(stream: Tensor, severity: float, generator: torch.Generator) -> Tensor:
+    """A stretch of up to the whole time set to its mean: packets are lost. Time is dimension 0, or the last of a
+    spectrogram (1, mels, frames)."""
+    stream = stream.clone()
+    view = stream.movedim(-1, 0) if stream.dim() == 3 else stream
+    length = len(view)
+    width = max(round(severity * length), 1)
+    first = int(torch.randint(length - width + 1, (), generator=generator))
+    view[first : first + width] = view.mean()
+    return stream
+
+
+def blur(stream: Tensor, severity: float, generator: torch.Generator) -> Tensor:
+    """Out of focus: a mean over squares of up to 13 pixels; of a signal (N, C) over as many samples."""
+    side = 2 * round(6 * severity) + 1
+    if stream.dim() == 2:
+        smooth = F.avg_pool1d(stream.T.unsqueeze(0), side, 1, side // 2, count_include_pad=False)
+        return smooth[0].T
+    flat = stream.reshape(-1, 1, *stream.shape[-2:])
+    return F.avg_pool2d(flat, side, 1, side // 2, count_include_pad=False).view(stream.shape)
+
+
+CORRUPTIONS: dict[str, Corruption] = {
+    "noise": add_noise,
+    "fade": fade,
+    "coarse": coarsen,
+    "gap": gap,
+    "blur": blur,
+}
+DROPPED = 1.0
+# Blur is never trained on: what a gate says of it is not a fingerprint it has learned.
+TRAINED = ("noise", "fade", "coarse", "gap")
+
+
+def corrupt_streams(
+    streams: Mapping[str, Tensor],
+    present: Mapping[str, Tensor],
+    generator: torch.Generator,
+    kinds: tuple[str, ...] = TRAINED,
+    share: float = 0.5,
+    dropped: float = 0.2,
+) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
+    """Streams (B, K, ...) of which some are corrupted, `present` (B, K) after it, and the severity (B, K, M).
+
+    In a `share` of the segments with two modalities or more a subset of them, never all, is corrupted, each as
+    often, so that no static preference pays. A corrupted modality is dropped with probability `dropped`,
+    else altered by one of `kinds` at a severity uniform in (0, 1). Streams without a corrupted segment are left out.
+    Order of the severities: that of `present`.
+    """
+    names = list(present)
+    mask = torch.stack([present[name] for name in names], dim=-1).cpu()
+    chosen = torch.rand(mask.shape, generator=generator) < 0.5
+    chosen &= mask & (torch.rand(*mask.shape[:2], 1, generator=generator) < share)
+    # Where all would be bad there is nothing left to trust, and nothing to learn.
+    chosen &= ~(chosen == mask).all(dim=-1, keepdim=True)
+    severity = torch.rand(mask.shape, generator=generator) * chosen
+    lost = chosen & (torch.rand(mask.shape, generator=generator) < dropped)
+    changed: dict[str, Tensor] = {}
+    for number, name in enumerate(names):
+        if name not in streams:
+            continue
+        for clip, segment in (chosen[..., number] & ~lost[..., number]).nonzero().tolist():
+            if name not in changed:
+                changed[name] = streams[name].clone()
+            kind = kinds[int(torch.randint(len(kinds), (), generator=generator))]
+            level = float(severity[clip, segment, number])
+            changed[name][clip, segment] = CORRUPTIONS[kind](changed[name][clip, segment], level, generator)
+    severity = torch.where(lost, torch.full_like(severity, DROPPED), severity)
+    device = next(iter(present.values())).device
+    kept = {name: present[name] & ~lost[..., number].to(device) for number, name in enumerate(names)}
+    return changed, kept, severity.to(device)

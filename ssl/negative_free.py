@@ -1,0 +1,243 @@
+"""Agreement across modalities without negatives."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from lightly.loss import BarlowTwinsLoss, LeJEPALoss, NegativeCosineSimilarity, VICRegLoss
+from lightly.models.modules.heads import BYOLPredictionHead, SimSiamPredictionHead, VICRegProjectionHead
+from torch import Tensor, nn
+
+from ..fusion.backbone import Encoded
+from ..shards.errors import RequestError
+from .pretext import FUSED, PLAIN, TEACHER, PretextTask, mean_of, modality_pairs, names_in, source_feature
+
+# Batch norm and covariances need a few rows to say anything.
+FEWEST = 4
+
+
+class PairAgreement(PretextTask):
+    """What they share: one expander per modality with batch norm, and the rows that both of a pair have.
+
+    Rows of a pair are (clip, segment) whose two modalities are present; with fewer than four of them the pair waits.
+    """
+
+    def __init__(
+        self,
+        modalities: Sequence[str],
+        width: int,
+        pairs: Sequence[Sequence[str]] | None = None,
+        hidden: int = 256,
+        dimension: int = 256,
+    ) -> None:
+        super().__init__()
+        self.pairs = modality_pairs([*modalities, FUSED], pairs)
+        self.heads = nn.ModuleDict(
+            {n: VICRegProjectionHead(width, hidden, dimension, num_layers=2) for n in names_in(self.pairs)}
+        )
+
+    def projected(self, plain: Encoded) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Every head's rows (B, K, D) where its modality is present, and where it is."""
+        rows, present = {}, {}
+        for name, head in self.heads.items():
+            feature, mask = source_feature(plain, name)
+            if int(mask.sum()) >= FEWEST:
+                projected = head(feature[mask])
+                out = projected.new_zeros(*mask.shape, projected.shape[-1]).index_put((mask,), projected)
+            else:
+                # Kept in the graph, so that every rank reaches every parameter.
+                idle = sum(parameter.sum() * 0 for parameter in head.parameters())
+                out, mask = feature.sum() * 0 + idle + feature.new_zeros(*mask.shape, 1), torch.zeros_like(mask)
+            rows[name], present[name] = out, mask
+        return rows, present
+
+    def pair_rows(self, plain: Encoded) -> tuple[list[tuple[Tensor, Tensor]], list[Tensor]]:
+        """Both rows (N, D) of every pair that has enough of them, and all rows."""
+        rows, present = self.projected(plain)
+        found = []
+        for first, second in self.pairs:
+            mask = present[first] & present[second]
+            if int(mask.sum()) >= FEWEST:
+                found.append((rows[first][mask], rows[second][mask]))
+        return found, list(rows.values())
+
+
+class VicReg(PairAgreement):
+    """VICReg (Bardes et al. 2022) across modalities: they agree, every dimension varies, no two say the same.
+
+    `invariance mean |a - b|^2 + variance hinge(1 - std) + covariance off-diagonal^2`, lightly's loss. Published
+    weights 25, 25, 1; heads 2 layers of 256 (published 8192).
+
+    Shortcut it guards against: collapse, by the second and third term; streams that are absent (`present`).
+    """
+
+    def __init__(
+        self,
+        modalities: Sequence[str],
+        width: int,
+        pairs: Sequence[Sequence[str]] | None = None,
+        invariance: float = 25.0,
+        variance: float = 25.0,
+        covariance: float = 1.0,
+        hidden: int = 256,
+        dimension: int = 256,
+    ) -> None:
+        super().__init__(modalities, width, pairs, hidden, dimension)
+        self.loss = VICRegLoss(invariance, variance, covariance)
+
+    def forward(self, encoded: Mapping[str, Encoded], generator: torch.Generator) -> dict[str, Tensor]:
+        found, idle = self.pair_rows(encoded[PLAIN])
+        return {"loss": mean_of([self.loss(a, b) for a, b in found], *idle)}
+
+
+class BarlowTwins(PairAgreement):
+    """Barlow Twins (Zbontar et al. 2021) across modalities: their cross-correlation is to be the identity.
+
+    `sum_i (1 - C_ii)^2 + redundancy sum_(i != j) C_ij^2`, lightly's loss, over the joined batch of all processes
+    (lightly's own gathering does not give its gradient). Published redundancy .005; heads 2 layers of 256 (8192).
+    The sum over dimensions is divided by their number, so that its weight does not depend on them.
+
+    Shortcut it guards against: collapse, by the diagonal.
+    """
+
+    def __init__(
+        self,
+        modalities: Sequence[str],
+        width: int,
+        pairs: Sequence[Sequence[str]] | None = None,
+        redundancy: float = 0.005,
+        hidden: int = 256,
+        dimension: int = 256,
+    ) -> None:
+        super().__init__(modalities, width, pairs, hidden, dimension)
+        self.loss, self.dimension = BarlowTwinsLoss(redundancy), dimension
+
+    def forward(self, encoded: Mapping[str, Encoded], generator: torch.Generator) -> dict[str, Tensor]:
+        found, idle = self.pair_rows(encoded[PLAIN])
+        return {"loss": mean_of([self.loss(a, b) / self.dimension for a, b in found], *idle)}
+
+
+class Byol(PretextTask):
+    """BYOL (Grill et al. 2020) across modalities: one modality predicts the slow copy's feature of another.
+
+    `2 - 2 cos(q_v(f_v), f'_a)` both ways over every pair, f' from the exponential moving average of the backbone
+    (momentum .996 rising to 1). The prediction is of the backbone's own normalised features, so that no second
+    projection has to be averaged. Predictor 256 hidden.
+
+    Shortcut it guards against: collapse, by predictor and slow target; watch `embedding/std`.
+    """
+
+    views = (PLAIN, TEACHER)
+
+    def __init__(
+        self,
+        modalities: Sequence[str],
+        width: int,
+        pairs: Sequence[Sequence[str]] | None = None,
+        hidden: int = 256,
+    ) -> None:
+        super().__init__()
+        self.pairs = modality_pairs(modalities, pairs)
+        self.predictors = nn.ModuleDict(
+            {name: BYOLPredictionHead(width, hidden, width) for name in names_in(self.pairs)}
+        )
+        self.loss = NegativeCosineSimilarity()
+
+    def forward(self, encoded: Mapping[str, Encoded], generator: torch.Generator) -> dict[str, Tensor]:
+        plain, teacher = encoded[PLAIN], encoded[TEACHER]
+        losses, idle = [], []
+        for first, second in self.pairs:
+            mask = plain.present[first] & plain.present[second]
+            for query, key in ((first, second), (second, first)):
+                idle.append(plain.features[query])
+                idle += list(self.predictors[query].parameters())
+                if int(mask.sum()) >= FEWEST:
+                    predicted = self.predictors[query](plain.features[query][mask])
+                    losses.append(2 + 2 * self.loss(predicted, teacher.features[key][mask].detach()))
+        return {"loss": mean_of(losses, *idle)}
+
+
+class CrissCross(PairAgreement):
+    """CrissCross (Sarkar & Etemad 2023): agreement within and across modalities, at one time and at another.
+
+    The SimSiam form `1 - (cos(q(z), sg(z')) + cos(q(z'), sg(z))) / 2`, the mean of six terms over two segments of a
+    clip: within a modality across time, across modalities at the same time, and across both. Heads 2 x 256 (published
+    3 x 2048), predictor 128 hidden. Needs K of at least 2.
+
+    Shortcut it guards against: collapse, by predictor and stopped gradient; a common crop (augmentation per segment).
+    """
+
+    def __init__(
+        self,
+        modalities: Sequence[str],
+        width: int,
+        segments: int,
+        pairs: Sequence[Sequence[str]] | None = None,
+        hidden: int = 256,
+        dimension: int = 256,
+    ) -> None:
+        if segments < 2:
+            raise RequestError(f"task 'crisscross' needs data.segments of at least 2, not {segments}")
+        super().__init__(modalities, width, pairs, hidden, dimension)
+        self.predictors = nn.ModuleDict(
+            {name: SimSiamPredictionHead(dimension, hidden // 2, dimension) for name in names_in(self.pairs)}
+        )
+        self.loss = NegativeCosineSimilarity()
+
+    def forward(self, encoded: Mapping[str, Encoded], generator: torch.Generator) -> dict[str, Tensor]:
+        rows, present = self.projected(encoded[PLAIN])
+        losses: list[Tensor] = []
+        for first, second in self.pairs:
+            mask = present[first].all(dim=1) & present[second].all(dim=1)
+            if int(mask.sum()) < FEWEST:
+                continue
+            v, a = rows[first][mask], rows[second][mask]
+            terms = [
+                self._agree((first, v[:, 0]), (first, v[:, 1])),
+                self._agree((second, a[:, 0]), (second, a[:, 1])),
+                self._agree((first, v[:, 0]), (second, a[:, 0])),
+                self._agree((first, v[:, 1]), (second, a[:, 1])),
+                self._agree((first, v[:, 0]), (second, a[:, 1])),
+                self._agree((first, v[:, 1]), (second, a[:, 0])),
+            ]
+            losses.append(torch.stack(terms).mean())
+        return {"loss": mean_of(losses, *rows.values(), *self.predictors.parameters())}
+
+    def _agree(self, one: tuple[str, Tensor], other: tuple[str, Tensor]) -> Tensor:
+        forth = self.loss(self.predictors[one[0]](one[1]), other[1].detach())
+        back = self.loss(self.predictors[other[0]](other[1]), one[1].detach())
+        return 1 + (forth + back) / 2
+
+
+class LeJepa(PairAgreement):
+    """LeJEPA (Balestriero & LeCun 2025) across modalities: every modality's embedding is near their mean, and the
+    embeddings of all follow an isotropic Gaussian.
+
+    lightly's loss, with each modality of a pair as a view: agreement plus `sketch` times SIGReg, a test of normality
+    along random directions drawn from the batch's generator. Published weight .05; heads 2 x 256.
+
+    Shortcut it guards against: collapse, by the test; there is neither teacher nor predictor.
+    """
+
+    def __init__(
+        self,
+        modalities: Sequence[str],
+        width: int,
+        pairs: Sequence[Sequence[str]] | None = None,
+        sketch: float = 0.05,
+        directions: int = 256,
+        hidden: int = 256,
+        dimension: int = 64,
+    ) -> None:
+        super().__init__(modalities, width, pairs, hidden, dimension)
+        self.loss = LeJEPALoss(lambda_param=sketch, sigreg_num_vectors=directions)
+
+    def forward(self, encoded: Mapping[str, Encoded], generator: torch.Generator) -> dict[str, Tensor]:
+        found, idle = self.pair_rows(encoded[PLAIN])
+        losses = []
+        # The sketch draws from the global generator: lent the batch's own, it is the same on every rank and resume.
+        with torch.random.fork_rng():
+            torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
+            for first, second in found:
+                views = torch.stack([first, second])
+                losses.append(self.loss(local_proj=views, global_proj=views))
+        return {"loss": mean_of(losses, *idle)}
