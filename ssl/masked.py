@@ -10,7 +10,7 @@ from ..fusion.backbone import Encoded
 from ..shards.errors import RequestError
 from .contrastive import cross_modal_loss
 from .pretext import PLAIN, TEACHER, PretextTask, clip_numbers, mean_of, projection_heads, unit
-from .summary import CELLS, MOMENTS
+from .summary import summary_size
 
 
 class TokenPredictor(nn.Module):
@@ -145,7 +145,7 @@ class ContrastiveMasked(MaskedTask):
         super().__init__(modalities, width, segments, share, layers, heads)
         self.contrast, self.temperature = contrast, temperature
         self.heads = projection_heads(modalities, width, hidden, dimension)
-        self.decoders = nn.ModuleDict({name: nn.Linear(width, MOMENTS * CELLS * CELLS) for name in modalities})
+        self.decoders = nn.ModuleDict({name: nn.Linear(width, summary_size(name)) for name in modalities})
 
     def forward(self, encoded: Mapping[str, Encoded], generator: torch.Generator) -> dict[str, Tensor]:
         plain = encoded[PLAIN]
@@ -156,7 +156,7 @@ class ContrastiveMasked(MaskedTask):
         for number, name in enumerate(self.modalities):
             mask, summary = hidden[:, :, number], plain.facts.get(f"summary/{name}")
             if summary is not None and bool(mask.any()):
-                rebuilt = self.decoders[name](predicted[:, :, number][mask])[:, : summary.shape[-1]]
+                rebuilt = self.decoders[name](predicted[:, :, number][mask])
                 losses.append(F.mse_loss(rebuilt, summary[mask]))
         rows = {name: unit(head(plain.features[name])).flatten(0, 1) for name, head in self.heads.items()}
         contrasts, names = [], list(self.modalities)

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..shards.modality import modality
+
 MOMENTS, CELLS = 2, 4
 
 
@@ -25,3 +27,9 @@ def summarise(stream: Tensor) -> Tensor:
     flat = cells.flatten(1)
     flat = (flat - flat.mean(dim=1, keepdim=True)) / flat.std(dim=1, keepdim=True, correction=0).clamp_min(1e-3)
     return flat.view(*stream.shape[:2], -1)
+
+
+def summary_size(name: str) -> int:
+    """S of a modality."""
+    entry = modality(name)
+    return entry.channels * (CELLS if entry.kind == "signal" else MOMENTS * CELLS * CELLS)

@@ -11,6 +11,7 @@ from modalgate.shards.transforms import ClipSpec
 from modalgate.ssl.gather import gather, gather_encoded, gather_with_gradient, rank, sum_over_ranks, world_size
 from modalgate.ssl.pretext import WITHOUT
 from modalgate.ssl.registry import PRETEXT_TASKS, build_task
+from modalgate.ssl.summary import summary_size
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -34,7 +35,9 @@ def encode(tensors: dict[str, Tensor], view: str, mixing: Tensor, case: str, cli
     encoded.facts["rate"] = numbers % 2
     encoded.facts["segments"] = (numbers % SEGMENTS)[:, None]
     encoded.facts["severity"] = (raw[..., 1] > 0).to(raw.dtype) * present["rgb"][..., None]
-    encoded.facts |= {f"summary/{n}": raw[:, :, i].repeat(1, 1, 4) for i, n in enumerate(NAMES)}
+    encoded.facts |= {
+        f"summary/{n}": raw[:, :, i].repeat(1, 1, summary_size(n) // WIDTH) for i, n in enumerate(NAMES)
+    }
     return encoded
 
 
