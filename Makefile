@@ -36,6 +36,7 @@ test-slow: .venv/.tested
 bench: .venv/.installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --requirement benchmarks/requirements.txt
 	$(BIN)/python benchmarks/step.py
+	$(BIN)/python benchmarks/pretext.py
 	$(BIN)/python benchmarks/pack.py
 	$(BIN)/python benchmarks/loader.py
 

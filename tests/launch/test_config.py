@@ -34,7 +34,7 @@ def test_defaults_then_file_then_arguments(tmp_path: Path) -> None:
     assert (config.train.steps, config.train.clip_norm, config.train.learning_rate) == (9, 3.0, 1e-4)
     assert config.train.weight_decay == 0.05
     assert config.data.modalities == ["rgb"]
-    assert config.tasks == {"clip_order": TaskConfig(2.0, {})}
+    assert config.tasks == {"clip_order": TaskConfig(2.0, arguments={})}
 
 
 def test_a_diff_of_a_base_adds_changes_and_takes_out(tmp_path: Path) -> None:
