@@ -130,6 +130,8 @@ def _at_constant_rate(
                 yield picture
                 number += 1
         held, held_time = frame, time
+    if held is None and facts.video_seconds:
+        raise ValueError(f"'{path.name}' is cut short: no picture of its {facts.video_seconds:.1f} s can be read")
     if held is not None:
         end = held_time + 1 / (facts.fps or fps)
         if end < 0.9 * facts.video_seconds:

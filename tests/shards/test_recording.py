@@ -144,6 +144,14 @@ def test_a_sensors_own_flow_is_kept(tmp_path: Path) -> None:
         list(read_recording(files, settings("rgb", "flow", fps=5.0)))
 
 
+def test_a_file_cut_before_its_first_picture_is_cut_short(tmp_path: Path, drifting: Callable) -> None:
+    write_video(tmp_path / "a.mkv", drifting(45), 15, codec="libx264")
+    whole = (tmp_path / "a.mkv").read_bytes()
+    (tmp_path / "cut.mkv").write_bytes(whole[: len(whole) // 3])
+    with pytest.raises(ValueError, match="is cut short: no picture of its"):
+        list(read_recording({"video": tmp_path / "cut.mkv"}, settings("rgb", fps=15.0)))
+
+
 @pytest.mark.parametrize("suffix", ["mkv", "avi", "ts"])
 def test_a_file_cut_short_is_noticed(tmp_path: Path, drifting: Callable, suffix: str) -> None:
     write_video(tmp_path / f"a.{suffix}", drifting(45), 15, codec="mpeg4" if suffix == "avi" else "libx264")
