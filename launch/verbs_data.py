@@ -23,6 +23,7 @@ def world(
         float, typer.Option(min=0, max=1, help="Probability that a stream shows another class's symbol.")
     ] = 0.0,
     sensor_flow: Annotated[bool, typer.Option("--sensor-flow", help="Also write exact flow files.")] = False,
+    twin: Annotated[str, typer.Option(help="Leave a cue out: order, direction, pace or synchrony.")] = "",
     workers: Workers = None,
     json: Json = None,
 ) -> None:
@@ -33,7 +34,7 @@ def world(
 
     with counted(f"world {preset}") as progress:
         facts = write_world(
-            out, preset, clips, seed, rho=rho, sensor_flow=sensor_flow, workers=workers, progress=progress
+            out, preset, clips, seed, rho=rho, sensor_flow=sensor_flow, twin=twin, workers=workers, progress=progress
         )
     columns = ("blind", "told", "aware")
     rows = [(streams, *(entry[column] for column in columns)) for streams, entry in facts["ceilings"].items()]

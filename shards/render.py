@@ -5,7 +5,7 @@ meet, or seem to (Sekuler, Sekuler and Lau, "Sound alters visual motion percepti
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,12 +64,32 @@ class _Disc:
 
 def render(scene: Scene) -> Clip:
     """The clip of `scene`, sensor noise included, the same to the last bit every time."""
+    if scene.twin == "order":
+        return _without_order(scene)
+    heard = scene
+    if scene.twin == "synchrony":
+        heard = replace(scene, phase0=float(generator(scene.seed, scene.clip, "twin").random()))
     return Clip(
         rgb=_rgb(scene) if "rgb" in scene.shown else None,
         depth=_depth(scene) if "depth" in scene.shown else None,
         flow=_flow(scene) if "flow" in scene.shown else None,
-        audio=_audio(scene) if "audio" in scene.shown else None,
+        audio=_audio(heard) if "audio" in scene.shown else None,
     )
+
+
+def _without_order(scene: Scene) -> Clip:
+    """The twin "order": the middle second of three clips that differ in place, phase and distance only."""
+    draws = generator(scene.seed, scene.clip, "twin")
+    parts = []
+    for _ in range(round(_SECONDS)):
+        x0, phase0, depth0 = draws.uniform(0, 48), draws.random(), draws.uniform(0.35, 0.65)
+        parts.append(render(replace(scene, twin="", x0=float(x0), phase0=float(phase0), depth0=float(depth0))))
+
+    def joined(name: str, rate: int) -> NDArray | None:
+        streams = [getattr(part, name) for part in parts]
+        return None if streams[0] is None else np.concatenate([stream[rate : 2 * rate] for stream in streams])
+
+    return Clip(joined("rgb", FPS), joined("depth", FPS), joined("flow", FPS), joined("audio", SAMPLE_RATE))
 
 
 def _discs(scene: Scene, stream: str) -> tuple[_Disc, ...]:
@@ -77,6 +97,8 @@ def _discs(scene: Scene, stream: str) -> tuple[_Disc, ...]:
     if scene.preset == "strike":
         return _crossing(scene, stream)
     bits, u, time = scene.factors(stream), scene.u, np.arange(FRAMES + 1) / FPS
+    if scene.twin == "pace":
+        time = np.full_like(time, _SECONDS / 2)
     radius = body_radius(scene, bits)
     floor = 42.0
     if stream == "flow":
@@ -85,6 +107,8 @@ def _discs(scene: Scene, stream: str) -> tuple[_Disc, ...]:
     period = strike_period(scene, bits)
     phase = (time / period + scene.phase0) % 1
     lift = np.where(phase < 0.7, np.sin(np.pi / 2 * phase / 0.7), np.cos(np.pi / 2 * (phase - 0.7) / 0.3))
+    if scene.twin == "direction":
+        lift = np.sin(np.pi * phase)
     way = 1 if bits["M"] else -1
     pace = (-1 if bits["Z"] else 1) * (0.09 + 0.02 * u[4])
     return (
@@ -186,8 +210,9 @@ def contact_times(scene: Scene) -> NDArray[np.float64]:
     if scene.preset == "strike":
         return np.array([scene.moments[0 if bits["C"] else 1]])
     period = strike_period(scene, bits)
-    times = (np.arange(-2, 9, dtype=np.float64) - scene.phase0 + bits["S"] / 2) * period
-    return times[(times >= -0.3) & (times < _SECONDS)]
+    times = (np.arange(-2, 11, dtype=np.float64) - scene.phase0 + bits["S"] / 2) * period
+    # A ring that swells is heard before its contact.
+    return times[(times >= -0.3) & (times < _SECONDS + (0.3 if scene.twin == "direction" else 0))]
 
 
 def _audio(scene: Scene) -> Floats:
@@ -203,12 +228,12 @@ def _audio(scene: Scene) -> Floats:
         length = min(0.6, 6 * decay)
     sound = np.zeros(_SAMPLES)
     for moment in contact_times(scene):
-        first = int(np.ceil(moment * SAMPLE_RATE))
+        first = int(np.ceil((moment - (length / 2 if scene.twin == "direction" else 0)) * SAMPLE_RATE))
         time = np.arange(first, first + int(length * SAMPLE_RATE)) / SAMPLE_RATE - moment
         ring = _ring(time, pitch, decay, partials, scene.phases)[max(-first, 0) :]
         begin = max(first, 0)
         end = min(begin + len(ring), _SAMPLES)
-        sound[begin:end] += ring[: end - begin]
+        sound[begin:end] += ring[: max(end - begin, 0)]
     hiss = generator(scene.seed, scene.clip, "noise audio").standard_normal(_SAMPLES)
     return np.clip(scene.gain * sound + scene.floor * hiss, -1, 1).astype(np.float32)
 
@@ -216,10 +241,10 @@ def _audio(scene: Scene) -> Floats:
 def _ring(
     time: NDArray[np.float64], pitch: float, decay: float, partials: Sequence[float], phases: Sequence[float]
 ) -> NDArray[np.float64]:
-    """Decaying partials at `time` seconds after the blow, scaled to the energy every contact has."""
+    """Partials at `time` seconds after the blow, which decay away from it, of the energy every contact has."""
     ring = np.zeros(len(time))
     for number, (ratio, phase) in enumerate(zip(partials, phases, strict=False)):
         if pitch * ratio <= 0.45 * SAMPLE_RATE:
-            fade = np.exp(-time * (1 + number / 2) / decay)
+            fade = np.exp(-np.abs(time) * (1 + number / 2) / decay)
             ring += fade * np.sin(2 * np.pi * pitch * ratio * time + phase) / (number + 1)
     return ring * float(np.sqrt(_ENERGY / (ring @ ring)))

@@ -7,11 +7,19 @@ from typing import Any
 
 import numpy as np
 
+from .errors import RequestError, choice_error
 from .factors import CARRIED, WORDS, Law, ordered, preset_named
 
 # The child streams of a clip's generator. Each fills its own stretch of the Philox counter, so drawing more from one
 # moves none of the others: another corruption law, or one more stream, leaves scene and noise as they were.
-CHILDREN = ("scene", "corruption", "quality", *(f"noise {stream}" for stream in CARRIED))
+CHILDREN = ("scene", "corruption", "quality", *(f"noise {stream}" for stream in CARRIED), "twin")
+# Twins of a world, by the cue that they lack: a pretext task above chance on its twin has found a shortcut.
+TWINS = {
+    "order": "every second of a clip starts anew: no second comes before another",
+    "direction": "bodies rise as they fall and rings swell as they fade: a clip and its reverse look alike",
+    "pace": "nothing moves",
+    "synchrony": "the sound's contacts keep their period, at a phase of their own",
+}
 
 
 def generator(seed: int, clip: int, child: str) -> np.random.Generator:
@@ -30,7 +38,7 @@ class Scene:
     `u` eight uniforms (radius, period, speed, height, depth speed, pitch, flow radius, flow height); `x0` pixels;
     `phase0` of the strike period; `hue` RGB; `gain` and `floor` of the sound; `depth0` in [0, 1]; `phases` of the
     partials in radians; `background` seed; `moments`: the two times in seconds `strike` chooses from. `graded`:
-    the pitch follows the body's size by degrees, as in pretraining.
+    the pitch follows the body's size by degrees, as in pretraining. `twin`: one of `TWINS`, or empty.
     """
 
     preset: str
@@ -52,6 +60,7 @@ class Scene:
     background: int
     moments: tuple[float, float]
     graded: bool = False
+    twin: str = ""
 
     def factors(self, stream: str) -> dict[str, int]:
         """The value of every bit as `stream` shows it."""
@@ -67,12 +76,17 @@ def draw_scene(
     *,
     streams: Collection[str] | None = None,
     graded: bool = False,
+    twin: str = "",
 ) -> Scene:
     """Scene of clip `clip` in world `seed`, of the preset's own streams unless `streams` names them.
 
     A corrupted stream shows a class drawn from all K, the label's included. Raises `RequestError` for an unknown
-    preset.
+    preset or twin, and for a twin of `strike`, whose discs neither rise nor repeat.
     """
+    if twin and twin not in TWINS:
+        raise choice_error("twin", twin, TWINS)
+    if twin and preset == "strike":
+        raise RequestError("the preset 'strike' has no twins: give another preset")
     chosen, law = preset_named(preset), law or Law()
     names = ordered(chosen.streams if streams is None else streams)
     rng = generator(seed, clip, "scene")
@@ -105,6 +119,7 @@ def draw_scene(
         background=int(rng.integers(2**53)),
         moments=_draw_moments(rng),
         graded=graded,
+        twin=twin,
     )
 
 

@@ -45,6 +45,7 @@ def write_world(
     *,
     rho: float = 0.0,
     sensor_flow: bool = False,
+    twin: str = "",
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
@@ -58,7 +59,8 @@ def write_world(
     - `world.json`: preset, seed, law, splits and the ceilings of every subset of streams. Without `sensor_flow` these
       count flow as derived from rgb.
 
-    `rho`: probability that a stream shows another class's symbol. `workers`: processes, by default one per core.
+    `rho`: probability that a stream shows another class's symbol. `twin`: a cue to leave out, one of `TWINS`; the
+    ceilings are the whole world's. `workers`: processes, by default one per core.
     `progress` is called with (clips written, clips in all). The folder appears whole or not at all. Raises
     `RequestError` if `out` holds something, the preset is unknown, or a number is out of range.
     """
@@ -70,7 +72,7 @@ def write_world(
     splits = split_ranges(clips)
     streams = ordered({*chosen.streams, "flow"} if sensor_flow else set(chosen.streams) - {"flow"})
     scenes = [
-        draw_scene(preset, seed, clip, law, streams=streams, graded=name == "pretrain")
+        draw_scene(preset, seed, clip, law, streams=streams, graded=name == "pretrain", twin=twin)
         for name, ids in splits.items()
         for clip in ids
     ]
@@ -86,6 +88,7 @@ def write_world(
         "flow": flow,
         "law": asdict(law),
         "tell": "quality",
+        "twin": twin,
         "splits": {name: [ids.start, ids.stop] for name, ids in splits.items()},
         "size": SIZE,
         "fps": FPS,

@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from modalgate.shards.errors import RequestError
 from modalgate.shards.factors import PRESETS, Law, carried_bits
 from modalgate.shards.render import FPS, FRAMES, SAMPLE_RATE, SIZE, body_radius, contact_times, render, strike_period
 from modalgate.shards.scene import draw_scene, scene_from_json, scene_to_json
@@ -249,3 +250,75 @@ def test_strike_sounds_at_the_crossing_just_for_contact():
         planes = recorded.depth[body_mask(recorded)]
         spread = np.std(planes) / 4000
         assert (spread < 0.02) == (scene.label == 0)
+
+
+def twins_of(twin, count=40):
+    """Clips of a world without sensor noise to speak of, each beside its twin."""
+    for clip in range(count):
+        plain = draw_scene("solo", 5, clip, streams=ALL)
+        yield plain, draw_scene("solo", 5, clip, streams=ALL, twin=twin)
+
+
+def test_nothing_moves_in_the_twin_without_pace():
+    for plain, twin in twins_of("pace", 5):
+        moving, still = render(plain), render(twin)
+        assert np.ptp(still.depth.astype(float).mean(axis=(1, 2))) < np.ptp(
+            moving.depth.astype(float).mean(axis=(1, 2))
+        )
+        grain = np.diff(still.rgb.astype(float), axis=0).std()
+        assert grain == pytest.approx(0.02 * 255 * np.sqrt(2), rel=0.1)
+        assert not still.flow.any()
+        assert moving.flow.any()
+
+
+def test_bodies_rise_as_fast_as_they_fall_in_the_twin_without_direction():
+    rising = {"": [], "direction": []}
+    for scenes in twins_of("direction"):
+        for scene in scenes:
+            vertical = render(scene).flow[:, 1].mean(axis=(1, 2))
+            rising[scene.twin].append((vertical < 0).mean())
+    # Seven tenths of a period, less the steps that straddle a contact.
+    assert 0.6 < np.mean(rising[""]) < 0.7
+    assert np.mean(rising["direction"]) == pytest.approx(0.5, abs=0.03)
+
+
+def test_rings_swell_as_they_fade_in_the_twin_without_direction():
+    for plain, twin in twins_of("direction", 10):
+        for scene, symmetric in ((plain, False), (twin, True)):
+            scene = replace(showing(scene, T=0), floor=0.0, shown=scene.shown)
+            sound, contact = render(scene).audio, next(t for t in contact_times(scene) if t > 0.5)
+            middle, reach = round(contact * SAMPLE_RATE), 300
+            before, after = (
+                float(np.square(sound[part]).sum())
+                for part in (slice(middle - reach, middle), slice(middle, middle + reach))
+            )
+            assert (0.5 < before / after < 2) == symmetric
+
+
+def test_seconds_have_no_order_in_the_twin_without_it():
+    """The body approaches or recedes from second to second, and in the twin it does neither."""
+    trend = {"": [], "order": []}
+    for scenes in twins_of("order"):
+        for scene in scenes:
+            clip = render(replace(scene, bits=scene.bits))
+            where = [clip.depth[second * FPS : (second + 1) * FPS] for second in range(3)]
+            near = [np.percentile(part, 2) for part in where]
+            way = 1 if not scene.factors("depth")["Z"] else -1
+            trend[scene.twin].append(way * (near[2] - near[0]))
+    assert np.mean(np.array(trend[""]) > 0) > 0.95
+    assert 0.3 < np.mean(np.array(trend["order"]) > 0) < 0.7
+
+
+def test_the_sound_keeps_its_period_at_another_phase_in_the_twin_without_synchrony():
+    for plain, twin in twins_of("synchrony", 10):
+        one, other = render(plain), render(twin)
+        assert same(one, other, "rgb")
+        assert same(one, other, "depth")
+        assert not same(one, other, "audio")
+
+
+def test_unknown_twins_are_refused():
+    with pytest.raises(RequestError, match="did you mean 'order'"):
+        draw_scene("solo", 0, 0, twin="ordr")
+    with pytest.raises(RequestError, match="no twins"):
+        draw_scene("strike", 0, 0, twin="order")
