@@ -1,0 +1,156 @@
+"""Does every pretext task learn its question, and only from the cue it means to teach?
+
+    .venv/bin/python benchmarks/learnability.py FOLDER [--tasks clip_order,synchrony] [--clips 1600] [--json FILE]
+
+A generated world (`solo`) and its twins, each without one cue, are written and packed under FOLDER where they are not
+there yet. Each task trains on its own, a small encoder from random weights, on the splits `pretrain` and `train`; its
+accuracy is then taken on the held-out clips, and again after the same training on the twin without its cue. Printed:
+chance, the held-out accuracy, the twin's, and the twin's distance from chance in standard errors. A row that the JSON
+file holds already is not run again.
+"""
+
+import argparse
+import json
+import math
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from modalgate.fusion.backbone import Backbone
+from modalgate.fusion.spec import BackboneSpec, EncoderSpec
+from modalgate.launch.building import clip_request, clip_spec
+from modalgate.launch.schema import DataConfig, TrainConfig
+from modalgate.launch.train import train
+from modalgate.shards.augment import AugmentConfig
+from modalgate.shards.index import PackSettings, load_index
+from modalgate.shards.pack import pack
+from modalgate.shards.stream import ClipStream
+from modalgate.shards.world import write_world
+from modalgate.ssl.objective import PretextObjective
+from modalgate.ssl.registry import PRETEXT_TASKS
+from modalgate.tasks.splits import given_split, take
+
+BATCH = 32
+VIDEO = EncoderSpec(model="timm/test_resnet", stack=4, pooling="gru")
+AUDIO = EncoderSpec(
+    model="timm/convnext_atto", arguments={"depths": [1, 1, 2, 1], "dims": [16, 32, 48, 96], "ls_init_value": 0.1}
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A task as it is tried: `segments` of `seconds`, its arguments, and the twin without its cue."""
+
+    arguments: dict[str, Any] = field(default_factory=dict)
+    segments: int = 3
+    seconds: float = 1.0
+    twin: str = ""
+    modalities: tuple[str, ...] = ("rgb", "flow", "depth", "audio")
+
+
+# Three segments of a second are the three seconds of a clip, as the twin without order cuts them; a rhythm takes
+# windows of more than a period to hear.
+LONG: dict[str, Any] = {"segments": 2, "seconds": 1.4}
+SOUND = [["rgb", "audio"]]
+ROWS = {name: Row() for name in PRETEXT_TASKS} | {
+    "synchrony": Row({"pairs": SOUND, "hard": 1.0}, twin="synchrony", modalities=("rgb", "audio"), **LONG),
+    "offset": Row({"pairs": SOUND}, twin="synchrony", modalities=("rgb", "audio"), **LONG),
+    "clip_order": Row({"streams": ["depth"]}, twin="order", modalities=("depth",)),
+    "order_verification": Row({"streams": ["depth"]}, twin="order", modalities=("depth",)),
+    "frame_order": Row({"streams": ["depth"]}, twin="order", modalities=("depth",)),
+    "odd_one_out": Row({"streams": ["depth"]}, segments=4, seconds=0.7, modalities=("depth",)),
+    "arrow_of_time": Row({"streams": ["rgb", "depth", "audio"]}, twin="direction", **LONG),
+    "pace": Row({"streams": ["rgb", "depth"]}, twin="pace", modalities=("rgb", "depth"), **LONG),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--tasks", default=",".join(ROWS))
+    parser.add_argument("--clips", type=int, default=1600)
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    found = json.loads(arguments.json.read_text()) if arguments.json and arguments.json.is_file() else {}
+    for name in arguments.tasks.split(","):
+        if name not in found:
+            found[name] = measure(name, ROWS[name], arguments)
+            if arguments.json:
+                arguments.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        row = found[name]
+        twin = "" if row["twin"] is None else f"  twin {row['twin']:.3f} ({row['twin_errors']:+.1f} errors)"
+        print(f"{name:20} chance {row['chance']:.3f}  held out {row['accuracy']:.3f}{twin}  {row['seconds']:.0f} s")
+
+
+def measure(name: str, row: Row, arguments: argparse.Namespace) -> dict[str, float | None]:
+    """The row's held-out accuracy, on the world and on its twin."""
+    began = time.perf_counter()
+    accuracy, chance, _ = learn(name, row, corpus(arguments, ""), arguments)
+    seconds = time.perf_counter() - began
+    twin = errors = None
+    if row.twin:
+        twin, chance, rows = learn(name, row, corpus(arguments, row.twin), arguments)
+        errors = (twin - chance) / math.sqrt(chance * (1 - chance) / rows)
+    return {"chance": chance, "accuracy": accuracy, "seconds": seconds, "twin": twin, "twin_errors": errors}
+
+
+def corpus(arguments: argparse.Namespace, twin: str) -> Path:
+    """Shards of the world or of one of its twins."""
+    shards = arguments.folder / (twin or "plain")
+    if not (shards / "index.json").is_file():
+        world = arguments.folder / f"world-{twin or 'plain'}"
+        write_world(world, "solo", arguments.clips, seed=1, twin=twin)
+        pack(world, shards, PackSettings(modalities=("rgb", "flow", "audio", "depth"), size=48, fps=16.0))
+    return shards
+
+
+def learn(name: str, row: Row, shards: Path, arguments: argparse.Namespace) -> tuple[float, float, int]:
+    """Held-out accuracy after training, what guessing reaches, and how many clips the accuracy is of."""
+    index = load_index(shards)
+    data = DataConfig(
+        modalities=list(row.modalities), segments=row.segments, seconds=row.seconds, frames=int(row.seconds * 16)
+    )
+    request = clip_request(data, index)
+    split = given_split(index, "pretrain+train", "test")
+    torch.manual_seed(0)
+    backbone = Backbone(row.modalities, BackboneSpec(width=64, encoders={"video": VIDEO, "audio": AUDIO}))
+    objective = PretextObjective(
+        backbone,
+        clip_spec(request, index),
+        row.segments,
+        {name: (1.0, row.arguments)},
+        AugmentConfig(crop_scale=0.9),
+        arguments.steps,
+    )
+    stream = ClipStream(take(index, split.train), request, BATCH, workers=0)
+    budget = TrainConfig(
+        steps=arguments.steps, learning_rate=2e-3, log_every=50, checkpoint_every=10**6, threads=arguments.threads
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        train(objective, stream, budget, Path(scratch) / "run", tracker_mode="disabled")
+    task = objective.tasks[name]
+    # Among the rows of a batch, guessing finds one in fewer than so many clips.
+    chance = task.chance if isinstance(task.chance, float) else 1 / BATCH
+    held_out = take(index, sorted([*split.test, *split.validation]))
+    return _accuracy(objective, name, ClipStream(held_out, request, BATCH, workers=0)), chance, len(held_out.samples)
+
+
+@torch.no_grad()
+def _accuracy(objective: PretextObjective, name: str, stream: ClipStream) -> float:
+    objective.eval()
+    found = []
+    for number, batch in enumerate(stream.evaluate()):
+        batch.seed = number
+        outputs = objective(batch)
+        if f"{name}/accuracy" in outputs:
+            found.append(float(outputs[f"{name}/accuracy"]) * int(batch.valid.sum()))
+    return sum(found) / len(stream.index.samples) if found else math.nan
+
+
+if __name__ == "__main__":
+    main()
