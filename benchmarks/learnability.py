@@ -14,10 +14,13 @@ import json
 import math
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from modalgate.fusion.backbone import Backbone
 from modalgate.fusion.spec import BackboneSpec, EncoderSpec
@@ -25,16 +28,17 @@ from modalgate.launch.building import clip_request, clip_spec
 from modalgate.launch.schema import DataConfig, TrainConfig
 from modalgate.launch.train import train
 from modalgate.shards.augment import AugmentConfig
-from modalgate.shards.index import PackSettings, load_index
+from modalgate.shards.batch import Batch
+from modalgate.shards.index import Index, PackSettings, load_index
 from modalgate.shards.pack import pack
-from modalgate.shards.stream import ClipStream
+from modalgate.shards.stream import ClipRequest, ClipStream
 from modalgate.shards.world import write_world
 from modalgate.ssl.objective import PretextObjective
 from modalgate.ssl.registry import PRETEXT_TASKS
 from modalgate.tasks.splits import given_split, take
 
 BATCH = 32
-VIDEO = EncoderSpec(model="timm/test_resnet", stack=4, pooling="gru")
+VIDEO = EncoderSpec(model="timm/test_resnet", stack=8, pooling="gru")
 AUDIO = EncoderSpec(
     model="timm/convnext_atto", arguments={"depths": [1, 1, 2, 1], "dims": [16, 32, 48, 96], "ls_init_value": 0.1}
 )
@@ -58,13 +62,42 @@ SOUND = [["rgb", "audio"]]
 ROWS = {name: Row() for name in PRETEXT_TASKS} | {
     "synchrony": Row({"pairs": SOUND, "hard": 1.0}, twin="synchrony", modalities=("rgb", "audio"), **LONG),
     "offset": Row({"pairs": SOUND}, twin="synchrony", modalities=("rgb", "audio"), **LONG),
-    "clip_order": Row({"streams": ["depth"]}, twin="order", modalities=("depth",)),
-    "order_verification": Row({"streams": ["depth"]}, twin="order", modalities=("depth",)),
-    "frame_order": Row({"streams": ["depth"]}, twin="order", modalities=("depth",)),
-    "odd_one_out": Row({"streams": ["depth"]}, segments=4, seconds=0.7, modalities=("depth",)),
+    "clip_order": Row({"streams": ["depth"], "dropout": 0.1}, twin="order", modalities=("depth",)),
+    "order_verification": Row({"streams": ["depth"], "dropout": 0.1}, twin="order", modalities=("depth",)),
+    "frame_order": Row({"streams": ["depth"], "dropout": 0.1}, twin="order", modalities=("depth",)),
+    "odd_one_out": Row({"streams": ["depth"], "dropout": 0.1}, segments=4, seconds=0.7, modalities=("depth",)),
     "arrow_of_time": Row({"streams": ["rgb", "depth", "audio"]}, twin="direction", **LONG),
     "pace": Row({"streams": ["rgb", "depth"]}, twin="pace", modalities=("rgb", "depth"), **LONG),
 }
+
+
+class Held:
+    """Clips decoded once and kept, each cut at its uniform windows; batches are drawn anew by number."""
+
+    workers = 0
+
+    def __init__(self, index: Index, request: ClipRequest) -> None:
+        self.clips = list(ClipStream(index, request, 1, workers=0).evaluate())
+
+    def train(self, start: int) -> Iterator[Batch]:
+        for number in count(start):
+            rows = np.random.default_rng(number).choice(len(self.clips), BATCH, replace=False)
+            yield self.join([self.clips[row] for row in rows], number)
+
+    def evaluate(self) -> Iterator[Batch]:
+        for number, first in enumerate(range(0, len(self.clips), BATCH)):
+            yield self.join(self.clips[first : first + BATCH], number)
+
+    @staticmethod
+    def join(clips: Sequence[Batch], seed: int) -> Batch:
+        return Batch(
+            {name: torch.cat([clip.streams[name] for clip in clips]) for name in clips[0].streams},
+            {name: torch.cat([clip.present[name] for clip in clips]) for name in clips[0].present},
+            [key for clip in clips for key in clip.key],
+            torch.cat([clip.start for clip in clips]),
+            valid=torch.ones(len(clips), dtype=torch.bool),
+            seed=seed,
+        )
 
 
 def main() -> None:
@@ -72,7 +105,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--tasks", default=",".join(ROWS))
     parser.add_argument("--clips", type=int, default=1600)
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=240)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
@@ -127,9 +160,9 @@ def learn(name: str, row: Row, shards: Path, arguments: argparse.Namespace) -> t
         AugmentConfig(crop_scale=0.9),
         arguments.steps,
     )
-    stream = ClipStream(take(index, split.train), request, BATCH, workers=0)
+    stream = Held(take(index, split.train), request)
     budget = TrainConfig(
-        steps=arguments.steps, learning_rate=2e-3, log_every=50, checkpoint_every=10**6, threads=arguments.threads
+        steps=arguments.steps, learning_rate=5e-3, log_every=50, checkpoint_every=10**6, threads=arguments.threads
     )
     with tempfile.TemporaryDirectory() as scratch:
         train(objective, stream, budget, Path(scratch) / "run", tracker_mode="disabled")
@@ -137,19 +170,20 @@ def learn(name: str, row: Row, shards: Path, arguments: argparse.Namespace) -> t
     # Among the rows of a batch, guessing finds one in fewer than so many clips.
     chance = task.chance if isinstance(task.chance, float) else 1 / BATCH
     held_out = take(index, sorted([*split.test, *split.validation]))
-    return _accuracy(objective, name, ClipStream(held_out, request, BATCH, workers=0)), chance, len(held_out.samples)
+    return _accuracy(objective, name, Held(held_out, request)), chance, len(held_out.samples)
 
 
 @torch.no_grad()
-def _accuracy(objective: PretextObjective, name: str, stream: ClipStream) -> float:
+def _accuracy(objective: PretextObjective, name: str, held: Held) -> float:
     objective.eval()
     found = []
-    for number, batch in enumerate(stream.evaluate()):
-        batch.seed = number
+    for batch in held.evaluate():
         outputs = objective(batch)
         if f"{name}/accuracy" in outputs:
-            found.append(float(outputs[f"{name}/accuracy"]) * int(batch.valid.sum()))
-    return sum(found) / len(stream.index.samples) if found else math.nan
+            found.append((float(outputs[f"{name}/accuracy"]), len(batch.key)))
+    return (
+        sum(accuracy * clips for accuracy, clips in found) / sum(clips for _, clips in found) if found else math.nan
+    )
 
 
 if __name__ == "__main__":

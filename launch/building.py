@@ -12,6 +12,8 @@ from ..shards.index import Index, load_index
 from ..shards.selection import fraction_of, with_labels, with_modalities
 from ..shards.stream import ClipRequest, ClipStream
 from ..shards.transforms import ClipSpec
+from ..tasks.split_plan import SplitPlan, plan_splits
+from ..tasks.splits import Split
 from .device import ranks
 from .schema import Config, DataConfig
 
@@ -65,6 +67,32 @@ def select_clips(config: DataConfig) -> Index:
     if config.present:
         index = with_modalities(index, config.present)
     return with_labels(index, config.label, config.classes) if config.classes else index
+
+
+def split_plan(data: DataConfig, seed: int) -> SplitPlan:
+    """How the config's clips are divided."""
+    return SplitPlan(
+        folds=data.folds,
+        leave_one_out=data.leave_one_out,
+        lists=tuple(data.lists),
+        group=data.group,
+        leaky=data.leaky,
+        train=data.split or "train",
+        test=data.test_split,
+        seed=seed,
+    )
+
+
+def config_splits(data: DataConfig, index: Index, seed: int) -> list[Split]:
+    """The config's splits of its labelled clips, or the one of them that `data.fold` names."""
+    splits = plan_splits(index, data.label, split_plan(data, seed))
+    if data.fold is None:
+        return splits
+    if data.fold >= len(splits):
+        raise RequestError(
+            f"config key 'data.fold': there is no fold {data.fold} of {len(splits)}, they count from 0"
+        )
+    return [splits[data.fold]]
 
 
 def clip_stream(

@@ -21,9 +21,19 @@ from ..shards.transforms import ClipSpec
 from ..tasks.judging import draw_figures, join_scores, judge
 from ..tasks.results import Result, Table, new_result, save_result
 from ..tasks.scoring import Scores, score_clips
-from ..tasks.splits import Split, folds_of, given_split, groups_of, labelled, take
+from ..tasks.splits import Split, groups_of, labelled, take
 from ..tasks.supervised import SupervisedObjective, balanced_weights
-from .building import check_shards_fit, clip_request, clip_spec, clip_stream, request_of, run_folder, select_clips
+from .building import (
+    check_shards_fit,
+    clip_request,
+    clip_spec,
+    clip_stream,
+    config_splits,
+    request_of,
+    run_folder,
+    select_clips,
+    split_plan,
+)
 from .config import settings_of
 from .device import ranks
 from .run_folder import open_run
@@ -63,16 +73,17 @@ def finetune(config: FinetuneConfig, command: Sequence[str] = (), resume: bool =
     not suit the shards: a label, split, positive class or encoder that is not there.
     """
     setup = _set_up(config, command)
-    splits = _splits(config, setup.index)
-    run, folds = run_folder(config), bool(config.data.folds)
+    splits = config_splits(config.data, setup.index, config.seed)
+    plan = split_plan(config.data, config.seed)
+    run, folds = run_folder(config), plan.crossed or len(splits) > 1
     if folds and ranks()[0] == 0:
         open_run(run, setup.settings, resume)
     scores = join_scores([_run_split(setup, split, run / split.name if folds else run, resume) for split in splits])
     groups = groups_of(setup.index, config.data.group)
     unit = dict(zip([sample.key for sample in setup.index.samples], groups, strict=True)) if groups else {}
     metrics, intervals = judge(scores, setup.positive, [unit.get(key, key) for key in scores.keys])
-    how = f"{config.data.folds} folds by '{config.data.group}'" if folds else f"split '{config.data.test_split}'"
-    how += f", only fold {config.data.fold}" if folds and config.data.fold is not None else ""
+    how = plan.describe()
+    how += f", only fold {config.data.fold}" if config.data.fold is not None else ""
     note = f"{len(scores.keys)} test clips, {how}; {setup.request.segments} views averaged; 95 % interval by group"
     rows: list[Any] = [[name, value, *intervals.get(name, (None, None))] for name, value in metrics.items()]
     figures = draw_figures(scores, setup.classes, setup.positive, setup.request.modalities)
@@ -110,20 +121,6 @@ def _positive(config: FinetuneConfig, classes: list[str]) -> int | None:
     return classes.index(config.positive)
 
 
-def _splits(config: FinetuneConfig, index: Index) -> list[Split]:
-    data = config.data
-    if not data.folds:
-        return [given_split(index, data.split or "train", data.test_split)]
-    splits = folds_of(index, data.label, data.folds, data.group, config.seed)
-    if data.fold is None:
-        return splits
-    if data.fold >= len(splits):
-        raise RequestError(
-            f"config key 'data.fold': there is no fold {data.fold} of {len(splits)}, they count from 0"
-        )
-    return [splits[data.fold]]
-
-
 def _run_split(setup: _Setup, split: Split, run: Path, resume: bool) -> Scores:
     """Scores of the split's test clips under a classifier trained on its train clips; a finished one is loaded."""
     config = setup.config
@@ -137,7 +134,7 @@ def _run_split(setup: _Setup, split: Split, run: Path, resume: bool) -> Scores:
         classes=setup.classes,
     )
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    if resume and (run / "encoder").is_dir() and config.data.folds:
+    if resume and (run / "encoder").is_dir() and run != run_folder(config):
         model = load_bundle(run / "encoder").model
         assert isinstance(model, Classifier)
         return score_clips(model, setup.spec, test, device)

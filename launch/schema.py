@@ -26,9 +26,11 @@ class DataConfig:
     `shards`: a packed folder; `modalities`: empty means all in its index; `segments` windows of `seconds` per clip,
     `frames` video frames in each; `size`: pixels of the square crop, null for the packed short side; `split`: the
     training clips' value of the column `split`, several joined by `+`, null for all; `label`: the column to learn;
-    `folds`: cross-validation folds that keep a `group` together (0: use `split` and `test_split`), `fold`: only
-    that one of them. `present`: only clips that have these modalities; `classes`: only these values of `label`;
-    `fraction`: share of the training clips in use; `max_damaged`: share of undecodable clips that ends training.
+    `folds`: cross-validation folds that keep a `group` together (0: use `split` and `test_split`), or do not where
+    `leaky`; `leave_one_out`: a fold per value of `group`; `lists`: official train and test lists of files by turns;
+    `fold`: only that one of them. `present`: only clips that have these modalities; `classes`: only these values of
+    `label`; `fraction`: share of the training clips in use; `max_damaged`: share of undecodable clips that ends
+    training.
     """
 
     shards: str = MISSING
@@ -45,6 +47,9 @@ class DataConfig:
     folds: int = _between(0, 0)
     fold: int | None = _between(None, 0)
     group: str = "group"
+    leaky: bool = False
+    leave_one_out: bool = False
+    lists: list[str] = field(default_factory=list)
     present: list[str] = field(default_factory=list)
     classes: list[str] = field(default_factory=list)
     fraction: float = _between(1.0, 0.0001, 1)

@@ -20,10 +20,10 @@ from ..shards.errors import DataError, RequestError, choice_error
 from ..shards.index import Index
 from ..shards.transforms import ClipSpec, Preparation
 from ..tasks.results import Result, Table, new_result, save_result
-from ..tasks.splits import Split, folds_of, given_split, groups_of, hold_out, labelled
+from ..tasks.splits import Split, given_split, groups_of, hold_out, labelled
 from ..tasks.study import RowCost, StudyRow, study_figures, study_rows, study_tables
 from ..tasks.study_cell import Cell
-from .building import clip_request, clip_spec, run_folder, select_clips
+from .building import clip_request, clip_spec, config_splits, run_folder, select_clips, split_plan
 from .config import settings_of
 from .progress import track
 from .run_folder import open_run
@@ -86,7 +86,7 @@ def study(config: StudyConfig, command: Sequence[str] = (), resume: bool = False
     done, best = study_rows(cells, list(singles), units, costs, work[0].metric())
     note = (
         f"{len({cell.keys[i] for cell in cells for i in range(len(cell.keys))})} test clips, "
-        f"{config.data.folds or 1} fold(s) x {config.seeds} seeds; encoders trained apart, then kept"
+        f"{len(work) // config.seeds} fold(s) x {config.seeds} seeds; encoders trained apart, then kept"
     )
     tables = study_tables(done, best, config.metric, note)
     figures = list(study_figures(done, config.metric))
@@ -118,16 +118,12 @@ def _positive(config: StudyConfig, classes: list[str]) -> int | None:
 def _splits(config: StudyConfig, index: Index) -> list[tuple[Split, Any]]:
     """Each fold's split with validation clips, and the clips that teach its encoders."""
     data = config.data
-    if data.folds:
-        splits = folds_of(index, data.label, data.folds, data.group, config.seed)
-        splits = [splits[data.fold]] if data.fold is not None else splits
-    else:
-        splits = [given_split(index, data.split or "train", data.test_split)]
+    splits = config_splits(data, index, config.seed)
     splits = [hold_out(split, index, data.label, data.group, config.seed) for split in splits]
     if config.expert_split is None:
         return [(split, split.train) for split in splits]
-    if data.folds:
-        raise RequestError("expert_split goes with the column 'split', not with data.folds")
+    if split_plan(data, config.seed).crossed:
+        raise RequestError("expert_split goes with the column 'split', not with folds")
     return [(split, given_split(index, config.expert_split).train) for split in splits]
 
 

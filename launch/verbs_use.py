@@ -16,33 +16,46 @@ def probe(
     label: Annotated[str, typer.Option(help="The label column to read from the features.")] = "label",
     folds: Annotated[int, typer.Option(min=0, help="Grouped cross-validation; 0 uses the column `split`.")] = 0,
     group: Annotated[str, typer.Option(help="Column whose clips stay on one side of a fold.")] = "group",
+    leave_one_out: Annotated[
+        bool, typer.Option("--leave-one-out", help="A fold for every value of the group column.")
+    ] = False,
+    lists: Annotated[
+        list[str] | None,
+        typer.Option("--list", metavar="FILE", help="Official lists: train, test, train, test, ..."),
+    ] = None,
+    leaky: Annotated[
+        bool, typer.Option("--leaky", help="Let folds split a group: scores come out too good.")
+    ] = False,
     train_split: Annotated[str, typer.Option(help="Value of `split` to fit on.")] = "train",
     test_split: Annotated[str, typer.Option(help="Value of `split` to score on.")] = "test",
     views: Annotated[
         int | None, typer.Option(min=1, help="Uniform windows averaged per clip.", show_default=False)
     ] = None,
+    solver: Annotated[str, typer.Option(help="Of the linear probe: lbfgs, or sgd for large sets.")] = "lbfgs",
+    curve: Annotated[bool, typer.Option("--curve", help="Also with 1 to 100 % of the labels, and few-shot.")] = False,
     workers: Annotated[int, typer.Option(min=0, help="Processes that decode.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Of the folds and the untrained control.")] = 0,
     json: Json = None,
 ) -> None:
-    """Linear probe and kNN on frozen features, beside the same encoder untrained."""
+    """Linear probe, kNN and retrieval on frozen features, beside the same encoder untrained."""
     from dataclasses import asdict
 
     from ..tasks.results import save_result
+    from ..tasks.split_plan import SplitPlan
     from .probing import probe as run_probe
     from .progress import counted
     from .tables import print_table, write_json
 
+    plan = SplitPlan(folds, leave_one_out, tuple(lists or ()), group, leaky, train_split, test_split, seed)
     with counted("probe") as progress:
         probed = run_probe(
             encoder,
             shards,
             label=label,
-            folds=folds,
-            group=group,
-            train_split=train_split,
-            test_split=test_split,
+            plan=plan,
             views=views,
+            solver=solver,
+            curve=curve,
             workers=workers,
             seed=seed,
             command=" ".join(command_line()),
@@ -50,8 +63,8 @@ def probe(
         )
     if (encoder / "config.yaml").is_file():
         save_result(probed.result, encoder)
-    table = probed.result.tables[0]
-    print_table(f"{encoder} on {shards}: {table.note}", table.columns, table.rows)
+    for table in probed.result.tables:
+        print_table(f"{table.title}, {encoder} on {shards}: {table.note}", table.columns, table.rows)
     print_table("Mean gate weight", list(probed.weights), [list(probed.weights.values())])
     write_json(
         json,
@@ -59,6 +72,7 @@ def probe(
             "rows": [asdict(row) for row in probed.rows],
             "untrained": [asdict(row) for row in probed.untrained],
             "gates": probed.weights,
+            "tables": [asdict(table) for table in probed.result.tables],
         },
     )
 

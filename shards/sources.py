@@ -176,7 +176,7 @@ def _from_folder(folder: Path) -> list[Source]:
             sources.append(Source(_key(path), {held: path}, problem=problem))
         else:
             files[held] = path
-    whole = [Source(_clean(stem), files) for (_, stem), files in joined.items() if files]
+    whole = [Source(clean_key(stem), files) for (_, stem), files in joined.items() if files]
     return [*whole, *sources]
 
 
@@ -210,10 +210,10 @@ def _is_text(path: Path) -> bool:
 
 
 def _key(path: Path) -> str:
-    return _clean(path.name if path.is_dir() else path.stem)
+    return clean_key(path.name if path.is_dir() else path.stem)
 
 
-def _clean(stem: str) -> str:
+def clean_key(stem: str) -> str:
     """The stem as a shard key: a dot would end the key, a separator would make it a path."""
     text = "".join(c if c.isalnum() or c in "-_" else "_" for c in stem)
     return text.encode()[:KEY_BYTES].decode(errors="ignore") or "_"
@@ -227,7 +227,7 @@ def _unique(sources: list[Source]) -> list[Source]:
     for source in sources:
         key = source.key
         if counts[key] > 1:
-            key = f"{_clean(source.path.parent.name)}_{key}"
+            key = f"{clean_key(source.path.parent.name)}_{key}"
         base, number = key, 2
         while key in taken or (re.sub(r"-\d+$", "", key) != key and re.sub(r"-\d+$", "", key) in counts):
             key, number = f"{base}_{number}", number + 1

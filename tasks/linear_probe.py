@@ -64,7 +64,7 @@ def fit_linear_probe(
         labels = np.concatenate([labels, validation[1]])
     else:
         right = np.zeros(len(STRENGTHS), np.int64)
-        for fit, held in _inner_folds(labels, groups):
+        for fit, held in inner_folds(labels, groups):
             right += _right_answers(features[fit], labels[fit], features[held], labels[held], scale)
     # Nothing to choose by: one, the usual default.
     strength = STRENGTHS[int(right.argmax())] if right.any() else 1.0
@@ -115,7 +115,7 @@ def _scale(features: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray
     return mean, np.where(std > 1e-8 + 1e-6 * np.abs(mean), std, 1.0)
 
 
-def _inner_folds(
+def inner_folds(
     labels: NDArray[np.int64], groups: Sequence[str] | NDArray | None
 ) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Fitted and held-out row numbers; none where the clips are too few or of one group."""

@@ -1,16 +1,22 @@
 """The linear probe and kNN of frozen features, each modality beside the fused embedding."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .features import Features
 from .knn import knn_scores
-from .linear_probe import fit_linear_probe
+from .linear_probe import LinearProbe, fit_linear_probe, inner_folds
 from .metrics import bootstrap_interval, roc_auc
+from .sgd_probe import SgdProbe, fit_sgd_probe
 from .splits import Split
+
+Array = NDArray[Any]
+Probe = LinearProbe | SgdProbe
+Fit = Callable[[Array, Array, int, tuple[Array, Array] | None, Sequence[str] | None], Probe]
 
 
 @dataclass(frozen=True)
@@ -37,16 +43,37 @@ def probe_features(
     splits: Sequence[Split],
     groups: Sequence[str] | None = None,
     positive: int = 1,
+    solver: str = "lbfgs",
 ) -> list[ProbeRow]:
     """Probes `fused`, every modality and `concat`, fitted on each split's train clips and scored on its test clips.
 
-    A modality's row counts only the clips that have it. The regulariser is chosen on the validation clips, or by
-    inner folds of the training clips. Test predictions are pooled over splits.
+    A modality's row counts only the clips that have it. What the `solver`, one of `SOLVERS`, leaves open is chosen on
+    the validation clips, or by inner folds of the training clips. Test predictions are pooled over splits.
     """
+    fit = SOLVERS[solver]
     return [
-        _probe(name, features, labels, classes, splits, groups, positive)
+        _probe(name, features, labels, classes, splits, groups, positive, fit)
         for name in ("fused", *features.modalities, "concat")
     ]
+
+
+def _fit_lbfgs(
+    values: Array, labels: Array, classes: int, validation: tuple[Array, Array] | None, groups: Sequence[str] | None
+) -> Probe:
+    return fit_linear_probe(values, labels, classes, validation=validation, groups=groups)
+
+
+def _fit_sgd(
+    values: Array, labels: Array, classes: int, validation: tuple[Array, Array] | None, groups: Sequence[str] | None
+) -> Probe:
+    if validation is None:
+        # The rate is chosen on one inner fold, and those clips are not fitted again: a sweep has no closed form.
+        fit, held = (inner_folds(labels, groups) or [(np.arange(len(labels)),) * 2])[0]
+        validation, values, labels = (values[held], labels[held]), values[fit], labels[fit]
+    return fit_sgd_probe(values, labels, classes, validation)
+
+
+SOLVERS = {"lbfgs": _fit_lbfgs, "sgd": _fit_sgd}
 
 
 def _probe(
@@ -57,6 +84,7 @@ def _probe(
     splits: Sequence[Split],
     groups: Sequence[str] | None,
     positive: int,
+    fit: Fit,
 ) -> ProbeRow:
     values, present = features.values[name], features.present[name]
     scores = np.full((len(labels), classes), np.nan)
@@ -66,13 +94,8 @@ def _probe(
         train, validation, test = (part[present[part]] for part in (split.train, split.validation, split.test))
         if not len(test) or len(np.unique(labels[train])) < 2:
             continue
-        probe = fit_linear_probe(
-            values[train],
-            labels[train],
-            classes,
-            validation=(values[validation], labels[validation]) if len(validation) else None,
-            groups=None if names is None else names[train].tolist(),
-        )
+        held = (values[validation], labels[validation]) if len(validation) else None
+        probe = fit(values[train], labels[train], classes, held, None if names is None else names[train].tolist())
         scores[test] = probe.scores(values[test])
         neighbours[test] = knn_scores(values[train], labels[train], values[test], classes).argmax(axis=1)
     scored = np.flatnonzero(neighbours >= 0)

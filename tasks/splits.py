@@ -49,6 +49,22 @@ def folds_of(index: Index, label: str, folds: int, group: str, seed: int = 0) ->
     ]
 
 
+def one_group_out(index: Index, group: str) -> list[Split]:
+    """A split for every value of the column `group`, which is tested by a model fitted on all others.
+
+    Raises `RequestError` where there is no such column, or one value only.
+    """
+    column = np.array(index.column(group))
+    names = np.unique(column)
+    if len(names) < 2:
+        raise RequestError(f"column '{group}' has one value only: nothing can be left out")
+    everything = np.arange(len(column))
+    return [
+        Split(f"{group}-{name}", everything[column != name], everything[:0], everything[column == name])
+        for name in names
+    ]
+
+
 def given_split(index: Index, train: str, test: str | None = None) -> Split:
     """The split that column `split` gives: values `train` (several joined by `+`), `test`, and `val` if it has it."""
     column = np.array(index.column("split"))
@@ -65,6 +81,15 @@ def given_split(index: Index, train: str, test: str | None = None) -> Split:
 def take(index: Index, numbers: Sequence[int] | NDArray[np.int64]) -> Index:
     """The samples with these numbers."""
     return index.keep(index.samples[int(number)].key for number in numbers)
+
+
+def keep_used(index: Index, splits: Sequence[Split]) -> tuple[Index, list[Split]]:
+    """Only the samples that some split uses, and the splits over their new numbers."""
+    used = np.unique(np.concatenate([part for s in splits for part in (s.train, s.validation, s.test)]))
+    renumbered = [
+        Split(s.name, *(np.searchsorted(used, part) for part in (s.train, s.validation, s.test))) for s in splits
+    ]
+    return take(index, used), renumbered
 
 
 def hold_out(split: Split, index: Index, label: str, group: str, seed: int = 0) -> Split:

@@ -87,7 +87,7 @@ def test_the_choice_scales_by_the_fitted_clips_only() -> None:
 
 
 @pytest.mark.parametrize("grouped", [False, True])
-def test_without_validation_the_strength_is_chosen_by_inner_folds_that_keep_groups_together(grouped: bool) -> None:
+def test_without_validation_the_strength_is_chosen_byinner_folds_that_keep_groups_together(grouped: bool) -> None:
     generator = np.random.default_rng(0)
     groups = np.repeat(np.arange(40), 5)
     # Near-duplicates: clips of one recording share a look, which tells its label only to those that have seen it.

@@ -1,0 +1,95 @@
+"""The four ways to divide clips, and what is refused."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from modalgate.shards.errors import RequestError
+from modalgate.shards.index import Index, PackSettings, Sample
+from modalgate.tasks.split_plan import SplitPlan, plan_splits
+
+
+def index(rows: list[dict[str, str]], keys: list[str] | None = None) -> Index:
+    names = keys or [f"k{number}" for number in range(len(rows))]
+    samples = tuple(Sample(key, "s.tar", 1.0, row, {}) for key, row in zip(names, rows, strict=True))
+    return Index(PackSettings(), {}, (), samples)
+
+
+GROUPED = index([{"label": "ab"[number % 2], "group": f"g{number // 4}"} for number in range(40)])
+
+
+def groups(part: np.ndarray) -> set[str]:
+    return {GROUPED.samples[number].labels["group"] for number in part}
+
+
+def test_folds_keep_groups_together_unless_told_otherwise() -> None:
+    splits = plan_splits(GROUPED, "label", SplitPlan(folds=5))
+    assert all(not groups(split.train) & groups(split.test) for split in splits)
+    leaky = plan_splits(GROUPED, "label", SplitPlan(folds=5, leaky=True))
+    assert all(groups(split.train) & groups(split.test) for split in leaky)
+    assert sorted(np.concatenate([split.test for split in leaky]).tolist()) == list(range(40))
+
+
+def test_a_random_split_of_grouped_clips_is_refused() -> None:
+    with pytest.raises(RequestError, match="both sides"):
+        plan_splits(GROUPED, "label", SplitPlan(folds=5, group=""))
+    with pytest.raises(RequestError, match="did you mean 'group'"):
+        plan_splits(GROUPED, "label", SplitPlan(folds=5, group="grop"))
+
+
+def test_clips_without_groups_are_folded_one_by_one() -> None:
+    plain = index([{"label": "ab"[number % 2]} for number in range(20)])
+    splits = plan_splits(plain, "label", SplitPlan(folds=4))
+    assert [len(split.test) for split in splits] == [5] * 4 or sum(len(split.test) for split in splits) == 20
+    with pytest.raises(RequestError, match="'camera'"):
+        plan_splits(plain, "label", SplitPlan(folds=4, group="camera"))
+
+
+def test_every_group_is_left_out_once() -> None:
+    splits = plan_splits(GROUPED, "label", SplitPlan(leave_one_out=True))
+    assert [groups(split.test) for split in splits] == [{f"g{number}"} for number in range(10)]
+    assert all(len(split.train) == 36 for split in splits)
+    with pytest.raises(RequestError, match="one value only"):
+        plan_splits(
+            index([{"label": "a", "group": "g"}, {"label": "b", "group": "g"}]),
+            "label",
+            SplitPlan(leave_one_out=True),
+        )
+
+
+def test_official_lists_name_files_by_their_paths(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    keys = ["v_Punch_g01_c01", "v_Punch_g02_c01-0001", "v_Punch_g02_c01-0002", "Run_clip", "Jump_clip", "unlisted"]
+    listed = index([{"label": "a"}] * 6, keys)
+    first = {
+        "train01.txt": "Punch/v_Punch_g01_c01.avi 1\nRun/clip.avi 2\nGone/away.avi 3\n",
+        "test01.txt": "Punch/v_Punch_g02_c01.avi\nJump/clip.avi\n",
+    }
+    for name, text in first.items():
+        (tmp_path / name).write_text(text)
+    paths = tuple(str(tmp_path / name) for name in first)
+    (split,) = plan_splits(listed, "label", SplitPlan(lists=paths))
+    assert split.name == "test01"
+    assert [keys[number] for number in split.train] == ["v_Punch_g01_c01", "Run_clip"]
+    assert [keys[number] for number in split.test] == ["v_Punch_g02_c01-0001", "v_Punch_g02_c01-0002", "Jump_clip"]
+    assert "1 of 3 clips of 'train01.txt'" in capsys.readouterr().err
+
+    with pytest.raises(RequestError, match="stands in both"):
+        plan_splits(listed, "label", SplitPlan(lists=(paths[0], paths[0])))
+    with pytest.raises(RequestError, match="pairs"):
+        plan_splits(listed, "label", SplitPlan(lists=paths[:1]))
+    with pytest.raises(RequestError, match="cannot read the list"):
+        plan_splits(listed, "label", SplitPlan(lists=(str(tmp_path / "none.txt"), paths[1])))
+    (tmp_path / "other.txt").write_text("Swim/far.avi\n")
+    with pytest.raises(RequestError, match="no clip of the list"):
+        plan_splits(listed, "label", SplitPlan(lists=(paths[0], str(tmp_path / "other.txt"))))
+
+
+def test_a_given_split_that_divides_a_group_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"label": "a", "group": "g1", "split": "train"}, {"label": "b", "group": "g1", "split": "test"}]
+    plan_splits(index(rows), "label", SplitPlan())
+    assert "both sides of split 'test', such as 'g1'" in capsys.readouterr().err
+
+
+def test_shards_without_a_split_ask_for_folds() -> None:
+    with pytest.raises(RequestError, match="ask for folds"):
+        plan_splits(GROUPED, "label", SplitPlan())
