@@ -160,6 +160,21 @@ def select_modalities(available: tuple[str, ...], wanted: list[str]) -> tuple[st
     return tuple(wanted) or available
 
 
+def alone(backbone: Backbone, name: str) -> Backbone:
+    """One modality's encoder and projection, copied, behind the trivial fusion of one."""
+    spec = replace(
+        backbone.spec,
+        fusion="static",
+        fusion_arguments={},
+        modality_dropout=0.0,
+        encoders={name: encoder_spec(backbone.spec, name).untrained()},
+    )
+    single = Backbone((name,), spec)
+    single.encoders[name].load_state_dict(backbone.encoders[name].state_dict())
+    single.projections[name].load_state_dict(backbone.projections[name].state_dict())
+    return single
+
+
 def fresh_copy(backbone: Backbone) -> Backbone:
     """The same architecture with new random weights, read from no file: the untrained control of every table."""
     encoders = {name: encoder_spec(backbone.spec, name).untrained() for name in backbone.modalities}

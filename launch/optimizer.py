@@ -15,7 +15,8 @@ def build_optimizer(
 ) -> torch.optim.AdamW:
     """AdamW (Loshchilov & Hutter 2019) over the trainable parameters.
 
-    `parameter_groups`: dicts of `params` and `scale`, the factor on the learning rate; default: everything at 1.
+    `parameter_groups`: dicts of `params`, `scale`, the factor on the learning rate (1), and `begin`, the share of the
+    run before which they rest (0); default: everything.
     Parameters of one dimension or none (norms, biases, temperatures) get no weight decay.
     """
     groups = []
@@ -25,16 +26,17 @@ def build_optimizer(
             members = [parameter for parameter in trainable if (parameter.ndim > 1) == decayed]
             if members:
                 decay = config.weight_decay if decayed else 0.0
-                groups.append({"params": members, "weight_decay": decay, "scale": float(given.get("scale", 1.0))})
+                own = {"scale": float(given.get("scale", 1.0)), "begin": float(given.get("begin", 0.0))}
+                groups.append({"params": members, "weight_decay": decay, **own})
     # Fused: one pass over all tensors, where the plain form makes a dozen for each, also on a CPU.
     return torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, config: TrainConfig, step: int) -> float:
-    """Sets every group's rate for `step` (0-based) and returns the rate of scale 1."""
+    """Sets every group's rate for `step` (0-based), zero before it begins, and returns the rate of scale 1."""
     rate = config.learning_rate * cosine_with_warmup(step, config.steps, config.warmup)
     for group in optimizer.param_groups:
-        group["lr"] = rate * group["scale"]
+        group["lr"] = rate * group["scale"] * (step >= group["begin"] * config.steps)
     return rate
 
 

@@ -115,6 +115,12 @@ class FinetuneConfig:
     label that means it. The learning rates multiply `train.learning_rate`; `unimodal_weight`: weight of one auxiliary
     head per modality; `decision`: a mechanism that joins those heads' scores, in place of a head on what is fused;
     `balanced`: classes weigh the same whatever their counts. `aids`: remedies for modalities that compete.
+
+    `layer_decay`: factor on the rate per layer below an encoder's top; until the share `heads_first` of the steps
+    only the heads train, and by the share `unfrozen_by` the lowest layer does. `hold_out`: the given validation
+    clips, or a fifth of the training groups, choose the threshold and the temperature, and do not train;
+    `evaluate_every` steps they are scored, and the best state is kept; `patience`: so many scorings in a row without
+    a better one end the run (0: none do).
     """
 
     name: str = "finetune"
@@ -133,6 +139,12 @@ class FinetuneConfig:
     decision: str | None = None
     balanced: bool = False
     aids: AidsConfig = field(default_factory=AidsConfig)
+    layer_decay: float = _between(1.0, 0.01, 1)
+    heads_first: float = _between(0.0, 0, 1)
+    unfrozen_by: float = _between(0.0, 0, 1)
+    hold_out: bool = False
+    evaluate_every: int = _between(0, 0)
+    patience: int = _between(0, 0)
     train: TrainConfig = field(default_factory=TrainConfig)
     wandb: str = _one_of("offline", "online", "disabled")
 

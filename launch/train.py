@@ -4,8 +4,9 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -45,6 +46,18 @@ class Stream(Protocol):
     def train(self, start: int, /) -> Iterator[Any]: ...
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """`measure(step)`, every `every` steps and after the last, returns figures to log; where it has a true `stop`,
+    training ends there. It runs in every process and must decide alike in all."""
+
+    measure: Callable[[int], dict[str, float]]
+    every: int
+
+    def enough(self) -> bool:
+        return bool(getattr(self.measure, "stop", False))
+
+
 def train(
     objective: nn.Module,
     stream: Stream,
@@ -56,6 +69,7 @@ def train(
     resume: bool = False,
     tracker_mode: str = "offline",
     settings: Mapping[str, Any] | None = None,
+    evaluation: Evaluation | None = None,
 ) -> dict[str, float]:
     """Trains `objective` in place and returns the last logged means.
 
@@ -118,7 +132,7 @@ def train(
     waited, clips, since = 0.0, 0, time.perf_counter()
     try:
         with caught_signals() as signals, track(config.steps, run.name, start=step, show=main) as advance:
-            while step < config.steps and not stopping:
+            while step < config.steps and not stopping and not (evaluation and evaluation.enough()):
                 rate = set_learning_rate(plain, config, step)
                 guard.remember()
                 total, keys, seen = torch.zeros((), device=device), [], []
@@ -171,6 +185,12 @@ def train(
                         warn_once(last)
                     shown = {key.removesuffix("/loss"): value for key, value in last.items() if key.endswith("loss")}
                     advance(0, **shown, **{"clips/s": speed["clips_per_second"], "wait": f"{speed['data_wait']:.0%}"})
+                if evaluation and (step % evaluation.every == 0 or step == config.steps):
+                    with torch.random.fork_rng(devices=[]):
+                        figures = evaluation.measure(step)
+                    model.train()
+                    if tracker is not None:
+                        tracker.log(step, figures)
                 error = guard.error()
                 if error is not None or step % config.checkpoint_every == 0:
                     save()

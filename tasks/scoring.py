@@ -1,13 +1,18 @@
 """Class probabilities of every clip of an index under a classifier."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
 from ..fusion.classifier import Classifier, view_probabilities
+from ..shards.errors import DataError
 from ..shards.stream import ClipStream
 from ..shards.transforms import ClipSpec, Preparation
 
@@ -46,3 +51,24 @@ def score_clips(
         if progress is not None:
             progress(int(valid.sum()))
     return Scores(torch.cat(probabilities).numpy(), torch.cat(weights).numpy(), torch.cat(labels).numpy(), keys)
+
+
+def save_scores(scores: Scores, units: Sequence[str], classes: Sequence[str], path: Path) -> None:
+    """Writes scores, the bootstrap's `units` by clip and the class names to `path`, whole or not at all."""
+    arrays = {"probabilities": scores.probabilities, "weights": scores.weights, "labels": scores.labels}
+    facts = {"keys": scores.keys, "units": list(units), "classes": list(classes)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    save_file({name: np.ascontiguousarray(a) for name, a in arrays.items()}, partial, {"facts": json.dumps(facts)})
+    partial.replace(path)
+
+
+def load_scores(path: Path) -> tuple[Scores, list[str], list[str]]:
+    """What `save_scores` wrote: scores, units, classes; `DataError` names a damaged file."""
+    try:
+        with safe_open(path, framework="np") as file:
+            facts = json.loads(file.metadata()["facts"])
+            arrays = {name: file.get_tensor(name) for name in ("probabilities", "weights", "labels")}
+        return Scores(**arrays, keys=facts["keys"]), facts["units"], facts["classes"]
+    except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
+        raise DataError(f"scores '{path}' are damaged ({error}): run the evaluation again") from error

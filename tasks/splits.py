@@ -66,14 +66,15 @@ def one_group_out(index: Index, group: str) -> list[Split]:
 
 
 def given_split(index: Index, train: str, test: str | None = None) -> Split:
-    """The split that column `split` gives: values `train` (several joined by `+`), `test`, and `val` if it has it."""
+    """The split that column `split` gives: values `train` (several joined by `+`) and `test`; validation clips are
+    those of `val`, unless they train."""
     column = np.array(index.column("split"))
     for name in (*train.split("+"), *([test] if test else [])):
         index.where(split=name)
     return Split(
         test or "",
         np.flatnonzero(np.isin(column, train.split("+"))),
-        np.flatnonzero(column == VALIDATION),
+        np.flatnonzero((column == VALIDATION) & ~np.isin(column, train.split("+"))),
         np.flatnonzero(column == test),
     )
 
@@ -95,11 +96,13 @@ def keep_used(index: Index, splits: Sequence[Split]) -> tuple[Index, list[Split]
 def hold_out(split: Split, index: Index, label: str, group: str, seed: int = 0) -> Split:
     """The split with validation clips: its own, or else a fifth of its training groups, chosen with `seed`.
 
-    Without a column `group` every clip is a group of its own.
+    One group where there are fewer than five. Without a column `group` every clip is a group of its own.
     """
     if len(split.validation):
         return split
     groups = groups_of(index, group) or [sample.key for sample in index.samples]
-    labels = index.column(label)
-    numbers = grouped_folds([labels[i] for i in split.train], [groups[i] for i in split.train], 5, seed)
+    labels, units = index.column(label), [groups[i] for i in split.train]
+    # One group cannot be divided: asking for two folds says so.
+    folds = min(5, max(2, len(set(units))))
+    numbers = grouped_folds([labels[i] for i in split.train], units, folds, seed)
     return Split(split.name, split.train[numbers != 0], split.train[numbers == 0], split.test)

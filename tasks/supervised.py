@@ -31,6 +31,9 @@ class StoredBatch(Batch):
 class SupervisedObjective(nn.Module):
     """Cross-entropy of every segment's fused logits, plus, weighted, that of each present modality's own head.
 
+    The heads per modality count by their mean, times `unimodal_weight`; or, with `head_weights`, each by its own
+    beside the fused one's, `joint`.
+
     `spec`: how to prepare the streams; none where they are stored features. `class_weights` (C,) balances unequal
     classes. `aids` and the number of training `batches` they take shares of: see `AidsConfig`; `keys` of the
     training clips, for the one that remembers them. `forward(batch)` returns `label/loss`, `label/accuracy`,
@@ -50,6 +53,7 @@ class SupervisedObjective(nn.Module):
         aids: AidsConfig | None = None,
         batches: int = 0,
         keys: Sequence[str] = (),
+        head_weights: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
         self.classifier = classifier
@@ -57,7 +61,10 @@ class SupervisedObjective(nn.Module):
         self.augment = augment
         self.aids = aids or AidsConfig()
         self.batches = batches
+        self.head_weights = head_weights
         self.weights = {"label/loss": 1.0, "unimodal/loss": unimodal_weight}
+        if head_weights is not None:
+            self.weights = {"label/loss": head_weights["joint"], "unimodal/loss": 1.0}
         if self.aids.rank:
             self.weights["rank/loss"] = self.aids.rank
         self.register_buffer(
@@ -83,9 +90,10 @@ class SupervisedObjective(nn.Module):
         for name, logits in scored.unimodal.items():
             mask = batch.present[name]
             idle = logits.sum() * 0
-            losses.append(self._cross_entropy(logits[mask], label[mask]) if bool(mask.any()) else idle)
+            share = self.head_weights[name] if self.head_weights else 1 / len(scored.unimodal)
+            losses.append(share * self._cross_entropy(logits[mask], label[mask]) if bool(mask.any()) else idle)
         if losses:
-            outputs["unimodal/loss"] = torch.stack(losses).mean()
+            outputs["unimodal/loss"] = torch.stack(losses).sum()
         if self.training:
             outputs |= self._aid(scored, label, batch)
         outputs["gate/loss"] = scored.encoded.aux_loss

@@ -10,20 +10,6 @@ from modalgate.fusion import load_bundle
 from modalgate.launch.cli import main
 from modalgate.tasks.results import load_result
 
-FEW = ["data.batch_size=4", "data.workers=0", "wandb=disabled", "train.steps=2"]
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `world` (media), `shards`, and `runs/demo-pretrain`."""
-    folder = tmp_path_factory.mktemp("corpus")
-    world, shards = str(folder / "world"), str(folder / "shards")
-    assert main(["world", world, "--preset", "strike", "--clips", "32", "--workers", "1"]) == 0
-    pack = ["pack", world, shards, "--modalities", "rgb,flow,audio,depth", "--size", "48", "--fps", "8"]
-    assert main([*pack, "--workers", "1"]) == 0
-    assert main(["pretrain", "demo-pretrain", f"data.shards={shards}", f"out={folder / 'runs'}", *FEW]) == 0
-    return folder
-
 
 def test_probe_reports_every_feature_beside_the_untrained_encoder(corpus: Path) -> None:
     figures = corpus / "probe.json"
@@ -45,9 +31,9 @@ def test_probe_reports_every_feature_beside_the_untrained_encoder(corpus: Path) 
     assert {path: path.stat().st_mtime_ns for path in (run / "features").iterdir()} == kept
 
 
-def test_finetune_export_predict_and_report(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_finetune_export_predict_and_report(corpus: Path, few: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     encoder, runs = corpus / "runs" / "demo-pretrain" / "encoder", corpus / "runs"
-    options = [f"data.shards={corpus / 'shards'}", f"encoder={encoder}", f"out={runs}", *FEW]
+    options = [f"data.shards={corpus / 'shards'}", f"encoder={encoder}", f"out={runs}", *few]
     figures = corpus / "finetune.json"
     assert main(["finetune", "demo-violence", *options, "--json", str(figures)]) == 0
     assert set(json.loads(figures.read_text())["metrics"]) >= {"accuracy", "auc", "average_precision", "f1"}
@@ -73,10 +59,10 @@ def test_finetune_export_predict_and_report(corpus: Path, capsys: pytest.Capture
 
 
 def test_a_missing_stream_is_reported_absent_and_weighs_nothing(
-    corpus: Path, capsys: pytest.CaptureFixture[str]
+    corpus: Path, few: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     runs = corpus / "runs"
-    options = [f"data.shards={corpus / 'shards'}", f"out={runs}", "name=scratch", *FEW]
+    options = [f"data.shards={corpus / 'shards'}", f"out={runs}", "name=scratch", *few]
     assert main(["finetune", "demo-violence", *options]) == 0
     video = next((corpus / "world" / "video").iterdir())
     capsys.readouterr()
@@ -86,9 +72,9 @@ def test_a_missing_stream_is_reported_absent_and_weighs_nothing(
     assert window["gates"]["depth"] == 0
 
 
-def test_folds_train_one_model_each_and_resume_skips_finished_ones(corpus: Path) -> None:
+def test_folds_train_one_model_each_and_resume_skips_finished_ones(corpus: Path, few: list[str]) -> None:
     runs = corpus / "runs"
-    options = [f"data.shards={corpus / 'shards'}", f"out={runs}", "name=folds", "data.folds=2", *FEW]
+    options = [f"data.shards={corpus / 'shards'}", f"out={runs}", "name=folds", "data.folds=2", *few]
     assert main(["finetune", "demo-violence", *options]) == 0
     assert (runs / "folds" / "fold-0" / "encoder").is_dir()
     assert (runs / "folds" / "fold-1" / "encoder").is_dir()

@@ -1,0 +1,152 @@
+"""What every split of a fine-tuning shares, and the training of one classifier by it."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..fusion.backbone import Backbone, alone
+from ..fusion.bundle import Bundle, load_bundle
+from ..fusion.classifier import Classifier
+from ..shards.errors import RequestError, choice_error
+from ..shards.index import Index
+from ..shards.stream import ClipRequest, ClipStream
+from ..shards.transforms import ClipSpec
+from ..tasks.aids import AidsConfig
+from ..tasks.layer_decay import encoder_groups
+from ..tasks.scoring import Scores, score_clips
+from ..tasks.splits import labelled, take
+from ..tasks.stopping import EarlyStopping
+from ..tasks.supervised import SupervisedObjective, balanced_weights
+from .building import check_shards_fit, clip_request, clip_spec, clip_stream, request_of, select_clips
+from .config import settings_of
+from .schema import FinetuneConfig
+from .train import Evaluation, train
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """`start` is the pretrained bundle, `positive` the violent class's number, `settings` the resolved config."""
+
+    config: FinetuneConfig
+    settings: dict[str, Any]
+    index: Index
+    classes: list[str]
+    labels: NDArray[np.int64]
+    positive: int | None
+    start: Bundle | None
+    request: ClipRequest
+    spec: ClipSpec
+
+    def classifier(self) -> Classifier:
+        """An untrained head on a copy of the pretrained backbone, or on random weights."""
+        config = self.config
+        if self.start is not None:
+            backbone = copy.deepcopy(self.start.backbone)
+        else:
+            assert config.model is not None
+            backbone = Backbone(self.request.modalities, config.model)
+        return Classifier(backbone, self.classes, config.dropout, config.unimodal_weight > 0, config.decision)
+
+    def alone(self, name: str) -> tuple["Recipe", Classifier]:
+        """The same with one of its modalities, without aids or heads beside the one; and its classifier."""
+        config = replace(self.config, unimodal_weight=0.0, decision=None, aids=AidsConfig())
+        spec = replace(self.spec, statistics={name: self.spec.statistics[name]})
+        request = replace(self.request, modalities=(name,))
+        classifier = Classifier(alone(self.classifier().backbone, name), self.classes, config.dropout)
+        return replace(self, config=config, request=request, spec=spec), classifier
+
+    def score(self, classifier: Classifier, numbers: NDArray[np.int64]) -> Scores:
+        """Scores of these samples. Every process scores all: few beside training, and no gathering can go wrong."""
+        config = self.config
+        stream = ClipStream(
+            take(self.index, numbers),
+            self.request,
+            config.data.batch_size,
+            workers=config.data.workers,
+            label=config.data.label,
+            classes=self.classes,
+        )
+        return score_clips(classifier, self.spec, stream, "cuda" if torch.cuda.is_available() else "cpu")
+
+
+def set_up(config: FinetuneConfig, command: Sequence[str]) -> Recipe:
+    """Raises `RequestError` where the config does not suit its shards."""
+    index, classes, labels = labelled(select_clips(config.data), config.data.label)
+    positive = _positive(config, classes)
+    start = load_bundle(config.encoder) if config.encoder else None
+    if start is not None:
+        check_shards_fit(start, index)
+        request, spec = request_of(start, config.data.segments), start.spec
+    elif config.model is not None:
+        request = clip_request(config.data, index)
+        spec = clip_spec(request, index)
+    else:
+        raise RequestError("nothing to train: give 'encoder' (a bundle to start from) or 'model' (random weights)")
+    return Recipe(config, settings_of(config, command), index, classes, labels, positive, start, request, spec)
+
+
+def train_classifier(
+    recipe: Recipe,
+    classifier: Classifier,
+    numbers: NDArray[np.int64],
+    run: Path,
+    *,
+    stopping: EarlyStopping | None = None,
+    head_weights: Mapping[str, float] | None = None,
+    resume: bool = False,
+) -> None:
+    """Trains `classifier` in place on the samples `numbers`; `stopping` ends it early and gives back its best."""
+    config, classes = recipe.config, recipe.classes
+    weights = balanced_weights(recipe.labels[numbers].tolist(), len(classes)) if config.balanced else None
+    clips = take(recipe.index, numbers)
+    objective = SupervisedObjective(
+        classifier,
+        recipe.spec,
+        config.augment,
+        config.unimodal_weight if classifier.unimodal else 0.0,
+        weights,
+        aids=config.aids,
+        batches=config.train.steps * config.train.accumulate,
+        keys=[sample.key for sample in clips.samples],
+        head_weights=head_weights,
+    )
+    groups = encoder_groups(
+        classifier.backbone,
+        scale=config.encoder_learning_rate,
+        decay=config.layer_decay,
+        begin=config.heads_first,
+        end=config.unfrozen_by,
+    )
+    heads = [*classifier.head.parameters(), *classifier.unimodal.parameters()]
+    train(
+        objective,
+        clip_stream(clips, recipe.request, config.data, config.seed, run, label=config.data.label, classes=classes),
+        config.train,
+        run,
+        seed=config.seed,
+        parameter_groups=[*groups, {"params": heads, "scale": config.head_learning_rate}],
+        resume=resume,
+        tracker_mode=config.wandb,
+        settings=recipe.settings,
+        evaluation=None if stopping is None else Evaluation(stopping, config.evaluate_every),
+    )
+    if stopping is not None:
+        stopping.restore()
+
+
+def _positive(config: FinetuneConfig, classes: list[str]) -> int | None:
+    if config.task != "violence":
+        return None
+    if config.positive is None:
+        raise RequestError(f"config key 'positive' is not given: which of {', '.join(classes)} means violence?")
+    if config.positive not in classes:
+        raise choice_error("class for 'positive'", config.positive, classes)
+    if len(classes) != 2:
+        raise RequestError(f"violence is one of two classes, column '{config.data.label}' has {len(classes)}")
+    return classes.index(config.positive)

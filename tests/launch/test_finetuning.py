@@ -1,0 +1,74 @@
+"""What fine-tuning chooses on validation clips and tries beforehand, by the command line."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from modalgate.fusion import load_bundle
+from modalgate.fusion.classifier import Classifier
+from modalgate.launch.cli import main
+from modalgate.launch.tracking import read_metrics
+from modalgate.tasks.results import load_result
+from modalgate.tasks.scoring import load_scores
+
+
+def options(corpus: Path, few: list[str], name: str) -> list[str]:
+    return [f"data.shards={corpus / 'shards'}", f"out={corpus / 'runs'}", f"name={name}", *few]
+
+
+def test_validation_clips_choose_threshold_temperature_and_state(corpus: Path, few: list[str]) -> None:
+    chosen = ["hold_out=true", "evaluate_every=1", "patience=5", "layer_decay=0.7", "heads_first=0.4"]
+    assert main(["finetune", "demo-violence", *options(corpus, few, "watched"), *chosen]) == 0
+    run = corpus / "runs" / "watched"
+    title, rows = (lambda table: (table.title, dict(map(tuple, table.rows))))(
+        load_result(run / "results" / "finetune.json").tables[1]
+    )
+    assert title == "Chosen on validation clips"
+    assert {"temperature", "threshold of best F1", "f1 at it"} <= set(rows)
+    losses = {m["step"]: m["validation/loss"] for m in read_metrics(run) if "validation/loss" in m}
+    assert sorted(losses) == [1, 2]
+    scores, units, classes = load_scores(run / "results" / "scores.safetensors")
+    assert len(scores.keys) == len(units) == len(scores.labels)
+    assert "contact" in classes
+    np.testing.assert_allclose(scores.probabilities.sum(axis=1), 1, atol=1e-5)
+
+
+def test_blending_weighs_every_head_and_leaves_no_trial_behind(corpus: Path, few: list[str]) -> None:
+    blended = ["aids.blending=0.5", "unimodal_weight=1", "data.modalities=[rgb,audio]"]
+    assert main(["finetune", "demo-violence", *options(corpus, few, "blended"), *blended]) == 0
+    weights = json.loads((corpus / "runs" / "blended" / "blending.json").read_text())
+    assert set(weights) == {"rgb", "audio", "joint"}
+    assert sum(weights.values()) == pytest.approx(1)
+    assert not list((corpus / "runs").glob("blended-blending-*"))
+
+
+@pytest.mark.parametrize(("name", "choice"), [("cross", "model.fusion=cross"), ("evidential", "decision=evidential")])
+def test_token_fusions_and_decisions_train_and_are_saved(
+    corpus: Path, few: list[str], name: str, choice: str, tmp_path: Path
+) -> None:
+    config = tmp_path / "plain.yaml"
+    config.write_text(
+        "kind: finetune\ntask: violence\npositive: contact\nmodel: {width: 16}\n"
+        "data: {modalities: [rgb, audio], split: train, seconds: 0.75, frames: 6, size: 48}\n"
+    )
+    assert main(["finetune", str(config), *options(corpus, few, name), choice]) == 0
+    model = load_bundle(corpus / "runs" / name / "encoder").model
+    assert isinstance(model, Classifier)
+    assert name in (model.decision_name, model.backbone.spec.fusion)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        (["patience=3"], "evaluate_every"),
+        (["evaluate_every=1"], "hold_out"),
+        (["aids.blending=0.5", "unimodal_weight=0"], "unimodal_weight"),
+    ],
+)
+def test_a_choice_without_what_it_needs_is_refused(
+    corpus: Path, few: list[str], wrong: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["finetune", "demo-violence", *options(corpus, few, "refused"), *wrong]) == 2
+    assert says in capsys.readouterr().err
+    assert not (corpus / "runs" / "refused").exists()
