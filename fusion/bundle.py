@@ -1,6 +1,5 @@
 """The exported encoder or classifier: a folder that needs no config, no other file, and no unpickling."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -17,10 +16,12 @@ from ..shards.errors import DataError, RequestError
 from ..shards.index import Statistics
 from ..shards.transforms import ClipSpec
 from .backbone import Backbone, encoder_spec
+from .card import model_card
 from .classifier import Classifier
+from .seal import check_facts, check_files, seal
 from .spec import BackboneSpec, EncoderSpec
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 WEIGHTS, FACTS, CARD = "encoder.safetensors", "encoder.json", "README.md"
 
 
@@ -28,7 +29,8 @@ WEIGHTS, FACTS, CARD = "encoder.safetensors", "encoder.json", "README.md"
 class Bundle:
     """A model ready to use: `model` (a `Backbone`, or a `Classifier` where `task` is set), `spec`: how to prepare
     a segment; `segments`: views averaged per clip; `task`: none, `action` or `violence`; `positive`: the violent
-    class; `provenance`: what it was made from (data, steps, command, versions), as plain values."""
+    class; `provenance`: what it was made from (data, steps, command, versions), as plain values; `metrics`: what was
+    measured of it; `licence`: its terms, none where they were not stated."""
 
     model: Backbone | Classifier
     spec: ClipSpec
@@ -36,6 +38,8 @@ class Bundle:
     task: str | None = None
     positive: str | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    licence: str | None = None
 
     @property
     def backbone(self) -> Backbone:
@@ -66,11 +70,13 @@ def save_bundle(bundle: Bundle, folder: Path) -> None:
             "positive": bundle.positive,
             "unimodal_heads": isinstance(bundle.model, Classifier) and bool(bundle.model.unimodal),
             "decision": bundle.model.decision_name if isinstance(bundle.model, Classifier) else None,
-            "weights": {"bytes": (partial / WEIGHTS).stat().st_size, "sha256": _sha256(partial / WEIGHTS)},
             "provenance": bundle.provenance,
+            "metrics": bundle.metrics,
+            "licence": bundle.licence,
         }
-        (partial / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
         (partial / CARD).write_text(model_card(facts), encoding="utf-8")
+        sealed = seal(facts, partial, (WEIGHTS, CARD))
+        (partial / FACTS).write_text(json.dumps(sealed, indent=2) + "\n", encoding="utf-8")
         # The old bundle steps aside first: at every moment one whole bundle lies on the disk.
         aside = folder.with_name(f".{folder.name}.old")
         shutil.rmtree(aside, ignore_errors=True)
@@ -87,9 +93,39 @@ def load_bundle(folder: Path | str) -> Bundle:
     """The model of a bundle, in evaluation mode, on the CPU.
 
     Raises `RequestError` where there is no bundle or it has another format version, `DataError` where a file is
-    damaged or its weights do not match their checksum.
+    missing, cut short or changed: sizes and sha256 of all files are checked before any of them is used.
     """
     folder = Path(folder)
+    facts = _read_facts(folder)
+    try:
+        check_files(facts, folder)
+        if set(facts["files"]) != {WEIGHTS, CARD}:
+            raise DataError(f"'{folder / FACTS}' lists {', '.join(facts['files'])}, not {WEIGHTS} and {CARD}")
+        backbone = Backbone(tuple(facts["modalities"]), _backbone_spec(facts["backbone"]))
+        model: Backbone | Classifier = backbone
+        if facts["classes"] is not None:
+            model = Classifier(
+                backbone, facts["classes"], unimodal=facts["unimodal_heads"], decision=facts["decision"]
+            )
+        model.load_state_dict(load_file(folder / WEIGHTS))
+        spec = clip_spec(facts["clip"])
+        return Bundle(
+            model.eval(),
+            spec,
+            facts["segments"],
+            facts["task"],
+            facts["positive"],
+            facts["provenance"],
+            facts["metrics"],
+            facts["licence"],
+        )
+    except (AttributeError, KeyError, TypeError, ValueError, SafetensorError, RuntimeError) as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise DataError(f"bundle '{folder}' is damaged ({reason}): export the run again") from error
+
+
+def _read_facts(folder: Path) -> dict[str, Any]:
+    """What `encoder.json` says, of this format version and as it was sealed."""
     path = folder / FACTS
     if not path.is_file():
         raise RequestError(
@@ -100,24 +136,18 @@ def load_bundle(folder: Path | str) -> Bundle:
         version = facts["format_version"]
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"'{path}' is damaged ({error!r}): export the run again") from error
-    if version != FORMAT_VERSION:
-        raise RequestError(f"'{path}' has bundle format {version}, this modalgate reads {FORMAT_VERSION}")
-    weights = folder / WEIGHTS
-    try:
-        if not weights.is_file() or _sha256(weights) != facts["weights"]["sha256"]:
-            raise DataError(f"'{weights}' is missing or differs from what {FACTS} says: export the run again")
-        backbone = Backbone(tuple(facts["modalities"]), _backbone_spec(facts["backbone"]))
-        model: Backbone | Classifier = backbone
-        if facts["classes"] is not None:
-            model = Classifier(
-                backbone, facts["classes"], unimodal=facts["unimodal_heads"], decision=facts.get("decision")
-            )
-        model.load_state_dict(load_file(weights))
-        spec = clip_spec(facts["clip"])
-        return Bundle(model.eval(), spec, facts["segments"], facts["task"], facts["positive"], facts["provenance"])
-    except (AttributeError, KeyError, TypeError, ValueError, SafetensorError, RuntimeError) as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise DataError(f"bundle '{folder}' is damaged ({reason}): export the run again") from error
+    if type(version) is not int:
+        raise DataError(f"'{path}' is damaged (format_version is {version!r}, not a number): export the run again")
+    if version > FORMAT_VERSION:
+        raise RequestError(
+            f"'{path}' has bundle format {version}, this modalgate reads {FORMAT_VERSION}: install a newer modalgate"
+        )
+    if version < FORMAT_VERSION:
+        raise RequestError(
+            f"'{path}' has bundle format {version}, this modalgate reads {FORMAT_VERSION}: train or export it again"
+        )
+    check_facts(facts, path)
+    return facts
 
 
 def load_encoder(folder: Path | str) -> Backbone:
@@ -139,41 +169,10 @@ def count_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def model_card(facts: dict[str, Any]) -> str:
-    """The bundle's README: what it is, what it saw, and what it is not for."""
-    clip, provenance = facts["clip"], facts["provenance"]
-    lines = [
-        f"# modalgate {'classifier' if facts['classes'] else 'encoder'}",
-        "",
-        f"- Modalities: {', '.join(facts['modalities'])}; fusion: {facts['backbone']['fusion']}",
-        f"- Input: {facts['segments']} windows of {clip['seconds']} s, {clip['frames']} frames of {clip['size']} px",
-    ]
-    if facts["classes"]:
-        lines.append(f"- Classes ({facts['task']}): {', '.join(facts['classes'])}")
-    lines += [f"- {key}: {value}" for key, value in provenance.items()]
-    lines += [
-        "",
-        "## Use and limits",
-        "",
-        "Meant for research on action recognition and violence detection. Its scores are evidence for a person to",
-        "look at, not grounds for acting against anyone: it errs more on scenes, cameras and people unlike those it",
-        "was trained on, and it must not identify people or decide alone. Measure it on your own recordings first.",
-        "",
-        '    from modalgate.fusion.bundle import load_encoder\n    encoder = load_encoder("this folder")',
-        "",
-    ]
-    return "\n".join(lines)
-
-
 def _backbone_spec(content: dict[str, Any]) -> BackboneSpec:
     encoders = {name: EncoderSpec(**entry) for name, entry in content["encoders"].items()}
     plain: dict[str, Any] = content | {"encoders": encoders}
     return BackboneSpec(**plain)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def same_tensors(first: nn.Module, second: nn.Module) -> bool:

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 import torch
-from modalgate.fusion import bundle as bundle_module
 from modalgate.fusion.backbone import Backbone, encoder_spec
 from modalgate.fusion.bundle import CARD, FACTS, WEIGHTS, Bundle, load_bundle, load_encoder, same_tensors, save_bundle
 from modalgate.fusion.classifier import Classifier
+from modalgate.fusion.seal import seal
 from modalgate.shards.batch import Batch
 from modalgate.shards.errors import DataError, RequestError
 from modalgate.shards.transforms import ClipSpec, Preparation
@@ -47,7 +47,7 @@ def bundle(tiny_backbone: Callable[..., Backbone], tiny_clip: ClipSpec) -> Bundl
     classifier = Classifier(tiny_backbone(modality_dropout=0.5), ["calm", "fight"], unimodal=True).eval()
     for parameter in classifier.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
-    return Bundle(classifier, tiny_clip, 3, "violence", "fight", {"steps": 7})
+    return Bundle(classifier, tiny_clip, 3, "violence", "fight", {"steps": 7}, {"auc": 0.875}, "CC-BY-4.0")
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_a_round_trip_keeps_everything(bundle: Bundle, folder: Path) -> None:
     for name in mine.modalities:
         assert encoder_spec(theirs.spec, name) == encoder_spec(mine.spec, name)
     assert (loaded.spec, loaded.segments, loaded.task, loaded.positive) == (bundle.spec, 3, "violence", "fight")
-    assert loaded.provenance == {"steps": 7}
+    assert (loaded.provenance, loaded.metrics, loaded.licence) == ({"steps": 7}, {"auc": 0.875}, "CC-BY-4.0")
     encoder = load_encoder(folder)
     assert isinstance(encoder, Backbone)
     assert same_tensors(encoder, bundle.backbone)
@@ -125,17 +125,17 @@ def test_the_folder_holds_no_pickle(folder: Path) -> None:
     header = int.from_bytes((folder / WEIGHTS).read_bytes()[:8], "little")
     assert json.loads((folder / WEIGHTS).read_bytes()[8 : 8 + header])
     facts = json.loads((folder / FACTS).read_text())
-    assert facts["weights"]["bytes"] == (folder / WEIGHTS).stat().st_size
+    assert {name: entry["bytes"] for name, entry in facts["files"].items()} == {
+        name: (folder / name).stat().st_size for name in (WEIGHTS, CARD)
+    }
     assert all(encoder["weights"] is None for encoder in facts["backbone"]["encoders"].values())
-    card = (folder / CARD).read_text()
-    assert "calm, fight" in card
-    assert "steps: 7" in card
 
 
-def change_facts(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+def change_facts(folder: Path, change: Callable[[dict[str, Any]], object], sealed: bool = True) -> None:
+    """Alters the facts; `sealed` hides it from the checksum, so that what comes after it is asked."""
     facts = json.loads((folder / FACTS).read_text())
     change(facts)
-    (folder / FACTS).write_text(json.dumps(facts))
+    (folder / FACTS).write_text(json.dumps(seal(facts, folder, (WEIGHTS, CARD)) if sealed else facts))
 
 
 def cut(path: Path) -> None:
@@ -151,7 +151,23 @@ def flip_a_bit(path: Path) -> None:
 def replace_weights(folder: Path) -> None:
     """Other tensors, with a checksum that agrees."""
     save_file({"stranger": torch.zeros(2)}, folder / WEIGHTS)
-    change_facts(folder, lambda f: f["weights"].update(sha256=bundle_module._sha256(folder / WEIGHTS)))
+    change_facts(folder, lambda facts: None)
+
+
+def newer(folder: Path) -> None:
+    change_facts(folder, lambda facts: facts.update(format_version=99))
+
+
+def older(folder: Path) -> None:
+    """As the first format was written: no seal, and only the weights' checksum."""
+    change_facts(folder, lambda f: (f.update(format_version=1, weights=f["files"][WEIGHTS]), f.pop("sha256")), False)
+
+
+def elsewhere(folder: Path) -> None:
+    """A bundle that has another folder's file read, sealed as if it were its own."""
+    facts = json.loads((folder / FACTS).read_text())
+    (folder.parent / "secret").write_text("x")
+    (folder / FACTS).write_text(json.dumps(seal(facts, folder, (WEIGHTS, CARD, "../secret"))))
 
 
 @pytest.mark.parametrize(
@@ -159,20 +175,23 @@ def replace_weights(folder: Path) -> None:
     [
         (lambda f: shutil.rmtree(f), RequestError, "is no bundle"),
         (lambda f: (f / FACTS).unlink(), RequestError, "is no bundle"),
-        (lambda f: (f / WEIGHTS).unlink(), DataError, f"{WEIGHTS}' is missing or differs"),
-        (lambda f: cut(f / WEIGHTS), DataError, f"{WEIGHTS}' is missing or differs"),
-        (lambda f: flip_a_bit(f / WEIGHTS), DataError, f"{WEIGHTS}' is missing or differs"),
+        (lambda f: (f / WEIGHTS).unlink(), DataError, f"{WEIGHTS}' is missing"),
+        (lambda f: (f / CARD).unlink(), DataError, f"{CARD}' is missing"),
+        (lambda f: cut(f / WEIGHTS), DataError, rf"{WEIGHTS}' has \d+ bytes, not \d+"),
+        (lambda f: flip_a_bit(f / WEIGHTS), DataError, f"{WEIGHTS}' has other content"),
+        (lambda f: flip_a_bit(f / CARD), DataError, f"{CARD}' has other content"),
         (replace_weights, DataError, "is damaged"),
         (lambda f: cut(f / FACTS), DataError, f"{FACTS}' is damaged"),
         (lambda f: (f / FACTS).write_bytes(b"\xff\xfe\x00"), DataError, f"{FACTS}' is damaged"),
         (lambda f: (f / FACTS).write_text("[]"), DataError, f"{FACTS}' is damaged"),
-        (
-            lambda f: change_facts(f, lambda facts: facts.update(format_version=99)),
-            RequestError,
-            "format 99.*reads 1",
-        ),
+        (newer, RequestError, "format 99, this modalgate reads 2: install a newer"),
+        (older, RequestError, "format 1, this modalgate reads 2: train or export it again"),
+        (lambda f: change_facts(f, lambda facts: facts.update(format_version="2")), DataError, "is damaged"),
+        (lambda f: change_facts(f, lambda facts: facts["classes"].reverse(), False), DataError, "was changed after"),
+        (lambda f: change_facts(f, lambda facts: facts.pop("sha256"), False), DataError, "was changed after"),
+        (elsewhere, DataError, "does not lie in it"),
         (lambda f: change_facts(f, lambda facts: facts.pop("format_version")), DataError, "is damaged"),
-        (lambda f: change_facts(f, lambda facts: facts.pop("weights")), DataError, "is damaged"),
+        (lambda f: change_facts(f, lambda facts: facts.pop("licence")), DataError, "is damaged"),
         (lambda f: change_facts(f, lambda facts: facts.pop("segments")), DataError, "is damaged"),
         (lambda f: change_facts(f, lambda facts: facts.update(backbone=[])), DataError, "is damaged"),
         (lambda f: change_facts(f, lambda facts: facts["clip"].update(strange=1)), DataError, "is damaged"),
