@@ -27,7 +27,12 @@ def make_accelerator(precision: str) -> Accelerator:
     # A branch is skipped where a whole batch lacks a modality; unused parameters then cost one more pass over the
     # graph, while a plain DDP would wait for their gradients for ever.
     handler = DistributedDataParallelKwargs(find_unused_parameters=True)
-    return Accelerator(mixed_precision="no" if precision == "fp32" else precision, kwargs_handlers=[handler])
+    return Accelerator(
+        mixed_precision="no" if precision == "fp32" else precision,
+        # Unless told that it is on a CPU, Accelerate takes the ranks that torchrun starts there for lone processes.
+        cpu=not cuda and ranks()[1] > 1,
+        kwargs_handlers=[handler],
+    )
 
 
 def leave_cores_to(workers: int, threads: int | None = None) -> None:

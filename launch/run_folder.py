@@ -8,15 +8,25 @@ import yaml
 
 from ..shards.errors import DataError, RequestError
 
-# What may differ on resume: how long to train, and the words of the command that asked for it.
-_FREE = {"train.steps", "command"}
+# What may differ on resume: how long to train, and what no weight hangs on.
+_FREE = {
+    "command",
+    "train.steps",
+    "train.log_every",
+    "train.checkpoint_every",
+    "train.keep",
+    "data.workers",
+    "wandb",
+    "out",
+    "name",
+}
 
 
 def open_run(run: Path, settings: Mapping[str, Any], resume: bool) -> None:
     """Creates `run` with `settings` in its `config.yaml`, or checks that a resumed run has the same.
 
     Raises `RequestError` for an occupied folder without `resume`, for `resume` where there is no run, and, naming
-    the keys, for settings that differ in more than `train.steps`.
+    the keys, for settings that differ in more than the length of the training and what it has no part in.
     """
     stored = run / "config.yaml"
     if run.exists() and not run.is_dir():
