@@ -50,10 +50,10 @@ def ranks() -> tuple[int, int]:
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def agree(accelerator: Accelerator, bad: torch.Tensor, stop: bool) -> tuple[bool, bool]:
-    """Whether any process saw something bad, or was told to stop: all of them have to leave a step together."""
+def agree(accelerator: Accelerator, *flags: bool | torch.Tensor) -> list[bool]:
+    """Each flag on if it is on in any process: what one of them sees or is told, all have to act on together."""
     if accelerator.num_processes == 1:
-        return bool(bad), stop
-    flags = torch.stack([bad.float(), torch.full_like(bad, stop, dtype=torch.float32)])
-    seen = accelerator.reduce(flags, "sum").tolist()  # pyright: ignore[reportAttributeAccessIssue]
-    return seen[0] > 0, seen[1] > 0
+        return [bool(flag) for flag in flags]
+    here = torch.stack([torch.as_tensor(flag, dtype=torch.float32, device=accelerator.device) for flag in flags])
+    seen: torch.Tensor = accelerator.reduce(here, "sum")  # pyright: ignore[reportAssignmentType]
+    return [count > 0 for count in seen.tolist()]

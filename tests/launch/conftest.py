@@ -28,7 +28,7 @@ tasks:
   correspondence: {{}}
   clip_order: {{arguments: {{dropout: 0.2}}}}
   cross_modal: {{}}
-train: {{steps: 12, log_every: 1, checkpoint_every: 3, threads: 1, precision: fp32}}
+train: {{steps: 12, average: 0.9, log_every: 1, checkpoint_every: 3, threads: 1, precision: fp32}}
 wandb: disabled
 """
 

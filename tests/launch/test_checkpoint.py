@@ -10,6 +10,7 @@ import pytest
 import torch
 from modalgate.launch import checkpoint
 from modalgate.launch.checkpoint import (
+    best_checkpoint,
     latest_checkpoint,
     load_checkpoint,
     random_state,
@@ -90,6 +91,18 @@ def test_only_the_newest_are_kept_in_order_of_their_number(tmp_path: Path) -> No
     newest = latest_checkpoint(tmp_path)
     assert newest is not None
     assert newest.name == "step-100"
+
+
+def test_the_best_stays_beside_the_newest(tmp_path: Path) -> None:
+    assert best_checkpoint(tmp_path) is None
+    for step, score in enumerate([0.1, 0.9, float("nan"), 0.3, None, 0.2]):
+        save_checkpoint(tmp_path, step, MODEL, {}, keep=2, score=score)
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step-1", "step-4", "step-5"]
+    best = best_checkpoint(tmp_path)
+    assert best is not None
+    assert best.name == "step-1"
+    save_checkpoint(tmp_path, 6, MODEL, {}, keep=2, score=0.9)
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step-5", "step-6"]
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "state.safetensors", "state.json"])

@@ -30,6 +30,9 @@ def assert_same_end(one: Path, two: Path) -> None:
         assert torch.equal(here["torch"], there["torch"])
     exported, other_exported = (load_file(run / "encoder" / "encoder.safetensors") for run in (one, two))
     assert all(torch.equal(value, other_exported[name]) for name, value in exported.items())
+    averages = {name.removeprefix("backbone."): value for name, value in state["average"].items()}
+    assert all(torch.equal(value, averages[name]) for name, value in exported.items() if name in averages)
+    assert set(exported) & set(averages)
     losses, other_losses = ([line["loss"] for line in read_metrics(run)] for run in (one, two))
     assert losses == other_losses
     assert len(losses) == STEPS
