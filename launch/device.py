@@ -1,6 +1,8 @@
 """Device, precision and processes, through Accelerate."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from accelerate import Accelerator
@@ -33,6 +35,20 @@ def make_accelerator(precision: str) -> Accelerator:
         cpu=not cuda and ranks()[1] > 1,
         kwargs_handlers=[handler],
     )
+
+
+@contextmanager
+def determinism(wanted: bool) -> Iterator[None]:
+    """Inside, an operation that may give another result the next time is an error of torch's, if `wanted`."""
+    before = torch.are_deterministic_algorithms_enabled()
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS has no other way to be asked
+        torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(wanted or before)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
 
 
 def leave_cores_to(workers: int, threads: int | None = None) -> None:

@@ -78,6 +78,8 @@ class TrainConfig:
     the last step's; `accumulate`: batches per step; `precision` auto: bf16 where the GPU has it, fp32 on a CPU.
     A checkpoint is saved after every `checkpoint_every` steps and `checkpoint_minutes`; the newest `keep` stay, and
     the one with the best `best`: a logged metric, lower is better where its name ends in loss; null keeps none.
+    `nonfinite_limit`: so many steps in a row whose loss or gradient is not finite end the run.
+    `deterministic`: only algorithms that give the same result twice, which some GPU operations lack.
     `log_every` in steps; `threads`: of torch on the CPU, null: the cores that the decoding processes leave.
     """
 
@@ -96,6 +98,8 @@ class TrainConfig:
     checkpoint_minutes: float = _between(30.0, 0)
     keep: int = _between(2, 1)
     best: str | None = "loss"
+    nonfinite_limit: int = _between(10, 1)
+    deterministic: bool = False
     threads: int | None = _between(None, 1)
 
 

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from accelerate.utils import gather_object, set_seed
+from accelerate.utils import broadcast_object_list, gather_object, set_seed
 from torch import nn
 
 from ..shards.errors import choice_error
 from .averaging import WeightAverage
 from .checkpoint import latest_checkpoint, load_checkpoint, random_state, save_checkpoint, set_random_state
-from .device import agree, leave_cores_to, make_accelerator
+from .device import agree, determinism, leave_cores_to, make_accelerator
 from .interruption import Wishes, caught_signals
 from .means import Means
 from .meter import Meter
@@ -68,14 +68,16 @@ def train(
 
     A step whose loss or gradient is not finite is left out, and its clips are listed in RUN/nonfinite.jsonl. SIGTERM
     and SIGINT end the run with a checkpoint and `KeyboardInterrupt`, SIGUSR1 saves one. With `config.average` the
-    objective is left with the averaged weights. Raises `RequestError` for an occupied run folder
-    or other settings on resume, and `DataError` after ten non-finite steps in a row.
+    objective is left with the averaged weights. Raises `RequestError` for an occupied run folder, and for other
+    settings or shards on resume; `DataError` after `config.nonfinite_limit` non-finite steps in a row.
     """
     leave_cores_to(stream.workers, config.threads)
     accelerator = make_accelerator(config.precision)
     device, main = accelerator.device, accelerator.is_main_process
+    # What the run is made of, beside what was asked for: other shards under the same name are another run.
+    settings = {**(settings or {}), "fingerprint": getattr(stream, "fingerprint", None)}
     if main:
-        open_run(run, settings or {}, resume)
+        open_run(run, settings, resume)
     accelerator.wait_for_everyone()
     set_seed(seed, device_specific=True)
     weights: Mapping[str, float] = getattr(objective, "weights", {})
@@ -83,7 +85,8 @@ def train(
     average = WeightAverage(objective, config.average) if config.average else None
 
     step, state = 0, {}
-    folder = latest_checkpoint(run) if resume else None
+    # One process looks: on a shared disk the others may not see yet what it sees.
+    folder: Path | None = broadcast_object_list([latest_checkpoint(run) if resume and main else None])[0]
     if folder is not None:
         step, model_state, state = load_checkpoint(folder)
         objective.load_state_dict(model_state)
@@ -94,8 +97,8 @@ def train(
     scaler = accelerator.scaler
     if state and scaler is not None:
         scaler.load_state_dict(state["scaler"])
-    tracker = Tracker(run, tracker_mode, settings or {}, _warn, state.get("wandb"), step) if main else None
-    guard, means = NonFiniteGuard(run, objective, accelerator.process_index), Means()
+    tracker = Tracker(run, tracker_mode, settings, _warn, state.get("wandb"), step) if main else None
+    guard, means = NonFiniteGuard(run, objective, config.nonfinite_limit, accelerator.process_index), Means()
     # Last, so that nothing above has drawn from the generators since.
     if accelerator.process_index < len(state.get("random", ())):
         set_random_state(state["random"][accelerator.process_index])
@@ -125,7 +128,11 @@ def train(
     saved, stopping, finished = step if folder is not None else -1, False, False
     meter, saved_at = Meter(), time.monotonic()
     try:
-        with caught_signals() as wishes, track(config.steps, run.name, start=step, show=main) as advance:
+        with (
+            determinism(config.deterministic),
+            caught_signals() as wishes,
+            track(config.steps, run.name, start=step, show=main) as advance,
+        ):
             while step < config.steps and not stopping:
                 rate = set_learning_rate(plain, config, step)
                 guard.remember()
