@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import random
 import shutil
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -19,11 +21,19 @@ from ..shards.errors import DataError
 MODEL, STATE, FACTS = "model.safetensors", "state.safetensors", "state.json"
 
 
-def save_checkpoint(run: Path, step: int, model: Mapping[str, Tensor], state: Mapping[str, Any], keep: int) -> Path:
+def save_checkpoint(
+    run: Path,
+    step: int,
+    model: Mapping[str, Tensor],
+    state: Mapping[str, Any],
+    keep: int,
+    score: float | None = None,
+) -> Path:
     """Writes `model` (a state dict) and `state` (any nesting of dicts, lists, numbers, text and tensors).
 
     The files are written and synced in a hidden folder that is then renamed, so a kill or a full disk leaves the
-    checkpoints before it as they were. Only the newest `keep` stay. Raises `DataError` where it cannot be written.
+    checkpoints before it as they were. Only the newest `keep` stay, and the one with the highest `score`. Raises
+    `DataError` where it cannot be written.
     """
     target = run / "checkpoints" / f"step-{step}"
     partial = target.parent / f".{target.name}.partial"
@@ -36,7 +46,7 @@ def save_checkpoint(run: Path, step: int, model: Mapping[str, Tensor], state: Ma
         save_file(_plain(model), partial / MODEL)
         save_file(_plain(tensors), partial / STATE)
         sums = {name: _sha256(partial / name) for name in (MODEL, STATE)}
-        facts = {"step": step, "sha256": sums, "state": tree}
+        facts = {"step": step, "score": score, "sha256": sums, "state": tree}
         (partial / FACTS).write_text(json.dumps(facts), encoding="utf-8")
         for name in (MODEL, STATE, FACTS, "."):
             _sync(partial / name)
@@ -44,17 +54,26 @@ def save_checkpoint(run: Path, step: int, model: Mapping[str, Tensor], state: Ma
         shutil.rmtree(target, ignore_errors=True)
         partial.rename(target)
         _sync(target.parent)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise DataError(f"checkpoint '{target}' could not be written ({error}): the one before it is kept") from error
+    best = best_checkpoint(run)
     for old in _numbered(run)[keep:]:
-        shutil.rmtree(old)
+        if old != best:
+            shutil.rmtree(old)
     return target
 
 
 def latest_checkpoint(run: Path) -> Path | None:
     """The newest whole checkpoint: damaged and half-written ones are passed over."""
     return next((folder for folder in _numbered(run) if _whole(folder)), None)
+
+
+def best_checkpoint(run: Path) -> Path | None:
+    """The checkpoint with the highest score, the newest of equal ones; none where none has a score."""
+    scores = {folder: _score(folder) for folder in _numbered(run)}
+    scored = {folder: score for folder, score in scores.items() if score is not None and not math.isnan(score)}
+    return max(scored, key=scored.__getitem__, default=None)
 
 
 def load_checkpoint(folder: Path) -> tuple[int, dict[str, Tensor], dict[str, Any]]:
@@ -124,6 +143,13 @@ def _numbered(run: Path) -> list[Path]:
     """Checkpoint folders, newest first."""
     folders = [path for path in (run / "checkpoints").glob("step-*") if path.name[5:].isdigit()]
     return sorted(folders, key=lambda path: int(path.name[5:]), reverse=True)
+
+
+def _score(folder: Path) -> float | None:
+    try:
+        return json.loads((folder / FACTS).read_text(encoding="utf-8"))["score"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _whole(folder: Path) -> bool:

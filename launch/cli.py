@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     # Taken out here, because a person adds it at the end of the command that failed.
     debug = "--debug" in given
-    given = [argument for argument in given if argument != "--debug"] or ["--help"]
+    given = _with_value("--resume", "auto", [argument for argument in given if argument != "--debug"]) or ["--help"]
     try:
         status = app(given, prog_name="modalgate", standalone_mode=False)
         if status == 130:  # newer typers turn Ctrl-C into this status
@@ -86,6 +86,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         reason = (str(error).strip() or "no message").splitlines()[0]
         hint = "" if debug else "  (run again with --debug for the traceback)"
         return _leave(f"internal error: {type(error).__name__}: {reason}{hint}", 1, debug)
+
+
+def _with_value(option: str, value: str, given: list[str]) -> list[str]:
+    """`--resume auto` as one word and `--resume` alone as `--resume=yes`: the parser knows no optional values."""
+    words: list[str] = []
+    for before, word in zip(["", *given], given, strict=False):
+        if word == value and before == option:
+            words[-1] = f"{option}={value}"
+        else:
+            words.append(f"{option}=yes" if word == option else word)
+    return words
 
 
 def _where(error: Exception) -> str:

@@ -15,8 +15,8 @@ from ..shards.modality import modality
 from .schema import KINDS, Config, FinetuneConfig, PretrainConfig
 
 SHIPPED = Path(__file__).parent / "configs"
-# Said of a file, not of a run: what it configures, what it is a diff of, and the command that a run folder records.
-_HEADER = ("kind", "base", "command")
+# Said of a file, not of a run: what it configures and what it is a diff of; and what a run folder records.
+_HEADER = ("kind", "base", "command", "fingerprint")
 
 
 def list_configs() -> list[tuple[str, str, str]]:
@@ -98,7 +98,7 @@ def _read(name_or_path: str, seen: tuple[str, ...]) -> tuple[str | None, dict[st
     else:
         raise choice_error("config", name_or_path, [entry.stem for entry in SHIPPED.glob("*.yaml")])
     content = _read_yaml(path)
-    kind, base, _ = (content.pop(key, None) for key in _HEADER)
+    kind, base, *_ = (content.pop(key, None) for key in _HEADER)
     if kind is not None and kind not in KINDS:
         raise choice_error(f"kind in config '{name_or_path}'", str(kind), KINDS)
     if base is None:

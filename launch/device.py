@@ -1,6 +1,8 @@
 """Device, precision and processes, through Accelerate."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from accelerate import Accelerator
@@ -27,7 +29,26 @@ def make_accelerator(precision: str) -> Accelerator:
     # A branch is skipped where a whole batch lacks a modality; unused parameters then cost one more pass over the
     # graph, while a plain DDP would wait for their gradients for ever.
     handler = DistributedDataParallelKwargs(find_unused_parameters=True)
-    return Accelerator(mixed_precision="no" if precision == "fp32" else precision, kwargs_handlers=[handler])
+    return Accelerator(
+        mixed_precision="no" if precision == "fp32" else precision,
+        # Unless told that it is on a CPU, Accelerate takes the ranks that torchrun starts there for lone processes.
+        cpu=not cuda and ranks()[1] > 1,
+        kwargs_handlers=[handler],
+    )
+
+
+@contextmanager
+def determinism(wanted: bool) -> Iterator[None]:
+    """Inside, an operation that may give another result the next time is an error of torch's, if `wanted`."""
+    before = torch.are_deterministic_algorithms_enabled()
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS has no other way to be asked
+        torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(wanted or before)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
 
 
 def leave_cores_to(workers: int, threads: int | None = None) -> None:
@@ -45,10 +66,10 @@ def ranks() -> tuple[int, int]:
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def agree(accelerator: Accelerator, bad: torch.Tensor, stop: bool) -> tuple[bool, bool]:
-    """Whether any process saw something bad, or was told to stop: all of them have to leave a step together."""
+def agree(accelerator: Accelerator, *flags: bool | torch.Tensor) -> list[bool]:
+    """Each flag on if it is on in any process: what one of them sees or is told, all have to act on together."""
     if accelerator.num_processes == 1:
-        return bool(bad), stop
-    flags = torch.stack([bad.float(), torch.full_like(bad, stop, dtype=torch.float32)])
-    seen = accelerator.reduce(flags, "sum").tolist()  # pyright: ignore[reportAttributeAccessIssue]
-    return seen[0] > 0, seen[1] > 0
+        return [bool(flag) for flag in flags]
+    here = torch.stack([torch.as_tensor(flag, dtype=torch.float32, device=accelerator.device) for flag in flags])
+    seen: torch.Tensor = accelerator.reduce(here, "sum")  # pyright: ignore[reportAssignmentType]
+    return [count > 0 for count in seen.tolist()]

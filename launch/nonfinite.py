@@ -8,17 +8,15 @@ from torch import Tensor, nn
 
 from ..shards.errors import DataError
 
-LIMIT = 10
-
 
 class NonFiniteGuard:
-    """Counts non-finite steps in a row and undoes what they did to the buffers of `objective`.
+    """Counts non-finite steps in a row, up to `limit`, and undoes what they did to the buffers of `objective`.
 
     A batch norm takes a NaN into its running statistics in the forward pass: leaving out the step does not undo it.
     """
 
-    def __init__(self, run: Path, objective: nn.Module, rank: int = 0) -> None:
-        self.path, self.rank = run / "nonfinite.jsonl", rank
+    def __init__(self, run: Path, objective: nn.Module, limit: int, rank: int = 0) -> None:
+        self.path, self.limit, self.rank = run / "nonfinite.jsonl", limit, rank
         self.in_a_row = 0
         self._buffers: list[Tensor] = list(objective.buffers())
         self._kept = [buffer.clone() for buffer in self._buffers]
@@ -38,10 +36,10 @@ class NonFiniteGuard:
             file.write(json.dumps(line) + "\n")
 
     def error(self) -> DataError | None:
-        """What to raise after ten such steps in a row."""
-        if self.in_a_row < LIMIT:
+        """What to raise after `limit` such steps in a row."""
+        if self.in_a_row < self.limit:
             return None
         return DataError(
-            f"the loss or its gradient was not finite in {LIMIT} steps in a row: the clips are listed in "
+            f"the loss or its gradient was not finite in {self.limit} steps in a row: the clips are listed in "
             f"'{self.path}'; check them, or lower train.learning_rate"
         )

@@ -1,7 +1,7 @@
-"""AdamW without decay on norms and biases, and the cosine schedule with warm-up."""
+"""The optimisers, without decay on norms and biases, and the cosine schedule with warm-up."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,12 +12,14 @@ from .schema import TrainConfig
 
 def build_optimizer(
     objective: nn.Module, config: TrainConfig, parameter_groups: Sequence[dict[str, Any]] | None = None
-) -> torch.optim.AdamW:
-    """AdamW (Loshchilov & Hutter 2019) over the trainable parameters.
+) -> torch.optim.Optimizer:
+    """The config's optimiser over the trainable parameters.
 
+    AdamW (Loshchilov & Hutter 2019); SGD with Nesterov's momentum; LARS (You et al. 2017), SGD whose step follows the
+    norm of each weight matrix, for large batches. In SGD and LARS the decay is an L2 penalty on the gradient.
     `parameter_groups`: dicts of `params`, `scale`, the factor on the learning rate (1), and `begin`, the share of the
     run before which they rest (0); default: everything.
-    Parameters of one dimension or none (norms, biases, temperatures) get no weight decay.
+    Parameters of one dimension or none (norms, biases, temperatures) get no weight decay, and in LARS no scaling.
     """
     groups = []
     for given in parameter_groups or [{"params": objective.parameters()}]:
@@ -28,8 +30,24 @@ def build_optimizer(
                 decay = config.weight_decay if decayed else 0.0
                 own = {"scale": float(given.get("scale", 1.0)), "begin": float(given.get("begin", 0.0))}
                 groups.append({"params": members, "weight_decay": decay, **own})
+    rate = config.learning_rate
+    if config.optimizer == "lars":
+        from lightly.utils.lars import LARS
+
+        return LARS(groups, lr=rate, momentum=config.momentum)
     # Fused: one pass over all tensors, where the plain form makes a dozen for each, also on a CPU.
-    return torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=rate, momentum=config.momentum, nesterov=config.momentum > 0, fused=True)
+    return torch.optim.AdamW(groups, lr=rate, fused=True)
+
+
+def resume_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """Loads the moments of a saved `state_dict`, but keeps the settings that `optimizer` was built with.
+
+    `load_state_dict` alone would bring back the old weight decay of a run that is resumed with another.
+    """
+    settings = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state["state"], "param_groups": settings})
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, config: TrainConfig, step: int) -> float:

@@ -1,22 +1,34 @@
 """The run folder: never overwritten, and resumed only with the settings it was started with."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from ..shards.errors import DataError, RequestError
+from ..shards.errors import DataError, RequestError, choice_error
 
-# What may differ on resume: how long to train, and the words of the command that asked for it.
-_FREE = {"train.steps", "command"}
+# What may differ on resume: how long to train, and what no weight hangs on.
+_FREE = {
+    "command",
+    "train.steps",
+    "train.log_every",
+    "train.checkpoint_every",
+    "train.checkpoint_minutes",
+    "train.keep",
+    "train.best",
+    "data.workers",
+    "wandb",
+    "out",
+    "name",
+}
 
 
 def open_run(run: Path, settings: Mapping[str, Any], resume: bool) -> None:
     """Creates `run` with `settings` in its `config.yaml`, or checks that a resumed run has the same.
 
     Raises `RequestError` for an occupied folder without `resume`, for `resume` where there is no run, and, naming
-    the keys, for settings that differ in more than `train.steps`.
+    the keys, for settings that differ in more than the length of the training and what it has no part in.
     """
     stored = run / "config.yaml"
     if run.exists() and not run.is_dir():
@@ -29,28 +41,49 @@ def open_run(run: Path, settings: Mapping[str, Any], resume: bool) -> None:
     elif not stored.is_file():
         raise RequestError(f"no run to resume at '{run}': leave out --resume, or give the out= and name= it had")
     else:
-        try:
-            before = yaml.safe_load(stored.read_text(encoding="utf-8"))
-        except yaml.YAMLError as error:
-            raise DataError(f"'{stored}' is damaged: {' '.join(str(error).split())}") from error
-        changed = differences(before or {}, settings)
+        changed = differences(_read(stored), settings)
         if changed:
-            raise RequestError(
-                f"run '{run}' was started with other settings: {'; '.join(changed)}; "
-                "set them back, or choose another name="
-            )
-    partial = stored.with_suffix(".yaml.partial")
-    partial.write_text(yaml.safe_dump(dict(settings), sort_keys=False), encoding="utf-8")
-    partial.replace(stored)
+            raise _refusal(run, changed)
+    _write(stored, settings)
+
+
+def accept_changes(run: Path, settings: Mapping[str, Any], accepted: Sequence[str]) -> None:
+    """Lets `run`, and the folds in it, be resumed with the `accepted` keys or sections as `settings` has them.
+
+    Raises `RequestError`, before anything is changed, for a key that is as it was and for one that has changed
+    without being accepted.
+    """
+    now = _flat(settings)
+    # The fingerprint is of the shards: whoever takes others takes it too.
+    names = {*accepted, "fingerprint"} if "data.shards" in accepted else set(accepted)
+    changed: set[str] = set()
+    merged: dict[Path, dict[str, Any]] = {}
+    for path in (run / "config.yaml", *sorted(run.glob("*/config.yaml"))):
+        if path.is_file():
+            old = _flat(_read(path))
+            changed |= {key for key in (*old, *now) if old.get(key) != now.get(key)} - _FREE
+            kept = {key: value for key, value in old.items() if not _covers(names, key)}
+            merged[path] = kept | {key: value for key, value in now.items() if _covers(names, key)}
+    for name in accepted:
+        if not any(_covers({name}, key) for key in changed):
+            raise choice_error("changed setting to --accept", name, changed)
+    for settled in merged.values():
+        if others := differences(settled, now | {"fingerprint": settled.get("fingerprint")}):
+            raise _refusal(run, others)
+    for path, settled in merged.items():
+        _write(path, _nested(settled))
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """`key was A, is B` for every dotted key that resuming may not change."""
+    """`key was A, is B` for every dotted key that resuming may not change.
+
+    A run of which no fingerprint is known may have any.
+    """
     old, new = _flat(before), _flat(now)
     return [
         f"{key} was {old.get(key)!r}, is {new.get(key)!r}"
         for key in dict.fromkeys((*old, *new))
-        if key not in _FREE and old.get(key) != new.get(key)
+        if key not in _FREE and old.get(key) != new.get(key) and (key, old.get(key)) != ("fingerprint", None)
     ]
 
 
@@ -62,3 +95,39 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
+
+
+def _covers(names: set[str], key: str) -> bool:
+    """Whether `key` is one of the names, or in a section that is."""
+    return any(key == name or key.startswith(f"{name}.") for name in names)
+
+
+def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    nested: dict[str, Any] = {}
+    for key, value in flat.items():
+        *sections, last = key.split(".")
+        place = nested
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[last] = value
+    return nested
+
+
+def _refusal(run: Path, changed: Sequence[str]) -> RequestError:
+    return RequestError(
+        f"run '{run}' was started with other settings: {'; '.join(changed)}; "
+        "set them back, take them with --accept KEY, or choose another name="
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise DataError(f"'{path}' is damaged: {' '.join(str(error).split())}") from error
+
+
+def _write(path: Path, settings: Mapping[str, Any]) -> None:
+    partial = path.with_suffix(".yaml.partial")
+    partial.write_text(yaml.safe_dump(dict(settings), sort_keys=False), encoding="utf-8")
+    partial.replace(path)

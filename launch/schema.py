@@ -72,23 +72,34 @@ class TaskConfig:
 
 @dataclass
 class TrainConfig:
-    """The loop: AdamW with a cosine schedule after a linear `warmup` (a share of `steps`).
+    """The loop: an optimiser with a cosine schedule after a linear `warmup` (a share of `steps`).
 
-    `accumulate`: batches per step; `precision` auto: bf16 where the GPU has it, fp32 on a CPU; `log_every`,
-    `checkpoint_every` in steps; `keep`: newest checkpoints that stay; `threads`: of torch on the CPU, null: the cores
-    that the decoding processes leave.
+    `momentum`: of sgd and lars; `average`: decay of the moving average of the weights that is exported, 0 exports
+    the last step's; `accumulate`: batches per step; `precision` auto: bf16 where the GPU has it, fp32 on a CPU.
+    A checkpoint is saved after every `checkpoint_every` steps and `checkpoint_minutes`; the newest `keep` stay, and
+    the one with the best `best`: a logged metric, lower is better where its name ends in loss; null keeps none.
+    `nonfinite_limit`: so many steps in a row whose loss or gradient is not finite end the run.
+    `deterministic`: only algorithms that give the same result twice, which some GPU operations lack.
+    `log_every` in steps; `threads`: of torch on the CPU, null: the cores that the decoding processes leave.
     """
 
     steps: int = _between(400, 1)
     learning_rate: float = _between(1e-3, 0)
+    optimizer: str = _one_of("adamw", "sgd", "lars")
+    momentum: float = _between(0.9, 0, 1)
     weight_decay: float = _between(0.05, 0)
     warmup: float = _between(0.05, 0, 1)
     clip_norm: float = _between(1.0, 0)
+    average: float = _between(0.0, 0, 1)
     accumulate: int = _between(1, 1)
     precision: str = _one_of("auto", "fp32", "bf16", "fp16")
     log_every: int = _between(10, 1)
     checkpoint_every: int = _between(200, 1)
+    checkpoint_minutes: float = _between(30.0, 0)
     keep: int = _between(2, 1)
+    best: str | None = "loss"
+    nonfinite_limit: int = _between(10, 1)
+    deterministic: bool = False
     threads: int | None = _between(None, 1)
 
 

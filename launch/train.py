@@ -11,15 +11,18 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from accelerate.utils import gather_object, set_seed
+from accelerate.utils import broadcast_object_list, gather_object, set_seed
 from torch import nn
 
+from ..shards.errors import choice_error
+from .averaging import WeightAverage
 from .checkpoint import latest_checkpoint, load_checkpoint, random_state, save_checkpoint, set_random_state
-from .device import agree, leave_cores_to, make_accelerator
-from .interruption import caught_signals
+from .device import agree, determinism, leave_cores_to, make_accelerator
+from .interruption import Wishes, caught_signals
 from .means import Means
+from .meter import Meter
 from .nonfinite import NonFiniteGuard
-from .optimizer import build_optimizer, set_learning_rate
+from .optimizer import build_optimizer, resume_optimizer, set_learning_rate
 from .progress import track
 from .run_folder import open_run
 from .schema import TrainConfig
@@ -78,31 +81,38 @@ def train(
     config, kept in RUN/config.yaml. `resume` goes on from the newest whole checkpoint of `run`, on a CPU bit for bit.
 
     A step whose loss or gradient is not finite is left out, and its clips are listed in RUN/nonfinite.jsonl. SIGTERM
-    and SIGINT end the run with a checkpoint and `KeyboardInterrupt`. Raises `RequestError` for an occupied run folder
-    or other settings on resume, and `DataError` after ten non-finite steps in a row.
+    and SIGINT end the run with a checkpoint and `KeyboardInterrupt`, SIGUSR1 saves one. With `config.average` the
+    objective is left with the averaged weights. Raises `RequestError` for an occupied run folder, and for other
+    settings or shards on resume; `DataError` after `config.nonfinite_limit` non-finite steps in a row.
     """
     leave_cores_to(stream.workers, config.threads)
     accelerator = make_accelerator(config.precision)
     device, main = accelerator.device, accelerator.is_main_process
+    # What the run is made of, beside what was asked for: other shards under the same name are another run.
+    settings = {**(settings or {}), "fingerprint": getattr(stream, "fingerprint", None)}
     if main:
-        open_run(run, settings or {}, resume)
+        open_run(run, settings, resume)
     accelerator.wait_for_everyone()
     set_seed(seed, device_specific=True)
     weights: Mapping[str, float] = getattr(objective, "weights", {})
     plain = build_optimizer(objective.to(device), config, parameter_groups)
+    average = WeightAverage(objective, config.average) if config.average else None
 
     step, state = 0, {}
-    folder = latest_checkpoint(run) if resume else None
+    # One process looks: on a shared disk the others may not see yet what it sees.
+    folder: Path | None = broadcast_object_list([latest_checkpoint(run) if resume and main else None])[0]
     if folder is not None:
         step, model_state, state = load_checkpoint(folder)
         objective.load_state_dict(model_state)
-        plain.load_state_dict(state["optimizer"])
+        resume_optimizer(plain, state["optimizer"])
+        if average is not None:
+            average.load_state_dict(state["average"])
     model, optimizer = accelerator.prepare(objective, plain)
     scaler = accelerator.scaler
     if state and scaler is not None:
         scaler.load_state_dict(state["scaler"])
-    tracker = Tracker(run, tracker_mode, settings or {}, _warn, state.get("wandb"), step) if main else None
-    guard, means = NonFiniteGuard(run, objective, accelerator.process_index), Means()
+    tracker = Tracker(run, tracker_mode, settings, _warn, state.get("wandb"), step) if main else None
+    guard, means = NonFiniteGuard(run, objective, config.nonfinite_limit, accelerator.process_index), Means()
     # Last, so that nothing above has drawn from the generators since.
     if accelerator.process_index < len(state.get("random", ())):
         set_random_state(state["random"][accelerator.process_index])
@@ -121,7 +131,8 @@ def train(
         if tracker is not None:
             kept = {"optimizer": plain.state_dict(), "random": every_random, "wandb": tracker.identity}
             kept["scaler"] = None if scaler is None else scaler.state_dict()
-            save_checkpoint(run, step, objective.state_dict(), kept, config.keep)
+            kept["average"] = None if average is None else average.state_dict()
+            save_checkpoint(run, step, objective.state_dict(), kept, config.keep, _score(last, config.best))
         accelerator.wait_for_everyone()
 
     model.train()
@@ -129,17 +140,20 @@ def train(
     batches = stream.train(step * config.accumulate)
     last: dict[str, float] = (read_metrics(run) or [{}])[-1] if folder is not None else {}
     saved, stopping, finished = step if folder is not None else -1, False, False
-    waited, clips, since = 0.0, 0, time.perf_counter()
+    meter, saved_at = Meter(), time.monotonic()
     try:
-        with caught_signals() as signals, track(config.steps, run.name, start=step, show=main) as advance:
+        with (
+            determinism(config.deterministic),
+            caught_signals() as wishes,
+            track(config.steps, run.name, start=step, show=main) as advance,
+        ):
             while step < config.steps and not stopping and not (evaluation and evaluation.enough()):
                 rate = set_learning_rate(plain, config, step)
                 guard.remember()
                 total, keys, seen = torch.zeros((), device=device), [], []
                 for number in range(config.accumulate):
-                    asked = time.perf_counter()
-                    batch = _next(batches, signals)
-                    waited += time.perf_counter() - asked
+                    with meter.waiting():
+                        batch = _next(batches, wishes)
                     if batch is None:
                         stopping = True
                         break
@@ -160,7 +174,8 @@ def train(
                 bad = ~torch.isfinite(total)
                 if scaler is None:  # fp16 overflows by design now and then: its scaler leaves those steps out itself
                     bad |= ~torch.isfinite(norm)
-                skip, stopping = agree(accelerator, bad, bool(signals))
+                overdue = time.monotonic() - saved_at >= 60 * config.checkpoint_minutes
+                skip, stopping, due = agree(accelerator, bad, wishes.stop, wishes.save or overdue)
                 if skip:
                     guard.record(step, float(total), keys)
                 else:
@@ -170,21 +185,23 @@ def train(
                     means.add({"gradient_norm": norm})
                 if not skip or scaler is not None:
                     optimizer.step()
+                    if average is not None:
+                        average.update(step)
                 optimizer.zero_grad()
                 step += 1
-                clips += len(keys) * accelerator.num_processes
+                meter.add(len(keys) * accelerator.num_processes)
                 advance(1)
 
                 if step % config.log_every == 0 or step == config.steps:
-                    seconds = max(time.perf_counter() - since, 1e-9)
-                    speed = {"clips_per_second": clips / seconds, "data_wait": waited / seconds}
-                    last = {**means.take(), "learning_rate": rate, **speed}
-                    waited, clips, since = 0.0, 0, time.perf_counter()
+                    last = {**means.take(), "learning_rate": rate, **meter.take()}
+                    if "loss" in last and config.best not in (None, *last):
+                        raise choice_error("metric for config key 'train.best'", str(config.best), last)
                     if tracker is not None:
                         tracker.log(step, last)
                         warn_once(last)
                     shown = {key.removesuffix("/loss"): value for key, value in last.items() if key.endswith("loss")}
-                    advance(0, **shown, **{"clips/s": speed["clips_per_second"], "wait": f"{speed['data_wait']:.0%}"})
+                    shown |= {"clips/s": last["clips_per_second"], "wait": f"{last['data_wait']:.0%}"}
+                    advance(0, **shown, memory=f"{last['memory_gb']:.2g} GB")
                 if evaluation and (step % evaluation.every == 0 or step == config.steps):
                     with torch.random.fork_rng(devices=[]):
                         figures = evaluation.measure(step)
@@ -192,9 +209,9 @@ def train(
                     if tracker is not None:
                         tracker.log(step, figures)
                 error = guard.error()
-                if error is not None or step % config.checkpoint_every == 0:
+                if error is not None or due or step % config.checkpoint_every == 0:
                     save()
-                    saved = step
+                    saved, saved_at, wishes.save = step, time.monotonic(), False
                 if error is not None:
                     raise error
             optimizer.zero_grad()
@@ -210,10 +227,12 @@ def train(
         accelerator.unwrap_model(model, keep_fp32_wrapper=False)
         if main and saved < 0 and step == 0:
             shutil.rmtree(run)  # failed before its first step: nothing half-written stays
+    if average is not None:
+        average.put_in_place()
     return last
 
 
-def _next(batches: Iterator[Any], signals: Sequence[int]) -> Any:
+def _next(batches: Iterator[Any], wishes: Wishes) -> Any:
     """The next batch; none where the signal to stop has ended the loader's workers too."""
     try:
         # A DataLoader takes its base seed from the global generator when it starts, so a resumed run would draw once
@@ -221,9 +240,17 @@ def _next(batches: Iterator[Any], signals: Sequence[int]) -> Any:
         with torch.random.fork_rng(devices=[]):
             return next(batches)
     except RuntimeError:
-        if signals:
+        if wishes.stop:
             return None
         raise
+
+
+def _score(means: Mapping[str, float], best: str | None) -> float | None:
+    """The metric `best`, turned so that higher is better; none where it was not logged or is not finite."""
+    value = means.get(best) if best is not None else None
+    if best is None or value is None or not math.isfinite(value):
+        return None
+    return -value if best.endswith("loss") else value
 
 
 def _warn(line: str) -> None:

@@ -3,9 +3,11 @@
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from ..shards.errors import RequestError, choice_error
 
 Config = Annotated[
     str, typer.Argument(metavar="CONFIG", help="A shipped config's name, or a YAML file or run folder.")
@@ -13,7 +15,19 @@ Config = Annotated[
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[key=value]...", help="Settings over it, such as data.shards=FOLDER.")
 ]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on from the run's newest checkpoint.")]
+Resume = Annotated[
+    str,
+    typer.Option(
+        metavar="[auto]", help="Go on from the run's newest checkpoint; with `auto`, start where there is no run yet."
+    ),
+]
+Accept = Annotated[
+    list[str] | None,
+    typer.Option(metavar="KEY", help="Resume with this setting changed; may be given several times."),
+]
+Deterministic = Annotated[
+    bool, typer.Option("--deterministic", help="The same result twice on a GPU too, at some cost in speed.")
+]
 Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the figures here.")]
 
 
@@ -22,25 +36,47 @@ def command_line() -> list[str]:
     return ["modalgate", *sys.argv[1:]]
 
 
-def pretrain(config: Config, overrides: Overrides = None, resume: Resume = False, json: Json = None) -> None:
+def resumes(resume: str, accept: list[str] | None, run: Path, settings: dict[str, Any]) -> bool:
+    """Whether the run is gone on with; what of it may change is written into its folder first."""
+    from .device import ranks
+    from .run_folder import accept_changes
+
+    if resume not in ("", "yes", "auto"):
+        raise choice_error("value of --resume", resume, ("auto",))
+    going_on = resume == "yes" or (resume == "auto" and (run / "config.yaml").is_file())
+    if accept and not resume:
+        raise RequestError("--accept is for a run that is gone on with: add --resume")
+    if accept and going_on and ranks()[0] == 0:
+        accept_changes(run, settings, accept)
+    return going_on
+
+
+def pretrain(
+    config: Config,
+    overrides: Overrides = None,
+    resume: Resume = "",
+    accept: Accept = None,
+    deterministic: Deterministic = False,
+    json: Json = None,
+) -> None:
     """Train an encoder without labels, by the config's pretext tasks."""
     from .building import run_folder
-    from .config import load_config
+    from .config import load_config, settings_of
     from .pretraining import pretrain as run_pretraining
     from .schema import PretrainConfig
     from .tables import print_table, write_json
 
-    settings = load_config("pretrain", config, overrides or [])
+    settings = load_config("pretrain", config, [*(overrides or []), *(["train.deterministic=true"] * deterministic)])
     assert isinstance(settings, PretrainConfig)
-    last = run_pretraining(settings, command_line(), resume)
     run = run_folder(settings)
+    last = run_pretraining(settings, command_line(), resumes(resume, accept, run, settings_of(settings)))
     rows = [(name, value) for name, value in last.items() if name not in ("loss", "learning_rate", "gradient_norm")]
     print_table(f"{run}: mean of the last {settings.train.log_every} steps", ("figure", "value"), rows)
     write_json(json, last)
     typer.echo(f"encoder: {run / 'encoder'}\nnext: modalgate probe {run / 'encoder'} {settings.data.shards}")
 
 
-def study(config: Config, overrides: Overrides = None, resume: Resume = False, json: Json = None) -> None:
+def study(config: Config, overrides: Overrides = None, resume: Resume = "", json: Json = None) -> None:
     """Compare fusion mechanisms and single modalities over seeds and folds."""
     from .building import run_folder
     from .config import load_config
@@ -50,8 +86,8 @@ def study(config: Config, overrides: Overrides = None, resume: Resume = False, j
 
     settings = load_config("study", config, overrides or [])
     assert isinstance(settings, StudyConfig)
-    done = run_study(settings, command_line(), resume)
     run = run_folder(settings)
+    done = run_study(settings, command_line(), resumes(resume, None, run, {}))
     rows = [
         (
             row.name,
@@ -69,18 +105,25 @@ def study(config: Config, overrides: Overrides = None, resume: Resume = False, j
     typer.echo(f"tables: {run / 'study.md'}, study.csv, study.json\nnext: modalgate report {run}")
 
 
-def finetune(config: Config, overrides: Overrides = None, resume: Resume = False, json: Json = None) -> None:
+def finetune(
+    config: Config,
+    overrides: Overrides = None,
+    resume: Resume = "",
+    accept: Accept = None,
+    deterministic: Deterministic = False,
+    json: Json = None,
+) -> None:
     """Train a classifier with labels, from a pretrained encoder or from nothing."""
     from .building import run_folder
-    from .config import load_config
+    from .config import load_config, settings_of
     from .finetuning import finetune as run_finetuning
     from .schema import FinetuneConfig
     from .tables import print_table, write_json
 
-    settings = load_config("finetune", config, overrides or [])
+    settings = load_config("finetune", config, [*(overrides or []), *(["train.deterministic=true"] * deterministic)])
     assert isinstance(settings, FinetuneConfig)
-    done = run_finetuning(settings, command_line(), resume)
     run = run_folder(settings)
+    done = run_finetuning(settings, command_line(), resumes(resume, accept, run, settings_of(settings)))
     table = done.result.tables[0]
     print_table(f"{run}: {table.note}", table.columns, table.rows)
     write_json(json, {"metrics": done.metrics, "intervals": done.intervals, "clips": len(done.scores.keys)})

@@ -1,5 +1,6 @@
 """`index.json` beside the shards: what is in them, where each member lies, and how the numbers are to be read."""
 
+import hashlib
 import json
 import os
 from collections.abc import Iterable
@@ -101,6 +102,12 @@ class Index:
     def columns(self) -> tuple[str, ...]:
         """Label columns, in the order of the label file."""
         return tuple(dict.fromkeys(column for sample in self.samples for column in sample.labels))
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of all shards' contents."""
+        sums = "".join(shard.sha256 for shard in self.shards)
+        return hashlib.sha256(sums.encode()).hexdigest()[:16]
 
     def column(self, name: str) -> list[str]:
         """The values of one label column, by sample; `RequestError` names the nearest column."""

@@ -91,6 +91,11 @@ class ClipStream:
                 raise RequestError(f"no clip in '{self.index.folder}' has modality '{name}' (it has: {known})")
         self.steps_per_epoch = max(len(self.index.samples) // (self.batch_size * self.world), 1)
 
+    @property
+    def fingerprint(self) -> str:
+        """A digest of the shards it reads from."""
+        return self.index.fingerprint
+
     def train(self, start: int | None = None) -> Iterator[Batch]:
         """Endless shuffled batches with random windows, from global step `start`; as many on every rank.
 

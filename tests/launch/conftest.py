@@ -1,9 +1,77 @@
-"""A tiny corpus, packed and pretrained on by the command line."""
+"""Tiny packed corpora, a config small enough to train on, and real processes that do."""
 
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from modalgate.launch.cli import main
+from modalgate.shards.index import PackSettings
+from modalgate.shards.pack import pack
+from modalgate.shards.world import write_world
+
+# With what draws from generators: dropout in a task, dropped modalities, augmentation, a queue and a teacher.
+TINY = """
+kind: pretrain
+data: {{shards: {shards}, segments: 3, seconds: 0.4, frames: 2, size: 32, batch_size: 4, workers: 0}}
+model:
+  width: 8
+  fusion: softmax
+  modality_dropout: 0.3
+  encoders:
+    video: {{model: timm/convnext_atto, arguments: {{depths: [1, 1, 1, 1], dims: [4, 4, 8, 8]}}, pooling: mean}}
+    audio: {{model: timm/convnext_atto, arguments: {{depths: [1, 1, 1, 1], dims: [4, 4, 8, 8]}}, pooling: mean}}
+tasks:
+  correspondence: {{}}
+  clip_order: {{arguments: {{dropout: 0.2}}}}
+  cross_modal: {{}}
+train: {{steps: 12, average: 0.9, log_every: 1, checkpoint_every: 3, threads: 1, precision: fp32}}
+wandb: disabled
+"""
+
+Launch = Callable[..., list[int]]
+
+
+@pytest.fixture(scope="session")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards of RGB and sound."""
+    folder = tmp_path_factory.mktemp("packed")
+    write_world(folder / "world", "strike", 16, workers=1)
+    pack(folder / "world", folder / "shards", PackSettings(modalities=("rgb", "audio"), size=32, fps=8.0), workers=1)
+    return folder / "shards"
+
+
+@pytest.fixture(scope="session")
+def tiny_config(packed: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The path of a pretraining config over `packed`."""
+    path = tmp_path_factory.mktemp("config") / "tiny.yaml"
+    path.write_text(TINY.format(shards=packed), encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def launch() -> Iterator[Launch]:
+    """`launch(arguments, world=1, **more)`: the exit status of every rank of one command in processes of its own."""
+    script = Path(__file__).with_name("launched.py")
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": environment}
+    with subprocess.Popen([sys.executable, str(script)], **pipes) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+
+        def ask(arguments: list[str], world: int = 1, **more: Any) -> list[int]:
+            request = {"arguments": arguments, "world": world, **more}
+            print(json.dumps(request), file=process.stdin, flush=True)
+            assert process.stdout is not None
+            return json.loads(process.stdout.readline())
+
+        yield ask
+        process.stdin.close()
+
 
 FEW = ["data.batch_size=4", "data.workers=0", "wandb=disabled", "train.steps=2"]
 

@@ -2,6 +2,9 @@
 
 import json
 import random
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,7 @@ import pytest
 import torch
 from modalgate.launch import checkpoint
 from modalgate.launch.checkpoint import (
+    best_checkpoint,
     latest_checkpoint,
     load_checkpoint,
     random_state,
@@ -92,6 +96,18 @@ def test_only_the_newest_are_kept_in_order_of_their_number(tmp_path: Path) -> No
     assert newest.name == "step-100"
 
 
+def test_the_best_stays_beside_the_newest(tmp_path: Path) -> None:
+    assert best_checkpoint(tmp_path) is None
+    for step, score in enumerate([0.1, 0.9, float("nan"), 0.3, None, 0.2]):
+        save_checkpoint(tmp_path, step, MODEL, {}, keep=2, score=score)
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step-1", "step-4", "step-5"]
+    best = best_checkpoint(tmp_path)
+    assert best is not None
+    assert best.name == "step-1"
+    save_checkpoint(tmp_path, 6, MODEL, {}, keep=2, score=0.9)
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step-5", "step-6"]
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "state.safetensors", "state.json"])
 @pytest.mark.parametrize("damage", ["cut", "flipped", "gone"])
 def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path, name: str, damage: str) -> None:
@@ -128,6 +144,22 @@ def test_a_full_disk_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.M
         save_checkpoint(tmp_path, 2, MODEL, {}, keep=1)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-1"]
     assert latest_checkpoint(tmp_path) == before
+
+
+def test_a_file_that_may_not_grow_leaves_the_one_before(tmp_path: Path) -> None:
+    """The system's own refusal, in a process whose files end at 100 kB: it reaches us through three libraries."""
+    script = (
+        "import resource, sys, torch; from pathlib import Path; from modalgate.launch.checkpoint import *\n"
+        "from modalgate.shards.errors import DataError\n"
+        "save_checkpoint(Path(sys.argv[1]), 1, {'a': torch.ones(1000)}, {}, keep=1)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+        "try: save_checkpoint(Path(sys.argv[1]), 2, {'a': torch.ones(100_000)}, {}, keep=1)\n"
+        "except DataError as error: print(error)"
+    )
+    told = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert re.search(r"step-2' could not be written \(.*File too large.*\): the one before it is kept", told.stdout)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-1"]
+    assert latest_checkpoint(tmp_path) == tmp_path / "checkpoints" / "step-1"
 
 
 def test_tied_weights_are_saved_under_both_names(tmp_path: Path) -> None:

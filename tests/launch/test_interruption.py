@@ -1,10 +1,13 @@
-"""Signals as a wish to stop."""
+"""Signals as wishes."""
 
+import multiprocessing
 import os
 import signal
+import threading
+import time
 
 import pytest
-from modalgate.launch.interruption import caught_signals
+from modalgate.launch.interruption import Wishes, caught_signals
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -12,13 +15,47 @@ def test_the_first_is_noted_the_second_acts(number: signal.Signals) -> None:
     acted: list[int] = []
     before = signal.signal(number, lambda received, frame: acted.append(received))
     try:
-        with caught_signals() as received:
-            assert received == []
+        with caught_signals() as wishes:
+            assert wishes == Wishes()
             os.kill(os.getpid(), number)
-            assert (received, acted) == ([number], [])
+            assert (wishes, acted) == (Wishes(stop=True), [])
             os.kill(os.getpid(), number)
-            assert (received, acted) == ([number], [number])
+            assert (wishes, acted) == (Wishes(stop=True), [number])
         os.kill(os.getpid(), number)
         assert acted == [number, number]
     finally:
         signal.signal(number, before)
+
+
+def test_sigusr1_asks_to_save_each_time() -> None:
+    before = signal.getsignal(signal.SIGUSR1)
+    with caught_signals() as wishes:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGUSR1)
+            assert wishes == Wishes(save=True)
+            wishes.save = False
+    assert signal.getsignal(signal.SIGUSR1) is before
+
+
+def test_the_loader_s_processes_live_through_a_sigusr1() -> None:
+    with caught_signals():
+        worker = multiprocessing.get_context("forkserver").Process(target=time.sleep, args=(60,))
+        worker.start()
+        assert worker.pid is not None
+        os.kill(worker.pid, signal.SIGUSR1)
+        os.kill(worker.pid, signal.SIGKILL)
+        worker.join()
+    assert worker.exitcode == -signal.SIGKILL
+
+
+def test_another_thread_handles_no_signals() -> None:
+    found: list[Wishes] = []
+
+    def run() -> None:
+        with caught_signals() as wishes:
+            found.append(wishes)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert found == [Wishes()]

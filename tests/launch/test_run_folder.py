@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from modalgate.launch.run_folder import differences, open_run
+from modalgate.launch.run_folder import accept_changes, differences, open_run
 from modalgate.shards.errors import RequestError
 
 SETTINGS = {"kind": "pretrain", "command": ["pretrain"], "data": {"size": 48, "modalities": ["rgb"]}, "tasks": {}}
@@ -43,3 +43,36 @@ def test_differences_name_the_keys() -> None:
     ]
     with_task = SETTINGS | {"tasks": {"clip_order": {"weight": 1.0}}}
     assert "tasks.clip_order.weight was None, is 1.0" in differences(SETTINGS, with_task)
+
+
+def test_changes_are_accepted_key_by_key(tmp_path: Path) -> None:
+    before = {"seed": 0, "train": {"steps": 9, "decay": 0.1}, "tasks": {"order": {"weight": 1.0}}, "fingerprint": "a"}
+    now = {"seed": 1, "train": {"steps": 9, "decay": 0.2}, "tasks": {"order": {"weight": 1.0}, "pace": {"weight": 2}}}
+    run = tmp_path / "run"
+    open_run(run, before, resume=False)
+    open_run(run / "fold-0", before, resume=False)
+    kept = (run / "config.yaml").read_text()
+    refused = r"seed was 0, is 1; set them back, take them with --accept KEY, or choose another name="
+    with pytest.raises(RequestError, match=refused):
+        accept_changes(run, now, ["train.decay", "tasks.pace"])
+    with pytest.raises(RequestError, match="unknown changed setting to --accept 'sede': did you mean 'seed'"):
+        accept_changes(run, now, ["sede"])
+    with pytest.raises(RequestError, match=r"'train\.steps'"):
+        accept_changes(run, now, ["seed", "train.decay", "tasks.pace", "train.steps"])
+    assert (run / "config.yaml").read_text() == kept
+    accept_changes(run, now, ["seed", "train.decay", "tasks.pace"])
+    for folder in (run, run / "fold-0"):
+        assert yaml.safe_load((folder / "config.yaml").read_text()) == now | {"fingerprint": "a"}
+    open_run(run, now | {"fingerprint": "a"}, resume=True)
+
+
+def test_other_shards_are_another_run_unless_accepted(tmp_path: Path) -> None:
+    settings = {"data": {"shards": "here"}}
+    open_run(tmp_path / "run", settings | {"fingerprint": "a"}, resume=False)
+    with pytest.raises(RequestError, match="fingerprint was 'a', is 'b'"):
+        open_run(tmp_path / "run", settings | {"fingerprint": "b"}, resume=True)
+    moved = {"data": {"shards": "there"}}
+    accept_changes(tmp_path / "run", moved, ["data.shards"])
+    open_run(tmp_path / "run", moved | {"fingerprint": "b"}, resume=True)
+    accept_changes(tmp_path / "run", moved, ["fingerprint"])
+    open_run(tmp_path / "run", moved | {"fingerprint": "c"}, resume=True)

@@ -38,6 +38,7 @@ class ToyStream:
     size: int = 8
     broken: frozenset[int] = frozenset()
     stop_at: int | None = None
+    save_at: int | None = None
     workers: int = 0
 
     def train(self, start: int) -> Iterator[ToyBatch]:
@@ -51,6 +52,8 @@ class ToyStream:
                 x = torch.full_like(x, torch.nan)
             if number == self.stop_at:
                 os.kill(os.getpid(), signal.SIGTERM)
+            if number == self.save_at:
+                os.kill(os.getpid(), signal.SIGUSR1)
             yield ToyBatch([f"{number}-{row}" for row in range(self.size)], x, y, number)
             number += 1
 
@@ -131,6 +134,76 @@ def test_a_signal_leaves_a_checkpoint_of_the_step_it_came_in(tmp_path: Path) -> 
     assert folder is not None
     assert folder.name == "step-7"
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def saved_steps(run: Path) -> list[int]:
+    return sorted(int(folder.name.removeprefix("step-")) for folder in (run / "checkpoints").iterdir())
+
+
+def test_sigusr1_saves_and_the_run_goes_on(tmp_path: Path) -> None:
+    config = settings(keep=9, best=None)
+    train(Regression(), ToyStream(save_at=6), config, tmp_path / "run", tracker_mode="disabled")
+    assert saved_steps(tmp_path / "run") == [5, 7, 10, 12]
+
+
+def test_a_checkpoint_is_due_after_minutes_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a clock that goes one minute further whenever the loop asks for it."""
+    now = 0.0
+
+    def clock() -> float:
+        nonlocal now
+        now += 60
+        return now
+
+    monkeypatch.setattr("modalgate.launch.train.time.monotonic", clock)
+    config = settings(checkpoint_every=1000, checkpoint_minutes=4.0, keep=9, best=None)
+    train(Regression(), ToyStream(), config, tmp_path / "run", tracker_mode="disabled")
+    assert saved_steps(tmp_path / "run") == [4, 8, 12]
+
+
+def test_the_checkpoint_with_the_best_metric_stays(tmp_path: Path) -> None:
+    class Ageing(Regression):
+        def forward(self, batch: ToyBatch) -> dict[str, Tensor]:
+            age = torch.tensor(100.0 * batch.seed)
+            return {**super().forward(batch), "age/loss": age, "age/accuracy": age}
+
+    config = settings(checkpoint_every=4, keep=1)
+    train(Ageing(), ToyStream(), config, tmp_path / "lower", tracker_mode="disabled")
+    assert saved_steps(tmp_path / "lower") == [4, 12]
+    config.best = "age/accuracy"
+    train(Ageing(), ToyStream(), config, tmp_path / "higher", tracker_mode="disabled")
+    assert saved_steps(tmp_path / "higher") == [12]
+    config.best = "fit/los"
+    with pytest.raises(RequestError, match=r"'train\.best' 'fit/los': did you mean 'fit/loss'"):
+        train(Regression(), ToyStream(), config, tmp_path / "other", tracker_mode="disabled")
+
+
+def test_the_averaged_weights_are_left_and_survive_a_resume(tmp_path: Path) -> None:
+    config = settings(average=0.9)
+    whole, last_step = Regression(), Regression()
+    train(whole, ToyStream(), config, tmp_path / "whole", tracker_mode="disabled")
+    train(last_step, ToyStream(), settings(), tmp_path / "plain", tracker_mode="disabled")
+    assert not torch.equal(whole.line.weight, last_step.line.weight)
+    _, weights, state = load_checkpoint(tmp_path / "whole" / "checkpoints" / "step-12")
+    assert torch.equal(weights["line.weight"], last_step.line.weight)
+    assert torch.equal(state["average"]["line.weight"], whole.line.weight)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(Regression(), ToyStream(stop_at=6), config, tmp_path / "cut", tracker_mode="disabled")
+    resumed = Regression()
+    train(resumed, ToyStream(), config, tmp_path / "cut", resume=True, tracker_mode="disabled")
+    assert torch.equal(resumed.line.weight, whole.line.weight)
+
+
+@pytest.mark.parametrize("name", ["sgd", "lars"])
+def test_the_other_optimizers_resume_bit_for_bit(tmp_path: Path, name: str) -> None:
+    config = settings(optimizer=name, weight_decay=0.01)
+    whole, resumed = Regression(), Regression()
+    train(whole, ToyStream(), config, tmp_path / "whole", tracker_mode="disabled")
+    with pytest.raises(KeyboardInterrupt):
+        train(Regression(), ToyStream(stop_at=6), config, tmp_path / "cut", tracker_mode="disabled")
+    train(resumed, ToyStream(), config, tmp_path / "cut", resume=True, tracker_mode="disabled")
+    assert torch.equal(whole.line.weight, resumed.line.weight)
 
 
 def test_more_steps_may_be_asked_on_resume_but_nothing_else(tmp_path: Path) -> None:

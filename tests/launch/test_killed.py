@@ -1,0 +1,80 @@
+"""Killed with `kill -9` at a random step and resumed, a run ends as if nothing had happened, bit for bit."""
+
+import random
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from modalgate.launch.checkpoint import latest_checkpoint, load_checkpoint
+from modalgate.launch.tracking import read_metrics
+from safetensors.torch import load_file
+
+STEPS = 12
+
+
+def assert_same_end(one: Path, two: Path) -> None:
+    """Weights, buffers, optimiser and generators after the last step, the exported encoder, and every logged loss."""
+    first, second = (latest_checkpoint(run) for run in (one, two))
+    assert first is not None
+    assert second is not None
+    (step, weights, state), (other_step, other_weights, other_state) = load_checkpoint(first), load_checkpoint(second)
+    assert step == other_step == STEPS
+    for name, value in weights.items():
+        assert torch.equal(value, other_weights[name]), name
+    for number, moments in state["optimizer"]["state"].items():
+        for name, value in moments.items():
+            assert torch.equal(value, other_state["optimizer"]["state"][number][name]), name
+    for here, there in zip(state["random"], other_state["random"], strict=True):
+        assert torch.equal(here["torch"], there["torch"])
+    exported, other_exported = (load_file(run / "encoder" / "encoder.safetensors") for run in (one, two))
+    assert all(torch.equal(value, other_exported[name]) for name, value in exported.items())
+    averages = {name.removeprefix("backbone."): value for name, value in state["average"].items()}
+    assert all(torch.equal(value, averages[name]) for name, value in exported.items() if name in averages)
+    assert set(exported) & set(averages)
+    losses, other_losses = ([line["loss"] for line in read_metrics(run)] for run in (one, two))
+    assert losses == other_losses
+    assert len(losses) == STEPS
+
+
+@pytest.mark.parametrize(
+    ("world", "workers", "resumed_workers"),
+    [
+        (1, 0, 0),
+        (2, 0, 0),
+        (1, 1, 2),
+        pytest.param(1, 2, 0, marks=pytest.mark.slow),
+        pytest.param(2, 1, 1, marks=pytest.mark.slow),
+        pytest.param(2, 2, 1, marks=pytest.mark.slow),
+    ],
+)
+def test_killed_at_a_random_step_it_ends_with_the_same_weights(
+    tmp_path: Path, tiny_config: str, launch: Callable[..., list[int]], world: int, workers: int, resumed_workers: int
+) -> None:
+    def command(name: str, count: int, *more: str) -> list[str]:
+        return ["pretrain", tiny_config, f"out={tmp_path}", f"name={name}", f"data.workers={count}", *more]
+
+    log = str(tmp_path / "log")
+    assert launch(command("whole", workers), world, log=log) == [0] * world, Path(log).read_text()
+    kill = random.randint(4, STEPS - 1)  # after the first checkpoint; before it a run starts anew
+    run = tmp_path / "cut"
+    assert launch(command("cut", workers), world, kill=kill, run=str(run)) == [-signal.SIGKILL] * world
+    assert not (run / "encoder").exists()
+    again = launch(command("cut", resumed_workers, "--resume"), world, log=log)
+    assert again == [0] * world, f"killed after step {kill}: {Path(log).read_text()}"
+    assert_same_end(tmp_path / "whole", run)
+
+
+@pytest.mark.slow
+def test_killed_again_and_again_it_still_ends_with_the_same_weights(
+    tmp_path: Path, tiny_config: str, launch: Callable[..., list[int]]
+) -> None:
+    command = ["pretrain", tiny_config, f"out={tmp_path}"]
+    assert launch([*command, "name=whole"]) == [0]
+    for kill in (1, 2, 4, 5, 7, 11):
+        resume = ["--resume"] if (tmp_path / "cut" / "config.yaml").exists() else []
+        statuses = launch([*command, "name=cut", *resume], kill=kill, run=str(tmp_path / "cut"))
+        assert statuses == [-signal.SIGKILL]
+    assert launch([*command, "name=cut", "--resume"]) == [0]
+    assert_same_end(tmp_path / "whole", tmp_path / "cut")
