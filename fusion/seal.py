@@ -34,7 +34,9 @@ def check_files(facts: dict[str, Any], folder: Path) -> None:
             raise DataError(f"'{path}' is missing: copy the whole folder, or export the run again")
         size = path.stat().st_size
         if size != entry["bytes"]:
-            raise DataError(f"'{path}' has {size} bytes, not {entry['bytes']}: copy it again, or export the run again")
+            raise DataError(
+                f"'{path}' has {size} bytes, not {entry['bytes']}: copy it again, or export the run again"
+            )
         if _file_sha256(path) != entry["sha256"]:
             raise DataError(
                 f"'{path}' has other content than was exported (its sha256 differs): copy it again, or export the "
