@@ -57,11 +57,14 @@ class Classifier(nn.Module):
         start: Tensor,
         quality: Tensor | None = None,
     ) -> Scored:
-        encoded = self.backbone(streams, present, start, quality)
+        return self.score(self.backbone(streams, present, start, quality))
+
+    def score(self, encoded: Encoded) -> Scored:
+        """The classifier's answer to what its backbone made of a batch."""
         unimodal = {name: head(encoded.features[name]) for name, head in self.unimodal.items()}
         if self.decision is None:
             return Scored(self.head(encoded.embedding), unimodal, encoded)
-        fused = self.decision(unimodal, present)
+        fused = self.decision(unimodal, encoded.present)
         return Scored(fused.embedding, unimodal, replace(encoded, weights=fused.weights))
 
 

@@ -80,7 +80,7 @@ class VideoEncoder(PretrainableEncoder):
             raise RequestError(
                 f"torchvision network '{name}' does not take its arguments {spec.arguments}: {error}"
             ) from error
-        head = next(part for part in ("fc", "classifier", "head") if hasattr(self.network, part))
+        head = head_name(self.network)
         linear = [m for m in getattr(self.network, head).modules() if isinstance(m, nn.Linear | nn.Conv3d)][-1]
         self.features: int = linear.in_features if isinstance(linear, nn.Linear) else linear.in_channels
         setattr(self.network, head, nn.Identity())
@@ -193,6 +193,11 @@ def _build_encoder(entry: Modality, spec: EncoderSpec) -> Encoder:
         return VideoEncoder(spec, name, entry.channels)
     valid = {"video": "timm/NAME or torchvision/NAME", "audio": "timm/NAME", "signal": "conv1d"}[entry.kind]
     raise RequestError(f"encoder '{spec.model}' does not take {entry.kind} modality '{entry.name}': give {valid}")
+
+
+def head_name(network: nn.Module) -> str:
+    """The attribute of a torchvision video network that holds its classifier."""
+    return next(part for part in ("fc", "classifier", "head") if hasattr(network, part))
 
 
 def _create_timm(name: str, channels: int, spec: EncoderSpec) -> tuple[nn.Module, int]:

@@ -5,38 +5,36 @@ from pathlib import Path
 
 import torch
 
-from ..fusion.bundle import Bundle, load_bundle, save_bundle
+from ..fusion.bundle import FACTS, Bundle, load_bundle, save_bundle
 from ..fusion.classifier import Classifier
 from ..shards.batch import Clip, stack
 from ..shards.errors import DataError, RequestError
 from ..shards.modality import modality
 from ..shards.transforms import Preparation
 from .checkpoint import latest_checkpoint, load_checkpoint
+from .recorded import recorded_metrics
 
 
-def export_bundle(run: Path, out: Path) -> tuple[Bundle, float]:
+def export_bundle(run: Path, out: Path, licence: str | None = None) -> tuple[Bundle, float]:
     """Copies RUN/encoder to `out` and returns it with the largest difference of outputs, reloaded against the run's.
 
+    Its model card tells what the run's evaluations measured, and the `licence` (an SPDX name such as CC-BY-4.0).
     Raises `RequestError` for a folder that holds no finished run, and `DataError` where the reloaded bundle does not
     compute what the run's newest checkpoint does.
     """
-    if not run.is_dir():
-        raise RequestError(f"no run folder at '{run}'")
-    if not (run / "encoder").is_dir():
-        folds = sorted(folder.parent.name for folder in run.glob("fold-*/encoder"))
-        hint = f"give one of its folds, such as {run / folds[0]}" if folds else "has its training finished?"
-        raise RequestError(f"'{run}' holds no trained model: {hint}")
-    bundle = load_bundle(run / "encoder")
+    trained = _trained(run)
+    bundle = load_bundle(trained)
     checkpoint = latest_checkpoint(run)
     if checkpoint is not None:
         prefix = "classifier." if isinstance(bundle.model, Classifier) else "backbone."
         _, state, _ = load_checkpoint(checkpoint)
         own = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-        reference = load_bundle(run / "encoder").model
+        reference = load_bundle(trained).model
         reference.load_state_dict(own)
     else:
         reference = bundle.model
-    save_bundle(replace(bundle, provenance=bundle.provenance | {"run": run.name}), out)
+    told = {"provenance": bundle.provenance | {"run": run.name}, "metrics": recorded_metrics(run)}
+    save_bundle(replace(bundle, licence=licence or bundle.licence, **told), out)
     exported = load_bundle(out)
     difference = largest_difference(reference, exported)
     if difference > 1e-6:
@@ -44,6 +42,21 @@ def export_bundle(run: Path, out: Path) -> tuple[Bundle, float]:
             f"the bundle in '{out}' differs from checkpoint '{checkpoint}' by {difference:.2g}: train again"
         )
     return exported, difference
+
+
+def find_model(path: Path) -> Path:
+    """The bundle at `path`, or the one of the run there; `RequestError` where there is neither."""
+    return path if (path / FACTS).is_file() else _trained(path)
+
+
+def _trained(run: Path) -> Path:
+    if not run.is_dir():
+        raise RequestError(f"no run folder at '{run}'")
+    if not (run / "encoder").is_dir():
+        folds = sorted(folder.parent.name for folder in run.glob("fold-*/encoder"))
+        hint = f"give one of its folds, such as {run / folds[0]}" if folds else "has its training finished?"
+        raise RequestError(f"'{run}' holds no trained model: {hint}")
+    return run / "encoder"
 
 
 def largest_difference(reference: torch.nn.Module, exported: Bundle) -> float:

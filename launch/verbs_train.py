@@ -124,8 +124,10 @@ def finetune(
     assert isinstance(settings, FinetuneConfig)
     run = run_folder(settings)
     done = run_finetuning(settings, command_line(), resumes(resume, accept, run, settings_of(settings)))
-    table = done.result.tables[0]
-    print_table(f"{run}: {table.note}", table.columns, table.rows)
-    write_json(json, {"metrics": done.metrics, "intervals": done.intervals, "clips": len(done.scores.keys)})
-    folder = run / "fold-0" if settings.data.folds else run
+    for table in done.result.tables:
+        print_table(f"{run}: {table.note}", table.columns, table.rows)
+    chosen = {str(name): value for table in done.result.tables[1:] for name, value in table.rows}
+    figures = {"metrics": done.metrics, "intervals": done.intervals, "clips": len(done.scores.keys)}
+    write_json(json, figures | ({"chosen": chosen} if chosen else {}))
+    folder = run if (run / "encoder").is_dir() else sorted(run.glob("*/encoder"))[0].parent
     typer.echo(f"classifier: {folder / 'encoder'}\nnext: modalgate predict {folder / 'encoder'} VIDEO")

@@ -1,4 +1,4 @@
-"""`modalgate probe`, `export`, `predict` and `report`: what one does with a trained encoder."""
+"""`modalgate probe`, `predict` and `report`: what one does with a trained encoder."""
 
 from pathlib import Path
 from typing import Annotated
@@ -75,28 +75,6 @@ def probe(
             "tables": [asdict(table) for table in probed.result.tables],
         },
     )
-
-
-def export(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder of `pretrain` or `finetune`.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="An empty or new folder.")],
-    json: Json = None,
-) -> None:
-    """Write a run's encoder or classifier as a bundle, checked against its checkpoint."""
-    from ..fusion.bundle import count_parameters
-    from .exporting import export_bundle
-    from .tables import print_table, write_json
-
-    bundle, difference = export_bundle(run, out)
-    facts = {
-        "kind": bundle.task or "encoder",
-        "modalities": ", ".join(bundle.backbone.modalities),
-        "fusion": bundle.backbone.spec.fusion,
-        "parameters": count_parameters(bundle.model),
-        "largest difference": difference,
-    }
-    print_table(f"{run} exported to {out}", ("figure", "value"), list(facts.items()))
-    write_json(json, facts)
 
 
 def predict(

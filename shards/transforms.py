@@ -64,7 +64,7 @@ class Preparation(nn.Module):
 
     @torch.no_grad()
     def forward(self, batch: Batch, augment: AugmentConfig | None = None) -> dict[str, Tensor]:
-        streams = {name: self._normalise(name, stream) for name, stream in batch.streams.items()}
+        streams = {name: self.normalise(name, stream) for name, stream in batch.streams.items()}
         if augment is None:
             return {name: self.log_mel(s) if modality(name).kind == "audio" else s for name, s in streams.items()}
         generator = torch.Generator().manual_seed(batch.seed)
@@ -89,7 +89,8 @@ class Preparation(nn.Module):
         mel = self.mel(spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag))
         return ((mel + 1e-6).log() - LOG_MEL_MEAN).unsqueeze(2) / LOG_MEL_STD
 
-    def _normalise(self, name: str, stream: Tensor) -> Tensor:
+    def normalise(self, name: str, stream: Tensor) -> Tensor:
+        """Stored values (..., C, H, W), or (..., C) of signals, in units of their deviation; sound as it is."""
         entry = modality(name)
         if entry.kind == "audio":
             return stream

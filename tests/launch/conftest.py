@@ -9,10 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from modalgate.fusion.backbone import Backbone
+from modalgate.fusion.bundle import Bundle, save_bundle
+from modalgate.fusion.classifier import Classifier
 from modalgate.launch.cli import main
 from modalgate.shards.index import PackSettings
 from modalgate.shards.pack import pack
+from modalgate.shards.transforms import ClipSpec
 from modalgate.shards.world import write_world
+from modalgate.tasks.results import Table, new_result, save_result
 
 # With what draws from generators: dropout in a task, dropped modalities, augmentation, a queue and a teacher.
 TINY = """
@@ -92,3 +98,16 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def few() -> list[str]:
     """Settings for two small steps."""
     return FEW
+
+
+@pytest.fixture
+def trained_run(tiny_backbone: Callable[..., Backbone], tiny_clip: ClipSpec, tmp_path: Path) -> Path:
+    """A finished fine-tuning of rgb and audio, with its model and its record, but no checkpoint."""
+    run = tmp_path / "runs" / "violence"
+    classifier = Classifier(tiny_backbone(), ["calm", "fight"]).eval()
+    for parameter in classifier.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    save_bundle(Bundle(classifier, tiny_clip, 3, "violence", "fight", {"data": "market: 9 clips"}), run / "encoder")
+    table = Table("Test clips", ["metric", "value"], [["auc", 0.75]], "40 clips")
+    save_result(new_result("finetune", "Fine-tuning", "", [table], []), run)
+    return run

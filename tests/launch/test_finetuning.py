@@ -19,7 +19,9 @@ def options(corpus: Path, few: list[str], name: str) -> list[str]:
 
 def test_validation_clips_choose_threshold_temperature_and_state(corpus: Path, few: list[str]) -> None:
     chosen = ["hold_out=true", "evaluate_every=1", "patience=5", "layer_decay=0.7", "heads_first=0.4"]
-    assert main(["finetune", "demo-violence", *options(corpus, few, "watched"), *chosen]) == 0
+    figures = ["--json", str(corpus / "watched.json")]
+    assert main(["finetune", "demo-violence", *options(corpus, few, "watched"), *chosen, *figures]) == 0
+    assert json.loads((corpus / "watched.json").read_text())["chosen"]["temperature"] > 0
     run = corpus / "runs" / "watched"
     title, rows = (lambda table: (table.title, dict(map(tuple, table.rows))))(
         load_result(run / "results" / "finetune.json").tables[1]

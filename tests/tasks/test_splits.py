@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from modalgate.shards.errors import RequestError
 from modalgate.shards.index import Index, PackSettings, Sample
-from modalgate.tasks.splits import folds_of, given_split, groups_of, labelled, take
+from modalgate.tasks.splits import folds_of, given_split, groups_of, hold_out, labelled, take
 
 
 def index(rows: list[dict[str, str]]) -> Index:
@@ -24,6 +24,8 @@ def test_the_given_split_names_its_parts() -> None:
     assert split.test.tolist() == [3, 7]
     assert given_split(SPLIT, "pretrain+train", "test").train.tolist() == [0, 1, 4, 5]
     assert given_split(SPLIT, "pretrain").test.tolist() == []
+    # Validation clips that train cannot choose anything.
+    assert given_split(SPLIT, "train+val", "test").validation.tolist() == []
 
 
 def test_a_split_nobody_has_is_refused_with_the_nearest() -> None:
@@ -54,3 +56,19 @@ def test_folds_cover_every_clip_once_and_keep_groups_whole() -> None:
 
 def test_take_keeps_just_those_samples() -> None:
     assert [sample.key for sample in take(SPLIT, np.array([1, 4])).samples] == ["k1", "k4"]
+
+
+def test_what_is_held_out_is_a_whole_group_even_of_few() -> None:
+    rows = [
+        {"label": "ab"[number % 2], "subject": f"s{number // 6}", "split": "train" if number < 24 else "test"}
+        for number in range(30)
+    ]
+    clips = index(rows)
+    split = hold_out(given_split(clips, "train", "test"), clips, "label", "subject")
+    held = {rows[number]["subject"] for number in split.validation}
+    assert len(held) == 1
+    assert held.isdisjoint(rows[number]["subject"] for number in split.train)
+    assert sorted([*split.train, *split.validation]) == list(range(24))
+    alone = index([{"label": "ab"[n % 2], "subject": "s", "split": "train" if n < 4 else "test"} for n in range(6)])
+    with pytest.raises(RequestError, match="groups"):
+        hold_out(given_split(alone, "train", "test"), alone, "label", "subject")

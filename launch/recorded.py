@@ -1,0 +1,36 @@
+"""The figures that a run's evaluations left in its folder, for the model card."""
+
+from pathlib import Path
+
+from ..tasks.results import Result, load_result
+
+
+def recorded_metrics(run: Path) -> dict[str, float]:
+    """By name: what fine-tuning measured on test clips, and the linear probe of the fused features.
+
+    `run`: a run folder, or a fold's inside one, which has the figures pooled over all folds. Raises `DataError` for a
+    damaged result file.
+    """
+    found: dict[str, float] = {}
+    for name, read in (("finetune", _finetune), ("probe", _probe)):
+        for folder in (run, run.parent if run.name.startswith("fold-") else run):
+            path = folder / "results" / f"{name}.json"
+            if path.is_file():
+                found |= read(load_result(path))
+                break
+    return found
+
+
+def _finetune(result: Result) -> dict[str, float]:
+    table = result.tables[0]
+    return {f"{row[0]} ({table.note})": float(row[1]) for row in table.rows if isinstance(row[1], int | float)}
+
+
+def _probe(result: Result) -> dict[str, float]:
+    table = result.tables[0]
+    feature, linear = table.columns.index("feature"), table.columns.index("linear")
+    return {
+        f"linear probe accuracy, fused features ({table.note})": float(row[linear] or 0)
+        for row in table.rows
+        if row[feature] == "fused"
+    }
