@@ -10,7 +10,22 @@ Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also 
 
 def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder of `pretrain` or `finetune`.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="A new folder; with --modality a .safetensors file.")],
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="A new folder; .onnx, .pt2 or .safetensors for the other forms.")
+    ],
+    form: Annotated[
+        str, typer.Option("--format", metavar="FORMAT", help="bundle, onnx, or torch (torch.export).")
+    ] = "bundle",
+    encoder_only: Annotated[
+        bool, typer.Option("--encoder-only", help="Of a classifier, the graph of its encoder.")
+    ] = False,
+    shards: Annotated[
+        Path | None, typer.Option(metavar="SHARDS", help="Also compare a graph with the model on these clips.")
+    ] = None,
+    label: Annotated[str, typer.Option(help="Their label column, for the accuracy of int8.")] = "label",
+    int8: Annotated[
+        bool, typer.Option("--int8", help="With onnx: also a dynamically quantised graph, and what it costs.")
+    ] = False,
     modality: Annotated[
         str | None, typer.Option(metavar="NAME", help="Only this modality's network, for timm or torchvision.")
     ] = None,
@@ -19,9 +34,23 @@ def export(
     ] = None,
     json: Json = None,
 ) -> None:
-    """Write a run's encoder or classifier as a bundle, checked against its checkpoint; or a single network of it."""
+    """Write a run's encoder or classifier as a bundle or a graph, checked against the run; or one network of it."""
+    from ..shards.errors import RequestError
+
+    graph = form != "bundle"
+    for given, needed, option in (
+        (graph, modality is None, "--modality writes a state dict: leave out --format"),
+        (int8, form == "onnx", "--int8 quantises an ONNX graph: add --format onnx"),
+        (encoder_only, graph, "--encoder-only is for graphs: add --format onnx or torch"),
+        (shards is not None, graph, "--shards compares graphs: add --format onnx or torch"),
+        (licence is not None, not graph and modality is None, "--license goes on a bundle's card: export the bundle"),
+    ):
+        if given and not needed:
+            raise RequestError(option)
     if modality is not None:
         _export_single(run, out, modality, json)
+    elif graph:
+        _export_graph(run, out, form, encoder_only, shards, label if int8 else None, json)
     else:
         _export_bundle(run, out, licence, json)
 
@@ -54,3 +83,45 @@ def _export_single(run: Path, out: Path, modality: str, json: Path | None) -> No
     typer.echo(f"{modality} of {run} exported to {out}. It loads with:\n")
     typer.echo("".join(f"    {line}\n" for line in lines))
     write_json(json, {"modality": modality, "file": out, "use": lines})
+
+
+def _export_graph(
+    run: Path, out: Path, form: str, encoder_only: bool, shards: Path | None, label: str | None, json: Path | None
+) -> None:
+    from dataclasses import asdict
+
+    from ..fusion.bundle import load_bundle
+    from ..shards.index import load_index
+    from .exporting import find_model
+    from .graph_export import export_graph
+    from .tables import print_table, write_json
+
+    bundle = load_bundle(find_model(run))
+    index = None if shards is None else load_index(shards)
+    exported = export_graph(bundle, out, form, encoder_only, index)
+    facts = {
+        "inputs": ", ".join(("present", *bundle.backbone.modalities)),
+        "outputs": ", ".join(exported.outputs),
+        "bytes": exported.bytes,
+        "largest difference on noise": exported.noise,
+        "largest difference on clips": exported.clips,
+    }
+    print_table(f"{run} exported to {out}", ("figure", "value"), list(facts.items()))
+    content: dict[str, object] = {"graph": asdict(exported)}
+    if label is not None:
+        from .quantised import quantise
+
+        cost = quantise(bundle, out, index, label if index is not None and label in index.columns else None)
+        rows: list[tuple[str, object, object]] = [
+            ("bytes", *cost.bytes),
+            ("milliseconds per window, one thread", *cost.milliseconds),
+        ]
+        if cost.accuracy is not None:
+            rows.append(("accuracy", *cost.accuracy))
+        if cost.agreement is not None:
+            rows.append(("same first class", None, cost.agreement))
+        rows.append(("largest difference", None, cost.difference))
+        title = f"{cost.path}, on {cost.windows} windows of {cost.source}"
+        print_table(title, ("figure", "fp32", "int8"), rows)
+        content["int8"] = asdict(cost)
+    write_json(json, content)

@@ -47,3 +47,33 @@ def test_a_wrong_request_leaves_nothing(
     assert main(["export", str(trained_run), *options]) == 2
     assert says in capsys.readouterr().err
     assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["{out}.onnx", "--format", "onnx", "--modality", "rgb"], "leave out --format"),
+        (["{out}", "--int8"], "add --format onnx"),
+        (["{out}", "--encoder-only"], "add --format onnx or torch"),
+        (["{out}.onnx", "--format", "onnx", "--license", "MIT"], "--license goes on a bundle's card"),
+        (["{out}", "--format", "onx"], "did you mean 'onnx'"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(
+    trained_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], says: str
+) -> None:
+    before = sorted(tmp_path.iterdir())
+    options = [option.replace("{out}", str(tmp_path / "out")) for option in options]
+    assert main(["export", str(trained_run), *options]) == 2
+    assert says in capsys.readouterr().err
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_graph_and_its_int8_twin_with_figures(trained_run: Path, tmp_path: Path) -> None:
+    figures, out = tmp_path / "cost.json", tmp_path / "violence.onnx"
+    assert main(["export", str(trained_run), str(out), "--format", "onnx", "--int8", "--json", str(figures)]) == 0
+    content = json.loads(figures.read_text())
+    assert content["graph"]["noise"] < 1e-4
+    assert content["int8"]["bytes"] == [out.stat().st_size, (tmp_path / "violence-int8.onnx").stat().st_size]
+    assert content["int8"]["agreement"] is not None
+    assert content["int8"]["source"] == "noise"

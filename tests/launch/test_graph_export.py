@@ -1,0 +1,103 @@
+"""Exported graphs, run by other runtimes than ours, say what the model says."""
+
+import json
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from modalgate.fusion.backbone import Backbone
+from modalgate.fusion.bundle import Bundle
+from modalgate.fusion.classifier import Classifier
+from modalgate.fusion.graph import GraphModel, every_subset, random_windows
+from modalgate.launch import graph_export
+from modalgate.launch.graph_export import METADATA, export_graph
+from modalgate.launch.parity import Windows, eager_outputs
+from modalgate.shards.errors import DataError, RequestError
+from modalgate.shards.transforms import ClipSpec
+
+NAMES = ("rgb", "depth", "audio", "inertial")
+
+
+@pytest.fixture
+def bundle(tiny_backbone: Callable[..., Backbone], tiny_clip: ClipSpec) -> Bundle:
+    classifier = Classifier(tiny_backbone(NAMES), ["calm", "fight"]).eval()
+    torch.manual_seed(1)
+    for parameter in classifier.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return Bundle(classifier, tiny_clip, 2, "violence", "fight")
+
+
+def test_onnx_takes_any_number_of_rows_and_every_subset(bundle: Bundle, tmp_path: Path) -> None:
+    exported = export_graph(bundle, tmp_path / "model.onnx", "onnx")
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
+    assert exported.noise < 1e-4
+    assert exported.clips is None
+    session = onnxruntime.InferenceSession(str(exported.path))
+    assert [entry.name for entry in session.get_inputs()] == ["present", *NAMES]
+    assert [entry.name for entry in session.get_outputs()] == ["probabilities", "embedding", "weights"]
+    present = every_subset(NAMES)
+    for rows in (1, 5, 16):
+        streams = random_windows(bundle.spec, NAMES, rows, seed=rows)
+        windows = Windows(present[-rows:], streams)
+        found = session.run(None, {"present": present[-rows:].numpy(), **{k: v.numpy() for k, v in streams.items()}})
+        for mine, theirs in zip(found, eager_outputs(bundle, windows), strict=True):
+            np.testing.assert_allclose(np.asarray(mine), theirs.numpy(), atol=1e-4)
+    facts = json.loads({e.key: e.value for e in onnx.load(str(exported.path)).metadata_props}[METADATA])
+    assert facts["classes"] == ["calm", "fight"]
+    assert facts["inputs"]["depth"] == {"shape": ["rows", 2, 1, 32, 32], "type": "uint16"}
+
+
+def test_a_torch_program_of_the_encoder_alone(bundle: Bundle, tmp_path: Path) -> None:
+    export_graph(bundle, tmp_path / "model.pt2", "torch", encoder_only=True)
+    files = {METADATA: ""}
+    program = torch.export.load(tmp_path / "model.pt2", extra_files=files).module()
+    assert json.loads(files[METADATA])["outputs"] == ["embedding", "weights"]
+    streams = random_windows(bundle.spec, NAMES, 7)
+    present = every_subset(NAMES)[-7:]
+    with torch.no_grad():
+        found = program(present, *streams.values())
+    for mine, theirs in zip(found, eager_outputs(bundle, Windows(present, streams), True), strict=True):
+        torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=0)
+
+
+def test_a_graph_that_differs_is_not_kept(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def of_another(model: GraphModel) -> torch.export.ExportedProgram:
+        other = deepcopy(model)
+        for parameter in other.backbone.fusion.parameters():
+            parameter.data += 0.1
+        return trace(other)
+
+    trace = graph_export.trace
+    monkeypatch.setattr(graph_export, "trace", of_another)
+    with pytest.raises(DataError, match=r"torch graph differs from the model by .* on noise"):
+        export_graph(bundle, tmp_path / "model.pt2", "torch")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_fusion_without_an_onnx_form_is_one_line(
+    tiny_backbone: Callable[..., Backbone], tiny_clip: ClipSpec, tmp_path: Path
+) -> None:
+    bundle = Bundle(tiny_backbone(("rgb", "depth"), fusion="bilinear").eval(), tiny_clip, 1)
+    with pytest.raises(RequestError, match=r"'bilinear' cannot be written as ONNX .*: give --format torch") as caught:
+        export_graph(bundle, tmp_path / "model.onnx", "onnx")
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "file", "message"),
+    [
+        ("onx", "a.onnx", "unknown export format 'onx': did you mean 'onnx'"),
+        ("onnx", "a.pt2", "is no .onnx file"),
+        ("torch", "a.onnx", "is no .pt2 file"),
+    ],
+)
+def test_a_wrong_request_writes_nothing(bundle: Bundle, tmp_path: Path, kind: str, file: str, message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        export_graph(bundle, tmp_path / file, kind)
+    assert list(tmp_path.iterdir()) == []
