@@ -1,6 +1,7 @@
 """An exponential moving average of the trained weights, which generalises better than the last step's."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,18 @@ class WeightAverage:
         with torch.no_grad():
             for name, weight in self._weights.items():
                 weight.copy_(self._averages[name])
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """The objective has the averaged weights while this is open: what is evaluated is what will be exported."""
+        trained = {name: weight.detach().clone() for name, weight in self._weights.items()}
+        self.put_in_place()
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for name, weight in self._weights.items():
+                    weight.copy_(trained[name])
 
     def state_dict(self) -> dict[str, Tensor]:
         """The averages by parameter name."""

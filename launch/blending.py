@@ -30,7 +30,9 @@ def head_weights(recipe: Recipe, split: Split, run: Path) -> dict[str, float]:
     if recipe.config.unimodal_weight <= 0 or recipe.config.decision:
         raise RequestError("aids.blending weighs heads per modality: give unimodal_weight above 0 and no decision")
     data = recipe.config.data
-    fifth = hold_out(replace(split, validation=split.test[:0]), recipe.index, data.label, data.group, data.fold or 0)
+    fifth = hold_out(
+        replace(split, validation=split.test[:0]), recipe.index, data.label, data.group, recipe.config.seed
+    )
     before, after = {}, {}
     for name in (*recipe.request.modalities, JOINT):
         set_seed(recipe.config.seed)

@@ -4,10 +4,12 @@ Exit status: 0 done, 2 the request is wrong, 3 the data is bad, 130 interrupted,
 needs that is slow to import is imported inside it, so that help answers at once.
 """
 
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -69,6 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Taken out here, because a person adds it at the end of the command that failed.
     debug = "--debug" in given
     given = _with_value("--resume", "auto", [argument for argument in given if argument != "--debug"]) or ["--help"]
+    before = _handle_signals()
     try:
         status = app(given, prog_name="modalgate", standalone_mode=False)
         if status == 130:  # newer typers turn Ctrl-C into this status
@@ -86,6 +89,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         reason = (str(error).strip() or "no message").splitlines()[0]
         hint = "" if debug else "  (run again with --debug for the traceback)"
         return _leave(f"internal error: {type(error).__name__}: {reason}{hint}", 1, debug)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _handle_signals() -> dict[signal.Signals, Any]:
+    """Makes SIGTERM an interruption, ignores SIGUSR1, and returns the handlers before; none outside the main thread.
+
+    SIGTERM would end this process alone, not those that it started work on. SIGUSR1, which queue systems send to
+    every process of a job, ends whoever neither handles nor ignores it; what is ignored here stays ignored in all
+    processes started from here, and the training loop handles it.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    return {
+        signal.SIGTERM: signal.signal(signal.SIGTERM, _interrupt),
+        signal.SIGUSR1: signal.signal(signal.SIGUSR1, signal.SIG_IGN),
+    }
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _with_value(option: str, value: str, given: list[str]) -> list[str]:

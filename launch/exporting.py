@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 
 from ..fusion.bundle import FACTS, Bundle, load_bundle, save_bundle
 from ..fusion.classifier import Classifier
@@ -11,6 +12,7 @@ from ..shards.batch import Clip, stack
 from ..shards.errors import DataError, RequestError
 from ..shards.modality import modality
 from ..shards.transforms import Preparation
+from ..tasks.stopping import BEST
 from .checkpoint import latest_checkpoint, load_checkpoint
 from .recorded import recorded_metrics
 
@@ -20,17 +22,15 @@ def export_bundle(run: Path, out: Path, licence: str | None = None) -> tuple[Bun
 
     Its model card tells what the run's evaluations measured, and the `licence` (an SPDX name such as CC-BY-4.0).
     Raises `RequestError` for a folder that holds no finished run, and `DataError` where the reloaded bundle does not
-    compute what the run's newest checkpoint does.
+    compute what the run's best state does, if it was stopped by one, or else its newest checkpoint.
     """
     trained = _trained(run)
     bundle = load_bundle(trained)
     checkpoint = latest_checkpoint(run)
     if checkpoint is not None:
         prefix = "classifier." if isinstance(bundle.model, Classifier) else "backbone."
-        _, state, _ = load_checkpoint(checkpoint)
-        own = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
         reference = load_bundle(trained).model
-        reference.load_state_dict(own)
+        reference.load_state_dict(_final_state(run, checkpoint, prefix))
     else:
         reference = bundle.model
     told = {"provenance": bundle.provenance | {"run": run.name}, "metrics": recorded_metrics(run)}
@@ -42,6 +42,16 @@ def export_bundle(run: Path, out: Path, licence: str | None = None) -> tuple[Bun
             f"the bundle in '{out}' differs from checkpoint '{checkpoint}' by {difference:.2g}: train again"
         )
     return exported, difference
+
+
+def _final_state(run: Path, checkpoint: Path, prefix: str) -> dict[str, torch.Tensor]:
+    """What the run ended with: the state that validation clips chose, else averaged weights, else the last ones."""
+    best = run / BEST
+    if best.is_file():
+        return load_file(best)
+    _, weights, state = load_checkpoint(checkpoint)
+    weights |= state.get("average") or {}
+    return {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
 
 
 def find_model(path: Path) -> Path:

@@ -17,7 +17,7 @@ from ..tasks.judging import draw_figures, join_scores, judge
 from ..tasks.results import Result, Table, new_result, save_result
 from ..tasks.scoring import Scores, save_scores
 from ..tasks.splits import Split, groups_of, hold_out
-from ..tasks.stopping import EarlyStopping
+from ..tasks.stopping import BEST, EarlyStopping
 from .blending import head_weights
 from .building import config_splits, run_folder, split_plan
 from .device import ranks
@@ -80,13 +80,13 @@ def _run_split(recipe: Recipe, split: Split, run: Path, resume: bool) -> tuple[S
     """Scores of the split's test clips, and of validation clips where those choose something, under a classifier
     trained on its train clips; one of a finished fold is loaded."""
     config = recipe.config
-    watched = split if not config.hold_out else hold_out(split, recipe.index, config.data.label, config.data.group)
+    watched = _watched(recipe, split) if config.hold_out else split
     if resume and (run / "encoder").is_dir() and run != run_folder(config):
         model = load_bundle(run / "encoder").model
         assert isinstance(model, Classifier)
         return _score(recipe, model, watched)
     again = resume and (run / "config.yaml").is_file()
-    weights = head_weights(recipe, split, run) if config.aids.blending else None
+    weights = head_weights(recipe, watched, run) if config.aids.blending else None
     set_seed(config.seed)
     classifier = recipe.classifier()
     stopping = _stopping(recipe, classifier, watched, run, again)
@@ -96,6 +96,18 @@ def _run_split(recipe: Recipe, split: Split, run: Path, resume: bool) -> tuple[S
             (run / "blending.json").write_text(json.dumps(weights) + "\n", encoding="utf-8")
         _save(recipe, watched, run, classifier)
     return _score(recipe, classifier, watched)
+
+
+def _watched(recipe: Recipe, split: Split) -> Split:
+    """The split with validation clips, which must hold what they are to choose by."""
+    data, positive = recipe.config.data, recipe.positive
+    watched = hold_out(split, recipe.index, data.label, data.group, recipe.config.seed)
+    if positive is not None and not (recipe.labels[watched.validation] == positive).any():
+        raise RequestError(
+            f"the {len(watched.validation)} validation clips of split '{split.name}' hold none of class "
+            f"'{recipe.classes[positive]}' to choose a threshold by: give another seed=, or hold_out=false"
+        )
+    return watched
 
 
 def _stopping(recipe: Recipe, classifier: Classifier, split: Split, run: Path, resume: bool) -> EarlyStopping | None:
@@ -110,7 +122,7 @@ def _stopping(recipe: Recipe, classifier: Classifier, split: Split, run: Path, r
         classifier,
         lambda: recipe.score(classifier, split.validation),
         config.patience,
-        run / "best.safetensors",
+        run / BEST,
         ranks()[0] == 0,
     )
     if resume:

@@ -28,7 +28,7 @@ from .config import settings_of
 from .progress import track
 from .run_folder import open_run
 from .schema import RowConfig, StudyConfig
-from .study_cells import Work, real_backbone, store_features, train_expert, train_row
+from .study_cells import Work, real_backbone, run_errand, store_features, train_expert, train_row
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def _run_all(label: str, errands: Sequence[tuple[Callable[..., None], tuple[Any,
         ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool,
         track(len(errands), label) as advance,
     ):
-        futures = [pool.submit(function, *arguments) for function, arguments in errands]
+        futures = [pool.submit(run_errand, function, arguments) for function, arguments in errands]
         try:
             for future in as_completed(futures):
                 future.result()

@@ -59,6 +59,17 @@ class Work:
         return lambda probabilities, labels: roc_auc(probabilities[:, self.positive], labels == self.positive)
 
 
+def run_errand(function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    """Does one piece of work in a process of a pool; interrupted, it takes the process with it.
+
+    The pool would hand the process the next piece, which it holds ready, and wait for that to be done.
+    """
+    try:
+        function(*arguments)
+    except KeyboardInterrupt:
+        os._exit(130)
+
+
 def train_expert(work: Work, name: str) -> None:
     """One modality's encoder with a classifier of its own, as a bundle in FOLDER/expert-NAME/encoder."""
     run = work.folder / f"expert-{name}"

@@ -203,7 +203,7 @@ def train(
                     shown |= {"clips/s": last["clips_per_second"], "wait": f"{last['data_wait']:.0%}"}
                     advance(0, **shown, memory=f"{last['memory_gb']:.2g} GB")
                 if evaluation and (step % evaluation.every == 0 or step == config.steps):
-                    with torch.random.fork_rng(devices=[]):
+                    with torch.random.fork_rng(devices=[]), average.in_place() if average else nullcontext():
                         figures = evaluation.measure(step)
                     model.train()
                     if tracker is not None:

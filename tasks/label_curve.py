@@ -13,6 +13,9 @@ from .splits import Split
 WAYS, SHOTS = 5, (1, 5)
 
 
+DRAWS = 5
+
+
 @dataclass(frozen=True)
 class CurveRow:
     """One feature's accuracy by share of the labels; where a modality is missing, only the clips that have it count.
@@ -37,7 +40,7 @@ def label_curves(
     splits: Sequence[Split],
     groups: Sequence[str] | None = None,
     fractions: Sequence[float] = FRACTIONS,
-    draws: int = 5,
+    draws: int = DRAWS,
     seed: int = 0,
 ) -> list[CurveRow]:
     """A curve of `fused`, of every modality and of `concat`: fitted on a share of the train clips, scored on test.

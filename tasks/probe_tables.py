@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from .label_curve import CurveRow
+from .label_curve import DRAWS, CurveRow
 from .probing import ProbeRow
 from .results import Cell, Curves, Table
 from .retrieval import RANKS
@@ -51,14 +51,14 @@ def label_curve_table(rows: Sequence[CurveRow]) -> Table:
         for row in rows
     ]
     clips = ", ".join(f"{count:.0f}" for count in rows[0].clips)
-    note = f"linear probe on a share of the labels: {clips} clips; mean of 5 draws"
+    note = f"linear probe on a share of the labels: {clips} clips; mean of {DRAWS} draws"
     if shots:
         note += f"; episodes of {rows[0].ways} classes, nearest class mean"
     return Table("Few labels", columns, cells, note)
 
 
 def label_curve_figure(rows: Sequence[CurveRow]) -> Curves:
-    """The label-fraction curves, clips on a line of their own kind: shares."""
+    """Accuracy against the share of the labels, a line per feature."""
     series = {row.feature: list(zip(row.fractions, row.mean, strict=True)) for row in rows}
     return Curves("Accuracy by share of the labels", "share of the labels", "accuracy", series)
 

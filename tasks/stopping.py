@@ -1,16 +1,20 @@
 """Early stopping: a classifier watched on validation clips, and the best of its states."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
+from ..shards.errors import DataError
 from .metrics import top_k_accuracy
 from .scoring import Scores
+
+BEST = "best.safetensors"
 
 
 def mean_loss(scores: Scores) -> float:
@@ -22,8 +26,8 @@ def mean_loss(scores: Scores) -> float:
 class EarlyStopping:
     """Keeps the state of the least validation loss; `stop` after `patience` measurements without a lesser one.
 
-    `score()` gives the scores of the validation clips under `model` as it stands. The best state lies in `file`, from
-    which a resumed run goes on; only the process that `writes` writes it. Calling it measures, and returns
+    `score()` gives the scores of the validation clips under `model` as it stands. State and history lie in `file`,
+    from which a resumed run goes on; only the process that `writes` writes it. Calling it measures, and returns
     `validation/loss` and `validation/accuracy`.
     """
 
@@ -31,30 +35,40 @@ class EarlyStopping:
         self, model: nn.Module, score: Callable[[], Scores], patience: int, file: Path, writes: bool = True
     ) -> None:
         self.model, self.score, self.patience, self.file, self.writes = model, score, patience, file, writes
-        self.best, self.best_step, self.since = float("inf"), -1, 0
-        self.state: dict = {}
+        self.losses: dict[int, float] = {}
+        self.state: dict[str, Tensor] = {}
 
     @property
     def stop(self) -> bool:
-        return bool(self.patience) and self.since >= self.patience
+        if not self.patience or not self.losses:
+            return False
+        steps = sorted(self.losses)
+        best = min(steps, key=self.losses.__getitem__)
+        return len(steps) - 1 - steps.index(best) >= self.patience
 
     def resume(self) -> None:
-        """Takes up the best state and the count that an interrupted run left; nothing where it left none."""
+        """Takes up the history and the best state that an interrupted run left; nothing where it left none.
+
+        Raises `DataError` for a damaged file.
+        """
         if not self.file.is_file():
             return
-        with safe_open(self.file, framework="pt") as file:
-            facts = json.loads(file.metadata()["stopping"])
-        self.best, self.best_step, self.since = facts["best"], facts["step"], facts["since"]
-        self.state = load_file(self.file)
+        try:
+            with safe_open(self.file, framework="pt") as file:
+                facts = json.loads(file.metadata()["losses"])
+            self.state = load_file(self.file)
+        except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
+            raise DataError(f"best state '{self.file}' is damaged ({error}): delete it to go on without") from error
+        self.losses = {int(step): loss for step, loss in facts.items()}
 
     def __call__(self, step: int) -> dict[str, float]:
+        # A killed run goes on from a checkpoint before its last measurements, and must not count those twice.
+        self.losses = {before: loss for before, loss in self.losses.items() if before < step}
         scores = self.score()
         loss = mean_loss(scores)
-        if loss < self.best:
-            self.best, self.best_step, self.since = loss, step, 0
+        if loss < min(self.losses.values(), default=math.inf):
             self.state = {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
-        else:
-            self.since += 1
+        self.losses[step] = loss
         if self.writes:
             self._save()
         return {"validation/loss": loss, "validation/accuracy": top_k_accuracy(scores.probabilities, scores.labels)}
@@ -65,8 +79,8 @@ class EarlyStopping:
             self.model.load_state_dict(self.state)
 
     def _save(self) -> None:
-        facts = {"best": self.best, "step": self.best_step, "since": self.since}
         partial = self.file.with_suffix(".partial")
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        save_file({k: v.contiguous() for k, v in self.state.items()}, partial, {"stopping": json.dumps(facts)})
+        state = {name: value.contiguous() for name, value in self.state.items()}
+        save_file(state, partial, {"losses": json.dumps(self.losses)})
         partial.replace(self.file)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from modalgate.fusion.backbone import Backbone, encoder_spec, fresh_copy, select_modalities
+from modalgate.fusion.backbone import Backbone, alone, encoder_spec, fresh_copy, select_modalities
 from modalgate.fusion.quality import measure_quality
 from modalgate.fusion.registry import fusions_at
 from modalgate.fusion.spec import PRESETS, BackboneSpec, EncoderSpec
@@ -209,6 +209,19 @@ def test_select_modalities() -> None:
         select_modalities(("rgb", "audio"), ["flow"])
     with pytest.raises(RequestError, match="unknown modality 'rbg': did you mean 'rgb'"):
         select_modalities(("rgb", "audio"), ["rbg"])
+
+
+def test_one_modality_alone_has_the_features_it_had_and_weights_of_its_own(
+    tiny_backbone: Build, prepared: Callable[..., Prepared]
+) -> None:
+    backbone = tiny_backbone(fusion="softmax", fusion_arguments={"balance": 0.1}, modality_dropout=0.5).eval()
+    single = alone(backbone, "audio").eval()
+    streams, present, start = prepared()
+    theirs, ours = backbone(streams, present, start), single(streams, present, start)
+    assert single.modalities == ("audio",)
+    torch.testing.assert_close(ours.features["audio"], theirs.features["audio"])
+    first = next(single.parameters())
+    assert all(first.data_ptr() != other.data_ptr() for other in backbone.parameters())
 
 
 def test_a_fresh_copy_is_the_same_shape_with_weights_of_its_own(

@@ -45,3 +45,14 @@ def test_a_loaded_average_goes_on() -> None:
     model.weight.data += 1
     first.update(3)
     assert not torch.equal(first.state_dict()["weight"], second.state_dict()["weight"])
+
+
+def test_it_is_in_place_for_a_while_only() -> None:
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(model.weight)
+    average = WeightAverage(model, 0.95)
+    nn.init.ones_(model.weight)
+    average.update(0)
+    with average.in_place():
+        assert model.weight.item() == pytest.approx(0.9)
+    assert model.weight.item() == 1.0

@@ -1,6 +1,8 @@
 """The command line: quick help, exit statuses, one line for every failure."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -126,3 +128,17 @@ def test_json_into_a_folder_that_is_not_there(tmp_path: Path, capsys: pytest.Cap
     status, line = told(capsys, "config", "list", "--json", str(tmp_path / "no" / "list.json"))
     assert status == 2
     assert "cannot write" in line
+
+
+def test_signals_are_handled_while_a_command_runs_and_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = (signal.SIGTERM, signal.SIGUSR1)
+    before, seen = [signal.getsignal(number) for number in numbers], []
+
+    def app(*arguments: object, **more: object) -> None:
+        seen.append(signal.getsignal(signal.SIGUSR1))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(cli, "app", app)
+    assert cli.main(["study"]) == 130
+    assert seen == [signal.SIG_IGN]
+    assert [signal.getsignal(number) for number in numbers] == before

@@ -18,7 +18,9 @@ def options(corpus: Path, few: list[str], name: str) -> list[str]:
 
 
 def test_validation_clips_choose_threshold_temperature_and_state(corpus: Path, few: list[str]) -> None:
+    # At so high a rate the second step is the worse one: the best state and the last are two.
     chosen = ["hold_out=true", "evaluate_every=1", "patience=5", "layer_decay=0.7", "heads_first=0.4"]
+    chosen += ["train.learning_rate=0.3", "train.warmup=0"]
     figures = ["--json", str(corpus / "watched.json")]
     assert main(["finetune", "demo-violence", *options(corpus, few, "watched"), *chosen, *figures]) == 0
     assert json.loads((corpus / "watched.json").read_text())["chosen"]["temperature"] > 0
@@ -30,10 +32,18 @@ def test_validation_clips_choose_threshold_temperature_and_state(corpus: Path, f
     assert {"temperature", "threshold of best F1", "f1 at it"} <= set(rows)
     losses = {m["step"]: m["validation/loss"] for m in read_metrics(run) if "validation/loss" in m}
     assert sorted(losses) == [1, 2]
+    assert losses[1] < losses[2]
     scores, units, classes = load_scores(run / "results" / "scores.safetensors")
     assert len(scores.keys) == len(units) == len(scores.labels)
     assert "contact" in classes
     np.testing.assert_allclose(scores.probabilities.sum(axis=1), 1, atol=1e-5)
+    # What is exported is the best state, whatever the newest checkpoint holds.
+    assert main(["export", str(run), str(corpus / "best")]) == 0
+
+
+def test_averaged_weights_are_what_is_exported(corpus: Path, few: list[str]) -> None:
+    assert main(["finetune", "demo-violence", *options(corpus, few, "averaged"), "train.average=0.9"]) == 0
+    assert main(["export", str(corpus / "runs" / "averaged"), str(corpus / "average")]) == 0
 
 
 def test_blending_weighs_every_head_and_leaves_no_trial_behind(corpus: Path, few: list[str]) -> None:

@@ -2,11 +2,16 @@
 
 import csv
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 from modalgate.launch.cli import main
 
+ENDLESS = ["name=ended", "experts.steps=1000000", "experts.log_every=1"]
 ROWS = "rows={gate: {fusion: softmax}, told: {fusion: sigmoid, arguments: {quality: 2}}, product: {fusion: product}}"
 
 
@@ -72,6 +77,20 @@ def test_a_study_leaves_its_tables_and_does_nothing_twice(
     assert again == {path: when for path, when in cells.items() if path != lost}
     assert main(["report", str(run), "--out", str(shards.parent / "report.html")]) == 0
     assert "Fusion mechanisms, accuracy" in (shards.parent / "report.html").read_text()
+
+
+def test_sigterm_ends_the_processes_that_train_too(options: list[str]) -> None:
+    command = [sys.executable, "-m", "modalgate.launch.cli", "study", *options, *ENDLESS]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        folder = Path(next(word for word in options if word.startswith("out=")).removeprefix("out=")) / "ended"
+        while process.poll() is None and len(list(folder.glob("*/*/expert-*/metrics.jsonl"))) < 2:
+            time.sleep(0.05)
+        workers = psutil.Process(process.pid).children(recursive=True)
+        process.terminate()
+        assert process.wait(60) == 130
+    assert len(workers) >= 2
+    _, alive = psutil.wait_procs(workers, timeout=30)
+    assert not alive
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,8 +10,9 @@ import torch
 from modalgate.fusion.backbone import Backbone
 from modalgate.fusion.classifier import Classifier
 from modalgate.shards.batch import Batch
+from modalgate.shards.errors import DataError
 from modalgate.shards.transforms import ClipSpec, Preparation
-from modalgate.tasks.scoring import score_clips
+from modalgate.tasks.scoring import Scores, load_scores, save_scores, score_clips
 
 Build, MakeBatch = Callable[..., Backbone], Callable[..., Batch]
 
@@ -59,3 +61,17 @@ def test_a_stream_without_labels_is_refused(tiny_backbone: Build, tiny_clip: Cli
     classifier = Classifier(tiny_backbone(), ["calm", "fight"])
     with pytest.raises(AssertionError, match="labels"):
         score_clips(classifier, tiny_clip, Held([tiny_batch()]))  # pyright: ignore[reportArgumentType]
+
+
+def test_stored_scores_come_back_and_damaged_ones_are_named(tmp_path: Path) -> None:
+    file = tmp_path / "results" / "scores.safetensors"
+    rows = np.array([[0.25, 0.75], [1.0, 0.0]], np.float32)
+    scores = Scores(rows, rows[:, :1], np.array([1, 0]), ["a", "b"])
+    save_scores(scores, ["x", "x"], ["calm", "fight"], file)
+    again, units, classes = load_scores(file)
+    np.testing.assert_array_equal(again.probabilities, scores.probabilities)
+    np.testing.assert_array_equal(again.weights, scores.weights)
+    assert (again.labels.tolist(), again.keys, units, classes) == ([1, 0], ["a", "b"], ["x", "x"], ["calm", "fight"])
+    file.write_bytes(file.read_bytes()[:-3])
+    with pytest.raises(DataError, match=r"scores\.safetensors"):
+        load_scores(file)

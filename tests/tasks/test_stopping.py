@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from modalgate.shards.errors import DataError
 from modalgate.tasks.scoring import Scores
 from modalgate.tasks.stopping import EarlyStopping, mean_loss
 
@@ -60,6 +61,23 @@ def test_a_resumed_run_goes_on_counting_where_it_was_cut(tmp_path: Path) -> None
     assert resumed.run(range(3, 5)) == 4
     resumed.stopping.restore()
     assert resumed.model.weight.item() == 1
+
+
+def test_what_a_killed_run_measured_after_its_checkpoint_is_not_counted_twice(tmp_path: Path) -> None:
+    course, file = [0.5, 0.9, 0.8, 0.7, 0.6], tmp_path / "best.safetensors"
+    Planted(course, 3, file).run(range(4))
+    resumed = Planted(course, 3, file)
+    resumed.stopping.resume()
+    assert resumed.run(range(1, 5)) == 4
+    resumed.stopping.restore()
+    assert resumed.model.weight.item() == 1
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "best.safetensors"
+    file.write_bytes(b"no tensors")
+    with pytest.raises(DataError, match=r"best\.safetensors"):
+        Planted([0.5], 1, file).stopping.resume()
 
 
 def test_figures_are_named_for_the_log(tmp_path: Path) -> None:

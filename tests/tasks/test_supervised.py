@@ -69,6 +69,21 @@ def test_unimodal_heads_learn_from_clips_that_have_their_modality(
     assert objective.weights == {"label/loss": 1.0, "unimodal/loss": 0.3}
 
 
+def test_blended_heads_count_by_their_own_weights(make: Make, tiny_batch: MakeBatch, tiny_clip: ClipSpec) -> None:
+    shares = {"rgb": 0.2, "audio": 0.3, "joint": 0.5}
+    objective = make(unimodal=True, head_weights=shares)
+    batch = tiny_batch(label=[0, 2, 1, 1])
+    outputs = objective(batch)
+    scored = objective.classifier(Preparation(tiny_clip)(batch), batch.present, batch.start)
+    repeated = [label for label in [0, 2, 1, 1] for _ in range(2)]
+    expected = sum(
+        shares[name] * naive_cross_entropy(list(scored.unimodal[name].flatten(0, 1)), repeated)
+        for name in ("rgb", "audio")
+    )
+    torch.testing.assert_close(outputs["unimodal/loss"] * objective.weights["unimodal/loss"], expected)
+    assert objective.weights["label/loss"] == 0.5
+
+
 def test_a_batch_without_audio_reaches_every_parameter(make: Make, tiny_batch: MakeBatch) -> None:
     objective = make(unimodal=True, augment=AugmentConfig()).train()
     batch = tiny_batch(label=[0, 1, 2, 0], absent={("audio", clip) for clip in range(4)})
