@@ -157,11 +157,21 @@ def read_sound(source: MediaSource, rate: int, max_seconds: float = math.inf) ->
 
     Raises `ValueError` where it lasts longer than `max_seconds`.
     """
+    start, parts = 0.0, []
+    for number, (time, samples) in enumerate(iterate_sound(source, rate, max_seconds)):
+        start = time if number == 0 else start
+        parts.append(samples)
+    return start, np.concatenate(parts) if parts else np.zeros(0, np.float32)
+
+
+def iterate_sound(
+    source: MediaSource, rate: int, max_seconds: float = math.inf
+) -> Iterator[tuple[float, NDArray[np.float32]]]:
+    """The same piece by piece, never whole in memory: (time of the track's first sample, samples (n,))."""
     with open_media(source) as container:
         stream = container.streams.audio[0]
         resampler = av.AudioResampler(format="flt", layout="mono", rate=rate)
         start: float | None = None
-        parts: list[NDArray[np.float32]] = []
         length = 0.0
         for frame in container.decode(stream):
             length += frame.samples / frame.sample_rate
@@ -169,10 +179,10 @@ def read_sound(source: MediaSource, rate: int, max_seconds: float = math.inf) ->
                 raise ValueError(f"its sound lasts longer than {max_seconds:g} s (--max-seconds)")
             if start is None and frame.pts is not None:
                 start = float(frame.pts * frame.time_base)
-            parts.extend(_samples(out) for out in resampler.resample(frame))
-        parts.extend(_samples(out) for out in resampler.resample(None))
-    sound = np.concatenate(parts) if parts else np.zeros(0, np.float32)
-    return start or 0.0, sound
+            for out in resampler.resample(frame):
+                yield start or 0.0, _samples(out)
+        for out in resampler.resample(None):
+            yield start or 0.0, _samples(out)
 
 
 def _samples(frame: av.AudioFrame) -> NDArray[np.float32]:

@@ -19,23 +19,14 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
 def read_pictures(
     path: Path, reader: FrameReader, settings: PackSettings, rate: float | None = None
 ) -> Iterator[NDArray[Any]]:
-    """Stacks (T, H, W, ...) of at most `settings.clip_seconds` at `settings.fps`, the picture nearest in time.
+    """Stacks (T, H, W, ...) of at most `settings.clip_seconds` of what `iterate_pictures` gives.
 
-    `path`: a video file; a folder of JPEG or PNG frames in the order of their names' numbers; or an array, NPY
-    (T, H, W) or MATLAB (H, W, T). The latter two have `rate` pictures per second. Raises `ValueError` where there
-    are fewer than two pictures, their size changes or exceeds `settings.max_pixels`, they last longer than
-    `settings.max_seconds`, or have no rate; and what reading raises.
+    Raises `ValueError` where there are fewer than two pictures, and what that raises.
     """
-    facts, frames = _open(path, rate)
-    # Asked before anything is decoded: a small file can promise a picture that fills the memory.
-    check_pixels(path, facts.width, facts.height, settings)
-    check_seconds(path, max(facts.duration, facts.video_seconds), settings)
     per_piece = max(round(settings.clip_seconds * settings.fps), 2)
     stack: list[NDArray[Any]] = []
     count = 0
-    for picture in _at_constant_rate(path, frames, reader, settings, facts):
-        if stack and picture.shape != stack[0].shape:
-            raise ValueError(f"'{path.name}' changes its size from {stack[0].shape} to {picture.shape}")
+    for picture in iterate_pictures(path, reader, settings, rate):
         count += 1
         stack.append(picture)
         if len(stack) == per_piece:
@@ -45,6 +36,28 @@ def read_pictures(
         raise ValueError(f"'{path.name}' has {count} frame at {settings.fps:g} per second, at least 2 are needed")
     if len(stack) >= 2:
         yield np.stack(stack)
+
+
+def iterate_pictures(
+    path: Path, reader: FrameReader, settings: PackSettings, rate: float | None = None
+) -> Iterator[NDArray[Any]]:
+    """Pictures (H, W, ...) at `settings.fps`, each the nearest in time, one after the other.
+
+    `path`: a video file; a folder of JPEG or PNG frames in the order of their names' numbers; or an array, NPY
+    (T, H, W) or MATLAB (H, W, T). The latter two have `rate` pictures per second. Raises `ValueError` where the
+    pictures' size changes or exceeds `settings.max_pixels`, they last longer than `settings.max_seconds`, or have no
+    rate; and what reading raises.
+    """
+    facts, frames = _open(path, rate)
+    # Asked before anything is decoded: a small file can promise a picture that fills the memory.
+    check_pixels(path, facts.width, facts.height, settings)
+    check_seconds(path, max(facts.duration, facts.video_seconds), settings)
+    shape: tuple[int, ...] | None = None
+    for picture in _at_constant_rate(path, frames, reader, settings, facts):
+        shape = shape or picture.shape
+        if picture.shape != shape:
+            raise ValueError(f"'{path.name}' changes its size from {shape} to {picture.shape}")
+        yield picture
 
 
 def check_pixels(path: Path, width: int, height: int, settings: PackSettings) -> None:

@@ -1,0 +1,193 @@
+"""Sliding windows against the whole recording in memory, cut the slow way; frames decoded once; memory that stays."""
+
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from modalgate.shards.decode import fit_square, place_square
+from modalgate.shards.flow import quantise_flow
+from modalgate.shards.index import PackSettings, Statistics
+from modalgate.shards.media import FrameReader, write_video, write_wave
+from modalgate.shards.modality import modality
+from modalgate.shards.recording import read_recording
+from modalgate.shards.sliding import Window, batch_windows, slide
+from modalgate.shards.transforms import ClipSpec
+from modalgate.shards.windows import frame_times
+from numpy.typing import NDArray
+
+RATE = 16000
+
+
+@pytest.fixture
+def spec() -> Callable[..., ClipSpec]:
+    def build(seconds: float = 0.5, frames: int = 3, size: int = 24, fps: float = 10.0) -> ClipSpec:
+        return ClipSpec(seconds, frames, size, 32, fps, RATE, 14.0, {"rgb": Statistics((0.0,), (1.0,))})
+
+    return build
+
+
+def naive(files: dict[str, Path], spec: ClipSpec, names: tuple[str, ...], start: float) -> dict[str, NDArray]:
+    """One window of a recording of which everything is in memory."""
+    settings = PackSettings(names, 32, spec.fps, spec.flow_bound, spec.sample_rate, clip_seconds=1e6)
+    (recording,) = read_recording(files, settings)
+    streams = {}
+    for name, values in recording.streams.items():
+        entry = modality(name)
+        if entry.kind != "video":
+            rate = RATE if name == "audio" else recording.rates[name]
+            count, first = round(spec.seconds * rate), round(start * rate)
+            piece = values[first : first + count]
+            streams[name] = np.zeros((count, *values.shape[1:]), np.float32)
+            streams[name][: len(piece)] = piece
+            continue
+        numbers = np.floor(frame_times(np.array([start]), spec.seconds, spec.frames)[0] * spec.fps + 1e-6).astype(int)
+        frames = values[np.clip(numbers, 0, len(values) - 1)]
+        if name == "flow":
+            frames = quantise_flow(frames, spec.flow_bound)
+        else:
+            frames = frames.transpose(0, 3, 1, 2) if frames.ndim == 4 else frames[:, None]
+        side, top, left = place_square(*frames.shape[2:], (0.5, 0.5), entry)
+        streams[name] = np.empty((*frames.shape[:2], spec.size, spec.size), frames.dtype)
+        for frame, square in zip(frames, streams[name], strict=True):
+            fit_square(frame[:, top : top + side, left : left + side], square)
+    return streams
+
+
+@pytest.fixture
+def files(film: Callable[..., Path], tmp_path: Path) -> dict[str, Path]:
+    """3.3 seconds of everything at once; the sound grows."""
+    generator = np.random.default_rng(0)
+    sound = (generator.standard_normal(53000) * np.linspace(0.02, 0.2, 53000)).astype(np.float32)
+    film(tmp_path / "clip.mp4", 3.3, sound, dx=2)
+    millimetres = generator.integers(0, 60000, (33, 32, 44)).astype(np.uint16)
+    write_video(tmp_path / "depth.mkv", millimetres, 10, codec="ffv1", pixel_format="gray16le")
+    np.save(tmp_path / "inertial.npy", generator.normal(size=(165, 6)).astype(np.float32))
+    return {
+        "video": tmp_path / "clip.mp4",
+        "depth": tmp_path / "depth.mkv",
+        "inertial": tmp_path / "inertial.npy",
+    }
+
+
+@pytest.mark.parametrize("hop", [None, 0.1, 0.37, 1.3])
+def test_every_window_is_that_of_the_whole_recording(
+    files: dict[str, Path], spec: Callable[..., ClipSpec], hop: float | None
+) -> None:
+    names = ("rgb", "flow", "depth", "audio", "inertial")
+    windows = list(slide(files, spec(), names, hop))
+    step = hop or 0.25
+    assert [window.start for window in windows] == pytest.approx(np.arange(0, 2.8 + 1e-6, step))
+    for window in windows:
+        assert window.end == pytest.approx(window.start + 0.5)
+        expected = naive(files, spec(), names, window.start)
+        assert list(window.streams) == list(names)
+        for name in names:
+            # The search keeps something from pair to pair: single bytes of flow are off by one.
+            off = np.abs(window.streams[name].astype(float) - expected[name])
+            assert off.max() <= (1 if name == "flow" else 0), f"{name} at {window.start}"
+            assert (off > 0).mean() < 0.002
+
+
+def test_a_recording_shorter_than_a_window_stands_still(
+    film: Callable[..., Path], spec: Callable[..., ClipSpec], beep: Callable[..., NDArray[np.float32]], tmp_path: Path
+) -> None:
+    files = {"video": film(tmp_path / "short.mp4", 0.4, beep(0.4), dx=2)}
+    (window,) = slide(files, spec(seconds=1.0, frames=10), ("rgb", "flow", "audio"))
+    assert (window.start, window.end) == (0, pytest.approx(0.4))
+    rgb = window.streams["rgb"]
+    assert all((rgb[number] == rgb[3]).all() for number in range(4, 10))
+    assert (rgb[2] != rgb[3]).any()
+    assert np.abs(window.streams["audio"][:4000]).max() > 0.1
+    assert (window.streams["audio"][8000:] == 0).all()
+
+
+def test_frames_are_converted_once(
+    film: Callable[..., Path], spec: Callable[..., ClipSpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = film(tmp_path / "long.mp4", 4.0)
+    read, seen = FrameReader.read, []
+    monkeypatch.setattr(FrameReader, "read", lambda self, frame: seen.append(frame.pts) or read(self, frame))
+    assert len(list(slide({"video": path}, spec(), ("rgb", "flow"), 0.1))) == 36
+    assert len(seen) == len(set(seen)) == 40
+
+
+@pytest.mark.parametrize("hop", [0.25, 3.0])
+def test_memory_does_not_grow_with_the_recording(
+    film: Callable[..., Path],
+    beep: Callable[..., NDArray[np.float32]],
+    spec: Callable[..., ClipSpec],
+    tmp_path: Path,
+    hop: float,
+) -> None:
+    peaks = []
+    for seconds in (10.0, 60.0):
+        path = film(tmp_path / f"{seconds}.mkv", seconds, beep(seconds), dx=0)
+        tracemalloc.start()
+        count = sum(1 for _ in slide({"video": path}, spec(), ("rgb", "flow", "audio"), hop))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert count == int((seconds - 0.5) / hop) + 1
+    # The longer sound alone is 3.2 MB more.
+    assert peaks[1] < peaks[0] + 5e5
+
+
+def test_sound_alone_and_sound_that_ends_before_the_pictures(
+    film: Callable[..., Path], beep: Callable[..., NDArray[np.float32]], spec: Callable[..., ClipSpec], tmp_path: Path
+) -> None:
+    write_wave(tmp_path / "tone.wav", beep(2.0), RATE)
+    windows = list(slide({"audio": tmp_path / "tone.wav"}, spec(), ("rgb", "audio")))
+    assert len(windows) == 7
+    assert all(list(window.streams) == ["audio"] for window in windows)
+    film(tmp_path / "clip.mkv", 2.0, beep(0.9))
+    windows = slide({"video": tmp_path / "clip.mkv"}, spec(), ("rgb", "audio"), 0.5)
+    assert ["audio" in window.streams for window in windows] == [True, True, False, False]
+
+
+def test_pictures_and_sound_that_are_late_alike_do_not_move_against_each_other(
+    film: Callable[..., Path],
+    beep: Callable[..., NDArray[np.float32]],
+    delayed: Callable[[Path, Path, float], Path],
+    spec: Callable[..., ClipSpec],
+    tmp_path: Path,
+) -> None:
+    plain = film(tmp_path / "plain.mp4", 2.0, beep(2.0, at=0.7, length=0.3))
+    late = delayed(plain, tmp_path / "late.mkv", 1.5)
+    for mine, theirs in zip(
+        slide({"video": late}, spec(), ("rgb", "audio")),
+        slide({"video": plain}, spec(), ("rgb", "audio")),
+        strict=True,
+    ):
+        assert mine.streams.keys() == theirs.streams.keys()
+        if "audio" in mine.streams:
+            # Matroska counts in milliseconds.
+            tone = [np.flatnonzero(np.abs(window.streams["audio"]) > 0.2) for window in (mine, theirs)]
+            assert [len(places) > 0 for places in tone] in ([True, True], [False, False])
+            if len(tone[0]):
+                assert abs(int(tone[0][0]) - int(tone[1][0])) <= RATE * 0.002
+
+
+def test_a_silent_track_is_absent(film: Callable[..., Path], spec: Callable[..., ClipSpec], tmp_path: Path) -> None:
+    path = film(tmp_path / "silent.mkv", 1.0, np.zeros(RATE, np.float32))
+    assert all("audio" not in window.streams for window in slide({"video": path}, spec(), ("rgb", "audio")))
+
+
+def test_what_is_not_there_is_said(film: Callable[..., Path], spec: Callable[..., ClipSpec], tmp_path: Path) -> None:
+    path = film(tmp_path / "clip.mp4", 1.0)
+    with pytest.raises(ValueError, match="none of audio"):
+        next(slide({"video": path}, spec(), ("audio",)))
+    with pytest.raises(ValueError, match="hop of 0 s does not move"):
+        next(slide({"video": path}, spec(), ("rgb",), 0))
+
+
+def test_windows_become_clips_of_one_segment() -> None:
+    pictures = np.zeros((3, 3, 8, 8), np.uint8)
+    sound = np.ones(10, np.float32)
+    batch = batch_windows(
+        [Window(0, 1, {"rgb": pictures}), Window(0.5, 1.5, {"rgb": pictures + 1, "audio": sound})], ("rgb", "audio")
+    )
+    assert batch.streams["rgb"].shape == (2, 1, 3, 3, 8, 8)
+    assert batch.present["audio"].tolist() == [[False], [True]]
+    assert batch.streams["audio"][:, 0].tolist() == [[0] * 10, [1] * 10]
+    assert batch.start.tolist() == [[0], [0.5]]
