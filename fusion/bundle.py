@@ -150,11 +150,6 @@ def _read_facts(folder: Path) -> dict[str, Any]:
     return facts
 
 
-def load_encoder(folder: Path | str) -> Backbone:
-    """The backbone of a bundle, in evaluation mode, without its classifier if it has one."""
-    return load_bundle(folder).backbone
-
-
 def clip_spec(content: dict[str, Any]) -> ClipSpec:
     """A `ClipSpec` from its plain form."""
     statistics = {

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from modalgate.fusion.backbone import Backbone, encoder_spec
-from modalgate.fusion.bundle import CARD, FACTS, WEIGHTS, Bundle, load_bundle, load_encoder, same_tensors, save_bundle
+from modalgate.fusion.bundle import CARD, FACTS, WEIGHTS, Bundle, load_bundle, same_tensors, save_bundle
 from modalgate.fusion.classifier import Classifier
 from modalgate.fusion.seal import seal
 from modalgate.shards.batch import Batch
@@ -91,10 +91,6 @@ def test_a_round_trip_keeps_everything(bundle: Bundle, folder: Path) -> None:
         assert encoder_spec(theirs.spec, name) == encoder_spec(mine.spec, name)
     assert (loaded.spec, loaded.segments, loaded.task, loaded.positive) == (bundle.spec, 3, "violence", "fight")
     assert (loaded.provenance, loaded.metrics, loaded.licence) == ({"steps": 7}, {"auc": 0.875}, "CC-BY-4.0")
-    encoder = load_encoder(folder)
-    assert isinstance(encoder, Backbone)
-    assert same_tensors(encoder, bundle.backbone)
-    assert not encoder.training
 
 
 def test_an_encoder_without_a_classifier(

@@ -13,6 +13,7 @@ from modalgate.shards.errors import RequestError
 from modalgate.shards.index import PackSettings, load_index
 from modalgate.shards.media import write_video
 from modalgate.shards.pack import pack
+from modalgate.shards.sliding import slide
 from modalgate.shards.stream import ClipRequest, ClipStream
 from modalgate.shards.transforms import ClipSpec, Preparation
 from modalgate.tasks.predict import Prediction, predict
@@ -98,3 +99,25 @@ def test_an_encoder_without_classes_is_refused(recording: Path, bundle: Bundle) 
     encoder = Bundle(bundle.backbone, bundle.spec, 4)
     with pytest.raises(RequestError, match="an encoder without classes"):
         predicted(encoder, {"video": recording / "clip.mkv"})
+
+
+def test_batches_of_any_size_say_the_same(recording: Path, bundle: Bundle) -> None:
+    files = {"video": recording / "clip.mkv"}
+    one, all_at_once = (list(predict(bundle, files, 0.1, batch_size=size)) for size in (1, 100))
+    assert [window.start for window in one] == [window.start for window in all_at_once]
+    for mine, theirs in zip(one, all_at_once, strict=True):
+        assert mine.probabilities == pytest.approx(theirs.probabilities, abs=1e-5)
+
+
+def test_what_was_read_before_a_fault_is_predicted(
+    recording: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut_short(*arguments: object) -> object:
+        yield from list(slide(*arguments))[:3]  # pyright: ignore
+        raise ValueError("its tail is damaged")
+
+    monkeypatch.setattr("modalgate.tasks.predict.slide", cut_short)
+    found = []
+    with pytest.raises(ValueError, match="tail is damaged"):
+        found.extend(window.start for window in predict(bundle, {"video": recording / "clip.mkv"}))
+    assert found == [0, 0.25, 0.5]
