@@ -1,6 +1,5 @@
 """A recording as features over time: `load_encoder(folder).embed(path)`."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,10 +7,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..shards.batch import Batch
 from ..shards.sliding import Window, batch_windows, slide
 from ..shards.transforms import ClipSpec, Preparation
-from .backbone import Backbone, Encoded
+from .backbone import Backbone
 from .bundle import load_bundle
 
 
@@ -83,32 +81,17 @@ class PretrainedEncoder:
             parts.append(self._embed_windows(held))
         return join_embeddings(parts)
 
-    def embed_batches(self, batches: Iterator[Batch]) -> Iterator[tuple[Batch, Embedding]]:
-        """The same of batches as the clip stream cuts them, every (clip, segment) a row, clip by clip."""
-        for batch in batches:
-            encoded = self._encode(batch)
-            start = batch.start.flatten().double().numpy()
-            yield batch, self._embedding(encoded, start, start + self.spec.seconds)
-
-    def _embed_windows(self, windows: list[Window]) -> Embedding:
-        encoded = self._encode(batch_windows(windows, self.modalities))
-        start, end = (np.array([getattr(window, name) for window in windows]) for name in ("start", "end"))
-        return self._embedding(encoded, start, end)
-
     @torch.no_grad()
-    def _encode(self, batch: Batch) -> Encoded:
-        batch = batch.to(next(self.backbone.parameters()).device)
-        return self.backbone(self._preparation(batch), batch.present, batch.start)
-
-    def _embedding(self, encoded: Encoded, start: NDArray[np.float64], end: NDArray[np.float64]) -> Embedding:
-        present = torch.stack([encoded.present[name].flatten() for name in self.modalities], dim=-1)
+    def _embed_windows(self, windows: list[Window]) -> Embedding:
+        batch = batch_windows(windows, self.modalities).to(next(self.backbone.parameters()).device)
+        encoded = self.backbone(self._preparation(batch), batch.present, batch.start)
         return Embedding(
             self.modalities,
-            start,
-            end,
-            encoded.embedding.flatten(0, 1).float().cpu().numpy(),
-            encoded.weights.flatten(0, 1).float().cpu().numpy(),
-            present.cpu().numpy(),
+            np.array([window.start for window in windows]),
+            np.array([window.end for window in windows]),
+            encoded.embedding[:, 0].float().cpu().numpy(),
+            encoded.weights[:, 0].float().cpu().numpy(),
+            torch.stack([encoded.present[name][:, 0] for name in self.modalities], dim=-1).cpu().numpy(),
         )
 
 

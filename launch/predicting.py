@@ -2,8 +2,11 @@
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import TextIO
 
 from av.error import FFmpegError
 
@@ -17,27 +20,44 @@ from .probing import find_bundle
 def predict_file(
     model: Path, video: Path, beside: list[str], hop: float | None, out: Path | None, png: Path | None
 ) -> list[Prediction]:
-    """Scores one recording; JSON lines to `out` or standard output, the timeline to `png`.
+    """Scores one recording; JSON lines to `out` or standard output as they come, the timeline to `png`.
 
-    Raises `RequestError` for an absent file or a modality the model does not have, `DataError` for an unreadable one.
+    Raises `RequestError` for an absent file, a modality the model does not have or an `out` that cannot be written,
+    `DataError` for a recording that cannot be read, after the lines of what comes before the fault.
     """
     bundle = load_bundle(find_bundle(model))
     files = recording_files(bundle, video, beside)
-    try:
-        windows = list(predict(bundle, files, hop))
-    except (FFmpegError, OSError, ValueError, EOFError) as error:
-        reason = (getattr(error, "strerror", None) or str(error)).splitlines()[0]
-        raise DataError(f"'{video}' cannot be read: {reason}") from error
-    lines = "".join(json.dumps(asdict(window)) + "\n" for window in windows)
-    if out is None:
-        sys.stdout.write(lines)
-    else:
-        out.write_text(lines, encoding="utf-8")
+    windows = []
+    with _lines_to(out) as file:
+        try:
+            for window in predict(bundle, files, hop):
+                file.write(json.dumps(asdict(window)) + "\n")
+                file.flush()
+                windows.append(window)
+        except BrokenPipeError:
+            raise
+        except (FFmpegError, OSError, ValueError, EOFError) as error:
+            reason = (getattr(error, "strerror", None) or str(error)).splitlines()[0]
+            end = f", beyond {windows[-1].end:g} s," if windows else ""
+            raise DataError(f"'{video}'{end} cannot be read: {reason}") from error
     if png is not None:
         from ..tasks.figures import draw_timeline
 
         draw_timeline(timeline(video.name, windows), png)
     return windows
+
+
+@contextmanager
+def _lines_to(out: Path | None) -> Iterator[TextIO]:
+    if out is None:
+        yield sys.stdout
+        return
+    try:
+        file = out.open("w", encoding="utf-8")
+    except OSError as error:
+        raise RequestError(f"cannot write '{out}' ({error.strerror}): give another --out") from error
+    with file:
+        yield file
 
 
 def recording_files(bundle: Bundle, video: Path, beside: list[str]) -> dict[str, Path]:

@@ -10,8 +10,6 @@ from modalgate.fusion import load_encoder
 from modalgate.fusion.backbone import Backbone
 from modalgate.fusion.bundle import Bundle, same_tensors, save_bundle
 from modalgate.fusion.classifier import Classifier
-from modalgate.fusion.embedding import PretrainedEncoder
-from modalgate.shards.batch import Batch
 from modalgate.shards.media import write_video
 from modalgate.shards.sliding import batch_windows, slide
 from modalgate.shards.transforms import ClipSpec, Preparation
@@ -67,17 +65,3 @@ def test_another_file_beside_it(folder: Path, video: Path, tmp_path: Path) -> No
     found = load_encoder(folder).embed(str(video), hop=0.5, beside={"depth": tmp_path / "depth.mkv"})
     assert found.present.all()
     assert found.start.tolist() == [0, 0.5, 1.0, 1.5]
-
-
-def test_batches_of_the_clip_stream_give_a_row_per_segment(
-    tiny_backbone: Callable[..., Backbone], tiny_clip: ClipSpec, tiny_batch: Callable[..., Batch]
-) -> None:
-    encoder = PretrainedEncoder(tiny_backbone(), tiny_clip, 2)
-    batch = tiny_batch(clips=3, segments=2, absent={("audio", 1)})
-    ((same, found),) = encoder.embed_batches(iter([batch]))
-    assert same is batch
-    assert found.start.tolist() == [0, 0.5] * 3
-    assert found.present[:, 1].tolist() == [True, True, False, False, True, True]
-    with torch.no_grad():
-        expected = encoder.backbone(Preparation(tiny_clip)(batch), batch.present, batch.start)
-    np.testing.assert_allclose(found.features[3], expected.embedding[1, 1].numpy(), atol=1e-6)
