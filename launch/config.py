@@ -17,6 +17,8 @@ from .schema import KINDS, Config, FinetuneConfig, PretrainConfig
 SHIPPED = Path(__file__).parent / "configs"
 # Said of a file, not of a run: what it configures and what it is a diff of; and what a run folder records.
 _HEADER = ("kind", "base", "command", "fingerprint")
+# Arguments belong to what was chosen: another choice in a layer above does not inherit them.
+_ARGUMENTS_OF = {"fusion": ("fusion_arguments", "arguments"), "model": ("arguments",)}
 
 
 def list_configs() -> list[tuple[str, str, str]]:
@@ -73,7 +75,8 @@ def _compose(kind: str | None, name_or_path: str, overrides: Sequence[str]) -> t
     if found not in (None, kind):
         raise RequestError(f"config '{name_or_path}' is for `modalgate {found}`, not for `modalgate {kind}`")
     schema = KINDS[kind]
-    for override in overrides:
+    # Choices before their arguments, in whatever order they were typed.
+    for override in sorted(overrides, key=lambda setting: _leaf(setting) not in _ARGUMENTS_OF):
         _assign(schema, content, override)
     content = _checked(schema, content, "", _known_keys(schema))
     try:
@@ -127,9 +130,22 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     result = dict(below)
     for key, value in above.items():
+        _forget_arguments(result, key, value)
+    for key, value in above.items():
         both = isinstance(value, dict) and isinstance(result.get(key), dict)
         result[key] = _merged(result[key], value) if both else value
     return result
+
+
+def _forget_arguments(content: dict[str, Any], key: str, value: Any) -> None:
+    """Drops from `content` the arguments of its choice `key` where `value` is another one."""
+    if isinstance(value, str) and content.get(key) not in (None, value):
+        for arguments in _ARGUMENTS_OF.get(key, ()):
+            content.pop(arguments, None)
+
+
+def _leaf(setting: str) -> str:
+    return setting.partition("=")[0].rpartition(".")[2]
 
 
 def _assign(schema: type[Any], content: dict[str, Any], override: str) -> None:
@@ -149,6 +165,7 @@ def _assign(schema: type[Any], content: dict[str, Any], override: str) -> None:
         # Copied on the way down: the sections may be shared with the layer they came from.
         content[section] = dict(below) if isinstance(below, dict) else {}
         content = content[section]
+    _forget_arguments(content, last, value)
     content[last] = value
 
 
@@ -167,6 +184,8 @@ def _checked(hint: Any, value: Any, key: str, known: list[str]) -> Any:
             if name not in hints:
                 raise _unknown_key(_join(key, name), known, [_join(key, entry) for entry in hints])
         return {name: _checked(hints[name], entry, _join(key, name), known) for name, entry in value.items()}
+    if get_origin(hint) is dict and value is None:
+        return {}
     if get_origin(hint) is dict and isinstance(value, dict):
         # Free names (tasks, encoders, arguments): null takes one out of the base.
         inner = get_args(hint)[1]
