@@ -57,7 +57,7 @@ class Row:
 
 # Three segments of a second are the three seconds of a clip, as the twin without order cuts them; a rhythm takes
 # windows of more than a period to hear.
-LONG: dict[str, Any] = {"segments": 2, "seconds": 1.4}
+LONG: dict[str, Any] = {"segments": 2, "seconds": 1.5}
 SOUND = [["rgb", "audio"]]
 ROWS = {name: Row() for name in PRETEXT_TASKS} | {
     "synchrony": Row({"pairs": SOUND, "hard": 1.0}, twin="synchrony", modalities=("rgb", "audio"), **LONG),
@@ -65,7 +65,7 @@ ROWS = {name: Row() for name in PRETEXT_TASKS} | {
     "clip_order": Row({"streams": ["depth"], "dropout": 0.1}, twin="order", modalities=("depth",)),
     "order_verification": Row({"streams": ["depth"], "dropout": 0.1}, twin="order", modalities=("depth",)),
     "frame_order": Row({"streams": ["depth"], "dropout": 0.1}, twin="order", modalities=("depth",)),
-    "odd_one_out": Row({"streams": ["depth"], "dropout": 0.1}, segments=4, seconds=0.7, modalities=("depth",)),
+    "odd_one_out": Row({"streams": ["depth"], "dropout": 0.1}, segments=4, seconds=0.75, modalities=("depth",)),
     "arrow_of_time": Row({"streams": ["rgb", "depth", "audio"]}, twin="direction", **LONG),
     "pace": Row({"streams": ["rgb", "depth"]}, twin="pace", modalities=("rgb", "depth"), **LONG),
 }
@@ -145,9 +145,9 @@ def corpus(arguments: argparse.Namespace, twin: str) -> Path:
 def learn(name: str, row: Row, shards: Path, arguments: argparse.Namespace) -> tuple[float, float, int]:
     """Held-out accuracy after training, what guessing reaches, and how many clips the accuracy is of."""
     index = load_index(shards)
-    data = DataConfig(
-        modalities=list(row.modalities), segments=row.segments, seconds=row.seconds, frames=int(row.seconds * 16)
-    )
+    # Whole stacks of frames, at no more than the packed rate.
+    frames = int(row.seconds * 16 / VIDEO.stack) * VIDEO.stack
+    data = DataConfig(modalities=list(row.modalities), segments=row.segments, seconds=row.seconds, frames=frames)
     request = clip_request(data, index)
     split = given_split(index, "pretrain+train", "test")
     torch.manual_seed(0)
