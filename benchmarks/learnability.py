@@ -14,24 +14,20 @@ import json
 import math
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from held import Held
 from modalgate.fusion.backbone import Backbone
 from modalgate.fusion.spec import BackboneSpec, EncoderSpec
 from modalgate.launch.building import clip_request, clip_spec
 from modalgate.launch.schema import DataConfig, TrainConfig
 from modalgate.launch.train import train
 from modalgate.shards.augment import AugmentConfig
-from modalgate.shards.batch import Batch
-from modalgate.shards.index import Index, PackSettings, load_index
+from modalgate.shards.index import PackSettings, load_index
 from modalgate.shards.pack import pack
-from modalgate.shards.stream import ClipRequest, ClipStream
 from modalgate.shards.world import write_world
 from modalgate.ssl.objective import PretextObjective
 from modalgate.ssl.registry import PRETEXT_TASKS
@@ -57,7 +53,7 @@ class Row:
 
 # Three segments of a second are the three seconds of a clip, as the twin without order cuts them; a rhythm takes
 # windows of more than a period to hear.
-LONG: dict[str, Any] = {"segments": 2, "seconds": 1.5}
+LONG: dict[str, Any] = {"segments": 2, "seconds": 1.4}
 SOUND = [["rgb", "audio"]]
 ROWS = {name: Row() for name in PRETEXT_TASKS} | {
     "synchrony": Row({"pairs": SOUND, "hard": 1.0}, twin="synchrony", modalities=("rgb", "audio"), **LONG),
@@ -69,35 +65,6 @@ ROWS = {name: Row() for name in PRETEXT_TASKS} | {
     "arrow_of_time": Row({"streams": ["rgb", "depth", "audio"]}, twin="direction", **LONG),
     "pace": Row({"streams": ["rgb", "depth"]}, twin="pace", modalities=("rgb", "depth"), **LONG),
 }
-
-
-class Held:
-    """Clips decoded once and kept, each cut at its uniform windows; batches are drawn anew by number."""
-
-    workers = 0
-
-    def __init__(self, index: Index, request: ClipRequest) -> None:
-        self.clips = list(ClipStream(index, request, 1, workers=0).evaluate())
-
-    def train(self, start: int) -> Iterator[Batch]:
-        for number in count(start):
-            rows = np.random.default_rng(number).choice(len(self.clips), BATCH, replace=False)
-            yield self.join([self.clips[row] for row in rows], number)
-
-    def evaluate(self) -> Iterator[Batch]:
-        for number, first in enumerate(range(0, len(self.clips), BATCH)):
-            yield self.join(self.clips[first : first + BATCH], number)
-
-    @staticmethod
-    def join(clips: Sequence[Batch], seed: int) -> Batch:
-        return Batch(
-            {name: torch.cat([clip.streams[name] for clip in clips]) for name in clips[0].streams},
-            {name: torch.cat([clip.present[name] for clip in clips]) for name in clips[0].present},
-            [key for clip in clips for key in clip.key],
-            torch.cat([clip.start for clip in clips]),
-            valid=torch.ones(len(clips), dtype=torch.bool),
-            seed=seed,
-        )
 
 
 def main() -> None:
@@ -160,7 +127,7 @@ def learn(name: str, row: Row, shards: Path, arguments: argparse.Namespace) -> t
         AugmentConfig(crop_scale=0.9),
         arguments.steps,
     )
-    stream = Held(take(index, split.train), request)
+    stream = Held(take(index, split.train), request, BATCH)
     budget = TrainConfig(
         steps=arguments.steps, learning_rate=5e-3, log_every=50, checkpoint_every=10**6, threads=arguments.threads
     )
@@ -170,7 +137,7 @@ def learn(name: str, row: Row, shards: Path, arguments: argparse.Namespace) -> t
     # Among the rows of a batch, guessing finds one in fewer than so many clips.
     chance = task.chance if isinstance(task.chance, float) else 1 / BATCH
     held_out = take(index, sorted([*split.test, *split.validation]))
-    return _accuracy(objective, name, Held(held_out, request)), chance, len(held_out.samples)
+    return _accuracy(objective, name, Held(held_out, request, BATCH)), chance, len(held_out.samples)
 
 
 @torch.no_grad()
