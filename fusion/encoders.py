@@ -100,21 +100,32 @@ class VideoEncoder(PretrainableEncoder):
 
 
 class SpectrogramEncoder(PretrainableEncoder):
-    """A timm image network on log-mel spectrograms: (N, 1, mels, frames) -> (N, D)."""
+    """A timm image network on log-mel spectrograms, joined over time: (N, 1, mels, frames) -> (N, D).
+
+    With the pooling `mean` the network pools time and frequency itself: it knows what sounds, hardly when. The others
+    join the columns of a convolutional network's last feature map, as they join frames. Transformers embed places, so
+    they keep their own pooling, and so do networks that widen their features after it.
+    """
 
     def __init__(self, spec: EncoderSpec, name: str) -> None:
         super().__init__()
         self.network, self.features = _create_timm(name, 1, spec)
+        columns = not hasattr(self.network, "patch_embed") and self.network.num_features == self.features
+        self.pooling = build_pooling(spec.pooling, self.features) if columns and spec.pooling != "mean" else None
 
     def forward(self, spectrogram: Tensor) -> Tensor:
-        return self.network(spectrogram.contiguous(memory_format=torch.channels_last))
+        if self.pooling is None:
+            return self.network(spectrogram.contiguous(memory_format=torch.channels_last))
+        return self.with_tokens(spectrogram)[0]
 
     def with_tokens(self, spectrogram: Tensor) -> tuple[Tensor, Tensor]:
         """The pooled feature, and one token per column of the last feature map, its mean over frequency."""
         network: Any = self.network
         features = network.forward_features(spectrogram.contiguous(memory_format=torch.channels_last))
-        pooled = network.forward_head(features)
         tokens = features.mean(dim=2).transpose(1, 2) if features.dim() == 4 else features
+        if self.pooling is not None:
+            return self.pooling(tokens), tokens
+        pooled = network.forward_head(features)
         if tokens.shape[-1] != self.features:
             # Networks that widen their features after pooling, or keep channels last, have no such columns.
             tokens = pooled.unsqueeze(1)

@@ -9,11 +9,12 @@ class EncoderSpec:
     """One modality's encoder.
 
     `model`: `timm/NAME` (a 2-D network per frame, or on a log-mel spectrogram), `torchvision/NAME` (a 3-D
-    video network) or `conv1d` (signals). `arguments` go to its constructor. `pooling` joins frame features
-    over time: `mean`, `gru` or `attention`. `stack`: how many successive frames a 2-D network takes at once, as
-    channels (the stacks of two-stream networks, Simonyan & Zisserman 2014): it then sees motion, at a fraction of
-    the cost. `weights`: a local state dict (.safetensors) to start from; `arguments` of `pretrained: true` ask timm
-    for its own. `frozen_norms`: batch norms keep their statistics and scales, for batches too small to measure them.
+    video network) or `conv1d` (signals). `arguments` go to its constructor. `pooling` joins features over time:
+    `mean`, which is blind to order and, of sound, to the moment, `gru` or `attention`. `stack`: how many successive
+    frames a 2-D network takes at once, as channels (the stacks of two-stream networks, Simonyan & Zisserman 2014):
+    it then sees motion, at a fraction of the cost. `weights`: a local state dict (.safetensors) to start from;
+    `arguments` of `pretrained: true` ask timm for its own. `frozen_norms`: batch norms keep their statistics and
+    scales, for batches too small to measure them.
     """
 
     model: str = "timm/test_convnext"

@@ -88,6 +88,23 @@ def test_spectrogram_encoder(tiny_encoder: Build) -> None:
     torch.testing.assert_close(encode(encoder, sound[:1]), features[:1])
 
 
+@pytest.mark.parametrize("pooling", ["mean", "gru", "attention"])
+def test_only_a_mean_is_deaf_to_the_moment_of_a_sound(tiny_encoder: Build, pooling: str) -> None:
+    torch.manual_seed(0)
+    # Without padding the same click moves through the columns unchanged but for its place.
+    encoder = build_encoder(modality("audio"), tiny_encoder(pooling=pooling)).eval()
+    early, late = torch.zeros(1, 1, 64, 320), torch.zeros(1, 1, 64, 320)
+    early[..., 96:104], late[..., 192:200] = 3.0, 3.0
+    moved = (encode(encoder, early) - encode(encoder, late)).norm() / encode(encoder, early).norm()
+    assert (moved < 1e-5) == (pooling == "mean")
+
+
+def test_networks_that_know_places_keep_their_own_pooling() -> None:
+    encoder = build_encoder(modality("audio"), EncoderSpec("timm/test_vit", {"img_size": [64, 96]}, pooling="gru"))
+    assert not any("pooling" in name for name, _ in encoder.named_parameters())
+    assert encode(encoder, noise(2, 1, 64, 96)).shape == (2, encoder.features)
+
+
 def test_signal_encoder() -> None:
     torch.manual_seed(0)
     encoder = build_encoder(modality("inertial"), EncoderSpec("conv1d", {"widths": [4, 12]}, pooling="mean"))
