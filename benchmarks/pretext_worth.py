@@ -40,6 +40,8 @@ from scipy.stats import t as student
 CONFIG = load_config("pretrain", "demo-pretrain", ["data.shards=shards"])
 assert isinstance(CONFIG, PretrainConfig)
 DATA, MODEL, MODALITIES = CONFIG.data, CONFIG.model, tuple(CONFIG.data.modalities)
+# As the demo packs.
+SETTINGS = PackSettings(modalities=MODALITIES, size=48, fps=8.0, flow_bound=16.0)
 SINGLE = {name: (1.0, {}) for name in PRETEXT_TASKS}
 MIXTURES: dict[str, dict[str, tuple[float, dict[str, Any]]]] = {
     "demo-pretrain": {name: (task.weight, task.arguments) for name, task in CONFIG.tasks.items()},
@@ -77,7 +79,7 @@ def _splits(arguments: argparse.Namespace) -> tuple[Index, ClipRequest, dict[str
     shards = arguments.folder / "shards"
     if not (shards / "index.json").is_file():
         write_world(arguments.folder / "world", "impact12", arguments.clips)
-        pack(arguments.folder / "world", shards, PackSettings(modalities=MODALITIES, size=48, fps=16.0))
+        pack(arguments.folder / "world", shards, SETTINGS)
     index, classes, labels = labelled(load_index(shards), "label")
     request = clip_request(DATA, index)
     held = {}
