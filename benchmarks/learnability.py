@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--tasks", default=",".join(ROWS))
     parser.add_argument("--clips", type=int, default=1600)
-    parser.add_argument("--steps", type=int, default=240)
+    parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
@@ -130,7 +130,7 @@ def learn(name: str, row: Row, shards: Path, arguments: argparse.Namespace) -> t
     )
     stream = Held(take(index, split.train), request, BATCH)
     budget = TrainConfig(
-        steps=arguments.steps, learning_rate=5e-3, log_every=50, checkpoint_every=10**6, threads=arguments.threads
+        steps=arguments.steps, learning_rate=3e-3, log_every=50, checkpoint_every=10**6, threads=arguments.threads
     )
     with tempfile.TemporaryDirectory() as scratch:
         train(objective, stream, budget, Path(scratch) / "run", tracker_mode="disabled")
