@@ -40,7 +40,7 @@ AUDIO = EncoderSpec("timm/test_resnet", pooling="gru")
 
 @dataclass(frozen=True)
 class Row:
-    """A task as it is tried: `segments` of `seconds`, its arguments, the twin without its cue, and steps of its own."""
+    """A task as it is tried: `segments` of `seconds`, its arguments, the twin without its cue, steps of its own."""
 
     arguments: dict[str, Any] = field(default_factory=dict)
     segments: int = 3
@@ -53,8 +53,8 @@ class Row:
 # Three segments of a second are the three seconds of a clip, as the twin without order cuts them; a rhythm takes
 # windows of more than a period to hear.
 LONG: dict[str, Any] = {"segments": 2, "seconds": 1.4}
-# Depth would not do: it drifts one way through a clip, and sound begins with silence. Both tell the place in the clip,
-# which goes together without any synchrony; the twin shows it.
+# Depth would not do: it drifts one way through a clip, and sound begins with silence. Both tell the place in the
+# clip, which goes together without any synchrony; the twin shows it.
 SOUND: dict[str, Any] = {"twin": "synchrony", "modalities": ("flow", "audio"), "steps": 900, **LONG}
 ROWS = {name: Row() for name in PRETEXT_TASKS} | {
     # Solo's picture and sound share the rhythm alone: there are no easy negatives to start with.

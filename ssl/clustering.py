@@ -5,8 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 import torch.nn.functional as F
 from lightly.loss.swav_loss import sinkhorn
-from lightly.models.modules.heads import SwaVPrototypes
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..fusion.backbone import Encoded
 from .pretext import (
@@ -49,13 +48,15 @@ class SwappedAssignments(PretextTask):
         super().__init__()
         self.pairs = modality_pairs([*modalities, FUSED], pairs)
         self.heads = projection_heads(names_in(self.pairs), width, hidden, dimension)
-        self.prototypes = SwaVPrototypes(dimension, prototypes)
+        # The paper's prototypes are directions; lightly's layer adds a bias to their cosines.
+        self.prototypes = nn.Linear(dimension, prototypes, bias=False)
         self.chance = 1 / prototypes
         self.temperature, self.epsilon = temperature, epsilon
 
     def forward(self, encoded: Mapping[str, Encoded], generator: torch.Generator) -> dict[str, Tensor]:
         plain = encoded[PLAIN]
-        self.prototypes.normalize()
+        with torch.no_grad():
+            self.prototypes.weight.copy_(unit(self.prototypes.weight))
         scores, present = {}, {}
         for name, head in self.heads.items():
             feature, present[name] = source_feature(plain, name)

@@ -1,17 +1,70 @@
-"""Two real processes, started once for every test of what happens between ranks."""
+"""Random encodings to compare losses on, and two real processes for what happens between ranks."""
 
 import subprocess
 import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
 import torch
+from modalgate.fusion.backbone import Encoded
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 ROWS, WIDTH = 6, 5
 CLIPS, SEGMENTS, MODALITIES, FEATURES = 12, 4, 3, 8
 WORKER = Path(__file__).with_name("gloo_worker.py")
+
+
+@pytest.fixture(scope="session")
+def draw_encoded() -> Callable[..., Encoded]:
+    """`draw_encoded(names, clips, segments, absent, seed)`: double precision, every feature a leaf with a gradient.
+
+    `absent`: (modality, clip) pairs. Segments start a second apart.
+    """
+
+    def draw(
+        names: tuple[str, ...] = ("rgb", "audio"),
+        clips: int = 5,
+        segments: int = 3,
+        absent: Iterable[tuple[str, int]] = (),
+        seed: int = 0,
+        **facts: Tensor,
+    ) -> Encoded:
+        generator = torch.Generator().manual_seed(seed)
+
+        def noise(*shape: int) -> Tensor:
+            return torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_()
+
+        features = {name: noise(clips, segments, FEATURES) for name in names}
+        present = {name: torch.ones(clips, segments, dtype=torch.bool) for name in names}
+        for name, clip in absent:
+            present[name][clip] = False
+        weights = torch.rand(clips, segments, len(names), generator=generator, dtype=torch.float64)
+        weights = weights * torch.stack(list(present.values()), dim=-1)
+        start = torch.arange(segments, dtype=torch.float64).expand(clips, -1)
+        embedding = noise(clips, segments, FEATURES)
+        return Encoded(names, features, present, embedding, weights, torch.zeros(()), start, dict(facts))
+
+    return draw
+
+
+@pytest.fixture(scope="session")
+def same_loss() -> Callable[[Tensor, Tensor, Iterable[Tensor]], None]:
+    """Asserts that two losses agree, and their gradients by every given tensor."""
+
+    def check(found: Tensor, expected: Tensor, tensors: Iterable[Tensor]) -> None:
+        torch.testing.assert_close(found, expected)
+        leaves = [tensor for tensor in tensors if tensor.requires_grad]
+        options = {"retain_graph": True, "allow_unused": True}
+        mine = torch.autograd.grad(found, leaves, **options)
+        theirs = torch.autograd.grad(expected, leaves, **options)
+        assert any(gradient is not None and bool(gradient.any()) for gradient in theirs)
+        for leaf, one, other in zip(leaves, mine, theirs, strict=True):
+            nothing = torch.zeros_like(leaf)
+            torch.testing.assert_close(nothing if one is None else one, nothing if other is None else other)
+
+    return check
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,12 @@
 """Cross-modal InfoNCE against a double loop, and on two processes against one."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from modalgate.fusion.backbone import Encoded
 from modalgate.shards.errors import RequestError
-from modalgate.ssl.contrastive import AcrossTime, CrossModal, cross_modal_loss
+from modalgate.ssl.contrastive import AcrossTime, CrossModal, LeaveOneOut, cross_modal_loss
 from modalgate.ssl.pretext import unit
 from torch import Tensor
 
@@ -188,3 +190,30 @@ def test_across_time_needs_two_segments_and_known_streams() -> None:
         AcrossTime(("rgb", "audio"), 8, 1)
     with pytest.raises(RequestError, match="'audio'"):
         AcrossTime(("rgb", "audio"), 8, 3, streams=["adio"])
+
+
+@pytest.mark.parametrize("absent", [[], [("audio", 1)], [("rgb", 0), ("flow", 0), ("audio", 3)]])
+def test_leave_one_out_asks_the_rest_of_each_modality(
+    absent: list[tuple[str, int]], draw_encoded: Callable[..., Encoded], same_loss: Callable[..., None]
+) -> None:
+    torch.manual_seed(0)
+    names = ("rgb", "flow", "audio")
+    task = LeaveOneOut(names, 8, hidden=6, dimension=4).double()
+    plain = draw_encoded(names, segments=2, absent=absent)
+    views = {f"without_{name}": draw_encoded(names, segments=2, absent=absent, seed=1) for name in names}
+    assert task.views == ("plain", *views)
+    outputs = task({"plain": plain, **views}, torch.Generator())
+    losses, accuracies = [], []
+    for name in names:
+        valid = torch.zeros(10, dtype=torch.bool)
+        for clip in range(5):
+            others = any((other, clip) not in absent for other in names if other != name)
+            valid[2 * clip : 2 * clip + 2] = others and (name, clip) not in absent
+        rest = unit(task.heads["fused"](views[f"without_{name}"].embedding)).flatten(0, 1)
+        own = unit(task.heads[name](plain.features[name])).flatten(0, 1)
+        loss, hits = naive(rest, own, valid, torch.arange(5).repeat_interleave(2), 0.07)
+        losses.append(loss)
+        accuracies.append(hits)
+    leaves = [*plain.features.values(), *(view.embedding for view in views.values()), *task.parameters()]
+    same_loss(outputs["loss"], torch.stack(losses).mean(), leaves)
+    assert float(outputs["accuracy"]) == pytest.approx(sum(accuracies) / 3)

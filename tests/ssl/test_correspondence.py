@@ -1,11 +1,12 @@
 """Correspondence against a loop over clips and segments."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 from modalgate.fusion.backbone import Encoded
-from modalgate.ssl.correspondence import Correspondence, corresponding_logits
+from modalgate.ssl.correspondence import Correspondence, Offset, Synchrony, corresponding_logits
 from modalgate.ssl.pretext import unit
 from torch import Tensor
 
@@ -140,3 +141,89 @@ def test_a_planted_correspondence_is_learned() -> None:
         optimizer.step()
         accuracies.append(float(outputs["accuracy"]))
     assert math.fsum(accuracies[-20:]) / 20 > 0.85, "chance is one half"
+
+
+@pytest.mark.parametrize("absent", [[], [("audio", 1)], [("rgb", 0), ("audio", 3)]])
+@pytest.mark.parametrize(("progress", "share"), [(0.2, 0.0), (0.375, 0.5), (0.9, 1.0)])
+def test_synchrony_mixes_shifted_and_strange_negatives(
+    progress: float,
+    share: float,
+    absent: list[tuple[str, int]],
+    draw_encoded: Callable[..., Encoded],
+    same_loss: Callable[..., None],
+) -> None:
+    torch.manual_seed(0)
+    task = Synchrony(("rgb", "audio"), 8, 3, 0.9, hard=1.0, easy_until=0.25, hidden=6, dimension=4).double()
+    task.progress = progress
+    assert task.hard_share() == pytest.approx(share)
+    plain = draw_encoded(absent=absent)
+    # Segments 0 and 1 of the last clip nearly touch: neither may stand in for the other.
+    plain.start = plain.start.clone()
+    plain.start[4, 1] = 0.8
+    outputs = task({"plain": plain}, torch.Generator().manual_seed(3))
+    draws = torch.Generator().manual_seed(3)
+    shift = int(torch.randint(1, 5, (), generator=draws))
+    later = int(torch.randint(1, 3, (), generator=draws))
+    wanted = torch.rand(5, 3, generator=draws) < share
+    rgb, audio = (unit(task.towers[name](plain.features[name])) for name in ("rgb", "audio"))
+    positives, negatives = [], []
+    for clip in range(5):
+        for segment in range(3):
+            other_clip, other = (clip + shift) % 5, (segment + later) % 3
+            if ("rgb", clip) in absent or ("audio", clip) in absent:
+                continue
+            if wanted[clip, segment]:
+                if abs(float(plain.start[clip, segment] - plain.start[clip, other])) < 0.9 + 0.1 - 1e-6:
+                    continue
+                negative = audio[clip, other]
+            elif ("audio", other_clip) in absent:
+                continue
+            else:
+                negative = audio[other_clip, segment]
+            positives.append(rgb[clip, segment] @ audio[clip, segment])
+            negatives.append(rgb[clip, segment] @ negative)
+    chances = [torch.sigmoid(task.log_scale[0].exp() * c + task.bias[0]) for c in positives + negatives]
+    right = [*chances[: len(positives)], *(1 - chance for chance in chances[len(positives) :])]
+    assert len(positives) == len(negatives) > 0
+    expected = -torch.stack(right).log().mean()
+    same_loss(outputs["loss"], expected, [*plain.features.values(), *task.parameters()])
+    assert float(outputs["accuracy"]) == pytest.approx(float((torch.stack(right) > 0.5).double().mean()))
+
+
+@pytest.mark.parametrize("absent", [[], [("audio", 1)], [("rgb", 0), ("audio", 3)]])
+def test_offset_is_a_softmax_over_the_clips_own_segments(
+    absent: list[tuple[str, int]], draw_encoded: Callable[..., Encoded], same_loss: Callable[..., None]
+) -> None:
+    torch.manual_seed(0)
+    task = Offset(("rgb", "audio"), 8, 3, 0.9, hidden=6, dimension=4).double()
+    assert task.chance == pytest.approx(1 / 3)
+    plain = draw_encoded(absent=absent)
+    plain.start = plain.start.clone()
+    plain.start[4, 1] = 0.8
+    outputs = task({"plain": plain}, torch.Generator())
+    towers = {name: unit(task.towers[name](plain.features[name])) for name in ("rgb", "audio")}
+    losses, accuracies = [], []
+    for query, bank in (("rgb", "audio"), ("audio", "rgb")):
+        terms, hits = [], []
+        for clip in range(5):
+            if ("rgb", clip) in absent or ("audio", clip) in absent:
+                continue
+            for segment in range(3):
+                gaps = [
+                    abs(float(plain.start[clip, segment] - plain.start[clip, k])) for k in range(3) if k != segment
+                ]
+                if min(gaps) < 1.0 - 1e-6:
+                    continue
+                scores = torch.stack(
+                    [
+                        task.log_scale[0].exp() * (towers[query][clip, segment] @ towers[bank][clip, k])
+                        + task.bias[0]
+                        for k in range(3)
+                    ]
+                )
+                terms.append(-(scores[segment].exp() / scores.exp().sum()).log())
+                hits.append(int(scores.argmax()) == segment)
+        losses.append(torch.stack(terms).mean())
+        accuracies.append(sum(hits) / len(hits))
+    same_loss(outputs["loss"], torch.stack(losses).mean(), [*plain.features.values(), *task.parameters()])
+    assert float(outputs["accuracy"]) == pytest.approx(sum(accuracies) / 2)

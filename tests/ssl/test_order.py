@@ -9,7 +9,15 @@ from modalgate.fusion.backbone import Backbone, Encoded
 from modalgate.shards.batch import Batch
 from modalgate.shards.errors import RequestError
 from modalgate.shards.transforms import ClipSpec, Preparation
-from modalgate.ssl.order import ClipOrder, deal_evenly, shuffle_segments
+from modalgate.ssl.order import (
+    ClipOrder,
+    FrameOrder,
+    OddOneOut,
+    OrderTask,
+    OrderVerification,
+    deal_evenly,
+    shuffle_segments,
+)
 from torch import Tensor, nn
 
 WIDTH = 8
@@ -79,6 +87,77 @@ def test_loss_and_accuracy_score_the_dealt_permutations() -> None:
     expected = -logits.log_softmax(-1)[torch.arange(12), target].mean()
     torch.testing.assert_close(outputs["loss"], expected)
     assert float(outputs["accuracy"]) == pytest.approx(float((logits.argmax(-1) == target).float().mean()))
+
+
+def naive_logits(task: OrderTask, name: str, segments: list[Tensor]) -> Tensor:
+    relation, last = task.relations[name], task.classifiers[name][1]  # pyright: ignore
+    places = [(i, j) for i in range(len(segments)) for j in range(i + 1, len(segments))]
+    pairs = [torch.cat([segments[i], segments[j]]) for i, j in places]
+    related = [torch.clamp(relation.weight @ pair + relation.bias, min=0) for pair in pairs]
+    return last.weight @ torch.cat(related) + last.bias
+
+
+def naive_order(task: OrderTask, feature: Tensor, seed: int) -> tuple[Tensor, list[int], list[Tensor]]:
+    """Mean cross-entropy, classes and logits of the clips (B, K, D), from the draws that `seed` gives."""
+    generator = torch.Generator().manual_seed(seed)
+    count, segments = feature.shape[:2]
+    straight = list(range(segments))
+    wrong = [list(order) for order in permutations(straight) if list(order) not in (straight, straight[::-1])]
+    logits = []
+    if isinstance(task, OrderVerification):
+        target = deal_evenly(count, 2, generator).tolist()
+        mixed = torch.randint(len(wrong), (count,), generator=generator).tolist()
+        orders = [straight if target[b] else wrong[mixed[b]] for b in range(count)]
+        logits = [naive_logits(task, "fused", [feature[b, k] for k in orders[b]]) for b in range(count)]
+    elif isinstance(task, FrameOrder):
+        kept = [list(order) for order in permutations(straight) if order[0] < order[-1]]
+        target = deal_evenly(count, len(kept), generator).tolist()
+        mirrored = (torch.rand(count, 1, generator=generator) < 0.5)[:, 0].tolist()
+        orders = [kept[target[b]][::-1] if mirrored[b] else kept[target[b]] for b in range(count)]
+        logits = [naive_logits(task, "fused", [feature[b, k] for k in orders[b]]) for b in range(count)]
+    else:
+        short = list(range(segments - 1))
+        odd = [list(order) for order in permutations(short) if list(order) not in (short, short[::-1])]
+        target = deal_evenly(count, segments, generator).tolist()
+        mixed = torch.randint(len(odd), (count,), generator=generator).tolist()
+        for b in range(count):
+            scores = []
+            for number in range(segments):
+                # Sequence `number` leaves out the segment that is as far from the end.
+                sequence = [k for k in straight if k != segments - 1 - number]
+                if number == target[b]:
+                    sequence = [sequence[place] for place in odd[mixed[b]]]
+                scores.append(naive_logits(task, "fused", [feature[b, k] for k in sequence])[0])
+            logits.append(torch.stack(scores))
+    terms = [-(row.exp()[number] / row.exp().sum()).log() for row, number in zip(logits, target, strict=True)]
+    return torch.stack(terms).mean(), target, logits
+
+
+@pytest.mark.parametrize("absent", [[], [("rgb", 2)], [("rgb", 0), ("rgb", 7)]])
+@pytest.mark.parametrize(
+    ("kind", "segments", "chance"),
+    [(OrderVerification, 3, 1 / 2), (FrameOrder, 3, 1 / 3), (FrameOrder, 4, 1 / 12), (OddOneOut, 4, 1 / 4)],
+)
+def test_order_tasks_equal_the_loop_over_clips(
+    kind: type[OrderVerification | FrameOrder | OddOneOut],
+    segments: int,
+    chance: float,
+    absent: list[tuple[str, int]],
+    draw_encoded: Callable[..., Encoded],
+    same_loss: Callable[..., None],
+) -> None:
+    torch.manual_seed(0)
+    task = kind(("rgb",), WIDTH, segments, hidden=5).double().eval()
+    assert task.chance == pytest.approx(chance)
+    plain = draw_encoded(("rgb",), clips=9, segments=segments, absent=absent)
+    whole = [clip for clip in range(9) if ("rgb", clip) not in absent]
+    outputs = task({"plain": plain}, torch.Generator().manual_seed(4))
+    expected, classes, logits = naive_order(task, plain.embedding[whole], 4)
+    same_loss(outputs["loss"], expected, [plain.embedding, *task.parameters()])
+    hits = [int(row.argmax()) == number for row, number in zip(logits, classes, strict=True)]
+    assert float(outputs["accuracy"]) == pytest.approx(sum(hits) / len(hits))
+    counts = [classes.count(number) for number in range(round(1 / chance))]
+    assert max(counts) - min(counts) <= 1, "classes are dealt evenly in every batch"
 
 
 def test_clips_with_an_absent_segment_do_not_count() -> None:
