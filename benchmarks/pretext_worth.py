@@ -51,6 +51,9 @@ MIXTURES: dict[str, dict[str, tuple[float, dict[str, Any]]]] = {
 }
 ROWS = {"untrained": {}} | {name: {name: task} for name, task in SINGLE.items()} | MIXTURES
 
+# The index, what is cut from its clips, and by split: the clips, and their labels.
+Splits = tuple[Index, ClipRequest, dict[str, Any]]
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -64,7 +67,7 @@ def main() -> None:
     torch.set_num_threads(1)
     steps: dict[str, int] = {}
     found = json.loads(arguments.json.read_text()) if arguments.json and arguments.json.is_file() else {}
-    splits = _splits(arguments)
+    splits = held_splits(arguments.folder, arguments.clips)
     for name in arguments.rows.split(","):
         for seed in range(arguments.seeds):
             key = f"{name}/{seed}"
@@ -78,12 +81,12 @@ def main() -> None:
     print(table(found, [name for name in ROWS if f"{name}/0" in found]))
 
 
-def _splits(arguments: argparse.Namespace) -> tuple[Index, ClipRequest, dict[str, tuple[Held, Any]]]:
+def held_splits(folder: Path, clips: int) -> Splits:
     """The index and its clips, decoded once; labels beside the labelled splits'."""
-    shards = arguments.folder / "shards"
+    shards = folder / "shards"
     if not (shards / "index.json").is_file():
-        write_world(arguments.folder / "world", "impact12", arguments.clips)
-        pack(arguments.folder / "world", shards, SETTINGS)
+        write_world(folder / "world", "impact12", clips)
+        pack(folder / "world", shards, SETTINGS)
     index, classes, labels = labelled(load_index(shards), "label")
     request = clip_request(DATA, index)
     held = {}
@@ -96,7 +99,7 @@ def _splits(arguments: argparse.Namespace) -> tuple[Index, ClipRequest, dict[str
 def measure(
     tasks: dict[str, tuple[float, dict[str, Any]]],
     seed: int,
-    splits: tuple[Index, ClipRequest, dict[str, Any]],
+    splits: Splits,
     steps: int,
 ) -> dict[str, float]:
     """Steps taken, and test accuracies of the probes of the fused and of the joined features."""
@@ -129,7 +132,7 @@ def measure(
 def _objective(
     backbone: Backbone,
     tasks: dict[str, tuple[float, dict[str, Any]]],
-    splits: tuple[Index, ClipRequest, dict[str, Any]],
+    splits: Splits,
     steps: int,
 ) -> PretextObjective:
     index, request, _ = splits
@@ -138,7 +141,7 @@ def _objective(
 
 def count_steps(
     tasks: dict[str, tuple[float, dict[str, Any]]],
-    splits: tuple[Index, ClipRequest, dict[str, Any]],
+    splits: Splits,
     cpu_seconds: float,
 ) -> int:
     """How many steps take `cpu_seconds` of processor time, by the median of eight, after two that warm up."""
