@@ -39,6 +39,7 @@ from modalgate.tasks.splits import given_split, take
 
 BATCH = 32
 VIDEO = EncoderSpec(model="timm/test_resnet", stack=8, pooling="gru")
+FPS = 16.0
 AUDIO = EncoderSpec(
     model="timm/convnext_atto", arguments={"depths": [1, 1, 2, 1], "dims": [16, 32, 48, 96], "ls_init_value": 0.1}
 )
@@ -53,6 +54,11 @@ class Row:
     seconds: float = 1.0
     twin: str = ""
     modalities: tuple[str, ...] = ("rgb", "flow", "depth", "audio")
+
+    @property
+    def frames(self) -> int:
+        """Of a segment: as many whole stacks of the encoder as its seconds hold frames for."""
+        return int(self.seconds * FPS) // VIDEO.stack * VIDEO.stack
 
 
 # Three segments of a second are the three seconds of a clip, as the twin without order cuts them; a rhythm takes
@@ -138,16 +144,14 @@ def corpus(arguments: argparse.Namespace, twin: str) -> Path:
     if not (shards / "index.json").is_file():
         world = arguments.folder / f"world-{twin or 'plain'}"
         write_world(world, "solo", arguments.clips, seed=1, twin=twin)
-        pack(world, shards, PackSettings(modalities=("rgb", "flow", "audio", "depth"), size=48, fps=16.0))
+        pack(world, shards, PackSettings(modalities=("rgb", "flow", "audio", "depth"), size=48, fps=FPS))
     return shards
 
 
 def learn(name: str, row: Row, shards: Path, arguments: argparse.Namespace) -> tuple[float, float, int]:
     """Held-out accuracy after training, what guessing reaches, and how many clips the accuracy is of."""
     index = load_index(shards)
-    data = DataConfig(
-        modalities=list(row.modalities), segments=row.segments, seconds=row.seconds, frames=int(row.seconds * 16)
-    )
+    data = DataConfig(modalities=list(row.modalities), segments=row.segments, seconds=row.seconds, frames=row.frames)
     request = clip_request(data, index)
     split = given_split(index, "pretrain+train", "test")
     torch.manual_seed(0)
