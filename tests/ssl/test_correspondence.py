@@ -1,11 +1,12 @@
-"""Correspondence against a loop over clips and segments."""
+"""Correspondence, synchrony and offset against loops over clips and segments."""
 
 import math
+from collections.abc import Callable, Collection
 
 import pytest
 import torch
 from modalgate.fusion.backbone import Encoded
-from modalgate.ssl.correspondence import Correspondence, corresponding_logits
+from modalgate.ssl.correspondence import Correspondence, Offset, PairTask, Synchrony, corresponding_logits
 from modalgate.ssl.pretext import unit
 from torch import Tensor
 
@@ -140,3 +141,144 @@ def test_a_planted_correspondence_is_learned() -> None:
         optimizer.step()
         accuracies.append(float(outputs["accuracy"]))
     assert math.fsum(accuracies[-20:]) / 20 > 0.85, "chance is one half"
+
+
+Leaves, Assert, Absent = Callable[..., Encoded], Callable[..., None], Collection[tuple[str | int, ...]]
+ABSENT: dict[str, Absent] = {
+    "all there": (),
+    "a silent clip": {("audio", 1)},
+    "gaps": {("audio", 0), ("rgb", 2), ("audio", 3, 1), ("flow", 4, 0)},
+}
+
+
+def small(kind: type[PairTask], segments: int = 3, **arguments: float) -> PairTask:
+    """A task in double precision over two pairs, each with a scale and bias of its own."""
+    torch.manual_seed(0)
+    pairs = [["rgb", "audio"], ["flow", "audio"]]
+    if kind is Correspondence:
+        task = Correspondence(NAMES, 8, pairs=pairs, hidden=6, dimension=4)
+    else:
+        task = kind(NAMES, 8, segments, 1.0, pairs=pairs, hidden=6, dimension=4, **arguments)  # pyright: ignore
+    torch.nn.init.normal_(task.bias)
+    torch.nn.init.normal_(task.log_scale, mean=1.0)
+    return task.double()
+
+
+def distance_head(
+    task: PairTask, number: int, batch: Encoded, one: tuple[int, int], other: tuple[int, int]
+) -> Tensor:
+    """`scale cos(t(v), t'(a)) + bias` of two rows, each a (clip, segment)."""
+    first, second = task.pairs[number]
+    v, a = task.towers[first](batch.features[first][one]), task.towers[second](batch.features[second][other])
+    cosine = (v * a).sum() / ((v * v).sum().sqrt() * (a * a).sum().sqrt())
+    return task.log_scale[number].exp() * cosine + task.bias[number]
+
+
+def binary(positives: list[Tensor], negatives: list[Tensor]) -> Tensor:
+    terms = [-torch.log(1 / (1 + torch.exp(-logit))) for logit in positives]
+    terms += [-torch.log(1 / (1 + torch.exp(logit))) for logit in negatives]
+    return torch.stack(terms).mean()
+
+
+@pytest.mark.parametrize("case", ABSENT)
+def test_correspondence_and_its_gradients_equal_the_loop(case: str, leaves: Leaves, assert_equation: Assert) -> None:
+    task, batch = small(Correspondence), leaves(5, 3, NAMES, ABSENT[case])
+    outputs = task({"plain": batch}, torch.Generator().manual_seed(3))
+    shift = int(torch.randint(1, 5, (), generator=torch.Generator().manual_seed(3)))
+    losses = []
+    for number, (first, second) in enumerate(task.pairs):
+        positives, negatives = [], []
+        for b in range(5):
+            c = (b + shift) % 5
+            for k in range(3):
+                here, there = batch.present[first], batch.present[second]
+                if here[b, k] and there[b, k] and there[c, k]:
+                    positives.append(distance_head(task, number, batch, (b, k), (b, k)))
+                    negatives.append(distance_head(task, number, batch, (b, k), (c, k)))
+        losses.append(binary(positives, negatives))
+    assert_equation(outputs["loss"], torch.stack(losses).mean(), task, {"plain": batch})
+
+
+@pytest.mark.parametrize("hard", [0.0, 1.0, 0.5])
+@pytest.mark.parametrize("case", ABSENT)
+def test_synchrony_and_its_gradients_equal_the_loop(
+    case: str, hard: float, leaves: Leaves, assert_equation: Assert, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task, batch = small(Synchrony, hard=hard, easy_until=0.0), leaves(5, 3, NAMES, ABSENT[case])
+    # Clip 0's second and third segment overlap: neither may be the other's negative.
+    batch.start[0, 2] = batch.start[0, 1] + 0.5
+    asked: list[Tensor] = []
+    judge = task.judge
+    monkeypatch.setattr(
+        task, "judge", lambda found, towers: asked.extend(t for _, t in found) or judge(found, towers)
+    )
+    outputs = task({"plain": batch}, torch.Generator().manual_seed(3))
+    draws = torch.Generator().manual_seed(3)
+    shift, later = (int(torch.randint(1, count, (), generator=draws)) for count in (5, 3))
+    wants_hard = torch.rand(5, 3, generator=draws) < hard
+    losses, counts = [], []
+    for number, (first, second) in enumerate(task.pairs):
+        positives, negatives = [], []
+        for b in range(5):
+            for k in range(3):
+                c, j = (b, (k + later) % 3) if wants_hard[b, k] else ((b + shift) % 5, k)
+                near = c == b and abs(float(batch.start[b, k] - batch.start[b, j])) < 1.1
+                if near or not (batch.present[first][b, k] and batch.present[second][b, k]):
+                    continue
+                if batch.present[second][c, j]:
+                    positives.append(distance_head(task, number, batch, (b, k), (b, k)))
+                    negatives.append(distance_head(task, number, batch, (b, k), (c, j)))
+        losses.append(binary(positives, negatives))
+        counts.append([1.0] * len(positives) + [0.0] * len(negatives))
+    assert_equation(outputs["loss"], torch.stack(losses).mean(), task, {"plain": batch})
+    assert [targets.tolist() for targets in asked] == counts, "one negative for every positive"
+
+
+def test_synchrony_rises_from_easy_to_hard() -> None:
+    task = Synchrony(NAMES, 8, 3, 1.0, hard=0.8, easy_until=0.25)
+    shares = []
+    for task.progress in (0.0, 0.25, 0.375, 0.5, 1.0):
+        shares.append(task.hard_share())
+    assert shares == pytest.approx([0, 0, 0.4, 0.8, 0.8])
+
+
+@pytest.mark.parametrize("case", ABSENT)
+def test_offset_and_its_gradients_equal_the_loop(case: str, leaves: Leaves, assert_equation: Assert) -> None:
+    task, batch = small(Offset), leaves(5, 3, NAMES, ABSENT[case])
+    batch.start[2] = torch.tensor([0.0, 1.05, 9.0])
+    outputs = task({"plain": batch}, torch.Generator())
+    losses, hits, classes = [], [], []
+    for number, (first, second) in enumerate(task.pairs):
+        whole = [b for b in range(5) if b != 2 and bool((batch.present[first][b] & batch.present[second][b]).all())]
+        for forth in (True, False):
+            terms, right = [], []
+            for b in whole:
+                for k in range(3):
+                    scores = torch.stack(
+                        [
+                            distance_head(task, number, batch, *((b, k), (b, j))[:: 1 if forth else -1])
+                            for j in range(3)
+                        ]
+                    )
+                    terms.append(-(scores[k] - scores.exp().sum().log()))
+                    right.append(float(int(scores.argmax()) == k))
+                    classes.append(k)
+            losses.append(torch.stack(terms).mean())
+            hits.append(sum(right) / len(right))
+    assert_equation(outputs["loss"], torch.stack(losses).mean(), task, {"plain": batch})
+    assert float(outputs["accuracy"]) == pytest.approx(sum(hits) / len(hits))
+    assert task.chance == pytest.approx(1 / 3)
+    assert len({classes.count(k) for k in range(3)}) == 1
+
+
+@pytest.mark.parametrize("kind", [Correspondence, Synchrony, Offset])
+def test_a_silent_batch_waits(kind: type[PairTask], leaves: Leaves, assert_waits: Assert) -> None:
+    task, batch = small(kind), leaves(4, 3, NAMES, {("audio", clip) for clip in range(4)})
+    assert_waits(task({"plain": batch}, torch.Generator()), task)
+
+
+def test_offset_leaves_out_clips_whose_segments_are_too_near(leaves: Leaves, assert_waits: Assert) -> None:
+    task, batch = small(Offset), leaves(4, 3, NAMES)
+    # The last segment is far enough from both; were it asked alone, its class would be all there is.
+    batch.start[:] = torch.tensor([0.0, 1.05, 9.0])
+    assert_waits(task({"plain": batch}, torch.Generator()), task)
