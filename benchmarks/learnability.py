@@ -123,7 +123,7 @@ def main() -> None:
                 arguments.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
         row = found[name]
         twin = "" if row["twin"] is None else f"  twin {row['twin']:.3f} ({row['twin_errors']:+.1f} errors)"
-        print(f"{name:20} chance {row['chance']:.3f}  held out {row['accuracy']:.3f}{twin}  {row['seconds']:.0f} s")
+        print(f"{name:20} chance {row['chance']:.4f}  held out {row['accuracy']:.3f}{twin}  {row['seconds']:.0f} s")
 
 
 def measure(name: str, row: Row, arguments: argparse.Namespace) -> dict[str, float | None]:
@@ -170,24 +170,23 @@ def learn(name: str, row: Row, shards: Path, arguments: argparse.Namespace) -> t
     )
     with tempfile.TemporaryDirectory() as scratch:
         train(objective, stream, budget, Path(scratch) / "run", tracker_mode="disabled")
-    task = objective.tasks[name]
-    # Among the rows of a batch, guessing finds one in fewer than so many clips.
-    chance = task.chance if isinstance(task.chance, float) else 1 / BATCH
     held_out = take(index, sorted([*split.test, *split.validation]))
-    return _accuracy(objective, name, Held(held_out, request)), chance, len(held_out.samples)
+    return *_accuracy(objective, name, Held(held_out, request)), len(held_out.samples)
 
 
 @torch.no_grad()
-def _accuracy(objective: PretextObjective, name: str, held: Held) -> float:
+def _accuracy(objective: PretextObjective, name: str, held: Held) -> tuple[float, float]:
+    """The task's accuracy on held-out clips, and the chance that it states; NaN where it has none."""
     objective.eval()
-    found = []
+    total, clips = np.zeros(2), 0
     for batch in held.evaluate():
         outputs = objective(batch)
         if f"{name}/accuracy" in outputs:
-            found.append((float(outputs[f"{name}/accuracy"]), len(batch.key)))
-    return (
-        sum(accuracy * clips for accuracy, clips in found) / sum(clips for _, clips in found) if found else math.nan
-    )
+            figures = [float(outputs[f"{name}/{key}"]) for key in ("accuracy", "chance")]
+            total += len(batch.key) * np.array(figures)
+            clips += len(batch.key)
+    accuracy, chance = (total / clips).tolist() if clips else (math.nan, math.nan)
+    return accuracy, chance
 
 
 if __name__ == "__main__":
