@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from held import Held
 from modalgate.fusion.backbone import Backbone
@@ -35,6 +36,7 @@ from modalgate.tasks.splits import given_split, take
 
 BATCH = 32
 VIDEO = EncoderSpec(model="timm/test_resnet", stack=8, pooling="gru")
+FPS = 16.0
 AUDIO = EncoderSpec("timm/test_resnet", pooling="gru")
 
 
@@ -48,6 +50,11 @@ class Row:
     twin: str = ""
     modalities: tuple[str, ...] = ("rgb", "flow", "depth", "audio")
     steps: int | None = None
+
+    @property
+    def frames(self) -> int:
+        """Of a segment: as many whole stacks of the encoder as its seconds hold frames for."""
+        return int(self.seconds * FPS) // VIDEO.stack * VIDEO.stack
 
 
 # Three segments of a second are the three seconds of a clip, as the twin without order cuts them; a rhythm takes
@@ -89,7 +96,7 @@ def main() -> None:
                 arguments.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
         row = found[name]
         twin = "" if row["twin"] is None else f"  twin {row['twin']:.3f} ({row['twin_errors']:+.1f} errors)"
-        print(f"{name:20} chance {row['chance']:.3f}  held out {row['accuracy']:.3f}{twin}  {row['seconds']:.0f} s")
+        print(f"{name:20} chance {row['chance']:.4f}  held out {row['accuracy']:.3f}{twin}  {row['seconds']:.0f} s")
 
 
 def measure(name: str, row: Row, arguments: argparse.Namespace) -> dict[str, float | None]:
@@ -110,16 +117,14 @@ def corpus(arguments: argparse.Namespace, twin: str) -> Path:
     if not (shards / "index.json").is_file():
         world = arguments.folder / f"world-{twin or 'plain'}"
         write_world(world, "solo", arguments.clips, seed=1, twin=twin)
-        pack(world, shards, PackSettings(modalities=("rgb", "flow", "audio", "depth"), size=48, fps=16.0))
+        pack(world, shards, PackSettings(modalities=("rgb", "flow", "audio", "depth"), size=48, fps=FPS))
     return shards
 
 
 def learn(name: str, row: Row, shards: Path, arguments: argparse.Namespace) -> tuple[float, float, int]:
     """Held-out accuracy after training, what guessing reaches, and how many clips the accuracy is of."""
     index = load_index(shards)
-    # Whole stacks of frames, at no more than the packed rate.
-    frames = int(row.seconds * 16 / VIDEO.stack) * VIDEO.stack
-    data = DataConfig(modalities=list(row.modalities), segments=row.segments, seconds=row.seconds, frames=frames)
+    data = DataConfig(modalities=list(row.modalities), segments=row.segments, seconds=row.seconds, frames=row.frames)
     request = clip_request(data, index)
     split = given_split(index, "pretrain+train", "test")
     steps = row.steps or arguments.steps
@@ -139,24 +144,23 @@ def learn(name: str, row: Row, shards: Path, arguments: argparse.Namespace) -> t
     )
     with tempfile.TemporaryDirectory() as scratch:
         train(objective, stream, budget, Path(scratch) / "run", tracker_mode="disabled")
-    task = objective.tasks[name]
-    # Among the rows of a batch, guessing finds one in fewer than so many clips.
-    chance = task.chance if isinstance(task.chance, float) else 1 / BATCH
     held_out = take(index, sorted([*split.test, *split.validation]))
-    return _accuracy(objective, name, Held(held_out, request, BATCH)), chance, len(held_out.samples)
+    return *_accuracy(objective, name, Held(held_out, request, BATCH)), len(held_out.samples)
 
 
 @torch.no_grad()
-def _accuracy(objective: PretextObjective, name: str, held: Held) -> float:
+def _accuracy(objective: PretextObjective, name: str, held: Held) -> tuple[float, float]:
+    """The task's accuracy on held-out clips, and the chance that it states; NaN where it has none."""
     objective.eval()
-    found = []
+    total, clips = np.zeros(2), 0
     for batch in held.evaluate():
         outputs = objective(batch)
         if f"{name}/accuracy" in outputs:
-            found.append((float(outputs[f"{name}/accuracy"]), len(batch.key)))
-    return (
-        sum(accuracy * clips for accuracy, clips in found) / sum(clips for _, clips in found) if found else math.nan
-    )
+            figures = [float(outputs[f"{name}/{key}"]) for key in ("accuracy", "chance")]
+            total += len(batch.key) * np.array(figures)
+            clips += len(batch.key)
+    accuracy, chance = (total / clips).tolist() if clips else (math.nan, math.nan)
+    return accuracy, chance
 
 
 if __name__ == "__main__":

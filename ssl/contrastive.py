@@ -61,15 +61,16 @@ class CrossModal(PretextTask):
         for name, head in self.heads.items():
             feature, mask = source_feature(plain, name)
             rows[name], present[name] = unit(head(feature)).flatten(0, 1), mask.flatten()
-        losses, correct = [], []
+        losses, correct, chances = [], [], []
         for first, second in self.pairs:
             valid = present[first] & present[second]
-            loss, accuracy = cross_modal_loss(
+            loss, accuracy, chance = cross_modal_loss(
                 rows[first], rows[second], valid, clip_numbers(plain), self.temperature, self.joint
             )
             losses.append(loss)
             correct.append(accuracy)
-        return {"loss": torch.stack(losses).mean() + zero_loss(*rows.values()), **mean_accuracy(correct)}
+            chances.append(chance)
+        return {"loss": torch.stack(losses).mean() + zero_loss(*rows.values()), **mean_accuracy(correct, chances)}
 
 
 class AcrossTime(PretextTask):
@@ -103,16 +104,17 @@ class AcrossTime(PretextTask):
 
     def forward(self, encoded: Mapping[str, Encoded], generator: torch.Generator) -> dict[str, Tensor]:
         plain = encoded[PLAIN]
-        losses, correct = [], []
+        losses, correct, chances = [], [], []
         for name, head in self.heads.items():
             rows, present = unit(head(plain.features[name])), plain.present[name]
             later, valid = rows.roll(-1, 1), (present & present.roll(-1, 1)).flatten()
-            loss, accuracy = cross_modal_loss(
+            loss, accuracy, chance = cross_modal_loss(
                 rows.flatten(0, 1), later.flatten(0, 1), valid, clip_numbers(plain), self.temperature
             )
             losses.append(loss)
             correct.append(accuracy)
-        return {"loss": torch.stack(losses).mean(), **mean_accuracy(correct)}
+            chances.append(chance)
+        return {"loss": torch.stack(losses).mean(), **mean_accuracy(correct, chances)}
 
 
 class LeaveOneOut(PretextTask):
@@ -141,26 +143,28 @@ class LeaveOneOut(PretextTask):
 
     def forward(self, encoded: Mapping[str, Encoded], generator: torch.Generator) -> dict[str, Tensor]:
         plain = encoded[PLAIN]
-        losses, correct = [], []
+        losses, correct, chances = [], [], []
         for name in self.modalities:
             others = torch.stack([plain.present[other] for other in self.modalities if other != name]).any(dim=0)
             rest = unit(self.heads[FUSED](encoded[f"{WITHOUT}{name}"].embedding)).flatten(0, 1)
             own = unit(self.heads[name](plain.features[name])).flatten(0, 1)
             valid = (others & plain.present[name]).flatten()
-            loss, accuracy = cross_modal_loss(rest, own, valid, clip_numbers(plain), self.temperature)
+            loss, accuracy, chance = cross_modal_loss(rest, own, valid, clip_numbers(plain), self.temperature)
             losses.append(loss)
             correct.append(accuracy)
-        return {"loss": torch.stack(losses).mean(), **mean_accuracy(correct)}
+            chances.append(chance)
+        return {"loss": torch.stack(losses).mean(), **mean_accuracy(correct, chances)}
 
 
 def cross_modal_loss(
     first: Tensor, second: Tensor, valid: Tensor, clips: Tensor, temperature: float, joint: bool = False
-) -> tuple[Tensor, Tensor]:
-    """InfoNCE loss and top-1 retrieval accuracy between unit rows (N, D) of two modalities.
+) -> tuple[Tensor, Tensor, Tensor]:
+    """InfoNCE loss, top-1 retrieval accuracy and its chance between unit rows (N, D) of two modalities.
 
     `valid` (N,): both modalities are there; `clips` (N,): the clip number of each row. Rows of the same clip are no
-    negatives of each other. `joint`: the query's own modality lends negatives as well. The loss is zero, with
-    gradient, where there is no valid row; accuracy is NaN there.
+    negatives of each other. `joint`: the query's own modality lends negatives as well. The chance is one in the rows
+    that one is looked for among. The loss is zero, with gradient, where there is no valid row; accuracy and chance
+    are NaN there.
     """
     target = torch.arange(len(first), device=first.device)
     diagonal = torch.eye(len(first), dtype=torch.bool, device=first.device)
@@ -175,17 +179,18 @@ def cross_modal_loss(
             logits = torch.cat([logits, own], dim=1)
         losses = F.cross_entropy(logits, target, reduction="none")
         loss = loss + torch.where(valid, losses, torch.zeros_like(losses)).sum() / valid.sum().clamp_min(1) / 2
-    return loss, torch.cat(hits).mean()
+    return loss, torch.cat(hits).mean(), (1 / (~blocked).sum(dim=1))[valid].mean()
 
 
 def set_loss(
     similarities: Tensor, positives: Tensor, negatives: Tensor, valid: Tensor, temperature: float
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """InfoNCE with any set of positives: similarities, positives, negatives (N, M), valid (N,).
 
     For every positive `-log(e^p / (e^p + sum of e^negative))`, the mean over a row's positives, then over valid rows
     that have one (Khosla et al. 2020, positives outside the logarithm). The accuracy is the share of those rows whose
-    nearest candidate is a positive; NaN where there is none.
+    nearest candidate is a positive, and the chance the share of positives among a row's candidates; NaN where there
+    is no such row.
     """
     logits = similarities / temperature
     others = logits.masked_fill(~negatives, float("-inf")).logsumexp(dim=1, keepdim=True)
@@ -196,5 +201,7 @@ def set_loss(
     rows = valid & (count > 0) & negatives.any(dim=1)
     each = torch.where(positives, terms, torch.zeros_like(terms)).sum(dim=1) / count.clamp_min(1)
     loss = torch.where(rows, each, torch.zeros_like(each)).sum() / rows.sum().clamp_min(1)
-    nearest = logits.masked_fill(~(positives | negatives), float("-inf")).argmax(dim=1, keepdim=True)
-    return loss, positives.gather(1, nearest)[:, 0][rows].float().mean()
+    candidates = positives | negatives
+    nearest = logits.masked_fill(~candidates, float("-inf")).argmax(dim=1, keepdim=True)
+    hits = positives.gather(1, nearest)[:, 0][rows].float()
+    return loss, hits.mean(), (count / candidates.sum(dim=1).clamp_min(1))[rows].mean()

@@ -169,8 +169,8 @@ class Offset(PairTask):
     """Which of a clip's segments was it? One stream's segment against all segments of another stream (ours).
 
     For each pair, a K-way cross-entropy over `scale * cos` within the clip, both ways: the offset between two streams
-    as a class, after the shifts of Owens & Efros 2018. Chance is one K-th: rows of which some segment is absent, or
-    closer than `gap` seconds to the right one's edges, are left out.
+    as a class, after the shifts of Owens & Efros 2018. Chance is one K-th, and every class is as frequent: clips of
+    which some segment is absent, or closer than `gap` seconds to another, are left out.
 
     Shortcut it guards against: what tells clips apart is of no use within one.
     """
@@ -196,19 +196,15 @@ class Offset(PairTask):
         plain = encoded[PLAIN]
         towers, start = self.units(plain), plain.start
         segments = start.shape[1]
-        diagonal = torch.eye(segments, dtype=torch.bool, device=start.device)
-        apart = (start[:, :, None] - start[:, None, :]).abs() >= self.distance - 1e-6
+        apart = (start.sort(dim=1).values.diff(dim=1) >= self.distance - 1e-6).all(dim=1)
         target = torch.arange(segments, device=start.device).expand(len(start), -1)
         losses, correct = [], []
         for number, (first, second) in enumerate(self.pairs):
-            both = plain.present[first] & plain.present[second]
+            whole = (plain.present[first] & plain.present[second]).all(dim=1) & apart
             for query, bank in ((first, second), (second, first)):
                 scores = self.logits(number, towers[query] @ towers[bank].transpose(1, 2))
-                candidates = diagonal | (apart & plain.present[bank][:, None, :])
-                scores = scores.masked_fill(~candidates, float("-inf"))
-                rows = both & (candidates.sum(-1) == segments)
-                if bool(rows.any()):
-                    losses.append(F.cross_entropy(scores[rows], target[rows]))
-                    correct.append((scores[rows].argmax(-1) == target[rows]).float().mean())
+                if bool(whole.any()):
+                    losses.append(F.cross_entropy(scores[whole].flatten(0, 1), target[whole].flatten()))
+                    correct.append((scores[whole].argmax(-1) == target[whole]).float().mean())
         loss = mean_of(losses, *towers.values(), self.log_scale, self.bias)
         return {"loss": loss, **mean_accuracy(correct)}

@@ -105,14 +105,17 @@ class MaskedLatent(MaskedTask):
         losses = [(2 - 2 * (predicted * wanted).sum(-1))[hidden].mean()] if bool(hidden.any()) else []
         outputs = {"loss": mean_of(losses, predicted, *self.parameters())}
         with torch.no_grad():
-            hits = []
+            hits, chances = [], []
             for number in range(len(self.modalities)):
                 rows = hidden[:, :, number]
                 if not bool(rows.any()):
                     continue
                 nearest = (predicted[:, :, number][rows] @ wanted[:, :, number][rows].T).argmax(dim=1)
                 hits.append((nearest == torch.arange(len(nearest), device=nearest.device)).float())
-            return outputs | ({"accuracy": torch.cat(hits).mean()} if hits else {})
+                chances.append(torch.full_like(hits[-1], 1 / len(nearest)))
+            return outputs | (
+                {"accuracy": torch.cat(hits).mean(), "chance": torch.cat(chances).mean()} if hits else {}
+            )
 
 
 class ContrastiveMasked(MaskedTask):
@@ -163,7 +166,7 @@ class ContrastiveMasked(MaskedTask):
         for place, first in enumerate(names):
             for second in names[place + 1 :]:
                 valid = (plain.present[first] & plain.present[second]).flatten()
-                loss, _ = cross_modal_loss(rows[first], rows[second], valid, clip_numbers(plain), self.temperature)
+                loss, _, _ = cross_modal_loss(rows[first], rows[second], valid, clip_numbers(plain), self.temperature)
                 contrasts.append(loss)
         total = mean_of(losses, predicted, *self.parameters())
         if contrasts:

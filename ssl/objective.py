@@ -28,9 +28,9 @@ class PretextObjective(nn.Module):
     """A weighted mixture of pretext tasks over one backbone.
 
     `tasks`: name -> (weight, arguments), `schedules`: when each of them counts, in shares of the `batches` of the
-    run. `forward(batch)` returns `<task>/loss`, `<task>/accuracy`, now and then `<task>/gradient` (norm of the
-    weighted loss's gradient by the plain features), the fusion's own `gate/loss`, and what `monitors` watches. The
-    loop sums the losses by `weights`, which follow the schedules.
+    run. `forward(batch)` returns `<task>/loss`, `<task>/accuracy` beside its `<task>/chance`, now and then
+    `<task>/gradient` (norm of the weighted loss's gradient by the plain features), the fusion's own `gate/loss`, and
+    what `monitors` watches. The loop sums the losses by `weights`, which follow the schedules.
 
     Every view that the tasks name is encoded once: `plain`; those of `VIEWS`, of which only the changed streams are
     encoded; `without_<modality>`, fused again with the modality hidden; `teacher`, the clip as it is under a moving
@@ -93,7 +93,10 @@ class PretextObjective(nn.Module):
                 weight *= self._schedules[name].share(progress)
             self.weights[f"{name}/loss"] = weight
             task.progress = progress
-            outputs |= {f"{name}/{key}": value for key, value in task(encoded, generator).items()}
+            found = task(encoded, generator)
+            if "accuracy" in found and task.chance is not None:
+                found.setdefault("chance", found["accuracy"].new_tensor(task.chance))
+            outputs |= {f"{name}/{key}": value for key, value in found.items()}
             if measure:
                 outputs[f"{name}/gradient"] = _gradient_norm(weight * outputs[f"{name}/loss"], plain)
         outputs["gate/loss"] = torch.stack([part.aux_loss for part in here.values()]).mean()

@@ -20,10 +20,10 @@ class PretextTask(nn.Module):
 
     `views`: the names of the input views it reads (`plain` is the clip as it is; see `PretextObjective`).
     `forward(encoded, generator)` takes one `Encoded` per view, the joined batch of all processes, and the batch's own
-    generator for its draws, and returns `loss`, and the task's `accuracy` where it has one; `chance` is what guessing
-    would reach. `progress`: the share of the run that is done. `across_clips`: whether the loss compares clips of a
-    batch, so that a batch cut in pieces is another loss. `reads_summary`: whether it wants the plain view's
-    `facts["summary/<modality>"]`.
+    generator for its draws, and returns `loss`, and the task's `accuracy` where it has one. `chance` is what guessing
+    would reach: of the task where that is always the same, else returned beside the accuracy. `progress`: the share
+    of the run that is done. `across_clips`: whether the loss compares clips of a batch, so that a batch cut in pieces
+    is another loss. `reads_summary`: whether it wants the plain view's `facts["summary/<modality>"]`.
     """
 
     views: tuple[str, ...] = (PLAIN,)
@@ -107,7 +107,14 @@ def mean_of(losses: Sequence[Tensor], *idle: Tensor) -> Tensor:
     return torch.stack(list(losses)).mean() + zero if losses else zero
 
 
-def mean_accuracy(accuracies: Sequence[Tensor]) -> dict[str, Tensor]:
-    """Their mean as `accuracy`; those of no valid row are left out, for a zero would pull the mean down."""
-    counted = [accuracy for accuracy in accuracies if not bool(accuracy.isnan())]
-    return {"accuracy": torch.stack(counted).mean()} if counted else {}
+def mean_accuracy(accuracies: Sequence[Tensor], chances: Sequence[Tensor] = ()) -> dict[str, Tensor]:
+    """Their mean as `accuracy`; those of no valid row are left out, for a zero would pull the mean down.
+
+    `chances`: what guessing would reach of each, where that depends on the batch; their mean is `chance`.
+    """
+    outputs = {}
+    for name, values in (("accuracy", accuracies), ("chance", chances)):
+        counted = [value for value in values if not bool(value.isnan())]
+        if counted:
+            outputs[name] = torch.stack(counted).mean()
+    return outputs

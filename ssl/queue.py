@@ -93,7 +93,7 @@ class MomentumQueue(PretextTask):
         present = {name: plain.present[name].flatten() for name in self.names}
         with torch.no_grad():
             keys = {n: unit(self.slow_heads[n](teacher.features[n])).flatten(0, 1) for n in self.names}
-        losses, correct = [], []
+        losses, correct, chances = [], [], []
         stranger = clips[:, None] != self.queue.clips[None, :]
         for first, second in self.pairs:
             for query, key in ((first, second), (second, first)):
@@ -105,13 +105,16 @@ class MomentumQueue(PretextTask):
                 positives = torch.zeros_like(negatives)
                 positives[:, : len(clips)].fill_diagonal_(True)
                 valid = present[query] & present[key]
-                loss, accuracy = set_loss(queries[query] @ bank.T, positives, negatives, valid, self.temperature)
+                loss, accuracy, chance = set_loss(
+                    queries[query] @ bank.T, positives, negatives, valid, self.temperature
+                )
                 losses.append(loss)
                 correct.append(accuracy)
+                chances.append(chance)
         if self.training:
             stacked = torch.stack([keys[name] for name in self.names])
             self.queue.push(stacked, torch.stack([present[name] for name in self.names]), clips)
-        return {"loss": mean_of(losses, *queries.values()), **mean_accuracy(correct)}
+        return {"loss": mean_of(losses, *queries.values()), **mean_accuracy(correct, chances)}
 
     @torch.no_grad()
     def _follow(self) -> None:
@@ -156,7 +159,7 @@ class Agreement(PretextTask):
         rows = {name: unit(self.heads[name](plain.features[name])).flatten(0, 1) for name in self.names}
         present = {name: plain.present[name].flatten() for name in self.names}
         stranger = clips[:, None] != self.queue.clips[None, :]
-        losses, correct = [], []
+        losses, correct, chances = [], [], []
         for first, second in self.pairs:
             valid = present[first] & present[second]
             # Copied: the queue is written before the backward pass reads what it held.
@@ -168,18 +171,19 @@ class Agreement(PretextTask):
                 positives = torch.zeros(len(clips), len(bank), dtype=torch.bool, device=clips.device)
                 positives[:, : len(clips)].fill_diagonal_(True)
                 negatives = torch.cat([torch.zeros_like(positives[:, : len(clips)]), others], dim=1)
-                loss, accuracy = set_loss(rows[query] @ bank.T, positives, negatives, valid, self.temperature)
+                loss, accuracy, chance = set_loss(rows[query] @ bank.T, positives, negatives, valid, self.temperature)
                 losses.append(loss)
                 correct.append(accuracy)
+                chances.append(chance)
             count = int(others.sum(dim=1).min())
             if self.progress >= self.warmup and count > self.positives:
                 within = {name: rows[name] @ banks[name].T for name in (first, second)}
                 agreed = torch.minimum(within[first], within[second]).detach().masked_fill(~others, float("-inf"))
                 mined = torch.zeros_like(others).scatter(1, agreed.topk(self.positives, dim=1).indices, True)
                 for name in (first, second):
-                    loss, _ = set_loss(within[name], mined, others & ~mined, valid, self.temperature)
+                    loss, _, _ = set_loss(within[name], mined, others & ~mined, valid, self.temperature)
                     losses.append(loss)
         if self.training:
             stacked = torch.stack([rows[name].detach() for name in self.names])
             self.queue.push(stacked, torch.stack([present[name] for name in self.names]), clips)
-        return {"loss": mean_of(losses, *rows.values()), **mean_accuracy(correct)}
+        return {"loss": mean_of(losses, *rows.values()), **mean_accuracy(correct, chances)}

@@ -72,11 +72,11 @@ class Gdt(PretextTask):
                 positives = positives | differs
             elif choice == "distinctive":
                 negatives = negatives | differs
-        losses, correct = [], []
+        losses, correct, chances = [], [], []
         for first, second in self.pairs:
             for query, key in ((first, second), (second, first)):
                 there = present[key][None, :]
-                loss, accuracy = set_loss(
+                loss, accuracy, chance = set_loss(
                     rows[query] @ rows[key].T,
                     positives & there,
                     negatives & there,
@@ -85,4 +85,5 @@ class Gdt(PretextTask):
                 )
                 losses.append(loss)
                 correct.append(accuracy)
-        return {"loss": mean_of(losses, *rows.values()), **mean_accuracy(correct)}
+                chances.append(chance)
+        return {"loss": mean_of(losses, *rows.values()), **mean_accuracy(correct, chances)}

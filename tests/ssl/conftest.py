@@ -1,15 +1,15 @@
-"""Random encodings to compare losses on, and two real processes for what happens between ranks."""
+"""Features to ask tasks of, how a loss is compared with its equation, and two real processes, started once."""
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 import torch
 from modalgate.fusion.backbone import Encoded
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 ROWS, WIDTH = 6, 5
 CLIPS, SEGMENTS, MODALITIES, FEATURES = 12, 4, 3, 8
@@ -17,18 +17,18 @@ WORKER = Path(__file__).with_name("gloo_worker.py")
 
 
 @pytest.fixture(scope="session")
-def draw_encoded() -> Callable[..., Encoded]:
-    """`draw_encoded(names, clips, segments, absent, seed)`: double precision, every feature a leaf with a gradient.
-
-    `absent`: (modality, clip) pairs. Segments start a second apart.
+def leaves() -> Callable[..., Encoded]:
+    """`leaves(clips, segments, names, absent={(name, clip) or (name, clip, segment)}, **facts)`: random features in
+    double precision that take gradients. An absent row holds numbers too, so that whoever reads it is found out.
     """
 
-    def draw(
-        names: tuple[str, ...] = ("rgb", "audio"),
+    def build(
         clips: int = 5,
         segments: int = 3,
-        absent: Iterable[tuple[str, int]] = (),
+        names: Sequence[str] = ("rgb", "flow", "audio"),
+        absent: Collection[tuple[str | int, ...]] = (),
         seed: int = 0,
+        width: int = FEATURES,
         **facts: Tensor,
     ) -> Encoded:
         generator = torch.Generator().manual_seed(seed)
@@ -36,33 +36,61 @@ def draw_encoded() -> Callable[..., Encoded]:
         def noise(*shape: int) -> Tensor:
             return torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_()
 
-        features = {name: noise(clips, segments, FEATURES) for name in names}
-        present = {name: torch.ones(clips, segments, dtype=torch.bool) for name in names}
-        for name, clip in absent:
-            present[name][clip] = False
-        weights = torch.rand(clips, segments, len(names), generator=generator, dtype=torch.float64)
-        weights = weights * torch.stack(list(present.values()), dim=-1)
-        start = torch.arange(segments, dtype=torch.float64).expand(clips, -1)
-        embedding = noise(clips, segments, FEATURES)
-        return Encoded(names, features, present, embedding, weights, torch.zeros(()), start, dict(facts))
+        present = {
+            name: torch.tensor(
+                [[not {(name, b), (name, b, k)} & set(absent) for k in range(segments)] for b in range(clips)]
+            )
+            for name in names
+        }
+        return Encoded(
+            tuple(names),
+            {name: noise(clips, segments, width) for name in names},
+            present,
+            noise(clips, segments, width),
+            torch.rand(clips, segments, len(names), generator=generator, dtype=torch.float64),
+            torch.zeros(()),
+            # Seconds apart, so that no segment is too near to another.
+            10 * torch.arange(segments, dtype=torch.float64).expand(clips, -1),
+            {"clip": torch.arange(clips), **facts},
+        )
 
-    return draw
+    return build
 
 
 @pytest.fixture(scope="session")
-def same_loss() -> Callable[[Tensor, Tensor, Iterable[Tensor]], None]:
-    """Asserts that two losses agree, and their gradients by every given tensor."""
+def assert_equation() -> Callable[..., None]:
+    """`assert_equation(loss, expected, task, encoded)`: the task's loss is the naive one, and so are the gradients by
+    the features of all views and by the task's parameters.
+    """
 
-    def check(found: Tensor, expected: Tensor, tensors: Iterable[Tensor]) -> None:
-        torch.testing.assert_close(found, expected)
-        leaves = [tensor for tensor in tensors if tensor.requires_grad]
-        options = {"retain_graph": True, "allow_unused": True}
-        mine = torch.autograd.grad(found, leaves, **options)
-        theirs = torch.autograd.grad(expected, leaves, **options)
-        assert any(gradient is not None and bool(gradient.any()) for gradient in theirs)
-        for leaf, one, other in zip(leaves, mine, theirs, strict=True):
-            nothing = torch.zeros_like(leaf)
-            torch.testing.assert_close(nothing if one is None else one, nothing if other is None else other)
+    def check(loss: Tensor, expected: Tensor, task: nn.Module, encoded: Mapping[str, Encoded]) -> None:
+        torch.testing.assert_close(loss, expected, rtol=1e-9, atol=1e-10)
+        inputs = [p for p in task.parameters() if p.requires_grad]
+        inputs += [t for view in encoded.values() for t in (*view.features.values(), view.embedding)]
+        ours, theirs = (
+            torch.autograd.grad(value, inputs, retain_graph=True, allow_unused=True, materialize_grads=True)
+            for value in (loss, expected)
+        )
+        for mine, other in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(mine, other, rtol=1e-7, atol=1e-9)
+        assert max(float(gradient.abs().max()) for gradient in theirs) > 1e-4, "the comparison is of something"
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def assert_waits() -> Callable[..., None]:
+    """`assert_waits(outputs, task)`: no valid row gives zero loss, no accuracy, and zero gradients everywhere."""
+
+    def check(outputs: Mapping[str, Tensor], task: nn.Module) -> None:
+        task.zero_grad()
+        assert float(outputs["loss"].detach()) == 0
+        assert "accuracy" not in outputs
+        outputs["loss"].backward()
+        for name, parameter in task.named_parameters():
+            if parameter.requires_grad:
+                assert parameter.grad is not None, name
+                assert (parameter.grad == 0).all(), name
 
     return check
 

@@ -9,6 +9,8 @@ from modalgate.ssl.clustering import SwappedAssignments
 from modalgate.ssl.pretext import unit
 from torch import Tensor
 
+NAMES = ("rgb", "audio")
+
 
 def naive_codes(scores: Tensor, epsilon: float) -> Tensor:
     """Sinkhorn and Knopp: rows are samples, every cluster takes the same share of the batch. (N, C)"""
@@ -24,12 +26,10 @@ def naive_codes(scores: Tensor, epsilon: float) -> Tensor:
 
 
 @pytest.mark.parametrize("absent", [[], [("audio", 1)], [("rgb", 0), ("audio", 3)]])
-def test_each_predicts_the_others_code(
-    absent: list[tuple[str, int]], draw_encoded: Callable[..., Encoded], same_loss: Callable[..., None]
-) -> None:
+def test_each_predicts_the_others_code(absent: list[tuple[str, int]], leaves: Callable[..., Encoded]) -> None:
     torch.manual_seed(0)
     task = SwappedAssignments(("rgb", "audio"), 8, prototypes=4, hidden=6, dimension=5).double()
-    plain = draw_encoded(clips=6, absent=absent)
+    plain = leaves(names=NAMES, clips=6, absent=absent)
     outputs = task({"plain": plain}, torch.Generator())
     places = [
         (clip, segment)
@@ -51,17 +51,17 @@ def test_each_predicts_the_others_code(
     # The codes come in single precision.
     expected = torch.stack(terms).mean()  # pyright: ignore
     torch.testing.assert_close(outputs["loss"], expected, rtol=1e-5, atol=1e-6)
-    leaves = [*plain.features.values()]
-    mine, theirs = (torch.autograd.grad(loss, leaves, retain_graph=True) for loss in (outputs["loss"], expected))
+    inputs = [*plain.features.values()]
+    mine, theirs = (torch.autograd.grad(loss, inputs, retain_graph=True) for loss in (outputs["loss"], expected))
     for one, other in zip(mine, theirs, strict=True):
         assert bool(other.any())
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
     assert float(outputs["accuracy"]) == pytest.approx(sum(hits) / len(hits))
 
 
-def test_no_common_row_is_zero_with_gradient(draw_encoded: Callable[..., Encoded]) -> None:
+def test_no_common_row_is_zero_with_gradient(leaves: Callable[..., Encoded]) -> None:
     task = SwappedAssignments(("rgb", "audio"), 8, prototypes=4, hidden=6, dimension=5).double()
-    plain = draw_encoded(absent=[("audio", clip) for clip in range(5)])
+    plain = leaves(names=NAMES, absent=[("audio", clip) for clip in range(5)])
     outputs = task({"plain": plain}, torch.Generator())
     outputs["loss"].backward()
     assert float(outputs["loss"].detach()) == 0

@@ -1,18 +1,19 @@
 """Cross-modal InfoNCE against a double loop, and on two processes against one."""
 
-from collections.abc import Callable
-
 import pytest
 import torch
 from modalgate.fusion.backbone import Encoded
 from modalgate.shards.errors import RequestError
-from modalgate.ssl.contrastive import AcrossTime, CrossModal, LeaveOneOut, cross_modal_loss
+from modalgate.ssl.contrastive import AcrossTime, CrossModal, cross_modal_loss
 from modalgate.ssl.pretext import unit
 from torch import Tensor
 
 
-def naive(first: Tensor, second: Tensor, valid: Tensor, clips: Tensor, temperature: float) -> tuple[Tensor, float]:
-    total, hits, count = first.new_zeros(()), 0, int(valid.sum())
+def naive(
+    first: Tensor, second: Tensor, valid: Tensor, clips: Tensor, temperature: float
+) -> tuple[Tensor, float, float]:
+    """Loss, accuracy and chance."""
+    total, hits, guesses, count = first.new_zeros(()), 0, 0.0, int(valid.sum())
     for query, bank in ((first, second), (second, first)):
         for i in range(len(query)):
             if not valid[i]:
@@ -21,7 +22,8 @@ def naive(first: Tensor, second: Tensor, valid: Tensor, clips: Tensor, temperatu
             scores = torch.stack([(query[i] * bank[j]).sum() / temperature for j in candidates])
             total = total - (scores[candidates.index(i)] - scores.exp().sum().log()) / (2 * count)
             hits += int(candidates[int(scores.argmax())] == i)
-    return total, hits / (2 * count)
+            guesses += 1 / len(candidates)
+    return total, hits / (2 * count), guesses / (2 * count)
 
 
 def rows(count: int, width: int = 6, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -44,10 +46,11 @@ VALID = {
 def test_loss_equals_the_double_loop(case: str, temperature: float, clips: list[int]) -> None:
     first, second = rows(8)
     valid, numbers = torch.tensor(VALID[case]), torch.tensor(clips)
-    loss, accuracy = cross_modal_loss(unit(first), unit(second), valid, numbers, temperature)
-    expected, hits = naive(unit(first), unit(second), valid, numbers, temperature)
+    loss, accuracy, chance = cross_modal_loss(unit(first), unit(second), valid, numbers, temperature)
+    expected, hits, guesses = naive(unit(first), unit(second), valid, numbers, temperature)
     torch.testing.assert_close(loss, expected)
     assert float(accuracy) == pytest.approx(hits)
+    assert float(chance) == pytest.approx(guesses)
     ours, theirs = torch.autograd.grad(loss, (first, second)), torch.autograd.grad(expected, (first, second))
     for mine, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(mine, other)
@@ -56,9 +59,9 @@ def test_loss_equals_the_double_loop(case: str, temperature: float, clips: list[
 def test_segments_of_one_clip_are_no_negatives() -> None:
     first, second = rows(6)
     valid, clips = torch.ones(6, dtype=torch.bool), torch.tensor([0, 0, 0, 1, 1, 1])
-    loss, _ = cross_modal_loss(unit(first), unit(second), valid, clips, 0.1)
+    loss, _, _ = cross_modal_loss(unit(first), unit(second), valid, clips, 0.1)
     # Row 1 is of the clip of row 0 alone: only rows 3 to 5 and row 1's own loss may react to it.
-    alone, _ = cross_modal_loss(unit(first), unit(second), valid & (torch.arange(6) == 0), clips, 0.1)
+    alone, _, _ = cross_modal_loss(unit(first), unit(second), valid & (torch.arange(6) == 0), clips, 0.1)
     assert float(alone.detach()) == 0, "with its clip alone, a row has nothing to be told from"
     assert float(loss.detach()) > 0
 
@@ -67,19 +70,20 @@ def test_segments_of_one_clip_are_no_negatives() -> None:
 def test_invalid_rows_change_nothing(fill: float) -> None:
     first, second = rows(8)
     valid, clips = torch.tensor(VALID["some"]), torch.arange(8)
-    expected, _ = cross_modal_loss(unit(first), unit(second), valid, clips, 0.1)
+    expected, _, _ = cross_modal_loss(unit(first), unit(second), valid, clips, 0.1)
     other = torch.where(valid[:, None], second, fill)
-    found, _ = cross_modal_loss(unit(torch.where(valid[:, None], first, fill)), unit(other), valid, clips, 0.1)
+    found, _, _ = cross_modal_loss(unit(torch.where(valid[:, None], first, fill)), unit(other), valid, clips, 0.1)
     torch.testing.assert_close(found, expected)
 
 
 def test_no_valid_pair_is_zero_with_gradient() -> None:
     first, second = rows(4)
-    loss, accuracy = cross_modal_loss(
+    loss, accuracy, chance = cross_modal_loss(
         unit(first), unit(second), torch.zeros(4, dtype=torch.bool), torch.arange(4), 0.1
     )
     assert float(loss.detach()) == 0
     assert accuracy.isnan()
+    assert chance.isnan()
     for gradient in torch.autograd.grad(loss, (first, second)):
         assert (gradient == 0).all()
 
@@ -123,8 +127,9 @@ def test_the_task_is_the_mean_over_its_pairs(pairs: list[list[str]] | None, expe
         )
         for a, b in expected
     ]
-    torch.testing.assert_close(outputs["loss"], torch.stack([loss for loss, _ in parts]).mean())
-    assert float(outputs["accuracy"]) == pytest.approx(sum(hits for _, hits in parts) / len(parts))
+    torch.testing.assert_close(outputs["loss"], torch.stack([loss for loss, _, _ in parts]).mean())
+    assert float(outputs["accuracy"]) == pytest.approx(sum(hits for _, hits, _ in parts) / len(parts))
+    assert float(outputs["chance"]) == pytest.approx(sum(guesses for _, _, guesses in parts) / len(parts))
 
 
 def test_a_batch_without_audio_still_reaches_every_head() -> None:
@@ -178,7 +183,7 @@ def test_across_time_contrasts_a_segment_with_the_clips_next_one() -> None:
     following = rows[:, [1, 2, 0]]
     mask = batch.present["audio"]
     clips = torch.arange(4).repeat_interleave(3)
-    loss, hits = naive(
+    loss, hits, _ = naive(
         rows.flatten(0, 1), following.flatten(0, 1), (mask & mask[:, [1, 2, 0]]).flatten(), clips, 0.07
     )
     torch.testing.assert_close(outputs["loss"], loss)
@@ -190,30 +195,3 @@ def test_across_time_needs_two_segments_and_known_streams() -> None:
         AcrossTime(("rgb", "audio"), 8, 1)
     with pytest.raises(RequestError, match="'audio'"):
         AcrossTime(("rgb", "audio"), 8, 3, streams=["adio"])
-
-
-@pytest.mark.parametrize("absent", [[], [("audio", 1)], [("rgb", 0), ("flow", 0), ("audio", 3)]])
-def test_leave_one_out_asks_the_rest_of_each_modality(
-    absent: list[tuple[str, int]], draw_encoded: Callable[..., Encoded], same_loss: Callable[..., None]
-) -> None:
-    torch.manual_seed(0)
-    names = ("rgb", "flow", "audio")
-    task = LeaveOneOut(names, 8, hidden=6, dimension=4).double()
-    plain = draw_encoded(names, segments=2, absent=absent)
-    views = {f"without_{name}": draw_encoded(names, segments=2, absent=absent, seed=1) for name in names}
-    assert task.views == ("plain", *views)
-    outputs = task({"plain": plain, **views}, torch.Generator())
-    losses, accuracies = [], []
-    for name in names:
-        valid = torch.zeros(10, dtype=torch.bool)
-        for clip in range(5):
-            others = any((other, clip) not in absent for other in names if other != name)
-            valid[2 * clip : 2 * clip + 2] = others and (name, clip) not in absent
-        rest = unit(task.heads["fused"](views[f"without_{name}"].embedding)).flatten(0, 1)
-        own = unit(task.heads[name](plain.features[name])).flatten(0, 1)
-        loss, hits = naive(rest, own, valid, torch.arange(5).repeat_interleave(2), 0.07)
-        losses.append(loss)
-        accuracies.append(hits)
-    leaves = [*plain.features.values(), *(view.embedding for view in views.values()), *task.parameters()]
-    same_loss(outputs["loss"], torch.stack(losses).mean(), leaves)
-    assert float(outputs["accuracy"]) == pytest.approx(sum(accuracies) / 3)

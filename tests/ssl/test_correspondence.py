@@ -1,12 +1,12 @@
-"""Correspondence against a loop over clips and segments."""
+"""Correspondence, synchrony and offset against loops over clips and segments."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import pytest
 import torch
 from modalgate.fusion.backbone import Encoded
-from modalgate.ssl.correspondence import Correspondence, Offset, Synchrony, corresponding_logits
+from modalgate.ssl.correspondence import Correspondence, Offset, PairTask, Synchrony, corresponding_logits
 from modalgate.ssl.pretext import unit
 from torch import Tensor
 
@@ -143,87 +143,142 @@ def test_a_planted_correspondence_is_learned() -> None:
     assert math.fsum(accuracies[-20:]) / 20 > 0.85, "chance is one half"
 
 
-@pytest.mark.parametrize("absent", [[], [("audio", 1)], [("rgb", 0), ("audio", 3)]])
-@pytest.mark.parametrize(("progress", "share"), [(0.2, 0.0), (0.375, 0.5), (0.9, 1.0)])
-def test_synchrony_mixes_shifted_and_strange_negatives(
-    progress: float,
-    share: float,
-    absent: list[tuple[str, int]],
-    draw_encoded: Callable[..., Encoded],
-    same_loss: Callable[..., None],
-) -> None:
+Leaves, Assert, Absent = Callable[..., Encoded], Callable[..., None], Collection[tuple[str | int, ...]]
+ABSENT: dict[str, Absent] = {
+    "all there": (),
+    "a silent clip": {("audio", 1)},
+    "gaps": {("audio", 0), ("rgb", 2), ("audio", 3, 1), ("flow", 4, 0)},
+}
+
+
+def small(kind: type[PairTask], segments: int = 3, **arguments: float) -> PairTask:
+    """A task in double precision over two pairs, each with a scale and bias of its own."""
     torch.manual_seed(0)
-    task = Synchrony(("rgb", "audio"), 8, 3, 0.9, hard=1.0, easy_until=0.25, hidden=6, dimension=4).double()
-    task.progress = progress
-    assert task.hard_share() == pytest.approx(share)
-    plain = draw_encoded(absent=absent)
-    # Segments 0 and 1 of the last clip nearly touch: neither may stand in for the other.
-    plain.start = plain.start.clone()
-    plain.start[4, 1] = 0.8
-    outputs = task({"plain": plain}, torch.Generator().manual_seed(3))
+    pairs = [["rgb", "audio"], ["flow", "audio"]]
+    if kind is Correspondence:
+        task = Correspondence(NAMES, 8, pairs=pairs, hidden=6, dimension=4)
+    else:
+        task = kind(NAMES, 8, segments, 1.0, pairs=pairs, hidden=6, dimension=4, **arguments)  # pyright: ignore
+    torch.nn.init.normal_(task.bias)
+    torch.nn.init.normal_(task.log_scale, mean=1.0)
+    return task.double()
+
+
+def distance_head(
+    task: PairTask, number: int, batch: Encoded, one: tuple[int, int], other: tuple[int, int]
+) -> Tensor:
+    """`scale cos(t(v), t'(a)) + bias` of two rows, each a (clip, segment)."""
+    first, second = task.pairs[number]
+    v, a = task.towers[first](batch.features[first][one]), task.towers[second](batch.features[second][other])
+    cosine = (v * a).sum() / ((v * v).sum().sqrt() * (a * a).sum().sqrt())
+    return task.log_scale[number].exp() * cosine + task.bias[number]
+
+
+def binary(positives: list[Tensor], negatives: list[Tensor]) -> Tensor:
+    terms = [-torch.log(1 / (1 + torch.exp(-logit))) for logit in positives]
+    terms += [-torch.log(1 / (1 + torch.exp(logit))) for logit in negatives]
+    return torch.stack(terms).mean()
+
+
+@pytest.mark.parametrize("case", ABSENT)
+def test_correspondence_and_its_gradients_equal_the_loop(case: str, leaves: Leaves, assert_equation: Assert) -> None:
+    task, batch = small(Correspondence), leaves(5, 3, NAMES, ABSENT[case])
+    outputs = task({"plain": batch}, torch.Generator().manual_seed(3))
+    shift = int(torch.randint(1, 5, (), generator=torch.Generator().manual_seed(3)))
+    losses = []
+    for number, (first, second) in enumerate(task.pairs):
+        positives, negatives = [], []
+        for b in range(5):
+            c = (b + shift) % 5
+            for k in range(3):
+                here, there = batch.present[first], batch.present[second]
+                if here[b, k] and there[b, k] and there[c, k]:
+                    positives.append(distance_head(task, number, batch, (b, k), (b, k)))
+                    negatives.append(distance_head(task, number, batch, (b, k), (c, k)))
+        losses.append(binary(positives, negatives))
+    assert_equation(outputs["loss"], torch.stack(losses).mean(), task, {"plain": batch})
+
+
+@pytest.mark.parametrize("hard", [0.0, 1.0, 0.5])
+@pytest.mark.parametrize("case", ABSENT)
+def test_synchrony_and_its_gradients_equal_the_loop(
+    case: str, hard: float, leaves: Leaves, assert_equation: Assert, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task, batch = small(Synchrony, hard=hard, easy_until=0.0), leaves(5, 3, NAMES, ABSENT[case])
+    # Clip 0's second and third segment overlap: neither may be the other's negative.
+    batch.start[0, 2] = batch.start[0, 1] + 0.5
+    asked: list[Tensor] = []
+    judge = task.judge
+    monkeypatch.setattr(
+        task, "judge", lambda found, towers: asked.extend(t for _, t in found) or judge(found, towers)
+    )
+    outputs = task({"plain": batch}, torch.Generator().manual_seed(3))
     draws = torch.Generator().manual_seed(3)
-    shift = int(torch.randint(1, 5, (), generator=draws))
-    later = int(torch.randint(1, 3, (), generator=draws))
-    wanted = torch.rand(5, 3, generator=draws) < share
-    rgb, audio = (unit(task.towers[name](plain.features[name])) for name in ("rgb", "audio"))
-    positives, negatives = [], []
-    for clip in range(5):
-        for segment in range(3):
-            other_clip, other = (clip + shift) % 5, (segment + later) % 3
-            if ("rgb", clip) in absent or ("audio", clip) in absent:
-                continue
-            if wanted[clip, segment]:
-                if abs(float(plain.start[clip, segment] - plain.start[clip, other])) < 0.9 + 0.1 - 1e-6:
+    shift, later = (int(torch.randint(1, count, (), generator=draws)) for count in (5, 3))
+    wants_hard = torch.rand(5, 3, generator=draws) < hard
+    losses, counts = [], []
+    for number, (first, second) in enumerate(task.pairs):
+        positives, negatives = [], []
+        for b in range(5):
+            for k in range(3):
+                c, j = (b, (k + later) % 3) if wants_hard[b, k] else ((b + shift) % 5, k)
+                near = c == b and abs(float(batch.start[b, k] - batch.start[b, j])) < 1.1
+                if near or not (batch.present[first][b, k] and batch.present[second][b, k]):
                     continue
-                negative = audio[clip, other]
-            elif ("audio", other_clip) in absent:
-                continue
-            else:
-                negative = audio[other_clip, segment]
-            positives.append(rgb[clip, segment] @ audio[clip, segment])
-            negatives.append(rgb[clip, segment] @ negative)
-    chances = [torch.sigmoid(task.log_scale[0].exp() * c + task.bias[0]) for c in positives + negatives]
-    right = [*chances[: len(positives)], *(1 - chance for chance in chances[len(positives) :])]
-    assert len(positives) == len(negatives) > 0
-    expected = -torch.stack(right).log().mean()
-    same_loss(outputs["loss"], expected, [*plain.features.values(), *task.parameters()])
-    assert float(outputs["accuracy"]) == pytest.approx(float((torch.stack(right) > 0.5).double().mean()))
+                if batch.present[second][c, j]:
+                    positives.append(distance_head(task, number, batch, (b, k), (b, k)))
+                    negatives.append(distance_head(task, number, batch, (b, k), (c, j)))
+        losses.append(binary(positives, negatives))
+        counts.append([1.0] * len(positives) + [0.0] * len(negatives))
+    assert_equation(outputs["loss"], torch.stack(losses).mean(), task, {"plain": batch})
+    assert [targets.tolist() for targets in asked] == counts, "one negative for every positive"
 
 
-@pytest.mark.parametrize("absent", [[], [("audio", 1)], [("rgb", 0), ("audio", 3)]])
-def test_offset_is_a_softmax_over_the_clips_own_segments(
-    absent: list[tuple[str, int]], draw_encoded: Callable[..., Encoded], same_loss: Callable[..., None]
-) -> None:
-    torch.manual_seed(0)
-    task = Offset(("rgb", "audio"), 8, 3, 0.9, hidden=6, dimension=4).double()
+def test_synchrony_rises_from_easy_to_hard() -> None:
+    task = Synchrony(NAMES, 8, 3, 1.0, hard=0.8, easy_until=0.25)
+    shares = []
+    for task.progress in (0.0, 0.25, 0.375, 0.5, 1.0):
+        shares.append(task.hard_share())
+    assert shares == pytest.approx([0, 0, 0.4, 0.8, 0.8])
+
+
+@pytest.mark.parametrize("case", ABSENT)
+def test_offset_and_its_gradients_equal_the_loop(case: str, leaves: Leaves, assert_equation: Assert) -> None:
+    task, batch = small(Offset), leaves(5, 3, NAMES, ABSENT[case])
+    batch.start[2] = torch.tensor([0.0, 1.05, 9.0])
+    outputs = task({"plain": batch}, torch.Generator())
+    losses, hits, classes = [], [], []
+    for number, (first, second) in enumerate(task.pairs):
+        whole = [b for b in range(5) if b != 2 and bool((batch.present[first][b] & batch.present[second][b]).all())]
+        for forth in (True, False):
+            terms, right = [], []
+            for b in whole:
+                for k in range(3):
+                    scores = torch.stack(
+                        [
+                            distance_head(task, number, batch, *((b, k), (b, j))[:: 1 if forth else -1])
+                            for j in range(3)
+                        ]
+                    )
+                    terms.append(-(scores[k] - scores.exp().sum().log()))
+                    right.append(float(int(scores.argmax()) == k))
+                    classes.append(k)
+            losses.append(torch.stack(terms).mean())
+            hits.append(sum(right) / len(right))
+    assert_equation(outputs["loss"], torch.stack(losses).mean(), task, {"plain": batch})
+    assert float(outputs["accuracy"]) == pytest.approx(sum(hits) / len(hits))
     assert task.chance == pytest.approx(1 / 3)
-    plain = draw_encoded(absent=absent)
-    plain.start = plain.start.clone()
-    plain.start[4, 1] = 0.8
-    outputs = task({"plain": plain}, torch.Generator())
-    towers = {name: unit(task.towers[name](plain.features[name])) for name in ("rgb", "audio")}
-    losses, accuracies = [], []
-    for query, bank in (("rgb", "audio"), ("audio", "rgb")):
-        terms, hits = [], []
-        for clip in range(5):
-            if ("rgb", clip) in absent or ("audio", clip) in absent:
-                continue
-            for segment in range(3):
-                gaps = [
-                    abs(float(plain.start[clip, segment] - plain.start[clip, k])) for k in range(3) if k != segment
-                ]
-                if min(gaps) < 1.0 - 1e-6:
-                    continue
-                scores = torch.stack(
-                    [
-                        task.log_scale[0].exp() * (towers[query][clip, segment] @ towers[bank][clip, k])
-                        + task.bias[0]
-                        for k in range(3)
-                    ]
-                )
-                terms.append(-(scores[segment].exp() / scores.exp().sum()).log())
-                hits.append(int(scores.argmax()) == segment)
-        losses.append(torch.stack(terms).mean())
-        accuracies.append(sum(hits) / len(hits))
-    same_loss(outputs["loss"], torch.stack(losses).mean(), [*plain.features.values(), *task.parameters()])
-    assert float(outputs["accuracy"]) == pytest.approx(sum(accuracies) / 2)
+    assert len({classes.count(k) for k in range(3)}) == 1
+
+
+@pytest.mark.parametrize("kind", [Correspondence, Synchrony, Offset])
+def test_a_silent_batch_waits(kind: type[PairTask], leaves: Leaves, assert_waits: Assert) -> None:
+    task, batch = small(kind), leaves(4, 3, NAMES, {("audio", clip) for clip in range(4)})
+    assert_waits(task({"plain": batch}, torch.Generator()), task)
+
+
+def test_offset_leaves_out_clips_whose_segments_are_too_near(leaves: Leaves, assert_waits: Assert) -> None:
+    task, batch = small(Offset), leaves(4, 3, NAMES)
+    # The last segment is far enough from both; were it asked alone, its class would be all there is.
+    batch.start[:] = torch.tensor([0.0, 1.05, 9.0])
+    assert_waits(task({"plain": batch}, torch.Generator()), task)

@@ -8,17 +8,19 @@ from modalgate.fusion.backbone import Encoded
 from modalgate.ssl.direction import ArrowOfTime, Pace
 from torch import Tensor
 
+NAMES = ("rgb", "audio")
+
 ABSENT = [[], [("audio", 1)], [("rgb", 0), ("audio", 3), ("audio", 4)]]
 
 
 @pytest.mark.parametrize("absent", ABSENT)
 def test_every_segment_is_judged_forwards_and_backwards(
-    absent: list[tuple[str, int]], draw_encoded: Callable[..., Encoded], same_loss: Callable[..., None]
+    absent: list[tuple[str, int]], leaves: Callable[..., Encoded], assert_equation: Callable[..., None]
 ) -> None:
     torch.manual_seed(0)
     task = ArrowOfTime(("rgb", "audio"), 8).double()
     chosen = torch.tensor([[0], [2], [1], [1], [0]])
-    plain, turned = draw_encoded(absent=absent), draw_encoded(segments=1, absent=absent, seed=1)
+    plain, turned = leaves(names=NAMES, absent=absent), leaves(names=NAMES, segments=1, absent=absent, seed=1)
     turned.facts["segments"] = chosen
     outputs = task({"plain": plain, "reverse": turned}, torch.Generator())
     losses, right = [], []
@@ -34,20 +36,19 @@ def test_every_segment_is_judged_forwards_and_backwards(
         assert len(hits) % 2 == 0, "as many of each class"
         losses.append(torch.stack(terms).mean())
         right.append(sum(hits) / len(hits))
-    leaves = [*plain.features.values(), *turned.features.values(), *task.parameters()]
-    same_loss(outputs["loss"], torch.stack(losses).mean(), leaves)
+    assert_equation(outputs["loss"], torch.stack(losses).mean(), task, {"plain": plain, "reverse": turned})
     assert float(outputs["accuracy"]) == pytest.approx(sum(right) / 2)
 
 
 @pytest.mark.parametrize("absent", [[], [("depth", 1)], [("rgb", 0), ("depth", 3)]])
 def test_pace_is_a_softmax_over_two_rates(
-    absent: list[tuple[str, int]], draw_encoded: Callable[..., Encoded], same_loss: Callable[..., None]
+    absent: list[tuple[str, int]], leaves: Callable[..., Encoded], assert_equation: Callable[..., None]
 ) -> None:
     torch.manual_seed(0)
     task = Pace(("rgb", "flow", "depth"), 8).double()
     assert sorted(task.heads) == ["depth", "rgb"]
     rate = torch.tensor([0, 1, 1, 0, 1])
-    view = draw_encoded(("rgb", "flow", "depth"), segments=1, absent=absent, rate=rate)
+    view = leaves(names=("rgb", "flow", "depth"), segments=1, absent=absent, rate=rate)
     outputs = task({"pace": view}, torch.Generator())
     losses, right = [], []
     for name in ("rgb", "depth"):
@@ -60,19 +61,19 @@ def test_pace_is_a_softmax_over_two_rates(
             hits.append(int(logits.argmax()) == int(rate[clip]))
         losses.append(torch.stack(terms).mean())
         right.append(sum(hits) / len(hits))
-    same_loss(outputs["loss"], torch.stack(losses).mean(), [*view.features.values(), *task.parameters()])
+    assert_equation(outputs["loss"], torch.stack(losses).mean(), task, {"pace": view})
     assert float(outputs["accuracy"]) == pytest.approx(sum(right) / 2)
 
 
 @pytest.mark.parametrize("kind", [ArrowOfTime, Pace])
 def test_nothing_present_is_zero_with_gradient(
-    kind: type[ArrowOfTime | Pace], draw_encoded: Callable[..., Encoded]
+    kind: type[ArrowOfTime | Pace], leaves: Callable[..., Encoded]
 ) -> None:
     task = kind(("rgb",), 8).double()
     absent = [("rgb", clip) for clip in range(5)]
-    plain = draw_encoded(("rgb",), absent=absent)
+    plain = leaves(names=("rgb",), absent=absent)
     facts: dict[str, Tensor] = {"rate": torch.zeros(5, dtype=torch.long)}
-    view = draw_encoded(("rgb",), segments=1, absent=absent, **facts)
+    view = leaves(names=("rgb",), segments=1, absent=absent, **facts)
     view.facts["segments"] = torch.zeros(5, 1, dtype=torch.long)
     outputs = task({"plain": plain, "reverse": view, "pace": view}, torch.Generator())
     outputs["loss"].backward()

@@ -7,18 +7,20 @@ import torch
 from modalgate.fusion.backbone import Encoded
 from modalgate.ssl.gate_denoising import GateDenoising
 
+NAMES = ("rgb", "audio")
+
 SEVERITY = torch.tensor([[[0.0, 0.4]], [[0.7, 0.0]], [[0.0, 1.0]], [[0.0, 0.0]], [[0.3, 0.0]]])
 
 
 @pytest.mark.parametrize("absent", [[], [("audio", 2)], [("audio", 2), ("rgb", 3), ("audio", 3)]])
 def test_the_prediction_is_of_the_clean_teacher_and_the_gate_is_scored_by_shares(
-    absent: list[tuple[str, int]], draw_encoded: Callable[..., Encoded], same_loss: Callable[..., None]
+    absent: list[tuple[str, int]], leaves: Callable[..., Encoded], assert_equation: Callable[..., None]
 ) -> None:
     torch.manual_seed(0)
     task = GateDenoising(("rgb", "audio"), 8, hidden=6).double()
     chosen = torch.tensor([[0], [2], [1], [1], [0]])
-    plain, teacher = draw_encoded(), draw_encoded(seed=2)
-    corrupt = draw_encoded(segments=1, absent=absent, seed=1, severity=SEVERITY)
+    plain, teacher = leaves(names=NAMES), leaves(names=NAMES, seed=2)
+    corrupt = leaves(names=NAMES, segments=1, absent=absent, seed=1, severity=SEVERITY)
     corrupt.facts["segments"] = chosen
     outputs = task({"plain": plain, "teacher": teacher, "corrupt": corrupt}, torch.Generator())
     terms, wins = [], []
@@ -33,17 +35,19 @@ def test_the_prediction_is_of_the_clean_teacher_and_the_gate_is_scored_by_shares
                 after = corrupt.weights[clip, 0, number] / corrupt.weights[clip, 0].sum()
                 before = plain.weights[clip, segment, number] / plain.weights[clip, segment].sum()
                 wins.append(1.0 if after < before else 0.5 if after == before else 0.0)
-    leaves = [corrupt.embedding, teacher.embedding, plain.embedding, *task.parameters()]
-    same_loss(outputs["loss"], torch.stack(terms).mean(), leaves)
+    views = {"plain": plain, "teacher": teacher, "corrupt": corrupt}
+    assert_equation(outputs["loss"], torch.stack(terms).mean(), task, views)
     assert float(outputs["accuracy"]) == pytest.approx(sum(wins) / len(wins))
 
 
-def test_nothing_corrupted_has_no_accuracy_and_nothing_present_no_loss(draw_encoded: Callable[..., Encoded]) -> None:
+def test_nothing_corrupted_has_no_accuracy_and_nothing_present_no_loss(leaves: Callable[..., Encoded]) -> None:
     task = GateDenoising(("rgb", "audio"), 8, hidden=6).double()
     absent = [(name, clip) for name in ("rgb", "audio") for clip in range(5)]
-    corrupt = draw_encoded(segments=1, absent=absent, severity=torch.zeros(5, 1, 2))
+    corrupt = leaves(names=NAMES, segments=1, absent=absent, severity=torch.zeros(5, 1, 2))
     corrupt.facts["segments"] = torch.zeros(5, 1, dtype=torch.long)
-    outputs = task({"plain": draw_encoded(), "teacher": draw_encoded(), "corrupt": corrupt}, torch.Generator())
+    outputs = task(
+        {"plain": leaves(names=NAMES), "teacher": leaves(names=NAMES), "corrupt": corrupt}, torch.Generator()
+    )
     outputs["loss"].backward()
     assert float(outputs["loss"].detach()) == 0
     assert "accuracy" not in outputs

@@ -39,19 +39,18 @@ def drawn(task: MaskedTask, plain: Encoded) -> Tensor:
 
 @pytest.mark.parametrize("absent", ABSENT)
 def test_masked_latent_is_the_mean_distance_of_what_was_hidden(
-    absent: list[tuple[str, int]], draw_encoded: Callable[..., Encoded], same_loss: Callable[..., None]
+    absent: list[tuple[str, int]], leaves: Callable[..., Encoded], assert_equation: Callable[..., None]
 ) -> None:
     torch.manual_seed(0)
     task = MaskedLatent(NAMES, 8, 3).double()
-    plain, teacher = draw_encoded(absent=absent), draw_encoded(absent=absent, seed=1)
+    plain, teacher = leaves(names=NAMES, absent=absent), leaves(names=NAMES, absent=absent, seed=1)
     outputs = task({"plain": plain, "teacher": teacher}, torch.Generator().manual_seed(5))
     guesses = {
         place: unit(task.out(answer)) for place, answer in predictions(task, plain, drawn(task, plain)).items()
     }
     targets = {(c, k, m): unit(teacher.features[NAMES[m]][c, k]).detach() for c, k, m in guesses}
     expected = torch.stack([2 - 2 * guesses[place] @ targets[place] for place in guesses]).mean()
-    leaves = [*plain.features.values(), *teacher.features.values(), *task.parameters()]
-    same_loss(outputs["loss"], expected, leaves)
+    assert_equation(outputs["loss"], expected, task, {"plain": plain, "teacher": teacher})
     hits = [
         place
         == max(
@@ -65,11 +64,11 @@ def test_masked_latent_is_the_mean_distance_of_what_was_hidden(
 
 @pytest.mark.parametrize("absent", ABSENT)
 def test_contrastive_masked_rebuilds_summaries_and_tells_clips_apart(
-    absent: list[tuple[str, int]], draw_encoded: Callable[..., Encoded], same_loss: Callable[..., None]
+    absent: list[tuple[str, int]], leaves: Callable[..., Encoded], assert_equation: Callable[..., None]
 ) -> None:
     torch.manual_seed(0)
     task = ContrastiveMasked(NAMES, 8, 3, contrast=0.5, hidden=6, dimension=5).double()
-    plain = draw_encoded(absent=absent)
+    plain = leaves(names=NAMES, absent=absent)
     for name in NAMES:
         plain.facts[f"summary/{name}"] = torch.randn(5, 3, summary_size(name), dtype=torch.float64)
     outputs = task({"plain": plain}, torch.Generator().manual_seed(5))
@@ -98,16 +97,18 @@ def test_contrastive_masked_rebuilds_summaries_and_tells_clips_apart(
                 ]
                 terms.append(-(positive / (positive + torch.stack(others).sum())).log())
     expected = torch.stack(rebuilt).mean() + 0.5 * torch.stack(terms).mean()
-    same_loss(outputs["loss"], expected, [*plain.features.values(), *task.parameters()])
+    assert_equation(outputs["loss"], expected, task, {"plain": plain})
     torch.testing.assert_close(outputs["rebuilt"], torch.stack(rebuilt).mean().detach())
 
 
-def test_a_hidden_tokens_own_feature_is_not_seen(draw_encoded: Callable[..., Encoded]) -> None:
+def test_a_hidden_tokens_own_feature_is_not_seen(leaves: Callable[..., Encoded]) -> None:
     torch.manual_seed(0)
     task = MaskedLatent(NAMES, 8, 3).double()
-    plain = draw_encoded()
+    plain = leaves(names=NAMES)
     hidden = drawn(task, plain)
-    task({"plain": plain, "teacher": draw_encoded(seed=1)}, torch.Generator().manual_seed(5))["loss"].backward()
+    task({"plain": plain, "teacher": leaves(names=NAMES, seed=1)}, torch.Generator().manual_seed(5))[
+        "loss"
+    ].backward()
     for m, name in enumerate(NAMES):
         gradient = plain.features[name].grad
         assert gradient is not None
@@ -130,11 +131,11 @@ def test_how_many_are_hidden(share: float) -> None:
 
 @pytest.mark.parametrize("kind", [MaskedLatent, ContrastiveMasked])
 def test_nothing_present_is_zero_with_gradient(
-    kind: type[MaskedLatent | ContrastiveMasked], draw_encoded: Callable[..., Encoded]
+    kind: type[MaskedLatent | ContrastiveMasked], leaves: Callable[..., Encoded]
 ) -> None:
     task = kind(NAMES, 8, 3).double()
-    plain = draw_encoded(absent=[(name, clip) for name in NAMES for clip in range(5)])
-    outputs = task({"plain": plain, "teacher": draw_encoded(seed=1)}, torch.Generator())
+    plain = leaves(names=NAMES, absent=[(name, clip) for name in NAMES for clip in range(5)])
+    outputs = task({"plain": plain, "teacher": leaves(names=NAMES, seed=1)}, torch.Generator())
     outputs["loss"].backward()
     assert float(outputs["loss"].detach()) == 0
     assert all(p.grad is not None and not bool(p.grad.any()) for p in task.parameters())

@@ -33,7 +33,7 @@ def projected(task: PairAgreement, batch: Encoded, absent: tuple[int, ...]) -> t
 
 
 @pytest.mark.parametrize("absent", [(), (1, 5)])
-def test_vicreg_equals_its_three_terms(absent: tuple[int, ...], same_loss: Callable[..., None]) -> None:
+def test_vicreg_equals_its_three_terms(absent: tuple[int, ...], assert_equation: Callable[..., None]) -> None:
     torch.manual_seed(0)
     task, batch = VicReg(NAMES, 8, hidden=6, dimension=5).double(), encoded(absent=absent)
     a, b = projected(task, batch, absent)
@@ -44,10 +44,10 @@ def test_vicreg_equals_its_three_terms(absent: tuple[int, ...], same_loss: Calla
         covariance = centred.T @ centred / (len(rows) - 1)
         total = total + (covariance.square().sum() - covariance.diagonal().square().sum()) / 5
     found = task({"plain": batch}, torch.Generator())["loss"]
-    same_loss(found, total, [*batch.features.values(), *task.parameters()])
+    assert_equation(found, total, task, {"plain": batch})
 
 
-def test_barlow_twins_equals_its_cross_correlation(same_loss: Callable[..., None]) -> None:
+def test_barlow_twins_equals_its_cross_correlation(assert_equation: Callable[..., None]) -> None:
     torch.manual_seed(0)
     task, batch = BarlowTwins(NAMES, 8, hidden=6, dimension=5).double(), encoded()
     a, b = projected(task, batch, ())
@@ -56,10 +56,10 @@ def test_barlow_twins_equals_its_cross_correlation(same_loss: Callable[..., None
     off = correlation.square().sum() - correlation.diagonal().square().sum()
     expected = ((1 - correlation.diagonal()).square().sum() + 0.005 * off) / 5
     found = task({"plain": batch}, torch.Generator())["loss"]
-    same_loss(found, expected, [*batch.features.values(), *task.parameters()])
+    assert_equation(found, expected, task, {"plain": batch})
 
 
-def test_byol_predicts_the_slow_copys_other_modality(same_loss: Callable[..., None]) -> None:
+def test_byol_predicts_the_slow_copys_other_modality(assert_equation: Callable[..., None]) -> None:
     torch.manual_seed(0)
     task, batch, slow = Byol(NAMES, 8, hidden=6).double().eval(), encoded(absent=(3,)), encoded(seed=1)
     kept = [clip for clip in range(8) if clip != 3]
@@ -71,11 +71,10 @@ def test_byol_predicts_the_slow_copys_other_modality(same_loss: Callable[..., No
         )
     loss = task({"plain": batch, "teacher": slow}, torch.Generator())["loss"]
     # The target has no gradient: that of the slow copy's features is zero on both sides.
-    leaves = [*batch.features.values(), *slow.features.values(), *task.parameters()]
-    same_loss(loss, torch.stack(terms).mean(), leaves)
+    assert_equation(loss, torch.stack(terms).mean(), task, {"plain": batch, "teacher": slow})
 
 
-def test_crisscross_is_the_mean_of_six_terms(same_loss: Callable[..., None]) -> None:
+def test_crisscross_is_the_mean_of_six_terms(assert_equation: Callable[..., None]) -> None:
     torch.manual_seed(0)
     task, batch = CrissCross(NAMES, 8, 2, hidden=6, dimension=5).double().eval(), encoded()
     v, a = (task.heads[name](batch.features[name].flatten(0, 1)).view(8, 2, -1) for name in NAMES)
@@ -96,10 +95,10 @@ def test_crisscross_is_the_mean_of_six_terms(same_loss: Callable[..., None]) -> 
     rows = {"rgb": v, "audio": a}
     terms = [agree((m, rows[m][:, i]), (n, rows[n][:, j])) for m, i, n, j in pairs]
     found = task({"plain": batch}, torch.Generator())["loss"]
-    same_loss(found, torch.stack(terms).mean(), [*batch.features.values(), *task.parameters()])
+    assert_equation(found, torch.stack(terms).mean(), task, {"plain": batch})
 
 
-def test_lejepa_is_agreement_and_the_test_of_epps_and_pulley(same_loss: Callable[..., None]) -> None:
+def test_lejepa_is_agreement_and_the_test_of_epps_and_pulley() -> None:
     torch.manual_seed(0)
     task = LeJepa(NAMES, 8, sketch=0.3, directions=3, hidden=6, dimension=5).double().eval()
     batch = encoded()
@@ -126,8 +125,8 @@ def test_lejepa_is_agreement_and_the_test_of_epps_and_pulley(same_loss: Callable
     expected = 0.3 * torch.stack(statistics).mean() + 0.7 * agreement
     # The frequencies and weights of the test are held in single precision.
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-7)
-    leaves = list(batch.features.values())
-    mine, theirs = (torch.autograd.grad(loss, leaves, retain_graph=True) for loss in (found, expected))
+    inputs = list(batch.features.values())
+    mine, theirs = (torch.autograd.grad(loss, inputs, retain_graph=True) for loss in (found, expected))
     for one, other in zip(mine, theirs, strict=True):
         assert bool(other.any())
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)

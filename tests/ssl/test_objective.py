@@ -11,6 +11,7 @@ from modalgate.shards.errors import RequestError
 from modalgate.shards.transforms import AugmentConfig, ClipSpec
 from modalgate.ssl.monitors import monitors
 from modalgate.ssl.objective import PretextObjective
+from modalgate.ssl.registry import PRETEXT_TASKS
 
 TASKS: dict[str, tuple[float, dict[str, Any]]] = {
     "clip_order": (0.5, {"dropout": 0.0}),
@@ -53,6 +54,24 @@ def test_losses_carry_their_names_and_weights(make: MakeObjective, tiny_batch: M
     assert objective.weights == {"clip_order/loss": 0.5, "correspondence/loss": 2.0, "cross_modal/loss": 1.0}
     assert {"gate/rgb", "gate/audio", "embedding/std"} <= outputs.keys()
     assert all(value.shape == () for value in outputs.values())
+
+
+def test_every_accuracy_states_its_chance(
+    tiny_backbone: Callable[..., Backbone], tiny_clip: ClipSpec, tiny_batch: MakeBatch
+) -> None:
+    tasks: dict[str, tuple[float, dict[str, Any]]] = {name: (1.0, {}) for name in PRETEXT_TASKS}
+    objective = PretextObjective(tiny_backbone(), tiny_clip, 4, tasks, None).train()
+    for seed in range(2):  # queues are empty in the first batch
+        outputs = objective(tiny_batch(clips=12, segments=4, absent={("audio", 1)}, seed=seed))
+    accuracies = {name.removesuffix("/accuracy") for name in outputs if name.endswith("/accuracy")}
+    without = {"vicreg", "barlow_twins", "byol", "crisscross", "lejepa", "contrastive_masked"}
+    assert accuracies == set(PRETEXT_TASKS) - without
+    assert {name.removesuffix("/chance") for name in outputs if name.endswith("/chance")} == accuracies
+    assert all(0 < float(outputs[f"{name}/chance"]) < 0.9 for name in accuracies)
+    # A row of 11 clips with sound has 4 segments of each of the others as negatives.
+    assert float(outputs["cross_modal/chance"]) == pytest.approx(1 / 41)
+    # In the queue wait the rows of the first batch: of 11 clips for sound, of 12 for the picture.
+    assert float(outputs["momentum_queue/chance"]) == pytest.approx((1 / 45 + 1 / 49) / 2)
 
 
 def test_a_task_gives_the_same_loss_alone_as_in_company(make: MakeObjective, tiny_batch: MakeBatch) -> None:

@@ -1,7 +1,7 @@
-"""Clip order: the numbering of permutations, the logits of the paper, and what can be learned from what."""
+"""Order tasks: what the classes mean, the equations of the papers, and what can be learned from what."""
 
 from collections.abc import Callable
-from itertools import permutations
+from itertools import combinations, permutations
 
 import pytest
 import torch
@@ -89,77 +89,6 @@ def test_loss_and_accuracy_score_the_dealt_permutations() -> None:
     assert float(outputs["accuracy"]) == pytest.approx(float((logits.argmax(-1) == target).float().mean()))
 
 
-def naive_logits(task: OrderTask, name: str, segments: list[Tensor]) -> Tensor:
-    relation, last = task.relations[name], task.classifiers[name][1]  # pyright: ignore
-    places = [(i, j) for i in range(len(segments)) for j in range(i + 1, len(segments))]
-    pairs = [torch.cat([segments[i], segments[j]]) for i, j in places]
-    related = [torch.clamp(relation.weight @ pair + relation.bias, min=0) for pair in pairs]
-    return last.weight @ torch.cat(related) + last.bias
-
-
-def naive_order(task: OrderTask, feature: Tensor, seed: int) -> tuple[Tensor, list[int], list[Tensor]]:
-    """Mean cross-entropy, classes and logits of the clips (B, K, D), from the draws that `seed` gives."""
-    generator = torch.Generator().manual_seed(seed)
-    count, segments = feature.shape[:2]
-    straight = list(range(segments))
-    wrong = [list(order) for order in permutations(straight) if list(order) not in (straight, straight[::-1])]
-    logits = []
-    if isinstance(task, OrderVerification):
-        target = deal_evenly(count, 2, generator).tolist()
-        mixed = torch.randint(len(wrong), (count,), generator=generator).tolist()
-        orders = [straight if target[b] else wrong[mixed[b]] for b in range(count)]
-        logits = [naive_logits(task, "fused", [feature[b, k] for k in orders[b]]) for b in range(count)]
-    elif isinstance(task, FrameOrder):
-        kept = [list(order) for order in permutations(straight) if order[0] < order[-1]]
-        target = deal_evenly(count, len(kept), generator).tolist()
-        mirrored = (torch.rand(count, 1, generator=generator) < 0.5)[:, 0].tolist()
-        orders = [kept[target[b]][::-1] if mirrored[b] else kept[target[b]] for b in range(count)]
-        logits = [naive_logits(task, "fused", [feature[b, k] for k in orders[b]]) for b in range(count)]
-    else:
-        short = list(range(segments - 1))
-        odd = [list(order) for order in permutations(short) if list(order) not in (short, short[::-1])]
-        target = deal_evenly(count, segments, generator).tolist()
-        mixed = torch.randint(len(odd), (count,), generator=generator).tolist()
-        for b in range(count):
-            scores = []
-            for number in range(segments):
-                # Sequence `number` leaves out the segment that is as far from the end.
-                sequence = [k for k in straight if k != segments - 1 - number]
-                if number == target[b]:
-                    sequence = [sequence[place] for place in odd[mixed[b]]]
-                scores.append(naive_logits(task, "fused", [feature[b, k] for k in sequence])[0])
-            logits.append(torch.stack(scores))
-    terms = [-(row.exp()[number] / row.exp().sum()).log() for row, number in zip(logits, target, strict=True)]
-    return torch.stack(terms).mean(), target, logits
-
-
-@pytest.mark.parametrize("absent", [[], [("rgb", 2)], [("rgb", 0), ("rgb", 7)]])
-@pytest.mark.parametrize(
-    ("kind", "segments", "chance"),
-    [(OrderVerification, 3, 1 / 2), (FrameOrder, 3, 1 / 3), (FrameOrder, 4, 1 / 12), (OddOneOut, 4, 1 / 4)],
-)
-def test_order_tasks_equal_the_loop_over_clips(
-    kind: type[OrderVerification | FrameOrder | OddOneOut],
-    segments: int,
-    chance: float,
-    absent: list[tuple[str, int]],
-    draw_encoded: Callable[..., Encoded],
-    same_loss: Callable[..., None],
-) -> None:
-    torch.manual_seed(0)
-    task = kind(("rgb",), WIDTH, segments, hidden=5).double().eval()
-    assert task.chance == pytest.approx(chance)
-    plain = draw_encoded(("rgb",), clips=9, segments=segments, absent=absent)
-    whole = [clip for clip in range(9) if ("rgb", clip) not in absent]
-    outputs = task({"plain": plain}, torch.Generator().manual_seed(4))
-    expected, classes, logits = naive_order(task, plain.embedding[whole], 4)
-    same_loss(outputs["loss"], expected, [plain.embedding, *task.parameters()])
-    hits = [int(row.argmax()) == number for row, number in zip(logits, classes, strict=True)]
-    assert float(outputs["accuracy"]) == pytest.approx(sum(hits) / len(hits))
-    counts = [classes.count(number) for number in range(round(1 / chance))]
-    assert max(counts) - min(counts) <= 1, "classes are dealt evenly in every batch"
-
-
 def test_clips_with_an_absent_segment_do_not_count() -> None:
     torch.manual_seed(0)
     task = ClipOrder(("rgb",), WIDTH, 3, hidden=5).eval()
@@ -235,3 +164,131 @@ def test_what_cannot_be_asked_is_refused() -> None:
         ClipOrder(("rgb",), WIDTH, 1)
     with pytest.raises(RequestError, match="'adio': did you mean 'audio'"):
         ClipOrder(("rgb", "audio"), WIDTH, 3, streams=["adio"])
+
+
+Leaves, Assert = Callable[..., Encoded], Callable[..., None]
+STREAMS = ("fused", "audio")
+KINDS: dict[str, tuple[type[OrderTask], int]] = {
+    "three clips": (ClipOrder, 3),
+    "four clips": (ClipOrder, 4),
+    "verification": (OrderVerification, 3),
+    "verification of four": (OrderVerification, 4),
+    "frames": (FrameOrder, 3),
+    "published frames": (FrameOrder, 4),
+    "odd one out": (OddOneOut, 4),
+    "odd one of five": (OddOneOut, 5),
+}
+ABSENT = {"all there": set(), "gaps": {("audio", 1), ("audio", 3, 2), ("rgb", 1), ("flow", 1)}}
+
+
+def small(kind: type[OrderTask], segments: int) -> OrderTask:
+    torch.manual_seed(0)
+    return kind(("rgb", "flow", "audio"), 8, segments, streams=STREAMS, hidden=5, dropout=0.0).double()  # pyright: ignore
+
+
+def watched(task: OrderTask, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Tensor]]:
+    """The sequences that a task asks each stream of, in the order it asks."""
+    seen: dict[str, list[Tensor]] = {name: [] for name in STREAMS}
+    predict = task.predict
+    monkeypatch.setattr(
+        task, "predict", lambda name, shuffled: seen[name].append(shuffled) or predict(name, shuffled)
+    )
+    return seen
+
+
+def applied(shuffled: Tensor, clip: Tensor) -> tuple[int, ...]:
+    """Which segment of the clip each row (L, D) of the sequence is: no two are alike."""
+    return tuple(next(k for k in range(len(clip)) if torch.equal(row, clip[k])) for row in shuffled)
+
+
+def named(kind: type[OrderTask], orders: list[tuple[int, ...]]) -> int:
+    """The class by its definition of a clip's sequences: one, or those that one is odd among."""
+    order = orders[0]
+    if kind is ClipOrder:
+        return list(permutations(range(len(order)))).index(order)
+    if kind is OrderVerification:
+        straight = tuple(range(len(order)))
+        assert order != straight[::-1], "backwards looks as likely as forwards"
+        return int(order == straight)
+    if kind is FrameOrder:
+        merged = [p for p in permutations(range(len(order))) if p < p[::-1]]
+        return merged.index(min(order, order[::-1]))
+    segments = len(orders)
+    assert [tuple(sorted(each)) for each in orders] == list(combinations(range(segments), segments - 1))
+    odd = [number for number, each in enumerate(orders) if each != tuple(sorted(each))]
+    assert len(odd) == 1
+    assert orders[odd[0]] != tuple(sorted(orders[odd[0]], reverse=True))
+    return odd[0]
+
+
+def naive_logits(task: OrderTask, name: str, sequence: Tensor) -> Tensor:
+    relation, last = task.relations[name], task.classifiers[name][1]  # pyright: ignore[reportIndexIssue]
+    assert isinstance(relation, nn.Linear)
+    related = [
+        torch.clamp(relation.weight @ torch.cat([sequence[i], sequence[j]]) + relation.bias, min=0)
+        for i, j in combinations(range(len(sequence)), 2)
+    ]
+    return last.weight @ torch.cat(related) + last.bias  # pyright: ignore
+
+
+@pytest.mark.parametrize("absent", ABSENT)
+@pytest.mark.parametrize("case", KINDS)
+def test_loss_and_gradients_equal_the_equation_for_what_was_asked(
+    case: str, absent: str, leaves: Leaves, assert_equation: Assert, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind, segments = KINDS[case]
+    task, batch = small(kind, segments), leaves(6, segments, absent=ABSENT[absent])
+    seen = watched(task, monkeypatch)
+    outputs = task({"plain": batch}, torch.Generator().manual_seed(2))
+    losses, hits = [], []
+    for name in STREAMS:
+        feature = batch.embedding if name == "fused" else batch.features[name]
+        there = torch.stack(list(batch.present.values())).any(0) if name == "fused" else batch.present[name]
+        whole = [b for b in range(6) if bool(there[b].all())]
+        terms, right = [], []
+        for row, b in enumerate(whole):
+            orders = [applied(asked[row], feature[b]) for asked in seen[name]]
+            logits = torch.cat([naive_logits(task, name, feature[b][list(order)]) for order in orders])
+            target = named(kind, orders)
+            terms.append(-(logits[target] - logits.exp().sum().log()))
+            right.append(float(int(logits.argmax()) == target))
+        losses.append(torch.stack(terms).mean())
+        hits.append(sum(right) / len(right))
+    assert_equation(outputs["loss"], torch.stack(losses).mean(), task, {"plain": batch})
+    assert float(outputs["accuracy"]) == pytest.approx(sum(hits) / 2)
+
+
+@pytest.mark.parametrize("case", KINDS)
+def test_classes_of_every_batch_are_equal(case: str, leaves: Leaves, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind, segments = KINDS[case]
+    task = small(kind, segments)
+    seen = watched(task, monkeypatch)
+    classes = round(1 / task.chance) if task.chance else 0
+    # A clip without sound: what is left must be even too.
+    batch = leaves(2 * classes + 1, segments, absent={("audio", 0)})
+    for seed in range(3):
+        for asked in seen.values():
+            asked.clear()
+        task({"plain": batch}, torch.Generator().manual_seed(seed))
+        found = [
+            named(kind, [applied(asked[row], batch.features["audio"][row + 1]) for asked in seen["audio"]])
+            for row in range(2 * classes)
+        ]
+        assert sorted(found) == sorted(2 * list(range(classes)))
+
+
+@pytest.mark.parametrize("case", KINDS)
+def test_without_a_whole_clip_every_order_task_waits(case: str, leaves: Leaves, assert_waits: Assert) -> None:
+    kind, segments = KINDS[case]
+    task = small(kind, segments)
+    absent = {(name, b, b % segments) for name in ("rgb", "flow", "audio") for b in range(4)}
+    assert_waits(task({"plain": leaves(4, segments, absent=absent)}, torch.Generator()), task)
+
+
+def test_every_wrong_order_is_asked(leaves: Leaves, monkeypatch: pytest.MonkeyPatch) -> None:
+    task, batch = small(OrderVerification, 3), leaves(8, 3)
+    seen = watched(task, monkeypatch)
+    for seed in range(20):
+        task({"plain": batch}, torch.Generator().manual_seed(seed))
+    found = {applied(asked[b], batch.features["audio"][b]) for asked in seen["audio"] for b in range(8)}
+    assert found == set(permutations(range(3))) - {(2, 1, 0)}

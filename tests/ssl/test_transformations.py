@@ -8,6 +8,8 @@ from modalgate.fusion.backbone import Encoded
 from modalgate.ssl.pretext import unit
 from modalgate.ssl.transformations import Gdt
 
+NAMES = ("rgb", "audio")
+
 
 @pytest.mark.parametrize("absent", [[], [("audio", 1)], [("rgb", 0), ("audio", 3)]])
 @pytest.mark.parametrize(
@@ -18,13 +20,13 @@ def test_choices_decide_who_is_positive_and_who_negative(
     shift: str,
     reversal: str,
     absent: list[tuple[str, int]],
-    draw_encoded: Callable[..., Encoded],
-    same_loss: Callable[..., None],
+    leaves: Callable[..., Encoded],
+    assert_equation: Callable[..., None],
 ) -> None:
     torch.manual_seed(0)
     task = Gdt(("rgb", "audio"), 8, shift=shift, reversal=reversal, hidden=6, dimension=5).double()
     chosen = [0, 2, 1, 1, 0]
-    plain, turned = draw_encoded(absent=absent), draw_encoded(segments=1, absent=absent, seed=1)
+    plain, turned = leaves(names=NAMES, absent=absent), leaves(names=NAMES, segments=1, absent=absent, seed=1)
     turned.facts["segments"] = torch.tensor(chosen)[:, None]
     outputs = task({"plain": plain, "reverse": turned}, torch.Generator())
     rows = [(clip, segment, False) for clip in range(5) for segment in range(3)]
@@ -59,6 +61,5 @@ def test_choices_decide_who_is_positive_and_who_negative(
             hits.append(bool(torch.stack(positives).max() > torch.stack(negatives).max()))
         losses.append(torch.stack(terms).mean())
         accuracies.append(sum(hits) / len(hits))
-    leaves = [*plain.features.values(), *turned.features.values(), *task.parameters()]
-    same_loss(outputs["loss"], torch.stack(losses).mean(), leaves)
+    assert_equation(outputs["loss"], torch.stack(losses).mean(), task, {"plain": plain, "reverse": turned})
     assert float(outputs["accuracy"]) == pytest.approx(sum(accuracies) / 2)
