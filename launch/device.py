@@ -3,18 +3,20 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
 from ..shards.errors import RequestError
 
 
-def make_accelerator(precision: str) -> Accelerator:
+def make_accelerator(precision: str, hang_minutes: float = 10.0) -> Accelerator:
     """An `Accelerator` of `precision`: fp32, bf16, fp16, or auto (bf16 where the GPU has it, fp32 on a CPU).
 
+    Collective operations fail a minute after `hang_minutes`, when whoever watches them has said who is late.
     Raises `RequestError` for fp16 without a GPU.
     """
     cuda = torch.cuda.is_available()
@@ -28,12 +30,13 @@ def make_accelerator(precision: str) -> Accelerator:
     AcceleratorState._reset_state()
     # A branch is skipped where a whole batch lacks a modality; unused parameters then cost one more pass over the
     # graph, while a plain DDP would wait for their gradients for ever.
-    handler = DistributedDataParallelKwargs(find_unused_parameters=True)
+    unused = DistributedDataParallelKwargs(find_unused_parameters=True)
+    patience = InitProcessGroupKwargs(timeout=timedelta(minutes=hang_minutes + 1))
     return Accelerator(
         mixed_precision="no" if precision == "fp32" else precision,
         # Unless told that it is on a CPU, Accelerate takes the ranks that torchrun starts there for lone processes.
         cpu=not cuda and ranks()[1] > 1,
-        kwargs_handlers=[handler],
+        kwargs_handlers=[unused, patience],
     )
 
 

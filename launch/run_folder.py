@@ -17,6 +17,7 @@ _FREE = {
     "train.checkpoint_minutes",
     "train.keep",
     "train.best",
+    "train.hang_minutes",
     "data.workers",
     "wandb",
     "out",

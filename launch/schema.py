@@ -79,6 +79,7 @@ class TrainConfig:
     A checkpoint is saved after every `checkpoint_every` steps and `checkpoint_minutes`; the newest `keep` stay, and
     the one with the best `best`: a logged metric, lower is better where its name ends in loss; null keeps none.
     `nonfinite_limit`: so many steps in a row whose loss or gradient is not finite end the run.
+    `hang_minutes`: where one of several processes does not move for so long, all end and it is named.
     `deterministic`: only algorithms that give the same result twice, which some GPU operations lack.
     `log_every` in steps; `threads`: of torch on the CPU, null: the cores that the decoding processes leave.
     """
@@ -99,6 +100,7 @@ class TrainConfig:
     keep: int = _between(2, 1)
     best: str | None = "loss"
     nonfinite_limit: int = _between(10, 1)
+    hang_minutes: float = _between(10.0, 0.01)
     deterministic: bool = False
     threads: int | None = _between(None, 1)
 

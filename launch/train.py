@@ -18,6 +18,7 @@ from ..shards.errors import choice_error
 from .averaging import WeightAverage
 from .checkpoint import latest_checkpoint, load_checkpoint, random_state, save_checkpoint, set_random_state
 from .device import agree, determinism, leave_cores_to, make_accelerator
+from .heartbeat import BACKWARD, EVALUATING, FORWARD, SAVING, WAITING, Heartbeat
 from .interruption import Wishes, caught_signals
 from .means import Means
 from .meter import Meter
@@ -86,7 +87,7 @@ def train(
     settings or shards on resume; `DataError` after `config.nonfinite_limit` non-finite steps in a row.
     """
     leave_cores_to(stream.workers, config.threads)
-    accelerator = make_accelerator(config.precision)
+    accelerator = make_accelerator(config.precision, config.hang_minutes)
     device, main = accelerator.device, accelerator.is_main_process
     # What the run is made of, beside what was asked for: other shards under the same name are another run.
     settings = {**(settings or {}), "fingerprint": getattr(stream, "fingerprint", None)}
@@ -126,7 +127,10 @@ def train(
                 warned.add(subject)
                 _warn(f"step {step}: {line}")
 
+    pulse = Heartbeat(accelerator.process_index, accelerator.num_processes, 60 * config.hang_minutes)
+
     def save() -> None:
+        pulse.at(step, SAVING)
         every_random = gather_object([random_state()])
         if tracker is not None:
             kept = {"optimizer": plain.state_dict(), "random": every_random, "wandb": tracker.identity}
@@ -144,6 +148,7 @@ def train(
     try:
         with (
             determinism(config.deterministic),
+            pulse,
             caught_signals() as wishes,
             track(config.steps, run.name, start=step, show=main) as advance,
         ):
@@ -152,17 +157,20 @@ def train(
                 guard.remember()
                 total, keys, seen = torch.zeros((), device=device), [], []
                 for number in range(config.accumulate):
+                    pulse.at(step, WAITING)
                     with meter.waiting():
                         batch = _next(batches, wishes)
                     if batch is None:
                         stopping = True
                         break
+                    pulse.at(step, FORWARD)
                     # Ranks exchange gradients once per step, with its last batch.
                     exchanged = number == config.accumulate - 1
                     with nullcontext() if exchanged else accelerator.no_sync(model):
                         outputs = model(batch.to(device))
                         losses = [weights.get(k, 1.0) * v for k, v in outputs.items() if k.endswith("/loss")]
                         loss = torch.stack(losses).sum()
+                        pulse.at(step, BACKWARD)
                         accelerator.backward(loss / config.accumulate)
                     total += loss.detach() / config.accumulate
                     keys += batch.key
@@ -203,6 +211,7 @@ def train(
                     shown |= {"clips/s": last["clips_per_second"], "wait": f"{last['data_wait']:.0%}"}
                     advance(0, **shown, memory=f"{last['memory_gb']:.2g} GB")
                 if evaluation and (step % evaluation.every == 0 or step == config.steps):
+                    pulse.at(step, EVALUATING)
                     with torch.random.fork_rng(devices=[]), average.in_place() if average else nullcontext():
                         figures = evaluation.measure(step)
                     model.train()

@@ -1,13 +1,14 @@
 """Runs commands in forked processes, as torchrun does for several ranks, and kills them where it is told to.
 
-Reads requests of one JSON line: `arguments` of the command line, `world` processes, and where given `log` (a file for
-what they say) and `kill`, `run`: SIGKILL for all of them once RUN/metrics.jsonl tells of `kill` steps. Answers with
-the list of exit statuses, negative for a signal.
+Reads requests of one JSON line: `arguments` of the command line, `world` processes, and where given `script` (a file
+whose `main(arguments)` they run in its place), `log` (a file for what they say) and `kill`, `run`: SIGKILL for all of
+them once RUN/metrics.jsonl tells of `kill` steps. Answers with the list of exit statuses, negative for a signal.
 """
 
 import json
 import os
 import random
+import runpy
 import signal
 import socket
 import sys
@@ -30,7 +31,8 @@ def main() -> None:
             child = os.fork()
             if not child:
                 become_rank(rank, request, port)
-                status = cli.main(request["arguments"])
+                run = runpy.run_path(request["script"])["main"] if "script" in request else cli.main
+                status = run(request["arguments"])
                 sys.stderr.flush()
                 os._exit(status)
             children.append(child)

@@ -1,0 +1,27 @@
+"""Two gloo processes at half the batch are one process: the loss curves lie on each other."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from modalgate.launch.tracking import read_metrics
+
+STEPS = 50
+
+
+@pytest.mark.parametrize("kind", ["supervised", "pretext"])
+def test_two_processes_at_half_the_batch_follow_one(
+    tmp_path: Path, packed: Path, launch: Callable[..., list[int]], kind: str
+) -> None:
+    script, log = str(Path(__file__).with_name("follower.py")), str(tmp_path / "log")
+    for world in (1, 2):
+        arguments = [kind, str(packed), str(tmp_path / f"run-{world}"), str(STEPS)]
+        assert launch(arguments, world, script=script, log=log) == [0] * world, Path(log).read_text()
+    one, two = (read_metrics(tmp_path / f"run-{world}") for world in (1, 2))
+    assert len(one) == len(two) == STEPS
+    names = [name for name in one[0] if name.endswith("loss")]
+    assert len(names) > 1
+    for here, there in zip(one, two, strict=True):
+        for name in names:
+            assert there[name] == pytest.approx(here[name], abs=1e-4), f"{name} after step {here['step']}"
+    assert one[-1]["loss"] < one[0]["loss"] - 0.01  # it learns: two runs that stand still would agree too
