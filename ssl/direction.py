@@ -55,8 +55,9 @@ class Pace(PretextTask):
     """Pace prediction (Wang et al. 2020; SpeedNet, Benaim et al. 2020): are frames one or several steps apart?
 
     Two classes, `Linear(D, 2)`, on the view `pace`: one segment of every clip in half its frames, one by one or every
-    second, as many of each. The published form has four paces and frames to spare for them. `streams`: video
-    modalities; default all of them but flow, whose vectors do not know the pace.
+    second, as many of each; where absent clips leave more of one, the surplus waits. The published form has four
+    paces and frames to spare for them. `streams`: video modalities; default all of them but flow, whose vectors do
+    not know the pace.
 
     Shortcut it guards against: looped or padded windows (windows are cut), the pitch of resampled sound (sound keeps
     its pace and is not asked).
@@ -78,10 +79,17 @@ class Pace(PretextTask):
         view = encoded["pace"]
         losses, correct, idle = [], [], []
         for name, head in self.heads.items():
-            mask = view.present[name][:, 0]
+            mask = even_classes(view.facts["rate"], view.present[name][:, 0], 2)
             logits, target = head(view.features[name][:, 0])[mask], view.facts["rate"][mask]
             idle.append(logits)
             if len(target):
                 losses.append(F.cross_entropy(logits, target))
                 correct.append((logits.argmax(-1) == target).float().mean())
         return {"loss": mean_of(losses, *idle), **mean_accuracy(correct)}
+
+
+def even_classes(target: Tensor, mask: Tensor, classes: int) -> Tensor:
+    """Of the rows in `mask` (N,), the first of every class of `target` (N,), as many as the rarest one has."""
+    rows = F.one_hot(target, classes).bool() & mask[:, None]
+    fewest = rows.sum(dim=0).min()
+    return (rows & (rows.cumsum(dim=0) <= fewest)).any(dim=1)

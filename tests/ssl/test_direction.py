@@ -1,6 +1,6 @@
 """Arrow of time and pace against loops over clips."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import pytest
 import torch
@@ -8,75 +8,97 @@ from modalgate.fusion.backbone import Encoded
 from modalgate.ssl.direction import ArrowOfTime, Pace
 from torch import Tensor
 
-NAMES = ("rgb", "audio")
+Leaves, Assert, Absent = Callable[..., Encoded], Callable[..., None], Collection[tuple[str | int, ...]]
+NAMES = ("rgb", "flow", "audio")
+ABSENT: dict[str, Absent] = {"all there": (), "gaps": {("audio", 0), ("rgb", 3), ("audio", 4, 1), ("rgb", 5)}}
 
-ABSENT = [[], [("audio", 1)], [("rgb", 0), ("audio", 3), ("audio", 4)]]
+
+def two_views(leaves: Leaves, view: str, absent: Absent, clips: int = 8) -> dict[str, Encoded]:
+    """The clips as they are, and one segment of each in another view: the second of every odd clip."""
+    plain, altered = leaves(clips, 3, NAMES, absent), leaves(clips, 1, NAMES, seed=1)
+    taken = torch.arange(clips) % 2
+    altered.present = {name: plain.present[name][torch.arange(clips), taken][:, None] for name in NAMES}
+    altered.facts |= {"segments": taken[:, None], "rate": torch.tensor([0, 1, 1, 0, 1, 0, 1, 0][:clips])}
+    return {"plain": plain, view: altered}
 
 
 @pytest.mark.parametrize("absent", ABSENT)
-def test_every_segment_is_judged_forwards_and_backwards(
-    absent: list[tuple[str, int]], leaves: Callable[..., Encoded], assert_equation: Callable[..., None]
+@pytest.mark.parametrize("streams", [None, ["fused", "audio"]])
+def test_arrow_of_time_and_its_gradients_equal_the_loop(
+    streams: list[str] | None, absent: str, leaves: Leaves, assert_equation: Assert
 ) -> None:
     torch.manual_seed(0)
-    task = ArrowOfTime(("rgb", "audio"), 8).double()
-    chosen = torch.tensor([[0], [2], [1], [1], [0]])
-    plain, turned = leaves(names=NAMES, absent=absent), leaves(names=NAMES, segments=1, absent=absent, seed=1)
-    turned.facts["segments"] = chosen
-    outputs = task({"plain": plain, "reverse": turned}, torch.Generator())
-    losses, right = [], []
-    for name in ("rgb", "audio"):
-        head, terms, hits = task.heads[name], [], []
-        for clip in range(5):
-            if (name, clip) in absent:
+    task = ArrowOfTime(NAMES, 8, streams).double()
+    views = two_views(leaves, "reverse", ABSENT[absent])
+    plain, turned = views.values()
+    outputs = task(views, torch.Generator())
+    losses, hits = [], []
+    for name in streams or NAMES:
+        ahead, back = (view.embedding if name == "fused" else view.features[name] for view in (plain, turned))
+        terms, right = [], []
+        for b in range(8):
+            if name != "fused" and not turned.present[name][b, 0]:
                 continue
-            ahead = torch.sigmoid(head(plain.features[name][clip, int(chosen[clip])]))[0]
-            back = torch.sigmoid(head(turned.features[name][clip, 0]))[0]
-            terms += [-ahead.log(), -(1 - back).log()]
-            hits += [bool(ahead > 0.5), bool(back <= 0.5)]
-        assert len(hits) % 2 == 0, "as many of each class"
+            forwards = task.heads[name](ahead[b, b % 2])[0]
+            backwards = task.heads[name](back[b, 0])[0]
+            terms += [torch.log(1 + torch.exp(-forwards)), torch.log(1 + torch.exp(backwards))]
+            right += [float(forwards > 0), float(backwards <= 0)]
         losses.append(torch.stack(terms).mean())
-        right.append(sum(hits) / len(hits))
-    assert_equation(outputs["loss"], torch.stack(losses).mean(), task, {"plain": plain, "reverse": turned})
-    assert float(outputs["accuracy"]) == pytest.approx(sum(right) / 2)
+        hits.append(sum(right) / len(right))
+    assert_equation(outputs["loss"], torch.stack(losses).mean(), task, views)
+    assert float(outputs["accuracy"]) == pytest.approx(sum(hits) / len(hits))
 
 
-@pytest.mark.parametrize("absent", [[], [("depth", 1)], [("rgb", 0), ("depth", 3)]])
-def test_pace_is_a_softmax_over_two_rates(
-    absent: list[tuple[str, int]], leaves: Callable[..., Encoded], assert_equation: Callable[..., None]
-) -> None:
+@pytest.mark.parametrize("bias", [30.0, -30.0])
+@pytest.mark.parametrize("absent", ABSENT)
+def test_one_answer_for_all_is_right_half_the_time(absent: str, bias: float, leaves: Leaves) -> None:
+    views = two_views(leaves, "reverse", ABSENT[absent])
+    views["pace"] = two_views(leaves, "pace", ABSENT[absent])["pace"]
+    for task in (ArrowOfTime(NAMES, 8).double(), Pace(NAMES, 8).double()):
+        for head in task.heads.values():
+            torch.nn.init.constant_(head.bias[:1], bias)  # pyright: ignore
+        assert float(task(views, torch.Generator())["accuracy"]) == 0.5
+
+
+@pytest.mark.parametrize("absent", ABSENT)
+def test_pace_and_its_gradients_equal_the_loop(absent: str, leaves: Leaves, assert_equation: Assert) -> None:
     torch.manual_seed(0)
-    task = Pace(("rgb", "flow", "depth"), 8).double()
-    assert sorted(task.heads) == ["depth", "rgb"]
-    rate = torch.tensor([0, 1, 1, 0, 1])
-    view = leaves(names=("rgb", "flow", "depth"), segments=1, absent=absent, rate=rate)
-    outputs = task({"pace": view}, torch.Generator())
-    losses, right = [], []
-    for name in ("rgb", "depth"):
-        terms, hits = [], []
-        for clip in range(5):
-            if (name, clip) in absent:
-                continue
-            logits = task.heads[name](view.features[name][clip, 0])
-            terms.append(-(logits[rate[clip]].exp() / logits.exp().sum()).log())
-            hits.append(int(logits.argmax()) == int(rate[clip]))
+    task = Pace(NAMES, 8, ["rgb", "flow"]).double()
+    views = two_views(leaves, "pace", ABSENT[absent])
+    view = views["pace"]
+    outputs = task(views, torch.Generator())
+    losses, hits = [], []
+    for name in ("rgb", "flow"):
+        kept = [b for b in range(8) if bool(view.present[name][b, 0])]
+        # Two clips without RGB leave more of one pace: the surplus waits.
+        paces = [[b for b in kept if int(view.facts["rate"][b]) == pace] for pace in (0, 1)]
+        kept = sorted(b for clips in paces for b in clips[: min(map(len, paces))])
+        terms, right = [], []
+        for b in kept:
+            logits, pace = task.heads[name](view.features[name][b, 0]), int(view.facts["rate"][b])
+            terms.append(-(logits[pace] - logits.exp().sum().log()))
+            right.append(float(int(logits.argmax()) == pace))
         losses.append(torch.stack(terms).mean())
-        right.append(sum(hits) / len(hits))
-    assert_equation(outputs["loss"], torch.stack(losses).mean(), task, {"pace": view})
-    assert float(outputs["accuracy"]) == pytest.approx(sum(right) / 2)
+        hits.append(sum(right) / len(right))
+    assert_equation(outputs["loss"], torch.stack(losses).mean(), task, views)
+    assert float(outputs["accuracy"]) == pytest.approx(sum(hits) / 2)
 
 
-@pytest.mark.parametrize("kind", [ArrowOfTime, Pace])
-def test_nothing_present_is_zero_with_gradient(
-    kind: type[ArrowOfTime | Pace], leaves: Callable[..., Encoded]
-) -> None:
-    task = kind(("rgb",), 8).double()
-    absent = [("rgb", clip) for clip in range(5)]
-    plain = leaves(names=("rgb",), absent=absent)
-    facts: dict[str, Tensor] = {"rate": torch.zeros(5, dtype=torch.long)}
-    view = leaves(names=("rgb",), segments=1, absent=absent, **facts)
-    view.facts["segments"] = torch.zeros(5, 1, dtype=torch.long)
-    outputs = task({"plain": plain, "reverse": view, "pace": view}, torch.Generator())
-    outputs["loss"].backward()
-    assert float(outputs["loss"].detach()) == 0
-    assert "accuracy" not in outputs
-    assert all(p.grad is not None and not bool(p.grad.any()) for p in task.parameters())
+def test_pace_asks_pictures_alone(leaves: Leaves) -> None:
+    assert set(Pace(NAMES, 8).heads) == {"rgb"}, "sound keeps its pace, and flow's vectors do not know it"
+    assert set(Pace(("flow", "audio"), 8).heads) == {"flow"}
+
+
+@pytest.mark.parametrize("view", ["reverse", "pace"])
+def test_nothing_to_see_waits(view: str, leaves: Leaves, assert_waits: Assert) -> None:
+    views = two_views(leaves, view, {(name, b) for name in NAMES for b in range(4)}, clips=4)
+    task = (ArrowOfTime if view == "reverse" else Pace)(NAMES, 8).double()
+    assert_waits(task(views, torch.Generator()), task)
+
+
+def test_one_pace_alone_waits(leaves: Leaves, assert_waits: Assert) -> None:
+    views = two_views(leaves, "pace", (), clips=4)
+    views["pace"].facts["rate"] = torch.ones(4, dtype=torch.long)
+    task = Pace(NAMES, 8).double()
+    outputs: dict[str, Tensor] = task(views, torch.Generator())
+    assert_waits(outputs, task)
