@@ -20,6 +20,7 @@ class Gdt(PretextTask):
     against all rows of the other, InfoNCE both ways over every pair: the same clip at the same moment in the same
     direction is the positive, other clips are negatives. For `shift` (another segment of the clip) and `reversal`
     (the segment the other way) choose `distinctive`: a negative; `invariant`: a positive as well; `ignored`: neither.
+    Rows that both changes tell apart are negatives where either is distinctive, positives where both are invariant.
     Defaults are the best of the paper: both distinctive. T .07, hidden 256, 128-d.
 
     Shortcut it guards against: as `ArrowOfTime` where reversal is distinctive, as `Synchrony` where shift is.
@@ -63,15 +64,12 @@ class Gdt(PretextTask):
         same_clip = clip[:, None] == clip[None, :]
         same_moment = moment[:, None] == moment[None, :]
         same_way = backwards[:, None] == backwards[None, :]
-        positives, negatives = same_clip & same_moment & same_way, ~same_clip
-        for differs, choice in (
-            (same_clip & ~same_moment & same_way, self.shift),
-            (same_clip & same_moment & ~same_way, self.reversal),
-        ):
-            if choice == "invariant":
-                positives = positives | differs
-            elif choice == "distinctive":
-                negatives = negatives | differs
+        positives, negatives = same_clip, ~same_clip
+        for same, choice in ((same_moment, self.shift), (same_way, self.reversal)):
+            if choice != "invariant":
+                positives = positives & same
+            if choice == "distinctive":
+                negatives = negatives | ~same
         losses, correct, chances = [], [], []
         for first, second in self.pairs:
             for query, key in ((first, second), (second, first)):

@@ -1,68 +1,74 @@
-"""Swapped assignments against Sinkhorn's iteration and the cross-entropy, written as loops."""
+"""Swapped assignments against the published algorithm, written as loops."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import pytest
 import torch
 from modalgate.fusion.backbone import Encoded
 from modalgate.ssl.clustering import SwappedAssignments
-from modalgate.ssl.pretext import unit
 from torch import Tensor
 
-NAMES = ("rgb", "audio")
+Leaves, Assert, Absent = Callable[..., Encoded], Callable[..., None], Collection[tuple[str | int, ...]]
+NAMES, CLUSTERS = ("rgb", "flow", "audio"), 5
+ABSENT: dict[str, Absent] = {"all there": (), "gaps": {("audio", 0), ("rgb", 2, 1), ("flow", 3)}}
+PAIRS = [["rgb", "audio"], ["fused", "flow"]]
 
 
-def naive_codes(scores: Tensor, epsilon: float) -> Tensor:
-    """Sinkhorn and Knopp: rows are samples, every cluster takes the same share of the batch. (N, C)"""
-    codes = (scores / epsilon).exp()
-    codes = codes / codes.sum()
-    count, clusters = codes.shape
-    for _ in range(3):
-        for cluster in range(clusters):
-            codes[:, cluster] /= codes[:, cluster].sum() * clusters
-        for row in range(count):
-            codes[row] /= codes[row].sum() * count
-    return codes * count
-
-
-@pytest.mark.parametrize("absent", [[], [("audio", 1)], [("rgb", 0), ("audio", 3)]])
-def test_each_predicts_the_others_code(absent: list[tuple[str, int]], leaves: Callable[..., Encoded]) -> None:
+def small(**arguments: float) -> SwappedAssignments:
     torch.manual_seed(0)
-    task = SwappedAssignments(("rgb", "audio"), 8, prototypes=4, hidden=6, dimension=5).double()
-    plain = leaves(names=NAMES, clips=6, absent=absent)
-    outputs = task({"plain": plain}, torch.Generator())
-    places = [
-        (clip, segment)
-        for clip in range(6)
-        if ("rgb", clip) not in absent and ("audio", clip) not in absent
-        for segment in range(3)
-    ]
-    scores = {}
-    for name in ("rgb", "audio"):
-        rows = [unit(task.heads[name](plain.features[name][place])) for place in places]
-        scores[name] = torch.stack(rows) @ unit(task.prototypes.weight).T
-    terms, hits = [], []
-    for query, key in (("rgb", "audio"), ("audio", "rgb")):
-        codes = naive_codes(scores[key].detach().clone(), 0.05)
-        for row in range(len(places)):
-            chances = (scores[query][row] / 0.1).softmax(-1)
-            terms.append(-sum(codes[row, c] * chances[c].log() for c in range(4)))
-            hits.append(int(chances.argmax()) == int(codes[row].argmax()))
-    # The codes come in single precision.
-    expected = torch.stack(terms).mean()  # pyright: ignore
-    torch.testing.assert_close(outputs["loss"], expected, rtol=1e-5, atol=1e-6)
-    inputs = [*plain.features.values()]
-    mine, theirs = (torch.autograd.grad(loss, inputs, retain_graph=True) for loss in (outputs["loss"], expected))
-    for one, other in zip(mine, theirs, strict=True):
-        assert bool(other.any())
-        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+    return SwappedAssignments(NAMES, 8, PAIRS, CLUSTERS, hidden=6, dimension=4, **arguments).double()  # pyright: ignore
+
+
+def spread(scores: list[list[float]], epsilon: float) -> list[list[float]]:
+    """Codes of N rows over K clusters: three rounds of clusters to 1/K each, then rows to 1/N each."""
+    rows, clusters = len(scores), len(scores[0])
+    codes = [[float(torch.tensor(s / epsilon, dtype=torch.float64).exp()) for s in row] for row in scores]
+    for _ in range(3):
+        for k in range(clusters):
+            share = sum(row[k] for row in codes)
+            for row in codes:
+                row[k] /= share * clusters
+        for row in codes:
+            share = sum(row)
+            row[:] = [q / share / rows for q in row]
+    return [[q * rows for q in row] for row in codes]
+
+
+@pytest.mark.parametrize("absent", ABSENT)
+def test_loss_and_gradients_equal_the_loop(absent: str, leaves: Leaves, assert_equation: Assert) -> None:
+    task, batch = small(), leaves(6, 2, NAMES, ABSENT[absent])
+    outputs = task({"plain": batch}, torch.Generator())
+    prototypes = [c / c.square().sum().sqrt() for c in task.prototypes.weight]
+
+    def scores(name: str, b: int, k: int) -> Tensor:
+        z = task.heads[name]((batch.embedding if name == "fused" else batch.features[name])[b, k])
+        z = z / z.square().sum().sqrt()
+        return torch.stack([(z * c).sum() for c in prototypes])
+
+    losses, hits = [], []
+    for first, second in PAIRS:
+        rows = [
+            (b, k)
+            for b in range(6)
+            for k in range(2)
+            if all(name == "fused" or bool(batch.present[name][b, k]) for name in (first, second))
+        ]
+        for query, key in ((first, second), (second, first)):
+            codes = spread([scores(key, *row).tolist() for row in rows], 0.05)
+            terms, right = [], []
+            for row, code in zip(rows, codes, strict=True):
+                logits = scores(query, *row) / 0.1
+                likely = logits - logits.exp().sum().log()
+                terms.append(-sum(q * p for q, p in zip(code, likely, strict=True)))
+                right.append(float(int(logits.argmax()) == code.index(max(code))))
+            losses.append(torch.stack(terms).mean())
+            hits.append(sum(right) / len(right))
+    assert_equation(outputs["loss"], torch.stack(losses).mean(), task, {"plain": batch})
     assert float(outputs["accuracy"]) == pytest.approx(sum(hits) / len(hits))
+    assert task.chance == 1 / CLUSTERS
 
 
-def test_no_common_row_is_zero_with_gradient(leaves: Callable[..., Encoded]) -> None:
-    task = SwappedAssignments(("rgb", "audio"), 8, prototypes=4, hidden=6, dimension=5).double()
-    plain = leaves(names=NAMES, absent=[("audio", clip) for clip in range(5)])
-    outputs = task({"plain": plain}, torch.Generator())
-    outputs["loss"].backward()
-    assert float(outputs["loss"].detach()) == 0
-    assert all(p.grad is not None and not bool(p.grad.any()) for p in task.heads.parameters())
+def test_a_silent_batch_waits(leaves: Leaves, assert_waits: Assert) -> None:
+    torch.manual_seed(0)
+    task = SwappedAssignments(NAMES, 8, [["rgb", "audio"]], CLUSTERS, hidden=6, dimension=4).double()
+    assert_waits(task({"plain": leaves(3, 2, NAMES, {("audio", b) for b in range(3)})}, torch.Generator()), task)

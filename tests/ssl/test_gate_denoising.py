@@ -1,54 +1,78 @@
 """Gate denoising against a loop over clips."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import pytest
 import torch
 from modalgate.fusion.backbone import Encoded
 from modalgate.ssl.gate_denoising import GateDenoising
 
-NAMES = ("rgb", "audio")
-
-SEVERITY = torch.tensor([[[0.0, 0.4]], [[0.7, 0.0]], [[0.0, 1.0]], [[0.0, 0.0]], [[0.3, 0.0]]])
-
-
-@pytest.mark.parametrize("absent", [[], [("audio", 2)], [("audio", 2), ("rgb", 3), ("audio", 3)]])
-def test_the_prediction_is_of_the_clean_teacher_and_the_gate_is_scored_by_shares(
-    absent: list[tuple[str, int]], leaves: Callable[..., Encoded], assert_equation: Callable[..., None]
-) -> None:
-    torch.manual_seed(0)
-    task = GateDenoising(("rgb", "audio"), 8, hidden=6).double()
-    chosen = torch.tensor([[0], [2], [1], [1], [0]])
-    plain, teacher = leaves(names=NAMES), leaves(names=NAMES, seed=2)
-    corrupt = leaves(names=NAMES, segments=1, absent=absent, seed=1, severity=SEVERITY)
-    corrupt.facts["segments"] = chosen
-    outputs = task({"plain": plain, "teacher": teacher, "corrupt": corrupt}, torch.Generator())
-    terms, wins = [], []
-    for clip in range(5):
-        segment = int(chosen[clip])
-        if all((name, clip) in absent for name in ("rgb", "audio")):
-            continue
-        guess, target = task.predictor(corrupt.embedding[clip, 0]), teacher.embedding[clip, segment].detach()
-        terms.append(2 - 2 * (guess @ target) / (guess.norm() * target.norm()))
-        for number, name in enumerate(("rgb", "audio")):
-            if SEVERITY[clip, 0, number] > 0 and (name, clip) not in absent:
-                after = corrupt.weights[clip, 0, number] / corrupt.weights[clip, 0].sum()
-                before = plain.weights[clip, segment, number] / plain.weights[clip, segment].sum()
-                wins.append(1.0 if after < before else 0.5 if after == before else 0.0)
-    views = {"plain": plain, "teacher": teacher, "corrupt": corrupt}
-    assert_equation(outputs["loss"], torch.stack(terms).mean(), task, views)
-    assert float(outputs["accuracy"]) == pytest.approx(sum(wins) / len(wins))
+Leaves, Assert, Absent = Callable[..., Encoded], Callable[..., None], Collection[tuple[str | int, ...]]
+NAMES, CLIPS = ("rgb", "flow", "audio"), 6
 
 
-def test_nothing_corrupted_has_no_accuracy_and_nothing_present_no_loss(leaves: Callable[..., Encoded]) -> None:
-    task = GateDenoising(("rgb", "audio"), 8, hidden=6).double()
-    absent = [(name, clip) for name in ("rgb", "audio") for clip in range(5)]
-    corrupt = leaves(names=NAMES, segments=1, absent=absent, severity=torch.zeros(5, 1, 2))
-    corrupt.facts["segments"] = torch.zeros(5, 1, dtype=torch.long)
-    outputs = task(
-        {"plain": leaves(names=NAMES), "teacher": leaves(names=NAMES), "corrupt": corrupt}, torch.Generator()
+def three_views(leaves: Leaves, absent: Absent = ()) -> dict[str, Encoded]:
+    """Clips as they are, under the slow copy, and the segment `clip % 2` of each corrupted: a modality in turn."""
+    plain, slow, corrupted = (
+        leaves(CLIPS, 2, NAMES, absent),
+        leaves(CLIPS, 2, NAMES, seed=1),
+        leaves(CLIPS, 1, NAMES, seed=2),
     )
-    outputs["loss"].backward()
-    assert float(outputs["loss"].detach()) == 0
-    assert "accuracy" not in outputs
-    assert all(p.grad is not None and not bool(p.grad.any()) for p in task.parameters())
+    taken = torch.arange(CLIPS) % 2
+    corrupted.present = {name: plain.present[name][torch.arange(CLIPS), taken][:, None] for name in NAMES}
+    severity = torch.zeros(CLIPS, 1, 3, dtype=torch.float64)
+    severity[torch.arange(CLIPS - 1), 0, torch.arange(CLIPS - 1) % 3] = 0.7
+    # The first clip's picture is dropped: a gate cannot but give it nothing.
+    severity[0, 0, 0] = 1.0
+    corrupted.present["rgb"][0] = False
+    corrupted.facts |= {"segments": taken[:, None], "severity": severity}
+    return {"plain": plain, "teacher": slow, "corrupt": corrupted}
+
+
+@pytest.mark.parametrize("absent", [set(), {("audio", 2), ("flow", 1), *((name, 3) for name in NAMES)}])
+def test_loss_and_gradients_equal_the_loop(absent: Absent, leaves: Leaves, assert_equation: Assert) -> None:
+    torch.manual_seed(0)
+    task, views = GateDenoising(NAMES, 8, hidden=6).double(), three_views(leaves, absent)
+    plain, slow, corrupted = views.values()
+    # A gate that gives the second clip's flow more when it is bad, and does not move for the fourth clip.
+    corrupted.weights[1, 0, 1] = 50.0
+    corrupted.weights[3, 0] = plain.weights[3, 1] * 2
+    outputs = task(views, torch.Generator())
+    terms, verdicts = [], []
+    for b in range(CLIPS):
+        if not any(bool(corrupted.present[name][b, 0]) for name in NAMES):
+            continue
+        guess, target = task.predictor(corrupted.embedding[b, 0]), slow.embedding[b, b % 2].detach()
+        terms.append(2 - 2 * (guess * target).sum() / (guess.square().sum().sqrt() * target.square().sum().sqrt()))
+        for m, name in enumerate(NAMES):
+            if corrupted.facts["severity"][b, 0, m] > 0 and corrupted.present[name][b, 0]:
+                before = float(plain.weights[b, b % 2, m] / plain.weights[b, b % 2].sum())
+                after = float(corrupted.weights[b, 0, m] / corrupted.weights[b, 0].sum())
+                verdicts.append(0.5 if after == pytest.approx(before) else float(after < before))
+    assert_equation(outputs["loss"], torch.stack(terms).mean(), task, views)
+    assert float(outputs["accuracy"]) == pytest.approx(sum(verdicts) / len(verdicts))
+
+
+def test_the_target_has_no_gradient(leaves: Leaves) -> None:
+    torch.manual_seed(0)
+    task, views = GateDenoising(NAMES, 8, hidden=6).double(), three_views(leaves)
+    task(views, torch.Generator())["loss"].backward()
+    assert views["teacher"].embedding.grad is None
+    assert views["corrupt"].embedding.grad is not None
+
+
+@pytest.mark.parametrize(("factor", "accuracy"), [(0.5, 1.0), (1.0, 0.5), (2.0, 0.0)])
+def test_the_gate_is_scored_on_shares_whatever_their_sum(factor: float, accuracy: float, leaves: Leaves) -> None:
+    task, views = GateDenoising(NAMES, 8, hidden=6).double(), three_views(leaves)
+    plain, corrupted = views["plain"], views["corrupt"]
+    taken = torch.arange(CLIPS) % 2
+    plain.weights = torch.full_like(plain.weights, 0.25)
+    bad = corrupted.facts["severity"] > 0
+    corrupted.weights = 3 * plain.weights[torch.arange(CLIPS), taken][:, None] * torch.where(bad, factor, 1.0)
+    assert float(task(views, torch.Generator())["accuracy"]) == accuracy
+
+
+def test_a_batch_without_anything_waits(leaves: Leaves, assert_waits: Assert) -> None:
+    task = GateDenoising(NAMES, 8, hidden=6).double()
+    views = three_views(leaves, {(name, b) for name in NAMES for b in range(CLIPS)})
+    assert_waits(task(views, torch.Generator()), task)

@@ -1,65 +1,90 @@
-"""Generalised data transformations against a loop over rows of (clip, moment, direction)."""
+"""GDT against a loop over rows, each with its clip, moment and direction."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from itertools import product
 
 import pytest
 import torch
 from modalgate.fusion.backbone import Encoded
-from modalgate.ssl.pretext import unit
-from modalgate.ssl.transformations import Gdt
+from modalgate.ssl.transformations import CHOICES, Gdt
+from torch import Tensor
 
-NAMES = ("rgb", "audio")
+Leaves, Assert, Absent = Callable[..., Encoded], Callable[..., None], Collection[tuple[str | int, ...]]
+NAMES = ("rgb", "flow", "audio")
+ABSENT: dict[str, Absent] = {"all there": (), "gaps": {("audio", 0), ("rgb", 2, 1), ("flow", 3)}}
+CLIPS, SEGMENTS = 4, 3
 
 
-@pytest.mark.parametrize("absent", [[], [("audio", 1)], [("rgb", 0), ("audio", 3)]])
-@pytest.mark.parametrize(
-    ("shift", "reversal"),
-    [("distinctive", "distinctive"), ("invariant", "ignored"), ("ignored", "invariant"), ("invariant", "invariant")],
-)
-def test_choices_decide_who_is_positive_and_who_negative(
-    shift: str,
-    reversal: str,
-    absent: list[tuple[str, int]],
-    leaves: Callable[..., Encoded],
-    assert_equation: Callable[..., None],
+def two_views(leaves: Leaves, absent: Absent) -> dict[str, Encoded]:
+    """The clips as they are, and the clip number's segment of each backwards."""
+    plain, turned = leaves(CLIPS, SEGMENTS, NAMES, absent), leaves(CLIPS, 1, NAMES, seed=1)
+    taken = torch.arange(CLIPS) % SEGMENTS
+    turned.present = {name: plain.present[name][torch.arange(CLIPS), taken][:, None] for name in NAMES}
+    turned.facts["segments"] = taken[:, None]
+    return {"plain": plain, "reverse": turned}
+
+
+def relation(one: tuple[int, int, bool], other: tuple[int, int, bool], shift: str, reversal: str) -> str:
+    """What two rows (clip, moment, backwards) are to each other: every change between them has a say."""
+    if one[0] != other[0]:
+        return "negative"
+    changes = [shift] * (one[1] != other[1]) + [reversal] * (one[2] != other[2])
+    if "distinctive" in changes:
+        return "negative"
+    return "neither" if "ignored" in changes else "positive"
+
+
+@pytest.mark.parametrize("absent", ABSENT)
+@pytest.mark.parametrize(("shift", "reversal"), product(CHOICES, CHOICES))
+def test_loss_and_gradients_equal_the_loop(
+    shift: str, reversal: str, absent: str, leaves: Leaves, assert_equation: Assert
 ) -> None:
     torch.manual_seed(0)
-    task = Gdt(("rgb", "audio"), 8, shift=shift, reversal=reversal, hidden=6, dimension=5).double()
-    chosen = [0, 2, 1, 1, 0]
-    plain, turned = leaves(names=NAMES, absent=absent), leaves(names=NAMES, segments=1, absent=absent, seed=1)
-    turned.facts["segments"] = torch.tensor(chosen)[:, None]
-    outputs = task({"plain": plain, "reverse": turned}, torch.Generator())
-    rows = [(clip, segment, False) for clip in range(5) for segment in range(3)]
-    rows += [(clip, chosen[clip], True) for clip in range(5)]
+    pairs = [["rgb", "audio"], ["flow", "audio"]]
+    task = Gdt(NAMES, 8, pairs, shift, reversal, temperature=0.3, hidden=6, dimension=4).double()
+    views = two_views(leaves, ABSENT[absent])
+    outputs = task(views, torch.Generator())
 
-    def embedded(name: str, row: tuple[int, int, bool]) -> torch.Tensor:
-        clip, segment, backwards = row
-        feature = turned.features[name][clip, 0] if backwards else plain.features[name][clip, segment]
-        return unit(task.heads[name](feature))
+    rows: list[tuple[int, int, bool]] = [(b, k, False) for b in range(CLIPS) for k in range(SEGMENTS)]
+    rows += [(b, b % SEGMENTS, True) for b in range(CLIPS)]
 
-    losses, accuracies = [], []
-    for query, key in (("rgb", "audio"), ("audio", "rgb")):
-        terms, hits = [], []
-        for row in rows:
-            if (query, row[0]) in absent or (key, row[0]) in absent:
-                continue
-            positives, negatives = [], []
-            for other in rows:
-                if (key, other[0]) in absent:
+    def there(name: str, row: tuple[int, int, bool]) -> bool:
+        return bool(views["plain"].present[name][row[:2]])
+
+    def projected(name: str, row: tuple[int, int, bool]) -> Tensor:
+        b, k, backwards = row
+        z = task.heads[name](
+            views["reverse"].features[name][b, 0] if backwards else views["plain"].features[name][b, k]
+        )
+        return z / z.square().sum().sqrt()
+
+    units = {(name, row): projected(name, row) for name in NAMES for row in rows}
+    losses, hits, guesses = [], [], []
+    for first, second in pairs:
+        for query, key in ((first, second), (second, first)):
+            terms, right, guess = [], [], []
+            for one in rows:
+                if not (there(query, one) and there(key, one)):
                     continue
-                value = (embedded(query, row) @ embedded(key, other)) / 0.07
-                if other[0] != row[0]:
-                    negatives.append(value)
-                elif other == row:
-                    positives.append(value)
-                elif other[2] == row[2] and other[1] != row[1]:
-                    {"distinctive": negatives, "invariant": positives}.get(shift, []).append(value)
-                elif other[1] == row[1]:
-                    {"distinctive": negatives, "invariant": positives}.get(reversal, []).append(value)
-            bottom = torch.stack(negatives).exp().sum()
-            terms.append(torch.stack([-(p.exp() / (p.exp() + bottom)).log() for p in positives]).mean())
-            hits.append(bool(torch.stack(positives).max() > torch.stack(negatives).max()))
-        losses.append(torch.stack(terms).mean())
-        accuracies.append(sum(hits) / len(hits))
-    assert_equation(outputs["loss"], torch.stack(losses).mean(), task, {"plain": plain, "reverse": turned})
-    assert float(outputs["accuracy"]) == pytest.approx(sum(accuracies) / 2)
+                similar: dict[str, list[Tensor]] = {"positive": [], "negative": [], "neither": []}
+                for other in rows:
+                    if there(key, other):
+                        score = (units[query, one] * units[key, other]).sum() / 0.3
+                        similar[relation(one, other, shift, reversal)].append(score)
+                positives, negatives = similar["positive"], similar["negative"]
+                bottom = torch.stack(negatives).exp().sum()
+                terms.append(torch.stack([-(p.exp() / (p.exp() + bottom)).log() for p in positives]).mean())
+                right.append(float(max(positives) > max(negatives)))
+                guess.append(len(positives) / len(positives + negatives))
+            losses.append(torch.stack(terms).mean())
+            hits.append(sum(right) / len(right))
+            guesses.append(sum(guess) / len(guess))
+    assert_equation(outputs["loss"], torch.stack(losses).mean(), task, views)
+    assert float(outputs["accuracy"]) == pytest.approx(sum(hits) / len(hits))
+    assert float(outputs["chance"]) == pytest.approx(sum(guesses) / len(guesses))
+
+
+def test_a_silent_batch_waits(leaves: Leaves, assert_waits: Assert) -> None:
+    task = Gdt(NAMES, 8, [["rgb", "audio"]], hidden=6, dimension=4).double()
+    views = two_views(leaves, {("audio", b) for b in range(CLIPS)})
+    assert_waits(task(views, torch.Generator()), task)
