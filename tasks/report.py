@@ -53,8 +53,8 @@ class Run:
     config: str
 
 
-def write_report(runs: Sequence[Path], out: Path) -> None:
-    """Writes the page atomically; it fetches nothing and runs no script.
+def write_report(runs: Sequence[Path], out: Path, common: Sequence[Result] = ()) -> None:
+    """Writes the page atomically; it fetches nothing and runs no script. `common`: results of all runs together.
 
     Raises `RequestError`, naming it, for a folder that is missing or no run (it has no config.yaml), and where `out`
     cannot be written; `DataError` for a damaged file of a run.
@@ -70,7 +70,9 @@ def write_report(runs: Sequence[Path], out: Path) -> None:
         lstrip_blocks=True,
     )
     environment.filters |= {"cell": format_cell, "numeric_columns": _numeric_columns}
-    page = environment.get_template("report.html.j2").render(runs=shown, today=datetime.now(UTC).date().isoformat())
+    page = environment.get_template("report.html.j2").render(
+        runs=shown, common=[(result, _drawn(result)) for result in common], today=datetime.now(UTC).date().isoformat()
+    )
     partial = out.with_name(f".{out.name}.partial")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -154,10 +156,14 @@ def _read_run(run: Path) -> Run:
         run.resolve().name,
         _facts(settings, path, results, run),
         sections,
-        [(result, [drawing for figure in result.figures for drawing in draw(figure)]) for result in results],
+        [(result, _drawn(result)) for result in results],
         base64.b64encode(contact.read_bytes()).decode() if contact.is_file() else None,
         text,
     )
+
+
+def _drawn(result: Result) -> list[Drawing]:
+    return [drawing for figure in result.figures for drawing in draw(figure)]
 
 
 def _facts(settings: dict[str, Any], config: Path, results: Sequence[Result], run: Path) -> list[tuple[str, str]]:

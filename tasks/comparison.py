@@ -1,0 +1,138 @@
+"""Whether one run's classifier beats another's on the same test clips."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..shards.errors import RequestError
+from .metrics import bootstrap_interval, roc_auc
+from .results import Cell, Result, Table, new_result
+from .scoring import Scores, load_scores
+from .statistics import Difference, holm, mcnemar, paired_difference
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A run's scores of its test clips, with the `units` that are drawn whole by the bootstrap."""
+
+    name: str
+    scores: Scores
+    units: list[str]
+    classes: list[str]
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """Whether each clip's likeliest class is its own, (n,)."""
+        return self.scores.probabilities.argmax(axis=1) == self.scores.labels
+
+    def auc(self, rows: NDArray[np.int64]) -> float:
+        """Of the second of two classes, which is that of the first as well."""
+        return roc_auc(self.scores.probabilities[rows, 1], self.scores.labels[rows] == 1)
+
+
+@dataclass(frozen=True)
+class Duel:
+    """`second` less `first`: accuracy, and AUC where there are two classes; McNemar's exact p and Holm's of all."""
+
+    first: str
+    second: str
+    accuracy: Difference
+    auc: Difference | None
+    mcnemar: float
+    adjusted: float
+
+
+def load_contenders(runs: Sequence[Path]) -> list[Contender]:
+    """The stored scores of fine-tuning runs, their clips in one order.
+
+    Raises `RequestError` for fewer than two runs, one without scores, and runs of which the test clips, labels or
+    classes differ; `DataError` for damaged scores.
+    """
+    if len(runs) < 2:
+        raise RequestError("a comparison needs two runs or more")
+    found = [_load(run) for run in runs]
+    first = found[0]
+    for other in found[1:]:
+        if other.classes != first.classes:
+            raise RequestError(
+                f"'{first.name}' tells {', '.join(first.classes)} apart, '{other.name}' {', '.join(other.classes)}:"
+                " compare runs of the same classes"
+            )
+        differ = len(set(first.scores.keys) ^ set(other.scores.keys))
+        if differ:
+            raise RequestError(
+                f"{differ} test clips are in only one of '{first.name}' and '{other.name}': compare runs whose"
+                " shards, split and folds are the same"
+            )
+        if (first.scores.labels != other.scores.labels).any():
+            raise RequestError(f"'{first.name}' and '{other.name}' were scored against different labels")
+    names = [run.name for run in found]
+    # Runs of the same name lie in different folders, which then tell them apart.
+    return [
+        replace(run, name=str(path)) if names.count(run.name) > 1 else run
+        for path, run in zip(runs, found, strict=True)
+    ]
+
+
+def duels(contenders: Sequence[Contender], draws: int = 2000) -> list[Duel]:
+    """Every pair, in the order given; p values of McNemar's test are adjusted for the number of pairs."""
+    pairs = list(combinations(contenders, 2))
+    values = [mcnemar(first.right, second.right) for first, second in pairs]
+    return [
+        Duel(first.name, second.name, *_differences(first, second, draws), value, float(adjusted))
+        for (first, second), value, adjusted in zip(pairs, values, holm(values), strict=True)
+    ]
+
+
+def compare(runs: Sequence[Path], command: str = "", draws: int = 2000) -> tuple[list[Duel], Result]:
+    """All pairs of `runs`, and the record of it: a table of the runs and one of the pairs."""
+    contenders = load_contenders(runs)
+    found = duels(contenders, draws)
+    clips, units = len(contenders[0].units), len(set(contenders[0].units))
+    alone: list[list[Cell]] = []
+    for run in contenders:
+        right, everywhere = run.right.astype(float), np.arange(clips)
+        low, high = bootstrap_interval(lambda rows, right=right: float(right[rows].mean()), run.units)
+        alone.append(
+            [run.name, float(right.mean()), low, high, run.auc(everywhere) if len(run.classes) == 2 else None]
+        )
+    note = f"{clips} test clips in {units} groups; intervals by bootstrap over groups"
+    columns = ["second less first", "accuracy", "low", "high", "p (McNemar)", "p (Holm)", "AUC", "low ", "high ", "p"]
+    rows: list[list[Cell]] = []
+    for duel in found:
+        area: list[Cell] = [None] * 4
+        if duel.auc is not None:
+            area = [duel.auc.value, duel.auc.low, duel.auc.high, duel.auc.p]
+        by_clip = [duel.accuracy.value, duel.accuracy.low, duel.accuracy.high, duel.mcnemar, duel.adjusted]
+        rows.append([f"{duel.second} - {duel.first}", *by_clip, *area])
+    tables = [
+        Table("Runs", ["run", "accuracy", "low", "high", "AUC"], alone, note),
+        Table("Pairs", columns, rows, f"{note}, paired; McNemar's test is exact and of single clips"),
+    ]
+    return found, new_result("comparison", "Comparison of runs", command, tables, [])
+
+
+def _load(run: Path) -> Contender:
+    path = run / "results" / "scores.safetensors"
+    if not path.is_file():
+        raise RequestError(f"'{run}' holds no scores of test clips: give run folders of `modalgate finetune`")
+    scores, units, classes = load_scores(path)
+    order = np.argsort(scores.keys, kind="stable")
+    ordered = Scores(
+        scores.probabilities[order], scores.weights[order], scores.labels[order], [scores.keys[i] for i in order]
+    )
+    return Contender(run.name, ordered, [units[i] for i in order], classes)
+
+
+def _differences(first: Contender, second: Contender, draws: int) -> tuple[Difference, Difference | None]:
+    gain = second.right.astype(float) - first.right.astype(float)
+    accuracy = paired_difference(lambda rows, seed: float(gain[rows].mean()), first.units, draws=draws)
+    if len(first.classes) != 2:
+        return accuracy, None
+    return accuracy, paired_difference(
+        lambda rows, seed: second.auc(rows) - first.auc(rows), first.units, draws=draws
+    )
