@@ -54,7 +54,7 @@ def answers(count: int, wrong: int) -> np.ndarray:
 
 def test_a_planted_gain_is_found_whatever_the_order_of_the_clips(write: Write) -> None:
     worse, better = write("worse", answers(200, 60)), write("better", answers(200, 20), turn=37)
-    found, result = compare([worse, better])
+    found, result = compare([worse, better], draws=200)
     (duel,) = found
     assert (duel.first, duel.second) == ("worse", "better")
     assert duel.accuracy.value == pytest.approx(0.2)
@@ -68,7 +68,7 @@ def test_a_planted_gain_is_found_whatever_the_order_of_the_clips(write: Write) -
 def test_runs_that_err_as_often_are_not_told_apart(write: Write) -> None:
     # Each errs on forty clips of its own: many discordant clips, and no difference.
     runs = [write(f"run{number}", np.roll(answers(200, 40), 40 * number)) for number in range(3)]
-    found = duels(load_contenders(runs))
+    found = duels(load_contenders(runs), draws=200)
     assert [(duel.first, duel.second) for duel in found] == [("run0", "run1"), ("run0", "run2"), ("run1", "run2")]
     for duel in found:
         assert (duel.accuracy.value, duel.mcnemar, duel.adjusted) == (0, 1, 1)
@@ -78,14 +78,14 @@ def test_runs_that_err_as_often_are_not_told_apart(write: Write) -> None:
 def test_p_values_are_adjusted_for_the_number_of_pairs(write: Write) -> None:
     runs = [write("a", answers(200, 20)), write("b", answers(200, 28)), write("c", answers(200, 33))]
     raw = [binomtest(0, count).pvalue for count in (8, 13, 5)]
-    found = duels(load_contenders(runs))
+    found = duels(load_contenders(runs), draws=200)
     assert [duel.mcnemar for duel in found] == pytest.approx(raw)
     assert [duel.adjusted for duel in found] == pytest.approx([2 * raw[0], 3 * raw[1], raw[2]])
 
 
 def test_three_classes_have_no_auc_and_runs_of_one_name_are_told_apart_by_folder(write: Write) -> None:
     runs = [write("a/same", answers(30, 3), classes=3), write("b/same", answers(30, 6), classes=3)]
-    found, result = compare(runs)
+    found, result = compare(runs, draws=200)
     assert found[0].auc is None
     assert result.tables[0].rows[0][-1] is None
     assert [row[0] for row in result.tables[0].rows] == [str(run) for run in runs]
@@ -106,7 +106,7 @@ def test_unlike_runs_are_refused(write: Write, tmp_path: Path) -> None:
 
 def test_the_page_shows_the_comparison_before_the_runs(write: Write, tmp_path: Path) -> None:
     runs = [write("worse", answers(60, 30)), write("better", answers(60, 5))]
-    write_report(runs, tmp_path / "page.html", [compare(runs, "modalgate compare worse <better>")[1]])
+    write_report(runs, tmp_path / "page.html", [compare(runs, "modalgate compare worse <better>", draws=200)[1]])
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert page.index("Comparison of runs") < page.index('<article id="run-1">')
     assert "better - worse" in page
