@@ -7,6 +7,7 @@ from typing import Any
 
 from ..fusion.backbone import select_modalities
 from ..fusion.bundle import Bundle
+from ..shards.credentials import masked
 from ..shards.errors import RequestError
 from ..shards.index import Index, load_index
 from ..shards.selection import fraction_of, with_labels, with_modalities
@@ -107,6 +108,7 @@ def clip_stream(
         raise RequestError(f"data.batch_size {config.batch_size} does not divide over {world} processes")
 
     def list_damaged(key: str, reason: str) -> None:
+        reason = masked(reason)
         print(f"warning: {reason}; the next clip takes its place", file=sys.stderr)
         with (run / "damaged.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps({"key": key, "reason": reason}) + "\n")

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..shards.credentials import masked
 from ..shards.errors import DataError, RequestError
 from . import demo, verbs_config, verbs_data, verbs_evaluate, verbs_export, verbs_train, verbs_use
 
@@ -132,8 +133,8 @@ def _where(error: Exception) -> str:
 
 def _leave(line: str, status: int, debug: bool) -> int:
     if debug:
-        traceback.print_exc()
-    print(line, file=sys.stderr)
+        print(masked(traceback.format_exc()), end="", file=sys.stderr)
+    print(masked(line), file=sys.stderr)
     return status
 
 

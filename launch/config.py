@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from ..shards.credentials import masked_values
 from ..shards.errors import RequestError, choice_error
 from ..shards.modality import modality
 from .schema import KINDS, Config, FinetuneConfig, PretrainConfig
@@ -61,9 +62,12 @@ def check_config(name_or_path: str, overrides: Sequence[str] = ()) -> list[str]:
 
 
 def settings_of(config: Config, command: Sequence[str] = ()) -> dict[str, Any]:
-    """`config` as plain data with its kind and the command that asked for it: what a run folder keeps."""
+    """`config` as plain data with its kind and the command that asked for it: what a run folder keeps.
+
+    Without the credentials of URLs.
+    """
     kind = next(name for name, schema in KINDS.items() if isinstance(config, schema))
-    return {"kind": kind, "command": list(command), **asdict(config)}
+    return masked_values({"kind": kind, "command": list(command), **asdict(config)})
 
 
 def _compose(kind: str | None, name_or_path: str, overrides: Sequence[str]) -> tuple[Any, str]:

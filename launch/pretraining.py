@@ -1,7 +1,6 @@
 """Self-supervised pretraining from a config: the run folder ends with an encoder bundle."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from accelerate.utils import set_seed
 
@@ -53,7 +52,7 @@ def pretrain(config: PretrainConfig, command: Sequence[str] = (), resume: bool =
     if ranks()[0] == 0:
         provenance = {
             "trained": "pretext tasks " + ", ".join(tasks) + " (no labels)",
-            "data": f"{Path(config.data.shards).name}: {len(stream.index.samples)} clips"
+            "data": f"{index.folder.name}: {len(stream.index.samples)} clips"
             + (f", split {config.data.split}" if config.data.split else ""),
             "steps": config.train.steps,
             "seed": config.seed,

@@ -65,9 +65,14 @@ class Tracker:
                 dir=run,
                 mode=cast(Literal["offline", "online"], mode),
                 config=dict(settings),
-                # No git or code: a remote's address may carry a token.
+                # No git, code or metadata: a remote's address and the command's arguments may carry a token.
                 settings=wandb.Settings(
-                    silent=True, console="off", disable_git=True, disable_code=True, init_timeout=30
+                    silent=True,
+                    console="off",
+                    disable_git=True,
+                    disable_code=True,
+                    x_disable_meta=True,
+                    init_timeout=30,
                 ),
             )
         except Exception as error:  # network, login, disk, its service: none of them is the training's business

@@ -18,6 +18,7 @@ from ..shards.errors import choice_error
 from .averaging import WeightAverage
 from .checkpoint import latest_checkpoint, load_checkpoint, random_state, save_checkpoint, set_random_state
 from .device import agree, determinism, leave_cores_to, make_accelerator
+from .environment import record_environment
 from .heartbeat import BACKWARD, EVALUATING, FORWARD, SAVING, WAITING, Heartbeat
 from .interruption import Wishes, caught_signals
 from .means import Means
@@ -112,6 +113,8 @@ def train(
     scaler = accelerator.scaler
     if state and scaler is not None:
         scaler.load_state_dict(state["scaler"])
+    if main:
+        record_environment(run, step, accelerator.num_processes, settings["fingerprint"])
     tracker = Tracker(run, tracker_mode, settings, _warn, state.get("wandb"), step) if main else None
     guard, means = NonFiniteGuard(run, objective, config.nonfinite_limit, accelerator.process_index), Means()
     # Last, so that nothing above has drawn from the generators since.

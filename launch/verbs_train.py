@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..shards.credentials import masked
 from ..shards.errors import RequestError, choice_error
 
 Config = Annotated[
@@ -32,8 +33,8 @@ Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also 
 
 
 def command_line() -> list[str]:
-    """The command as a person would type it again."""
-    return ["modalgate", *sys.argv[1:]]
+    """The command as a person would type it again, less the credentials of URLs."""
+    return ["modalgate", *(masked(argument) for argument in sys.argv[1:])]
 
 
 def resumes(resume: str, accept: list[str] | None, run: Path, settings: dict[str, Any]) -> bool:
@@ -73,7 +74,7 @@ def pretrain(
     rows = [(name, value) for name, value in last.items() if name not in ("loss", "learning_rate", "gradient_norm")]
     print_table(f"{run}: mean of the last {settings.train.log_every} steps", ("figure", "value"), rows)
     write_json(json, last)
-    typer.echo(f"encoder: {run / 'encoder'}\nnext: modalgate probe {run / 'encoder'} {settings.data.shards}")
+    typer.echo(f"encoder: {run / 'encoder'}\nnext: modalgate probe {run / 'encoder'} {masked(settings.data.shards)}")
 
 
 def study(config: Config, overrides: Overrides = None, resume: Resume = "", json: Json = None) -> None:

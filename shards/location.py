@@ -8,21 +8,22 @@ from typing import Any
 import fsspec
 from fsspec.core import url_to_fs
 
+from .credentials import masked
 from .errors import DataError, RequestError
 
 
 @dataclass(frozen=True)
 class Remote:
-    """A folder behind a URL (`s3://bucket/shards`, `https://host/shards`), read only."""
+    """A folder behind a URL (`s3://bucket/shards`, `https://host/shards`), read only; shown without credentials."""
 
     url: str
 
     @property
     def name(self) -> str:
-        return self.url.rsplit("/", 1)[-1]
+        return masked(self.url).rsplit("/", 1)[-1]
 
     def __str__(self) -> str:
-        return self.url
+        return masked(self.url)
 
 
 Location = Path | Remote
@@ -78,9 +79,14 @@ class FolderReader:
             if name not in self._opened:
                 self._opened[name] = os.open(self.location / name, os.O_RDONLY)
             return os.pread(self._opened[name], size, offset)
-        if self._remote is None:
-            self._remote = url_to_fs(self.location.url)
-        files, root = self._remote
-        if size is None:
-            return files.cat_file(f"{root}/{name}")
-        return files.cat_file(f"{root}/{name}", start=offset, end=offset + size)
+        try:
+            if self._remote is None:
+                self._remote = url_to_fs(self.location.url)
+            files, root = self._remote
+            if size is None:
+                return files.cat_file(f"{root}/{name}")
+            return files.cat_file(f"{root}/{name}", start=offset, end=offset + size)
+        except OSError:
+            raise
+        except Exception as error:  # each client has its own for a refusal or a server's fault
+            raise OSError(str(error) or type(error).__name__) from error

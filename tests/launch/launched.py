@@ -1,8 +1,9 @@
 """Runs commands in forked processes, as torchrun does for several ranks, and kills them where it is told to.
 
 Reads requests of one JSON line: `arguments` of the command line, `world` processes, and where given `script` (a file
-whose `main(arguments)` they run in its place), `log` (a file for what they say) and `kill`, `run`: SIGKILL for all of
-them once RUN/metrics.jsonl tells of `kill` steps. Answers with the list of exit statuses, negative for a signal.
+whose `main(arguments)` they run in its place), `log` (a file for what they say), `environment` (variables more) and
+`kill`, `run`: SIGKILL for all of them once RUN/metrics.jsonl tells of `kill` steps. Answers with the list of exit
+statuses, negative for a signal.
 """
 
 import json
@@ -46,6 +47,8 @@ def become_rank(rank: int, request: dict[str, Any], port: int) -> None:
     log = os.open(request.get("log", os.devnull), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
+    sys.argv = ["modalgate", *request["arguments"]]
+    os.environ |= request.get("environment", {})
     if request["world"] > 1:
         os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "MASTER_PORT": str(port)}
         os.environ |= {"MASTER_ADDR": "127.0.0.1"}

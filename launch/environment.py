@@ -1,0 +1,86 @@
+"""What a run ran on: versions, git state, machine and the data's fingerprint, in RUN/environment.json."""
+
+import json
+import os
+import platform
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from ..tasks.results import versions
+
+ENVIRONMENT = "environment.json"
+
+
+def record_environment(run: Path, step: int, processes: int, fingerprint: str | None) -> None:
+    """Adds one start of the run to RUN/environment.json: a resumed run may be on another machine.
+
+    Nothing of the process's environment variables is kept, and no address of a git remote: both may hold secrets.
+    """
+    path = run / ENVIRONMENT
+    start = {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "step": step,
+        "processes": processes,
+        "versions": versions(),
+        "git": git_state(Path.cwd()),
+        "machine": machine(),
+        "fingerprint": fingerprint,
+    }
+    starts = [*(read_environment(run) if path.is_file() else []), start]
+    partial = path.with_suffix(".json.partial")
+    partial.write_text(json.dumps({"starts": starts}, indent=1) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def read_environment(run: Path) -> list[dict[str, Any]]:
+    """The starts of a run, oldest first; none where they cannot be read, for no run hangs on them."""
+    try:
+        return list(json.loads((run / ENVIRONMENT).read_text(encoding="utf-8"))["starts"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def git_state(folder: Path) -> dict[str, Any] | None:
+    """The commit checked out around `folder` and whether tracked files differ from it; none outside a repository."""
+    commit = _git(folder, "rev-parse", "HEAD")
+    if not commit:
+        return None
+    changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    return {"commit": commit, "dirty": None if changes is None else bool(changes)}
+
+
+def machine() -> dict[str, Any]:
+    """Cores this process may use, memory, and the names of processor and GPUs."""
+    import torch
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {
+        "system": f"{platform.system()} {platform.release()}",
+        "processor": _processor(),
+        "cores": cores,
+        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
+        "devices": [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())],
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    # Without locks: a run that starts must not get in the way of a commit being made.
+    command = ["git", "--no-optional-locks", "-C", str(folder), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
