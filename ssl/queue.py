@@ -54,12 +54,14 @@ class MomentumQueue(PretextTask):
     """Cross-modal contrast against a momentum queue (MoCo, He et al. 2020).
 
     Query: a modality's feature under its head. Key: another modality's feature from the exponential moving average
-    of the backbone, under an average of that modality's head; negatives: the queue of such keys of other clips.
-    InfoNCE both ways over every pair. Defaults: queue 2048 (published 16384 and more), T .07, momentum of the heads
-    .99, hidden 256, 128-d.
+    of the backbone, under an average of that modality's head; negatives: the keys of other clips in this batch and in
+    the queue. InfoNCE both ways over every pair. Defaults: queue 2048 (published 16384 and more), T .07, momentum of
+    the heads .99, hidden 256, 128-d.
 
-    Shortcut it guards against: a clip meeting itself in the queue, where an epoch is shorter than the queue: rows of
-    the same clip are no negatives.
+    Shortcut it guards against: the age of a key. Keys move with the encoder, and where the queue alone held the
+    negatives, as published, a query that follows the movement would find its key by age: the batch's own keys are as
+    young. And a clip meeting itself in the queue, where an epoch is shorter than it: rows of the same clip are no
+    negatives.
     """
 
     views = (PLAIN, TEACHER)
@@ -94,16 +96,13 @@ class MomentumQueue(PretextTask):
         with torch.no_grad():
             keys = {n: unit(self.slow_heads[n](teacher.features[n])).flatten(0, 1) for n in self.names}
         losses, correct, chances = [], [], []
-        stranger = clips[:, None] != self.queue.clips[None, :]
+        strangers = clips[:, None] != torch.cat([clips, self.queue.clips])[None, :]
+        positives = torch.eye(len(clips), strangers.shape[1], dtype=torch.bool, device=clips.device)
         for first, second in self.pairs:
             for query, key in ((first, second), (second, first)):
                 place = self.names.index(key)
                 bank = torch.cat([keys[key], self.queue.rows[place].to(keys[key].dtype)])
-                negatives = torch.cat([torch.zeros(len(clips), len(clips), dtype=torch.bool), stranger.cpu()], dim=1)
-                negatives = negatives.to(clips.device)
-                negatives[:, len(clips) :] &= self.queue.present[place]
-                positives = torch.zeros_like(negatives)
-                positives[:, : len(clips)].fill_diagonal_(True)
+                negatives = strangers & torch.cat([present[key], self.queue.present[place]])
                 valid = present[query] & present[key]
                 loss, accuracy, chance = set_loss(
                     queries[query] @ bank.T, positives, negatives, valid, self.temperature
@@ -125,13 +124,14 @@ class MomentumQueue(PretextTask):
 class Agreement(PretextTask):
     """Audio-visual instance discrimination with cross-modal agreement (AVID-CMA, Morgado et al. 2021).
 
-    Cross-modal InfoNCE of a segment against the queue (AVID), and, after the share `warmup` of the run, a
-    within-modality term whose positives are the queue's `positives` rows with the highest agreement
-    `min(v . v_j, a . a_j)`: clips that look alike and sound alike. All other rows of other clips are negatives, but
-    those of the same clip, which are neither. Defaults: queue 1024 of detached rows (the published banks hold every
-    clip), 8 positives (32), warm-up .5, T .07, hidden 256, 128-d.
+    Cross-modal InfoNCE of a segment against the other clips of the batch and of the queue (AVID), and, after the
+    share `warmup` of the run, a within-modality term whose positives are the queue's `positives` rows with the
+    highest agreement `min(v . v_j, a . a_j)`: clips that look alike and sound alike. All other rows of other clips
+    are negatives, but those of the same clip, which are neither. Defaults: queue 1024 of detached rows (the published
+    banks hold every clip), 8 positives (32), warm-up .5, T .07, hidden 256, 128-d.
 
-    Shortcut it guards against: mining by one modality alone, which repeats its mistakes.
+    Shortcut it guards against: the age of a row, as in `MomentumQueue` and more, for nothing slows these rows down;
+    mining by one modality alone, which repeats its mistakes.
     """
 
     def __init__(
@@ -158,19 +158,18 @@ class Agreement(PretextTask):
         clips = plain.facts["clip"].repeat_interleave(plain.start.shape[1])
         rows = {name: unit(self.heads[name](plain.features[name])).flatten(0, 1) for name in self.names}
         present = {name: plain.present[name].flatten() for name in self.names}
-        stranger = clips[:, None] != self.queue.clips[None, :]
+        strangers = clips[:, None] != torch.cat([clips, self.queue.clips])[None, :]
+        positives = torch.eye(len(clips), strangers.shape[1], dtype=torch.bool, device=clips.device)
         losses, correct, chances = [], [], []
         for first, second in self.pairs:
             valid = present[first] & present[second]
             # Copied: the queue is written before the backward pass reads what it held.
             banks = {n: self.queue.rows[self.names.index(n)].to(rows[n].dtype, copy=True) for n in (first, second)}
             both = self.queue.present[self.names.index(first)] & self.queue.present[self.names.index(second)]
-            others = stranger & both
+            others = strangers[:, len(clips) :] & both
             for query, key in ((first, second), (second, first)):
                 bank = torch.cat([rows[key], banks[key]])
-                positives = torch.zeros(len(clips), len(bank), dtype=torch.bool, device=clips.device)
-                positives[:, : len(clips)].fill_diagonal_(True)
-                negatives = torch.cat([torch.zeros_like(positives[:, : len(clips)]), others], dim=1)
+                negatives = strangers & torch.cat([present[key], both])
                 loss, accuracy, chance = set_loss(rows[query] @ bank.T, positives, negatives, valid, self.temperature)
                 losses.append(loss)
                 correct.append(accuracy)

@@ -1,12 +1,18 @@
 """Cross-modal InfoNCE against a double loop, and on two processes against one."""
 
+from collections.abc import Callable, Collection, Mapping, Sequence
+
 import pytest
 import torch
 from modalgate.fusion.backbone import Encoded
 from modalgate.shards.errors import RequestError
-from modalgate.ssl.contrastive import AcrossTime, CrossModal, cross_modal_loss
+from modalgate.ssl.contrastive import AcrossTime, CrossModal, LeaveOneOut, cross_modal_loss
 from modalgate.ssl.pretext import unit
-from torch import Tensor
+from torch import Tensor, nn
+
+Leaves, Assert, Absent = Callable[..., Encoded], Callable[..., None], Collection[tuple[str | int, ...]]
+NAMES = ("rgb", "flow", "audio")
+GAPS: Absent = {("audio", 1), ("rgb", 2, 1), ("flow", 3)}
 
 
 def naive(
@@ -88,6 +94,18 @@ def test_no_valid_pair_is_zero_with_gradient() -> None:
         assert (gradient == 0).all()
 
 
+def between(first: nn.Module, v: Tensor, second: nn.Module, a: Tensor, mask: Tensor) -> tuple[Tensor, float, float]:
+    """Loss, accuracy and chance of features (B, K, D) under their heads."""
+    clips = torch.arange(len(v)).repeat_interleave(v.shape[1])
+    rows = [[z / z.square().sum().sqrt() for z in h(f).flatten(0, 1)] for h, f in ((first, v), (second, a))]
+    return naive(torch.stack(rows[0]), torch.stack(rows[1]), mask.flatten(), clips, 0.07)
+
+
+def assert_parts(outputs: Mapping[str, Tensor], parts: Sequence[tuple[Tensor, float, float]]) -> None:
+    for place, name in ((1, "accuracy"), (2, "chance")):
+        assert float(outputs[name]) == pytest.approx(sum(float(part[place]) for part in parts) / len(parts))
+
+
 def encoded(clips: int, segments: int, absent_audio: list[int], seed: int = 0) -> Encoded:
     generator = torch.Generator().manual_seed(seed)
     names = ("rgb", "flow", "audio")
@@ -108,28 +126,19 @@ def encoded(clips: int, segments: int, absent_audio: list[int], seed: int = 0) -
         ([["fused", "audio"]], [("fused", "audio")]),
     ],
 )
-def test_the_task_is_the_mean_over_its_pairs(pairs: list[list[str]] | None, expected: list[tuple[str, str]]) -> None:
+def test_the_task_and_its_gradients_are_the_mean_over_its_pairs(
+    pairs: list[list[str]] | None, expected: list[tuple[str, str]], leaves: Leaves, assert_equation: Assert
+) -> None:
     torch.manual_seed(0)
-    task = CrossModal(("rgb", "flow", "audio"), 8, pairs=pairs, hidden=6, dimension=4)
-    batch = encoded(4, 2, absent_audio=[1])
+    task = CrossModal(NAMES, 8, pairs=pairs, hidden=6, dimension=4).double()
+    batch = leaves(4, 2, NAMES, GAPS)
     assert task.pairs == expected
     outputs = task({"plain": batch}, torch.Generator())
     values = batch.features | {"fused": batch.embedding}
     masks = batch.present | {"fused": torch.ones(4, 2, dtype=torch.bool)}
-    clips = torch.arange(4).repeat_interleave(2)
-    parts = [
-        naive(
-            unit(task.heads[a](values[a])).flatten(0, 1),
-            unit(task.heads[b](values[b])).flatten(0, 1),
-            (masks[a] & masks[b]).flatten(),
-            clips,
-            0.07,
-        )
-        for a, b in expected
-    ]
-    torch.testing.assert_close(outputs["loss"], torch.stack([loss for loss, _, _ in parts]).mean())
-    assert float(outputs["accuracy"]) == pytest.approx(sum(hits for _, hits, _ in parts) / len(parts))
-    assert float(outputs["chance"]) == pytest.approx(sum(guesses for _, _, guesses in parts) / len(parts))
+    parts = [between(task.heads[a], values[a], task.heads[b], values[b], masks[a] & masks[b]) for a, b in expected]
+    assert_parts(outputs, parts)
+    assert_equation(outputs["loss"], torch.stack([loss for loss, _, _ in parts]).mean(), task, {"plain": batch})
 
 
 def test_a_batch_without_audio_still_reaches_every_head() -> None:
@@ -174,20 +183,50 @@ def test_a_wrong_pair_is_refused(pairs: list[list[str]], message: str) -> None:
         CrossModal(("rgb", "audio"), 8, pairs=pairs)
 
 
-def test_across_time_contrasts_a_segment_with_the_clips_next_one() -> None:
+@pytest.mark.parametrize("streams", [None, ["audio"]])
+def test_across_time_contrasts_a_segment_with_the_clips_next_one(
+    streams: list[str] | None, leaves: Leaves, assert_equation: Assert
+) -> None:
     torch.manual_seed(0)
-    task = AcrossTime(("rgb", "audio"), 8, 3, streams=["audio"], hidden=6, dimension=4)
-    batch = encoded(4, 3, absent_audio=[1])
+    task = AcrossTime(NAMES, 8, 3, streams, hidden=6, dimension=4).double()
+    batch = leaves(4, 3, NAMES, GAPS)
     outputs = task({"plain": batch}, torch.Generator())
-    rows = unit(task.heads["audio"](batch.features["audio"]))
-    following = rows[:, [1, 2, 0]]
-    mask = batch.present["audio"]
-    clips = torch.arange(4).repeat_interleave(3)
-    loss, hits, _ = naive(
-        rows.flatten(0, 1), following.flatten(0, 1), (mask & mask[:, [1, 2, 0]]).flatten(), clips, 0.07
-    )
-    torch.testing.assert_close(outputs["loss"], loss)
-    assert float(outputs["accuracy"]) == pytest.approx(hits)
+    parts, following = [], [1, 2, 0]
+    for name in streams or NAMES:
+        feature, mask, head = batch.features[name], batch.present[name], task.heads[name]
+        parts.append(between(head, feature, head, feature[:, following], mask & mask[:, following]))
+    assert_parts(outputs, parts)
+    assert_equation(outputs["loss"], torch.stack([loss for loss, _, _ in parts]).mean(), task, {"plain": batch})
+
+
+@pytest.mark.parametrize(
+    "absent", [set(), GAPS, {(name, 2) for name in ("rgb", "flow")}], ids=["all", "gaps", "alone"]
+)
+def test_leave_one_out_asks_the_rest_for_each(absent: Absent, leaves: Leaves, assert_equation: Assert) -> None:
+    torch.manual_seed(0)
+    task = LeaveOneOut(NAMES, 8, hidden=6, dimension=4).double()
+    assert task.views == ("plain", "without_rgb", "without_flow", "without_audio")
+    views = {view: leaves(4, 2, NAMES, absent, seed=seed) for seed, view in enumerate(task.views)}
+    plain = views["plain"]
+    outputs = task(views, torch.Generator())
+    parts = []
+    for name in NAMES:
+        rest = [other for other in NAMES if other != name]
+        mask = plain.present[name] & (plain.present[rest[0]] | plain.present[rest[1]])
+        fused = views[f"without_{name}"].embedding
+        parts.append(between(task.heads["fused"], fused, task.heads[name], plain.features[name], mask))
+    assert_parts(outputs, parts)
+    assert_equation(outputs["loss"], torch.stack([loss for loss, _, _ in parts]).mean(), task, views)
+
+
+def test_nothing_to_contrast_waits(leaves: Leaves, assert_waits: Assert) -> None:
+    silent = {(name, clip) for name in NAMES[1:] for clip in range(3)}
+    task = CrossModal(NAMES, 8, hidden=6, dimension=4).double()
+    assert_waits(task({"plain": leaves(3, 2, NAMES, silent)}, torch.Generator()), task)
+    task = LeaveOneOut(NAMES, 8, hidden=6, dimension=4).double()
+    assert_waits(task({view: leaves(3, 2, NAMES, silent) for view in task.views}, torch.Generator()), task)
+    task = AcrossTime(NAMES, 8, 2, ["audio"], hidden=6, dimension=4).double()
+    assert_waits(task({"plain": leaves(3, 2, NAMES, silent)}, torch.Generator()), task)
 
 
 def test_across_time_needs_two_segments_and_known_streams() -> None:

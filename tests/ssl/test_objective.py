@@ -70,8 +70,8 @@ def test_every_accuracy_states_its_chance(
     assert all(0 < float(outputs[f"{name}/chance"]) < 0.9 for name in accuracies)
     # A row of 11 clips with sound has 4 segments of each of the others as negatives.
     assert float(outputs["cross_modal/chance"]) == pytest.approx(1 / 41)
-    # In the queue wait the rows of the first batch: of 11 clips for sound, of 12 for the picture.
-    assert float(outputs["momentum_queue/chance"]) == pytest.approx((1 / 45 + 1 / 49) / 2)
+    # In the queue wait the rows of the first batch as well: of 11 clips for sound, of 12 for the picture.
+    assert float(outputs["momentum_queue/chance"]) == pytest.approx((1 / (41 + 44) + 1 / (45 + 48)) / 2)
 
 
 def test_a_task_gives_the_same_loss_alone_as_in_company(make: MakeObjective, tiny_batch: MakeBatch) -> None:

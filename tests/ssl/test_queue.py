@@ -1,150 +1,179 @@
-"""Contrast against earlier batches, by loops over a plain list of what was pushed."""
+"""Queues: what they hold, and the tasks over them against loops over rows."""
 
-from collections.abc import Callable
-from copy import deepcopy
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 
 import pytest
 import torch
 from modalgate.fusion.backbone import Encoded
-from modalgate.ssl.pretext import unit
 from modalgate.ssl.queue import Agreement, MomentumQueue, RowQueue
-from torch import Tensor
+from torch import Tensor, nn
 
-NAMES = ("rgb", "audio")
-ABSENT = [[], [("audio", 1)], [("rgb", 0), ("audio", 3)]]
-Stored = list[tuple[int, dict[str, Tensor], dict[str, bool]]]
+Leaves, Assert, Absent = Callable[..., Encoded], Callable[..., None], Collection[tuple[str | int, ...]]
+NAMES, CLIPS, SEGMENTS = ("rgb", "flow", "audio"), 4, 2
+PAIRS = [["rgb", "audio"], ["flow", "audio"]]
+ABSENT: dict[str, Absent] = {"all there": (), "gaps": {("audio", 0), ("rgb", 2, 1), ("flow", 3)}}
 
 
-def batches(leaves: Callable[..., Encoded], absent: list[tuple[str, int]]) -> list[dict[str, Encoded]]:
-    """Two batches of five clips; the second one meets two clips of the first again."""
+@dataclass(frozen=True)
+class Row:
+    """What the naive form remembers of one segment: its clip, and the unit rows of what was there."""
+
+    clip: int
+    rows: dict[str, Tensor]
+
+
+def batches(leaves: Leaves, count: int, absent: Absent) -> list[dict[str, Encoded]]:
+    """Batches of an endless stream; the last meets two clips of the first again."""
+    made = []
+    for number in range(count):
+        plain, slow = (leaves(CLIPS, SEGMENTS, NAMES, absent, seed=2 * number + k) for k in range(2))
+        plain.facts["clip"] = torch.arange(CLIPS) + (CLIPS * number if number < count - 1 else 2)
+        made.append({"plain": plain, "teacher": slow})
+    return made
+
+
+def rows_of(heads: nn.ModuleDict, source: Encoded, plain: Encoded) -> list[Row]:
     found = []
-    for number, clips in enumerate((range(5), (3, 4, 7, 8, 9))):
-        plain = leaves(names=NAMES, segments=2, absent=absent, seed=number)
-        plain.facts["clip"] = torch.tensor(list(clips))
-        found.append({"plain": plain, "teacher": leaves(names=NAMES, segments=2, absent=absent, seed=10 + number)})
+    for b in range(CLIPS):
+        for k in range(SEGMENTS):
+            there = {}
+            for name in NAMES:
+                if plain.present[name][b, k]:
+                    z = heads[name](source.features[name][b, k])
+                    there[name] = z / z.square().sum().sqrt()
+            found.append(Row(int(plain.facts["clip"][b]), there))
     return found
 
 
-def places(absent: list[tuple[str, int]]) -> list[tuple[int, int, dict[str, bool]]]:
-    """Clip, segment and presence of every row of a batch."""
-    return [(c, k, {name: (name, c) not in absent for name in NAMES}) for c in range(5) for k in range(2)]
+def detached(rows: list[Row]) -> list[Row]:
+    return [Row(row.clip, {name: z.detach() for name, z in row.rows.items()}) for row in rows]
 
 
-def contrast(query: Tensor, positive: Tensor, negatives: list[Tensor]) -> tuple[Tensor, bool]:
-    scores = torch.stack([query @ positive, *(query @ negative for negative in negatives)]) / 0.07
-    return -(scores[0].exp() / scores.exp().sum()).log(), int(scores.argmax()) == 0
+def infonce(
+    query: Tensor, positives: list[Tensor], negatives: list[Tensor], temperature: float
+) -> tuple[Tensor, bool]:
+    """`-log(e^p / (e^p + sum of e^n))`, the mean over positives; and whether the nearest of all is a positive."""
+    bottom = sum(((query * n).sum() / temperature).exp() for n in negatives)
+    tops = [((query * p).sum() / temperature).exp() for p in positives]
+    terms = [-(top / (top + bottom)).log() for top in tops]
+    nearest = max(float((query * n).sum().detach()) for n in negatives)
+    return torch.stack(terms).mean(), max(float((query * p).sum().detach()) for p in positives) > nearest
 
 
-@pytest.mark.parametrize("absent", ABSENT)
-def test_momentum_queue_meets_keys_of_earlier_batches(
-    absent: list[tuple[str, int]], leaves: Callable[..., Encoded], assert_equation: Callable[..., None]
-) -> None:
-    torch.manual_seed(0)
-    task = MomentumQueue(NAMES, 8, size=64, momentum=0.5, hidden=6, dimension=5).double()
-    first, second = batches(leaves, absent)
-    slow = deepcopy(task.heads)
-    with torch.no_grad():
-        for parameter in task.heads.parameters():
-            parameter.add_(torch.randn_like(parameter))
-
-    def follow() -> None:
-        with torch.no_grad():
-            for old, new in zip(slow.parameters(), task.heads.parameters(), strict=True):
-                old.copy_(0.5 * old + 0.5 * new)
-
-    follow()
-    nothing = task(first, torch.Generator())
-    assert float(nothing["loss"].detach()) == 0, "an empty queue has nothing to tell apart"
-    keys: Stored = []
-    with torch.no_grad():
-        for clip, segment, here in places(absent):
-            rows = {name: unit(slow[name](first["teacher"].features[name][clip, segment])) for name in NAMES}
-            keys.append((clip, rows, here))
-    follow()
-    outputs = task(second, torch.Generator())
-    numbers, losses, accuracies = [3, 4, 7, 8, 9], [], []
-    for query, key in (NAMES, NAMES[::-1]):
-        terms, hits = [], []
-        for clip, segment, here in places(absent):
-            if not (here["rgb"] and here["audio"]):
+def cross(
+    first: str, second: str, queries: list[Row], keys: list[Row], queue: list[Row], needs: tuple[str, ...]
+) -> list[tuple[Tensor, list[bool], list[float]]]:
+    """Both ways: the loss, the hits and the chances of queries whose positive is the key of the same segment, and
+    whose negatives are the keys of other clips: of this batch, as fresh as the positive, and of the queue."""
+    found = []
+    for query, key in ((first, second), (second, first)):
+        terms, hits, chances = [], [], []
+        for number, row in enumerate(queries):
+            if query not in row.rows or key not in row.rows:
                 continue
-            asked = unit(task.heads[query](second["plain"].features[query][clip, segment]))
-            answer = unit(slow[key](second["teacher"].features[key][clip, segment])).detach()
-            negatives = [rows[key] for other, rows, there in keys if other != numbers[clip] and there[key]]
-            term, hit = contrast(asked, answer, negatives)
+            bank = [other for other in keys if key in other.rows]
+            bank += [other for other in queue if key in other.rows and all(name in other.rows for name in needs)]
+            negatives = [other.rows[key] for other in bank if other.clip != row.clip]
+            term, hit = infonce(row.rows[query], [keys[number].rows[key]], negatives, 0.2)
             terms.append(term)
             hits.append(hit)
-        losses.append(torch.stack(terms).mean())
-        accuracies.append(sum(hits) / len(hits))
-    assert_equation(outputs["loss"], torch.stack(losses).mean(), task, second)
-    assert float(outputs["accuracy"]) == pytest.approx(sum(accuracies) / 2)
+            chances.append(1 / (1 + len(negatives)))
+        found.append((torch.stack(terms).mean(), hits, chances))
+    return found
 
 
-@pytest.mark.parametrize("progress", [0.2, 0.8])
+def assert_figures(outputs: dict[str, Tensor], parts: list[tuple[Tensor, list[bool], list[float]]]) -> None:
+    assert float(outputs["accuracy"]) == pytest.approx(sum(sum(h) / len(h) for _, h, _ in parts) / len(parts))
+    assert float(outputs["chance"]) == pytest.approx(sum(sum(c) / len(c) for _, _, c in parts) / len(parts))
+
+
+@pytest.mark.parametrize("size", [64, 11], ids=["all", "the last"])
 @pytest.mark.parametrize("absent", ABSENT)
-def test_agreement_mines_what_both_modalities_find_alike(
-    absent: list[tuple[str, int]],
-    progress: float,
-    leaves: Callable[..., Encoded],
-    assert_equation: Callable[..., None],
+def test_the_momentum_queue_and_its_gradients_equal_the_loop(
+    absent: str, size: int, leaves: Leaves, assert_equation: Assert
 ) -> None:
     torch.manual_seed(0)
-    task = Agreement(NAMES, 8, size=64, positives=2, hidden=6, dimension=5).double()
+    task = MomentumQueue(NAMES, 8, PAIRS, size, temperature=0.2, momentum=0.6, hidden=6, dimension=4).double().train()
+    queue: list[Row] = []
+    slow = [parameter.clone() for parameter in task.slow_heads.parameters()]
+    for views in batches(leaves, 3, ABSENT[absent]):
+        with torch.no_grad():
+            for parameter in task.heads.parameters():
+                parameter += 0.1 * torch.randn_like(parameter)
+            slow = [0.6 * old + 0.4 * new for old, new in zip(slow, task.heads.parameters(), strict=True)]
+        outputs = task(views, torch.Generator())
+        for mine, expected in zip(task.slow_heads.parameters(), slow, strict=True):
+            torch.testing.assert_close(mine, expected)
+        queries = rows_of(task.heads, views["plain"], views["plain"])
+        keys = detached(rows_of(task.slow_heads, views["teacher"], views["plain"]))
+        parts = [part for first, second in PAIRS for part in cross(first, second, queries, keys, queue, ())]
+        assert_equation(outputs["loss"], torch.stack([loss for loss, _, _ in parts]).mean(), task, views)
+        assert_figures(outputs, parts)
+        queue = [*queue, *keys][-size:]
+
+
+@pytest.mark.parametrize("progress", [0.2, 0.8], ids=["before mining", "mining"])
+@pytest.mark.parametrize("absent", ABSENT)
+def test_agreement_and_its_gradients_equal_the_loop(
+    absent: str, progress: float, leaves: Leaves, assert_equation: Assert
+) -> None:
+    torch.manual_seed(0)
+    task = Agreement(NAMES, 8, PAIRS, 20, positives=3, temperature=0.2, hidden=6, dimension=4).double().train()
     task.progress = progress
-    first, second = batches(leaves, absent)
-    task(first, torch.Generator())
-    bank: Stored = []
-    with torch.no_grad():
-        for clip, segment, here in places(absent):
-            rows = {name: unit(task.heads[name](first["plain"].features[name][clip, segment])) for name in NAMES}
-            bank.append((clip, rows, here))
-    outputs = task(second, torch.Generator())
-    numbers = [3, 4, 7, 8, 9]
-    across: dict[str, list[Tensor]] = {name: [] for name in NAMES}
-    within: dict[str, list[Tensor]] = {name: [] for name in NAMES}
-    hits: dict[str, list[bool]] = {name: [] for name in NAMES}
-    for clip, segment, here in places(absent):
-        if not (here["rgb"] and here["audio"]):
-            continue
-        own = {name: unit(task.heads[name](second["plain"].features[name][clip, segment])) for name in NAMES}
-        others = [rows for other, rows, there in bank if other != numbers[clip] and there["rgb"] and there["audio"]]
-        for query, key in (NAMES, NAMES[::-1]):
-            term, hit = contrast(own[query], own[key], [rows[key] for rows in others])
-            across[query].append(term)
-            hits[query].append(hit)
-        alike = [min((own[name].detach() @ rows[name]).item() for name in NAMES) for rows in others]
-        order = sorted(range(len(others)), key=lambda number: -alike[number])
-        for name in NAMES:
-            bottom = torch.stack([(own[name] @ others[number][name] / 0.07).exp() for number in order[2:]]).sum()
-            tops = [(own[name] @ others[number][name] / 0.07).exp() for number in order[:2]]
-            within[name].append(torch.stack([-(top / (top + bottom)).log() for top in tops]).mean())
-    parts = [torch.stack(across[name]).mean() for name in NAMES]
-    if progress > 0.5:
-        parts += [torch.stack(within[name]).mean() for name in NAMES]
-    assert_equation(outputs["loss"], torch.stack(parts).mean(), task, second)
-    assert float(outputs["accuracy"]) == pytest.approx(sum(sum(hits[n]) / len(hits[n]) for n in NAMES) / 2)
+    queue: list[Row] = []
+    for number, views in enumerate(batches(leaves, 3, ABSENT[absent])):
+        outputs = task(views, torch.Generator())
+        rows = rows_of(task.heads, views["plain"], views["plain"])
+        losses, parts = [], []
+        for first, second in PAIRS:
+            pair = cross(first, second, rows, rows, queue, (first, second))
+            parts += pair
+            losses += [loss for loss, _, _ in pair]
+            if progress < 0.5 or number == 0:
+                continue
+            for name in (first, second):
+                terms = []
+                for row in rows:
+                    if not {first, second} <= row.rows.keys():
+                        continue
+                    others = [o for o in queue if {first, second} <= o.rows.keys() and o.clip != row.clip]
+
+                    def agreed(other: Row, row: Row = row, both: tuple[str, str] = (first, second)) -> float:
+                        return min(float((row.rows[n] * other.rows[n]).sum().detach()) for n in both)
+
+                    others.sort(key=agreed, reverse=True)
+                    mined, rest = ([o.rows[name] for o in part] for part in (others[:3], others[3:]))
+                    terms.append(infonce(row.rows[name], mined, rest, 0.2)[0])
+                losses.append(torch.stack(terms).mean())
+        assert_equation(outputs["loss"], torch.stack(losses).mean(), task, views)
+        assert_figures(outputs, parts)
+        queue = [*queue, *detached(rows)][-20:]
+
+
+def test_evaluation_leaves_the_queue_and_the_slow_heads(leaves: Leaves) -> None:
+    for task in (MomentumQueue(NAMES, 8, size=16), Agreement(NAMES, 8, size=16)):
+        first, second = batches(leaves, 2, ())
+        task.double().train()(first, torch.Generator())
+        before = {name: value.clone() for name, value in task.state_dict().items()}
+        task.eval()(second, torch.Generator())
+        assert all(torch.equal(value, before[name]) for name, value in task.state_dict().items())
+
+
+def test_a_queue_keeps_the_last_rows_with_their_clips() -> None:
+    queue, sent = RowQueue(2, 5, 3), torch.randn(2, 13, 3)
+    present = torch.rand(2, 13) < 0.5
+    for first, last in ((0, 3), (3, 6), (6, 13)):
+        queue.push(sent[:, first:last], present[:, first:last], torch.arange(first, last))
+        order = queue.clips.argsort()
+        kept = [number for number in queue.clips[order].tolist() if number >= 0]
+        assert kept == list(range(max(last - 5, 0), last))
+        assert torch.equal(queue.rows[:, order][:, -len(kept) :], sent[:, kept])
+        assert torch.equal(queue.present[:, order][:, -len(kept) :], present[:, kept])
 
 
 @pytest.mark.parametrize("kind", [MomentumQueue, Agreement])
-def test_no_common_row_is_zero_with_gradient(
-    kind: type[MomentumQueue | Agreement], leaves: Callable[..., Encoded]
-) -> None:
-    task = kind(NAMES, 8, size=64, hidden=6, dimension=5).double()
-    silent = [("audio", clip) for clip in range(5)]
-    for batch in batches(leaves, silent):
-        outputs = task(batch, torch.Generator())
-        outputs["loss"].backward()
-        assert float(outputs["loss"].detach()) == 0
-        assert "accuracy" not in outputs
-    assert all(p.grad is not None and not bool(p.grad.any()) for p in task.heads.parameters())
-
-
-def test_a_queue_keeps_the_newest_rows_in_turn() -> None:
-    queue = RowQueue(1, 5, 2)
-    for number in range(4):
-        rows = torch.full((1, 3, 2), float(number))
-        queue.push(rows, torch.ones(1, 3, dtype=torch.bool), torch.full((3,), number))
-    assert sorted(queue.clips.tolist()) == [2, 2, 3, 3, 3]
-    assert (queue.rows[0, :, 0] == queue.clips).all()
-    queue.push(torch.arange(7.0).view(1, 7, 1).expand(1, 7, 2), torch.ones(1, 7, dtype=torch.bool), torch.arange(7))
-    assert sorted(queue.clips.tolist()) == [2, 3, 4, 5, 6]
+def test_a_silent_batch_waits(kind: type[MomentumQueue | Agreement], leaves: Leaves, assert_waits: Assert) -> None:
+    task = kind(NAMES, 8, PAIRS, hidden=6, dimension=4).double().train()
+    for views in batches(leaves, 2, {("audio", b) for b in range(CLIPS)}):
+        assert_waits(task(views, torch.Generator()), task)
