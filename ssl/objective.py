@@ -76,7 +76,7 @@ class PretextObjective(nn.Module):
         measure = self.training and int(self.batches_seen) % GRADIENT_EVERY == 0
         if self.training:
             if self.teacher is not None and int(self.batches_seen):
-                self.teacher.update(self.backbone, progress)
+                self.teacher.update(self.backbone, progress, int(self.batches_seen))
             self.batches_seen += 1
         here = self._encode(batch)
         encoded = {view: gather_encoded(part) for view, part in here.items()}

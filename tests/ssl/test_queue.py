@@ -1,5 +1,6 @@
 """Queues: what they hold, and the tasks over them against loops over rows."""
 
+import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
@@ -170,6 +171,27 @@ def test_a_queue_keeps_the_last_rows_with_their_clips() -> None:
         assert kept == list(range(max(last - 5, 0), last))
         assert torch.equal(queue.rows[:, order][:, -len(kept) :], sent[:, kept])
         assert torch.equal(queue.present[:, order][:, -len(kept) :], present[:, kept])
+
+
+@pytest.mark.parametrize("kind", [MomentumQueue, Agreement])
+def test_what_only_its_age_tells_from_the_queue_is_not_found(
+    kind: type[MomentumQueue | Agreement], leaves: Leaves
+) -> None:
+    torch.manual_seed(0)
+    task = kind(("rgb", "audio"), 8, size=16, hidden=6, dimension=4).double().train()
+    for heads in (task.heads, getattr(task, "slow_heads", task.heads)):
+        for name in ("rgb", "audio"):
+            heads[name].load_state_dict(task.heads["rgb"].state_dict())
+    plain = leaves(CLIPS, 1, ("rgb", "audio"))
+    alike = torch.randn(8, dtype=torch.float64).expand(CLIPS, 1, 8)
+    plain.features = {"rgb": alike, "audio": alike}
+    task({"plain": plain, "teacher": plain}, torch.Generator())
+    # The encoders have moved since: every old row is the opposite of a new one.
+    task.queue.rows.neg_()
+    plain.facts["clip"] = plain.facts["clip"] + CLIPS
+    outputs = task.eval()({"plain": plain, "teacher": plain}, torch.Generator())
+    assert float(outputs["loss"].detach()) >= math.log(CLIPS) - 1e-6
+    assert float(outputs["accuracy"]) <= 1 / CLIPS
 
 
 @pytest.mark.parametrize("kind", [MomentumQueue, Agreement])

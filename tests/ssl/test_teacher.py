@@ -8,9 +8,12 @@ from modalgate.fusion.backbone import Backbone
 from modalgate.ssl.teacher import Teacher
 
 
-@pytest.mark.parametrize(("progress", "momentum"), [(0.0, 0.9), (0.5, 0.95), (1.0, 1.0)])
+@pytest.mark.parametrize(
+    ("progress", "step", "momentum"),
+    [(0.0, 1000, 0.9), (0.5, 1000, 0.95), (1.0, 10**6, 1.0), (0.5, 1, 2 / 11), (0.5, 80, 0.9)],
+)
 def test_it_follows_with_a_momentum_that_rises_to_one(
-    progress: float, momentum: float, tiny_backbone: Callable[..., Backbone]
+    progress: float, step: int, momentum: float, tiny_backbone: Callable[..., Backbone]
 ) -> None:
     backbone = tiny_backbone()
     teacher = Teacher(backbone, momentum=0.9)
@@ -18,9 +21,22 @@ def test_it_follows_with_a_momentum_that_rises_to_one(
     with torch.no_grad():
         for parameter in backbone.parameters():
             parameter.add_(1.0)
-    teacher.update(backbone, progress)
+    teacher.update(backbone, progress, step)
     for old, new in zip(before, teacher.backbone.parameters(), strict=True):
-        torch.testing.assert_close(new, old + (1 - momentum))
+        torch.testing.assert_close(new, old + (1 - momentum), rtol=1e-5, atol=2e-5)
+
+
+def test_a_short_run_does_not_end_with_its_random_start(tiny_backbone: Callable[..., Backbone]) -> None:
+    backbone = tiny_backbone()
+    teacher = Teacher(backbone)
+    start = [parameter.clone() for parameter in teacher.backbone.parameters()]
+    with torch.no_grad():
+        for parameter in backbone.parameters():
+            parameter.add_(1.0)
+    for step in range(1, 100):
+        teacher.update(backbone, step / 100, step)
+    left = [1 - (now - old).mean() for old, now in zip(start, teacher.backbone.parameters(), strict=True)]
+    assert max(float(share.detach()) for share in left) < 0.01
 
 
 def test_it_is_never_trained_and_is_in_the_checkpoint(tiny_backbone: Callable[..., Backbone]) -> None:
