@@ -101,18 +101,23 @@ def compare(runs: Sequence[Path], command: str = "", draws: int = 2000) -> tuple
             [run.name, float(right.mean()), low, high, run.auc(everywhere) if len(run.classes) == 2 else None]
         )
     note = f"{clips} test clips in {units} groups; intervals by bootstrap over groups"
-    columns = ["second less first", "accuracy", "low", "high", "p (McNemar)", "p (Holm)", "AUC", "low ", "high ", "p"]
-    rows: list[list[Cell]] = []
-    for duel in found:
-        area: list[Cell] = [None] * 4
-        if duel.auc is not None:
-            area = [duel.auc.value, duel.auc.low, duel.auc.high, duel.auc.p]
-        by_clip = [duel.accuracy.value, duel.accuracy.low, duel.accuracy.high, duel.mcnemar, duel.adjusted]
-        rows.append([f"{duel.second} - {duel.first}", *by_clip, *area])
+    pairs = [f"{duel.second} - {duel.first}" for duel in found]
+    accuracies: list[list[Cell]] = [
+        [pair, duel.accuracy.value, duel.accuracy.low, duel.accuracy.high, duel.mcnemar, duel.adjusted]
+        for pair, duel in zip(pairs, found, strict=True)
+    ]
+    areas: list[list[Cell]] = [
+        [pair, duel.auc.value, duel.auc.low, duel.auc.high, duel.auc.p]
+        for pair, duel in zip(pairs, found, strict=True)
+        if duel.auc is not None
+    ]
+    exact = f"{note}, paired; McNemar's p is exact, of single clips, and adjusted for the number of pairs (Holm)"
     tables = [
         Table("Runs", ["run", "accuracy", "low", "high", "AUC"], alone, note),
-        Table("Pairs", columns, rows, f"{note}, paired; McNemar's test is exact and of single clips"),
+        Table("Accuracy, second less first", ["pair", "gain", "low", "high", "McNemar", "Holm"], accuracies, exact),
     ]
+    if areas:
+        tables.append(Table("AUC, second less first", ["pair", "gain", "low", "high", "p"], areas, f"{note}, paired"))
     return found, new_result("comparison", "Comparison of runs", command, tables, [])
 
 
