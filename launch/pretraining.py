@@ -7,15 +7,19 @@ from accelerate.utils import set_seed
 from ..fusion.backbone import Backbone
 from ..fusion.bundle import Bundle, count_parameters, save_bundle
 from ..shards.errors import RequestError
+from ..shards.index import load_index
+from ..shards.stream import ClipRequest
+from ..shards.transforms import ClipSpec
 from ..ssl.objective import PretextObjective
 from ..ssl.schedule import Schedule
+from ..tasks.online_probe import OnlineProbe
 from ..tasks.results import versions
 from ..tasks.splits import given_split, take
-from .building import clip_request, clip_spec, clip_stream, run_folder, select_clips
+from .building import check_shards_fit, clip_request, clip_spec, clip_stream, run_folder, select_clips
 from .config import settings_of
 from .device import ranks
 from .schema import PretrainConfig
-from .train import train
+from .train import Evaluation, train
 
 
 def pretrain(config: PretrainConfig, command: Sequence[str] = (), resume: bool = False) -> dict[str, float | str]:
@@ -48,6 +52,7 @@ def pretrain(config: PretrainConfig, command: Sequence[str] = (), resume: bool =
         resume=resume,
         tracker_mode=config.wandb,
         settings=settings_of(config, command),
+        evaluation=_probe(config, backbone, spec, request),
     )
     if ranks()[0] == 0:
         provenance = {
@@ -61,3 +66,25 @@ def pretrain(config: PretrainConfig, command: Sequence[str] = (), resume: bool =
         }
         save_bundle(Bundle(backbone, spec, request.segments, provenance=provenance), run / "encoder")
     return last | {"parameters": count_parameters(backbone), "clips": len(stream.index.samples)}
+
+
+def _probe(config: PretrainConfig, backbone: Backbone, spec: ClipSpec, request: ClipRequest) -> Evaluation | None:
+    """The online probe, where the config has one. Every process measures it: few clips, and no gathering."""
+    probe = config.probe
+    if probe is None:
+        return None
+    index = load_index(probe.shards or config.data.shards)
+    check_shards_fit(Bundle(backbone, spec, request.segments), index)
+    measure = OnlineProbe(
+        backbone,
+        spec,
+        index,
+        request,
+        config.data.batch_size,
+        config.data.workers,
+        probe.label,
+        probe.train,
+        probe.test,
+        probe.neighbours,
+    )
+    return Evaluation(measure, probe.every)

@@ -106,8 +106,27 @@ class TrainConfig:
 
 
 @dataclass
+class ProbeConfig:
+    """The encoder probed every `every` steps while it pretrains: nearest neighbours on its fused embedding.
+
+    `shards`: a packed folder with labels, null for that of the training; `label`: their column; the clips with these
+    values of the column `split`: `train` lends the neighbours, `test` is asked, by its `neighbours` nearest.
+    """
+
+    every: int = _between(100, 1)
+    shards: str | None = None
+    label: str = "label"
+    train: str = "train"
+    test: str = "val"
+    neighbours: int = _between(20, 1)
+
+
+@dataclass
 class PretrainConfig:
-    """Self-supervised pretraining: `tasks` by name over one backbone. The run folder is `out`/`name`."""
+    """Self-supervised pretraining: `tasks` by name over one backbone. The run folder is `out`/`name`.
+
+    `probe`: labelled clips to watch the encoder by; null has none.
+    """
 
     name: str = "pretrain"
     out: str = "runs"
@@ -116,6 +135,7 @@ class PretrainConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     model: BackboneSpec = field(default_factory=BackboneSpec)
     tasks: dict[str, TaskConfig] = field(default_factory=dict)
+    probe: ProbeConfig | None = None
     train: TrainConfig = field(default_factory=TrainConfig)
     wandb: str = _one_of("offline", "online", "disabled")
 

@@ -1,7 +1,7 @@
 """Self-supervised training as one objective: encode once per view, sum the tasks' losses."""
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from .registry import build_task
 from .schedule import Schedule
 from .summary import summarise
 from .teacher import Teacher
-from .views import VIEWS, take_segments
+from .views import MAX_RATE, VIEWS, take_segments
 
 # Batches between two measurements of the tasks' gradients, which cost a second pass through their heads.
 GRADIENT_EVERY = 10
@@ -65,6 +65,7 @@ class PretextObjective(nn.Module):
         for view in self.views:
             if view not in (PLAIN, TEACHER, *VIEWS) and not view.startswith(WITHOUT):
                 raise choice_error("view", view, (PLAIN, TEACHER, *VIEWS))
+        _check_frames(backbone, spec.frames, self.views)
         self.teacher = Teacher(backbone) if TEACHER in self.views else None
         self._weights = {name: weight for name, (weight, _) in tasks.items()}
         self._schedules = dict(schedules or {})
@@ -147,6 +148,18 @@ class PretextObjective(nn.Module):
         encoded = backbone.fuse(altered, view.present, take_segments(batch.start, view.segments), quality)
         encoded.facts |= view.facts | {"segments": view.segments.to(batch.start.device)}
         return encoded
+
+
+def _check_frames(backbone: Backbone, frames: int, views: Collection[str]) -> None:
+    """`RequestError` where a view has frames that an encoder of stacks cannot take: said before the first batch."""
+    for name, encoder in backbone.encoders.items():
+        stack = getattr(encoder, "stack", 0)
+        for view, rate in ((PLAIN, 1), ("pace", MAX_RATE)):
+            if stack and view in views and (frames < rate or frames // rate % stack):
+                raise RequestError(
+                    f"data.frames of {frames} leaves {frames // rate} frames of {name} in the view '{view}', which "
+                    f"do not divide into stacks of {stack}: give a multiple of {stack * rate}"
+                )
 
 
 def _gradient_norm(loss: Tensor, plain: Encoded) -> Tensor:

@@ -35,6 +35,12 @@ def test_resume_needs_a_run(tmp_path: Path) -> None:
     assert not (tmp_path / "a").exists()
 
 
+def test_who_watches_may_differ() -> None:
+    probe = {"every": 3, "shards": None, "label": "label", "train": "train", "test": "val", "neighbours": 20}
+    assert differences({**SETTINGS, "probe": None}, {**SETTINGS, "probe": probe}) == []
+    assert differences(SETTINGS, {**SETTINGS, "probe": {**probe, "every": 5}}) == []
+
+
 def test_differences_name_the_keys() -> None:
     now = {"kind": "pretrain", "command": ["else"], "data": {"size": 64}, "tasks": {}, "train": {"steps": 9}}
     assert differences(SETTINGS, now) == [

@@ -1,11 +1,13 @@
 """The mixture of pretext tasks over one backbone."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from modalgate.fusion.backbone import Backbone
+from modalgate.fusion.spec import EncoderSpec
 from modalgate.shards.batch import Batch
 from modalgate.shards.errors import RequestError
 from modalgate.shards.transforms import AugmentConfig, ClipSpec
@@ -153,6 +155,31 @@ def test_one_row_has_no_spread_and_no_nan(make: MakeObjective, tiny_batch: MakeB
     outputs = make("cross_modal")(tiny_batch(clips=1, segments=1))
     assert float(outputs["embedding/std"]) == 0
     assert all(bool(torch.isfinite(value)) for value in outputs.values())
+
+
+@pytest.mark.parametrize(
+    ("frames", "task", "message"),
+    [
+        (
+            3,
+            "clip_order",
+            "data.frames of 3 leaves 3 frames of rgb in the view 'plain'.* stacks of 2: .*multiple of 2",
+        ),
+        (2, "pace", "data.frames of 2 leaves 1 frames of rgb in the view 'pace'.* stacks of 2: .*multiple of 4"),
+    ],
+)
+def test_frames_that_make_no_stacks_are_refused_before_the_first_batch(
+    frames: int,
+    task: str,
+    message: str,
+    tiny_backbone: Callable[..., Backbone],
+    tiny_encoder: Callable[..., EncoderSpec],
+    tiny_clip: ClipSpec,
+) -> None:
+    backbone = tiny_backbone(("rgb",), encoders={"video": tiny_encoder(stack=2)})
+    with pytest.raises(RequestError, match=message):
+        PretextObjective(backbone, replace(tiny_clip, frames=frames), 3, {task: (1.0, {})}, None)
+    PretextObjective(backbone, replace(tiny_clip, frames=4), 3, {task: (1.0, {})}, None)
 
 
 def test_no_task_is_refused(tiny_backbone: Callable[..., Backbone], tiny_clip: ClipSpec) -> None:

@@ -1,0 +1,61 @@
+"""Pretraining watched by a probe of labelled clips: what it logs, and that nothing learns of it."""
+
+from pathlib import Path
+
+import pytest
+from modalgate.fusion.bundle import load_bundle
+from modalgate.launch.building import request_of
+from modalgate.launch.cli import main
+from modalgate.launch.tracking import read_metrics
+from modalgate.shards.index import load_index
+from modalgate.tasks.online_probe import OnlineProbe
+
+PROBE = ["probe.every=2", "probe.train=pretrain+train", "probe.test=test", "probe.neighbours=3"]
+
+
+def pretrain(config: str, out: Path, name: str, *more: str) -> int:
+    return main(["pretrain", config, f"out={out}", f"name={name}", "train.steps=5", *more])
+
+
+def test_the_probe_is_logged_every_so_many_steps_and_after_the_last(
+    tmp_path: Path, tiny_config: str, packed: Path
+) -> None:
+    assert pretrain(tiny_config, tmp_path, "watched", *PROBE) == 0
+    assert pretrain(tiny_config, tmp_path, "alone") == 0
+    probed = [line for line in read_metrics(tmp_path / "watched") if "probe/knn" in line]
+    assert [line["step"] for line in probed] == [2, 4, 5]
+    bundle = load_bundle(tmp_path / "watched" / "encoder")
+    by_hand = OnlineProbe(
+        bundle.backbone,
+        bundle.spec,
+        load_index(packed),
+        request_of(bundle),
+        4,
+        0,
+        "label",
+        "pretrain+train",
+        "test",
+        3,
+    )
+    assert probed[-1] == {"step": 5, **by_hand(5)}, "of the averaged weights, which are those exported"
+    first, second = (
+        (tmp_path / name / "encoder" / "encoder.safetensors").read_bytes() for name in ("watched", "alone")
+    )
+    assert first == second, "who is watched learns the same"
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["probe.every=0"], "config key 'probe.every'"),
+        (["probe.label=lable"], "unknown label column 'lable': did you mean 'label'?"),
+        (["probe.evry=3"], "unknown config key 'probe.evry': did you mean 'probe.every'?"),
+        (["probe.shards=nowhere"], "nowhere"),
+    ],
+)
+def test_a_wrong_probe_is_refused_before_the_run_begins(
+    more: list[str], message: str, tmp_path: Path, tiny_config: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert pretrain(tiny_config, tmp_path, "run", *PROBE, *more) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
