@@ -28,7 +28,7 @@ def test_compare_prints_writes_and_shows(tmp_path: Path, capsys: pytest.CaptureF
     (pair,) = json.loads(figures.read_text())["pairs"]
     assert pair["accuracy"]["value"] == pytest.approx(0.5)
     assert pair["mcnemar"] == pytest.approx(2 / 2**6)
-    assert "modalgate compare" in page.read_text()
+    assert "Comparison of runs" in page.read_text()
 
 
 def test_one_run_alone_is_refused_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
