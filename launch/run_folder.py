@@ -12,6 +12,7 @@ from ..shards.errors import DataError, RequestError, choice_error
 _FREE = {
     "command",
     "train.steps",
+    "train.epochs",
     "train.log_every",
     "train.checkpoint_every",
     "train.checkpoint_minutes",
@@ -20,6 +21,7 @@ _FREE = {
     "train.hang_minutes",
     "data.workers",
     "wandb",
+    "tensorboard",
     "out",
     "name",
 }
