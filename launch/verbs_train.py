@@ -104,6 +104,7 @@ def pretrain(
     """Train an encoder without labels, by the config's pretext tasks."""
     from .building import run_folder
     from .config import load_config, settings_of
+    from .device import ranks
     from .pretraining import pretrain as run_pretraining
     from .schema import PretrainConfig
     from .tables import print_table, write_json
@@ -114,6 +115,8 @@ def pretrain(
     again = resumes(resume, accept, run, settings_of(settings))
     with summed_up(run, settings.train.log_every):
         last = run_pretraining(settings, command_line(), again)
+    if ranks()[0]:
+        return  # one process speaks for all
     rows = [(name, value) for name, value in last.items() if name not in ("loss", "learning_rate", "gradient_norm")]
     print_table(f"{run}: mean of the last {settings.train.log_every} steps", ("figure", "value"), rows)
     write_json(json, last)
@@ -160,6 +163,7 @@ def finetune(
     """Train a classifier with labels, from a pretrained encoder or from nothing."""
     from .building import run_folder
     from .config import load_config, settings_of
+    from .device import ranks
     from .finetuning import finetune as run_finetuning
     from .schema import FinetuneConfig
     from .tables import print_table, write_json
@@ -170,6 +174,8 @@ def finetune(
     again = resumes(resume, accept, run, settings_of(settings))
     with summed_up(run, settings.train.log_every):
         done = run_finetuning(settings, command_line(), again)
+    if ranks()[0]:
+        return
     for table in done.result.tables:
         print_table(f"{run}: {table.note}", table.columns, table.rows)
     chosen = {str(name): value for table in done.result.tables[1:] for name, value in table.rows}
