@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from ..shards.transforms import ClipSpec
 from ..tasks.split_plan import SplitPlan, plan_splits
 from ..tasks.splits import Split
 from .device import ranks
-from .schema import Config, DataConfig
+from .schema import Config, DataConfig, TrainConfig
 
 
 def clip_request(data: DataConfig, index: Index) -> ClipRequest:
@@ -125,6 +126,13 @@ def clip_stream(
         on_damaged=list_damaged,
         **labels,
     )
+
+
+def in_steps(train: TrainConfig, clips: int, batch_size: int) -> TrainConfig:
+    """`train` with the steps that its epochs of so many clips come to, in global batches of whole clips."""
+    if train.epochs is None:
+        return train
+    return replace(train, steps=max(round(train.epochs * max(clips // batch_size, 1) / train.accumulate), 1))
 
 
 def run_folder(config: Config) -> Path:

@@ -16,6 +16,8 @@ from ..shards.modality import modality
 from .schema import KINDS, Config, FinetuneConfig, PretrainConfig
 
 SHIPPED = Path(__file__).parent / "configs"
+# Two ways to say how long to train: the one that is given last takes the other out.
+_RIVALS = {"steps": "epochs", "epochs": "steps"}
 # Said of a file, not of a run: what it configures and what it is a diff of; and what a run folder records.
 _HEADER = ("kind", "base", "command", "fingerprint")
 # Arguments belong to what was chosen: another choice in a layer above does not inherit them.
@@ -79,6 +81,7 @@ def _compose(kind: str | None, name_or_path: str, overrides: Sequence[str]) -> t
     if found not in (None, kind):
         raise RequestError(f"config '{name_or_path}' is for `modalgate {found}`, not for `modalgate {kind}`")
     schema = KINDS[kind]
+    _check_length(name_or_path, content, overrides)
     # Choices before their arguments, in whatever order they were typed.
     for override in sorted(overrides, key=lambda setting: _leaf(setting) not in _ARGUMENTS_OF):
         _assign(schema, content, override)
@@ -105,6 +108,9 @@ def _read(name_or_path: str, seen: tuple[str, ...]) -> tuple[str | None, dict[st
     else:
         raise choice_error("config", name_or_path, [entry.stem for entry in SHIPPED.glob("*.yaml")])
     content = _read_yaml(path)
+    if "command" in content:
+        # A run's record tells the steps that its epochs came to.
+        content = {key: _without_steps(entry) for key, entry in content.items()}
     kind, base, *_ = (content.pop(key, None) for key in _HEADER)
     if kind is not None and kind not in KINDS:
         raise choice_error(f"kind in config '{name_or_path}'", str(kind), KINDS)
@@ -116,7 +122,14 @@ def _read(name_or_path: str, seen: tuple[str, ...]) -> tuple[str | None, dict[st
         # A base of the other kind lends the sections both have: a fine-tuning reads its clips as pretraining did.
         common = {entry.name for entry in fields(KINDS[kind])} - {"name"}
         below = {key: value for key, value in below.items() if key in common}
+    _check_length(name_or_path, content, ())
     return kind, _merged(below, content)
+
+
+def _without_steps(section: Any) -> Any:
+    if not isinstance(section, dict) or section.get("epochs") is None:
+        return section
+    return {key: value for key, value in section.items() if key != "steps"}
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -135,6 +148,8 @@ def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     result = dict(below)
     for key, value in above.items():
         _forget_arguments(result, key, value)
+        if value is not None:
+            result.pop(_RIVALS.get(key, ""), None)
     for key, value in above.items():
         both = isinstance(value, dict) and isinstance(result.get(key), dict)
         result[key] = _merged(result[key], value) if both else value
@@ -170,7 +185,20 @@ def _assign(schema: type[Any], content: dict[str, Any], override: str) -> None:
         content[section] = dict(below) if isinstance(below, dict) else {}
         content = content[section]
     _forget_arguments(content, last, value)
+    if value is not None:
+        content.pop(_RIVALS.get(last, ""), None)
     content[last] = value
+
+
+def _check_length(name: str, content: dict[str, Any], overrides: Sequence[str]) -> None:
+    """`RequestError` where one layer gives a section both `steps` and `epochs`; of two layers the upper counts."""
+    given = [key for key, sign, text in (entry.partition("=") for entry in overrides) if sign and text != "null"]
+    for section, entry in content.items():
+        if isinstance(entry, dict) and all(entry.get(key) is not None for key in _RIVALS):
+            raise RequestError(f"config '{name}' gives both {section}.steps and {section}.epochs: leave one out")
+    for key in given:
+        if key.endswith(".epochs") and f"{key.removesuffix('epochs')}steps" in given:
+            raise RequestError(f"{key} and {key.removesuffix('epochs')}steps are both given: leave one out")
 
 
 def _checked(hint: Any, value: Any, key: str, known: list[str]) -> Any:

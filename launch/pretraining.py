@@ -1,6 +1,7 @@
 """Self-supervised pretraining from a config: the run folder ends with an encoder bundle."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from accelerate.utils import set_seed
 
@@ -15,7 +16,7 @@ from ..ssl.schedule import Schedule
 from ..tasks.online_probe import OnlineProbe
 from ..tasks.results import versions
 from ..tasks.splits import given_split, take
-from .building import check_shards_fit, clip_request, clip_spec, clip_stream, run_folder, select_clips
+from .building import check_shards_fit, clip_request, clip_spec, clip_stream, in_steps, run_folder, select_clips
 from .config import settings_of
 from .device import ranks
 from .schema import PretrainConfig
@@ -31,6 +32,7 @@ def pretrain(config: PretrainConfig, command: Sequence[str] = (), resume: bool =
     spec = clip_spec(request, index)
     run = run_folder(config)
     stream = clip_stream(index, request, config.data, config.seed, run)
+    config = replace(config, train=in_steps(config.train, len(stream.index.samples), config.data.batch_size))
     set_seed(config.seed)
     backbone = Backbone(request.modalities, config.model)
     tasks = {name: (task.weight, task.arguments) for name, task in config.tasks.items()}
@@ -51,6 +53,7 @@ def pretrain(config: PretrainConfig, command: Sequence[str] = (), resume: bool =
         seed=config.seed,
         resume=resume,
         tracker_mode=config.wandb,
+        tensorboard=config.tensorboard,
         settings=settings_of(config, command),
         evaluation=_probe(config, backbone, spec, request),
     )

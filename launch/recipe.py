@@ -15,6 +15,7 @@ from ..fusion.bundle import Bundle, load_bundle
 from ..fusion.classifier import Classifier
 from ..shards.errors import RequestError, choice_error
 from ..shards.index import Index
+from ..shards.selection import fraction_of
 from ..shards.stream import ClipRequest, ClipStream
 from ..shards.transforms import ClipSpec
 from ..tasks.aids import AidsConfig
@@ -23,7 +24,7 @@ from ..tasks.scoring import Scores, score_clips
 from ..tasks.splits import labelled, take
 from ..tasks.stopping import EarlyStopping
 from ..tasks.supervised import SupervisedObjective, balanced_weights
-from .building import check_shards_fit, clip_request, clip_spec, clip_stream, request_of, select_clips
+from .building import check_shards_fit, clip_request, clip_spec, clip_stream, in_steps, request_of, select_clips
 from .config import settings_of
 from .schema import FinetuneConfig
 from .train import Evaluation, train
@@ -60,6 +61,12 @@ class Recipe:
         request = replace(self.request, modalities=(name,))
         classifier = Classifier(alone(self.classifier().backbone, name), self.classes, config.dropout)
         return replace(self, config=config, request=request, spec=spec), classifier
+
+    def for_clips(self, numbers: NDArray[np.int64]) -> "Recipe":
+        """The same with the steps that its epochs of these training clips come to."""
+        data = self.config.data
+        count = len(fraction_of(take(self.index, numbers), data.fraction).samples)
+        return replace(self, config=replace(self.config, train=in_steps(self.config.train, count, data.batch_size)))
 
     def score(self, classifier: Classifier, numbers: NDArray[np.int64]) -> Scores:
         """Scores of these samples. Every process scores all: few beside training, and no gathering can go wrong."""
@@ -133,6 +140,7 @@ def train_classifier(
         parameter_groups=[*groups, {"params": heads, "scale": config.head_learning_rate}],
         resume=resume,
         tracker_mode=config.wandb,
+        tensorboard=config.tensorboard,
         settings=recipe.settings,
         evaluation=None if stopping is None else Evaluation(stopping, config.evaluate_every),
     )

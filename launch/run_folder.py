@@ -12,6 +12,7 @@ from ..shards.errors import DataError, RequestError, choice_error
 _FREE = {
     "command",
     "train.steps",
+    "train.epochs",
     "train.log_every",
     "train.checkpoint_every",
     "train.checkpoint_minutes",
@@ -27,6 +28,7 @@ _FREE = {
     "probe.test",
     "probe.neighbours",
     "wandb",
+    "tensorboard",
     "out",
     "name",
 }

@@ -74,10 +74,12 @@ class TaskConfig:
 class TrainConfig:
     """The loop: an optimiser with a cosine schedule after a linear `warmup` (a share of `steps`).
 
+    `epochs`: passes over the training clips, in place of `steps`; `compile`: the encoders by torch.compile;
     `momentum`: of sgd and lars; `average`: decay of the moving average of the weights that is exported, 0 exports
     the last step's; `accumulate`: batches per step; `precision` auto: bf16 where the GPU has it, fp32 on a CPU.
     A checkpoint is saved after every `checkpoint_every` steps and `checkpoint_minutes`; the newest `keep` stay, and
     the one with the best `best`: a logged metric, lower is better where its name ends in loss; null keeps none.
+    Evaluations that measure `best` are followed by a checkpoint.
     `nonfinite_limit`: so many steps in a row whose loss or gradient is not finite end the run.
     `hang_minutes`: where one of several processes does not move for so long, all end and it is named.
     `deterministic`: only algorithms that give the same result twice, which some GPU operations lack.
@@ -85,6 +87,7 @@ class TrainConfig:
     """
 
     steps: int = _between(400, 1)
+    epochs: float | None = _between(None, 0.001)
     learning_rate: float = _between(1e-3, 0)
     optimizer: str = _one_of("adamw", "sgd", "lars")
     momentum: float = _between(0.9, 0, 1)
@@ -94,6 +97,7 @@ class TrainConfig:
     average: float = _between(0.0, 0, 1)
     accumulate: int = _between(1, 1)
     precision: str = _one_of("auto", "fp32", "bf16", "fp16")
+    compile: bool = False
     log_every: int = _between(10, 1)
     checkpoint_every: int = _between(200, 1)
     checkpoint_minutes: float = _between(30.0, 0)
@@ -126,6 +130,7 @@ class PretrainConfig:
     """Self-supervised pretraining: `tasks` by name over one backbone. The run folder is `out`/`name`.
 
     `probe`: labelled clips to watch the encoder by; null has none.
+    `tensorboard`: the metrics also as events in RUN/tensorboard.
     """
 
     name: str = "pretrain"
@@ -138,6 +143,7 @@ class PretrainConfig:
     probe: ProbeConfig | None = None
     train: TrainConfig = field(default_factory=TrainConfig)
     wandb: str = _one_of("offline", "online", "disabled")
+    tensorboard: bool = False
 
 
 @dataclass
@@ -180,6 +186,7 @@ class FinetuneConfig:
     patience: int = _between(0, 0)
     train: TrainConfig = field(default_factory=TrainConfig)
     wandb: str = _one_of("offline", "online", "disabled")
+    tensorboard: bool = False
 
 
 @dataclass

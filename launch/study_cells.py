@@ -26,7 +26,7 @@ from ..tasks.splits import Split, take
 from ..tasks.stored import StoredClips, StoredStream, load_stored, save_stored, store_clips
 from ..tasks.study_cell import judge_cell
 from ..tasks.supervised import SupervisedObjective
-from .building import clip_spec, clip_stream
+from .building import clip_spec, clip_stream, in_steps
 from .schema import RowConfig, StudyConfig
 from .train import train
 
@@ -88,7 +88,8 @@ def train_expert(work: Work, name: str) -> None:
             clips, request, config.data, work.seed, run, label=config.data.label, classes=work.classes
         )
         resume = (run / "config.yaml").is_file()
-        train(objective, stream, config.experts, run, seed=work.seed, resume=resume, tracker_mode="disabled")
+        loop = in_steps(config.experts, len(stream.index.samples), config.data.batch_size)
+        train(objective, stream, loop, run, seed=work.seed, resume=resume, tracker_mode="disabled")
         facts = {"trained": f"expert of {name}", "steps": config.experts.steps, "seed": work.seed}
         save_bundle(Bundle(classifier, spec, request.segments, "action", None, facts), run / "encoder")
 
@@ -131,18 +132,19 @@ def train_row(work: Work, name: str, row: RowConfig, modalities: tuple[str, ...]
         set_seed(work.seed)
         clips = stored["train"].only(*modalities)
         classifier = _row_classifier(work, row, clips, modalities)
+        loop = in_steps(config.fusion, len(clips.keys), config.fusion_batch_size)
         objective = SupervisedObjective(
             classifier,
             None,
             None,
             config.unimodal_weight if classifier.unimodal else 0.0,
             aids=row.aids,
-            batches=config.fusion.steps * config.fusion.accumulate,
+            batches=loop.steps * loop.accumulate,
             keys=clips.keys,
         )
         stream = StoredStream(clips, config.fusion_batch_size, work.seed)
         resume = (run / "config.yaml").is_file()
-        train(objective, stream, config.fusion, run, seed=work.seed, resume=resume, tracker_mode="disabled")
+        train(objective, stream, loop, run, seed=work.seed, resume=resume, tracker_mode="disabled")
         cell = judge_cell(
             name, work.fold, work.seed, classifier, stored["validation"], stored["test"], noisy, work.metric()
         )

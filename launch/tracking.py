@@ -4,8 +4,11 @@ import json
 import math
 import secrets
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, cast
+
+from ..shards.errors import RequestError
 
 METRICS = "metrics.jsonl"
 
@@ -14,7 +17,8 @@ class Tracker:
     """Appends one line per `log` to RUN/metrics.jsonl and sends the same to wandb.
 
     `mode`: `offline` (files under RUN/wandb, for `wandb sync`), `online` or `disabled`. `identity`: wandb's run id,
-    kept in the checkpoint so that a resumed job stays one run. A tracker that fails never stops a training: `warn`
+    kept in the checkpoint so that a resumed job stays one run. `tensorboard`: events under RUN/tensorboard too. A
+    tracker that fails never stops a training: `warn`
     gets one line and the file goes on. Only the main process makes one.
     """
 
@@ -26,7 +30,9 @@ class Tracker:
         warn: Callable[[str], None],
         identity: str | None = None,
         step: int = 0,
+        tensorboard: bool = False,
     ) -> None:
+        self._board: Any = _tensorboard(run, step) if tensorboard else None
         self.identity = identity or secrets.token_hex(4)
         self.warn = warn
         _cut(run / METRICS, step)
@@ -43,6 +49,8 @@ class Tracker:
                 self._wandb.log(dict(values), step=step)
             except Exception as error:  # whatever a tracker meets, the training goes on
                 self._lose(error)
+        if self._board is not None:
+            self._board.log(dict(values), step=step)
 
     def close(self, exit_code: int = 0) -> None:
         """Ends wandb's run and closes the file."""
@@ -52,6 +60,8 @@ class Tracker:
                 self._wandb.finish(exit_code=exit_code)
             except Exception as error:  # as above: the numbers are already in the file
                 self._lose(error)
+        if self._board is not None:
+            self._board.finish()
 
     def _start(self, run: Path, mode: str, settings: Mapping[str, Any]) -> Any:
         try:
@@ -85,6 +95,12 @@ class Tracker:
         self.warn(f"wandb is not available ({reason}): the metrics go to {METRICS} only")
 
 
+def need_tensorboard() -> None:
+    """`RequestError` where the package that writes its events is not installed."""
+    if find_spec("tensorboard") is None:
+        raise RequestError("tensorboard=true needs a package: pip install 'modalgate[tensorboard]'")
+
+
 def read_metrics(run: Path) -> list[dict[str, Any]]:
     """The lines of RUN/metrics.jsonl; a last line cut short by a kill is left out."""
     path = run / METRICS
@@ -92,6 +108,15 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
         return []
     lines = path.read_text(encoding="utf-8").split("\n")
     return [json.loads(line) for line in lines[:-1] if line]
+
+
+def _tensorboard(run: Path, step: int) -> Any:
+    """Accelerate's tracker; what an interrupted run told it after `step` is hidden."""
+    from accelerate.tracking import TensorBoardTracker
+
+    board = TensorBoardTracker("tensorboard", run, purge_step=step + 1 if step else None)
+    board.start()
+    return board
 
 
 def _cut(path: Path, step: int) -> None:

@@ -17,6 +17,7 @@ from torch import nn
 from ..shards.errors import choice_error
 from .averaging import WeightAverage
 from .checkpoint import latest_checkpoint, load_checkpoint, random_state, save_checkpoint, set_random_state
+from .compiling import compiled
 from .device import agree, determinism, leave_cores_to, make_accelerator
 from .environment import record_environment
 from .heartbeat import BACKWARD, EVALUATING, FORWARD, SAVING, WAITING, Heartbeat
@@ -28,7 +29,7 @@ from .optimizer import build_optimizer, resume_optimizer, set_learning_rate
 from .progress import track
 from .run_folder import open_run
 from .schema import TrainConfig
-from .tracking import Tracker, read_metrics
+from .tracking import Tracker, need_tensorboard, read_metrics
 
 
 class Batch(Protocol):
@@ -73,6 +74,7 @@ def train(
     parameter_groups: Sequence[dict[str, Any]] | None = None,
     resume: bool = False,
     tracker_mode: str = "offline",
+    tensorboard: bool = False,
     settings: Mapping[str, Any] | None = None,
     evaluation: Evaluation | None = None,
 ) -> dict[str, float]:
@@ -87,6 +89,8 @@ def train(
     objective is left with the averaged weights. Raises `RequestError` for an occupied run folder, and for other
     settings or shards on resume; `DataError` after `config.nonfinite_limit` non-finite steps in a row.
     """
+    if tensorboard:
+        need_tensorboard()
     leave_cores_to(stream.workers, config.threads)
     accelerator = make_accelerator(config.precision, config.hang_minutes)
     device, main = accelerator.device, accelerator.is_main_process
@@ -115,7 +119,7 @@ def train(
         scaler.load_state_dict(state["scaler"])
     if main:
         record_environment(run, step, accelerator.num_processes, settings["fingerprint"])
-    tracker = Tracker(run, tracker_mode, settings, _warn, state.get("wandb"), step) if main else None
+    tracker = Tracker(run, tracker_mode, settings, _warn, state.get("wandb"), step, tensorboard) if main else None
     guard, means = NonFiniteGuard(run, objective, config.nonfinite_limit, accelerator.process_index), Means()
     # Last, so that nothing above has drawn from the generators since.
     if accelerator.process_index < len(state.get("random", ())):
@@ -130,6 +134,7 @@ def train(
                 warned.add(subject)
                 _warn(f"step {step}: {line}")
 
+    figures: dict[str, float] = {}  # of an evaluation after this very step
     pulse = Heartbeat(accelerator.process_index, accelerator.num_processes, 60 * config.hang_minutes)
 
     def save() -> None:
@@ -139,18 +144,22 @@ def train(
             kept = {"optimizer": plain.state_dict(), "random": every_random, "wandb": tracker.identity}
             kept["scaler"] = None if scaler is None else scaler.state_dict()
             kept["average"] = None if average is None else average.state_dict()
-            save_checkpoint(run, step, objective.state_dict(), kept, config.keep, _score(last, config.best))
+            save_checkpoint(
+                run, step, objective.state_dict(), kept, config.keep, _score({**last, **figures}, config.best)
+            )
         accelerator.wait_for_everyone()
 
     model.train()
     # The stream is split by rank already: it never goes through `prepare`, which would split it again.
     batches = stream.train(step * config.accumulate)
-    last: dict[str, float] = (read_metrics(run) or [{}])[-1] if folder is not None else {}
+    logged = read_metrics(run) if folder is not None else []
+    last: dict[str, float] = next((line for line in reversed(logged) if "loss" in line), {})
     saved, stopping, finished = step if folder is not None else -1, False, False
     meter, saved_at = Meter(), time.monotonic()
     try:
         with (
             determinism(config.deterministic),
+            compiled(objective, config.compile),
             pulse,
             caught_signals() as wishes,
             track(config.steps, run.name, start=step, show=main) as advance,
@@ -203,10 +212,11 @@ def train(
                 meter.add(len(keys) * accelerator.num_processes)
                 advance(1)
 
+                figures = {}
                 if step % config.log_every == 0 or step == config.steps:
                     last = {**means.take(), "learning_rate": rate, **meter.take()}
-                    if "loss" in last and config.best not in (None, *last):
-                        raise choice_error("metric for config key 'train.best'", str(config.best), last)
+                    if "loss" in last and not evaluation:
+                        _check_best(config.best, last)
                     if tracker is not None:
                         tracker.log(step, last)
                         warn_once(last)
@@ -218,6 +228,9 @@ def train(
                     with torch.random.fork_rng(devices=[]), average.in_place() if average else nullcontext():
                         figures = evaluation.measure(step)
                     model.train()
+                    if "loss" in last:
+                        _check_best(config.best, {**last, **figures})
+                    due |= config.best in figures
                     if tracker is not None:
                         tracker.log(step, figures)
                 error = guard.error()
@@ -263,6 +276,11 @@ def _score(means: Mapping[str, float], best: str | None) -> float | None:
     if best is None or value is None or not math.isfinite(value):
         return None
     return -value if best.endswith("loss") else value
+
+
+def _check_best(best: str | None, known: Mapping[str, float]) -> None:
+    if best not in (None, *known):
+        raise choice_error("metric for config key 'train.best'", str(best), known)
 
 
 def _warn(line: str) -> None:

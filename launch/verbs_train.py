@@ -1,7 +1,11 @@
 """`modalgate pretrain` and `finetune`."""
 
+import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -37,6 +41,43 @@ def command_line() -> list[str]:
     return ["modalgate", *(masked(argument) for argument in sys.argv[1:])]
 
 
+def resuming_command() -> str:
+    """The command line to type for going on with an interrupted run."""
+    from .device import ranks
+
+    words: list[str] = []
+    for before, word in pairwise(command_line()):
+        # What was accepted is in the run's own settings by now.
+        taken = before == "--accept" or (before, word) == ("--resume", "auto")
+        if not taken and word.partition("=")[0] not in ("--accept", "--resume"):
+            words.append(word)
+    start = f"torchrun --nproc_per_node {ranks()[1]} -m modalgate.launch.cli" if ranks()[1] > 1 else "modalgate"
+    return f"{start} {shlex.join(words)} --resume"
+
+
+@contextmanager
+def summed_up(run: Path, log_every: int) -> Iterator[None]:
+    """Where the work inside is interrupted: how far it came, where its checkpoint is and what to type next."""
+    from .device import ranks
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        # Folds lie in folders of their own; the newest is the one that was under way.
+        from .checkpoint import latest_checkpoint
+        from .tables import print_table
+        from .tracking import read_metrics
+
+        found = [folder for folder in (run, *run.glob("fold-*")) if (folder / "checkpoints").is_dir()]
+        under_way = max(found, key=lambda folder: (folder / "checkpoints").stat().st_mtime, default=None)
+        if ranks()[0] == 0 and under_way is not None:
+            last = next((line for line in reversed(read_metrics(under_way)) if "loss" in line), {})
+            rows = [(name, value) for name, value in last.items() if name.endswith("loss") or name == "step"]
+            print_table(f"{under_way}: interrupted; mean of {log_every} steps", ("figure", "value"), rows)
+            typer.echo(f"checkpoint: {latest_checkpoint(under_way)}\nnext: {resuming_command()}")
+        raise
+
+
 def resumes(resume: str, accept: list[str] | None, run: Path, settings: dict[str, Any]) -> bool:
     """Whether the run is gone on with; what of it may change is written into its folder first."""
     from .device import ranks
@@ -63,6 +104,7 @@ def pretrain(
     """Train an encoder without labels, by the config's pretext tasks."""
     from .building import run_folder
     from .config import load_config, settings_of
+    from .device import ranks
     from .pretraining import pretrain as run_pretraining
     from .schema import PretrainConfig
     from .tables import print_table, write_json
@@ -70,7 +112,11 @@ def pretrain(
     settings = load_config("pretrain", config, [*(overrides or []), *(["train.deterministic=true"] * deterministic)])
     assert isinstance(settings, PretrainConfig)
     run = run_folder(settings)
-    last = run_pretraining(settings, command_line(), resumes(resume, accept, run, settings_of(settings)))
+    again = resumes(resume, accept, run, settings_of(settings))
+    with summed_up(run, settings.train.log_every):
+        last = run_pretraining(settings, command_line(), again)
+    if ranks()[0]:
+        return  # one process speaks for all
     rows = [(name, value) for name, value in last.items() if name not in ("loss", "learning_rate", "gradient_norm")]
     print_table(f"{run}: mean of the last {settings.train.log_every} steps", ("figure", "value"), rows)
     write_json(json, last)
@@ -117,6 +163,7 @@ def finetune(
     """Train a classifier with labels, from a pretrained encoder or from nothing."""
     from .building import run_folder
     from .config import load_config, settings_of
+    from .device import ranks
     from .finetuning import finetune as run_finetuning
     from .schema import FinetuneConfig
     from .tables import print_table, write_json
@@ -124,7 +171,11 @@ def finetune(
     settings = load_config("finetune", config, [*(overrides or []), *(["train.deterministic=true"] * deterministic)])
     assert isinstance(settings, FinetuneConfig)
     run = run_folder(settings)
-    done = run_finetuning(settings, command_line(), resumes(resume, accept, run, settings_of(settings)))
+    again = resumes(resume, accept, run, settings_of(settings))
+    with summed_up(run, settings.train.log_every):
+        done = run_finetuning(settings, command_line(), again)
+    if ranks()[0]:
+        return
     for table in done.result.tables:
         print_table(f"{run}: {table.note}", table.columns, table.rows)
     chosen = {str(name): value for table in done.result.tables[1:] for name, value in table.rows}

@@ -2,8 +2,8 @@
 
 Reads requests of one JSON line: `arguments` of the command line, `world` processes, and where given `script` (a file
 whose `main(arguments)` they run in its place), `log` (a file for what they say), `environment` (variables more) and
-`kill`, `run`: SIGKILL for all of them once RUN/metrics.jsonl tells of `kill` steps. Answers with the list of exit
-statuses, negative for a signal.
+`kill`, `run`: SIGKILL, or the `signal` named, for all of them once RUN/metrics.jsonl tells of `kill` steps. Answers
+with the list of exit statuses, negative for a signal.
 """
 
 import json
@@ -38,7 +38,8 @@ def main() -> None:
                 os._exit(status)
             children.append(child)
         if "kill" in request:
-            kill_all(children, Path(request["run"]) / "metrics.jsonl", request["kill"])
+            number = signal.Signals[request.get("signal", "SIGKILL")]
+            kill_all(children, Path(request["run"]) / "metrics.jsonl", request["kill"], number)
         statuses = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
         print(json.dumps(statuses), flush=True)
 
@@ -55,7 +56,7 @@ def become_rank(rank: int, request: dict[str, Any], port: int) -> None:
         os.environ |= dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), str(request["world"]))
 
 
-def kill_all(children: list[int], metrics: Path, steps: int) -> None:
+def kill_all(children: list[int], metrics: Path, steps: int, number: signal.Signals) -> None:
     def running() -> bool:
         return all(os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None for child in children)
 
@@ -64,7 +65,7 @@ def kill_all(children: list[int], metrics: Path, steps: int) -> None:
     # Anywhere within the step: in the forward pass, between ranks, or while a checkpoint is written.
     time.sleep(random.uniform(0, 0.03))
     for child in children:
-        os.kill(child, signal.SIGKILL)
+        os.kill(child, number)
 
 
 if __name__ == "__main__":

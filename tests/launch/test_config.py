@@ -106,6 +106,24 @@ def test_a_base_of_the_other_kind_lends_its_common_sections(tmp_path: Path) -> N
     assert tuned.name == "finetune"
 
 
+def test_steps_and_epochs_exclude_each_other_and_the_upper_layer_counts(tmp_path: Path) -> None:
+    base = written(tmp_path, "base", MINIMAL + "train: {steps: 7}\n")
+    diff = written(tmp_path, "diff", f"base: {base}\ntrain: {{epochs: 3}}\n")
+    assert load_config("pretrain", diff).train.epochs == 3  # pyright: ignore[reportAttributeAccessIssue]
+    back = load_config("pretrain", diff, ["train.steps=5"])
+    assert (back.train.steps, back.train.epochs) == (5, None)  # pyright: ignore[reportAttributeAccessIssue]
+    assert load_config("pretrain", base, ["train.epochs=null"]).train.steps == 7  # pyright: ignore
+    with pytest.raises(RequestError, match=r"train\.epochs and train\.steps are both given: leave one out"):
+        load_config("pretrain", base, ["train.steps=5", "train.epochs=2"])
+    both = written(tmp_path, "both", MINIMAL + "train: {steps: 7, epochs: 1}\n")
+    with pytest.raises(RequestError, match=r"gives both train\.steps and train\.epochs: leave one out"):
+        load_config("pretrain", both)
+    # A run's record tells the steps that its epochs came to.
+    config = load_config("pretrain", diff)
+    written(tmp_path, "config", yaml.safe_dump(settings_of(config, ["pretrain"])))
+    assert load_config("pretrain", str(tmp_path)) == config
+
+
 def test_a_config_based_on_itself_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "loop.yaml"
     path.write_text(f"kind: pretrain\nbase: {path}\n", encoding="utf-8")
@@ -127,7 +145,7 @@ def test_a_config_based_on_itself_is_refused(tmp_path: Path) -> None:
         ("data.size=wide", "config key 'data.size': 'wide' is not a whole number or null"),
         ("data.modalities=rgb", "config key 'data.modalities': 'rgb' is not a list such as [a,b]"),
         ("data.modalities=[rbg]", "unknown modality 'rbg': did you mean 'rgb'?"),
-        ("train=3", "config key 'train' is a section, not the value 3: it holds steps, learning_rate"),
+        ("train=3", "config key 'train' is a section, not the value 3: it holds steps, epochs, learning_rate"),
         ("train.steps=0", "config key 'train.steps' is 0: it must be at least 1"),
         ("train.warmup=1.5", "config key 'train.warmup' is 1.5: it must be between 0 and 1"),
         ("train.clip_norm=nan", "config key 'train.clip_norm' is nan: it must be at least 0"),

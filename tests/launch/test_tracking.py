@@ -9,7 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from modalgate.launch.tracking import Tracker, read_metrics
+from modalgate.launch.tracking import Tracker, need_tensorboard, read_metrics
+from modalgate.shards.errors import RequestError
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 
 def lost(line: str) -> None:
@@ -55,6 +57,25 @@ def test_wandb_runs_offline_inside_the_run_folder_and_keeps_its_id(
         if path.is_file():
             assert b"0123456789abcdef0123456789abcdef01234567" not in path.read_bytes()
     assert capfd.readouterr() == ("", "")
+
+
+def test_tensorboard_holds_the_same_numbers_and_hides_what_a_resumed_run_logs_again(tmp_path: Path) -> None:
+    tracker = Tracker(tmp_path, "disabled", {}, lost, tensorboard=True)
+    for step in (1, 2, 3):
+        tracker.log(step, {"a/loss": 10.0 + step})
+    tracker.close()
+    tracker = Tracker(tmp_path, "disabled", {}, lost, tracker.identity, step=2, tensorboard=True)
+    tracker.log(3, {"a/loss": 0.5, "gate/rgb": math.nan})
+    tracker.close()
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [(event.step, event.value) for event in events.Scalars("a/loss")] == [(1, 11.0), (2, 12.0), (3, 0.5)]
+
+
+def test_without_its_package_tensorboard_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    need_tensorboard()
+    monkeypatch.setattr("modalgate.launch.tracking.find_spec", lambda name: None)
+    with pytest.raises(RequestError, match=r"pip install 'modalgate\[tensorboard\]'"):
+        need_tensorboard()
 
 
 def test_a_tracker_that_cannot_start_is_said_once_and_the_file_goes_on(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 from modalgate.launch.checkpoint import latest_checkpoint, load_checkpoint
 from modalgate.launch.schema import TrainConfig
 from modalgate.launch.tracking import read_metrics
-from modalgate.launch.train import train
+from modalgate.launch.train import Evaluation, train
 from modalgate.shards.errors import DataError, RequestError
 from torch import Tensor, nn
 
@@ -176,6 +176,17 @@ def test_the_checkpoint_with_the_best_metric_stays(tmp_path: Path) -> None:
     config.best = "fit/los"
     with pytest.raises(RequestError, match=r"'train\.best' 'fit/los': did you mean 'fit/loss'"):
         train(Regression(), ToyStream(), config, tmp_path / "other", tracker_mode="disabled")
+
+
+def test_the_best_by_an_evaluation_is_kept_whatever_the_checkpoints_between(tmp_path: Path) -> None:
+    accuracies = {3: 0.5, 6: 0.9, 9: 0.7, 12: 0.6}
+    evaluation = Evaluation(lambda step: {"validation/accuracy": accuracies[step]}, every=3)
+    config = settings(keep=1, best="validation/accuracy", log_every=5, checkpoint_every=4)
+    train(Regression(), ToyStream(), config, tmp_path / "run", tracker_mode="disabled", evaluation=evaluation)
+    assert saved_steps(tmp_path / "run") == [6, 12]
+    config.best = "validation/acuracy"
+    with pytest.raises(RequestError, match=r"'validation/acuracy': did you mean 'validation/accuracy'"):
+        train(Regression(), ToyStream(), config, tmp_path / "no", tracker_mode="disabled", evaluation=evaluation)
 
 
 def test_the_averaged_weights_are_left_and_survive_a_resume(tmp_path: Path) -> None:

@@ -43,3 +43,18 @@ def test_a_changed_setting_is_refused_until_it_is_accepted(tmp_path: Path, tiny_
     assert launch([*changed, "--resume", "--accept", "seed", "--accept", "train.weight_decay"]) == [0]
     stored = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     assert (stored["seed"], stored["train"]["weight_decay"], stored["train"]["steps"]) == (1, 0.5, 3)
+
+
+def test_an_interrupted_run_says_how_far_it_came_and_what_to_type_next(
+    tmp_path: Path, tiny_config: str, launch: Launch
+) -> None:
+    log = tmp_path / "log"
+    command = ["pretrain", tiny_config, f"out={tmp_path}", "name=run", "train.steps=100000", "train.keep=1"]
+    run = tmp_path / "run"
+    assert launch([*command, "--resume", "auto"], log=str(log), kill=2, run=str(run), signal="SIGTERM") == [130]
+    said = log.read_text()
+    step = max(line["step"] for line in read_metrics(run))
+    assert "interrupted; mean of 1 steps" in said
+    assert f"checkpoint: {run}/checkpoints/step-{step}\n" in said
+    assert f"next: modalgate {' '.join(command)} --resume\n" in said
+    assert launch([*command[:-2], "train.steps=1", "--resume"], log=str(log)) == [0]
