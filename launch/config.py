@@ -13,15 +13,12 @@ from yaml import YAMLError
 from ..shards.credentials import masked_values
 from ..shards.errors import RequestError, choice_error
 from ..shards.modality import modality
+from .layering import check_length, choices_first, make_way, merged, without_steps
 from .schema import KINDS, Config, FinetuneConfig, PretrainConfig
 
 SHIPPED = Path(__file__).parent / "configs"
-# Two ways to say how long to train: the one that is given last takes the other out.
-_RIVALS = {"steps": "epochs", "epochs": "steps"}
 # Said of a file, not of a run: what it configures and what it is a diff of; and what a run folder records.
 _HEADER = ("kind", "base", "command", "fingerprint")
-# Arguments belong to what was chosen: another choice in a layer above does not inherit them.
-_ARGUMENTS_OF = {"fusion": ("fusion_arguments", "arguments"), "model": ("arguments",)}
 
 
 def list_configs() -> list[tuple[str, str, str]]:
@@ -81,9 +78,8 @@ def _compose(kind: str | None, name_or_path: str, overrides: Sequence[str]) -> t
     if found not in (None, kind):
         raise RequestError(f"config '{name_or_path}' is for `modalgate {found}`, not for `modalgate {kind}`")
     schema = KINDS[kind]
-    _check_length(name_or_path, content, overrides)
-    # Choices before their arguments, in whatever order they were typed.
-    for override in sorted(overrides, key=lambda setting: _leaf(setting) not in _ARGUMENTS_OF):
+    check_length(name_or_path, content, overrides)
+    for override in choices_first(overrides):
         _assign(schema, content, override)
     content = _checked(schema, content, "", _known_keys(schema))
     try:
@@ -110,7 +106,7 @@ def _read(name_or_path: str, seen: tuple[str, ...]) -> tuple[str | None, dict[st
     content = _read_yaml(path)
     if "command" in content:
         # A run's record tells the steps that its epochs came to.
-        content = {key: _without_steps(entry) for key, entry in content.items()}
+        content = {key: without_steps(entry) for key, entry in content.items()}
     kind, base, *_ = (content.pop(key, None) for key in _HEADER)
     if kind is not None and kind not in KINDS:
         raise choice_error(f"kind in config '{name_or_path}'", str(kind), KINDS)
@@ -122,14 +118,8 @@ def _read(name_or_path: str, seen: tuple[str, ...]) -> tuple[str | None, dict[st
         # A base of the other kind lends the sections both have: a fine-tuning reads its clips as pretraining did.
         common = {entry.name for entry in fields(KINDS[kind])} - {"name"}
         below = {key: value for key, value in below.items() if key in common}
-    _check_length(name_or_path, content, ())
-    return kind, _merged(below, content)
-
-
-def _without_steps(section: Any) -> Any:
-    if not isinstance(section, dict) or section.get("epochs") is None:
-        return section
-    return {key: value for key, value in section.items() if key != "steps"}
+    check_length(name_or_path, content, ())
+    return kind, merged(below, content)
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -142,29 +132,6 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise RequestError(f"config file '{path}' holds no mapping of keys to values")
     return {str(key): value for key, value in content.items()}
-
-
-def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    result = dict(below)
-    for key, value in above.items():
-        _forget_arguments(result, key, value)
-        if value is not None:
-            result.pop(_RIVALS.get(key, ""), None)
-    for key, value in above.items():
-        both = isinstance(value, dict) and isinstance(result.get(key), dict)
-        result[key] = _merged(result[key], value) if both else value
-    return result
-
-
-def _forget_arguments(content: dict[str, Any], key: str, value: Any) -> None:
-    """Drops from `content` the arguments of its choice `key` where `value` is another one."""
-    if isinstance(value, str) and content.get(key) not in (None, value):
-        for arguments in _ARGUMENTS_OF.get(key, ()):
-            content.pop(arguments, None)
-
-
-def _leaf(setting: str) -> str:
-    return setting.partition("=")[0].rpartition(".")[2]
 
 
 def _assign(schema: type[Any], content: dict[str, Any], override: str) -> None:
@@ -184,21 +151,8 @@ def _assign(schema: type[Any], content: dict[str, Any], override: str) -> None:
         # Copied on the way down: the sections may be shared with the layer they came from.
         content[section] = dict(below) if isinstance(below, dict) else {}
         content = content[section]
-    _forget_arguments(content, last, value)
-    if value is not None:
-        content.pop(_RIVALS.get(last, ""), None)
+    make_way(content, last, value)
     content[last] = value
-
-
-def _check_length(name: str, content: dict[str, Any], overrides: Sequence[str]) -> None:
-    """`RequestError` where one layer gives a section both `steps` and `epochs`; of two layers the upper counts."""
-    given = [key for key, sign, text in (entry.partition("=") for entry in overrides) if sign and text != "null"]
-    for section, entry in content.items():
-        if isinstance(entry, dict) and all(entry.get(key) is not None for key in _RIVALS):
-            raise RequestError(f"config '{name}' gives both {section}.steps and {section}.epochs: leave one out")
-    for key in given:
-        if key.endswith(".epochs") and f"{key.removesuffix('epochs')}steps" in given:
-            raise RequestError(f"{key} and {key.removesuffix('epochs')}steps are both given: leave one out")
 
 
 def _checked(hint: Any, value: Any, key: str, known: list[str]) -> Any:

@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Self
@@ -94,13 +95,12 @@ class Heartbeat:
         """Says it once for all processes and leaves with them: whoever goes first breaks off the others' waiting."""
         self._leaving.set()
         until = time.monotonic() + 3 * self._pause
-        try:
+        # The process that holds the store may go first.
+        with suppress(RuntimeError):
             if store.add("told", 1) == 1:
                 print(describe(places, late, self.seconds), file=sys.stderr, flush=True)
             while store.add("told", 0) < self.world and time.monotonic() < until:
                 time.sleep(0.05)
-        except RuntimeError:
-            pass  # the process that held the store has gone first
         os._exit(3)
 
 

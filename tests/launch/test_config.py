@@ -60,42 +60,6 @@ def test_a_diff_of_a_base_adds_changes_and_takes_out(tmp_path: Path) -> None:
     assert replaced.model.encoders["video"].arguments == {"out": 1}
 
 
-ARGUED = MINIMAL + (
-    "model: {fusion: softmax, fusion_arguments: {balance: 0.1}, "
-    "encoders: {video: {model: timm/a, arguments: {depths: [1]}}}}\n"
-)
-
-
-@pytest.mark.parametrize(
-    ("settings", "arguments"),
-    [
-        (["model.fusion=softmax"], {"balance": 0.1}),
-        (["model.fusion=gmu"], {}),
-        (["model.fusion_arguments=null"], {}),
-        (["model.fusion_arguments={}"], {}),
-        (["model.fusion_arguments={experts: 2}", "model.fusion=topk"], {"experts": 2}),
-    ],
-)
-def test_arguments_belong_to_what_was_chosen(
-    tmp_path: Path, settings: list[str], arguments: dict[str, object]
-) -> None:
-    config = load_config("pretrain", written(tmp_path, "argued", ARGUED), settings)
-    assert isinstance(config, PretrainConfig)
-    assert config.model.fusion_arguments == arguments
-    assert config.model.encoders["video"].arguments == {"depths": [1]}
-
-
-def test_another_choice_in_a_diff_drops_the_arguments_of_the_base(tmp_path: Path) -> None:
-    base = written(tmp_path, "argued", ARGUED)
-    diff = (
-        f"base: {base}\nmodel: {{fusion_arguments: {{k: 1}}, fusion: topk, encoders: {{video: {{model: timm/b}}}}}}\n"
-    )
-    config = load_config("pretrain", written(tmp_path, "diff", diff))
-    assert isinstance(config, PretrainConfig)
-    assert config.model.fusion_arguments == {"k": 1}
-    assert config.model.encoders["video"].arguments == {}
-
-
 def test_a_base_of_the_other_kind_lends_its_common_sections(tmp_path: Path) -> None:
     base = written(tmp_path, "base", MINIMAL + "name: first\ntasks: {clip_order: {}}\nmodel: {width: 32}\n")
     tuned = load_config("finetune", written(tmp_path, "tuned", f"kind: finetune\nbase: {base}\n"))

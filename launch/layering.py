@@ -1,0 +1,57 @@
+"""A config laid over another: what each layer adds, changes, and makes the one below forget."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..fusion.spec import BackboneSpec, EncoderSpec
+from ..shards.errors import RequestError
+
+# Two ways to say how long to train: the one that is given last takes the other out.
+_RIVALS = {"steps": "epochs", "epochs": "steps"}
+# Arguments belong to what was chosen: another choice in a layer above does not inherit them. Where a layer says
+# nothing, the default is chosen.
+_ARGUMENTS_OF = {"fusion": ("fusion_arguments", "arguments"), "model": ("arguments",)}
+_DEFAULTS = {"fusion": BackboneSpec().fusion, "model": EncoderSpec().model}
+
+
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """`above` over `below`: mappings are merged, everything else is replaced."""
+    result = dict(below)
+    for key, value in above.items():
+        make_way(result, key, value)
+    for key, value in above.items():
+        both = isinstance(value, dict) and isinstance(result.get(key), dict)
+        result[key] = merged(result[key], value) if both else value
+    return result
+
+
+def make_way(content: dict[str, Any], key: str, value: Any) -> None:
+    """Takes out of `content` what `value` at `key` makes obsolete: its rival, and the arguments of another choice."""
+    if value is not None:
+        content.pop(_RIVALS.get(key, ""), None)
+    if isinstance(value, str) and key in _ARGUMENTS_OF and (content.get(key) or _DEFAULTS[key]) != value:
+        for arguments in _ARGUMENTS_OF[key]:
+            content.pop(arguments, None)
+
+
+def choices_first(settings: Sequence[str]) -> list[str]:
+    """`key=value` settings with choices before their arguments, in whatever order they were typed."""
+    return sorted(settings, key=lambda setting: setting.partition("=")[0].rpartition(".")[2] not in _ARGUMENTS_OF)
+
+
+def without_steps(section: Any) -> Any:
+    """A section of a run's record less the steps that its epochs came to."""
+    if not isinstance(section, dict) or section.get("epochs") is None:
+        return section
+    return {key: value for key, value in section.items() if key != "steps"}
+
+
+def check_length(name: str, content: Mapping[str, Any], settings: Sequence[str]) -> None:
+    """`RequestError` where one layer gives a section both `steps` and `epochs`; of two layers the upper counts."""
+    given = [key for key, sign, text in (entry.partition("=") for entry in settings) if sign and text != "null"]
+    for section, entry in content.items():
+        if isinstance(entry, dict) and all(entry.get(key) is not None for key in _RIVALS):
+            raise RequestError(f"config '{name}' gives both {section}.steps and {section}.epochs: leave one out")
+    for key in given:
+        if key.endswith(".epochs") and f"{key.removesuffix('epochs')}steps" in given:
+            raise RequestError(f"{key} and {key.removesuffix('epochs')}steps are both given: leave one out")
