@@ -67,7 +67,12 @@ def one_group_out(index: Index, group: str) -> list[Split]:
 
 def given_split(index: Index, train: str, test: str | None = None) -> Split:
     """The split that column `split` gives: values `train` (several joined by `+`) and `test`; validation clips are
-    those of `val`, unless they train."""
+    those of `val`, unless they train. Raises `RequestError` where there is no such column or value."""
+    if "split" not in index.columns:
+        raise RequestError(
+            "these clips have no column 'split' that says which of them train and which are scored: "
+            "ask for folds instead (--folds 5, or data.folds=5), or give labels.csv the column and pack again"
+        )
     column = np.array(index.column("split"))
     for name in (*train.split("+"), *([test] if test else [])):
         index.where(split=name)

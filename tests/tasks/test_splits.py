@@ -33,6 +33,11 @@ def test_a_split_nobody_has_is_refused_with_the_nearest() -> None:
         given_split(SPLIT, "trian", "test")
 
 
+def test_clips_without_a_split_are_told_what_else_there_is() -> None:
+    with pytest.raises(RequestError, match=r"no column 'split'.*--folds 5"):
+        given_split(index([{"label": "a"}, {"label": "b"}]), "train", "test")
+
+
 def test_classes_are_sorted_and_unlabelled_clips_left_out() -> None:
     kept, classes, numbers = labelled(index([{"label": "b"}, {"label": ""}, {"label": "a"}]), "label")
     assert classes == ["a", "b"]
