@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,11 +33,13 @@ class ClipRequest:
 
 @dataclass(frozen=True)
 class _Row:
-    """One clip to read: `draw` seeds its random windows, `None` asks for uniform evaluation views."""
+    """One clip to read: `draw` seeds its random windows, `None` asks for uniform evaluation views, or those of `starts`
+    in seconds."""
 
     sample: int
     draw: tuple[int, ...] | None
     valid: bool = True
+    starts: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -124,17 +126,21 @@ class ClipStream:
         what = [self.seed, self.world, self.batch_size, [sample.key for sample in self.index.samples]]
         return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
 
-    def evaluate(self) -> Iterator[Batch]:
+    def evaluate(self, starts: Mapping[str, Sequence[float]] | None = None) -> Iterator[Batch]:
         """Every clip once over all ranks, in index order, with uniform views.
 
-        All ranks get the same number of batches; rows that only pad have `valid` off.
+        `starts`: by key, the seconds at which a clip's views begin instead, equally many for all clips. All ranks
+        get the same number of batches; rows that only pad have `valid` off.
         """
         count = len(self.index.samples)
         per_rank = -(-count // self.world)
         numbers = [self.rank + i * self.world for i in range(per_rank)]
-        rows = [_Row(number % count, None, number < count) for number in numbers]
+        rows = [_Row(number % count, None, number < count, self._given(number % count, starts)) for number in numbers]
         batches = [rows[i : i + self.batch_size] for i in range(0, len(rows), self.batch_size)]
         return self._load((0, batch) for batch in batches)
+
+    def _given(self, number: int, starts: Mapping[str, Sequence[float]] | None) -> tuple[float, ...] | None:
+        return None if starts is None else tuple(starts[self.index.samples[number].key])
 
     def _training_rows(self, start: int) -> Iterator[tuple[int, list[_Row]]]:
         step = start
@@ -211,7 +217,9 @@ class _ClipFiles(Dataset[_Read]):
     def _read_clip(self, sample: Sample, row: _Row) -> Clip:
         request, settings = self.request, self.index.settings
         generator = np.random.default_rng(row.draw) if row.draw is not None else None
-        if generator is None:
+        if row.starts is not None:
+            starts, crop = np.array(row.starts), (0.5, 0.5)
+        elif generator is None:
             starts = uniform_starts(sample.duration, request.seconds, request.segments)
             crop = (0.5, 0.5)
         else:

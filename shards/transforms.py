@@ -96,11 +96,7 @@ class Preparation(nn.Module):
             return stream
         # A copy of its own, then altered in place: on a CPU the passes over memory are what this costs.
         values = stream.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
-        statistics = self.spec.statistics[name]
-        centre, spread = torch.tensor(statistics.mean), torch.tensor(statistics.std).clamp_min(1e-6)
-        if name == "flow":
-            # Byte 128 is rest: only the scale is normalised, so that no motion stays zero.
-            centre, spread = torch.full_like(centre, 128), spread * 127 / self.spec.flow_bound
+        centre, spread = stored_scale(self.spec, name)
         shape = (-1, 1, 1) if entry.kind == "video" else (-1,)
         return values.sub_(centre.to(values.device).view(shape)).div_(spread.to(values.device).view(shape))
 
@@ -142,6 +138,16 @@ class Preparation(nn.Module):
             shape = (*sound.shape[:2], 1, 1, length) if dimension == -1 else (*sound.shape[:2], 1, length, 1)
             spectrogram = torch.where(masked.view(shape).to(sound.device), floor, spectrogram)
         return spectrogram
+
+
+def stored_scale(spec: ClipSpec, name: str) -> tuple[Tensor, Tensor]:
+    """Centre and deviation (C,) of the stored values, pictures and signals, over the training set."""
+    statistics = spec.statistics[name]
+    centre, spread = torch.tensor(statistics.mean), torch.tensor(statistics.std).clamp_min(1e-6)
+    if name == "flow":
+        # Byte 128 is rest: only the scale is normalised, so that no motion stays zero.
+        return torch.full_like(centre, 128), spread * 127 / spec.flow_bound
+    return centre, spread
 
 
 def draw_geometry(
