@@ -48,7 +48,7 @@ def test_frames_lie_at_the_centres_of_equal_parts() -> None:
 @pytest.mark.parametrize(
     ("duration", "margin"),
     [(3.0, 1.0), (2.9, 0.5), (1.2, 0.1), (1.0, 0.0), (0.6, 0.0)],
-    ids="all most few none short".split(),
+    ids=["all", "most", "few", "none", "short"],
 )
 def test_shifted_views_stay_inside_the_clip(duration: float, margin: float) -> None:
     starts, room = shifted_starts(duration, 1.0, 3, (-1.0, -0.5, -0.1, 0.0, 0.1, 0.5, 1.0))
