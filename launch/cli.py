@@ -46,6 +46,7 @@ app.command("export")(verbs_export.export)
 app.command("predict")(verbs_use.predict)
 app.command("report")(verbs_use.report)
 app.command("compare")(verbs_evaluate.compare)
+app.command("robustness")(verbs_evaluate.robustness)
 app.add_typer(config, name="config", help="List, show and check configs.")
 
 

@@ -1,7 +1,7 @@
-"""`modalgate compare`: does one run beat another on the same clips?"""
+"""`modalgate compare` and `robustness`: does one run beat another, and what is left when its sensors fail?"""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -32,3 +32,72 @@ def compare(
     if out is not None:
         write_report(runs, out, [result])
         typer.echo(f"report: {out}")
+
+
+def robustness(
+    model: Annotated[
+        Path, typer.Argument(metavar="RUN_OR_MODEL", help="A run of finetune, a classifier, or an encoder to probe.")
+    ],
+    shards: Annotated[Path, typer.Argument(metavar="SHARDS", help="Labelled clips that `modalgate pack` wrote.")],
+    split: Annotated[
+        str | None,
+        typer.Option(
+            metavar="VALUE", help="Value of `split` to score, or all; by default a run's own test clips, else test."
+        ),
+    ] = None,
+    axis: Annotated[
+        list[str] | None,
+        typer.Option(metavar="AXIS", help="Only this corruption, such as blur; may be given several times."),
+    ] = None,
+    label: Annotated[str, typer.Option(help="The label column, where MODEL is no run of finetune.")] = "label",
+    folds: Annotated[int, typer.Option(min=0, help="For an encoder: folds of the linear probe.")] = 0,
+    group: Annotated[str, typer.Option(help="Column whose clips stay together.")] = "group",
+    train_split: Annotated[str, typer.Option(help="For an encoder: value of `split` to fit the probe on.")] = "train",
+    views: Annotated[
+        int | None, typer.Option(min=1, help="Uniform windows averaged per clip.", show_default=False)
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Clips at a time.")] = 32,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that decode.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Of what is drawn: the same for all runs to compare.")] = 0,
+    json: Json = None,
+) -> None:
+    """Test clips with modalities missing, noisy, blurred, late or swapped: curves, areas, gate weights."""
+    from functools import partial
+
+    from ..tasks.split_plan import SplitPlan
+    from .progress import track
+    from .robustness import Options
+    from .robustness import robustness as measure
+    from .tables import print_table, write_json
+
+    plan = SplitPlan(folds, group=group, train=train_split, seed=seed)
+    options = Options(label, split, plan, tuple(axis or ()), views, batch_size, workers, seed)
+    measured = measure(model, shards, options, partial(track, label="robustness"), " ".join(command_line()))
+    missing, *others = measured.result.tables
+    print_table(f"{missing.title}: {missing.note}", missing.columns, missing.rows)
+    for table in others:
+        if not table.folded:
+            rows = [_short_row(dict(zip(table.columns, row, strict=True))) for row in table.rows]
+            print_table(table.title, _SHORT, rows)
+    typer.echo(
+        "area: under accuracy over the levels, 95 % interval by group; kept: area over clean; single: over the best\n"
+        "modality alone; rho: Spearman's correlation of the corrupted modality's gate weight with the level"
+    )
+    write_json(json, measured.plain())
+    if (model / "config.yaml").is_file():
+        typer.echo(f"every level and the curves: modalgate report {model}")
+
+
+_SHORT = ("corrupted", "by", "clean", "area [95 %]", "kept", "worst", "single", "rho", "met")
+
+
+def _short_row(row: dict[str, Any]) -> tuple[str, ...]:
+    """A row of the report's table, for 80 columns."""
+
+    def number(name: str) -> str:
+        return "-" if row[name] is None else f"{row[name]:.2f}"
+
+    area = f"{row['area']:.3f} [{row['low']:.2f}, {row['high']:.2f}]"
+    worst = f"{number('worst')} at {row['at']}"
+    rest = (number("kept"), worst, number("over single"), number("weight and severity"), row["in training"])
+    return (row["corrupted"], row["by"], number("clean"), area, *rest)

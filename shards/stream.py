@@ -33,8 +33,8 @@ class ClipRequest:
 
 @dataclass(frozen=True)
 class _Row:
-    """One clip to read: `draw` seeds its random windows, `None` asks for uniform evaluation views, or those at `starts`
-    seconds."""
+    """One clip to read: `draw` seeds its random windows; without it these are the evaluation views, uniform or at
+    `starts` seconds."""
 
     sample: int
     draw: tuple[int, ...] | None

@@ -16,6 +16,8 @@ from ..shards.errors import DataError
 MISSING, ALL = "missing", "all"
 # What is done to all modalities at once: levels of it mean the same for each.
 TOGETHER = "noise"
+# The file of a run's results folder.
+SWEEP = "robustness.safetensors"
 _ARRAYS = ("probabilities", "weights", "valid", "present", "labels")
 
 

@@ -141,7 +141,7 @@ AXES: dict[str, Axis] = {
         Axis("freeze", "frozen picture", "", (0.0, 0.25, 0.5, 0.75, 1.0), 0.0, _freeze),
         Axis("holes", "pixels missing", "", _SHARES, 0.0, _holes),
         Axis("axes", "channels dead", "", _SHARES, 0.0, _dead_axes),
-        Axis("desync", "out of step", "s", _SHIFTS, 0.0, None, "too short"),
+        Axis("desync", "out of step", "s", _SHIFTS, 0.0, None, "too short or of one modality"),
         Axis("swap", "another class's", "", (0.0, 1.0), 0.0, None, "alone in their class"),
     )
 }

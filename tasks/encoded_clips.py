@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 
 from ..fusion.backbone import Backbone, Encoded, Part
-from ..fusion.quality import MEASURES
+from ..fusion.quality import MEASURES, measure_quality
+from ..shards.batch import Batch
+from ..shards.transforms import Preparation
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,21 @@ class EncodedClips:
             self.start.to(device),
             quality,
         )
+
+
+def encode_batch(
+    backbone: Backbone, preparation: Preparation, batch: Batch, names: Iterable[str], device: torch.device | str
+) -> EncodedClips:
+    """What the backbone's encoders make of these modalities of a batch; those nobody has are left out."""
+    there = [name for name in names if name in batch.streams]
+    chosen = replace(batch, streams={name: batch.streams[name] for name in there}).to(device)
+    streams = preparation(chosen)
+    parts, quality = {}, {}
+    for name in there:
+        parts[name] = change_part(backbone.encode(name, streams[name], chosen.present[name]), Tensor.cpu)
+        if getattr(backbone.fusion, "quality", 0):
+            quality[name] = measure_quality((name,), streams, chosen.present)[:, :, 0].cpu()
+    return EncodedClips(parts, quality, batch.present, batch.start)
 
 
 def change_part(part: Part, change: Callable[[Tensor], Tensor]) -> Part:

@@ -3,12 +3,13 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..fusion.backbone import Backbone, Encoded
 from ..fusion.classifier import Classifier, view_probabilities
-from ..fusion.quality import measure_quality
 from ..shards.batch import Batch
 from ..shards.modality import modality
 from ..shards.stream import ClipStream
@@ -16,7 +17,7 @@ from ..shards.transforms import ClipSpec, Preparation
 from ..shards.windows import shifted_starts
 from .conditions import ALL, MISSING, TOGETHER, Condition, Sweep, subsets
 from .degradation import AXES, axes_of, degrade, generator_of, silent
-from .encoded_clips import EncodedClips, change_part, join_clips
+from .encoded_clips import EncodedClips, encode_batch, join_clips
 
 Answer = Callable[[Encoded], tuple[Tensor, Tensor]]
 
@@ -29,6 +30,20 @@ def classifier_answer(classifier: Classifier) -> Answer:
         return view_probabilities(scored.logits), scored.encoded.weights.mean(dim=1)
 
     return answer
+
+
+@torch.no_grad()
+def embed_clips(
+    backbone: Backbone, spec: ClipSpec, stream: ClipStream, device: torch.device | str = "cpu"
+) -> NDArray[np.float32]:
+    """Fused embeddings (n, D) of the stream's clips, views averaged; modalities it does not deliver are absent."""
+    backbone, preparation = backbone.to(device).eval(), Preparation(spec).to(device)
+    names = stream.request.modalities
+    rows = [
+        encode_batch(backbone, preparation, batch, names, device).fused(backbone, names, device).embedding
+        for batch in stream.evaluate()
+    ]
+    return torch.cat([row.mean(dim=1).float().cpu() for row in rows]).numpy()
 
 
 class Sweeper:
@@ -106,16 +121,9 @@ class Sweeper:
 
     def _encode(self, batch: Batch, names: Iterable[str]) -> EncodedClips:
         names = list(names)
-        there = [name for name in names if name in batch.streams]
-        chosen = replace(batch, streams={name: batch.streams[name] for name in there}).to(self.device)
-        streams = self.preparation(chosen)
-        parts, quality = {}, {}
-        for name in there:
-            parts[name] = change_part(self.backbone.encode(name, streams[name], chosen.present[name]), Tensor.cpu)
-            if getattr(self.backbone.fusion, "quality", 0):
-                quality[name] = measure_quality((name,), streams, chosen.present)[:, :, 0].cpu()
+        encoded = encode_batch(self.backbone, self.preparation, batch, names, self.device)
         self.progress(len(batch) * len(names))
-        return EncodedClips(parts, quality, batch.present, batch.start)
+        return encoded
 
     def _add(self, condition: Condition, clips: EncodedClips, kept: Iterable[str], valid: Tensor) -> None:
         """The answer to `clips` of which only the `kept` modalities are there."""
@@ -166,13 +174,15 @@ class Sweeper:
     def _swapped(self, clips: EncodedClips, labels: Tensor, keys: Sequence[str]) -> None:
         """Each clip with one modality of a clip of another class, drawn from the test clips that have it."""
         own = torch.arange(len(keys))
+        # Drawn from a list in the order of keys: whatever the order of batches, a clip meets the same one.
+        listed = torch.tensor(sorted(range(len(keys)), key=keys.__getitem__))
         for name in self.names:
             if not self._measured(name, "swap"):
                 continue
             there = clips.present[name].any(dim=1)
             partners = own.clone()
             for row, key in enumerate(keys):
-                others = ((labels != labels[row]) & there).nonzero()[:, 0]
+                others = listed[((labels != labels[row]) & there)[listed]]
                 if there[row] and len(others):
                     drawn = torch.randint(len(others), (), generator=generator_of(self.seed, key, name, "swap", 1.0))
                     partners[row] = others[drawn]
