@@ -1,9 +1,9 @@
 """`robustness`: a trained model's test clips under every subset of modalities and every corruption."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,8 @@ from ..tasks.conditions import MISSING, SWEEP, Sweep, join_sweeps, save_sweep
 from ..tasks.degradation import AXES, axes_of
 from ..tasks.linear_probe import LinearProbe, fit_linear_probe
 from ..tasks.results import Result, new_result, save_result
-from ..tasks.robustness import Robustness, measure_robustness, robustness_figures, robustness_tables
+from ..tasks.robustness import Robustness, measure_robustness
+from ..tasks.robustness_tables import robustness_figures, robustness_tables
 from ..tasks.split_plan import SplitPlan, plan_splits
 from ..tasks.splits import groups_of, labelled, take
 from ..tasks.sweep import Answer, Sweeper, classifier_answer, embed_clips
@@ -43,7 +44,7 @@ class Options:
 
     label: str = "label"
     split: str | None = None
-    plan: SplitPlan = SplitPlan()
+    plan: SplitPlan = field(default_factory=SplitPlan)
     axes: tuple[str, ...] = ()
     views: int | None = None
     batch_size: int = 32
@@ -79,7 +80,7 @@ class _Subject:
 
 
 def robustness(model: Path, shards: Path, options: Options, track: Track, command: str = "") -> Measured:
-    """A fine-tuned run by each of its folds' own test clips, a classifier's bundle, or an encoder with a linear probe.
+    """A fine-tuned run by its folds' own test clips, a classifier's bundle, or an encoder with a linear probe.
 
     `options.split`: value of the column `split` that a bundle is scored on, `all` for every labelled clip;
     `options.plan`: for an encoder, which clips fit the probe and which are scored. A run keeps the record and the
@@ -239,7 +240,7 @@ def _met_in_training(settings: dict[str, Any], bundle: Bundle) -> dict[str, str]
     told = " ".join([str(bundle.provenance.get("trained", "")), _pretrained_by(settings)])
     # Its corruptions are noise and missing modalities among others, never the other axes.
     denoised = "gate_denoising" in told or "gate_denoising" in (settings.get("tasks") or {})
-    found = {axis: "no" for axis in AXES}
+    found = dict.fromkeys(AXES, "no")
     for axis, key in (("noise", "noise"), ("snr", "audio_noise")):
         met = denoised or bool(augment.get(key))
         found[axis] = "yes" if met else "no" if settings else "unknown"

@@ -62,9 +62,8 @@ class Curves:
 
 @dataclass(frozen=True)
 class LevelCurves:
-    """Shares of one by name at `levels`, named and drawn evenly apart; `bands`: intervals (low, high) of some of them;
-    `below`: what is drawn under them at the same levels, such as gate weights, if anything. Unknown values are none.
-    """
+    """Shares of one by name at `levels`, which are drawn evenly apart; `bands`: intervals (low, high) of some of
+    them; `below`: what is drawn under them at the same levels, such as gate weights. Unknown values are none."""
 
     title: str
     x_label: str
