@@ -1,5 +1,6 @@
 """`modalgate compare` and `robustness`: does one run beat another, and what is left when its sensors fail?"""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,12 +23,19 @@ def compare(
     from dataclasses import asdict
 
     from ..tasks.comparison import compare as compare_runs
+    from ..tasks.conditions import SWEEP
     from ..tasks.report import write_report
     from .tables import print_table, write_json
 
     duels, result = compare_runs(runs, " ".join(command_line()))
     for table in result.tables:
-        print_table(f"{table.title}: {table.note}", table.columns, table.rows)
+        columns, rows = (
+            (_GAINS, map(_gain_row, table.rows)) if "corrupted" in table.columns else (table.columns, table.rows)
+        )
+        print_table(f"{table.title}: {table.note}", columns, list(rows))
+    unmeasured = [run for run in runs if not (run / "results" / SWEEP).is_file()]
+    if 0 < len(unmeasured) < len(runs):
+        typer.echo(f"robustness is not compared: measure it with `modalgate robustness {unmeasured[0]} SHARDS`")
     write_json(json, {"pairs": [asdict(duel) for duel in duels], "tables": [asdict(t) for t in result.tables]})
     if out is not None:
         write_report(runs, out, [result])
@@ -86,6 +94,21 @@ def robustness(
     write_json(json, measured.plain())
     if (model / "config.yaml").is_file():
         typer.echo(f"every level and the curves: modalgate report {model}")
+
+
+_GAINS = ("pair", "corrupted", "areas", "gain [95 %]", "Holm")
+
+
+def _gain_row(row: Sequence[Any]) -> tuple[str, ...]:
+    """A row of the comparison's table of areas, for 80 columns."""
+    pair, name, axis, first, second, gain, low, high, _, adjusted = row
+    return (
+        pair,
+        f"{name}: {axis}",
+        f"{first:.3f}, {second:.3f}",
+        f"{gain:+.3f} [{low:+.2f}, {high:+.2f}]",
+        f"{adjusted:.2g}",
+    )
 
 
 _SHORT = ("corrupted", "by", "clean", "area [95 %]", "kept", "worst", "single", "rho", "met")

@@ -47,7 +47,11 @@ class StudyRow:
     @property
     def noise_area(self) -> float:
         """Mean over modalities of the area under the metric against the level of noise, relative to the levels."""
-        areas = [area_under(list(curve.values()), [float(level) for level in curve]) for curve in self.noise.values()]
+        levels = [[float(level) for level in curve] for curve in self.noise.values()]
+        areas = [
+            area_under(list(curve.values()), places) if len(curve) > 1 else curve["0"]
+            for curve, places in zip(self.noise.values(), levels, strict=True)
+        ]
         return float(np.mean(areas))
 
 
