@@ -11,8 +11,7 @@ from typing import Any
 import psutil
 
 from ..tasks.results import versions
-
-ENVIRONMENT = "environment.json"
+from ..tasks.run_facts import ENVIRONMENT, read_environment
 
 
 def record_environment(run: Path, step: int, processes: int, fingerprint: str | None) -> None:
@@ -34,14 +33,6 @@ def record_environment(run: Path, step: int, processes: int, fingerprint: str | 
     partial = path.with_suffix(".json.partial")
     partial.write_text(json.dumps({"starts": starts}, indent=1) + "\n", encoding="utf-8")
     partial.replace(path)
-
-
-def read_environment(run: Path) -> list[dict[str, Any]]:
-    """The starts of a run, oldest first; none where they cannot be read, for no run hangs on them."""
-    try:
-        return list(json.loads((run / ENVIRONMENT).read_text(encoding="utf-8"))["starts"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return []
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:

@@ -13,8 +13,9 @@ from ..fusion.bundle import Bundle, load_bundle, save_bundle
 from ..fusion.classifier import Classifier
 from ..shards.errors import RequestError
 from ..tasks.chosen import chosen_rows
+from ..tasks.examples import draw_examples
 from ..tasks.judging import draw_figures, join_scores, judge
-from ..tasks.results import Result, Table, new_result, save_result
+from ..tasks.results import Figure, Result, Table, new_result, save_result
 from ..tasks.scoring import Scores, save_scores
 from ..tasks.splits import Split, groups_of, hold_out
 from ..tasks.stopping import BEST, EarlyStopping
@@ -68,8 +69,11 @@ def finetune(config: FinetuneConfig, command: Sequence[str] = (), resume: bool =
             "threshold and temperature were chosen on validation clips of each split, the mean over splits is shown"
         )
         tables.append(Table("Chosen on validation clips", ["figure", "value"], chosen, note))
-    figures = draw_figures(scores, recipe.classes, positive, recipe.request.modalities)
-    result = new_result("finetune", f"Fine-tuning: {config.task}", " ".join(command), tables, list(figures))
+    modalities = recipe.request.modalities
+    figures: list[Figure] = [*draw_figures(scores, recipe.classes, positive, modalities)]
+    if ranks()[0] == 0:
+        figures.append(draw_examples(scores, index, recipe.classes, modalities, run / "results"))
+    result = new_result("finetune", f"Fine-tuning: {config.task}", " ".join(command), tables, figures)
     if ranks()[0] == 0:
         save_result(result, run)
         save_scores(scores, units, recipe.classes, run / "results" / "scores.safetensors")

@@ -103,10 +103,15 @@ def predict(
 def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders to show on one page.")],
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="By default RUN/report.html of the first.")] = None,
+    predictions: Annotated[
+        list[Path] | None,
+        typer.Option("--prediction", metavar="FILE", help="Also what `predict --out` wrote, over time; many times."),
+    ] = None,
 ) -> None:
-    """Write a self-contained HTML page of curves, tables and gates."""
+    """Write a self-contained HTML page of curves, tables, gates and example clips."""
+    from ..tasks.prediction_file import read_predictions
     from ..tasks.report import write_report
 
     target = out or runs[0] / "report.html"
-    write_report(runs, target)
+    write_report(runs, target, [read_predictions(path) for path in predictions or []])
     typer.echo(f"report: {target}")

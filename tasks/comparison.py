@@ -90,8 +90,8 @@ def duels(contenders: Sequence[Contender], draws: int = 2000) -> list[Duel]:
 
 
 def compare(runs: Sequence[Path], command: str = "", draws: int = 2000) -> tuple[list[Duel], Result]:
-    """All pairs of `runs`, and the record of it: a table of the runs and one of the pairs; one of the areas under their
-    robustness curves where all were measured."""
+    """All pairs of `runs`, and the record of it: a table of the runs and one of the pairs; where all runs were swept
+    by `modalgate robustness`, also one of the areas under their curves."""
     contenders = load_contenders(runs)
     found = duels(contenders, draws)
     clips, units = len(contenders[0].units), len(set(contenders[0].units))

@@ -12,11 +12,13 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
+from numpy.typing import NDArray
 
 PALETTE = ("#3f86cf", "#e08a1e", "#2f9e6e", "#b06ccb", "#d9536b", "#2aa5b3", "#8a8f2a", "#8d7563")
 MODALITY_COLOURS: dict[str, str] = dict(zip(("rgb", "flow", "audio", "depth", "inertial"), PALETTE, strict=False))
 # Drawn in these and replaced in the SVG, so that one picture suits the light page and the dark one.
 INK, FAINT = "#010203", "#040506"
+MOST_POINTS = 500
 _DOTS = 72  # user units of a matplotlib SVG per inch
 
 
@@ -110,3 +112,9 @@ def as_drawing(canvas: Canvas, alt: str) -> Drawing:
     opening = f'<svg role="img" aria-label="{html.escape(alt)}"'
     text = re.sub(r'<svg( width="[^"]*"| height="[^"]*")*', lambda _: opening, text, count=1)
     return Drawing(text, alt, width)
+
+
+def thin(values: NDArray[np.floating], points: int = MOST_POINTS) -> NDArray[np.floating]:
+    """At most `points` means of neighbouring values (n,), leaving out NaN; NaN where a neighbourhood has no value."""
+    parts = np.array_split(values, min(points, max(len(values), 1)))
+    return np.array([np.nan if np.isnan(part).all() else np.nanmean(part) for part in parts])

@@ -10,11 +10,21 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure as Canvas
 from numpy.typing import NDArray
 
-from .drawing import FAINT, PALETTE, Drawing, as_drawing, colours_of, new_panel, page_style, plot_lines, shorten
+from .drawing import (
+    FAINT,
+    MOST_POINTS,
+    PALETTE,
+    Drawing,
+    as_drawing,
+    colours_of,
+    new_panel,
+    page_style,
+    plot_lines,
+    shorten,
+)
 from .results import Confusion, Curves, Examples, Figure, Gates, LevelCurves, Timeline
 
 MOST_SCORES = 6
-MOST_POINTS = 500
 
 
 def draw(figure: Figure) -> list[Drawing]:
@@ -67,12 +77,6 @@ def draw_timeline(timeline: Timeline, target: Path) -> None:
             )
         rows[1].set_xlabel("seconds")
         canvas.savefig(target, format="png", dpi=110)
-
-
-def thin(values: NDArray[np.floating], points: int = MOST_POINTS) -> NDArray[np.floating]:
-    """At most `points` means of neighbouring values (n,), leaving out NaN; NaN where a neighbourhood has no value."""
-    parts = np.array_split(values, min(points, max(len(values), 1)))
-    return np.array([np.nan if np.isnan(part).all() else np.nanmean(part) for part in parts])
 
 
 def _timeline_parts(timeline: Timeline) -> list[tuple[str, dict[str, list[float]]]]:

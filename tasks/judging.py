@@ -1,15 +1,18 @@
 """From the scores of test clips to the task's metrics, their intervals and the report's figures."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import roc_curve
+from sklearn.metrics import precision_recall_curve, roc_curve
 
 from .metrics import action_metrics, bootstrap_interval, violence_metrics
 from .results import Confusion, Curves, Gates
 from .scoring import Scores
+
+# More lines cannot be told apart.
+MOST_CLASSES = 8
 
 
 def judge(
@@ -46,15 +49,33 @@ def join_scores(parts: Sequence[Scores]) -> Scores:
 def draw_figures(
     scores: Scores, classes: Sequence[str], positive: int | None, modalities: Sequence[str]
 ) -> list[Confusion | Curves | Gates]:
-    """Confusion, for violence the ROC curve, and mean gate weights by class; classes without a clip are left out."""
+    """Confusion, ROC and precision-recall, and mean gate weights by class; classes without a clip are left out.
+
+    The curves are of the class that means violence, or else of each class against all others where they are few.
+    """
     matrix = np.zeros((len(classes), len(classes)), int)
     np.add.at(matrix, (scores.labels, scores.probabilities.argmax(axis=1)), 1)
     figures: list[Confusion | Curves | Gates] = [Confusion("Confusion (rows: truth)", list(classes), matrix.tolist())]
     seen = [number for number in range(len(classes)) if (scores.labels == number).any()]
     if positive is not None and len(seen) == 2:
-        false, true, _ = roc_curve(scores.labels == positive, scores.probabilities[:, positive])
-        points = list(zip(false.tolist(), true.tolist(), strict=True))
-        figures.append(Curves("ROC", "false alarms", "recall", {"fused": points}, diagonal=True))
+        figures += _curves(scores, {"fused": positive})
+    elif 1 < len(seen) <= MOST_CLASSES:
+        figures += _curves(scores, {classes[number]: number for number in seen})
     means = [scores.weights[scores.labels == number].mean(axis=0).tolist() for number in seen]
     figures.append(Gates("Mean gate weight by class", list(modalities), [classes[n] for n in seen], means))
     return figures
+
+
+def _curves(scores: Scores, classes: Mapping[str, int]) -> list[Curves]:
+    """ROC and precision-recall of classes, each against the others, by the name of their line."""
+    roc, precision = {}, {}
+    for name, number in classes.items():
+        true, chances = scores.labels == number, scores.probabilities[:, number]
+        false_alarms, found, _ = roc_curve(true, chances)
+        roc[name] = list(zip(false_alarms.tolist(), found.tolist(), strict=True))
+        exact, recall, _ = precision_recall_curve(true, chances)
+        precision[name] = list(zip(recall.tolist(), exact.tolist(), strict=True))[::-1]
+    return [
+        Curves("ROC", "false alarms", "recall", roc, diagonal=True),
+        Curves("Precision and recall", "recall", "precision", precision),
+    ]
