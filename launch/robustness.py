@@ -1,6 +1,7 @@
 """`robustness`: a trained model's test clips under every subset of modalities and every corruption."""
 
 import json
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
@@ -63,7 +64,14 @@ class Measured:
     def plain(self) -> dict[str, Any]:
         """As JSON holds it."""
         curves = [
-            asdict(curve) | {"clean": curve.clean, "kept": curve.kept, "worst": min(curve.accuracy)}
+            asdict(curve)
+            | {
+                # JSON has no infinity.
+                "levels": [level if math.isfinite(level) else str(level) for level in curve.levels],
+                "clean": curve.clean,
+                "kept": curve.kept,
+                "worst": float(np.nanmin(curve.accuracy)),
+            }
             for curve in self.found.curves
         ]
         return {"missing": [asdict(row) for row in self.found.missing], "curves": curves}

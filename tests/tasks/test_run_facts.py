@@ -1,4 +1,4 @@
-"""What a run says of itself: command as it is typed, versions, source, machine, data; whatever is not known is left out."""
+"""What a run says of itself: command, versions, source, machine, data; what is not known is left out."""
 
 import json
 from pathlib import Path
