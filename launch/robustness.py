@@ -55,11 +55,12 @@ class Options:
 
 @dataclass(frozen=True)
 class Measured:
-    """What was found, the answers it was found in, and the record."""
+    """What was found, the answers it was found in, the record, and by axis whether training met such a corruption."""
 
     found: Robustness
     sweep: Sweep
     result: Result
+    met: dict[str, str]
 
     def plain(self) -> dict[str, Any]:
         """As JSON holds it."""
@@ -74,7 +75,8 @@ class Measured:
             }
             for curve in self.found.curves
         ]
-        return {"missing": [asdict(row) for row in self.found.missing], "curves": curves}
+        missing = [asdict(row) for row in self.found.missing]
+        return {"missing": missing, "curves": curves, "met_in_training": self.met}
 
 
 @dataclass(frozen=True)
@@ -116,12 +118,13 @@ def robustness(model: Path, shards: Path, options: Options, track: Track, comman
     units = [unit[key] for key in sweep.keys]
     found = measure_robustness(sweep, units)
     note = f"{len(sweep.keys)} test clips in {len(set(units))} groups, {how}"
-    tables = robustness_tables(found, note, _met_in_training(settings, subjects[0].bundle))
+    met = _met_in_training(settings, subjects[0].bundle)
+    tables = robustness_tables(found, note, met)
     result = new_result("robustness", "Robustness", command, tables, list(robustness_figures(found)))
     if settings:
         save_result(result, model)
         save_sweep(sweep, units, model / "results" / SWEEP)
-    return Measured(found, sweep, result)
+    return Measured(found, sweep, result, met)
 
 
 def _settings(model: Path) -> dict[str, Any]:

@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .verbs_train import command_line
 from .verbs_use import Json
+
+if TYPE_CHECKING:
+    from ..tasks.robustness import Curve
 
 
 def compare(
@@ -72,6 +75,7 @@ def robustness(
     """Test clips with modalities missing, noisy, blurred, late or swapped: curves, areas, gate weights."""
     from functools import partial
 
+    from ..tasks.conditions import ALL
     from ..tasks.split_plan import SplitPlan
     from .progress import track
     from .robustness import Options
@@ -81,15 +85,18 @@ def robustness(
     plan = SplitPlan(folds, group=group, train=train_split, seed=seed)
     options = Options(label, split, plan, tuple(axis or ()), views, batch_size, workers, seed)
     measured = measure(model, shards, options, partial(track, label="robustness"), " ".join(command_line()))
-    missing, *others = measured.result.tables
+    missing, curves = measured.result.tables[0], measured.found.curves
     print_table(f"{missing.title}: {missing.note}", missing.columns, missing.rows)
-    for table in others:
-        if not table.folded:
-            rows = [_short_row(dict(zip(table.columns, row, strict=True))) for row in table.rows]
-            print_table(table.title, _SHORT, rows)
+    for title, together in (("One modality corrupted", False), ("All modalities corrupted", True)):
+        rows = [_curve_row(curve) for curve in curves if (curve.modality == ALL) == together]
+        if rows:
+            print_table(title, _CURVES, rows)
+    met = {answer: [name for name, said in measured.met.items() if said == answer] for answer in ("yes", "unknown")}
     typer.echo(
-        "area: under accuracy over the levels, 95 % interval by group; kept: area over clean; single: over the best\n"
-        "modality alone; rho: Spearman's correlation of the corrupted modality's gate weight with the level"
+        "area: under accuracy over the levels, 95 % interval by group; single: area over that of the best modality\n"
+        "alone; rho: Spearman's correlation of the corrupted modality's gate weight with the level\n"
+        f"met in training: {', '.join(met['yes']) or 'none of these'}"
+        + (f"; not known of {', '.join(met['unknown'])}" if met["unknown"] else "")
     )
     write_json(json, measured.plain())
     if (model / "config.yaml").is_file():
@@ -111,16 +118,22 @@ def _gain_row(row: Sequence[Any]) -> tuple[str, ...]:
     )
 
 
-_SHORT = ("corrupted", "by", "clean", "area [95 %]", "kept", "worst", "single", "rho", "met")
+_CURVES = ("corrupted", "clean", "area [95 %]", "worst", "single", "rho")
 
 
-def _short_row(row: dict[str, Any]) -> tuple[str, ...]:
-    """A row of the report's table, for 80 columns."""
+def _curve_row(curve: "Curve") -> tuple[str, ...]:
+    """A curve for 80 columns."""
+    from ..tasks.degradation import AXES
 
-    def number(name: str) -> str:
-        return "-" if row[name] is None else f"{row[name]:.2f}"
-
-    area = f"{row['area']:.3f} [{row['low']:.2f}, {row['high']:.2f}]"
-    worst = f"{number('worst')} at {row['at']}"
-    rest = (number("kept"), worst, number("over single"), number("weight and severity"), row["in training"])
-    return (row["corrupted"], row["by"], number("clean"), area, *rest)
+    worst = "-"
+    if any(clips for clips in curve.clips):
+        lowest, level = curve.worst
+        worst = f"{lowest:.2f} at {AXES[curve.axis].label(level)}"
+    return (
+        f"{curve.modality}: {curve.axis}",
+        f"{curve.clean:.2f}",
+        f"{curve.area:.3f} [{curve.area_low:.2f}, {curve.area_high:.2f}]",
+        worst,
+        f"{curve.area / curve.single_area:.2f}" if curve.single_area else "-",
+        "-" if curve.correlation is None else f"{curve.correlation:+.2f}",
+    )

@@ -49,6 +49,11 @@ class Axis:
         """The level with its unit."""
         return f"{level:g} {self.unit}".strip()
 
+    @property
+    def measured(self) -> str:
+        """What levels are of, with their unit."""
+        return f"{self.title}, {self.unit}" if self.unit else self.title
+
 
 def add_noise(name: str, windows: Tensor, level: float, generator: torch.Generator, spec: ClipSpec) -> Tensor:
     """White noise of `level` deviations of the training set's values; of sound, of the clip's own.
@@ -134,7 +139,7 @@ _SHIFTS = (-1.0, -0.5, -0.2, -0.1, 0.0, 0.1, 0.2, 0.5, 1.0)
 AXES: dict[str, Axis] = {
     axis.name: axis
     for axis in (
-        Axis("snr", "white noise, SNR", "dB", _RATIOS, math.inf, _sound_at, "silent"),
+        Axis("snr", "white noise by SNR", "dB", _RATIOS, math.inf, _sound_at, "silent"),
         Axis("noise", "white noise", "σ", (0.0, 0.25, 0.5, 1.0, 2.0), 0.0, add_noise),
         Axis("blur", "Gaussian blur", "px", (0.0, 0.5, 1.0, 2.0, 4.0), 0.0, _blur),
         Axis("drop", "frames lost", "", _SHARES, 0.0, _drop),
@@ -142,7 +147,7 @@ AXES: dict[str, Axis] = {
         Axis("holes", "pixels missing", "", _SHARES, 0.0, _holes),
         Axis("axes", "channels dead", "", _SHARES, 0.0, _dead_axes),
         Axis("desync", "out of step", "s", _SHIFTS, 0.0, None, "too short or of one modality"),
-        Axis("swap", "another class's", "", (0.0, 1.0), 0.0, None, "alone in their class"),
+        Axis("swap", "swap with another class", "", (0.0, 1.0), 0.0, None, "alone in their class"),
     )
 }
 

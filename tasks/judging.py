@@ -57,12 +57,12 @@ def draw_figures(
     np.add.at(matrix, (scores.labels, scores.probabilities.argmax(axis=1)), 1)
     figures: list[Confusion | Curves | Gates] = [Confusion("Confusion (rows: truth)", list(classes), matrix.tolist())]
     seen = [number for number in range(len(classes)) if (scores.labels == number).any()]
+    means = [scores.weights[scores.labels == number].mean(axis=0).tolist() for number in seen]
+    figures.append(Gates("Mean gate weight by class", list(modalities), [classes[n] for n in seen], means))
     if positive is not None and len(seen) == 2:
         figures += _curves(scores, {"fused": positive})
     elif 1 < len(seen) <= MOST_CLASSES:
         figures += _curves(scores, {classes[number]: number for number in seen})
-    means = [scores.weights[scores.labels == number].mean(axis=0).tolist() for number in seen]
-    figures.append(Gates("Mean gate weight by class", list(modalities), [classes[n] for n in seen], means))
     return figures
 
 

@@ -60,9 +60,10 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Run:
-    """What the page shows of one run folder; `facts` are the lines under its name."""
+    """What the page shows of one run folder; `facts` are the lines under its name, `command` made it."""
 
     name: str
+    command: str
     facts: list[tuple[str, str]]
     sections: list[Section]
     results: list[Evaluation]
@@ -86,7 +87,7 @@ def write_report(runs: Sequence[Path], out: Path, common: Sequence[Result] = ())
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"cell": format_cell, "numeric_columns": _numeric_columns}
+    environment.filters |= {"cell": format_cell, "numeric_columns": _numeric_columns, "moment": format_moment}
     page = environment.get_template("report.html.j2").render(
         runs=shown, common=[_drawn(result) for result in common], today=datetime.now(UTC).date().isoformat()
     )
@@ -130,6 +131,14 @@ def format_cell(cell: Cell) -> str:
     return f"{cell:.3f}" if cell == 0 or 0.001 <= abs(cell) < 100 else f"{cell:.4g}"
 
 
+def format_moment(time: str) -> str:
+    """An ISO time to the minute, as a person reads it; what is none stays."""
+    try:
+        return f"{datetime.fromisoformat(time).astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    except ValueError:
+        return time
+
+
 def _numeric_columns(table: Table) -> set[int]:
     return {
         number
@@ -161,7 +170,8 @@ def _read_run(run: Path) -> Run:
         raise DataError(f"'{path}' is damaged: {' '.join(str(error).split())}") from error
     if not isinstance(settings, dict):
         raise DataError(f"'{path}' is damaged: it holds no keys")
-    results = sorted((load_result(file) for file in run.glob("results/*.json")), key=lambda result: result.created)
+    found = [load_result(file) for file in run.glob("results/*.json")]
+    results = sorted(found, key=lambda result: (result.created, result.name))
     sections = []
     # Cross-validation leaves one training per fold beside the common results.
     folds = sorted(file.parent for file in run.glob("*/metrics.jsonl"))
@@ -171,6 +181,7 @@ def _read_run(run: Path) -> Run:
     contact = run / "contact.png"
     return Run(
         run.resolve().name,
+        " ".join(map(str, settings.get("command") or [])),
         run_facts(run, settings, results),
         sections,
         [_drawn(result, run / "results") for result in results],

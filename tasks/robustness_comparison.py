@@ -114,7 +114,7 @@ def area_figures(swept: Sequence[Swept]) -> list[LevelCurves]:
         figures.append(
             LevelCurves(
                 f"{name}: {AXES[axis].title}",
-                f"{AXES[axis].title} {AXES[axis].unit}".strip(),
+                AXES[axis].measured,
                 "accuracy",
                 [f"{level:g}" for level in AXES[axis].levels],
                 {run: level_means(rows).tolist() for run, rows in right.items()},

@@ -39,9 +39,13 @@ def robustness_tables(found: Robustness, note: str, trained: Mapping[str, str]) 
     single = [curve for curve in found.curves if curve.modality != ALL]
     together = [curve for curve in found.curves if curve.modality == ALL]
     tables = [missing]
-    for title, curves in (("One modality corrupted", single), ("All modalities corrupted", together)):
+    same = "the same level of noise on every modality; read as the table of one modality"
+    for title, curves, how in (
+        ("One modality corrupted", single, explained),
+        ("All modalities corrupted", together, same),
+    ):
         if curves:
-            tables.append(Table(title, _COLUMNS, [_row(curve, trained) for curve in curves], f"{note}; {explained}"))
+            tables.append(Table(title, _COLUMNS, [_row(curve, trained) for curve in curves], how))
     tables.append(
         Table(
             "Every level",
@@ -102,7 +106,7 @@ def robustness_figures(found: Robustness) -> list[LevelCurves]:
     return [
         LevelCurves(
             curve.title,
-            f"{AXES[curve.axis].title} {AXES[curve.axis].unit}".strip(),
+            AXES[curve.axis].measured,
             "accuracy",
             [f"{level:g}" for level in curve.levels],
             {"fused": curve.accuracy, "best single": curve.single},

@@ -45,7 +45,7 @@ def run_facts(run: Path, settings: Mapping[str, Any], results: Sequence[Result])
         facts.append(("data", f"shards {(settings.get('data') or {}).get('shards', '')}, fingerprint {fingerprint}"))
     if len(starts) > 1:
         steps = ", ".join(str(start.get("step")) for start in starts[1:])
-        facts.append(("resumed", f"{len(starts) - 1} times, at step {steps}"))
+        facts.append(("resumed", f"at step {steps}"))
     return facts
 
 

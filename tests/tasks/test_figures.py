@@ -23,7 +23,7 @@ def _line_of(drawing: Drawing, colour: str) -> np.ndarray:
     paths = [
         node.attrib["d"]
         for node in ElementTree.fromstring(drawing.svg).iter("path")
-        if f"stroke: {colour}" in node.attrib.get("style", "")
+        if {f"stroke: {colour}", "fill: none"} <= set(node.attrib.get("style", "").split("; "))
     ]
     numbers = re.findall(r"[ML] ([\d.-]+) ([\d.-]+)", max(paths, key=len))
     return np.array(numbers, float) * (1, -1)

@@ -31,7 +31,7 @@ def test_actions_have_no_auc() -> None:
 
 
 def test_figures_count_and_average() -> None:
-    confusion, curves, precision, gates = draw_figures(
+    confusion, gates, curves, precision = draw_figures(
         scores([0.9, 0.2, 0.6, 0.4], [1, 0, 0, 1], "abcd"), ["calm", "fight"], 1, ["rgb", "audio"]
     )
     assert isinstance(confusion, Confusion)
@@ -58,7 +58,7 @@ def test_few_classes_have_curves_of_each_against_the_others() -> None:
     chances[np.arange(30), labels] = 0.8
     chances[2] = (0.8, 0.1, 0.1)
     scored = Scores(chances, np.ones((30, 1), np.float32), labels, [f"clip-{number}" for number in range(30)])
-    _, roc, precision, _ = draw_figures(scored, ["a", "b", "c"], None, ["rgb"])
+    _, _, roc, precision = draw_figures(scored, ["a", "b", "c"], None, ["rgb"])
     assert isinstance(roc, Curves)
     assert isinstance(precision, Curves)
     assert list(roc.series) == list(precision.series) == ["a", "b", "c"]

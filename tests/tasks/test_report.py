@@ -138,14 +138,14 @@ def page(report: Path) -> _Page:
 
 def test_the_page_shows_what_the_run_holds(page: _Page) -> None:
     assert page.of("h2")[0] == "first"
-    assert page.of("h3")[:3] == ["Probe", "Robustness", "Prediction"]
+    assert set(page.of("h3")[:3]) == {"Probe", "Robustness", "Prediction"}
     for section in ("Losses", "Accuracies", "Gate weights", "Example clips"):
         assert section in page.of("h3")
     assert page.of("td")[:6] == ["fused", "0.812", "–", HOSTILE, "0.500", "0.250"]
     assert "modalgate pretrain demo 'name=a b'" in page.of("code")
     assert any(HOSTILE in text for text in page.of("pre"))
     facts = page.of("dd")
-    for text in ("python 3.99.1, torch 9.9", "commit abcdef012345, with uncommitted changes", "1 times, at step 20"):
+    for text in ("python 3.99.1, torch 9.9", "commit abcdef012345, with uncommitted changes", "at step 20"):
         assert text in facts
     assert "a fast one, 2 cores, 8.0 GB, no GPU, Linux" in facts
     assert [text for text in page.of("span") if text in ("right", "wrong")][:4] == [
@@ -246,6 +246,7 @@ def test_a_damaged_file_is_named_and_the_old_page_stays(tmp_path: Path, file: st
     run = _run(tmp_path / "run", steps=2)
     if file.startswith("encoder"):
         shutil.rmtree(run / "results")
+        (run / "environment.json").unlink()
     (run / file).parent.mkdir(exist_ok=True)
     (run / file).write_text(content)
     out = tmp_path / "report.html"
@@ -277,7 +278,7 @@ def test_a_browser_shows_it(
     assert browser.read("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
     assert browser.read("document.images.length") == 2 * 3
     widths = browser.read("[...document.querySelectorAll('section svg')].map(s => s.getBoundingClientRect().width)")
-    assert len(widths) == 2 * 10
+    assert len(widths) == 2 * 9
     assert min(widths) > 200
     # Letters of every picture are large enough to be read: a phone shows wide pictures whole by scrolling them.
     heights = browser.read(
@@ -292,9 +293,9 @@ def test_what_is_folded_opens_and_tables_scroll_by_themselves(report: Path, brow
     browser.look(PHONE)
     browser.open(report)
     table = "[...document.querySelectorAll('details')].find(d => d.textContent.includes('Every level'))"
-    assert browser.read(f"{table}.querySelector('table').getBoundingClientRect().height") == 0
+    assert not browser.read(f"{table}.querySelector('table').checkVisibility({{contentVisibilityAuto: true}})")
     browser.read(f"{table}.querySelector('summary').click()")
-    assert browser.wait(f"{table}.querySelector('table').getBoundingClientRect().height") > 0
+    assert browser.wait(f"{table}.querySelector('table').checkVisibility({{contentVisibilityAuto: true}})")
     assert browser.read(
         f"{table}.querySelector('.scroll').scrollWidth > {table}.querySelector('.scroll').clientWidth"
     )
