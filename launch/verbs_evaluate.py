@@ -108,14 +108,12 @@ _GAINS = ("pair", "corrupted", "areas", "gain [95 %]", "Holm")
 
 def _gain_row(row: Sequence[Any]) -> tuple[str, ...]:
     """A row of the comparison's table of areas, for 80 columns."""
-    pair, name, axis, first, second, gain, low, high, _, adjusted = row
-    return (
-        pair,
-        f"{name}: {axis}",
-        f"{first:.3f}, {second:.3f}",
-        f"{gain:+.3f} [{low:+.2f}, {high:+.2f}]",
-        f"{adjusted:.2g}",
-    )
+    from ..tasks.degradation import AXES
+
+    pair, name, title, first, second, gain, low, high, _, adjusted = row
+    axis = next(axis.name for axis in AXES.values() if axis.title == title)
+    interval = f"{gain:+.3f} [{low:+.2f}, {high:+.2f}]"
+    return (pair, f"{name}: {axis}", f"{first:.2f}, {second:.2f}", interval, f"{adjusted:.2g}")
 
 
 _CURVES = ("corrupted", "clean", "area [95 %]", "worst", "single", "rho")

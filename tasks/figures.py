@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure as Canvas
 from numpy.typing import NDArray
@@ -113,36 +112,22 @@ def _draw_levels(curves: LevelCurves) -> Drawing:
     with page_style():
         canvas = Canvas(figsize=(3.9, 3.7 if curves.below else 2.6), layout="constrained")
         canvas.suptitle(shorten(curves.title, 44), x=0.01, ha="left", fontsize=10, fontweight="bold")
-        panels: Any = canvas.subplots(
-            1 + bool(curves.below), sharex=True, squeeze=False, height_ratios=[3, 2][: 1 + bool(curves.below)]
-        )
-        upper, places = panels[0, 0], np.arange(len(curves.levels))
-        for colour, (name, values) in zip(colours_of(list(curves.series)), curves.series.items(), strict=True):
-            if name in curves.bands:
-                low, high = np.array(curves.bands[name], float).T
-                upper.fill_between(places, low, high, color=colour, alpha=0.18, linewidth=0)
-            upper.plot(
-                places,
-                np.array(values, float),
-                color=colour,
-                linewidth=1.6,
-                marker="o",
-                markersize=3,
-                label=shorten(name),
-            )
-        _finish_levels(upper, curves.y_label)
-        for axes in panels[1:, 0]:
-            for colour, (name, values) in zip(colours_of(list(curves.below)), curves.below.items(), strict=True):
-                axes.plot(
-                    places,
-                    np.array(values, float),
-                    color=colour,
-                    linewidth=1.6,
-                    marker="o",
-                    markersize=3,
-                    label=shorten(name),
-                )
-            _finish_levels(axes, "gate weight")
+        ratios = [3, 2] if curves.below else [1]
+        panels: Any = canvas.subplots(len(ratios), sharex=True, squeeze=False, height_ratios=ratios)
+        places = np.arange(len(curves.levels))
+        colours = colours_of([*curves.series, *curves.below])
+        for axes, label, series in zip(
+            panels[:, 0], (curves.y_label, "gate weight"), (curves.series, curves.below), strict=False
+        ):
+            for name, values in series.items():
+                colour = colours.pop(0)
+                if name in curves.bands and series is curves.series:
+                    low, high = np.array(curves.bands[name], float).T
+                    axes.fill_between(places, low, high, color=colour, alpha=0.18, linewidth=0)
+                heights = np.array(values, float)
+                axes.plot(places, heights, color=colour, linewidth=1.6, marker="o", markersize=3, label=shorten(name))
+            axes.set(ylim=(-0.03, 1.03), ylabel=label)
+            axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
         panels[-1, 0].set_xticks(places, [shorten(level, 8) for level in curves.levels])
         panels[-1, 0].set_xlabel(curves.x_label)
         ends = [
@@ -151,12 +136,6 @@ def _draw_levels(curves: LevelCurves) -> Drawing:
             if _finite(values[0], values[-1])
         ]
         return as_drawing(canvas, f"{curves.title}, {curves.y_label} over {curves.x_label}: {', '.join(ends)}")
-
-
-def _finish_levels(axes: Axes, label: str) -> None:
-    axes.set_ylim(-0.03, 1.03)
-    axes.set_ylabel(label)
-    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
 def _finite(*values: float | None) -> bool:

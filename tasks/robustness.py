@@ -114,9 +114,10 @@ def measure_robustness(sweep: Sweep, units: Sequence[str], draws: int = DRAWS) -
 
 
 def curve_keys(sweep: Sweep) -> list[tuple[str, str]]:
-    """Axis and modality of every curve, single modalities before all of them together."""
-    keys = dict.fromkeys((c.axis, c.modality) for c in sweep.conditions if c.axis != MISSING and not c.alone)
-    return sorted(keys, key=lambda key: key[1] == ALL)
+    """Axis and modality of every curve, modality by modality, and then of all together."""
+    keys = {(c.axis, c.modality) for c in sweep.conditions if c.axis != MISSING and not c.alone}
+    modalities, axes = [*sweep.modalities, ALL], list(AXES)
+    return sorted(keys, key=lambda key: (modalities.index(key[1]), axes.index(key[0])))
 
 
 def right_answers(sweep: Sweep, axis: str, modality: str) -> NDArray[np.float64]:

@@ -13,7 +13,7 @@ from .conditions import ALL, SWEEP, Sweep, load_sweep
 from .degradation import AXES
 from .metrics import bootstrap_interval
 from .results import LevelCurves, Table
-from .robustness import area_under, curve_keys, level_means, right_answers
+from .robustness import DRAWS, area_under, curve_keys, level_means, right_answers
 from .statistics import Difference, holm, paired_difference
 
 
@@ -127,7 +127,7 @@ def area_figures(swept: Sequence[Swept]) -> list[LevelCurves]:
 def _band(right: NDArray[np.float64], units: Sequence[str]) -> tuple[float, float]:
     if not np.isfinite(right).any():
         return float("nan"), float("nan")
-    return bootstrap_interval(lambda rows: float(level_means(right[None, rows])[0]), units, draws=300)
+    return bootstrap_interval(lambda rows: float(level_means(right[None, rows])[0]), units, draws=DRAWS)
 
 
 def _common(swept: Sequence[Swept]) -> list[tuple[str, str]]:
