@@ -71,7 +71,7 @@ class Measured:
                 "levels": [level if math.isfinite(level) else str(level) for level in curve.levels],
                 "clean": curve.clean,
                 "kept": curve.kept,
-                "worst": float(np.nanmin(curve.accuracy)),
+                "worst": curve.worst[0],
             }
             for curve in self.found.curves
         ]

@@ -123,15 +123,12 @@ def _curve_row(curve: "Curve") -> tuple[str, ...]:
     """A curve for 80 columns."""
     from ..tasks.degradation import AXES
 
-    worst = "-"
-    if any(clips for clips in curve.clips):
-        lowest, level = curve.worst
-        worst = f"{lowest:.2f} at {AXES[curve.axis].label(level)}"
+    lowest, level = curve.worst
     return (
         f"{curve.modality}: {curve.axis}",
         f"{curve.clean:.2f}",
         f"{curve.area:.3f} [{curve.area_low:.2f}, {curve.area_high:.2f}]",
-        worst,
+        f"{lowest:.2f} at {AXES[curve.axis].label(level)}",
         f"{curve.area / curve.single_area:.2f}" if curve.single_area else "-",
         "-" if curve.correlation is None else f"{curve.correlation:+.2f}",
     )

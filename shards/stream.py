@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from av.error import FFmpegError
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from .batch import Batch, Clip, stack
@@ -18,6 +19,9 @@ from .index import Index, Sample
 from .location import FolderReader
 from .modality import modality
 from .windows import frame_times, random_starts, uniform_starts
+
+# By key, the seconds at which the views of a clip begin.
+Starts = Mapping[str, Sequence[float] | NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -126,7 +130,7 @@ class ClipStream:
         what = [self.seed, self.world, self.batch_size, [sample.key for sample in self.index.samples]]
         return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
 
-    def evaluate(self, starts: Mapping[str, Sequence[float]] | None = None) -> Iterator[Batch]:
+    def evaluate(self, starts: Starts | None = None) -> Iterator[Batch]:
         """Every clip once over all ranks, in index order, with uniform views.
 
         `starts`: by key, the seconds at which a clip's views begin instead, equally many for all clips. All ranks
@@ -139,8 +143,8 @@ class ClipStream:
         batches = [rows[i : i + self.batch_size] for i in range(0, len(rows), self.batch_size)]
         return self._load((0, batch) for batch in batches)
 
-    def _given(self, number: int, starts: Mapping[str, Sequence[float]] | None) -> tuple[float, ...] | None:
-        return None if starts is None else tuple(starts[self.index.samples[number].key])
+    def _given(self, number: int, starts: Starts | None) -> tuple[float, ...] | None:
+        return None if starts is None else tuple(map(float, starts[self.index.samples[number].key]))
 
     def _training_rows(self, start: int) -> Iterator[tuple[int, list[_Row]]]:
         step = start

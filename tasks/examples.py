@@ -46,7 +46,7 @@ def draw_examples(
                 Example(
                     key,
                     verdict,
-                    classes[scores.labels[row]],
+                    classes[int(scores.labels[row])],
                     classes[guess],
                     float(scores.probabilities[row, guess]),
                     dict(zip(modalities, scores.weights[row].tolist(), strict=True)),

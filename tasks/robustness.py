@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,10 +83,11 @@ class Subset:
 
 @dataclass(frozen=True)
 class Robustness:
-    """All subsets and curves of one sweep."""
+    """All subsets and curves of one sweep; `unmeasured`: axis and modality of those that no clip allows."""
 
     missing: list[Subset]
     curves: list[Curve]
+    unmeasured: list[tuple[str, str]]
 
 
 def area_under(values: Sequence[float] | NDArray[np.floating], places: Sequence[float] | None = None) -> float:
@@ -110,12 +112,16 @@ def measure_robustness(sweep: Sweep, units: Sequence[str], draws: int = DRAWS) -
         for names in subsets(sweep.modalities)
         if Condition(MISSING, "+".join(names)) in places
     ]
-    return Robustness(missing, [_curve(sweep, places, *key, units, draws) for key in curve_keys(sweep)])
+    keys = curve_keys(sweep)
+    asked = {(c.axis, c.modality) for c in sweep.conditions if c.axis != MISSING and not c.alone}
+    curves = [_curve(sweep, places, *key, units, draws) for key in keys]
+    return Robustness(missing, curves, sorted(asked - set(keys)))
 
 
 def curve_keys(sweep: Sweep) -> list[tuple[str, str]]:
-    """Axis and modality of every curve, modality by modality, and then of all together."""
-    keys = {(c.axis, c.modality) for c in sweep.conditions if c.axis != MISSING and not c.alone}
+    """Axis and modality of every curve that some clip allows, modality by modality, and then of all together."""
+    measured = zip(sweep.conditions, sweep.valid, strict=True)
+    keys = {(c.axis, c.modality) for c, valid in measured if c.axis != MISSING and not c.alone and valid.any()}
     modalities, axes = [*sweep.modalities, ALL], list(AXES)
     return sorted(keys, key=lambda key: (modalities.index(key[1]), axes.index(key[0])))
 
@@ -240,4 +246,5 @@ def _correlation(sweep: Sweep, rows: Sequence[int], axis: str, modality: str) ->
     severities = np.concatenate([np.full(sweep.valid[row].sum(), s) for row, s in zip(rows, severity, strict=True)])
     if len(weights) < 2 or np.ptp(weights) < 1e-6 or not np.ptp(severities):
         return None
-    return float(spearmanr(severities, weights).statistic)
+    found: Any = spearmanr(severities, weights)
+    return float(found.statistic)

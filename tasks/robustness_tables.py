@@ -2,8 +2,6 @@
 
 from collections.abc import Mapping
 
-import numpy as np
-
 from .conditions import ALL, MISSING
 from .degradation import AXES
 from .results import Cell, LevelCurves, Table
@@ -28,7 +26,7 @@ def robustness_tables(found: Robustness, note: str, trained: Mapping[str, str]) 
             for row in found.missing
         ],
         f"{note}; only these of a clip's modalities are there, in clips that have one of them; missing modalities "
-        f"met in training: {trained.get(MISSING, 'unknown')}",
+        f"met in training: {trained.get(MISSING, 'unknown')}{_unmeasured(found)}",
     )
     explained = (
         "area: under accuracy over the levels, which count alike whatever their distance, from 0 to 1, with its 95 % "
@@ -58,9 +56,14 @@ def robustness_tables(found: Robustness, note: str, trained: Mapping[str, str]) 
     return tables
 
 
+def _unmeasured(found: Robustness) -> str:
+    names = ", ".join(f"{modality} {axis}" for axis, modality in found.unmeasured)
+    return f"; no clip allows to measure {names}" if names else ""
+
+
 def _row(curve: Curve, trained: Mapping[str, str]) -> list[Cell]:
     axis = AXES[curve.axis]
-    worst, level = curve.worst if np.isfinite(curve.accuracy).any() else (None, axis.clean)
+    worst, level = curve.worst
     reasons = [f"{curve.absent} without it"] if curve.absent else []
     if curve.left_out:
         reasons.append(f"up to {curve.left_out} {axis.left_out}".strip())

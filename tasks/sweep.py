@@ -1,6 +1,6 @@
 """A model under every condition: each subset of modalities, and each modality corrupted by axis and level."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +12,7 @@ from ..fusion.backbone import Backbone, Encoded
 from ..fusion.classifier import Classifier, view_probabilities
 from ..shards.batch import Batch
 from ..shards.modality import modality
-from ..shards.stream import ClipStream
+from ..shards.stream import ClipStream, Starts
 from ..shards.transforms import ClipSpec, Preparation
 from ..shards.windows import shifted_starts
 from .conditions import ALL, MISSING, TOGETHER, Condition, Sweep, subsets
@@ -212,7 +212,7 @@ class Sweeper:
                 self._both(Condition("desync", name, level), clips, fits)
                 self.progress(len(samples) - len(rows))
 
-    def _views(self, starts: Mapping[str, Sequence[float]], names: Sequence[str]) -> Iterator[EncodedClips]:
+    def _views(self, starts: Starts, names: Sequence[str]) -> Iterator[EncodedClips]:
         request = replace(self.stream.request, modalities=tuple(names))
         stream = replace(self.stream, index=self.stream.index.keep(starts), request=request)
         for batch in stream.evaluate(starts):

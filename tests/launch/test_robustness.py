@@ -10,7 +10,8 @@ from modalgate.tasks.conditions import Condition, load_sweep
 from modalgate.tasks.results import LevelCurves, load_result
 from modalgate.tasks.scoring import load_scores
 
-PAIR = ["data.modalities=[rgb,audio]", "data.segments=1", "unimodal_weight=0"]
+# The largest split for testing: sixteen clips of both classes.
+PAIR = ["data.modalities=[rgb,audio]", "data.segments=1", "data.split=train+val", "data.test_split=pretrain"]
 
 
 def trained(corpus: Path, few: list[str], name: str, *more: str) -> Path:

@@ -117,6 +117,16 @@ def test_subsets_are_measured_on_clips_that_have_one_of_them(sweep: Sweep) -> No
     assert both.weights == pytest.approx({"rgb": 0.6, "audio": 0.4})
 
 
+def test_what_no_clip_allows_is_named(sweep: Sweep) -> None:
+    for number, condition in enumerate(sweep.conditions):
+        if condition.axis == "blur":
+            sweep.valid[number] = False
+    found = measure_robustness(sweep, sweep.keys, draws=20)
+    assert [(curve.axis, curve.modality) for curve in found.curves] == [("desync", "rgb"), ("noise", ALL)]
+    assert found.unmeasured == [("blur", "rgb")]
+    assert "no clip allows to measure rgb blur" in robustness_tables(found, "40 clips", {})[0].note
+
+
 def test_groups_widen_the_interval(sweep: Sweep) -> None:
     # Clips of a group err together: ten groups of four know less than forty clips.
     groups = [f"group-{number // 4}" for number in range(CLIPS)]
