@@ -45,6 +45,7 @@ class Connection:
     def __init__(
         self, address: Address, timeout: float, most_seconds: float, pictures: bool = True, sound: bool = True
     ) -> None:
+        self.opened = time.monotonic()
         self.container = open_media(address.url, address.container_format, address.options, timeout)
         self.facts: MediaFacts = media_facts(self.container)
         self.video = self.container.streams.video[0] if pictures and self.facts.has_video else None

@@ -115,7 +115,8 @@ class Section:
         if self._end_at(item) or not isinstance(item, Arrived):
             return not self.over
         if not self.started:
-            self.started, self.clock = True, item.clock
+            # The first packets waited while the container was being opened.
+            self.started, self.clock = True, item.clock if self.reason else self.connection.opened
         try:
             decoded = item.packet.decode()
         except FFmpegError:
