@@ -234,7 +234,7 @@ def write_video(
         track = container.add_stream(sound_codec, rate=sample_rate, layout="mono") if sound is not None else None
         for picture in frames:
             if pixel_format == "yuv420p":
-                frame = av.VideoFrame.from_ndarray(_to_planar(picture), format="yuv420p")
+                frame = av.VideoFrame.from_ndarray(to_planar(picture), format="yuv420p")
             else:
                 frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format=source_format)
             container.mux(stream.encode(frame))
@@ -251,7 +251,7 @@ def write_video(
             container.mux(track.encode(None))
 
 
-def _to_planar(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def to_planar(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """(H, W, 3) RGB or (H, W) gray to I420 (3H/2, W); gray levels become luminance unchanged, chroma neutral."""
     if picture.ndim == 3:
         return np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2YUV_I420), np.uint8)

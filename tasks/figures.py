@@ -20,6 +20,7 @@ from .results import Confusion, Curves, Figure, Gates, Timeline
 
 PALETTE = ("#3f86cf", "#e08a1e", "#2f9e6e", "#b06ccb", "#d9536b", "#2aa5b3", "#8a8f2a", "#8d7563")
 MODALITY_COLOURS: dict[str, str] = dict(zip(("rgb", "flow", "audio", "depth", "inertial"), PALETTE, strict=False))
+ALARM_COLOUR = "#e22834"
 MOST_SCORES = 6
 MOST_POINTS = 500
 # Drawn in these and replaced in the SVG, so that one picture suits the light page and the dark one.
@@ -68,8 +69,17 @@ def draw_series(
         return _drawing(canvas, f"{title} over training steps: {', '.join(ends)}")
 
 
-def draw_timeline(timeline: Timeline, target: Path) -> None:
-    """The timeline as a PNG on white: scores by class above gate weights by modality."""
+def draw_timeline(
+    timeline: Timeline,
+    target: Path,
+    spans: Sequence[tuple[float, float]] = (),
+    peaks: Mapping[str, Sequence[float]] | None = None,
+) -> None:
+    """The timeline as a PNG on white: scores by class above gate weights by modality.
+
+    `spans`: alarms from one second to another, shaded; `peaks`: the highest scores by class where the timeline has
+    means, as a pale band above these.
+    """
     with _style("#20242b", "#d5d9e0"):
         canvas = Canvas(figsize=(9, 5), layout="constrained", facecolor="white")
         rows: Any = canvas.subplots(2, sharex=True)
@@ -77,6 +87,11 @@ def draw_timeline(timeline: Timeline, target: Path) -> None:
         for axes, (title, series) in zip(rows, _timeline_parts(timeline), strict=True):
             axes.set_title(title, loc="left")
             _lines(axes, {name: (timeline.times, values) for name, values in series.items()}, share=True, beside=True)
+            for begin, end in spans:
+                axes.axvspan(begin, end, color=ALARM_COLOUR, alpha=0.15, linewidth=0)
+            for colour, (name, values) in zip(_colours(list(series)), series.items(), strict=True):
+                if peaks and name in peaks:
+                    axes.fill_between(timeline.times, values, peaks[name], color=colour, alpha=0.25, linewidth=0)
         rows[1].set_xlabel("seconds")
         canvas.savefig(target, format="png", dpi=110)
 
