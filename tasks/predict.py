@@ -52,7 +52,7 @@ def predict(
     bundle: "Bundle | Scorer",
     files: dict[str, Path],
     hop: float | None = None,
-    batch_size: int = 16,
+    batch_size: int = 4,
     rates: dict[str, float] | None = None,
 ) -> Iterator[Prediction]:
     """Windows every `hop` seconds (half a window by default) over a recording of any length, prepared as in packing.
