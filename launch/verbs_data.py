@@ -106,7 +106,7 @@ def pack(
         flow_bound=flow_bound,
         clip_seconds=clip_seconds,
         silence_db=silence_db,
-        rates=_rates(rate or []),
+        rates=parse_rates(rate or []),
         depth_scale=depth_scale,
         samples_per_shard=samples_per_shard,
         readers=readers,
@@ -127,7 +127,7 @@ def pack(
     _rejected(out)
 
 
-def _rates(given: list[str]) -> dict[str, float]:
+def parse_rates(given: list[str]) -> dict[str, float]:
     """`depth=30` as {"depth": 30.0}; `rgb` is another name of `video`."""
     from ..shards.errors import RequestError, choice_error
     from ..shards.modality import MODALITIES

@@ -1,7 +1,6 @@
 """On the device: bytes to normalised tensors, log-mel spectrograms, and augmentation drawn per segment."""
 
 import math
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -10,32 +9,13 @@ from torchaudio.transforms import MelScale, Spectrogram
 
 from .augment import AugmentConfig
 from .batch import Batch
-from .index import Statistics
+from .clip_spec import ClipSpec as ClipSpec
 from .modality import modality
 
 MEL_BANDS = 64
 # Mean and deviation of ln(mel power + 1e-6) for speech and surveillance sound near -20 dBFS; the encoder needs
 # numbers of order one, not exact ones, and a fixed pair keeps loudness visible.
 LOG_MEL_MEAN, LOG_MEL_STD = -6.0, 4.0
-
-
-@dataclass(frozen=True)
-class ClipSpec:
-    """What an encoder sees of a segment, and how to make it from stored media.
-
-    `seconds`, `frames`: the window; `size`: pixels of the square; `short_side`, `fps`, `sample_rate`, `flow_bound`:
-    the packed media's; `statistics`: per modality, in its unit. A bundle carries it, so that prediction prepares
-    data as training did.
-    """
-
-    seconds: float
-    frames: int
-    size: int
-    short_side: int
-    fps: float
-    sample_rate: int
-    flow_bound: float
-    statistics: dict[str, Statistics]
 
 
 class Preparation(nn.Module):

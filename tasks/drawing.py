@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 PALETTE = ("#3f86cf", "#e08a1e", "#2f9e6e", "#b06ccb", "#d9536b", "#2aa5b3", "#8a8f2a", "#8d7563")
 MODALITY_COLOURS: dict[str, str] = dict(zip(("rgb", "flow", "audio", "depth", "inertial"), PALETTE, strict=False))
+ALARM_COLOUR = "#e22834"
 # Drawn in these and replaced in the SVG, so that one picture suits the light page and the dark one.
 INK, FAINT = "#010203", "#040506"
 MOST_POINTS = 500

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure as Canvas
 from numpy.typing import NDArray
 
 from .drawing import (
+    ALARM_COLOUR,
     FAINT,
     MOST_POINTS,
     PALETTE,
@@ -63,8 +64,17 @@ def draw_series(
         return as_drawing(canvas, f"{title} over training steps: {', '.join(ends)}")
 
 
-def draw_timeline(timeline: Timeline, target: Path) -> None:
-    """The timeline as a PNG on white: scores by class above gate weights by modality."""
+def draw_timeline(
+    timeline: Timeline,
+    target: Path,
+    spans: Sequence[tuple[float, float]] = (),
+    peaks: Mapping[str, Sequence[float]] | None = None,
+) -> None:
+    """The timeline as a PNG on white: scores by class above gate weights by modality.
+
+    `spans`: alarms from one second to another, shaded; `peaks`: the highest scores by class where the timeline has
+    means, as a pale band above these.
+    """
     with page_style("#20242b", "#d5d9e0"):
         canvas = Canvas(figsize=(9, 5), layout="constrained", facecolor="white")
         rows: Any = canvas.subplots(2, sharex=True)
@@ -74,6 +84,11 @@ def draw_timeline(timeline: Timeline, target: Path) -> None:
             plot_lines(
                 axes, {name: (timeline.times, values) for name, values in series.items()}, share=True, beside=True
             )
+            for begin, end in spans:
+                axes.axvspan(begin, end, color=ALARM_COLOUR, alpha=0.15, linewidth=0)
+            for colour, (name, values) in zip(colours_of(list(series)), series.items(), strict=True):
+                if peaks and name in peaks:
+                    axes.fill_between(timeline.times, values, peaks[name], color=colour, alpha=0.25, linewidth=0)
         rows[1].set_xlabel("seconds")
         canvas.savefig(target, format="png", dpi=110)
 
