@@ -7,7 +7,6 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from .clip_spec import ClipSpec
@@ -34,17 +33,22 @@ class Window:
 
 
 def slide(
-    files: dict[str, Path], spec: ClipSpec, modalities: tuple[str, ...], hop: float | None = None
+    files: dict[str, Path],
+    spec: ClipSpec,
+    modalities: tuple[str, ...],
+    hop: float | None = None,
+    rates: dict[str, float] | None = None,
 ) -> Iterator[Window]:
     """Windows of `spec.seconds` every `hop` seconds (half a window by default), the last one whole.
 
-    `files`: `video` (with its sound) and other modalities' files by name. A recording shorter than one window gives
+    `files`: `video` (with its sound) and other modalities' files by name; `rates`: Hz of those that do not tell their
+    own (frame folders, arrays, signals), under the same names. A recording shorter than one window gives
     one, whose last picture stands still and whose sound ends in silence. Sound counts as absent while it has stayed
     below the packing's threshold for the last half minute. Raises `ValueError` where there is nothing of
     `modalities`, or hop is not above 0, and what reading raises, after the windows that came before the fault.
     """
     hop = check_hop(hop, spec)
-    tracks = _open(files, sliding_settings(spec, modalities), spec)
+    tracks = _open(files, sliding_settings(spec, modalities), spec, rates or {})
     if not tracks:
         raise ValueError(f"it has none of {', '.join(modalities)}")
     yield from cut_windows(tracks, spec, modalities, hop)
@@ -113,18 +117,19 @@ def batch_windows(windows: list[Window], modalities: tuple[str, ...]) -> "Batch"
     return stack(clips, seed=0)
 
 
-def _open(files: dict[str, Path], settings: PackSettings, spec: ClipSpec) -> list[Track]:
+def _open(files: dict[str, Path], settings: PackSettings, spec: ClipSpec, rates: dict[str, float]) -> list[Track]:
     """The tracks there are, pictures first."""
     wanted, video = settings.modalities, files.get("video")
     facts = probe(video) if video is not None and not video.is_dir() else None
     tracks: list[Track] = []
     colours = tuple(name for name in ("rgb", "flow") if name in wanted)
     if video is not None and colours and (facts is None or facts.has_video):
-        pictures = iterate_pictures(video, FrameReader("rgb24", settings.size), settings)
+        pictures = iterate_pictures(video, FrameReader("rgb24", settings.size), settings, rates.get("video"))
         tracks.append(Pictures(pictures, colours, spec))
     if "depth" in wanted and "depth" in files:
         reader = FrameReader("gray16le", settings.size, settings.depth_scale)
-        tracks.append(Pictures(iterate_pictures(files["depth"], reader, settings), ("depth",), spec))
+        pictures = iterate_pictures(files["depth"], reader, settings, rates.get("depth"))
+        tracks.append(Pictures(pictures, ("depth",), spec))
     if "audio" in wanted:
         path, origin = files.get("audio"), None
         if path is None and video is not None and facts is not None and facts.has_sound:
@@ -134,6 +139,8 @@ def _open(files: dict[str, Path], settings: PackSettings, spec: ClipSpec) -> lis
             sound = iterate_sound(path, spec.sample_rate)
             tracks.append(Sound(sound, origin, spec, settings.silence_db, settings.clip_seconds))
     tracks += [
-        Signal(files[name], name, spec) for name in wanted if modality(name).kind == "signal" and name in files
+        Signal(files[name], name, spec, rates.get(name))
+        for name in wanted
+        if modality(name).kind == "signal" and name in files
     ]
     return tracks

@@ -161,10 +161,15 @@ class Sound:
 
 
 class Signal:
-    """A signal, which is small: read whole."""
+    """A signal, which is small: read whole, at its modality's rate whatever its own."""
 
-    def __init__(self, path: Path, name: str, spec: ClipSpec) -> None:
-        self.values, self.rate = read_signal(path, name)
+    def __init__(self, path: Path, name: str, spec: ClipSpec, rate: float | None = None) -> None:
+        values, rate = read_signal(path, name, rate)
+        self.rate = modality(name).rate or rate
+        count = round(len(values) / rate * self.rate)
+        times, places = np.arange(count) / self.rate, np.arange(len(values)) / rate
+        channels = [np.interp(times, places, channel) for channel in values.T]
+        self.values = values if rate == self.rate else np.stack(channels, axis=-1).astype(np.float32)
         self.name, self.spec = name, spec
         self.seconds = len(self.values) / self.rate
 
