@@ -94,8 +94,10 @@ def pack(
 ) -> None:
     """Turn a folder of media files into shards; run again after an interruption, it goes on."""
     from ..shards.errors import DataError
+    from ..shards.pack import REJECTED_NAME
     from ..shards.pack import pack as pack_folder
     from .progress import counted
+    from .tables import print_rejected
 
     names = tuple(dict.fromkeys(name.strip() for name in modalities.split(",") if name.strip()))
     settings = PackSettings(
@@ -118,13 +120,13 @@ def pack(
         with counted("pack") as progress:
             pack_folder(source, out, settings, labels, workers, max_rejected, progress, engine)
     except DataError:
-        _rejected(out)
+        print_rejected(out / REJECTED_NAME)
         raise
     except KeyboardInterrupt:
         typer.echo("stopped: the same command goes on from here", err=True)
         raise
     _summary(out, json)
-    _rejected(out)
+    print_rejected(out / REJECTED_NAME)
 
 
 def parse_rates(given: list[str]) -> dict[str, float]:
@@ -175,18 +177,6 @@ def verify(shards: Shards, json: Json = None) -> None:
     if problems:
         raise DataError(f"'{shards}' failed verification: {len(problems)} problems; pack its source again")
     typer.echo(f"'{shards}' is whole")
-
-
-def _rejected(out: Path, limit: int = 20) -> None:
-    """A table of the recordings that could not be packed."""
-    from ..shards.pack import REJECTED_NAME, read_rejected
-    from .tables import print_table
-
-    rejected = read_rejected(out)
-    if rejected:
-        more = f", the first {limit}" if len(rejected) > limit else ""
-        title = f"{len(rejected)} recordings rejected, listed in {out / REJECTED_NAME}{more}"
-        print_table(title, ("file", "reason"), [(item.file, item.reason) for item in rejected[:limit]])
 
 
 def _summary(shards: Path, json: Path | None) -> None:

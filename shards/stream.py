@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from .batch import Batch, Clip, stack
-from .decode import decode_frames, decode_signal, decode_sound
+from .cut import cut_clip
 from .errors import DataError, RequestError
 from .index import Index, Sample
 from .location import FolderReader
 from .modality import modality
-from .windows import frame_times, random_starts, uniform_starts
+from .windows import random_starts, uniform_starts
 
 # By key, the seconds at which the views of a clip begin.
 Starts = Mapping[str, Sequence[float] | NDArray[np.float64]]
@@ -229,24 +229,9 @@ class _ClipFiles(Dataset[_Read]):
         else:
             starts = random_starts(sample.duration, request.seconds, request.segments, generator)
             crop = (float(generator.random()), float(generator.random()))
-        streams: dict[str, torch.Tensor] = {}
-        for name in request.modalities:
-            entry = modality(name)
-            if entry.suffix not in sample.members:
-                continue
-            data = self._member(sample, entry.suffix)
-            if entry.kind == "video":
-                times = frame_times(starts, request.seconds, request.frames)
-                array = decode_frames(data, times, settings.fps, entry, request.size, crop)
-            elif entry.kind == "audio":
-                array = decode_sound(data, starts, request.seconds, settings.sample_rate)
-            else:
-                rate = float(json.loads(self._member(sample, "json"))["modalities"][name]["rate"])
-                array = decode_signal(data, rate, starts, request.seconds, entry.rate or rate)
-            streams[name] = torch.from_numpy(array)
+        window = request.seconds, request.frames, request.size
+        cut = cut_clip(self.files, sample, settings, request.modalities, starts, *window, crop)
+        streams = {name: torch.from_numpy(values) for name, values in cut.items()}
         label = None if self.label is None else self.classes[sample.labels[self.label]]
         present = {name: name in streams for name in request.modalities}
         return Clip(streams, present, sample.key, torch.from_numpy(starts).float(), label, row.valid)
-
-    def _member(self, sample: Sample, suffix: str) -> bytes:
-        return self.files.read(sample.shard, *sample.members[suffix])
