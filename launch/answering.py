@@ -69,14 +69,16 @@ async def answer(service: Service, request: Request, send: Send, wish: Wish, nam
 
 
 async def _collect(request: Request, send: Send, lines: AsyncGenerator[Line]) -> None:
-    found: Line = {"windows": [], "note": None}
+    found: Line = {}
+    windows: list[Line] = []
     async with aclosing(lines):
         async for line in lines:
             kind = line.pop("kind")
             if kind == "window":
-                found["windows"].append(line)
+                windows.append(line)
             elif kind != "end":
                 found |= line
+    found |= {"windows": windows, "note": found.get("note")}
     await JSONResponse(found)(request.scope, request.receive, send)
 
 

@@ -14,6 +14,13 @@ class Role(BaseModel):
     kind: str
 
 
+class Colours(BaseModel):
+    """Of charts: `palette` for classes as they come, and a fixed one for each modality."""
+
+    palette: list[str]
+    modalities: dict[str, str]
+
+
 class ModelFacts(BaseModel):
     """What the model is, and for what, from its bundle and its model card."""
 
@@ -31,7 +38,7 @@ class ModelFacts(BaseModel):
     licence: str | None
     intended_use: str
     limits: str
-    colours: dict[str, dict[str, str]]
+    colours: Colours
 
 
 class Health(BaseModel):

@@ -23,7 +23,7 @@ from .answering import NDJSON, STOPPED, Deferred, Service, answer
 from .http_guard import Guard, refusal
 from .probing import find_bundle
 from .scoring import Wish
-from .serve_schema import Health, ModelFacts, Refused, Role, Scored
+from .serve_schema import Colours, Health, ModelFacts, Refused, Role, Scored
 from .turns import Full, Stopping, Turns
 from .uploads import PATIENCE, Stalled, TooLarge
 
@@ -58,10 +58,10 @@ def open_service(model: Path, folder: Path, *, max_mb: int, queue: int, log: Cal
         licence=bundle.licence,
         intended_use=card.get("Intended use", ""),
         limits=card.get("Limits", ""),
-        colours={
-            "classes": {name: PALETTE[number % len(PALETTE)] for number, name in enumerate(classes)},
-            "modalities": {name: MODALITY_COLOURS.get(name) or next(free, PALETTE[-1]) for name in names},
-        },
+        colours=Colours(
+            palette=list(PALETTE),
+            modalities={name: MODALITY_COLOURS.get(name) or next(free, PALETTE[-1]) for name in names},
+        ),
     )
     return Service(bundle, facts, Turns(queue), folder, log)
 
@@ -155,7 +155,7 @@ def _handle_errors(app: FastAPI, service: Service) -> None:
         return lambda request, error: refusal(status, line or str(error), headers)
 
     limit = f"the recording has more than {service.facts.max_mb} MB: send a shorter one, or serve with --max-mb"
-    full = f"{service.turns.places} recordings are being scored or waiting: try again later"
+    full = f"{service.turns.places - 1} wait for the one that is scored, as many as may: try again later"
     app.add_exception_handler(RequestError, answer_with(400))
     app.add_exception_handler(DataError, answer_with(422))
     app.add_exception_handler(TooLarge, answer_with(413, limit))
