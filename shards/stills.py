@@ -1,59 +1,61 @@
 """Single pictures of a video at given times, as JPEG."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
 from av.error import FFmpegError
 
-from .media import FrameReader, open_media
+from .media import FrameReader, iterate_frames, open_media
 
 QUALITY = 82
+# Seconds: times are rounded to a millisecond.
+SLACK = 5e-4
 
 
 def stills(video: Path, times: Sequence[float], short_side: int = 240) -> list[bytes | None]:
     """A JPEG for each of `times`, in seconds from the first frame: the frame shown then, turned as it is displayed.
 
-    None where that place cannot be decoded. Only from the key frame before a time on is anything decoded.
-    Raises `av.FFmpegError` where the file cannot be opened, `ValueError` where it has no pictures.
+    None where that place cannot be decoded. Only from the key frame before a time on is anything decoded, unless the
+    container does not know where that is. Raises `av.FFmpegError` where the file cannot be opened, `ValueError` where
+    it has no pictures.
     """
     with open_media(video) as container:
         if not container.streams.video:
             raise ValueError("it has no pictures")
-        stream = container.streams.video[0]
-        origin = next((_time(frame) for frame in container.decode(stream) if frame.pts is not None), 0.0)
-        return [_still(container, stream, origin + time, FrameReader("rgb24", short_side)) for time in times]
+        origin = next((time for time, _ in iterate_frames(video)), 0.0)
+        reader = FrameReader("rgb24", short_side)
+        return [_still(video, container, origin + time, reader) for time in times]
 
 
-def _still(container: Any, stream: Any, time: float, reader: FrameReader) -> bytes | None:
-    # Half a millisecond: times are rounded to one.
-    limit = time + 5e-4
+def _still(video: Path, container: Any, time: float, reader: FrameReader) -> bytes | None:
     try:
-        frame = _shown_at(container, stream, time, limit)
-        if frame is None or _time(frame) > limit:
-            # A container without an index may land beyond the place that was asked for.
-            frame = _shown_at(container, stream, 0.0, limit)
-        if frame is None:
+        found = _shown_at(_from(container, time), time)
+        if found is None or found[0] > time + SLACK:
+            found = _shown_at(iterate_frames(video), time)
+        if found is None:
             return None
-        picture = cv2.cvtColor(reader.read(frame), cv2.COLOR_RGB2BGR)
+        picture = cv2.cvtColor(reader.read(found[1]), cv2.COLOR_RGB2BGR)
         return cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()
     except FFmpegError:
         return None
 
 
-def _shown_at(container: Any, stream: Any, start: float, limit: float) -> Any:
-    """The last frame up to `limit`, or else the first, decoded from the key frame before `start` on."""
-    container.seek(int(start / stream.time_base), stream=stream)
-    shown = None
+def _from(container: Any, time: float) -> Iterable[tuple[float, Any]]:
+    """(time, frame) from the key frame before `time` on."""
+    stream = container.streams.video[0]
+    container.seek(int(time / stream.time_base), stream=stream)
     for frame in container.decode(stream):
-        if frame.pts is None:
-            continue
-        if shown is not None and _time(frame) > limit:
+        if frame.pts is not None:
+            yield float(frame.pts * frame.time_base), frame
+
+
+def _shown_at(frames: Iterable[tuple[float, Any]], time: float) -> tuple[float, Any] | None:
+    """The last frame up to `time`, or else the first."""
+    shown = None
+    for found in frames:
+        if shown is not None and found[0] > time + SLACK:
             break
-        shown = frame
+        shown = found
     return shown
-
-
-def _time(frame: Any) -> float:
-    return float(frame.pts * frame.time_base)
