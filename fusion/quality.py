@@ -14,12 +14,12 @@ SAME = 0.01
 class QualityScore(nn.Module):
     """One number per modality (..., M) of its quality (..., M, Q), for a gate to add to its logits.
 
-    `u(q_m) = v . relu(U (q_m - mean_m) / deviation_m + c)`: what is usual of a modality is no news, so each measure is
-    taken relative to its running mean and deviation, and one small network judges every modality alike: what it learns
-    of a failing camera holds for a microphone. 0 where `mask` (..., M) is off, and everywhere at the start.
+    `u(q_m) = v . relu(U (q_m - mean_m) / deviation_m + c)`: what is usual of a modality is no news, so each measure
+    is taken relative to its running mean and deviation, and one small network judges every modality alike: what it
+    learns of a failing camera holds for a microphone. 0 where `mask` (..., M) is off, and everywhere at the start.
 
-    The statistics are those of the rows seen while training: the plain mean of the first hundred batches, then a moving
-    one. A batch's own statistics are never used, so a row's score does not depend on its neighbours.
+    The statistics are those of the rows seen while training: the plain mean of the first hundred batches, then a
+    moving one. A row is never measured by its own batch's statistics alone, as in batch norm.
     """
 
     mean: Tensor
@@ -65,10 +65,10 @@ def measure_quality(modalities: tuple[str, ...], streams: dict[str, Tensor], pre
     Of prepared streams: pictures (B, K, T, C, H, W), spectrograms (B, K, 1, mels, frames), signals (B, K, N, C).
     Noise by Immerkaer 1996: the mean absolute answer to a mask that is blind to edges and slopes (of signals: to the
     second difference), which for white noise estimates its deviation. Content: the standard deviation. Blur and
-    fading lower the second; their difference is a signal-to-noise ratio. Alike: differ by less than a hundredth of the
-    content's deviation from the next sample along the last axis (of signals: in time), as after a loss of bit depth or
-    of packets. 0 where a modality is absent. Without a gradient: a gate is told of quality, an encoder is not to
-    please it.
+    fading lower the second; their difference is a signal-to-noise ratio. Alike: differ by less than a hundredth of
+    the content's deviation from the next sample along the last axis (of signals: in time), as after a loss of bit
+    depth or of packets. 0 where a modality is absent. Without a gradient: a gate is told of quality, an encoder is
+    not to please it.
     """
     columns = []
     for name in modalities:

@@ -58,7 +58,7 @@ class GateDenoising(PretextTask):
         with torch.no_grad():
             altered = (severity > 0) & left
             before = _shares(take_segments(plain.weights, segments) * left)[altered]
-            after = _shares(corrupted.weights)[altered]
+            after = _shares(corrupted.weights * left)[altered]
             if len(after):
                 outputs["accuracy"] = (after < before).float().mean() + (after == before).float().mean() / 2
         return outputs
@@ -73,7 +73,7 @@ def severity_divergence(weights: Tensor, present: Tensor, severity: Tensor, shar
     rows = present.sum(dim=-1) > 1
     logs = (-sharpness * severity.to(weights.dtype)).masked_fill(~present, float("-inf"))
     wanted = logs[rows].log_softmax(dim=-1)
-    found = _shares(weights[rows]).clamp_min(1e-12).log()
+    found = _shares((weights * present)[rows]).clamp_min(1e-12).log()
     terms = torch.where(present[rows], wanted.exp() * (wanted - found), torch.zeros_like(found))
     return mean_of([terms.sum(dim=-1).mean()] if bool(rows.any()) else [], weights)
 
