@@ -1,6 +1,7 @@
 """Clips decoded once and kept in memory, for benchmarks that train many small networks on the same ones."""
 
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import replace
 from itertools import count
 
@@ -49,11 +50,19 @@ class HeldWhole(Held):
     All clips have the duration of the first; a window holds every frame of its seconds.
     """
 
+    request: ClipRequest
+
     def __init__(self, index: Index, request: ClipRequest, size: int) -> None:
         self.request, self.settings = request, index.settings
         self.duration = index.samples[0].duration
         frames = round(self.duration * self.settings.fps)
         super().__init__(index, replace(request, segments=1, seconds=self.duration, frames=frames), size)
+
+    def asked(self, request: ClipRequest, size: int) -> "HeldWhole":
+        """Other windows, of some of the modalities, of the same clips."""
+        other = copy(self)
+        other.request, other.size = request, size
+        return other
 
     def train(self, start: int) -> Iterator[Batch]:
         for whole in super().train(start):
@@ -71,10 +80,10 @@ class HeldWhole(Held):
         first = torch.from_numpy(np.round(starts * self.settings.fps)).long()
         rows = torch.arange(len(whole))[:, None, None]
         streams = {}
-        for name, stream in whole.streams.items():
+        for name in self.request.modalities:
             per_frame = 1 if modality(name).kind == "video" else round(self.settings.sample_rate / self.settings.fps)
             places = first[..., None] * per_frame + torch.arange(self.request.frames * per_frame)
-            streams[name] = stream[:, 0][rows, places]
-        present = {name: mask.expand(first.shape) for name, mask in whole.present.items()}
+            streams[name] = whole.streams[name][:, 0][rows, places]
+        present = {name: whole.present[name].expand(first.shape) for name in self.request.modalities}
         start = first / self.settings.fps
         return Batch(streams, present, whole.key, start, valid=whole.valid, seed=whole.seed)
