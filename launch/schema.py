@@ -74,7 +74,8 @@ class TaskConfig:
 class TrainConfig:
     """The loop: an optimiser with a cosine schedule after a linear `warmup` (a share of `steps`).
 
-    `epochs`: passes over the training clips, in place of `steps`; `compile`: the encoders by torch.compile;
+    `epochs`: passes over the training clips, in place of `steps`; `strategy`, of several processes: ddp, or fsdp,
+    where each keeps a share of weights and moments; `compile`: the encoders by torch.compile;
     `momentum`: of sgd and lars; `average`: decay of the moving average of the weights that is exported, 0 exports
     the last step's; `accumulate`: batches per step; `precision` auto: bf16 where the GPU has it, fp32 on a CPU.
     A checkpoint is saved after every `checkpoint_every` steps and `checkpoint_minutes`; the newest `keep` stay, and
@@ -97,6 +98,7 @@ class TrainConfig:
     average: float = _between(0.0, 0, 1)
     accumulate: int = _between(1, 1)
     precision: str = _one_of("auto", "fp32", "bf16", "fp16")
+    strategy: str = _one_of("ddp", "fsdp")
     compile: bool = False
     log_every: int = _between(10, 1)
     checkpoint_every: int = _between(200, 1)
