@@ -72,7 +72,7 @@ ORDER: dict[str, Any] = {"segments": 3, "twin": "order", **DEPTH}
 STREAM: dict[str, Any] = {"streams": ["depth"]}
 ROWS = {name: Row() for name in PRETEXT_TASKS} | {
     "correspondence": Row(**SOUND),
-    # Another clip's sound has another rhythm: without such easy negatives the twin has nothing but the moment to go by.
+    # Another clip's sound has another rhythm: without such easy negatives nothing but the moment is left to go by.
     "synchrony": Row({"hard": 1.0, "easy_until": 0.0}, twin="synchrony", **SOUND),
     "offset": Row(twin="synchrony", **SOUND),
     # Guessing finds one of so many rows, and not of thousands.
@@ -123,7 +123,7 @@ def measure(name: str, row: Row, arguments: argparse.Namespace) -> dict[str, flo
 
 
 def corpus(arguments: argparse.Namespace, twin: str) -> tuple[Index, HeldWhole, HeldWhole]:
-    """Shards of the world, or of one of its twins, with the streams that its rows read: training clips, and others."""
+    """Shards of the world, or of a twin, with the streams that its rows read: training clips, and others."""
     shards = arguments.folder / (twin or "plain")
     streams = {name for row in ROWS.values() if twin in ("", row.twin) for name in row.modalities}
     if not (shards / "index.json").is_file():

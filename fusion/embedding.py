@@ -123,10 +123,13 @@ def _rows(values: torch.Tensor) -> NDArray[np.float32]:
 
 def join_embeddings(parts: Sequence[Embedding]) -> Embedding:
     """One after the other; they are of the same modalities, and there is at least one."""
-    names = ("start", "end", "features", "weights", "present")
     return Embedding(
         parts[0].modalities,
-        *(np.concatenate([getattr(part, name) for part in parts]) for name in names),
+        np.concatenate([part.start for part in parts]),
+        np.concatenate([part.end for part in parts]),
+        np.concatenate([part.features for part in parts]),
+        np.concatenate([part.weights for part in parts]),
+        np.concatenate([part.present for part in parts]),
         {name: np.concatenate([part.by_modality[name] for part in parts]) for name in parts[0].by_modality},
     )
 

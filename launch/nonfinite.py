@@ -25,7 +25,7 @@ class NonFiniteGuard:
     def remember(self) -> None:
         """Keeps the buffers as they are before a step."""
         if self._buffers:
-            torch._foreach_copy_(self._kept, self._buffers)
+            torch._foreach_copy_(self._kept, self._buffers)  # pyright: ignore[reportPrivateImportUsage]
 
     def record(self, step: int, loss: float, keys: Sequence[str]) -> None:
         """Restores the buffers and adds the step's clips to RUN/nonfinite.jsonl."""

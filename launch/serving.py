@@ -18,7 +18,7 @@ from ..fusion.card import card_sections
 from ..fusion.classifier import Classifier
 from ..shards.errors import DataError, RequestError, choice_error
 from ..shards.modality import modality
-from ..tasks.figures import MODALITY_COLOURS, PALETTE
+from ..tasks.drawing import MODALITY_COLOURS, PALETTE
 from .answering import NDJSON, STOPPED, Deferred, Service, answer
 from .http_guard import Guard, refusal
 from .probing import find_bundle

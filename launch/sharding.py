@@ -25,7 +25,9 @@ def sharded(objective: nn.Module, device: torch.device) -> nn.Module:
     """
     for name, weight in objective.named_parameters():
         if weight.requires_grad and not weight.ndim:
-            raise RequestError(f"config key 'train.strategy': fsdp cannot divide the single number '{name}': give ddp")
+            raise RequestError(
+                f"config key 'train.strategy': fsdp cannot divide the single number '{name}': give ddp"
+            )
     twin = copy.deepcopy(objective).to(device)
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     fully_shard(twin, mesh=mesh, ignored_params={weight for weight in twin.parameters() if not weight.requires_grad})

@@ -12,9 +12,7 @@ def embed(
     encoder: Annotated[Path, typer.Argument(metavar="ENCODER", help="A bundle, or a run folder that holds one.")],
     source: Annotated[
         str,
-        typer.Argument(
-            metavar="SOURCE", help="A folder of media, a list (.txt, .csv), a media file, or shards."
-        ),
+        typer.Argument(metavar="SOURCE", help="A folder of media, a list (.txt, .csv), a media file, or shards."),
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="A new file: .parquet or .npz.")],
     hop: Annotated[

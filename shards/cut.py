@@ -71,7 +71,7 @@ def slide_clip(
     whole = sample.duration + 1e-6 >= spec.seconds
     count = 1 + math.floor((sample.duration - spec.seconds + 1e-6) / hop) if whole else 1
     for first in range(0, count, TOGETHER):
-        starts = np.arange(first, min(first + TOGETHER, count)) * hop
+        starts = np.arange(first, min(first + TOGETHER, count), dtype=np.float64) * hop
         streams = cut_clip(files, sample, settings, modalities, starts, spec.seconds, spec.frames, spec.size)
         for number, start in enumerate(starts.tolist()):
             end = start + spec.seconds if whole else sample.duration

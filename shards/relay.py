@@ -137,7 +137,7 @@ class _Crew(Generic[Item, Piece]):
                 'no worker process can start: put the script\'s calls under `if __name__ == "__main__":`, '
                 "or work with no worker"
             ) from error
-        return here
+        return here  # pyright: ignore[reportReturnType] on Windows its class is another
 
 
 def _serve(pipe: Connection, read: Callable[[Any], Iterator[Any]]) -> None:

@@ -82,14 +82,14 @@ def gather_encoded(views: Mapping[str, Encoded]) -> dict[str, Encoded]:
         (learned if any(tensor.requires_grad for tensor in features) else fixed).extend(features)
         fixed += [*view.present.values(), view.start, *view.facts.values()]
     wide = torch.float64 if any(tensor.dtype == torch.float64 for tensor in learned) else torch.float32
-    packed = [tensor.to(wide).flatten(1) for tensor in learned]
-    joined = gather_with_gradient(torch.cat(packed, dim=1)).split([part.shape[1] for part in packed], dim=1)
-    found = {id(old): _like(new, old) for old, new in zip(learned, joined, strict=True)}
-    raw = [tensor.detach().flatten(1).contiguous().view(torch.uint8) for tensor in fixed]
+    found: dict[int, Tensor] = {}
+    if learned:
+        packed = [_flat(tensor.to(wide)) for tensor in learned]
+        joined = gather_with_gradient(torch.cat(packed, dim=1)).split([part.shape[1] for part in packed], dim=1)
+        found |= {id(old): _like(new, old) for old, new in zip(learned, joined, strict=True)}
+    raw = [_flat(tensor.detach()).contiguous().view(torch.uint8) for tensor in fixed]
     bits = gather(torch.cat(raw, dim=1)).split([part.shape[1] for part in raw], dim=1)
-    found |= {
-        id(old): _like(new.contiguous().view(old.dtype), old) for old, new in zip(fixed, bits, strict=True)
-    }
+    found |= {id(old): _like(new.contiguous().view(old.dtype), old) for old, new in zip(fixed, bits, strict=True)}
     return {
         name: replace(
             view,
@@ -102,6 +102,11 @@ def gather_encoded(views: Mapping[str, Encoded]) -> dict[str, Encoded]:
         )
         for name, view in views.items()
     }
+
+
+def _flat(tensor: Tensor) -> Tensor:
+    """(B, ...) as (B, N)."""
+    return tensor.reshape(len(tensor), -1)
 
 
 def _like(rows: Tensor, old: Tensor) -> Tensor:

@@ -44,7 +44,8 @@ class FeatureParts:
         by_modality = {
             name: arrays[f"by_modality.{name}"] for name in self.modalities if f"by_modality.{name}" in arrays
         }
-        return Embedding(self.modalities, *(arrays[name] for name in _FIELDS), by_modality)
+        fields = {name: arrays[name] for name in _FIELDS}
+        return Embedding(self.modalities, **fields, by_modality=by_modality)
 
     def _path(self, item: Item) -> Path:
         # A key may be longer than a file's name can be, and holds separators.

@@ -19,13 +19,15 @@ from modalgate.shards.media import write_video, write_wave
 from modalgate.tasks.highlights import highlights
 from modalgate.tasks.predict import predict
 
+DEFAULT = Wish()
+
 
 @pytest.fixture(scope="module")
 def bundle(action_bundle: Path) -> Bundle:
     return load_bundle(action_bundle)
 
 
-def lines_of(bundle: Bundle, wish: Wish = Wish(), **files: Path) -> list[Any]:
+def lines_of(bundle: Bundle, wish: Wish = DEFAULT, **files: Path) -> list[Any]:
     """The lines of copies of `files`, which lie where uploads do."""
 
     async def collect() -> list[Any]:

@@ -44,7 +44,7 @@ def test_a_port_that_is_taken_is_named(action_bundle: Path, capsys: pytest.Captu
 
 
 def test_an_address_that_is_none_is_named() -> None:
-    with pytest.raises(RequestError, match="cannot listen at no.such.host.invalid port 0"):
+    with pytest.raises(RequestError, match=r"cannot listen at no\.such\.host\.invalid port 0"):
         listen("no.such.host.invalid", 0)
 
 
