@@ -79,12 +79,11 @@ def predict_source(model: Path, source: str, request: PredictRequest) -> list[Pr
     `RequestError` for what is not there, does not fit the model or cannot be written, and `DataError` for a recording
     that cannot be read, or any of a folder's, after the lines of what can.
     """
-    scorer, threshold = load_scorer(model)
-    alarm = request.alarm.rule(scorer, threshold)
-    address = find_address(source)
-    path = Path(source)
+    address, path = find_address(source), Path(source)
     if address is None and not path.exists():
         raise RequestError(f"no file at '{source}'")
+    scorer, threshold = load_scorer(model)
+    alarm = request.alarm.rule(scorer, threshold)
     if address is not None or path.is_dir():
         what = "a folder" if address is None else "a stream"
         if request.beside:

@@ -178,9 +178,12 @@ class Signal:
 
     def cut(self, start: float) -> dict[str, NDArray[np.float32]]:
         window = np.zeros((round(self.spec.seconds * self.rate), self.values.shape[1]), np.float32)
-        piece = self.values[round(start * self.rate) :][: len(window)]
-        window[: len(piece)] = piece
-        return {self.name: window} if len(piece) else {}
+        # Between its samples, as windows of shards are cut.
+        places = start * self.rate + np.arange(len(window))
+        inside = int((places < len(self.values)).sum())
+        for column, channel in zip(window.T, self.values.T, strict=True):
+            column[:inside] = np.interp(places[:inside], np.arange(len(channel)), channel)
+        return {self.name: window} if inside else {}
 
     def forget(self, time: float) -> None:
         """Nothing: it stays."""

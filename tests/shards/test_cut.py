@@ -45,12 +45,14 @@ def test_the_windows_are_those_of_the_recording(
         files["inertial"] = folder / "inertial" / f"c{number}.csv"
         mine = windows_of(index, f"c{number}", spec(seconds), hop)
         theirs = list(slide(files, spec(seconds), NAMES, hop))
-        assert [(w.start, w.end) for w in mine] == pytest.approx([(w.start, w.end) for w in theirs])
+        for edge in ("start", "end"):
+            assert [getattr(w, edge) for w in mine] == pytest.approx([getattr(w, edge) for w in theirs])
         for packed, original in zip(mine, theirs, strict=True):
             assert list(packed.streams) == list(original.streams)
             assert ("audio" in packed.streams) == (number % 2 == 0)
             assert np.array_equal(packed.streams["depth"], original.streams["depth"])
-            for name, within in (("rgb", 6.0), ("flow", 4.0), ("audio", 0.002)):
+            # The picture is noise, of which little survives at 32 pixels: a quarter of its deviation of 25 to 36.
+            for name, within in (("rgb", 7.0), ("flow", 4.0), ("audio", 0.002)):
                 if name in packed.streams:
                     a, b = (np.asarray(w.streams[name], float) for w in (packed, original))
                     assert a.shape == b.shape
