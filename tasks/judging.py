@@ -1,6 +1,7 @@
 """From the scores of test clips to the task's metrics, their intervals and the report's figures."""
 
 from collections.abc import Callable, Mapping, Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import precision_recall_curve, roc_curve
