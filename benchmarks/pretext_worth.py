@@ -187,7 +187,7 @@ def table(found: dict[str, dict[str, float]], names: list[str]) -> str:
         for feature in ("fused", "concat"):
             values = [found[f"{name}/{seed}"][feature] for seed in seeds]
             gains = [found[f"{name}/{seed}"][feature] - found[f"untrained/{seed}"][feature] for seed in seeds]
-            columns += [_interval(values), _interval(gains, signed=True)]
+            columns += [interval(values), interval(gains, signed=True)]
         steps = statistics.mean(found[f"{name}/{seed}"]["steps"] for seed in seeds)
         rows.append((statistics.mean(found[f"{name}/{seed}"]["fused"] for seed in seeds), name, steps, columns))
     lines = ["| tasks | steps | fused | gain | concat | gain |", "|---|---|---|---|---|---|"]
@@ -196,8 +196,8 @@ def table(found: dict[str, dict[str, float]], names: list[str]) -> str:
     return "\n".join(lines)
 
 
-def _interval(values: list[float], signed: bool = False) -> str:
-    """The mean and the half width of its 95 % interval."""
+def interval(values: list[float], signed: bool = False) -> str:
+    """The mean and the half width of its 95 % t interval."""
     mean, sign = statistics.mean(values), "+" if signed else ""
     if len(values) < 2:
         return f"{mean:{sign}.3f}"
