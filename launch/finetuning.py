@@ -13,9 +13,9 @@ from ..fusion.bundle import Bundle, load_bundle, save_bundle
 from ..fusion.classifier import Classifier
 from ..shards.errors import RequestError
 from ..tasks.chosen import chosen_rows
-from ..tasks.judging import draw_figures, join_scores, judge
+from ..tasks.judging import draw_figures, judge
 from ..tasks.results import Result, Table, new_result, save_result
-from ..tasks.scoring import Scores, save_scores
+from ..tasks.scoring import Scores, join_scores, save_scores
 from ..tasks.splits import Split, groups_of, hold_out
 from ..tasks.stopping import BEST, EarlyStopping
 from .blending import head_weights

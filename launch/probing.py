@@ -27,7 +27,10 @@ from ..tasks.retrieval_rows import class_rows, cross_modal_rows
 from ..tasks.split_plan import SplitPlan, plan_splits
 from ..tasks.splits import groups_of, keep_used, labelled
 from .building import check_shards_fit, request_of
-from .device import leave_cores_to
+from .device import leave_cores_to, make_accelerator, ranks
+
+# A batch is what an interrupted extraction does not do again.
+BATCH_SIZE = 32
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ def probe(
     views: int | None = None,
     solver: str = "lbfgs",
     curve: bool = False,
+    cache: Path | None = None,
     workers: int = 1,
     seed: int = 0,
     command: str = "",
@@ -67,10 +71,15 @@ def probe(
 ) -> Probed:
     """Linear probe, kNN and retrieval of every feature, trained encoder and untrained control on the same clips.
 
-    `plan`: how the clips are divided; `curve`: also by share of the labels, and in few-shot episodes.
+    Several processes (torchrun) share the extraction, and each fits the same probes. `plan`: how the clips are
+    divided; `cache`: where features are kept, where not given RUN/features of the encoder's run; `curve`: also by
+    share of the labels, and in few-shot episodes.
     """
     if solver not in SOLVERS:
         raise choice_error("solver of the linear probe", solver, SOLVERS)
+    rank, world = ranks()
+    if world > 1:
+        make_accelerator("fp32")  # joins the processes
     plan = plan or SplitPlan()
     bundle = load_bundle(find_bundle(encoder))
     index, _, _ = labelled(load_index(shards), label)
@@ -81,20 +90,21 @@ def probe(
     missing = [name for name in request.modalities if name not in index.modalities]
     if missing:
         request = replace(request, modalities=tuple(name for name in request.modalities if name in index.modalities))
-    stream = ClipStream(index, request, 32, workers=workers)
+    stream = ClipStream(index, request, BATCH_SIZE, workers=workers)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     done = 0
 
     def count(clips: int) -> None:
+        # Each process knows of its own share, which all come through at about the same time.
         nonlocal done
-        done += clips
-        if progress is not None:
+        done = min(done + clips * world, len(index.samples))
+        if progress is not None and rank == 0:
             progress(done, len(index.samples))
 
     leave_cores_to(workers)
     set_seed(seed)
     encoders = [bundle.backbone, fresh_copy(bundle.backbone)]
-    features, fresh = cached_features(encoders, bundle.spec, stream, cache_folder(encoder), device, count)
+    features, fresh = cached_features(encoders, bundle.spec, stream, cache or cache_folder(encoder), device, count)
     units = groups_of(index, plan.group) if plan.crossed and not plan.leaky else None
     rows, untrained = (
         probe_features(f, labels, len(classes), splits, units, solver=solver) for f in (features, fresh)

@@ -69,7 +69,7 @@ class Recipe:
         return replace(self, config=replace(self.config, train=in_steps(self.config.train, count, data.batch_size)))
 
     def score(self, classifier: Classifier, numbers: NDArray[np.int64]) -> Scores:
-        """Scores of these samples. Every process scores all: few beside training, and no gathering can go wrong."""
+        """Scores of these samples, known to every process."""
         config = self.config
         stream = ClipStream(
             take(self.index, numbers),

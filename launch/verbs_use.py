@@ -33,6 +33,10 @@ def probe(
     ] = None,
     solver: Annotated[str, typer.Option(help="Of the linear probe: lbfgs, or sgd for large sets.")] = "lbfgs",
     curve: Annotated[bool, typer.Option("--curve", help="Also with 1 to 100 % of the labels, and few-shot.")] = False,
+    cache: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Keep features here; by default in the encoder's run.", show_default=False),
+    ] = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes that decode.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Of the folds and the untrained control.")] = 0,
     json: Json = None,
@@ -42,6 +46,7 @@ def probe(
 
     from ..tasks.results import save_result
     from ..tasks.split_plan import SplitPlan
+    from .device import ranks
     from .probing import probe as run_probe
     from .progress import counted
     from .tables import print_table, write_json
@@ -56,11 +61,14 @@ def probe(
             views=views,
             solver=solver,
             curve=curve,
+            cache=cache,
             workers=workers,
             seed=seed,
             command=" ".join(command_line()),
             progress=progress,
         )
+    if ranks()[0]:
+        return  # one process speaks for all
     if (encoder / "config.yaml").is_file():
         save_result(probed.result, encoder)
     for table in probed.result.tables:

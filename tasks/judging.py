@@ -33,16 +33,6 @@ def judge(
     return metrics, {name: bootstrap_interval(one(name), units, draws=500) for name in headline}
 
 
-def join_scores(parts: Sequence[Scores]) -> Scores:
-    """The clips of several folds as one."""
-    return Scores(
-        np.concatenate([part.probabilities for part in parts]),
-        np.concatenate([part.weights for part in parts]),
-        np.concatenate([part.labels for part in parts]),
-        [key for part in parts for key in part.keys],
-    )
-
-
 def draw_figures(
     scores: Scores, classes: Sequence[str], positive: int | None, modalities: Sequence[str]
 ) -> list[Confusion | Curves | Gates]:
