@@ -12,9 +12,10 @@ from accelerate.utils import set_seed
 from ..fusion.bundle import Bundle, load_bundle, save_bundle
 from ..fusion.classifier import Classifier
 from ..shards.errors import RequestError
-from ..tasks.chosen import chosen_rows
+from ..tasks.chosen import chosen_multilabel_rows, chosen_rows
 from ..tasks.judging import draw_figures, judge
-from ..tasks.results import Result, Table, new_result, save_result
+from ..tasks.multilabel import class_average_precisions
+from ..tasks.results import Cell, Result, Table, new_result, save_result
 from ..tasks.scoring import Scores, join_scores, save_scores
 from ..tasks.splits import Split, groups_of, hold_out
 from ..tasks.stopping import BEST, EarlyStopping
@@ -44,7 +45,7 @@ def finetune(config: FinetuneConfig, command: Sequence[str] = (), resume: bool =
     """
     recipe = set_up(config, command)
     index, positive = recipe.index, recipe.positive
-    splits = config_splits(config.data, index, config.seed)
+    splits = config_splits(config.data, index, config.seed, recipe.strata)
     plan = split_plan(config.data, config.seed)
     run, folds = run_folder(config), plan.crossed or len(splits) > 1
     if folds and ranks()[0] == 0:
@@ -63,11 +64,16 @@ def finetune(config: FinetuneConfig, command: Sequence[str] = (), resume: bool =
     watched = [(test, held) for test, held in parts if held is not None]
     if watched:
         seconds = {sample.key: sample.duration for sample in index.samples}
-        chosen = chosen_rows(watched, positive, np.array([seconds[key] for key in scores.keys]))
+        if recipe.multilabel:
+            chosen = chosen_multilabel_rows(watched, recipe.classes)
+        else:
+            chosen = chosen_rows(watched, positive, np.array([seconds[key] for key in scores.keys]))
         note = (
             "threshold and temperature were chosen on validation clips of each split, the mean over splits is shown"
         )
         tables.append(Table("Chosen on validation clips", ["figure", "value"], chosen, note))
+    if recipe.multilabel:
+        tables.append(_class_table(scores, recipe.classes))
     figures = draw_figures(scores, recipe.classes, positive, recipe.request.modalities)
     result = new_result("finetune", f"Fine-tuning: {config.task}", " ".join(command), tables, list(figures))
     if ranks()[0] == 0:
@@ -102,7 +108,7 @@ def _run_split(recipe: Recipe, split: Split, run: Path, resume: bool) -> tuple[S
 def _watched(recipe: Recipe, split: Split) -> Split:
     """The split with validation clips, which must hold what they are to choose by."""
     data, positive = recipe.config.data, recipe.positive
-    watched = hold_out(split, recipe.index, data.label, data.group, recipe.config.seed)
+    watched = hold_out(split, recipe.index, recipe.strata, data.group, recipe.config.seed)
     if positive is not None and not (recipe.labels[watched.validation] == positive).any():
         raise RequestError(
             f"the {len(watched.validation)} validation clips of split '{split.name}' hold none of class "
@@ -141,7 +147,7 @@ def _save(recipe: Recipe, split: Split, run: Path, classifier: Classifier) -> No
     used = f" ({config.data.fraction:.0%} of them used)" if config.data.fraction < 1 else ""
     clips = f"{len(split.train)} clips{used}"
     provenance = {
-        "trained": f"to tell {' from '.join(classes) if len(classes) == 2 else f'{len(classes)} classes'}",
+        "trained": f"to tell {_told_apart(recipe)}",
         "data": f"{recipe.index.folder.name}: {clips}, tested on {len(split.test)} ({split.name})",
         "encoder": "pretrained without labels" if config.encoder else "from random weights",
         "steps": config.train.steps,
@@ -151,3 +157,20 @@ def _save(recipe: Recipe, split: Split, run: Path, classifier: Classifier) -> No
     name = None if recipe.positive is None else classes[recipe.positive]
     bundle = Bundle(classifier, recipe.spec, recipe.request.segments, config.task, name, provenance)
     save_bundle(bundle, run / "encoder")
+
+
+def _told_apart(recipe: Recipe) -> str:
+    classes = recipe.classes
+    if recipe.multilabel:
+        return f"which of {len(classes)} classes a clip has"
+    return " from ".join(classes) if len(classes) == 2 else f"{len(classes)} classes"
+
+
+def _class_table(scores: Scores, classes: Sequence[str]) -> Table:
+    precisions, counts = class_average_precisions(scores.probabilities, scores.labels), scores.labels.sum(axis=0)
+    rows: list[list[Cell]] = [
+        [name, value, int(count), int(count) / len(scores.keys)]
+        for name, value, count in zip(classes, precisions.tolist(), counts, strict=True)
+    ]
+    note = "average precision of each class; chance is its share of the clips"
+    return Table("Classes", ["class", "average precision", "clips", "share"], rows, note)

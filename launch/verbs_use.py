@@ -14,6 +14,12 @@ def probe(
     encoder: Annotated[Path, typer.Argument(metavar="ENCODER", help="A bundle, or a run folder that holds one.")],
     shards: Annotated[Path, typer.Argument(metavar="SHARDS", help="Labelled clips that `modalgate pack` wrote.")],
     label: Annotated[str, typer.Option(help="The label column to read from the features.")] = "label",
+    multilabel: Annotated[
+        bool, typer.Option("--multilabel", help="A clip may have several classes: `fight|shouting`, or `|` for none.")
+    ] = False,
+    labels: Annotated[
+        str, typer.Option(metavar="A,B", help="With --multilabel, columns of 0 and 1.", show_default=False)
+    ] = "",
     folds: Annotated[int, typer.Option(min=0, help="Grouped cross-validation; 0 uses the column `split`.")] = 0,
     group: Annotated[str, typer.Option(help="Column whose clips stay on one side of a fold.")] = "group",
     leave_one_out: Annotated[
@@ -57,6 +63,8 @@ def probe(
             encoder,
             shards,
             label=label,
+            labels=[name.strip() for name in labels.split(",") if name.strip()],
+            multilabel=multilabel,
             plan=plan,
             views=views,
             solver=solver,

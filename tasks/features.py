@@ -80,6 +80,9 @@ def feature_batches(
     for batch in stream.evaluate():
         batch = batch.to(device)
         streams = preparation(batch)
+        for name in {name for backbone in backbones for name in backbone.modalities} - batch.present.keys():
+            # An encoder may know a modality that no clip of these shards has.
+            batch.present[name] = torch.zeros_like(batch.start, dtype=torch.bool)
         yield [_features(backbone, backbone(streams, batch.present, batch.start), batch) for backbone in backbones]
         if progress is not None:
             progress(int(batch.valid.sum()))

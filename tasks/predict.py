@@ -57,7 +57,7 @@ def _score(model: Classifier, preparation: Preparation, windows: list[Window]) -
     modalities = model.backbone.modalities
     batch = batch_windows(windows, modalities)
     scored = model(preparation(batch), batch.present, batch.start)
-    probabilities = torch.softmax(scored.logits[:, 0], dim=-1).tolist()
+    probabilities = model.probabilities(scored.logits[:, 0]).tolist()
     weights = scored.encoded.weights[:, 0].tolist()
     return [
         Prediction(

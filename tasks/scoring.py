@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from ..fusion.classifier import Classifier, view_probabilities
+from ..fusion.classifier import Classifier
 from ..shards.errors import DataError
 from ..shards.stream import ClipStream
 from ..shards.transforms import ClipSpec, Preparation
@@ -22,7 +22,7 @@ from .sharing import share_batches
 
 @dataclass
 class Scores:
-    """`probabilities` (n, C), views averaged after softmax; `weights` (n, M) mean gate weights; `labels` (n,)."""
+    """`probabilities` (n, C), averaged over views; `weights` (n, M) mean gate weights; `labels` (n,), of several classes (n, C)."""
 
     probabilities: NDArray[np.float32]
     weights: NDArray[np.float32]
@@ -64,7 +64,7 @@ def _score(
         valid = batch.valid.cpu()
         assert batch.label is not None, "scoring needs a stream with labels"
         yield Scores(
-            view_probabilities(scored.logits).cpu()[valid].numpy(),
+            classifier.view_probabilities(scored.logits).cpu()[valid].numpy(),
             scored.encoded.weights.mean(dim=1).float().cpu()[valid].numpy(),
             batch.label.cpu()[valid].numpy(),
             [key for key, keep in zip(batch.key, valid.tolist(), strict=True) if keep],

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..fusion.classifier import Classifier, view_probabilities
+from ..fusion.classifier import Classifier
 from ..fusion.gates import Fused, Fusion
 from .stored import StoredClips
 
@@ -106,7 +106,7 @@ def score_stored(
     for rows in torch.arange(len(clips.keys)).split(batch_size):
         batch = clips.rows(rows)
         scored = classifier(batch.streams, batch.present, batch.start, batch.quality)
-        probabilities.append(view_probabilities(scored.logits))
+        probabilities.append(classifier.view_probabilities(scored.logits))
         weights.append(scored.encoded.weights.mean(dim=1))
     return torch.cat(probabilities).double().numpy(), torch.cat(weights).double().numpy()
 

@@ -13,6 +13,7 @@ def main(arguments: Sequence[str]) -> int:
 
     def slowly(*rest: Any) -> Iterator[Any]:
         for batch in plain(*rest):
+            print("a batch is extracted")
             yield batch
             time.sleep(0.05)
 
