@@ -13,6 +13,7 @@ from ..fusion.bundle import Bundle, load_bundle, save_bundle
 from ..fusion.classifier import Classifier
 from ..shards.errors import RequestError
 from ..tasks.chosen import chosen_multilabel_rows, chosen_rows
+from ..tasks.duplicates import warn_of_duplicates
 from ..tasks.judging import draw_figures, judge
 from ..tasks.multilabel import class_average_precisions
 from ..tasks.results import Cell, Result, Table, new_result, save_result
@@ -23,6 +24,7 @@ from .blending import head_weights
 from .building import config_splits, run_folder, split_plan
 from .device import ranks
 from .recipe import Recipe, set_up, train_classifier
+from .progress import track
 from .run_folder import open_run
 from .schema import FinetuneConfig
 
@@ -50,6 +52,8 @@ def finetune(config: FinetuneConfig, command: Sequence[str] = (), resume: bool =
     run, folds = run_folder(config), plan.crossed or len(splits) > 1
     if folds and ranks()[0] == 0:
         open_run(run, recipe.settings, resume)
+    with track(len(index.samples), "frames compared", show=ranks()[0] == 0) as advance:
+        warn_of_duplicates(index, splits, config.data.group, Path(config.out), config.data.workers, advance)
     parts = [_run_split(recipe, split, run / split.name if folds else run, resume) for split in splits]
     scores = join_scores([test for test, _ in parts])
     groups = groups_of(index, config.data.group)

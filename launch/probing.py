@@ -13,6 +13,7 @@ from ..shards.errors import RequestError, choice_error
 from ..shards.index import load_index
 from ..shards.stream import ClipStream
 from ..tasks.cache import cached_features
+from ..tasks.duplicates import warn_of_duplicates
 from ..tasks.label_curve import label_curves
 from ..tasks.multilabel import labelled_clips
 from ..tasks.multilabel_probe import MultilabelRow, probe_multilabel
@@ -32,6 +33,7 @@ from ..tasks.split_plan import SplitPlan, plan_splits
 from ..tasks.splits import groups_of, keep_used
 from .building import check_shards_fit, request_of
 from .device import leave_cores_to, make_accelerator, ranks
+from .progress import track
 
 # A batch is what an interrupted extraction does not do again.
 BATCH_SIZE = 32
@@ -95,7 +97,9 @@ def probe(
     check_shards_fit(bundle, clips.index)
     index, splits = keep_used(clips.index, plan_splits(clips.index, clips.strata, plan))
     clips = labelled_clips(index, clips.column, multilabel=multilabel)
-    index = clips.index
+    index, kept = clips.index, cache or cache_folder(encoder)
+    with track(len(index.samples), "frames compared", show=progress is not None and rank == 0) as advance:
+        warn_of_duplicates(index, splits, plan.group, kept, workers, advance)
     request = request_of(bundle, views)
     missing = [name for name in request.modalities if name not in index.modalities]
     if missing:
@@ -114,7 +118,7 @@ def probe(
     leave_cores_to(workers)
     set_seed(seed)
     encoders = [bundle.backbone, fresh_copy(bundle.backbone)]
-    features, fresh = cached_features(encoders, bundle.spec, stream, cache or cache_folder(encoder), device, count)
+    features, fresh = cached_features(encoders, bundle.spec, stream, kept, device, count)
     units = groups_of(index, plan.group)
     note = f"{request.segments} views averaged; {plan.describe()}; interval 95 %; kNN k 20, temperature 0.07"
     if multilabel:
