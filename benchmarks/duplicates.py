@@ -14,8 +14,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from modalgate.shards.duplicates import FRAMES, LIMIT, SIDE, WORDS, hash_frames, near_pairs
 from modalgate.shards.decode import decode_frames
+from modalgate.shards.duplicates import FRAMES, LIMIT, SIDE, WORDS, hash_frames, near_pairs
 from modalgate.shards.index import load_index
 from modalgate.shards.location import FolderReader
 from modalgate.shards.media import iterate_frames, write_video
@@ -52,7 +52,9 @@ def main() -> None:
         print(f"{Path(folder).name}: {len(found)} copies, {pairs} pairs of clips, limit in use {LIMIT}")
         for place, limit in enumerate(LIMITS):
             others = len(duplicates(index, hashes, there, limit=limit))
-            print(f"  limit {limit:5.3f}: {np.mean([row[place] for row in found]):.2f} of copies, {others} other pairs")
+            print(
+                f"  limit {limit:5.3f}: {np.mean([row[place] for row in found]):.2f} of copies, {others} other pairs"
+            )
     generator = np.random.default_rng(0)
     for what in ("all pictures differ", "all pictures alike"):
         many = generator.integers(0, 2**63, (10_000, WORDS)).astype(np.uint64)

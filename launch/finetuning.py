@@ -23,8 +23,8 @@ from ..tasks.stopping import BEST, EarlyStopping
 from .blending import head_weights
 from .building import config_splits, run_folder, split_plan
 from .device import ranks
-from .recipe import Recipe, set_up, train_classifier
 from .progress import track
+from .recipe import Recipe, set_up, train_classifier
 from .run_folder import open_run
 from .schema import FinetuneConfig
 

@@ -41,7 +41,9 @@ def probe(
     curve: Annotated[bool, typer.Option("--curve", help="Also with 1 to 100 % of the labels, and few-shot.")] = False,
     cache: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Keep features here; by default in the encoder's run.", show_default=False),
+        typer.Option(
+            metavar="FOLDER", help="Keep features here; by default in the encoder's run.", show_default=False
+        ),
     ] = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes that decode.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Of the folds and the untrained control.")] = 0,

@@ -40,7 +40,8 @@ def hash_frames(frames: NDArray[np.float32]) -> NDArray[np.uint64]:
     """The hash (9,) of frames (8, 32, 32): the signs of the 64 lowest frequencies of each frame less the mean frame,
     and of the mean frame's, less their median (Zauner, "pHash", 2010)."""
     mean = frames.mean(axis=0)
-    moving = np.stack([_low(frame - mean) for frame in frames]) > 0
+    # Above what single precision makes of a picture that stands still.
+    moving = np.stack([_low(frame - mean) for frame in frames]) > 0.01
     picture = _low(mean)
     # The lowest frequency is the brightness.
     still = picture[1:] > np.median(picture[1:])

@@ -51,7 +51,9 @@ def labelled_clips(
     return Labelled(index, label, label, names, numbers)
 
 
-def multi_labelled(index: Index, label: str, classes: Sequence[str] = ()) -> tuple[Index, list[str], NDArray[np.int64]]:
+def multi_labelled(
+    index: Index, label: str, classes: Sequence[str] = ()
+) -> tuple[Index, list[str], NDArray[np.int64]]:
     """The samples that have a `label`, its classes in sorted order, and the truth (n, C) of 0 and 1.
 
     With `classes` only those count. The samples gain the column `STRATUM`, the rarest of a clip's classes: folds that
@@ -86,7 +88,9 @@ def rarest(truth: Array) -> list[int | None]:
 
 def class_average_precisions(probabilities: Array, truth: Array) -> NDArray[np.float64]:
     """Average precision of each class (C,), of probabilities and truth (n, C); NaN for a class that does not occur."""
-    return np.array([average_precision(scores, labels) for scores, labels in zip(probabilities.T, truth.T, strict=True)])
+    return np.array(
+        [average_precision(scores, labels) for scores, labels in zip(probabilities.T, truth.T, strict=True)]
+    )
 
 
 def mean_average_precision(probabilities: Array, truth: Array) -> float:

@@ -126,7 +126,9 @@ def _probe(
     scored = np.flatnonzero(np.isfinite(scores[:, 0]))
     if not len(scored):
         nothing = float("nan")
-        return MultilabelRow(name, nothing, nothing, nothing, nothing, nothing, nothing, 0, [nothing] * truth.shape[1])
+        return MultilabelRow(
+            name, nothing, nothing, nothing, nothing, nothing, nothing, 0, [nothing] * truth.shape[1]
+        )
     units = (np.arange(len(truth)).astype(str) if groups is None else groups)[scored].tolist()
     right, scores = truth[scored], scores[scored]
     low, high = bootstrap_interval(lambda rows: mean_average_precision(scores[rows], right[rows]), units, draws=500)

@@ -17,24 +17,26 @@ from numpy.typing import NDArray
 
 
 @pytest.fixture(scope="module")
-def copies(tmp_path_factory: pytest.TempPathFactory, film: Callable[..., Path], drifting: Callable[..., NDArray]) -> Index:
+def copies(
+    tmp_path_factory: pytest.TempPathFactory, film: Callable[..., Path], drifting: Callable[..., NDArray]
+) -> Index:
     """Ten films of textures that drift, of which the first two are there again smaller and encoded more coarsely, and
     a film in front of the background of another."""
     root = tmp_path_factory.mktemp("copies")
     for number in range(10):
-        film(root / "media" / f"c{number}.mp4", 2.0, seed=number, dx=1 + number % 3, dy=number % 2)
+        film(root / "media" / f"c{number}.mp4", 2.0, height=96, width=128, seed=number, dx=1 + number % 3, dy=2)
     for number in range(2):
         frames = [f.to_ndarray(format="rgb24") for _, f in iterate_frames(root / "media" / f"c{number}.mp4")]
-        small = np.stack([cv2.resize(frame, (54, 40), interpolation=cv2.INTER_AREA) for frame in frames])
+        small = np.stack([cv2.resize(frame, (114, 86), interpolation=cv2.INTER_AREA) for frame in frames])
         write_video(root / "media" / f"copy{number}.mp4", small, 10, options={"crf": "32"})
-    place = drifting(1, 48, 64, seed=99)[0]
+    place = drifting(1, 96, 128, seed=99)[0]
     for number in range(2):
         scene = np.repeat(place[None], 20, axis=0)
         for time in range(20):
-            row, column = (10 + time, 5 + 2 * time) if number else (36 - time, 40 - time)
+            row, column = (20 + 2 * time, 10 + 4 * time) if number else (80 - 2 * time, 80 - 2 * time)
             scene[time, row : row + 9, column : column + 9] = 250
         write_video(root / "media" / f"camera{number}.mp4", scene, 10)
-    pack(root / "media", root / "shards", PackSettings(modalities=("rgb",), size=32, fps=10.0), workers=1)
+    pack(root / "media", root / "shards", PackSettings(modalities=("rgb",), size=64, fps=10.0), workers=1)
     return load_index(root / "shards")
 
 
@@ -110,4 +112,3 @@ def test_surveillance_clips_of_different_sources_are_not_taken_for_each_other(tm
     index = pack(REAL, tmp_path / "shards", PackSettings(modalities=("rgb",)), workers=2)
     groups = index.column("group")
     assert not [pair for pair in near_pairs(hashes_of(index)) if groups[pair.first] != groups[pair.second]]
-

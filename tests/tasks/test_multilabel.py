@@ -51,7 +51,7 @@ def test_figures_are_those_of_scikit_learn() -> None:
     found = multilabel_metrics(SCORES, TRUTH, thresholds)
     assert found["mean_average_precision"] == pytest.approx(np.mean(expected))
     for average in ("micro", "macro"):
-        assert found[f"{average}_f1"] == pytest.approx(f1_score(TRUTH, SCORES >= thresholds, average=average))
+        assert found[f"{average}_f1"] == pytest.approx(f1_score(TRUTH, thresholds <= SCORES, average=average))
 
 
 def test_a_class_that_does_not_occur_has_no_part_in_the_mean() -> None:
