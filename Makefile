@@ -27,11 +27,12 @@ lint: .venv/.tested
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright
 
+# Two files at a time: most tests wait for processes that start.
 test: lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: .venv/.tested
-	$(BIN)/python -m pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m slow
 
 bench: .venv/.installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --requirement benchmarks/requirements.txt

@@ -3,24 +3,29 @@
     .venv/bin/python benchmarks/pretext_worth.py FOLDER [--rows cross_modal,clip_order] [--seeds 5] [--json FILE]
 
 A generated world (`impact12`) is written and packed under FOLDER where it is not there yet. Every row pretrains the
-backbone of `demo-pretrain` from random weights on the split `pretrain`, without labels, for as many steps as cost
-`--cpu-seconds` of processor time on one core, counted beforehand; then a linear probe reads the frozen features:
-fitted on `train`, its regulariser chosen on `val`, scored on `test`. `untrained` is the same backbone with no step.
-Accuracies come with a 95 % t interval over seeds, `gain` is paired by seed with `untrained`. A result that the JSON
-file holds already is not computed again.
+backbone of `demo-pretrain` from random weights on the split `pretrain`, without labels, for as many steps as cost the
+processor time of `--steps` steps of cross-modal contrast; what a step of each row costs is measured beforehand, by
+turns, on one core. Then a linear probe reads the frozen features: fitted on `train`, its regulariser chosen on `val`,
+scored on `test`, or on `val` while one is still choosing a mixture. `untrained` is the same backbone with no step.
+Accuracies come with a 95 % t interval over seeds, `gain` is paired by seed with `untrained`. Costs and results that
+the JSON file holds already are not measured again.
 """
 
 import argparse
+import itertools
 import json
 import math
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from held import Held
+from loop_peers import total_loss
 from modalgate.fusion.backbone import Backbone
 from modalgate.launch.building import clip_request, clip_spec
 from modalgate.launch.config import load_config
@@ -42,13 +47,18 @@ assert isinstance(CONFIG, PretrainConfig)
 DATA, MODEL, MODALITIES = CONFIG.data, CONFIG.model, tuple(CONFIG.data.modalities)
 # As the demo packs.
 SETTINGS = PackSettings(modalities=MODALITIES, size=48, fps=8.0, flow_bound=16.0)
-# The odd one out needs a fourth segment.
-SINGLE = {name: (1.0, {}) for name in PRETEXT_TASKS if name != "odd_one_out"}
+SINGLE = {name: (1.0, {}) for name in PRETEXT_TASKS}
+# The odd one out needs a fourth segment, and pace frames to leave out; both are probed as all others are.
+CUT = {
+    "odd_one_out": replace(DATA, segments=4),
+    "pace": replace(DATA, segments=2, seconds=1.5, frames=2 * DATA.frames),
+}
 MIXTURES: dict[str, dict[str, tuple[float, dict[str, Any]]]] = {
     "demo-pretrain": {name: (task.weight, task.arguments) for name, task in CONFIG.tasks.items()},
     "across_time + cross_modal": {"across_time": (1.0, {}), "cross_modal": (1.0, {})},
     "across_time + leave_one_out": {"across_time": (1.0, {}), "leave_one_out": (1.0, {})},
 }
+REFERENCE = "cross_modal"
 ROWS = {"untrained": {}} | {name: {name: task} for name, task in SINGLE.items()} | MIXTURES
 
 # The index, what is cut from its clips, and by split: the clips, and their labels.
@@ -61,23 +71,27 @@ def main() -> None:
     parser.add_argument("--rows", default=",".join(ROWS))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--clips", type=int, default=4100)
-    parser.add_argument("--cpu-seconds", type=float, default=60.0)
+    parser.add_argument("--steps", type=int, default=150, help="of cross_modal; the others' cost as much")
+    parser.add_argument("--scored", choices=("val", "test"), default="test")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    steps: dict[str, int] = {}
-    found = json.loads(arguments.json.read_text()) if arguments.json and arguments.json.is_file() else {}
+    known = json.loads(arguments.json.read_text()) if arguments.json and arguments.json.is_file() else {}
+    costs: dict[str, float] = known.get("costs", {})
+    found: dict[str, dict[str, float]] = known.get("results", {})
     splits = held_splits(arguments.folder, arguments.clips)
-    for name in arguments.rows.split(","):
-        for seed in range(arguments.seeds):
-            key = f"{name}/{seed}"
-            if key not in found:
-                if name not in steps:
-                    steps[name] = count_steps(ROWS[name], splits, arguments.cpu_seconds)
-                found[key] = measure(ROWS[name], seed, splits, steps[name])
-                print(key, found[key], flush=True)
-                if arguments.json:
-                    arguments.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    names = arguments.rows.split(",")
+    new = [name for name in names if name not in costs and ROWS[name]]
+    costs |= relative_costs(new, splits)
+    for seed, name in itertools.product(range(arguments.seeds), names):
+        if f"{name}/{seed}" in found:
+            continue
+        steps = round(arguments.steps / costs[name]) if ROWS[name] else 0
+        found[f"{name}/{seed}"] = measure(name, seed, splits, steps, arguments.scored)
+        print(name, seed, found[f"{name}/{seed}"], flush=True)
+        if arguments.json:
+            text = json.dumps({"costs": costs, "results": found}, indent=1)
+            arguments.json.write_text(text + "\n", encoding="utf-8")
     print(table(found, [name for name in ROWS if f"{name}/0" in found]))
 
 
@@ -96,18 +110,13 @@ def held_splits(folder: Path, clips: int) -> Splits:
     return index, request, held | {"classes": len(classes)}
 
 
-def measure(
-    tasks: dict[str, tuple[float, dict[str, Any]]],
-    seed: int,
-    splits: Splits,
-    steps: int,
-) -> dict[str, float]:
-    """Steps taken, and test accuracies of the probes of the fused and of the joined features."""
+def measure(name: str, seed: int, splits: Splits, steps: int, scored: str = "test") -> dict[str, float]:
+    """Steps taken, and accuracies on the split `scored` of the probes of the fused and of the joined features."""
     index, request, held = splits
     torch.manual_seed(seed)
     backbone = Backbone(MODALITIES, MODEL)
     if steps:
-        objective = _objective(backbone, tasks, splits, steps)
+        objective, stream = _objective(backbone, name, splits, steps)
         budget = TrainConfig(
             steps=steps,
             learning_rate=CONFIG.train.learning_rate,
@@ -117,50 +126,56 @@ def measure(
             threads=1,
         )
         with tempfile.TemporaryDirectory() as scratch:
-            train(objective, held["pretrain"][0], budget, Path(scratch) / "run", seed=seed, tracker_mode="disabled")
+            train(objective, stream, budget, Path(scratch) / "run", seed=seed, tracker_mode="disabled")
     spec = clip_spec(request, index)
     features = {split: extract_features([backbone], spec, held[split][0])[0] for split in ("train", "val", "test")}
     scores = {"steps": float(steps)}
     for feature in ("fused", "concat"):
         rows = {split: (rows_of.values[feature], held[split][1]) for split, rows_of in features.items()}
         probe = fit_linear_probe(*rows["train"], held["classes"], validation=rows["val"])
-        right = probe.scores(rows["test"][0]).argmax(axis=1) == rows["test"][1]
+        right = probe.scores(rows[scored][0]).argmax(axis=1) == rows[scored][1]
         scores[feature] = float(right.mean())
     return scores
 
 
-def _objective(
-    backbone: Backbone,
-    tasks: dict[str, tuple[float, dict[str, Any]]],
-    splits: Splits,
-    steps: int,
-) -> PretextObjective:
-    index, request, _ = splits
-    return PretextObjective(backbone, clip_spec(request, index), DATA.segments, tasks, CONFIG.augment, steps)
+def _objective(backbone: Backbone, name: str, splits: Splits, steps: int) -> tuple[PretextObjective, Held]:
+    """A row's tasks, and the unlabelled clips cut as they want them."""
+    index, request, held = splits
+    stream = held["pretrain"][0]
+    if name in CUT:
+        request = clip_request(CUT[name], index)
+        if name not in held:
+            rows = [number for number, sample in enumerate(index.samples) if sample.labels["split"] == "pretrain"]
+            held[name] = Held(take(index, rows), request, DATA.batch_size)
+        stream = held[name]
+    spec = clip_spec(request, index)
+    return PretextObjective(backbone, spec, request.segments, ROWS[name], CONFIG.augment, steps), stream
 
 
-def count_steps(
-    tasks: dict[str, tuple[float, dict[str, Any]]],
-    splits: Splits,
-    cpu_seconds: float,
-) -> int:
-    """How many steps take `cpu_seconds` of processor time, by the median of eight, after two that warm up."""
-    if not tasks:
-        return 0
-    objective = _objective(Backbone(MODALITIES, MODEL), tasks, splits, 100).train()
-    optimizer = torch.optim.AdamW(objective.parameters())
-    batches = splits[2]["pretrain"][0].train(0)
-    taken = []
-    for _ in range(10):
-        began = time.process_time()
-        outputs = objective(next(batches))
-        loss = sum(value for key, value in outputs.items() if key.endswith("/loss"))
-        assert isinstance(loss, torch.Tensor)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        taken.append(time.process_time() - began)
-    return round(cpu_seconds / statistics.median(taken[2:]))
+def relative_costs(names: Sequence[str], splits: Splits) -> dict[str, float]:
+    """Processor time of a step of each row, over that of a step of cross_modal.
+
+    The rows take turns, and the median over twelve rounds counts: whatever else the machine does
+    slows all alike.
+    """
+    if not names:
+        return {}
+    rows = {name: _objective(Backbone(MODALITIES, MODEL), name, splits, 100) for name in {*names, REFERENCE}}
+    optimizers = {name: torch.optim.AdamW(objective.train().parameters()) for name, (objective, _) in rows.items()}
+    batches = {name: stream.train(0) for name, (_, stream) in rows.items()}
+    ratios: dict[str, list[float]] = {name: [] for name in names}
+    for _ in range(14):
+        taken = {}
+        for name, (objective, _) in rows.items():
+            batch = next(batches[name])
+            began = time.process_time()
+            total_loss(objective(batch)).backward()
+            optimizers[name].step()
+            optimizers[name].zero_grad()
+            taken[name] = time.process_time() - began
+        for name in names:
+            ratios[name].append(taken[name] / taken[REFERENCE])
+    return {name: statistics.median(values[2:]) for name, values in ratios.items()}
 
 
 def table(found: dict[str, dict[str, float]], names: list[str]) -> str:

@@ -110,7 +110,8 @@ class Backbone(nn.Module):
         seen = present | {name: torch.zeros_like(present[name]) for name in hidden}
         if self.training and self.spec.modality_dropout:
             seen = self._drop(seen)
-        told = (quality,) if getattr(self.fusion, "quality", 0) else ()
+        columns = getattr(self.fusion, "quality", 0)
+        told = (None if quality is None else quality[..., :columns],) if columns else ()
         fused = self.fusion(joined, seen, *told)
         return Encoded(self.modalities, features, present, fused.embedding, fused.weights, fused.aux_loss, start)
 

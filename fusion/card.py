@@ -49,3 +49,9 @@ def model_card(facts: dict[str, Any]) -> str:
     door = "load_bundle" if facts["classes"] else "load_encoder"
     lines += [f"    from modalgate.fusion import {door}", f'    model = {door}("this folder")', ""]
     return "\n".join(lines)
+
+
+def card_sections(text: str) -> dict[str, str]:
+    """The sections of a model card by their titles, in Markdown."""
+    parts = [part.partition("\n") for part in text.split("\n## ")[1:]]
+    return {title.strip(): body.strip() for title, _, body in parts}

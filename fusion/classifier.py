@@ -73,7 +73,7 @@ class Classifier(nn.Module):
         return Scored(fused.embedding, unimodal, replace(encoded, weights=fused.weights))
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """Class probabilities (..., C) of logits (..., C): they sum to one, but of several labels each stands alone."""
+        """Class probabilities (..., C) of logits (..., C): they sum to one; multilabel, each stands alone."""
         return logits.sigmoid() if self.multilabel else logits.softmax(dim=-1)
 
     def view_probabilities(self, logits: Tensor) -> Tensor:

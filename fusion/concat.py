@@ -3,14 +3,14 @@
 import torch
 from torch import Tensor, nn
 
-from .gates import Fused, Gate, presence_shares, quality_column, stack_features
+from .gates import Fused, Gate, presence_shares, stack_features
 
 
 class ConcatFusion(Gate):
     """`z = MLP([h_1; ...; h_M; present; q])`, a learned vector in place of an absent modality.
 
     It has no gate: the weights it reports are the shares of the modalities present, which all enter whole.
-    `quality` as in `SoftmaxGate`, so that the comparison with a gate that is told of it is a fair one.
+    `quality` is what `SoftmaxGate` is given, so that the comparison with a gate that is told of it is a fair one.
     """
 
     def __init__(
@@ -31,3 +31,15 @@ class ConcatFusion(Gate):
         if self.quality:
             inputs.append(quality_column(quality, mask, self.quality, values).flatten(-2))
         return self.finish(self.network(torch.cat(inputs, dim=-1)), presence_shares(mask, values), mask)
+
+
+def quality_column(quality: Tensor | None, mask: Tensor, columns: int, like: Tensor) -> Tensor:
+    """Quality (..., M, Q) as the network sees it: 0 where a modality is absent or nothing is known of it.
+
+    Raises `ValueError` where the shape is not that of `columns` numbers per modality.
+    """
+    if quality is None:
+        return like.new_zeros(*mask.shape, columns)
+    if quality.shape != (*mask.shape, columns):
+        raise ValueError(f"quality has shape {tuple(quality.shape)}: give {(*mask.shape, columns)}")
+    return torch.where(mask[..., None], quality.to(like.dtype), torch.zeros_like(quality, dtype=like.dtype))

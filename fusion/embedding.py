@@ -1,16 +1,21 @@
 """A recording as features over time: `load_encoder(folder).embed(path)`."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ..shards.batching import Batcher
 from ..shards.sliding import Window, batch_windows, slide
 from ..shards.transforms import ClipSpec, Preparation
 from .backbone import Backbone
 from .bundle import load_bundle
+
+# Windows per batch. Always so many, so it is no more than a short recording has.
+BATCH_SIZE = 8
 
 
 @dataclass(frozen=True)
@@ -18,7 +23,8 @@ class Embedding:
     """Features of n windows of one recording.
 
     `features` (n, D): the fused embedding; `weights` (n, M): gate weights in the order of `modalities`; `present`
-    (n, M): which of them each window has; `start`, `end` (n,): seconds.
+    (n, M): which of them each window has; `start`, `end` (n,): seconds; `by_modality`: (n, D) of each modality alone,
+    before the fusion, zero where it is absent.
     """
 
     modalities: tuple[str, ...]
@@ -27,6 +33,7 @@ class Embedding:
     features: NDArray[np.float32]
     weights: NDArray[np.float32]
     present: NDArray[np.bool_]
+    by_modality: dict[str, NDArray[np.float32]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.start)
@@ -51,6 +58,11 @@ class PretrainedEncoder:
         """D, the length of a feature."""
         return self.backbone.width
 
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next(self.backbone.parameters()).device
+
     def to(self, device: torch.device | str) -> "PretrainedEncoder":
         """The same encoder, computing on `device`."""
         self.backbone.to(device)
@@ -62,47 +74,63 @@ class PretrainedEncoder:
         path: Path | str,
         hop: float | None = None,
         beside: dict[str, Path] | None = None,
-        batch_size: int = 16,
+        batch_size: int = BATCH_SIZE,
+        rates: dict[str, float] | None = None,
     ) -> Embedding:
         """Features of a media file, a window every `hop` seconds (half a window by default).
 
-        `beside`: files of further modalities by name, such as `{"depth": Path("depth.mkv")}`. What the recording
-        lacks is absent, and its gate weight zero. Raises `ValueError`, `OSError` or `av.FFmpegError` where it cannot
-        be read.
+        `beside`: files of further modalities by name, such as `{"depth": Path("depth.mkv")}`; `rates`: Hz of those
+        that do not tell their own. What the recording lacks is absent, and its gate weight zero. `modalgate embed`
+        gives the same numbers. Raises `ValueError`, `OSError` or `av.FFmpegError` where it cannot be read.
         """
         files = {"video": Path(path)} | (beside or {})
-        parts, held = [], list[Window]()
-        for window in slide(files, self.spec, self.modalities, hop):
-            held.append(window)
-            if len(held) == batch_size:
-                parts.append(self._embed_windows(held))
-                held = []
-        if held:
-            parts.append(self._embed_windows(held))
-        return join_embeddings(parts)
+        return self.embed_windows(slide(files, self.spec, self.modalities, hop, rates), batch_size)
+
+    def embed_windows(self, windows: Iterable[Window], batch_size: int = BATCH_SIZE) -> Embedding:
+        """Features of windows as `shards.sliding` cuts them; there is at least one."""
+        batcher = Batcher[int, Embedding](self.encode, batch_size)
+        found: list[tuple[int, Embedding]] = []
+        for number, window in enumerate(windows):
+            found += batcher.put(number, window)
+        found += batcher.rest()
+        return join_embeddings([row for _, row in sorted(found, key=lambda entry: entry[0])])
 
     @torch.no_grad()
-    def _embed_windows(self, windows: list[Window]) -> Embedding:
-        batch = batch_windows(windows, self.modalities).to(next(self.backbone.parameters()).device)
+    def encode(self, windows: Sequence[Window]) -> list[Embedding]:
+        """One batch of windows through the backbone, and an `Embedding` of length one for each of them."""
+        batch = batch_windows(list(windows), self.modalities).to(self.device)
         encoded = self.backbone(self._preparation(batch), batch.present, batch.start)
-        return Embedding(
-            self.modalities,
-            np.array([window.start for window in windows]),
-            np.array([window.end for window in windows]),
-            encoded.embedding[:, 0].float().cpu().numpy(),
-            encoded.weights[:, 0].float().cpu().numpy(),
-            torch.stack([encoded.present[name][:, 0] for name in self.modalities], dim=-1).cpu().numpy(),
-        )
+        features, weights = _rows(encoded.embedding), _rows(encoded.weights)
+        by_modality = {name: _rows(values) for name, values in encoded.features.items()}
+        present = np.array([[name in window.streams for name in self.modalities] for window in windows])
+        return [
+            Embedding(
+                self.modalities,
+                np.array([window.start]),
+                np.array([window.end]),
+                features[row],
+                weights[row],
+                present[row],
+                {name: values[row] for name, values in by_modality.items()},
+            )
+            for row, window in zip((slice(n, n + 1) for n in range(len(windows))), windows, strict=True)
+        ]
 
 
-def join_embeddings(parts: list[Embedding]) -> Embedding:
+def _rows(values: torch.Tensor) -> NDArray[np.float32]:
+    return values[:, 0].float().cpu().numpy()
+
+
+def join_embeddings(parts: Sequence[Embedding]) -> Embedding:
     """One after the other; they are of the same modalities, and there is at least one."""
     return Embedding(
         parts[0].modalities,
-        *(
-            np.concatenate([getattr(part, name) for part in parts])
-            for name in ("start", "end", "features", "weights", "present")
-        ),
+        np.concatenate([part.start for part in parts]),
+        np.concatenate([part.end for part in parts]),
+        np.concatenate([part.features for part in parts]),
+        np.concatenate([part.weights for part in parts]),
+        np.concatenate([part.present for part in parts]),
+        {name: np.concatenate([part.by_modality[name] for part in parts]) for name in parts[0].by_modality},
     )
 
 

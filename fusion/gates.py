@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from .quality import QualityScore
+
 
 @dataclass
 class Fused:
@@ -31,18 +33,6 @@ def stack_features(
 def presence_shares(mask: Tensor, like: Tensor) -> Tensor:
     """Equal weights (..., M) of the present modalities, which sum to one, or to zero where none is present."""
     return mask.to(like.dtype) / mask.sum(dim=-1, keepdim=True).clamp_min(1)
-
-
-def quality_column(quality: Tensor | None, mask: Tensor, columns: int, like: Tensor) -> Tensor:
-    """Quality (..., M, Q) as the gate sees it: 0 where a modality is absent or nothing is known of it.
-
-    Raises `ValueError` where the shape is not that of `columns` numbers per modality.
-    """
-    if quality is None:
-        return like.new_zeros(*mask.shape, columns)
-    if quality.shape != (*mask.shape, columns):
-        raise ValueError(f"quality has shape {tuple(quality.shape)}: give {(*mask.shape, columns)}")
-    return torch.where(mask[..., None], quality.to(like.dtype), torch.zeros_like(quality, dtype=like.dtype))
 
 
 class Fusion(nn.Module):
@@ -80,13 +70,13 @@ class Gate(Fusion):
 class SoftmaxGate(Gate):
     """The mixture form: a gating network over the concatenated features, normalised over present modalities.
 
-    `a = W2 relu(W1 [h_1; ...; h_M; present; q] + b1) + b2`, `g = softmax(a / T)`, `z = sum_m g_m h_m`, with
+    `a = W2 relu(W1 [h_1; ...; h_M; present] + b1) + b2 + u(q)`, `g = softmax(a / T)`, `z = sum_m g_m h_m`, with
     `a_m = -inf` where m is absent; weights sum to one, or to zero where nothing is present. The last layer starts at
     zero, so training starts from the mean. Jacobs, Jordan et al. 1991; the form 2512.04943 is reported to use.
 
     Weights that sum to one cannot say "trust nothing": with `scale` they are `s g`, where `s = 2 sigmoid(...)` is one
     more output of the network, and sum to s in (0, 2). `quality`: how many numbers per modality the gate alone is
-    given (SNR, blur, a sensor's own flag), as `forward`'s third argument (..., M, quality).
+    given (SNR, blur, a sensor's own flag), as `forward`'s third argument (..., M, quality); `u` is a `QualityScore`.
 
     The gradient of `h_m` is scaled by `g_m`, so the rich get richer and one modality may take all. `balance` weighs
     `log M - H(mean of g)` over the batch's rows with every modality present, as the auxiliary loss: it asks that
@@ -106,7 +96,8 @@ class SoftmaxGate(Gate):
     ) -> None:
         super().__init__(modalities, width)
         self.temperature, self.balance, self.scale, self.quality = temperature, balance, scale, quality
-        inputs = len(modalities) * (width + 1 + quality)
+        self.score = QualityScore(len(modalities), quality) if quality else None
+        inputs = len(modalities) * (width + 1)
         self.network = nn.Sequential(
             nn.Linear(inputs, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, len(modalities) + scale)
         )
@@ -116,17 +107,17 @@ class SoftmaxGate(Gate):
         nn.init.zeros_(last.bias)
 
     def gate_parameters(self) -> list[nn.Parameter]:
-        return list(self.network.parameters())
+        return [*self.network.parameters(), *(self.score.parameters() if self.score else ())]
 
     def forward(
         self, features: dict[str, Tensor], present: dict[str, Tensor], quality: Tensor | None = None
     ) -> Fused:
         values, mask = stack_features(features, present, self.modalities, self.missing)
-        inputs = [values.flatten(-2), mask.to(values.dtype)]
-        if self.quality:
-            inputs.append(quality_column(quality, mask, self.quality, values).flatten(-2))
-        outputs = self.network(torch.cat(inputs, dim=-1))
-        shares = masked_softmax(outputs[..., : len(self.modalities)] / self.temperature, mask)
+        outputs = self.network(torch.cat([values.flatten(-2), mask.to(values.dtype)], dim=-1))
+        logits = outputs[..., : len(self.modalities)]
+        if self.score is not None and quality is not None:
+            logits = logits + self.score(quality, mask)
+        shares = masked_softmax(logits / self.temperature, mask)
         weights = shares * 2 * outputs[..., -1:].sigmoid() if self.scale else shares
         fused = self.fuse(values, weights, mask)
         return replace(fused, aux_loss=self.balance * mean_gate_divergence(shares, mask))
@@ -149,7 +140,7 @@ def mean_gate_divergence(weights: Tensor, mask: Tensor) -> Tensor:
 
 
 class SigmoidGate(Gate):
-    """Independent gates, each from its own feature: `g_m = sigmoid(w_m . h_m + v_m . q_m + b_m) present_m`.
+    """Independent gates, each from its own feature: `g_m = sigmoid(w_m . h_m + b_m + u(q_m)) present_m`.
 
     `z = sum_m g_m h_m`, not normalised: it can say "trust nothing much", but sees no disagreement. Starts at one
     half. After Kiela et al. 2018 (1802.02892), one weight per modality. `quality` as in `SoftmaxGate`.
@@ -158,18 +149,19 @@ class SigmoidGate(Gate):
     def __init__(self, modalities: tuple[str, ...], width: int, quality: int = 0) -> None:
         super().__init__(modalities, width)
         self.quality = quality
-        self.weight = nn.Parameter(torch.zeros(len(modalities), width + quality))
+        self.score = QualityScore(len(modalities), quality) if quality else None
+        self.weight = nn.Parameter(torch.zeros(len(modalities), width))
         self.bias = nn.Parameter(torch.zeros(len(modalities)))
 
     def gate_parameters(self) -> list[nn.Parameter]:
-        return [self.weight, self.bias]
+        return [self.weight, self.bias, *(self.score.parameters() if self.score else ())]
 
     def forward(
         self, features: dict[str, Tensor], present: dict[str, Tensor], quality: Tensor | None = None
     ) -> Fused:
         values, mask = stack_features(features, present, self.modalities, self.missing)
-        seen = values
-        if self.quality:
-            seen = torch.cat([values, quality_column(quality, mask, self.quality, values)], dim=-1)
-        weights = torch.sigmoid((seen * self.weight).sum(dim=-1) + self.bias) * mask
+        logits = (values * self.weight).sum(dim=-1) + self.bias
+        if self.score is not None and quality is not None:
+            logits = logits + self.score(quality, mask)
+        weights = torch.sigmoid(logits) * mask
         return self.fuse(values, weights, mask)

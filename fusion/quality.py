@@ -4,27 +4,81 @@ import math
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-MEASURES = 2
+MEASURES = 3
+# Of the content's deviation: what differs by less has the same value for any purpose.
+SAME = 0.01
+
+
+class QualityScore(nn.Module):
+    """One number per modality (..., M) of its quality (..., M, Q), for a gate to add to its logits.
+
+    `u(q_m) = v . relu(U (q_m - mean_m) / deviation_m + c)`: what is usual of a modality is no news, so each measure
+    is taken relative to its running mean and deviation, and one small network judges every modality alike: what it
+    learns of a failing camera holds for a microphone. 0 where `mask` (..., M) is off, and everywhere at the start.
+
+    The statistics are those of the rows seen while training: the plain mean of the first hundred batches, then a
+    moving one. A row is never measured by its own batch's statistics alone, as in batch norm.
+    """
+
+    mean: Tensor
+    square: Tensor
+    batches: Tensor
+
+    def __init__(self, modalities: int, measures: int, hidden: int = 32) -> None:
+        super().__init__()
+        self.measures = measures
+        self.network = nn.Sequential(nn.Linear(measures, hidden), nn.ReLU(), nn.Linear(hidden, 1, bias=False))
+        last = self.network[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.zeros_(last.weight)
+        self.register_buffer("mean", torch.zeros(modalities, measures))
+        self.register_buffer("square", torch.ones(modalities, measures))
+        self.register_buffer("batches", torch.zeros((), dtype=torch.long))
+
+    def forward(self, quality: Tensor, mask: Tensor) -> Tensor:
+        if quality.shape != (*mask.shape, self.measures):
+            raise ValueError(f"quality has shape {tuple(quality.shape)}: give {(*mask.shape, self.measures)}")
+        known = torch.where(mask[..., None], quality.to(self.mean.dtype), self.mean)
+        if self.training:
+            self._follow(known.detach(), mask)
+        # Not below a thousandth: a measure that never moves says nothing.
+        deviation = (self.square - self.mean.square()).clamp_min(1e-6).sqrt()
+        return self.network((known - self.mean) / deviation)[..., 0] * mask
+
+    @torch.no_grad()
+    def _follow(self, quality: Tensor, mask: Tensor) -> None:
+        rows, there = quality.flatten(0, -3), mask.flatten(0, -2)[..., None].to(quality.dtype)
+        count = there.sum(dim=0)
+        self.batches += 1
+        rate = torch.clamp(1 / self.batches, min=0.01)
+        for held, values in ((self.mean, rows), (self.square, rows.square())):
+            found = (values * there).sum(dim=0) / count.clamp_min(1)
+            held += torch.where(count > 0, rate * (found - held), torch.zeros_like(held))
 
 
 def measure_quality(modalities: tuple[str, ...], streams: dict[str, Tensor], present: dict[str, Tensor]) -> Tensor:
-    """Two numbers (B, K, M, 2) per segment: the logarithms of the noise's and of the content's deviation.
+    """Three numbers (B, K, M, 3) per segment: the logarithms of the noise's and of the content's deviation, and the
+    share of neighbours that are alike.
 
     Of prepared streams: pictures (B, K, T, C, H, W), spectrograms (B, K, 1, mels, frames), signals (B, K, N, C).
     Noise by Immerkaer 1996: the mean absolute answer to a mask that is blind to edges and slopes (of signals: to the
     second difference), which for white noise estimates its deviation. Content: the standard deviation. Blur and
-    fading lower the second; their difference is a signal-to-noise ratio. 0 where a modality is absent. Without a
-    gradient: a gate is told of quality, an encoder is not to please it.
+    fading lower the second; their difference is a signal-to-noise ratio. Alike: differ by less than a hundredth of
+    the content's deviation from the next sample along the last axis (of signals: in time), as after a loss of bit
+    depth or of packets. 0 where a modality is absent. Without a gradient: a gate is told of quality, an encoder is
+    not to please it.
     """
     columns = []
     for name in modalities:
         mask, stream = present[name], streams.get(name)
         column = torch.zeros(*mask.shape, MEASURES, device=mask.device)
         if stream is not None:
-            measured = torch.stack([noise_deviation(stream), stream.detach().flatten(2).std(dim=-1)], dim=-1)
-            column = torch.where(mask[..., None], measured.clamp_min(1e-3).log(), column)
+            content = stream.detach().flatten(2).std(dim=-1)
+            noise = noise_deviation(stream).clamp_min(1e-3).log()
+            measured = torch.stack([noise, content.clamp_min(1e-3).log(), alike_share(stream, content)], dim=-1)
+            column = torch.where(mask[..., None], measured, column)
         columns.append(column)
     return torch.stack(columns, dim=-2)
 
@@ -40,3 +94,10 @@ def noise_deviation(stream: Tensor) -> Tensor:
     mask = torch.tensor([[1.0, -2.0, 1.0], [-2.0, 4.0, -2.0], [1.0, -2.0, 1.0]], device=stream.device)
     answer = F.conv2d(stream.reshape(-1, 1, height, width), mask[None, None].to(stream.dtype))
     return answer.view(*stream.shape[:2], -1).abs().mean(dim=-1) * math.sqrt(math.pi / 2) / 6
+
+
+@torch.no_grad()
+def alike_share(stream: Tensor, content: Tensor) -> Tensor:
+    """The share (B, K) of neighbours in each segment that differ by less than `SAME` of its `content` (B, K)."""
+    steps = stream.diff(dim=2 if stream.dim() == 4 else -1).abs().flatten(2)
+    return (steps <= SAME * content[..., None]).to(stream.dtype).mean(dim=-1)

@@ -72,7 +72,8 @@ class BackboneSpec:
 
     `preset`: the size, `tiny`, `small` or `base`, where `width` and `encoders` say nothing else. `encoders` may name
     `video`, `audio` or `signal` for every modality of that kind, and a modality itself for its own.
-    `fusion_arguments` of `quality: 2` let a gate see each stream's measured noise and contrast. `modality_dropout`:
+    `fusion_arguments` of `quality: 2` let a gate see each stream's measured noise and contrast, of `quality: 3` also
+    how much of it repeats itself. `modality_dropout`:
     share of training clips in which every modality is hidden from the fusion with probability one half, except
     where that would hide all of a segment.
     """

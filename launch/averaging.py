@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from .sharding import divided_like
+
 
 class WeightAverage:
     """Follows the trainable parameters of `objective`: `average = d average + (1 - d) weight` after every step.
@@ -50,4 +52,4 @@ class WeightAverage:
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Goes on from what `state_dict` gave."""
         for name, average in self._averages.items():
-            average.copy_(state[name])
+            average.copy_(divided_like(state[name], average))

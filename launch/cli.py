@@ -15,7 +15,18 @@ import typer
 
 from ..shards.credentials import masked
 from ..shards.errors import DataError, RequestError
-from . import demo, verbs_config, verbs_data, verbs_detect, verbs_evaluate, verbs_export, verbs_train, verbs_use
+from . import (
+    demo,
+    verbs_config,
+    verbs_data,
+    verbs_detect,
+    verbs_embed,
+    verbs_evaluate,
+    verbs_export,
+    verbs_serve,
+    verbs_train,
+    verbs_use,
+)
 
 _SETTINGS = {"help_option_names": ["-h", "--help"]}
 # The base of all that can be wrong with a command line, in the click that typer uses.
@@ -43,10 +54,13 @@ app.command("probe")(verbs_use.probe)
 app.command("finetune")(verbs_train.finetune)
 app.command("study")(verbs_train.study)
 app.command("export")(verbs_export.export)
+app.command("embed")(verbs_embed.embed)
 app.command("predict")(verbs_use.predict)
 app.command("detect")(verbs_detect.detect)
+app.command("serve")(verbs_serve.serve)
 app.command("report")(verbs_use.report)
 app.command("compare")(verbs_evaluate.compare)
+app.command("robustness")(verbs_evaluate.robustness)
 app.add_typer(config, name="config", help="List, show and check configs.")
 
 

@@ -156,18 +156,17 @@ def _held_out(world: Path) -> _HeldOut:
 
 def _predict(out: Path) -> dict[str, Any]:
     from ..tasks.results import save_result
-    from .predicting import predict_file, prediction_result
+    from .predicting import PredictRequest, predict_source, prediction_result
 
     clip = _held_out(out / "world" / "violence")
-    lines = out / "prediction.jsonl"
-    windows = predict_file(out / "violence", clip.video, [f"depth={clip.depth}"], None, lines, out / "prediction.png")
-    save_result(prediction_result(clip.video.name, windows, "modalgate demo"), out / "runs" / "demo-violence")
-    scores = [window.probabilities["contact"] for window in windows]
+    request = PredictRequest({"depth": clip.depth}, out=out / "prediction.jsonl", png=out / "prediction.png")
+    (predicted,) = predict_source(out / "violence", str(clip.video), request)
+    save_result(prediction_result(predicted.timeline, "modalgate demo"), out / "runs" / "demo-violence")
     return {
         "file": str(clip.video),
         "label": clip.label,
-        "windows": len(windows),
-        "mean_contact": sum(scores) / len(scores),
+        "windows": predicted.windows,
+        "mean_contact": predicted.means["contact"],
     }
 
 

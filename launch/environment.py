@@ -1,9 +1,11 @@
 """What a run ran on: versions, git state, machine and the data's fingerprint, in RUN/environment.json."""
 
+import itertools
 import json
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,37 +13,38 @@ from typing import Any
 import psutil
 
 from ..tasks.results import versions
+from ..tasks.run_facts import ENVIRONMENT, read_environment
 
-ENVIRONMENT = "environment.json"
 
-
-def record_environment(run: Path, step: int, processes: int, fingerprint: str | None) -> None:
+def record_environment(run: Path, step: int, processes: int, settings: Mapping[str, Any]) -> None:
     """Adds one start of the run to RUN/environment.json: a resumed run may be on another machine.
 
-    Nothing of the process's environment variables is kept, and no address of a git remote: both may hold secrets.
+    `settings`: of the run, with its `command` and the data's `fingerprint`. Nothing of the process's environment
+    variables is kept, and no address of a git remote: both may hold secrets. A damaged file is put aside.
     """
     path = run / ENVIRONMENT
+    before = read_environment(run)
+    if path.is_file() and not before:
+        path.replace(_unused(path.with_suffix(".json.damaged")))
     start = {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "step": step,
+        "command": list(settings.get("command") or ()),
         "processes": processes,
         "versions": versions(),
         "git": git_state(Path.cwd()),
         "machine": machine(),
-        "fingerprint": fingerprint,
+        "fingerprint": settings.get("fingerprint"),
     }
-    starts = [*(read_environment(run) if path.is_file() else []), start]
     partial = path.with_suffix(".json.partial")
-    partial.write_text(json.dumps({"starts": starts}, indent=1) + "\n", encoding="utf-8")
+    partial.write_text(json.dumps({"starts": [*before, start]}, indent=1) + "\n", encoding="utf-8")
     partial.replace(path)
 
 
-def read_environment(run: Path) -> list[dict[str, Any]]:
-    """The starts of a run, oldest first; none where they cannot be read, for no run hangs on them."""
-    try:
-        return list(json.loads((run / ENVIRONMENT).read_text(encoding="utf-8"))["starts"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return []
+def _unused(path: Path) -> Path:
+    """`path`, or where something has that name already, the first free one with a number after it."""
+    numbered = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
+    return next(place for place in itertools.chain([path], numbered) if not place.exists())
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:

@@ -14,9 +14,10 @@ from ..fusion.classifier import Classifier
 from ..shards.errors import RequestError
 from ..tasks.chosen import chosen_multilabel_rows, chosen_rows
 from ..tasks.duplicates import warn_of_duplicates
+from ..tasks.examples import draw_examples
 from ..tasks.judging import draw_figures, judge
 from ..tasks.multilabel import class_average_precisions
-from ..tasks.results import Cell, Result, Table, new_result, save_result
+from ..tasks.results import Cell, Figure, Result, Table, new_result, save_result
 from ..tasks.scoring import Scores, join_scores, save_scores
 from ..tasks.splits import Split, groups_of, hold_out
 from ..tasks.stopping import BEST, EarlyStopping
@@ -78,8 +79,11 @@ def finetune(config: FinetuneConfig, command: Sequence[str] = (), resume: bool =
         tables.append(Table("Chosen on validation clips", ["figure", "value"], chosen, note))
     if recipe.multilabel:
         tables.append(_class_table(scores, recipe.classes))
-    figures = draw_figures(scores, recipe.classes, positive, recipe.request.modalities)
-    result = new_result("finetune", f"Fine-tuning: {config.task}", " ".join(command), tables, list(figures))
+    modalities = recipe.request.modalities
+    figures: list[Figure] = [*draw_figures(scores, recipe.classes, positive, modalities)]
+    if ranks()[0] == 0:
+        figures.append(draw_examples(scores, index, recipe.classes, modalities, run / "results"))
+    result = new_result("finetune", f"Fine-tuning: {config.task}", " ".join(command), tables, figures)
     if ranks()[0] == 0:
         save_result(result, run)
         save_scores(scores, units, recipe.classes, run / "results" / "scores.safetensors")

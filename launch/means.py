@@ -1,6 +1,5 @@
 """Running means of named values, over all processes."""
 
-from collections import defaultdict
 from collections.abc import Mapping
 
 import torch
@@ -9,27 +8,32 @@ from torch import Tensor
 
 
 class Means:
-    """Sums on the device, read once per log: reading a value waits for the GPU."""
+    """Sums on the device, read once per log: reading a value waits for the GPU.
+
+    Batches with the same names share one tensor of sums, for an operation per value would cost more than the values.
+    """
 
     def __init__(self) -> None:
-        self._sums: dict[str, Tensor] = {}
-        self._counts: dict[str, int] = defaultdict(int)
+        self._sums: dict[tuple[str, ...], tuple[Tensor, int]] = {}
 
+    @torch.no_grad()
     def add(self, values: Mapping[str, Tensor]) -> None:
         """One batch's scalars; a name that is missing in a batch does not count in it."""
-        for name, value in values.items():
-            value = value.detach().to(torch.float64 if value.device.type == "cpu" else torch.float32)
-            self._sums[name] = self._sums[name] + value if name in self._sums else value
-            self._counts[name] += 1
+        if not values:
+            return
+        wide = torch.float64 if next(iter(values.values())).device.type == "cpu" else torch.float32
+        names = tuple(values)
+        total, count = self._sums.get(names, (0, 0))
+        self._sums[names] = torch.stack(list(values.values())).to(wide) + total, count + 1
 
     def take(self) -> dict[str, float]:
         """The means since the last call; every process calls it, and names may differ between them."""
-        here = {name: (float(total), self._counts[name]) for name, total in self._sums.items()}
-        self._sums, self._counts = {}, defaultdict(int)
-        everywhere: list[dict[str, tuple[float, int]]] = gather_object([here])
-        names = dict.fromkeys(name for entry in everywhere for name in entry)
-        means = {}
-        for name in names:
-            entries = [entry[name] for entry in everywhere if name in entry]
-            means[name] = sum(total for total, _ in entries) / sum(count for _, count in entries)
-        return means
+        here = [(names, total.tolist(), count) for names, (total, count) in self._sums.items()]
+        self._sums = {}
+        everywhere: list[list[tuple[tuple[str, ...], list[float], int]]] = gather_object([here])
+        sums: dict[str, tuple[float, int]] = {}
+        for names, totals, count in (entry for entries in everywhere for entry in entries):
+            for name, total in zip(names, totals, strict=True):
+                before, counted = sums.get(name, (0.0, 0))
+                sums[name] = before + total, counted + count
+        return {name: total / count for name, (total, count) in sums.items()}

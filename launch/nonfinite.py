@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from ..shards.errors import DataError
@@ -23,8 +24,8 @@ class NonFiniteGuard:
 
     def remember(self) -> None:
         """Keeps the buffers as they are before a step."""
-        for kept, buffer in zip(self._kept, self._buffers, strict=True):
-            kept.copy_(buffer)
+        if self._buffers:
+            torch._foreach_copy_(self._kept, self._buffers)  # pyright: ignore[reportPrivateImportUsage]
 
     def record(self, step: int, loss: float, keys: Sequence[str]) -> None:
         """Restores the buffers and adds the step's clips to RUN/nonfinite.jsonl."""

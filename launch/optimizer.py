@@ -6,8 +6,10 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from .schema import TrainConfig
+from .sharding import divided_like
 
 
 def build_optimizer(
@@ -37,7 +39,9 @@ def build_optimizer(
         return LARS(groups, lr=rate, momentum=config.momentum)
     # Fused: one pass over all tensors, where the plain form makes a dozen for each, also on a CPU.
     if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=rate, momentum=config.momentum, nesterov=config.momentum > 0, fused=True)
+        # Of torch 2.12's fused optimisers SGD knows no divided weights.
+        fused = not any(isinstance(weight, DTensor) for weight in objective.parameters())
+        return torch.optim.SGD(groups, lr=rate, momentum=config.momentum, nesterov=config.momentum > 0, fused=fused)
     return torch.optim.AdamW(groups, lr=rate, fused=True)
 
 
@@ -47,7 +51,12 @@ def resume_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any])
     `load_state_dict` alone would bring back the old weight decay of a run that is resumed with another.
     """
     settings = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": state["state"], "param_groups": settings})
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    moments = {
+        number: {name: divided_like(value, weights[number]) for name, value in entry.items()}
+        for number, entry in state["state"].items()
+    }
+    optimizer.load_state_dict({"state": moments, "param_groups": settings})
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, config: TrainConfig, step: int) -> float:

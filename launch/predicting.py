@@ -1,50 +1,276 @@
-"""`predict`: windows of a recording as JSON lines, and their picture."""
+"""`predict`: a recording, a folder of them, or a live source, through a classifier."""
 
-import json
+import math
+import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
-from av.error import FFmpegError
-
-from ..fusion.bundle import Bundle, load_bundle
+from ..shards.address import Address, find_address
+from ..shards.credentials import masked
 from ..shards.errors import DataError, RequestError, choice_error
-from ..tasks.predict import Prediction, predict
+from ..shards.live import Gap, LiveSource, Patience
+from ..shards.media import probe
+from ..shards.sources import Source, find_sources
+from ..tasks.alarm_events import AlarmRule, Smoothing
+from ..tasks.predict import Prediction, Scorer, predict, predict_live, scorer_of
 from ..tasks.results import Result, Timeline, new_result
-from .probing import find_bundle
+from .prediction_lines import Predicted, PredictionLines
+from .progress import Advance, track
+
+if TYPE_CHECKING:
+    from ..tasks.overlay import OverlayVideo
+
+# On standard error, where a person watches.
+SECONDS_BETWEEN_NOTICES = 5.0
 
 
-def predict_file(
-    model: Path, video: Path, beside: list[str], hop: float | None, out: Path | None, png: Path | None
-) -> list[Prediction]:
-    """Scores one recording; JSON lines to `out` or standard output as they come, the timeline to `png`.
+@dataclass(frozen=True)
+class AlarmRequest:
+    """What was asked of alarms: the class, by default the violent one; thresholds, by default the one that validation
+    clips chose, or a half, and four fifths of it; seconds of smoothing and of the shortest alarm and pause."""
 
-    Raises `RequestError` for an absent file, a modality the model does not have or an `out` that cannot be written,
-    `DataError` for a recording that cannot be read, after the lines of what comes before the fault.
+    name: str | None = None
+    on: float | None = None
+    off: float | None = None
+    smooth: float = 2.0
+    smoothing: Smoothing = "mean"
+    min_on: float = 0.0
+    min_off: float = 0.0
+
+    def rule(self, scorer: Scorer, threshold: float | None) -> tuple[str, AlarmRule] | None:
+        """The class and its rule; none where no class is the violent one and none was named."""
+        name = self.name or scorer.positive
+        if name is None:
+            if self.on is not None or self.off is not None:
+                raise RequestError("--on and --off are for alarms: name their class with --alarm")
+            return None
+        if name not in scorer.classes:
+            raise choice_error("class of this model", name, scorer.classes)
+        on = self.on if self.on is not None else 0.5 if threshold is None else threshold
+        off = self.off if self.off is not None else 0.8 * on
+        return name, AlarmRule(on, off, self.smooth, self.smoothing, self.min_on, self.min_off)
+
+
+@dataclass(frozen=True)
+class PredictRequest:
+    """What one `predict` is asked for: `beside`: files of further modalities by name; `rates`: Hz of files that do
+    not tell; where lines, timeline and film go (of a folder: the folders of them)."""
+
+    beside: dict[str, Path] = field(default_factory=dict)
+    rates: dict[str, float] = field(default_factory=dict)
+    hop: float | None = None
+    out: Path | None = None
+    png: Path | None = None
+    video: Path | None = None
+    alarm: AlarmRequest = field(default_factory=AlarmRequest)
+    patience: Patience = field(default_factory=Patience)
+
+
+def predict_source(model: Path, source: str, request: PredictRequest) -> list[Predicted]:
+    """Scores what `source` names: a media file, a folder of recordings, a webcam's number or a stream's URL.
+
+    JSON lines go to `request.out` or standard output as they come. Of a folder, a recording that cannot be read is
+    told on standard error and left out. An interruption ends a live source, its timeline is still drawn. Raises
+    `RequestError` for what is not there, does not fit the model or cannot be written, and `DataError` for a recording
+    that cannot be read, or any of a folder's, after the lines of what can.
     """
-    bundle = load_bundle(find_bundle(model))
-    files = recording_files(bundle, video, beside)
-    windows = []
-    with _lines_to(out) as file:
-        try:
-            for window in predict(bundle, files, hop):
-                file.write(json.dumps(asdict(window)) + "\n")
-                file.flush()
-                windows.append(window)
-        except BrokenPipeError:
-            raise
-        except (FFmpegError, OSError, ValueError, EOFError) as error:
-            reason = (getattr(error, "strerror", None) or str(error)).splitlines()[0]
-            end = f", beyond {windows[-1].end:g} s," if windows else ""
-            raise DataError(f"'{video}'{end} cannot be read: {reason}") from error
-    if png is not None:
-        from ..tasks.figures import draw_timeline
+    address, path = find_address(source), Path(source)
+    if address is None and not path.exists():
+        raise RequestError(f"no file at '{source}'")
+    scorer, threshold = load_scorer(model)
+    alarm = request.alarm.rule(scorer, threshold)
+    if address is not None or path.is_dir():
+        what = "a folder" if address is None else "a stream"
+        if request.beside:
+            raise RequestError(f"--with names a file beside one recording: it does not go with {what}")
+        if address is not None and request.video is not None:
+            raise RequestError("--video reads its source twice, which a stream does not allow: record it first")
+    with _lines_to(request.out) as lines:
+        if address is not None:
+            return [_predict_address(scorer, address, request, lines, alarm)]
+        if path.is_dir():
+            return _predict_folder(scorer, path, request, lines, alarm)
+        files = recording_files(scorer.modalities, path, request.beside)
+        return [_predict_files(scorer, Source("", files), request, lines, alarm)]
 
-        draw_timeline(timeline(video.name, windows), png)
-    return windows
+
+def load_scorer(model: Path) -> tuple[Scorer, float | None]:
+    """The classifier at `model` (an ONNX file, a bundle or a run folder) and its threshold, where one was chosen."""
+    from .recorded import alarm_threshold, recorded_metrics
+
+    if model.suffix.lower() == ".onnx":
+        from .onnx_scorer import OnnxScorer
+
+        if not model.is_file():
+            raise RequestError(f"no file at '{model}'")
+        graph = OnnxScorer(model)
+        return graph, alarm_threshold(graph.metrics)
+    from ..fusion.bundle import load_bundle
+
+    folder = model / "encoder" if (model / "encoder").is_dir() else model
+    bundle = load_bundle(folder)
+    run = folder.parent
+    metrics = bundle.metrics or (recorded_metrics(run) if (run / "config.yaml").is_file() else {})
+    return scorer_of(bundle), alarm_threshold(metrics)
+
+
+def recording_files(modalities: tuple[str, ...], video: Path, beside: dict[str, Path]) -> dict[str, Path]:
+    """The recording's files by what they hold; `RequestError` for one that is not there or of no use."""
+    for name in beside:
+        if name not in modalities:
+            raise choice_error("modality of this model", name, modalities)
+    files = {"video": video} | beside
+    for path in files.values():
+        if not path.exists():
+            raise RequestError(f"no file at '{path}'")
+    return files
+
+
+def parse_beside(given: list[str]) -> dict[str, Path]:
+    """`depth=depth.mkv` as {"depth": Path("depth.mkv")}."""
+    files = {}
+    for text in given:
+        name, separator, path = text.partition("=")
+        if not separator:
+            raise RequestError(f"--with '{text}': give MODALITY=FILE, such as depth=depth.mkv")
+        files[name] = Path(path)
+    return files
+
+
+def prediction_result(timeline: Timeline, command: str) -> Result:
+    """The timeline as a record for the report."""
+    return new_result("predict", f"Prediction of {timeline.title}", command, [], [timeline])
+
+
+def _predict_folder(
+    scorer: Scorer, folder: Path, request: PredictRequest, lines: TextIO, alarm: tuple[str, AlarmRule] | None
+) -> list[Predicted]:
+    sources = find_sources(folder)
+    for option, target in (("--png", request.png), ("--video", request.video)):
+        try:
+            if target is not None:
+                target.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RequestError(f"{option} '{target}' has to be a folder, for several recordings") from error
+    found: list[Predicted] = []
+    faults = 0
+    with track(len(sources), "predict", show=request.out is not None) as advance:
+        for source in sources:
+            try:
+                if source.problem:
+                    raise DataError(f"'{source.path}' cannot be read: {source.problem}")
+                file = os.path.relpath(source.path, folder)
+                found.append(_predict_files(scorer, source, request, lines, alarm, file))
+            except DataError as error:
+                faults += 1
+                _say(f"error: {error}")
+            advance()
+    if faults:
+        raise DataError(f"{faults} of {len(sources)} recordings in '{folder}' cannot be read to their end")
+    return found
+
+
+def _predict_files(
+    scorer: Scorer,
+    source: Source,
+    request: PredictRequest,
+    lines: TextIO,
+    alarm: tuple[str, AlarmRule] | None,
+    file: str | None = None,
+) -> Predicted:
+    """One recording; with `file`, its name in the lines, it is one of several."""
+    png, video, path = request.png, request.video, source.path
+    if file is not None:
+        png = png and png / f"{source.key}.png"
+        video = video and video / f"{source.key}.mp4"
+    told = PredictionLines(scorer, path.name, lines, alarm, file)
+    with _readable(path, told):
+        if video is not None:
+            told.film = _film(path, video)
+        seconds = 0.0 if path.is_dir() or file is not None or request.out is None else probe(path).duration
+        events = predict(scorer, source.files, request.hop, rates=source.rates | request.rates)
+        with track(math.ceil(seconds), "predict", show=seconds > 0) as advance:
+            _follow(told, events, png, advance)
+    return told.predicted
+
+
+def _predict_address(
+    scorer: Scorer, address: Address, request: PredictRequest, lines: TextIO, alarm: tuple[str, AlarmRule] | None
+) -> Predicted:
+    told = PredictionLines(scorer, str(address), lines, alarm)
+    with _readable(address, told):
+        events = predict_live(scorer, LiveSource(address, request.patience, _say), request.hop)
+        _follow(told, _with_notices(events), request.png)
+    return told.predicted
+
+
+def _film(path: Path, target: Path) -> "OverlayVideo":
+    if path.is_dir():
+        raise RequestError("--video takes a film, not a folder of frames")
+    from ..tasks.overlay import OverlayVideo
+
+    return OverlayVideo(path, target)
+
+
+def _follow(
+    told: PredictionLines,
+    events: Iterator[Prediction | Gap],
+    png: Path | None,
+    advance: Advance = lambda count=1, **fields: None,
+) -> None:
+    """Tells all there is, and ends alarms, film and timeline in any case."""
+    whole, shown = False, 0
+    try:
+        for event in events:
+            told.add(event)
+            advance(int(event.end) - shown)
+            shown = int(event.end)
+        whole = True
+    except BrokenPipeError:
+        # Whoever reads the lines has enough, as `head` does: that is no fault.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    finally:
+        told.finish(whole)
+        if png is not None and told.predicted.windows:
+            told.draw(png)
+
+
+@contextmanager
+def _readable(name: Path | Address, told: PredictionLines) -> Iterator[None]:
+    """What reading raises, as a `DataError` that says how far it came."""
+    try:
+        yield
+    except (RequestError, DataError):
+        raise
+    except Exception as error:
+        from ..shards.pack import UNREADABLE
+
+        if not isinstance(error, UNREADABLE):
+            raise
+        end = f", beyond {told.predicted.seconds:g} s," if told.predicted.windows else ""
+        reason = (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
+        raise DataError(f"'{name}'{end} cannot be read: {reason}") from error
+
+
+def _with_notices(events: Iterator[Prediction | Gap]) -> Iterator[Prediction | Gap]:
+    """Says now and then how many windows were dropped."""
+    dropped, said = 0, -math.inf
+    for event in events:
+        if isinstance(event, Gap) and event.dropped:
+            dropped += event.dropped
+            if time.monotonic() - said >= SECONDS_BETWEEN_NOTICES:
+                _say(f"at {event.end:.0f} s: {dropped} windows dropped so far, {event.reason}")
+                said = time.monotonic()
+        yield event
+
+
+def _say(text: str) -> None:
+    print(masked(text), file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -58,35 +284,3 @@ def _lines_to(out: Path | None) -> Iterator[TextIO]:
         raise RequestError(f"cannot write '{out}' ({error.strerror}): give another --out") from error
     with file:
         yield file
-
-
-def recording_files(bundle: Bundle, video: Path, beside: list[str]) -> dict[str, Path]:
-    """The recording's files by what they hold."""
-    files = {"video": video}
-    for text in beside:
-        name, separator, path = text.partition("=")
-        if not separator:
-            raise RequestError(f"--with '{text}': give MODALITY=FILE, such as depth=depth.mkv")
-        if name not in bundle.backbone.modalities:
-            raise choice_error("modality of this model", name, bundle.backbone.modalities)
-        files[name] = Path(path)
-    for path in files.values():
-        if not path.is_file():
-            raise RequestError(f"no file at '{path}'")
-    return files
-
-
-def timeline(title: str, windows: list[Prediction]) -> Timeline:
-    """Scores by class and gate weights by modality, at the windows' centres."""
-    classes, modalities = list(windows[0].probabilities), list(windows[0].gates)
-    return Timeline(
-        title,
-        [(window.start + window.end) / 2 for window in windows],
-        {name: [window.probabilities[name] for window in windows] for name in classes},
-        {name: [window.gates[name] for window in windows] for name in modalities},
-    )
-
-
-def prediction_result(title: str, windows: list[Prediction], command: str) -> Result:
-    """The timeline as a record for the report."""
-    return new_result("predict", f"Prediction of {title}", command, [], [timeline(title, windows)])

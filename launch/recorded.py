@@ -4,6 +4,9 @@ from pathlib import Path
 
 from ..tasks.results import Result, load_result
 
+# As `tasks.chosen` calls it.
+THRESHOLD = "threshold of best F1"
+
 
 def recorded_metrics(run: Path) -> dict[str, float]:
     """By name: what fine-tuning measured on test clips, and the linear probe of the fused features.
@@ -21,9 +24,19 @@ def recorded_metrics(run: Path) -> dict[str, float]:
     return found
 
 
+def alarm_threshold(metrics: dict[str, float]) -> float | None:
+    """The threshold that validation clips chose, where they did."""
+    return next((value for name, value in metrics.items() if name.startswith(THRESHOLD)), None)
+
+
 def _finetune(result: Result) -> dict[str, float]:
     table = result.tables[0]
-    return {f"{row[0]} ({table.note})": float(row[1]) for row in table.rows if isinstance(row[1], int | float)}
+    found = {f"{row[0]} ({table.note})": float(row[1]) for row in table.rows if isinstance(row[1], int | float)}
+    for chosen in result.tables[1:]:
+        for row in chosen.rows:
+            if row[0] == THRESHOLD and isinstance(row[1], int | float):
+                found[f"{THRESHOLD} ({chosen.note})"] = float(row[1])
+    return found
 
 
 def _probe(result: Result) -> dict[str, float]:

@@ -19,6 +19,7 @@ _FREE = {
     "train.keep",
     "train.best",
     "train.hang_minutes",
+    "train.strategy",
     "data.workers",
     "probe",
     "probe.every",

@@ -26,13 +26,18 @@ def need_onnx() -> None:
 
 def open_onnx(path: Path, threads: int = 1) -> Runner:
     """Runs an ONNX file on the CPU with so many threads: inputs by name to outputs in the file's order."""
+    session = open_session(path, threads)
+    return lambda inputs: list(session.run(None, inputs))  # pyright: ignore[reportReturnType]
+
+
+def open_session(path: Path, threads: int = 1) -> Any:
+    """An onnxruntime session on the CPU with so many threads."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    return lambda inputs: list(session.run(None, inputs))  # pyright: ignore[reportReturnType]
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def open_program(path: Path) -> Runner:

@@ -76,7 +76,8 @@ class TaskConfig:
 class TrainConfig:
     """The loop: an optimiser with a cosine schedule after a linear `warmup` (a share of `steps`).
 
-    `epochs`: passes over the training clips, in place of `steps`; `compile`: the encoders by torch.compile;
+    `epochs`: passes over the training clips, in place of `steps`; `strategy`, of several processes: ddp, or fsdp,
+    where each keeps a share of weights and moments; `compile`: the encoders by torch.compile;
     `momentum`: of sgd and lars; `average`: decay of the moving average of the weights that is exported, 0 exports
     the last step's; `accumulate`: batches per step; `precision` auto: bf16 where the GPU has it, fp32 on a CPU.
     A checkpoint is saved after every `checkpoint_every` steps and `checkpoint_minutes`; the newest `keep` stay, and
@@ -99,6 +100,7 @@ class TrainConfig:
     average: float = _between(0.0, 0, 1)
     accumulate: int = _between(1, 1)
     precision: str = _one_of("auto", "fp32", "bf16", "fp16")
+    strategy: str = _one_of("ddp", "fsdp")
     compile: bool = False
     log_every: int = _between(10, 1)
     checkpoint_every: int = _between(200, 1)
@@ -154,9 +156,10 @@ class FinetuneConfig:
 
     `encoder`: a bundle to start from; null starts `model` from random weights. `positive`: for the task violence, the
     label that means it. The task multilabel learns a column whose values name several classes (`fight|shouting`, and
-    `|` for none), or the columns `data.labels`. The learning rates multiply `train.learning_rate`; `unimodal_weight`: weight of one auxiliary
-    head per modality; `decision`: a mechanism that joins those heads' scores, in place of a head on what is fused;
-    `balanced`: classes weigh the same whatever their counts. `aids`: remedies for modalities that compete.
+    `|` for none), or the columns `data.labels`. The learning rates multiply `train.learning_rate`;
+    `unimodal_weight`: weight of one auxiliary head per modality; `decision`: a mechanism that joins those heads'
+    scores, in place of a head on what is fused; `balanced`: classes weigh the same whatever their counts. `aids`:
+    remedies for modalities that compete.
 
     `layer_decay`: factor on the rate per layer below an encoder's top; until the share `heads_first` of the steps
     only the heads train, and by the share `unfrozen_by` the lowest layer does. `hold_out`: the given validation

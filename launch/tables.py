@@ -28,6 +28,17 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
     console.print(table)
 
 
+def print_rejected(path: Path, limit: int = 20) -> None:
+    """A table of the recordings that are listed in `path` as unusable, if there are any."""
+    from ..shards.rejected import read_rejected
+
+    rejected = read_rejected(path)
+    if rejected:
+        more = f", the first {limit}" if len(rejected) > limit else ""
+        title = f"{len(rejected)} recordings rejected, listed in {path}{more}"
+        print_table(title, ("file", "reason"), [(item.file, item.reason) for item in rejected[:limit]])
+
+
 def write_json(path: Path | None, content: Any) -> None:
     """Writes `content` to `path`, if one is given; numbers that are not finite become null.
 

@@ -2,32 +2,28 @@
 
 import math
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from accelerate.utils import broadcast_object_list, gather_object, set_seed
+from accelerate.utils import broadcast_object_list, set_seed
 from torch import nn
 
-from ..shards.errors import choice_error
-from .averaging import WeightAverage
-from .checkpoint import latest_checkpoint, load_checkpoint, random_state, save_checkpoint, set_random_state
+from .checkpoint import latest_checkpoint
 from .compiling import compiled
 from .device import agree, determinism, leave_cores_to, make_accelerator
 from .environment import record_environment
 from .heartbeat import BACKWARD, EVALUATING, FORWARD, SAVING, WAITING, Heartbeat
 from .interruption import Wishes, caught_signals
-from .means import Means
-from .meter import Meter
+from .logbook import Logbook, warn
 from .nonfinite import NonFiniteGuard
-from .optimizer import build_optimizer, resume_optimizer, set_learning_rate
+from .optimizer import set_learning_rate
 from .progress import track
 from .run_folder import open_run
+from .run_state import RunState
 from .schema import TrainConfig
 from .tracking import Tracker, need_tensorboard, read_metrics
 
@@ -93,168 +89,122 @@ def train(
         need_tensorboard()
     leave_cores_to(stream.workers, config.threads)
     accelerator = make_accelerator(config.precision, config.hang_minutes)
-    device, main = accelerator.device, accelerator.is_main_process
+    main = accelerator.is_main_process
     # What the run is made of, beside what was asked for: other shards under the same name are another run.
     settings = {**(settings or {}), "fingerprint": getattr(stream, "fingerprint", None)}
     if main:
         open_run(run, settings, resume)
     accelerator.wait_for_everyone()
     set_seed(seed, device_specific=True)
-    weights: Mapping[str, float] = getattr(objective, "weights", {})
-    plain = build_optimizer(objective.to(device), config, parameter_groups)
-    average = WeightAverage(objective, config.average) if config.average else None
-
-    step, state = 0, {}
     # One process looks: on a shared disk the others may not see yet what it sees.
     folder: Path | None = broadcast_object_list([latest_checkpoint(run) if resume and main else None])[0]
-    if folder is not None:
-        step, model_state, state = load_checkpoint(folder)
-        objective.load_state_dict(model_state)
-        resume_optimizer(plain, state["optimizer"])
-        if average is not None:
-            average.load_state_dict(state["average"])
-    model, optimizer = accelerator.prepare(objective, plain)
-    scaler = accelerator.scaler
-    if state and scaler is not None:
-        scaler.load_state_dict(state["scaler"])
+    state = RunState(accelerator, objective, config, parameter_groups, folder)
+    tracker = None
     if main:
-        record_environment(run, step, accelerator.num_processes, settings["fingerprint"])
-    tracker = Tracker(run, tracker_mode, settings, _warn, state.get("wandb"), step, tensorboard) if main else None
-    guard, means = NonFiniteGuard(run, objective, config.nonfinite_limit, accelerator.process_index), Means()
-    # Last, so that nothing above has drawn from the generators since.
-    if accelerator.process_index < len(state.get("random", ())):
-        set_random_state(state["random"][accelerator.process_index])
-
-    warned: set[str] = set()
-
-    def warn_once(means: dict[str, float]) -> None:
-        for line in getattr(objective, "warnings", lambda _: [])(means):
-            # The same thing with another number is not news.
-            if (subject := line.partition("(")[0]) not in warned:
-                warned.add(subject)
-                _warn(f"step {step}: {line}")
-
-    figures: dict[str, float] = {}  # of an evaluation after this very step
+        record_environment(run, state.step, accelerator.num_processes, settings)
+        tracker = Tracker(run, tracker_mode, settings, warn, state.tracked, state.step, tensorboard)
+    # The copy that is trained, where there is one, has weights of its own that follow its schedules.
+    weights: Mapping[str, float] = getattr(state.trained, "weights", {})
+    logged = read_metrics(run) if folder is not None else []
+    last = next((line for line in reversed(logged) if "loss" in line), {})
+    book = Logbook(tracker, getattr(objective, "warnings", lambda _: []), config.best, last)
+    guard = NonFiniteGuard(run, state.trained, config.nonfinite_limit, accelerator.process_index)
     pulse = Heartbeat(accelerator.process_index, accelerator.num_processes, 60 * config.hang_minutes)
+    saved, saved_at = state.step if folder is not None else -1, time.monotonic()
+    stopping, finished = False, False
+    state.restore_random()  # last, so that nothing above has drawn from the generators since
+    state.model.train()
+    # The stream is split by rank already: it never goes through `prepare`, which would split it again.
+    batches = stream.train(state.batches)
 
     def save() -> None:
-        pulse.at(step, SAVING)
-        every_random = gather_object([random_state()])
-        if tracker is not None:
-            kept = {"optimizer": plain.state_dict(), "random": every_random, "wandb": tracker.identity}
-            kept["scaler"] = None if scaler is None else scaler.state_dict()
-            kept["average"] = None if average is None else average.state_dict()
-            save_checkpoint(
-                run, step, objective.state_dict(), kept, config.keep, _score({**last, **figures}, config.best)
-            )
-        accelerator.wait_for_everyone()
+        nonlocal saved, saved_at
+        pulse.at(state.step, SAVING)
+        state.save(run, settings, None if tracker is None else tracker.identity, book.score())
+        saved, saved_at = state.step, time.monotonic()
 
-    model.train()
-    # The stream is split by rank already: it never goes through `prepare`, which would split it again.
-    batches = stream.train(step * config.accumulate)
-    logged = read_metrics(run) if folder is not None else []
-    last: dict[str, float] = next((line for line in reversed(logged) if "loss" in line), {})
-    saved, stopping, finished = step if folder is not None else -1, False, False
-    meter, saved_at = Meter(), time.monotonic()
     try:
         with (
             determinism(config.deterministic),
-            compiled(objective, config.compile),
+            compiled(state.trained, config.compile),
             pulse,
             caught_signals() as wishes,
-            track(config.steps, run.name, start=step, show=main) as advance,
+            track(config.steps, run.name, start=state.step, show=main) as advance,
         ):
-            while step < config.steps and not stopping and not (evaluation and evaluation.enough()):
-                rate = set_learning_rate(plain, config, step)
+            while state.step < config.steps and not stopping and not (evaluation and evaluation.enough()):
+                rate = set_learning_rate(state.optimizer, config, state.step)
                 guard.remember()
-                total, keys, seen = torch.zeros((), device=device), [], []
+                losses, keys, seen = [], [], []
                 for number in range(config.accumulate):
-                    pulse.at(step, WAITING)
-                    with meter.waiting():
+                    pulse.at(state.step, WAITING)
+                    with book.meter.waiting():
                         batch = _next(batches, wishes)
                     if batch is None:
                         stopping = True
                         break
-                    pulse.at(step, FORWARD)
-                    # Ranks exchange gradients once per step, with its last batch.
-                    exchanged = number == config.accumulate - 1
-                    with nullcontext() if exchanged else accelerator.no_sync(model):
-                        outputs = model(batch.to(device))
-                        losses = [weights.get(k, 1.0) * v for k, v in outputs.items() if k.endswith("/loss")]
-                        loss = torch.stack(losses).sum()
-                        pulse.at(step, BACKWARD)
-                        accelerator.backward(loss / config.accumulate)
-                    total += loss.detach() / config.accumulate
+                    pulse.at(state.step, FORWARD)
+                    with state.exchanging(last=number == config.accumulate - 1):
+                        outputs = state.model(batch.to(accelerator.device))
+                        parts = [weights.get(k, 1.0) * v for k, v in outputs.items() if k.endswith("/loss")]
+                        loss = torch.stack(parts).sum()
+                        pulse.at(state.step, BACKWARD)
+                        state.backward(loss)
+                    losses.append(loss.detach())
                     keys += batch.key
-                    seen.append({"loss": loss, **outputs})
+                    seen.append({"loss": loss.detach(), **{k: v.detach() for k, v in outputs.items()}})
                 if stopping:
                     break  # in the middle of a step: the resumed run does it whole
 
-                norm: Any = accelerator.clip_grad_norm_(model.parameters(), config.clip_norm or math.inf)
-                bad = ~torch.isfinite(total)
-                if scaler is None:  # fp16 overflows by design now and then: its scaler leaves those steps out itself
-                    bad |= ~torch.isfinite(norm)
+                norm = state.clip(config.clip_norm or math.inf)
+                total = torch.stack(losses).sum()
+                # fp16 overflows by design now and then: its scaler leaves those steps out itself.
+                bad = ~torch.isfinite(total if state.scaler is not None else total + norm)
                 overdue = time.monotonic() - saved_at >= 60 * config.checkpoint_minutes
                 skip, stopping, due = agree(accelerator, bad, wishes.stop, wishes.save or overdue)
                 if skip:
-                    guard.record(step, float(total), keys)
+                    guard.record(state.step, float(total) / config.accumulate, keys)
                 else:
                     guard.in_a_row = 0
                     for outputs in seen:
-                        means.add(outputs)
-                    means.add({"gradient_norm": norm})
-                if not skip or scaler is not None:
-                    optimizer.step()
-                    if average is not None:
-                        average.update(step)
-                optimizer.zero_grad()
-                step += 1
-                meter.add(len(keys) * accelerator.num_processes)
+                        book.means.add(outputs)
+                    book.means.add({"gradient_norm": norm})
+                if not skip or state.scaler is not None:
+                    state.update()
+                state.advance(config.accumulate)
+                book.meter.add(len(keys) * accelerator.num_processes)
                 advance(1)
 
-                figures = {}
-                if step % config.log_every == 0 or step == config.steps:
-                    last = {**means.take(), "learning_rate": rate, **meter.take()}
-                    if "loss" in last and not evaluation:
-                        _check_best(config.best, last)
-                    if tracker is not None:
-                        tracker.log(step, last)
-                        warn_once(last)
-                    shown = {key.removesuffix("/loss"): value for key, value in last.items() if key.endswith("loss")}
-                    shown |= {"clips/s": last["clips_per_second"], "wait": f"{last['data_wait']:.0%}"}
-                    advance(0, **shown, memory=f"{last['memory_gb']:.2g} GB")
-                if evaluation and (step % evaluation.every == 0 or step == config.steps):
-                    pulse.at(step, EVALUATING)
-                    with torch.random.fork_rng(devices=[]), average.in_place() if average else nullcontext():
-                        figures = evaluation.measure(step)
-                    model.train()
-                    if "loss" in last:
-                        _check_best(config.best, {**last, **figures})
-                    due |= config.best in figures
-                    if tracker is not None:
-                        tracker.log(step, figures)
+                book.figures = {}
+                ended = state.step == config.steps
+                if state.step % config.log_every == 0 or ended:
+                    book.log(state.step, rate, advance)
+                    if not evaluation:
+                        book.check_best()
+                if evaluation and (state.step % evaluation.every == 0 or ended):
+                    pulse.at(state.step, EVALUATING)
+                    with torch.random.fork_rng(devices=[]), state.evaluated():
+                        book.evaluated(state.step, evaluation.measure(state.step))
+                    book.check_best()
+                    due |= config.best in book.figures
                 error = guard.error()
-                if error is not None or due or step % config.checkpoint_every == 0:
+                if error is not None or due or state.step % config.checkpoint_every == 0:
                     save()
-                    saved, saved_at, wishes.save = step, time.monotonic(), False
+                    wishes.save = False
                 if error is not None:
                     raise error
-            optimizer.zero_grad()
-            if saved != step:
+            if saved != state.step:
                 save()
-                saved = step
         if stopping:
             raise KeyboardInterrupt
         finished = True
     finally:
         if tracker is not None:
             tracker.close(exit_code=0 if finished else 1)
-        accelerator.unwrap_model(model, keep_fp32_wrapper=False)
-        if main and saved < 0 and step == 0:
+        state.close()
+        if main and saved < 0 and state.step == 0:
             shutil.rmtree(run)  # failed before its first step: nothing half-written stays
-    if average is not None:
-        average.put_in_place()
-    return last
+    state.finish()
+    return book.last
 
 
 def _next(batches: Iterator[Any], wishes: Wishes) -> Any:
@@ -268,20 +218,3 @@ def _next(batches: Iterator[Any], wishes: Wishes) -> Any:
         if wishes.stop:
             return None
         raise
-
-
-def _score(means: Mapping[str, float], best: str | None) -> float | None:
-    """The metric `best`, turned so that higher is better; none where it was not logged or is not finite."""
-    value = means.get(best) if best is not None else None
-    if best is None or value is None or not math.isfinite(value):
-        return None
-    return -value if best.endswith("loss") else value
-
-
-def _check_best(best: str | None, known: Mapping[str, float]) -> None:
-    if best not in (None, *known):
-        raise choice_error("metric for config key 'train.best'", str(best), known)
-
-
-def _warn(line: str) -> None:
-    print(f"warning: {line}", file=sys.stderr)

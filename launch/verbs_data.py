@@ -95,8 +95,10 @@ def pack(
 ) -> None:
     """Turn a folder of media files into shards; run again after an interruption, it goes on."""
     from ..shards.errors import DataError
+    from ..shards.pack import REJECTED_NAME
     from ..shards.pack import pack as pack_folder
     from .progress import counted
+    from .tables import print_rejected
 
     names = tuple(dict.fromkeys(name.strip() for name in modalities.split(",") if name.strip()))
     settings = PackSettings(
@@ -107,7 +109,7 @@ def pack(
         flow_bound=flow_bound,
         clip_seconds=clip_seconds,
         silence_db=silence_db,
-        rates=_rates(rate or []),
+        rates=parse_rates(rate or []),
         depth_scale=depth_scale,
         samples_per_shard=samples_per_shard,
         readers=readers,
@@ -119,16 +121,16 @@ def pack(
         with counted("pack") as progress:
             pack_folder(source, out, settings, labels, workers, max_rejected, progress, engine)
     except DataError:
-        _rejected(out)
+        print_rejected(out / REJECTED_NAME)
         raise
     except KeyboardInterrupt:
         typer.echo("stopped: the same command goes on from here", err=True)
         raise
     _summary(out, json)
-    _rejected(out)
+    print_rejected(out / REJECTED_NAME)
 
 
-def _rates(given: list[str]) -> dict[str, float]:
+def parse_rates(given: list[str]) -> dict[str, float]:
     """`depth=30` as {"depth": 30.0}; `rgb` is another name of `video`."""
     from ..shards.errors import RequestError, choice_error
     from ..shards.modality import MODALITIES
@@ -199,18 +201,6 @@ def _duplicates(shards: Path) -> list[tuple[str, str, int]]:
     index = load_index(shards)
     keys = [sample.key for sample in index.samples]
     return [(keys[pair.first], keys[pair.second], pair.bits) for pair in duplicates(index, *clip_hashes(index))]
-
-
-def _rejected(out: Path, limit: int = 20) -> None:
-    """A table of the recordings that could not be packed."""
-    from ..shards.pack import REJECTED_NAME, read_rejected
-    from .tables import print_table
-
-    rejected = read_rejected(out)
-    if rejected:
-        more = f", the first {limit}" if len(rejected) > limit else ""
-        title = f"{len(rejected)} recordings rejected, listed in {out / REJECTED_NAME}{more}"
-        print_table(title, ("file", "reason"), [(item.file, item.reason) for item in rejected[:limit]])
 
 
 def _summary(shards: Path, json: Path | None) -> None:

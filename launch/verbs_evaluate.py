@@ -1,12 +1,16 @@
-"""`modalgate compare`: does one run beat another on the same clips?"""
+"""`modalgate compare` and `robustness`: does one run beat another, and what is left when its sensors fail?"""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .verbs_train import command_line
 from .verbs_use import Json
+
+if TYPE_CHECKING:
+    from ..tasks.robustness import Curve
 
 
 def compare(
@@ -22,13 +26,109 @@ def compare(
     from dataclasses import asdict
 
     from ..tasks.comparison import compare as compare_runs
+    from ..tasks.conditions import SWEEP
     from ..tasks.report import write_report
     from .tables import print_table, write_json
 
     duels, result = compare_runs(runs, " ".join(command_line()))
     for table in result.tables:
-        print_table(f"{table.title}: {table.note}", table.columns, table.rows)
+        columns, rows = (
+            (_GAINS, map(_gain_row, table.rows)) if "corrupted" in table.columns else (table.columns, table.rows)
+        )
+        print_table(f"{table.title}: {table.note}", columns, list(rows))
+    unmeasured = [run for run in runs if not (run / "results" / SWEEP).is_file()]
+    if 0 < len(unmeasured) < len(runs):
+        typer.echo(f"robustness is not compared: measure it with `modalgate robustness {unmeasured[0]} SHARDS`")
     write_json(json, {"pairs": [asdict(duel) for duel in duels], "tables": [asdict(t) for t in result.tables]})
     if out is not None:
         write_report(runs, out, [result])
         typer.echo(f"report: {out}")
+
+
+def robustness(
+    model: Annotated[
+        Path, typer.Argument(metavar="RUN_OR_MODEL", help="A run of finetune, a classifier, or an encoder to probe.")
+    ],
+    shards: Annotated[Path, typer.Argument(metavar="SHARDS", help="Labelled clips that `modalgate pack` wrote.")],
+    split: Annotated[
+        str | None,
+        typer.Option(
+            metavar="VALUE", help="Value of `split` to score, or all; by default a run's own test clips, else test."
+        ),
+    ] = None,
+    axis: Annotated[
+        list[str] | None,
+        typer.Option(metavar="AXIS", help="Only this corruption, such as blur; may be given several times."),
+    ] = None,
+    label: Annotated[str, typer.Option(help="The label column, where MODEL is no run of finetune.")] = "label",
+    folds: Annotated[int, typer.Option(min=0, help="For an encoder: folds of the linear probe.")] = 0,
+    group: Annotated[str, typer.Option(help="Column whose clips stay together.")] = "group",
+    train_split: Annotated[str, typer.Option(help="For an encoder: value of `split` to fit the probe on.")] = "train",
+    views: Annotated[
+        int | None, typer.Option(min=1, help="Uniform windows averaged per clip.", show_default=False)
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Clips at a time.")] = 32,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that decode.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Of what is drawn: the same for all runs to compare.")] = 0,
+    json: Json = None,
+) -> None:
+    """Test clips with modalities missing, noisy, blurred, late or swapped: curves, areas, gate weights."""
+    from functools import partial
+
+    from ..tasks.conditions import ALL
+    from ..tasks.split_plan import SplitPlan
+    from .progress import track
+    from .robustness import Options
+    from .robustness import robustness as measure
+    from .tables import print_table, write_json
+
+    plan = SplitPlan(folds, group=group, train=train_split, seed=seed)
+    options = Options(label, split, plan, tuple(axis or ()), views, batch_size, workers, seed)
+    measured = measure(model, shards, options, partial(track, label="robustness"), " ".join(command_line()))
+    missing, curves = measured.result.tables[0], measured.found.curves
+    print_table(f"{missing.title}: {missing.note}", missing.columns, missing.rows)
+    for title, together in (("One modality corrupted", False), ("All modalities corrupted", True)):
+        rows = [_curve_row(curve) for curve in curves if (curve.modality == ALL) == together]
+        if rows:
+            print_table(title, _CURVES, rows)
+    met = {answer: [name for name, said in measured.met.items() if said == answer] for answer in ("yes", "unknown")}
+    typer.echo(
+        "area: under accuracy over the levels, 95 % interval by group; single: area over that of the best modality\n"
+        "alone; rho: Spearman's correlation of the corrupted modality's gate weight with the level\n"
+        f"met in training: {', '.join(met['yes']) or 'none of these'}"
+        + (f"; not known of {', '.join(met['unknown'])}" if met["unknown"] else "")
+    )
+    write_json(json, measured.plain())
+    if (model / "config.yaml").is_file():
+        typer.echo(f"every level and the curves: modalgate report {model}")
+
+
+_GAINS = ("pair", "corrupted", "areas", "gain [95 %]", "Holm")
+
+
+def _gain_row(row: Sequence[Any]) -> tuple[str, ...]:
+    """A row of the comparison's table of areas, for 80 columns."""
+    from ..tasks.degradation import AXES
+
+    pair, name, title, first, second, gain, low, high, _, adjusted = row
+    axis = next(axis.name for axis in AXES.values() if axis.title == title)
+    interval = f"{gain:+.3f} [{low:+.2f}, {high:+.2f}]"
+    return (pair, f"{name}: {axis}", f"{first:.2f}, {second:.2f}", interval, f"{adjusted:.2g}")
+
+
+_CURVES = ("corrupted", "clean", "area [95 %]", "worst", "single", "rho")
+
+
+def _curve_row(curve: "Curve") -> tuple[str, ...]:
+    """A curve for 80 columns."""
+    from ..tasks.degradation import AXES
+
+    lowest, level = curve.worst
+    return (
+        f"{curve.modality}: {curve.axis}",
+        f"{curve.clean:.2f}",
+        f"{curve.area:.3f} [{curve.area_low:.2f}, {curve.area_high:.2f}]",
+        f"{lowest:.2f} at {AXES[curve.axis].label(level)}",
+        f"{curve.area / curve.single_area:.2f}" if curve.single_area else "-",
+        "-" if curve.correlation is None else f"{curve.correlation:+.2f}",
+    )

@@ -1,11 +1,14 @@
 """`modalgate probe`, `predict` and `report`: what one does with a trained encoder."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .verbs_train import command_line
+
+if TYPE_CHECKING:
+    from .prediction_lines import Predicted
 
 Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the figures here.")]
 
@@ -96,11 +99,21 @@ def probe(
 
 
 def predict(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A classifier's bundle, or its run folder.")],
-    video: Annotated[Path, typer.Argument(metavar="VIDEO", help="A media file; its sound is used where it has any.")],
+    model: Annotated[
+        Path,
+        typer.Argument(metavar="MODEL", help="A classifier's bundle or run folder, or an exported .onnx file."),
+    ],
+    source: Annotated[
+        str,
+        typer.Argument(metavar="SOURCE", help="A media file, a folder of recordings, a webcam's number, or a URL."),
+    ],
     beside: Annotated[
         list[str] | None,
         typer.Option("--with", metavar="MODALITY=FILE", help="Another stream of the recording, such as depth=FILE."),
+    ] = None,
+    rate: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=HZ", help="Of frame folders, arrays and signals, such as video=30."),
     ] = None,
     hop: Annotated[
         float | None,
@@ -108,23 +121,84 @@ def predict(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write the windows here as JSON lines, not on standard output."),
+        typer.Option(metavar="FILE", help="Write the JSON lines here, and print a table at the end."),
     ] = None,
     png: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw scores and gate weights over time.")] = None,
+    video: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the film with scores, gates and alarms drawn on.")
+    ] = None,
+    alarm: Annotated[
+        str | None, typer.Option(metavar="CLASS", help="Raise alarms for it; by default for the violent class.")
+    ] = None,
+    on: Annotated[
+        float | None, typer.Option(help="Score that raises one; by default as validation chose, or 0.5.")
+    ] = None,
+    off: Annotated[float | None, typer.Option(help="Score below which it ends; by default 0.8 of --on.")] = None,
+    smooth: Annotated[float, typer.Option(min=0.0, help="Seconds the score is averaged over for alarms.")] = 2.0,
+    smoothing: Annotated[str, typer.Option(help="mean, or exponential with --smooth as its time constant.")] = "mean",
+    min_on: Annotated[float, typer.Option(min=0.0, help="Seconds a score must stay high for an alarm.")] = 0.0,
+    min_off: Annotated[float, typer.Option(min=0.0, help="Seconds it must stay low for its end.")] = 0.0,
+    max_lag: Annotated[float, typer.Option(min=0.1, help="Of a stream: windows later than this are dropped.")] = 5.0,
+    retries: Annotated[int, typer.Option(min=0, help="Of a stream: attempts in a row to connect again.")] = 5,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Of a stream: seconds without data to wait.")] = 10.0,
+    json: Json = None,
 ) -> None:
-    """Class scores and gate weights over a recording, one JSON line per window."""
-    from .predicting import predict_file
+    """Class scores, gate weights and alarms over a recording or a live stream, one JSON line per window."""
+    from ..shards.errors import choice_error
+    from ..shards.live import Patience
+    from .predicting import AlarmRequest, PredictRequest, parse_beside, predict_source
+    from .tables import write_json
+    from .verbs_data import parse_rates
 
-    predict_file(model, video, beside or [], hop, out, png)
+    if smoothing not in ("mean", "exponential"):
+        raise choice_error("smoothing", smoothing, ("mean", "exponential"))
+    predicted = predict_source(
+        model,
+        source,
+        PredictRequest(
+            parse_beside(beside or []),
+            parse_rates(rate or []),
+            hop,
+            out,
+            png,
+            video,
+            AlarmRequest(alarm, on, off, smooth, smoothing, min_on, min_off),
+            Patience(max_lag, retries, timeout),
+        ),
+    )
+    if out is not None:
+        _print_predicted(predicted, out)
+    write_json(json, {"recordings": [entry.figures() for entry in predicted]})
+
+
+def _print_predicted(predicted: "list[Predicted]", out: Path) -> None:
+    from .tables import print_table
+
+    classes = list(predicted[0].means) if predicted else []
+    shown = classes if len(classes) <= 4 else []
+    columns = ("recording", "seconds", "windows", *(f"mean {name}" for name in shown), "dropped", "alarms")
+    rows = [
+        (e.title, round(e.seconds, 1), e.windows, *(e.means.get(c) for c in shown), e.dropped, e.alarm_count)
+        for e in predicted
+    ]
+    print_table(f"Lines in {out}", columns, rows)
+    alarms = [(e.title, a.on, a.off, (a.off or a.on) - a.on, a.peak, a.peak_at) for e in predicted for a in e.alarms]
+    if alarms:
+        print_table("Alarms, in seconds", ("recording", "on", "off", "lasted", "peak score", "at"), alarms)
 
 
 def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders to show on one page.")],
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="By default RUN/report.html of the first.")] = None,
+    predictions: Annotated[
+        list[Path] | None,
+        typer.Option("--prediction", metavar="FILE", help="Also what `predict --out` wrote, over time; many times."),
+    ] = None,
 ) -> None:
-    """Write a self-contained HTML page of curves, tables and gates."""
+    """Write a self-contained HTML page of curves, tables, gates and example clips."""
+    from ..tasks.prediction_file import read_predictions
     from ..tasks.report import write_report
 
     target = out or runs[0] / "report.html"
-    write_report(runs, target)
+    write_report(runs, target, [read_predictions(path) for path in predictions or []])
     typer.echo(f"report: {target}")

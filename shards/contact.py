@@ -23,6 +23,8 @@ from .windows import frame_times
 FRAMES = 8
 # Inches: one picture of a strip, a row of sound or signal, and the text beside them.
 PICTURE, WAVE, ABSENT, TEXT, TITLE, GAP = 1.15, 0.85, 0.3, 2.3, 0.45, 0.35
+# Inches: a strip of one clip's picture, and the names of its streams beside it.
+STRIP, MARGIN = 3.6, 0.42
 
 
 def draw_contact_sheet(folder: Path, png: Path, count: int = 8) -> None:
@@ -58,6 +60,21 @@ def draw_contact_sheet(folder: Path, png: Path, count: int = 8) -> None:
         ) from error
 
 
+def draw_clip(index: Index, sample: Sample, png: Path, frames: int = 6) -> None:
+    """One clip's streams on its own clock, as wide as a phone: `frames` pictures a row, no text beside them."""
+    entries = [modality(name) for name in index.settings.modalities if name in index.modalities]
+    side = STRIP / frames
+    heights = [side if row == PICTURE else row * 0.8 for row in (_row_height(sample, entry) for entry in entries)]
+    width, height = STRIP + MARGIN, sum(heights) + 0.15
+    figure = Figure(figsize=(width, height), dpi=150)
+    lower = height
+    for entry, tall in zip(entries, heights, strict=True):
+        lower -= tall
+        box = (MARGIN / width, (lower + 0.03) / height, STRIP / width, (tall - 0.06) / height)
+        _draw(figure.add_axes(box), index, sample, entry, frames)
+    figure.savefig(png, format="png")
+
+
 def _row_height(sample: Sample, entry: Modality) -> float:
     if entry.suffix not in sample.members:
         return ABSENT
@@ -89,7 +106,7 @@ def _shorten(text: str, limit: int = 28) -> str:
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 
-def _draw(axes: Axes, index: Index, sample: Sample, entry: Modality) -> None:
+def _draw(axes: Axes, index: Index, sample: Sample, entry: Modality, frames: int = FRAMES) -> None:
     axes.set_xlim(0, sample.duration)
     axes.set_yticks([])
     axes.tick_params(labelsize=5, length=2, pad=1)
@@ -108,7 +125,7 @@ def _draw(axes: Axes, index: Index, sample: Sample, entry: Modality) -> None:
         return
     data = read_member(index, sample, entry.suffix)
     if entry.kind == "video":
-        strip = _strip(data, sample.duration, index, entry)
+        strip = _strip(data, sample.duration, index, entry, frames)
         axes.imshow(strip, extent=(0, sample.duration, 0, 1), aspect="auto", interpolation="nearest")
     elif entry.kind == "audio":
         _draw_sound(axes, data, sample.duration, index.settings.sample_rate)
@@ -122,9 +139,9 @@ def read_member(index: Index, sample: Sample, suffix: str) -> bytes:
     return FolderReader(index.folder).read(sample.shard, *sample.members[suffix])
 
 
-def _strip(data: bytes, duration: float, index: Index, entry: Modality) -> NDArray[np.uint8]:
-    """Eight central squares side by side, a gray line between them."""
-    times = frame_times(np.zeros(1), duration, FRAMES)[0]
+def _strip(data: bytes, duration: float, index: Index, entry: Modality, count: int) -> NDArray[np.uint8]:
+    """So many central squares side by side, a gray line between them."""
+    times = frame_times(np.zeros(1), duration, count)[0]
     size = min(index.settings.size, 160)
     frames = decode_frames(data, times, index.settings.fps, entry, size, (0.5, 0.5))
     if entry.name == "flow":

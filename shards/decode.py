@@ -31,8 +31,10 @@ def decode_frames(
     window: _Window | None = None
     with open_media(io.BytesIO(data), CONTAINERS.get(entry.suffix.rpartition(".")[2])) as container:
         stream = container.streams.video[0]
-        if stream.frames:
-            wanted = np.minimum(wanted, stream.frames - 1)
+        # Matroska does not count its frames.
+        count = stream.frames or round((container.duration or 0) / 1e6 * fps)
+        if count:
+            wanted = np.minimum(wanted, count - 1)
         places: dict[int, int] = {}
         for number in wanted.tolist():
             places.setdefault(number, len(places))

@@ -1,8 +1,8 @@
 """Clips that show the same scene in the same motion: perceptual hashes of frames, and near-duplicates among them.
 
 A camera that does not move gives every clip of a place the same picture, so pictures alone would call all of them
-duplicates. One word of a clip's hash is of its mean picture, eight are of what moves before that picture; two clips are
-near-duplicates where both agree.
+duplicates. One word of a clip's hash is of its mean picture, eight are of what moves before that picture; two clips
+are near-duplicates where both agree.
 """
 
 from dataclasses import dataclass

@@ -35,16 +35,24 @@ class MediaFacts:
     pixel_format: str
 
 
-def open_media(source: MediaSource, container_format: str | None = None) -> Any:
+def open_media(
+    source: MediaSource,
+    container_format: str | None = None,
+    options: dict[str, str] | None = None,
+    timeout: float | None = None,
+) -> Any:
     """An open container for reading; decoding stays on the calling thread, so workers do not fight for cores.
 
-    `container_format`: FFmpeg's name of it where it is known, instead of a guess from the first bytes.
+    `container_format`: FFmpeg's name of it where it is known, instead of a guess from the first bytes; `options`:
+    FFmpeg's own; `timeout`: seconds to wait for data of a stream.
 
     Raises `ValueError` where a stream has a codec that FFmpeg has no decoder for, and `av.FFmpegError`.
     """
     # Tags in whatever encoding are no reason to refuse a film.
     opened = source if isinstance(source, io.BytesIO) else str(source)
-    container = av.open(opened, mode="r", format=container_format, metadata_errors="replace")
+    container = av.open(
+        opened, mode="r", format=container_format, metadata_errors="replace", options=options, timeout=timeout
+    )
     for stream in (*container.streams.video, *container.streams.audio):
         if stream.codec_context is None:
             # A stream is not to be touched once its container is closed.
@@ -60,20 +68,25 @@ def open_media(source: MediaSource, container_format: str | None = None) -> Any:
 def probe(source: MediaSource) -> MediaFacts:
     """Size in pixels, frame rate, duration in seconds and what streams there are; raises `av.FFmpegError`."""
     with open_media(source) as container:
-        video = container.streams.video[0] if container.streams.video else None
-        duration = float(container.duration or 0) / 1_000_000
-        if video is not None and video.duration and video.time_base:
-            duration = float(video.duration * video.time_base)
-        return MediaFacts(
-            width=video.codec_context.width if video else 0,
-            height=video.codec_context.height if video else 0,
-            fps=float(video.average_rate or video.guessed_rate or 0) if video else 0.0,
-            duration=duration,
-            video_seconds=_promised_seconds(container, video) if video is not None else 0.0,
-            has_video=video is not None,
-            has_sound=bool(container.streams.audio),
-            pixel_format=(video.codec_context.pix_fmt or "") if video else "",
-        )
+        return media_facts(container)
+
+
+def media_facts(container: Any) -> MediaFacts:
+    """The same of an open container."""
+    video = container.streams.video[0] if container.streams.video else None
+    duration = float(container.duration or 0) / 1_000_000
+    if video is not None and video.duration and video.time_base:
+        duration = float(video.duration * video.time_base)
+    return MediaFacts(
+        width=video.codec_context.width if video else 0,
+        height=video.codec_context.height if video else 0,
+        fps=float(video.average_rate or video.guessed_rate or 0) if video else 0.0,
+        duration=duration,
+        video_seconds=_promised_seconds(container, video) if video is not None else 0.0,
+        has_video=video is not None,
+        has_sound=bool(container.streams.audio),
+        pixel_format=(video.codec_context.pix_fmt or "") if video else "",
+    )
 
 
 def _promised_seconds(container: Any, video: Any) -> float:
@@ -221,7 +234,7 @@ def write_video(
         track = container.add_stream(sound_codec, rate=sample_rate, layout="mono") if sound is not None else None
         for picture in frames:
             if pixel_format == "yuv420p":
-                frame = av.VideoFrame.from_ndarray(_to_planar(picture), format="yuv420p")
+                frame = av.VideoFrame.from_ndarray(to_planar(picture), format="yuv420p")
             else:
                 frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format=source_format)
             container.mux(stream.encode(frame))
@@ -238,7 +251,7 @@ def write_video(
             container.mux(track.encode(None))
 
 
-def _to_planar(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def to_planar(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """(H, W, 3) RGB or (H, W) gray to I420 (3H/2, W); gray levels become luminance unchanged, chroma neutral."""
     if picture.ndim == 3:
         return np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2YUV_I420), np.uint8)

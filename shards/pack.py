@@ -1,53 +1,24 @@
 """From a folder of recordings to WebDataset shards with an index."""
 
-import csv
-import json
-import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-
-import cv2
-from av.error import FFmpegError
 
 from .assemble import assemble
 from .encode import EncodedClip, encode_clip
 from .engine import ENGINES
-from .errors import DataError, RequestError, choice_error
+from .errors import RequestError, choice_error
 from .index import INDEX_NAME, Index, PackSettings, load_index
 from .modality import MODALITIES, modality
 from .passthrough import copy_if_fitting
 from .recording import Recording, read_recording
+from .rejected import KILLED, UNREADABLE, Rejected, judge_rejected, list_rejected, printable, reason_of
 from .sources import Source, find_sources, fingerprint
-from .spool import SpoolWriter, difference, holds, open_spool, read_clips, remove_spool, write_whole
+from .spool import SpoolWriter, difference, holds, open_spool, read_clips, remove_spool
 
 REJECTED_NAME = "rejected.jsonl"
 Progress = Callable[[int, int, int], None]
-# What a damaged or foreign file makes of its readers. IndexError: PyAV's answer to a container without the stream
-# asked for; NotImplementedError: SciPy's to a MATLAB file of the HDF5 kind.
-UNREADABLE = (
-    FFmpegError,
-    OSError,
-    ValueError,
-    EOFError,
-    IndexError,
-    KeyError,
-    ArithmeticError,
-    MemoryError,
-    NotImplementedError,
-    zlib.error,
-    csv.Error,
-    cv2.error,
-)
-
-
-@dataclass(frozen=True)
-class Rejected:
-    """A recording that could not be packed, and why."""
-
-    file: str
-    reason: str
 
 
 def pack(
@@ -88,14 +59,14 @@ def pack(
                 done += 1
                 # None is a process that died; an empty reason is a recording that was packed.
                 if reason is None:
-                    reason = "it killed the process that read it: a decoder's crash, or memory ran out"
+                    reason = KILLED
                 if reason:
                     rejected[number] = Rejected(printable(waiting[number].path), reason)
                 if progress is not None:
                     progress(done, len(sources), len(rejected))
             listed = [rejected[number] for number in sorted(rejected)]
-            _list_rejected(out, listed)
-            _judge(listed, len(sources), max_rejected, out)
+            list_rejected(out / REJECTED_NAME, listed)
+            judge_rejected(listed, len(sources), max_rejected, out / REJECTED_NAME, "packed")
             lost = {waiting[number].key for number in rejected}
             clips = [clip for item in sources if item.key not in lost for clip in read_clips(spool, item)]
             index = assemble(out, clips, settings, fingerprint(sources))
@@ -130,38 +101,6 @@ def _choose_modalities(sources: list[Source], settings: PackSettings) -> PackSet
     return replace(settings, modalities=settings.modalities or tuple(name for name in MODALITIES if name in possible))
 
 
-def printable(path: Path) -> str:
-    """The path as text; bytes of its name that are none are written as escapes."""
-    return str(path).encode(errors="backslashreplace").decode()
-
-
-def _list_rejected(out: Path, rejected: list[Rejected]) -> None:
-    path = out / REJECTED_NAME
-    if rejected:
-        lines = [json.dumps(asdict(item)) for item in rejected]
-        write_whole(path, ("\n".join(lines) + "\n").encode())
-    else:
-        path.unlink(missing_ok=True)
-
-
-def read_rejected(out: Path) -> list[Rejected]:
-    """The recordings that the last run could not pack."""
-    path = out / REJECTED_NAME
-    if not path.is_file():
-        return []
-    return [Rejected(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def _judge(rejected: list[Rejected], total: int, max_rejected: float, out: Path) -> None:
-    if len(rejected) > max_rejected * total or len(rejected) == total:
-        first = rejected[0]
-        raise DataError(
-            f"{len(rejected)} of {total} recordings cannot be packed, the first '{first.file}': {first.reason}"
-            f" (all are listed in '{out / REJECTED_NAME}'; at most {max_rejected:.0%} may be:"
-            " raise --max-rejected to go on without them)"
-        )
-
-
 def encode_into(spool: Path, settings: PackSettings, source: Source) -> str:
     """Encodes one recording into the spool; returns the reason where it cannot be packed, else an empty text.
 
@@ -175,7 +114,7 @@ def encode_into(spool: Path, settings: PackSettings, source: Source) -> str:
             clip = next(clips, None)
         except UNREADABLE as error:
             writer.discard()
-            return _reason(error)
+            return reason_of(error)
         # Outside of the above: a full disk is no fault of the recording.
         if clip is None:
             break
@@ -206,8 +145,3 @@ def _fitting(source: Source, piece: Recording, settings: PackSettings) -> dict[s
     video = source.files["video"]
     copied = None if video.is_dir() else copy_if_fitting(video, settings, len(piece.streams["rgb"]))
     return {} if copied is None else {"rgb": copied}
-
-
-def _reason(error: BaseException) -> str:
-    text = str(getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
-    return f"not enough memory ({text})" if isinstance(error, MemoryError) else text

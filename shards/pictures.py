@@ -51,9 +51,9 @@ def iterate_pictures(
     facts, frames = _open(path, rate)
     # Asked before anything is decoded: a small file can promise a picture that fills the memory.
     check_pixels(path, facts.width, facts.height, settings)
-    check_seconds(path, max(facts.duration, facts.video_seconds), settings)
+    check_seconds(path.name, max(facts.duration, facts.video_seconds), settings)
     shape: tuple[int, ...] | None = None
-    for picture in _at_constant_rate(path, frames, reader, settings, facts):
+    for picture in at_constant_rate(path.name, frames, reader, settings, facts):
         shape = shape or picture.shape
         if picture.shape != shape:
             raise ValueError(f"'{path.name}' changes its size from {shape} to {picture.shape}")
@@ -68,10 +68,10 @@ def check_pixels(path: Path, width: int, height: int, settings: PackSettings) ->
         )
 
 
-def check_seconds(path: Path, seconds: float, settings: PackSettings) -> None:
+def check_seconds(name: str, seconds: float, settings: PackSettings) -> None:
     """`ValueError` for what lasts longer than `settings.max_seconds`."""
     if seconds > settings.max_seconds:
-        raise ValueError(f"'{path.name}' lasts {seconds:g} s, more than {settings.max_seconds:g} (--max-seconds)")
+        raise ValueError(f"'{name}' lasts {seconds:g} s, more than {settings.max_seconds:g} (--max-seconds)")
 
 
 def _open(path: Path, rate: float | None) -> tuple[MediaFacts, Iterator[tuple[float, Any]]]:
@@ -118,8 +118,8 @@ def _frame_array(path: Path, rate: float) -> tuple[MediaFacts, Iterator[tuple[fl
     return facts, ((number / rate, np.asarray(picture)) for number, picture in enumerate(values))
 
 
-def _at_constant_rate(
-    path: Path, frames: Iterator[tuple[float, Any]], reader: FrameReader, settings: PackSettings, facts: MediaFacts
+def at_constant_rate(
+    name: str, frames: Iterator[tuple[float, Any]], reader: FrameReader, settings: PackSettings, facts: MediaFacts
 ) -> Iterator[NDArray[Any]]:
     """The frame nearest to each grid time 0, 1/fps, ..., counted from the first frame; each is converted once.
 
@@ -133,9 +133,9 @@ def _at_constant_rate(
         origin = time if origin is None else origin
         time -= origin
         # A time stamp far ahead would be filled with copies of one picture. Headers are only roughly right.
-        check_seconds(path, time, settings)
+        check_seconds(name, time, settings)
         if facts.duration and time > 2 * facts.duration + 10:
-            raise ValueError(f"'{path.name}' has a frame at {time:.0f} s, and lasts {facts.duration:.0f} s")
+            raise ValueError(f"'{name}' has a frame at {time:.0f} s, and lasts {facts.duration:.0f} s")
         if held is not None:
             picture = None
             while number / fps <= (held_time + time) / 2:
@@ -144,11 +144,11 @@ def _at_constant_rate(
                 number += 1
         held, held_time = frame, time
     if held is None and facts.video_seconds:
-        raise ValueError(f"'{path.name}' is cut short: no picture of its {facts.video_seconds:.1f} s can be read")
+        raise ValueError(f"'{name}' is cut short: no picture of its {facts.video_seconds:.1f} s can be read")
     if held is not None:
         end = held_time + 1 / (facts.fps or fps)
         if end < 0.9 * facts.video_seconds:
-            raise ValueError(f"'{path.name}' is cut short: {end:.1f} of {facts.video_seconds:.1f} s are there")
+            raise ValueError(f"'{name}' is cut short: {end:.1f} of {facts.video_seconds:.1f} s are there")
         picture = reader.read(held)
         # Matroska counts in milliseconds: a rounded end must not earn a frame that was never there.
         while number / fps < end - 0.1 / fps:

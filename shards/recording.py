@@ -50,7 +50,7 @@ def read_recording(
     for name in wanted:
         if modality(name).kind == "signal" and name in files:
             signals[name], rates[name] = read_signal(files[name], name, given.get(name))
-            check_seconds(files[name], len(signals[name]) / rates[name], settings)
+            check_seconds(files[name].name, len(signals[name]) / rates[name], settings)
     if "audio" in wanted:
         sound = _sound(files, settings)
     flow = _stored_flow(files["flow"]) if "flow" in wanted and "flow" in files else None

@@ -22,6 +22,7 @@ _SECONDS = FRAMES / FPS
 # Energy of one contact at gain 1, the same for every ring: loudness tells neither material nor size. The loudest
 # clip, at gain 2, stays below full scale.
 _ENERGY = 3.0
+_LONGEST_RING = 0.6
 
 Floats = NDArray[np.float32]
 
@@ -205,14 +206,16 @@ def _flow(scene: Scene) -> Floats:
 
 
 def contact_times(scene: Scene) -> NDArray[np.float64]:
-    """Times in seconds at which the clip sounds, as its sound shows them; from .3 s before the clip begins."""
+    """Times in seconds at which the clip sounds, as its sound shows them; those before it begins ring in."""
     bits = scene.factors("audio")
     if scene.preset == "strike":
         return np.array([scene.moments[0 if bits["C"] else 1]])
     period = strike_period(scene, bits)
     times = (np.arange(-2, 11, dtype=np.float64) - scene.phase0 + bits["S"] / 2) * period
-    # A ring that swells is heard before its contact.
-    return times[(times >= -0.3) & (times < _SECONDS + (0.3 if scene.twin == "direction" else 0))]
+    # Every ring that is still heard: a clip that began with silence would tell its first second from the others. A
+    # ring that swells is heard before its contact.
+    late = _LONGEST_RING / 2 if scene.twin == "direction" else 0
+    return times[(times >= -_LONGEST_RING) & (times < _SECONDS + late)]
 
 
 def _audio(scene: Scene) -> Floats:
@@ -225,7 +228,7 @@ def _audio(scene: Scene) -> Floats:
         if scene.graded:
             pitch = 900 * (4 / body_radius(scene, bits)) ** 1.3
         decay, partials = (0.25, (1.0, 2.76, 5.4)) if bits["A"] else (0.03, (1.0, 2.57, 4.8))
-        length = min(0.6, 6 * decay)
+        length = min(_LONGEST_RING, 6 * decay)
     sound = np.zeros(_SAMPLES)
     for moment in contact_times(scene):
         first = int(np.ceil((moment - (length / 2 if scene.twin == "direction" else 0)) * SAMPLE_RATE))

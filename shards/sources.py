@@ -47,7 +47,7 @@ class Source:
     @property
     def path(self) -> Path:
         """The file that stands for it: the video, where it has one."""
-        return next(iter(self.files.values()))
+        return self.files.get("video") or next(iter(self.files.values()))
 
 
 def stamp(source: Source) -> list[Any]:

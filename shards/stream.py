@@ -2,23 +2,27 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from av.error import FFmpegError
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from .batch import Batch, Clip, stack
-from .decode import decode_frames, decode_signal, decode_sound
+from .cut import cut_clip
 from .errors import DataError, RequestError
 from .index import Index, Sample
 from .labels import label_values
 from .location import FolderReader
 from .modality import modality
-from .windows import frame_times, random_starts, uniform_starts
+from .windows import random_starts, uniform_starts
+
+# By key, the seconds at which the views of a clip begin.
+Starts = Mapping[str, Sequence[float] | NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -34,11 +38,13 @@ class ClipRequest:
 
 @dataclass(frozen=True)
 class _Row:
-    """One clip to read: `draw` seeds its random windows, `None` asks for uniform evaluation views."""
+    """One clip to read: `draw` seeds its random windows; without it these are the evaluation views, uniform or at
+    `starts` seconds."""
 
     sample: int
     draw: tuple[int, ...] | None
     valid: bool = True
+    starts: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -127,17 +133,21 @@ class ClipStream:
         what = [self.seed, self.world, self.batch_size, [sample.key for sample in self.index.samples]]
         return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
 
-    def evaluate(self) -> Iterator[Batch]:
+    def evaluate(self, starts: Starts | None = None) -> Iterator[Batch]:
         """Every clip once over all ranks, in index order, with uniform views.
 
-        All ranks get the same number of batches; rows that only pad have `valid` off.
+        `starts`: by key, the seconds at which a clip's views begin instead, equally many for all clips. All ranks
+        get the same number of batches; rows that only pad have `valid` off.
         """
         count = len(self.index.samples)
         per_rank = -(-count // self.world)
         numbers = [self.rank + i * self.world for i in range(per_rank)]
-        rows = [_Row(number % count, None, number < count) for number in numbers]
+        rows = [_Row(number % count, None, number < count, self._given(number % count, starts)) for number in numbers]
         batches = [rows[i : i + self.batch_size] for i in range(0, len(rows), self.batch_size)]
         return self._load((0, batch) for batch in batches)
+
+    def _given(self, number: int, starts: Starts | None) -> tuple[float, ...] | None:
+        return None if starts is None else tuple(map(float, starts[self.index.samples[number].key]))
 
     def _training_rows(self, start: int) -> Iterator[tuple[int, list[_Row]]]:
         step = start
@@ -218,27 +228,17 @@ class _ClipFiles(Dataset[_Read]):
     def _read_clip(self, sample: Sample, row: _Row) -> Clip:
         request, settings = self.request, self.index.settings
         generator = np.random.default_rng(row.draw) if row.draw is not None else None
-        if generator is None:
+        if row.starts is not None:
+            starts, crop = np.array(row.starts), (0.5, 0.5)
+        elif generator is None:
             starts = uniform_starts(sample.duration, request.seconds, request.segments)
             crop = (0.5, 0.5)
         else:
             starts = random_starts(sample.duration, request.seconds, request.segments, generator)
             crop = (float(generator.random()), float(generator.random()))
-        streams: dict[str, torch.Tensor] = {}
-        for name in request.modalities:
-            entry = modality(name)
-            if entry.suffix not in sample.members:
-                continue
-            data = self._member(sample, entry.suffix)
-            if entry.kind == "video":
-                times = frame_times(starts, request.seconds, request.frames)
-                array = decode_frames(data, times, settings.fps, entry, request.size, crop)
-            elif entry.kind == "audio":
-                array = decode_sound(data, starts, request.seconds, settings.sample_rate)
-            else:
-                rate = float(json.loads(self._member(sample, "json"))["modalities"][name]["rate"])
-                array = decode_signal(data, rate, starts, request.seconds, entry.rate or rate)
-            streams[name] = torch.from_numpy(array)
+        window = request.seconds, request.frames, request.size
+        cut = cut_clip(self.files, sample, settings, request.modalities, starts, *window, crop)
+        streams = {name: torch.from_numpy(values) for name, values in cut.items()}
         label = None if self.label is None else self._label(sample.labels[self.label])
         present = {name: name in streams for name in request.modalities}
         return Clip(streams, present, sample.key, torch.from_numpy(starts).float(), label, row.valid)
@@ -248,6 +248,3 @@ class _ClipFiles(Dataset[_Read]):
             return self.classes[text]
         values = label_values(text)
         return [int(name in values) for name in self.classes]
-
-    def _member(self, sample: Sample, suffix: str) -> bytes:
-        return self.files.read(sample.shard, *sample.members[suffix])

@@ -1,7 +1,6 @@
 """On the device: bytes to normalised tensors, log-mel spectrograms, and augmentation drawn per segment."""
 
 import math
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -10,32 +9,13 @@ from torchaudio.transforms import MelScale, Spectrogram
 
 from .augment import AugmentConfig
 from .batch import Batch
-from .index import Statistics
+from .clip_spec import ClipSpec as ClipSpec
 from .modality import modality
 
 MEL_BANDS = 64
 # Mean and deviation of ln(mel power + 1e-6) for speech and surveillance sound near -20 dBFS; the encoder needs
 # numbers of order one, not exact ones, and a fixed pair keeps loudness visible.
 LOG_MEL_MEAN, LOG_MEL_STD = -6.0, 4.0
-
-
-@dataclass(frozen=True)
-class ClipSpec:
-    """What an encoder sees of a segment, and how to make it from stored media.
-
-    `seconds`, `frames`: the window; `size`: pixels of the square; `short_side`, `fps`, `sample_rate`, `flow_bound`:
-    the packed media's; `statistics`: per modality, in its unit. A bundle carries it, so that prediction prepares
-    data as training did.
-    """
-
-    seconds: float
-    frames: int
-    size: int
-    short_side: int
-    fps: float
-    sample_rate: int
-    flow_bound: float
-    statistics: dict[str, Statistics]
 
 
 class Preparation(nn.Module):
@@ -96,11 +76,7 @@ class Preparation(nn.Module):
             return stream
         # A copy of its own, then altered in place: on a CPU the passes over memory are what this costs.
         values = stream.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
-        statistics = self.spec.statistics[name]
-        centre, spread = torch.tensor(statistics.mean), torch.tensor(statistics.std).clamp_min(1e-6)
-        if name == "flow":
-            # Byte 128 is rest: only the scale is normalised, so that no motion stays zero.
-            centre, spread = torch.full_like(centre, 128), spread * 127 / self.spec.flow_bound
+        centre, spread = stored_scale(self.spec, name)
         shape = (-1, 1, 1) if entry.kind == "video" else (-1,)
         return values.sub_(centre.to(values.device).view(shape)).div_(spread.to(values.device).view(shape))
 
@@ -142,6 +118,16 @@ class Preparation(nn.Module):
             shape = (*sound.shape[:2], 1, 1, length) if dimension == -1 else (*sound.shape[:2], 1, length, 1)
             spectrogram = torch.where(masked.view(shape).to(sound.device), floor, spectrogram)
         return spectrogram
+
+
+def stored_scale(spec: ClipSpec, name: str) -> tuple[Tensor, Tensor]:
+    """Centre and deviation (C,) of the stored values, pictures and signals, over the training set."""
+    statistics = spec.statistics[name]
+    centre, spread = torch.tensor(statistics.mean), torch.tensor(statistics.std).clamp_min(1e-6)
+    if name == "flow":
+        # Byte 128 is rest: only the scale is normalised, so that no motion stays zero.
+        return torch.full_like(centre, 128), spread * 127 / spec.flow_bound
+    return centre, spread
 
 
 def draw_geometry(

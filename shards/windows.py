@@ -1,5 +1,7 @@
 """Where a clip's segments start, in seconds."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,6 +26,17 @@ def uniform_starts(duration: float, seconds: float, segments: int) -> NDArray[np
     """Starts (K,) of evaluation views, evenly spread from the clip's beginning to its end; one view is central."""
     last = max(duration - seconds, 0.0)
     return np.array([last / 2]) if segments == 1 else np.linspace(0.0, last, segments)
+
+
+def shifted_starts(
+    duration: float, seconds: float, segments: int, shifts: Sequence[float]
+) -> tuple[NDArray[np.float64], float]:
+    """Starts (K,) of views that stay inside the clip when they are moved by a shift either way, and the largest such
+    shift of `shifts` that the clip has room for: where it has little, the views lie in its middle."""
+    room = (duration - seconds) / 2
+    # A shift that fills the clip to its very end must not fail by a rounding error.
+    margin = max((abs(shift) for shift in shifts if abs(shift) <= room + 1e-9), default=0.0)
+    return margin + uniform_starts(duration - 2 * margin, seconds, segments), margin
 
 
 def frame_times(starts: NDArray[np.float64], seconds: float, frames: int) -> NDArray[np.float64]:

@@ -1,13 +1,29 @@
 """Features of all ranks, with gradient."""
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.nn.functional import all_gather
 
 from ..fusion.backbone import Encoded
+
+
+class _Gather(torch.autograd.Function):
+    """One exchange forward and one back, where torch's own takes one back per rank."""
+
+    @staticmethod
+    def forward(context: Any, rows: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return _gathered(rows)
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        gradient = gradient.contiguous()
+        share = gradient.new_empty(len(gradient) // world_size(), *gradient.shape[1:])
+        dist.reduce_scatter_tensor(share, gradient)
+        return share
 
 
 def gather_with_gradient(rows: Tensor) -> Tensor:
@@ -17,18 +33,18 @@ def gather_with_gradient(rows: Tensor) -> Tensor:
     pass sums each rank's share, and gradient averaging divides by the world: so with a loss that is the mean over
     the local rows, the averaged gradient equals that of one process on the joined batch. N must agree on all ranks.
     """
-    if not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
-        return rows
-    return torch.cat(all_gather(rows.contiguous()))
+    return rows if world_size() == 1 else _Gather.apply(rows)  # pyright: ignore[reportReturnType]
 
 
 def gather(rows: Tensor) -> Tensor:
     """The same without gradient, for masks and numbers."""
-    if not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
-        return rows
-    parts = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
-    dist.all_gather(parts, rows.contiguous())
-    return torch.cat(parts)
+    return rows if world_size() == 1 else _gathered(rows)
+
+
+def _gathered(rows: Tensor) -> Tensor:
+    joined = rows.new_empty(world_size() * len(rows), *rows.shape[1:])
+    dist.all_gather_into_tensor(joined, rows.contiguous())
+    return joined
 
 
 def rank() -> int:
@@ -49,20 +65,50 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
-def gather_encoded(encoded: Encoded) -> Encoded:
-    """The joined batch of all ranks, with gradient; the same object on one process.
+def gather_encoded(views: Mapping[str, Encoded]) -> dict[str, Encoded]:
+    """Every view of the joined batch of all ranks, with gradient; the same objects on one process.
 
     Tasks then compute the loss of the joined batch on every rank alike, and the gradient averaged over ranks is that
-    of one process, whatever the loss: no task needs to know of ranks.
+    of one process, whatever the loss: no task needs to know of ranks. All views travel together, for an exchange
+    costs its waiting much more than its bytes: features, embeddings and gate weights with their gradients in one,
+    those of views without gradient, masks and numbers as bytes in another.
     """
     if world_size() == 1:
-        return encoded
-    return replace(
-        encoded,
-        features={name: gather_with_gradient(feature) for name, feature in encoded.features.items()},
-        present={name: gather(mask) for name, mask in encoded.present.items()},
-        embedding=gather_with_gradient(encoded.embedding),
-        weights=gather_with_gradient(encoded.weights),
-        start=gather(encoded.start),
-        facts={name: gather(fact) for name, fact in encoded.facts.items()},
-    )
+        return dict(views)
+    learned, fixed = [], []
+    for view in views.values():
+        features = [*view.features.values(), view.embedding, view.weights]
+        # Of a view as a whole: a single tensor may need no gradient on one rank and one on another.
+        (learned if any(tensor.requires_grad for tensor in features) else fixed).extend(features)
+        fixed += [*view.present.values(), view.start, *view.facts.values()]
+    wide = torch.float64 if any(tensor.dtype == torch.float64 for tensor in learned) else torch.float32
+    found: dict[int, Tensor] = {}
+    if learned:
+        packed = [_flat(tensor.to(wide)) for tensor in learned]
+        joined = gather_with_gradient(torch.cat(packed, dim=1)).split([part.shape[1] for part in packed], dim=1)
+        found |= {id(old): _like(new, old) for old, new in zip(learned, joined, strict=True)}
+    raw = [_flat(tensor.detach()).contiguous().view(torch.uint8) for tensor in fixed]
+    bits = gather(torch.cat(raw, dim=1)).split([part.shape[1] for part in raw], dim=1)
+    found |= {id(old): _like(new.contiguous().view(old.dtype), old) for old, new in zip(fixed, bits, strict=True)}
+    return {
+        name: replace(
+            view,
+            features={name: found[id(feature)] for name, feature in view.features.items()},
+            present={name: found[id(mask)] for name, mask in view.present.items()},
+            embedding=found[id(view.embedding)],
+            weights=found[id(view.weights)],
+            start=found[id(view.start)],
+            facts={name: found[id(fact)] for name, fact in view.facts.items()},
+        )
+        for name, view in views.items()
+    }
+
+
+def _flat(tensor: Tensor) -> Tensor:
+    """(B, ...) as (B, N)."""
+    return tensor.reshape(len(tensor), -1)
+
+
+def _like(rows: Tensor, old: Tensor) -> Tensor:
+    """Flat rows in the shape and type that `old` has."""
+    return rows.to(old.dtype).unflatten(1, old.shape[1:]) if old.ndim > 1 else rows.to(old.dtype)[:, 0]

@@ -70,6 +70,22 @@ class MaskedTask(PretextTask):
         return tokens, torch.stack([encoded.present[name] for name in self.modalities], dim=2)
 
 
+@torch.no_grad()
+def told_apart(columns: Sequence[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+    """How often a prediction is nearest to its own target among all targets of its modality.
+
+    `columns`: by modality, predictions (N, D) and targets (N, D) of one length each, row by row. `accuracy` over all
+    rows and its `chance`, one in the targets to choose from; nothing where there is no row.
+    """
+    hits, chances = [], []
+    for predicted, wanted in columns:
+        if len(predicted):
+            nearest = (predicted @ wanted.T).argmax(dim=1)
+            hits.append((nearest == torch.arange(len(nearest), device=nearest.device)).float())
+            chances.append(torch.full_like(hits[-1], 1 / len(nearest)))
+    return {"accuracy": torch.cat(hits).mean(), "chance": torch.cat(chances).mean()} if hits else {}
+
+
 class MaskedLatent(MaskedTask):
     """Masked latent prediction over time and modality tokens (data2vec, Baevski et al. 2022; JEPA 2023).
 
@@ -104,18 +120,8 @@ class MaskedLatent(MaskedTask):
         wanted = unit(target.detach())
         losses = [(2 - 2 * (predicted * wanted).sum(-1))[hidden].mean()] if bool(hidden.any()) else []
         outputs = {"loss": mean_of(losses, predicted, *self.parameters())}
-        with torch.no_grad():
-            hits, chances = [], []
-            for number in range(len(self.modalities)):
-                rows = hidden[:, :, number]
-                if not bool(rows.any()):
-                    continue
-                nearest = (predicted[:, :, number][rows] @ wanted[:, :, number][rows].T).argmax(dim=1)
-                hits.append((nearest == torch.arange(len(nearest), device=nearest.device)).float())
-                chances.append(torch.full_like(hits[-1], 1 / len(nearest)))
-            return outputs | (
-                {"accuracy": torch.cat(hits).mean(), "chance": torch.cat(chances).mean()} if hits else {}
-            )
+        columns = [(predicted[:, :, m][rows], wanted[:, :, m][rows]) for m, rows in enumerate(hidden.unbind(-1))]
+        return outputs | told_apart(columns)
 
 
 class ContrastiveMasked(MaskedTask):
@@ -124,7 +130,8 @@ class ContrastiveMasked(MaskedTask):
     Of a clip's (segment, modality) tokens a `share` is hidden and rebuilt from the others by a joint transformer:
     mean squared error on the segment's coarse content, standardised (a mask within frames or spectrograms would need
     token encoders; here a token is a whole stream of a segment). Beside it InfoNCE of every pair of modalities'
-    features, `contrast` of it. Published: share .75, contrast .01, T .05, one direction.
+    features, `contrast` of it. Published: share .75, contrast .01, T .05, one direction. The accuracy: how often what
+    was rebuilt is nearest to its own content among that of all hidden tokens of the modality.
 
     Shortcut it guards against: as `MaskedLatent`; brightness and loudness, which standardising takes away.
     """
@@ -155,12 +162,13 @@ class ContrastiveMasked(MaskedTask):
         tokens, present = self.grid(plain)
         hidden = hide(present, self.share, generator)
         predicted = self.predictor(tokens, hidden, present)
-        losses = []
+        losses, columns = [], []
         for number, name in enumerate(self.modalities):
             mask, summary = hidden[:, :, number], plain.facts.get(f"summary/{name}")
             if summary is not None and bool(mask.any()):
                 rebuilt = self.decoders[name](predicted[:, :, number][mask])
                 losses.append(F.mse_loss(rebuilt, summary[mask]))
+                columns.append((rebuilt, summary[mask]))
         rows = {name: unit(head(plain.features[name])).flatten(0, 1) for name, head in self.heads.items()}
         contrasts, names = [], list(self.modalities)
         for place, first in enumerate(names):
@@ -171,4 +179,4 @@ class ContrastiveMasked(MaskedTask):
         total = mean_of(losses, predicted, *self.parameters())
         if contrasts:
             total = total + self.contrast * torch.stack(contrasts).mean()
-        return {"loss": total, "rebuilt": mean_of(losses, predicted).detach()}
+        return {"loss": total, "rebuilt": mean_of(losses, predicted).detach(), **told_apart(columns)}

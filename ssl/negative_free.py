@@ -1,6 +1,7 @@
 """Agreement across modalities without negatives."""
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from lightly.loss import BarlowTwinsLoss, LeJEPALoss, NegativeCosineSimilarity, VICRegLoss
@@ -9,16 +10,39 @@ from torch import Tensor, nn
 
 from ..fusion.backbone import Encoded
 from ..shards.errors import RequestError
-from .pretext import FUSED, PLAIN, TEACHER, PretextTask, mean_of, modality_pairs, names_in, source_feature
+from .contrastive import cross_modal_loss
+from .pretext import (
+    FUSED,
+    PLAIN,
+    TEACHER,
+    PretextTask,
+    clip_numbers,
+    mean_accuracy,
+    mean_of,
+    modality_pairs,
+    names_in,
+    source_feature,
+    unit,
+)
 
 # Batch norm and covariances need a few rows to say anything.
 FEWEST = 4
+
+
+class Paired(NamedTuple):
+    """Rows (N, D) of two modalities, partner beside partner, and the clip (N,) that each is of."""
+
+    first: Tensor
+    second: Tensor
+    clips: Tensor
 
 
 class PairAgreement(PretextTask):
     """What they share: one expander per modality with batch norm, and the rows that both of a pair have.
 
     Rows of a pair are (clip, segment) whose two modalities are present; with fewer than four of them the pair waits.
+    The accuracy is that of `retrieval` between both: no part of the loss, which asks no question that could be
+    answered right or wrong.
     """
 
     def __init__(
@@ -50,15 +74,28 @@ class PairAgreement(PretextTask):
             rows[name], present[name] = out, mask
         return rows, present
 
-    def pair_rows(self, plain: Encoded) -> tuple[list[tuple[Tensor, Tensor]], list[Tensor]]:
-        """Both rows (N, D) of every pair that has enough of them, and all rows."""
+    def pair_rows(self, plain: Encoded) -> tuple[list[Paired], list[Tensor]]:
+        """Every pair that has enough rows, and all rows."""
         rows, present = self.projected(plain)
         found = []
         for first, second in self.pairs:
             mask = present[first] & present[second]
             if int(mask.sum()) >= FEWEST:
-                found.append((rows[first][mask], rows[second][mask]))
+                found.append(Paired(rows[first][mask], rows[second][mask], clip_numbers(plain)[mask.flatten()]))
         return found, list(rows.values())
+
+
+@torch.no_grad()
+def retrieval(pairs: Sequence[Paired]) -> dict[str, Tensor]:
+    """How often a row is nearer to its own partner, by cosine, than to any other clip's: `accuracy` and its `chance`.
+
+    Both ways, the mean over pairs. Other segments of the same clip are no rivals, for they may rightly agree.
+    """
+    found = [
+        cross_modal_loss(unit(first), unit(second), torch.ones_like(clips, dtype=torch.bool), clips, temperature=1.0)
+        for first, second, clips in pairs
+    ]
+    return mean_accuracy([accuracy for _, accuracy, _ in found], [chance for _, _, chance in found])
 
 
 class VicReg(PairAgreement):
@@ -86,7 +123,7 @@ class VicReg(PairAgreement):
 
     def forward(self, encoded: Mapping[str, Encoded], generator: torch.Generator) -> dict[str, Tensor]:
         found, idle = self.pair_rows(encoded[PLAIN])
-        return {"loss": mean_of([self.loss(a, b) for a, b in found], *idle)}
+        return {"loss": mean_of([self.loss(a, b) for a, b, _ in found], *idle), **retrieval(found)}
 
 
 class BarlowTwins(PairAgreement):
@@ -113,7 +150,7 @@ class BarlowTwins(PairAgreement):
 
     def forward(self, encoded: Mapping[str, Encoded], generator: torch.Generator) -> dict[str, Tensor]:
         found, idle = self.pair_rows(encoded[PLAIN])
-        return {"loss": mean_of([self.loss(a, b) / self.dimension for a, b in found], *idle)}
+        return {"loss": mean_of([self.loss(a, b) / self.dimension for a, b, _ in found], *idle), **retrieval(found)}
 
 
 class Byol(PretextTask):
@@ -121,7 +158,8 @@ class Byol(PretextTask):
 
     `2 - 2 cos(q_v(f_v), f'_a)` both ways over every pair, f' from the exponential moving average of the backbone
     (momentum .996 rising to 1). The prediction is of the backbone's own normalised features, so that no second
-    projection has to be averaged. Predictor 256 hidden.
+    projection has to be averaged. Predictor 256 hidden. The accuracy is that of `retrieval` between predictions and
+    what they predict.
 
     Shortcut it guards against: collapse, by predictor and slow target; watch `embedding/std`.
     """
@@ -144,7 +182,7 @@ class Byol(PretextTask):
 
     def forward(self, encoded: Mapping[str, Encoded], generator: torch.Generator) -> dict[str, Tensor]:
         plain, teacher = encoded[PLAIN], encoded[TEACHER]
-        losses, idle = [], []
+        losses, idle, found = [], [], []
         for first, second in self.pairs:
             mask = plain.present[first] & plain.present[second]
             for query, key in ((first, second), (second, first)):
@@ -152,8 +190,10 @@ class Byol(PretextTask):
                 idle += list(self.predictors[query].parameters())
                 if int(mask.sum()) >= FEWEST:
                     predicted = self.predictors[query](plain.features[query][mask])
-                    losses.append(2 + 2 * self.loss(predicted, teacher.features[key][mask].detach()))
-        return {"loss": mean_of(losses, *idle)}
+                    wanted = teacher.features[key][mask].detach()
+                    losses.append(2 + 2 * self.loss(predicted, wanted))
+                    found.append(Paired(predicted, wanted, clip_numbers(plain)[mask.flatten()]))
+        return {"loss": mean_of(losses, *idle), **retrieval(found)}
 
 
 class CrissCross(PairAgreement):
@@ -186,6 +226,7 @@ class CrissCross(PairAgreement):
     def forward(self, encoded: Mapping[str, Encoded], generator: torch.Generator) -> dict[str, Tensor]:
         rows, present = self.projected(encoded[PLAIN])
         losses: list[Tensor] = []
+        found: list[Paired] = []
         for first, second in self.pairs:
             mask = present[first].all(dim=1) & present[second].all(dim=1)
             if int(mask.sum()) < FEWEST:
@@ -200,7 +241,9 @@ class CrissCross(PairAgreement):
                 self._agree((first, v[:, 1]), (second, a[:, 0])),
             ]
             losses.append(torch.stack(terms).mean())
-        return {"loss": mean_of(losses, *rows.values(), *self.predictors.parameters())}
+            clips = torch.arange(len(v), device=v.device).repeat_interleave(v.shape[1])
+            found.append(Paired(v.flatten(0, 1), a.flatten(0, 1), clips))
+        return {"loss": mean_of(losses, *rows.values(), *self.predictors.parameters()), **retrieval(found)}
 
     def _agree(self, one: tuple[str, Tensor], other: tuple[str, Tensor]) -> Tensor:
         forth = self.loss(self.predictors[one[0]](one[1]), other[1].detach())
@@ -237,7 +280,7 @@ class LeJepa(PairAgreement):
         # The sketch draws from the global generator: lent the batch's own, it is the same on every rank and resume.
         with torch.random.fork_rng():
             torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
-            for first, second in found:
+            for first, second, _ in found:
                 views = torch.stack([first, second])
                 losses.append(self.loss(local_proj=views, global_proj=views))
-        return {"loss": mean_of(losses, *idle)}
+        return {"loss": mean_of(losses, *idle), **retrieval(found)}

@@ -11,7 +11,7 @@ from ..fusion.backbone import Backbone, Encoded, Part
 from ..shards.batch import Batch
 from ..shards.errors import RequestError, choice_error
 from ..shards.transforms import AugmentConfig, ClipSpec, Preparation
-from .gather import gather, gather_encoded
+from .gather import gather_encoded
 from .monitors import collapse_warnings, monitors
 from .pretext import PLAIN, TEACHER, WITHOUT, PretextTask
 from .registry import build_task
@@ -80,11 +80,10 @@ class PretextObjective(nn.Module):
                 self.teacher.update(self.backbone, progress, int(self.batches_seen))
             self.batches_seen += 1
         here = self._encode(batch)
-        encoded = {view: gather_encoded(part) for view, part in here.items()}
-        # The same on every rank, for they all compute the loss of the joined batch; and on the CPU whatever the
-        # device, so that a run draws the same everywhere.
-        seed = int(gather(torch.tensor([batch.seed], device=batch.start.device))[0])
-        generator = torch.Generator().manual_seed(seed)
+        encoded = gather_encoded(here)
+        # The first rank's on every rank, for they all compute the loss of the joined batch; and on the CPU whatever
+        # the device, so that a run draws the same everywhere.
+        generator = torch.Generator().manual_seed(int(encoded[PLAIN].facts["seed"][0]))
         plain = encoded[PLAIN]
         outputs: dict[str, Tensor] = {}
         for name, task in self.tasks.items():
@@ -116,6 +115,7 @@ class PretextObjective(nn.Module):
         quality = backbone.quality_of(streams, present)
         plain = backbone.fuse(parts, present, start, quality)
         plain.facts["clip"] = torch.tensor([zlib.crc32(key.encode()) for key in batch.key], device=start.device)
+        plain.facts["seed"] = torch.full((len(batch.key),), batch.seed, device=start.device)
         if any(task.reads_summary for task in self.tasks.values()):  # pyright: ignore[reportAttributeAccessIssue]
             plain.facts |= {f"summary/{name}": summarise(stream) for name, stream in streams.items()}
         encoded = {PLAIN: plain}

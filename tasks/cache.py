@@ -79,7 +79,7 @@ def cached_features(
     device: torch.device | str = "cpu",
     progress: Callable[[int], None] | None = None,
 ) -> list[Features]:
-    """Features of every encoder: read from `folder` where they lie there, else extracted and kept; none keeps nothing.
+    """Features of every encoder: read from `folder` where they lie there, else extracted and kept.
 
     Encoders that are missing share one pass over the clips, and several processes share its batches. Each batch is
     kept as soon as it is extracted, so that an interrupted extraction goes on where it stopped. `progress(clips)` is

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from ..shards.errors import RequestError
 from .metrics import bootstrap_interval, roc_auc
-from .results import Cell, Result, Table, new_result
+from .results import Cell, Figure, Result, Table, new_result
+from .robustness_comparison import area_figures, area_table, compare_areas, load_swept
 from .scoring import Scores, load_scores
 from .statistics import Difference, holm, mcnemar, paired_difference
 
@@ -89,7 +90,8 @@ def duels(contenders: Sequence[Contender], draws: int = 2000) -> list[Duel]:
 
 
 def compare(runs: Sequence[Path], command: str = "", draws: int = 2000) -> tuple[list[Duel], Result]:
-    """All pairs of `runs`, and the record of it: a table of the runs and one of the pairs."""
+    """All pairs of `runs`, and the record of it: a table of the runs and one of the pairs; where all runs were swept
+    by `modalgate robustness`, also one of the areas under their curves."""
     contenders = load_contenders(runs)
     found = duels(contenders, draws)
     clips, units = len(contenders[0].units), len(set(contenders[0].units))
@@ -118,7 +120,12 @@ def compare(runs: Sequence[Path], command: str = "", draws: int = 2000) -> tuple
     ]
     if areas:
         tables.append(Table("AUC, second less first", ["pair", "gain", "low", "high", "p"], areas, f"{note}, paired"))
-    return found, new_result("comparison", "Comparison of runs", command, tables, [])
+    swept = load_swept([run.name for run in contenders], runs)
+    figures: list[Figure] = []
+    if swept:
+        tables.append(area_table(compare_areas(swept, draws)))
+        figures += area_figures(swept)
+    return found, new_result("comparison", "Comparison of runs", command, tables, figures)
 
 
 def _load(run: Path) -> Contender:

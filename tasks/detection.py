@@ -1,4 +1,4 @@
-"""Events in untrimmed recordings: how well window scores find them frame by frame, and as alarms that a person hears."""
+"""Events in untrimmed recordings: how well window scores find them, by frame and as alarms that a person hears."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -141,8 +141,8 @@ def detection_tables(videos: Sequence[ScoredVideo], fps: float, threshold: float
         alarms.append([name, value, found, judged.alarms, judged.false, _finite(per_hour), _finite(delay)])
     calm = sum(video.calm_seconds for video in videos) / 3600
     note = (
-        f"alarms are runs of windows at or above the threshold; false ones share no time with a span; {calm:.3g} h of "
-        "calm video; delay: median seconds from a span's begin to the end of the first window that tells of it"
+        f"alarms are runs of windows at or above the threshold; false ones share no time with a span; {calm:.3g} h "
+        "of calm video; delay: median seconds from a span's begin to the end of the first window that tells of it"
     )
     columns = ["threshold", "value", "spans found", "alarms", "false", "false per hour", "delay"]
     return [frames, Table("Alarms", columns, alarms, note)]

@@ -1,16 +1,19 @@
 """From the scores of test clips to the task's metrics, their intervals and the report's figures."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import roc_curve
+from sklearn.metrics import precision_recall_curve, roc_curve
 
 from .metrics import action_metrics, bootstrap_interval, violence_metrics
 from .multilabel import multilabel_metrics
 from .results import Confusion, Curves, Gates
 from .scoring import Scores
+
+# More lines cannot be told apart.
+MOST_CLASSES = 8
 
 
 def judge(
@@ -40,19 +43,49 @@ def judge(
 def draw_figures(
     scores: Scores, classes: Sequence[str], positive: int | None, modalities: Sequence[str]
 ) -> list[Confusion | Curves | Gates]:
-    """Confusion (of clips of one class each), for violence the ROC curve, and mean gate weights by class; classes without a clip are left out."""
+    """Confusion, ROC and precision-recall, and mean gate weights by class; classes without a clip are left out.
+
+    The curves are of the class that means violence, or else of each class against all others where they are few.
+    Where a clip may be of several classes there is no confusion.
+    """
     if scores.labels.ndim == 2:
-        seen = [number for number in range(len(classes)) if scores.labels[:, number].any()]
-        means = [scores.weights[scores.labels[:, number] == 1].mean(axis=0).tolist() for number in seen]
-        return [Gates("Mean gate weight by class", list(modalities), [classes[n] for n in seen], means)]
+        return _several_figures(scores, classes, modalities)
     matrix = np.zeros((len(classes), len(classes)), int)
     np.add.at(matrix, (scores.labels, scores.probabilities.argmax(axis=1)), 1)
     figures: list[Confusion | Curves | Gates] = [Confusion("Confusion (rows: truth)", list(classes), matrix.tolist())]
     seen = [number for number in range(len(classes)) if (scores.labels == number).any()]
-    if positive is not None and len(seen) == 2:
-        false, true, _ = roc_curve(scores.labels == positive, scores.probabilities[:, positive])
-        points = list(zip(false.tolist(), true.tolist(), strict=True))
-        figures.append(Curves("ROC", "false alarms", "recall", {"fused": points}, diagonal=True))
     means = [scores.weights[scores.labels == number].mean(axis=0).tolist() for number in seen]
     figures.append(Gates("Mean gate weight by class", list(modalities), [classes[n] for n in seen], means))
+    if positive is not None and len(seen) == 2:
+        figures += _curves(scores, {"fused": positive})
+    elif 1 < len(seen) <= MOST_CLASSES:
+        figures += _curves(scores, {classes[number]: number for number in seen})
     return figures
+
+
+def _several_figures(
+    scores: Scores, classes: Sequence[str], modalities: Sequence[str]
+) -> list[Confusion | Curves | Gates]:
+    seen = [number for number in range(len(classes)) if scores.labels[:, number].any()]
+    means = [scores.weights[scores.labels[:, number] == 1].mean(axis=0).tolist() for number in seen]
+    figures: list[Confusion | Curves | Gates] = [
+        Gates("Mean gate weight by class", list(modalities), [classes[number] for number in seen], means)
+    ]
+    drawn = [number for number in seen if not scores.labels[:, number].all()]
+    return figures + (_curves(scores, {classes[n]: n for n in drawn}) if 0 < len(drawn) <= MOST_CLASSES else [])
+
+
+def _curves(scores: Scores, classes: Mapping[str, int]) -> list[Curves]:
+    """ROC and precision-recall of classes, each against the others, by the name of their line."""
+    roc, precision = {}, {}
+    for name, number in classes.items():
+        true = scores.labels[:, number] == 1 if scores.labels.ndim == 2 else scores.labels == number
+        chances = scores.probabilities[:, number]
+        false_alarms, found, _ = roc_curve(true, chances)
+        roc[name] = list(zip(false_alarms.tolist(), found.tolist(), strict=True))
+        exact, recall, _ = precision_recall_curve(true, chances)
+        precision[name] = list(zip(recall.tolist(), exact.tolist(), strict=True))[::-1]
+    return [
+        Curves("ROC", "false alarms", "recall", roc, diagonal=True),
+        Curves("Precision and recall", "recall", "precision", precision),
+    ]

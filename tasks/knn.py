@@ -19,9 +19,9 @@ def knn_scores(
 
     Cosine similarity, each neighbour weighing `exp(similarity / T)`, the protocol of DINO (Caron et al. 2021); k is
     at most the bank's size. With `bank_labels` (n, C) of 0 and 1 every class is scored for itself: the weighted share
-    of the neighbours that have it. (lightly's `knn_predict` returns ranked classes only, and raises for a larger k.) Raises
-    `ValueError` for an empty bank, k or T that is not positive, features that are not finite, and labels outside
-    0..classes-1.
+    of the neighbours that have it. (lightly's `knn_predict` returns ranked classes only, and raises for a larger k.)
+    Raises `ValueError` for an empty bank, k or T that is not positive, features that are not finite, and labels
+    outside 0..classes-1.
     """
     if not len(bank):
         raise ValueError("no samples to compare with")

@@ -87,7 +87,7 @@ def rarest(truth: Array) -> list[int | None]:
 
 
 def class_average_precisions(probabilities: Array, truth: Array) -> NDArray[np.float64]:
-    """Average precision of each class (C,), of probabilities and truth (n, C); NaN for a class that does not occur."""
+    """Average precision of each class (C,), of probabilities and truth (n, C); NaN where a class never occurs."""
     return np.array(
         [average_precision(scores, labels) for scores, labels in zip(probabilities.T, truth.T, strict=True)]
     )

@@ -3,12 +3,10 @@
 import base64
 import json
 import os
-import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import yaml
@@ -16,8 +14,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 
 from ..shards.errors import DataError, RequestError
-from .figures import Drawing, draw, draw_series, thin
-from .results import Cell, Result, Table, load_result
+from .drawing import Drawing, thin
+from .figures import draw, draw_series
+from .results import Cell, Example, Examples, Result, Table, load_result
+from .run_facts import run_facts
 
 GATE = "gate/"
 
@@ -42,13 +42,31 @@ class Section:
 
 
 @dataclass(frozen=True)
+class Picture:
+    """An example clip and its PNG, in base64; none where the file is gone."""
+
+    example: Example
+    png: str | None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A result with its pictures; `examples`: clips under their titles."""
+
+    result: Result
+    drawings: list[Drawing]
+    examples: list[tuple[str, list[Picture]]]
+
+
+@dataclass(frozen=True)
 class Run:
-    """What the page shows of one run folder; `facts` are the lines under its name."""
+    """What the page shows of one run folder; `facts` are the lines under its name, `command` made it."""
 
     name: str
+    command: str
     facts: list[tuple[str, str]]
     sections: list[Section]
-    results: list[tuple[Result, list[Drawing]]]
+    results: list[Evaluation]
     contact: str | None
     config: str
 
@@ -69,9 +87,9 @@ def write_report(runs: Sequence[Path], out: Path, common: Sequence[Result] = ())
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"cell": format_cell, "numeric_columns": _numeric_columns}
+    environment.filters |= {"cell": format_cell, "numeric_columns": _numeric_columns, "moment": format_moment}
     page = environment.get_template("report.html.j2").render(
-        runs=shown, common=[(result, _drawn(result)) for result in common], today=datetime.now(UTC).date().isoformat()
+        runs=shown, common=[_drawn(result) for result in common], today=datetime.now(UTC).date().isoformat()
     )
     partial = out.with_name(f".{out.name}.partial")
     try:
@@ -113,6 +131,14 @@ def format_cell(cell: Cell) -> str:
     return f"{cell:.3f}" if cell == 0 or 0.001 <= abs(cell) < 100 else f"{cell:.4g}"
 
 
+def format_moment(time: str) -> str:
+    """An ISO time to the minute, as a person reads it; what is none stays."""
+    try:
+        return f"{datetime.fromisoformat(time).astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    except ValueError:
+        return time
+
+
 def _numeric_columns(table: Table) -> set[int]:
     return {
         number
@@ -144,52 +170,46 @@ def _read_run(run: Path) -> Run:
         raise DataError(f"'{path}' is damaged: {' '.join(str(error).split())}") from error
     if not isinstance(settings, dict):
         raise DataError(f"'{path}' is damaged: it holds no keys")
-    results = sorted((load_result(file) for file in run.glob("results/*.json")), key=lambda result: result.created)
+    found = [load_result(file) for file in run.glob("results/*.json")]
+    results = sorted(found, key=lambda result: (result.created, result.name))
     sections = []
     # Cross-validation leaves one training per fold beside the common results.
-    for folder in (run, *sorted(run.glob("fold-*"))):
-        metrics = folder / "metrics.jsonl"
-        if metrics.is_file():
-            sections += _sections(read_curves(metrics), "" if folder == run else f", {folder.name}")
+    folds = sorted(file.parent for file in run.glob("*/metrics.jsonl"))
+    for place, folder in enumerate(folder for folder in (run, *folds) if (folder / "metrics.jsonl").is_file()):
+        of = "" if folder == run else f", {folder.name}"
+        sections += _sections(read_curves(folder / "metrics.jsonl"), of, folded=place > 0)
     contact = run / "contact.png"
     return Run(
         run.resolve().name,
-        _facts(settings, path, results, run),
+        " ".join(map(str, settings.get("command") or [])),
+        run_facts(run, settings, results),
         sections,
-        [(result, _drawn(result)) for result in results],
+        [_drawn(result, run / "results") for result in results],
         base64.b64encode(contact.read_bytes()).decode() if contact.is_file() else None,
         text,
     )
 
 
-def _drawn(result: Result) -> list[Drawing]:
-    return [drawing for figure in result.figures for drawing in draw(figure)]
+def _drawn(result: Result, folder: Path | None = None) -> Evaluation:
+    examples = [figure for figure in result.figures if isinstance(figure, Examples) and figure.clips]
+    return Evaluation(
+        result,
+        [drawing for figure in result.figures for drawing in draw(figure)],
+        [
+            (entry.title, [Picture(clip, _encoded(folder, clip.picture)) for clip in entry.clips])
+            for entry in examples
+        ],
+    )
 
 
-def _facts(settings: dict[str, Any], config: Path, results: Sequence[Result], run: Path) -> list[tuple[str, str]]:
-    started = datetime.fromtimestamp(config.stat().st_mtime, UTC)
-    facts = [("kind", str(settings["kind"]))] if "kind" in settings else []
-    facts.append(("date", f"{started:%Y-%m-%d %H:%M} UTC"))
-    command = settings.get("command")
-    if command:
-        facts.append(("command", shlex.join(map(str, command)) if isinstance(command, list) else str(command)))
-    versions = results[-1].versions if results else _bundle_versions(run / "encoder" / "encoder.json")
-    if versions:
-        facts.append(("versions", ", ".join(f"{name} {number}" for name, number in versions.items())))
-    return facts
+def _encoded(folder: Path | None, name: str) -> str | None:
+    """A picture of the result's folder; what lies elsewhere is not read."""
+    if folder is None or not (folder / name).resolve().is_relative_to(folder.resolve()):
+        return None
+    return base64.b64encode((folder / name).read_bytes()).decode() if (folder / name).is_file() else None
 
 
-def _bundle_versions(path: Path) -> dict[str, str]:
-    """What an exported encoder says made it: all that is known of a run that was not evaluated."""
-    if not path.is_file():
-        return {}
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8"))["provenance"].get("versions", {}))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"'{path}' is damaged ({error!r}): export the run again") from error
-
-
-def _sections(curves: dict[str, Curve], of: str) -> list[Section]:
+def _sections(curves: dict[str, Curve], of: str, folded: bool) -> list[Section]:
     """Losses, accuracies, the gates together, and folded away whatever else was logged."""
     # A fusion without a loss of its own logs zeros.
     losses = [name for name in curves if _last_part(name) == "loss" and np.any(np.nan_to_num(curves[name].values))]
@@ -200,9 +220,14 @@ def _sections(curves: dict[str, Curve], of: str) -> list[Section]:
     note = f"Each point is the mean of {lines} logged lines." if lines > 1 else ""
     together = {name.removeprefix(GATE): (curves[name].steps, curves[name].values) for name in gates}
     sections = [
-        Section(f"Losses{of}", _panels(curves, losses), note),
-        Section(f"Accuracies{of}", _panels(curves, accuracies, share=True), note),
-        Section(f"Gate weights{of}", [draw_series("mean gate weight", together, share=True)] if gates else [], note),
+        Section(f"Losses{of}", _panels(curves, losses), note, folded),
+        Section(f"Accuracies{of}", _panels(curves, accuracies, share=True), note, folded),
+        Section(
+            f"Gate weights{of}",
+            [draw_series("mean gate weight", together, share=True)] if gates else [],
+            note,
+            folded,
+        ),
         Section(f"Other measurements{of}", _panels(curves, others), note, folded=True),
     ]
     return [section for section in sections if section.drawings]

@@ -19,12 +19,13 @@ PACKAGES = ("modalgate", "torch", "torchvision", "torchaudio", "timm", "lightly"
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells under `columns`; `note` says how they were made."""
+    """Rows of cells under `columns`; `note` says how they were made. A `folded` one is shown on request."""
 
     title: str
     columns: list[str]
     rows: list[list[Cell]]
     note: str = ""
+    folded: bool = False
 
     def __post_init__(self) -> None:
         _same_length(f"table '{self.title}'", self.columns, *self.rows)
@@ -60,6 +61,48 @@ class Curves:
 
 
 @dataclass(frozen=True)
+class LevelCurves:
+    """Shares of one by name at `levels`, which are drawn evenly apart; `bands`: intervals (low, high) of some of
+    them; `below`: what is drawn under them at the same levels, such as gate weights. Unknown values are none."""
+
+    title: str
+    x_label: str
+    y_label: str
+    levels: list[str]
+    series: dict[str, list[float]]
+    bands: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+    below: dict[str, list[float]] = field(default_factory=dict)
+    kind: Literal["levels"] = "levels"
+
+    def __post_init__(self) -> None:
+        values = (*self.series.values(), *self.bands.values(), *self.below.values())
+        _same_length(f"curves '{self.title}'", self.levels, *values)
+
+
+@dataclass(frozen=True)
+class Example:
+    """A clip with what was said of it: `verdict`, such as right or wrong; the probability of the `guess`; gate
+    `weights`; `picture`: a PNG beside the result's file."""
+
+    key: str
+    verdict: str
+    truth: str
+    guess: str
+    probability: float
+    weights: dict[str, float]
+    picture: str
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Clips to look at, in the order given."""
+
+    title: str
+    clips: list[Example]
+    kind: Literal["examples"] = "examples"
+
+
+@dataclass(frozen=True)
 class Gates:
     """Mean gate weights: a row for each of `groups` (classes, say), a column for each modality."""
 
@@ -88,8 +131,15 @@ class Timeline:
         _same_length(f"timeline '{self.title}'", self.times, *self.scores.values(), *self.gates.values())
 
 
-Figure = Confusion | Curves | Gates | Timeline
-FIGURES: dict[str, type[Figure]] = {"confusion": Confusion, "curves": Curves, "gates": Gates, "timeline": Timeline}
+Figure = Confusion | Curves | LevelCurves | Examples | Gates | Timeline
+FIGURES: dict[str, type[Figure]] = {
+    "confusion": Confusion,
+    "curves": Curves,
+    "levels": LevelCurves,
+    "examples": Examples,
+    "gates": Gates,
+    "timeline": Timeline,
+}
 
 
 @dataclass(frozen=True)
@@ -147,6 +197,11 @@ def _figure(entry: dict[str, Any]) -> Figure:
     if entry["kind"] == "curves":
         series = {name: [tuple(point) for point in points] for name, points in entry["series"].items()}
         entry = entry | {"series": series}
+    if entry["kind"] == "levels":
+        bands = {name: [tuple(pair) for pair in pairs] for name, pairs in entry["bands"].items()}
+        entry = entry | {"bands": bands}
+    if entry["kind"] == "examples":
+        entry = entry | {"clips": [Example(**clip) for clip in entry["clips"]]}
     return FIGURES[entry["kind"]](**entry)
 
 

@@ -22,7 +22,8 @@ from .sharing import share_batches
 
 @dataclass
 class Scores:
-    """`probabilities` (n, C), averaged over views; `weights` (n, M) mean gate weights; `labels` (n,), of several classes (n, C)."""
+    """`probabilities` (n, C), averaged over views; `weights` (n, M) mean gate weights; `labels` (n,), multilabel
+    (n, C)."""
 
     probabilities: NDArray[np.float32]
     weights: NDArray[np.float32]

@@ -1,6 +1,5 @@
 """What encoders made of clips, kept in memory: fusions are trained and compared on it without decoding again."""
 
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,9 +12,12 @@ from torch import Tensor
 
 from ..fusion.backbone import Backbone
 from ..fusion.quality import measure_quality
+from ..shards.batch import Batch
 from ..shards.errors import DataError
 from ..shards.stream import ClipStream
 from ..shards.transforms import ClipSpec, Preparation
+from .conditions import TOGETHER
+from .degradation import degrade
 from .supervised import StoredBatch
 
 
@@ -73,19 +75,16 @@ def store_clips(
 ) -> list[list[StoredClips]]:
     """Every clip of the stream's index through encoders, in its uniform views: a list by set of experts and level.
 
-    `experts`: sets of a backbone by modality, each of its own modality; all sets share one decoding. `noise`:
-    deviations of Gaussian noise added to every prepared stream, whose own deviation is near one. It is drawn from the
-    clips' keys and scaled by the level, so that all models meet the same.
+    `experts`: sets of a backbone by modality, each of its own modality; all sets share one decoding. `noise`: levels
+    of the axis `noise` on every stored window, as `degrade` adds it, so that all models meet the same.
     """
     preparation = Preparation(spec)
     names = tuple(experts[0])
     parts: list[list[list[StoredClips]]] = [[[] for _ in noise] for _ in experts]
     for batch in stream.evaluate():
-        clean = preparation(batch)
         assert batch.label is not None, "stored clips need a stream with labels"
-        drawn = {name: _white(f"{batch.key} {name}", stream) for name, stream in clean.items()} if any(noise) else {}
         for column, level in enumerate(noise):
-            streams = {n: s.add(drawn[n], alpha=level) if level else s for n, s in clean.items()}
+            streams = preparation(_noisy(batch, level, spec) if level else batch)
             quality = measure_quality(names, streams, batch.present)
             for row, encoders in zip(parts, experts, strict=True):
                 stored = {n: _encode(encoders[n], n, streams[n], batch.present[n]) for n in names if n in streams}
@@ -93,9 +92,8 @@ def store_clips(
     return [[_joined(names, clips) for clips in row] for row in parts]
 
 
-def _white(key: str, like: Tensor) -> Tensor:
-    generator = torch.Generator().manual_seed(zlib.crc32(key.encode()))
-    return torch.randn(like.shape, generator=generator)
+def _noisy(batch: Batch, level: float, spec: ClipSpec) -> Batch:
+    return replace(batch, streams={name: degrade(batch, name, TOGETHER, level, spec) for name in batch.streams})
 
 
 def _encode(backbone: Backbone, name: str, stream: Tensor, mask: Tensor) -> Tensor:

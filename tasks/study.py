@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .results import Curves, Table
+from .robustness import area_under
 from .statistics import Difference, holm, mcnemar, paired_difference
 from .study_cell import Cell, Metric
 
@@ -46,10 +47,11 @@ class StudyRow:
     @property
     def noise_area(self) -> float:
         """Mean over modalities of the area under the metric against the level of noise, relative to the levels."""
-        areas = []
-        for curve in self.noise.values():
-            levels = np.array([float(level) for level in curve])
-            areas.append(np.trapezoid(list(curve.values()), levels) / max(levels.max(), 1e-12))
+        levels = [[float(level) for level in curve] for curve in self.noise.values()]
+        areas = [
+            area_under(list(curve.values()), places) if len(curve) > 1 else curve["0"]
+            for curve, places in zip(self.noise.values(), levels, strict=True)
+        ]
         return float(np.mean(areas))
 
 
@@ -160,8 +162,8 @@ def study_tables(rows: Sequence[StudyRow], best: str, metric: str, note: str) ->
         f"Noise on one modality at a time, {metric}",
         ["row", *levels, "area"],
         [[row.name, *(_level(row, level) for level in levels), row.noise_area] for row in rows],
-        "level: deviation of the noise over that of the prepared stream; mean over the noisy modality; area under "
-        "the curve, relative to the levels",
+        "level: deviation of the noise over that of the training set's values, or of the clip's own sound; mean over "
+        "the noisy modality; area under the curve, relative to the levels",
     )
     return [headline, gates, missing, noise]
 

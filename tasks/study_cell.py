@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from ..fusion.classifier import Classifier
 from ..fusion.gates import Fused, Fusion
+from .conditions import subsets
 from .stored import StoredClips
 
 Metric = Callable[[NDArray[Any], NDArray[Any]], float]
@@ -65,11 +65,10 @@ def judge_cell(
     test, validation = test.only(*names), validation.only(*names)
     labels = test.label.numpy()
     probabilities, weights = score_stored(classifier, test)
-    subsets = {}
-    for count in range(1, len(names)):
-        for kept in combinations(names, count):
-            hidden = test.without(*(name for name in names if name not in kept))
-            subsets["+".join(kept)] = metric(score_stored(classifier, hidden)[0], labels)
+    found = {}
+    for kept in subsets(names)[:-1]:
+        hidden = test.without(*(name for name in names if name not in kept))
+        found["+".join(kept)] = metric(score_stored(classifier, hidden)[0], labels)
     clean = metric(probabilities, labels)
     noise = {name: {"0": clean} for name in names}
     for level, clips in noisy.items():
@@ -90,7 +89,7 @@ def judge_cell(
         {name: float(weights[mask[:, m], m].mean()) for m, name in enumerate(names)},
         _entropy(weights, mask),
         float(np.mean([weights[mask[:, m], m].std() for m in range(len(names))])),
-        subsets,
+        found,
         noise,
         shuffled if moved else None,
     )
@@ -100,7 +99,7 @@ def judge_cell(
 def score_stored(
     classifier: Classifier, clips: StoredClips, batch_size: int = 256
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Class probabilities (n, C), views averaged after softmax, and mean gate weights (n, M)."""
+    """Class probabilities (n, C), averaged over views, and mean gate weights (n, M)."""
     classifier.eval()
     probabilities, weights = [], []
     for rows in torch.arange(len(clips.keys)).split(batch_size):

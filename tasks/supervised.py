@@ -39,9 +39,10 @@ class SupervisedObjective(nn.Module):
     beside the fused one's, `joint`.
 
     `spec`: how to prepare the streams; none where they are stored features. `class_weights` (C,) balances unequal
-    classes: weights of a clip's class or, multilabel, of what has the class. `aids` and the number of training `batches` they take shares of: see `AidsConfig`; `keys` of the
-    training clips, for the one that remembers them. `forward(batch)` returns `label/loss`, `label/accuracy`,
-    `unimodal/loss` where there are such heads, `rank/loss` where it is asked for, and what `monitors` watches.
+    classes: weights of a clip's class or, multilabel, of what has the class. `aids` and the number of training
+    `batches` they take shares of: see `AidsConfig`; `keys` of the training clips, for the one that remembers them.
+    `forward(batch)` returns `label/loss`, `label/accuracy`, `unimodal/loss` where there are such heads, `rank/loss`
+    where it is asked for, and what `monitors` watches.
     Raises `RequestError` where an aid needs what the classifier lacks.
     """
 

@@ -1,6 +1,6 @@
 """Backbones of a few thousand weights and batches of random media, for every test that needs a real one."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -13,6 +13,8 @@ from modalgate.shards.modality import MODALITIES
 from modalgate.shards.transforms import ClipSpec
 from torch import Tensor
 
+from .browser import Browser, open_browser
+
 FRAMES, SIZE, SECONDS, SAMPLE_RATE = 2, 32, 0.4, 8000
 
 
@@ -20,6 +22,13 @@ FRAMES, SIZE, SECONDS, SAMPLE_RATE = 2, 32, 0.4, 8000
 def one_thread() -> None:
     """Tensors this small take longer to share out than to compute."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """A headless Chromium for all pages of the run; a page is left with `open`, `look` holds until the next one."""
+    with open_browser() as opened:
+        yield opened
 
 
 @pytest.fixture(scope="session")

@@ -95,7 +95,8 @@ def test_the_wheel_holds_all_five_rooms_and_their_files_and_nothing_else(tmp_pat
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     expected = {"modalgate/__init__.py"} | {f"modalgate/{path.relative_to(ROOT).as_posix()}" for path in MODULES}
     configs = {f"modalgate/launch/configs/{path.name}" for path in (ROOT / "launch" / "configs").glob("*.yaml")}
-    pages = {f"modalgate/tasks/{path.name}" for path in (ROOT / "tasks").glob("*.html.j2")}
+    pages = {f"modalgate/{path.relative_to(ROOT).as_posix()}" for path in ROOT.glob("[tl]a*/*.html*")}
+    assert {"modalgate/tasks/report.html.j2", "modalgate/launch/serve.html"} <= pages
     assert configs
     assert names == expected | configs | pages | {"modalgate/launch/slurm.sh"}
     for room in FLOORS:

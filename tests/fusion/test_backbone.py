@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from modalgate.fusion.backbone import Backbone, alone, encoder_spec, fresh_copy, select_modalities
+from modalgate.fusion.gates import SigmoidGate
 from modalgate.fusion.quality import measure_quality
 from modalgate.fusion.registry import fusions_at
 from modalgate.fusion.spec import PRESETS, BackboneSpec, EncoderSpec
@@ -245,8 +246,16 @@ def test_a_gate_that_asks_for_it_is_told_of_measured_quality(
 ) -> None:
     backbone = tiny_backbone(fusion="sigmoid", fusion_arguments={"quality": 2}).eval()
     streams, present, start = prepared(absent={("audio", 1)})
-    torch.nn.init.zeros_(backbone.fusion.weight)  # pyright: ignore[reportArgumentType]
-    backbone.fusion.weight[:, -2] = -1.0  # pyright: ignore[reportIndexIssue]
+    assert isinstance(backbone.fusion, SigmoidGate)
+    assert backbone.fusion.score is not None
+    backbone.fusion.weight.zero_()
+    first, _, last = backbone.fusion.score.network
+    # relu(-x) - relu(x) is -x: of the noise alone.
+    for layer, values in ((first, [[-1.0, 0.0], [1.0, 0.0]]), (last, [[1.0, -1.0]])):
+        layer.weight.zero_()
+        rows = torch.tensor(values)
+        layer.weight[: len(rows), : rows.shape[1]] = rows
+    first.bias.zero_()
     told = backbone(streams, present, start).weights
     noise = measure_quality(backbone.modalities, streams, present)[..., 0]
     here = torch.stack([present[name] for name in backbone.modalities], dim=-1)

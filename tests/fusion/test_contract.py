@@ -243,7 +243,7 @@ def test_token_sequences_of_different_lengths(name: str) -> None:
 @pytest.mark.parametrize("name", ["softmax", "sigmoid", "concat"])
 def test_quality_reaches_the_gate_alone_and_only_where_there_is_something_to_judge(name: str) -> None:
     torch.manual_seed(0)
-    fusion = build_fusion(name, NAMES, WIDTH, {"quality": 2}).double()
+    fusion = build_fusion(name, NAMES, WIDTH, {"quality": 2}).double().eval()
     for parameter in fusion.parameters():
         nn.init.normal_(parameter, std=0.5)
     features, present = rows_of_every_subset()

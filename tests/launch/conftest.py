@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from modalgate.fusion.backbone import Backbone
@@ -15,10 +16,13 @@ from modalgate.fusion.bundle import Bundle, save_bundle
 from modalgate.fusion.classifier import Classifier
 from modalgate.launch.cli import main
 from modalgate.shards.index import PackSettings
+from modalgate.shards.media import write_video
 from modalgate.shards.pack import pack
 from modalgate.shards.transforms import ClipSpec
 from modalgate.shards.world import write_world
 from modalgate.tasks.results import Table, new_result, save_result
+
+from .served import Served, serve
 
 # With what draws from generators: dropout in a task, dropped modalities, augmentation, a queue and a teacher.
 TINY = """
@@ -111,3 +115,36 @@ def trained_run(tiny_backbone: Callable[..., Backbone], tiny_clip: ClipSpec, tmp
     table = Table("Test clips", ["metric", "value"], [["auc", 0.75]], "40 clips")
     save_result(new_result("finetune", "Fine-tuning", "", [table], []), run)
     return run
+
+
+@pytest.fixture(scope="session")
+def action_bundle(
+    tiny_backbone: Callable[..., Backbone], tiny_clip: ClipSpec, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A classifier of rgb, sound and an inertial sensor, one of whose classes is a script."""
+    classes = ["calm", "fight", "<script>document.title = 'hacked'</script>"]
+    classifier = Classifier(tiny_backbone(("rgb", "audio", "inertial"), fusion="softmax"), classes).eval()
+    for parameter in classifier.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    folder = tmp_path_factory.mktemp("bundle") / "hall"
+    save_bundle(Bundle(classifier, tiny_clip, 3, "action", None, {}, {"accuracy (9 clips)": 0.5}, "MIT"), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def hall_film(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six seconds that grow brighter, silent for the first three."""
+    generator = np.random.default_rng(0)
+    levels = np.linspace(20, 180, 60)[:, None, None, None]
+    pictures = (levels + generator.uniform(0, 60, (60, 48, 64, 3))).astype(np.uint8)
+    sound = generator.normal(0, 0.2, 6 * 16000).astype(np.float32) * (np.arange(6 * 16000) >= 3 * 16000)
+    path = tmp_path_factory.mktemp("film") / "hall.mp4"
+    write_video(path, pictures, 10, sound=sound.astype(np.float32), sound_codec="aac")
+    return path
+
+
+@pytest.fixture(scope="session")
+def server(action_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """`modalgate serve` of that classifier: 1 MB, and nobody waits."""
+    with serve(action_bundle, tmp_path_factory.mktemp("served"), "--max-mb", "1", "--queue", "0") as served:
+        yield served

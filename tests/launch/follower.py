@@ -1,6 +1,7 @@
 """Trains on a fixed sequence of global batches, of which every rank takes its rows: what N processes do, one can too.
 
-`main([OBJECTIVE, SHARDS, RUN, STEPS])`; OBJECTIVE is supervised or pretext.
+`main([OBJECTIVE, SHARDS, RUN, STEPS, STRATEGY])`; OBJECTIVE is supervised, pretext, or teacher, a pretext task with
+one.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,6 +29,7 @@ REQUEST = ClipRequest(("rgb", "audio"), 3, 0.4, 2, 32)
 # At the usual temperature of 0.07 the gradients of so small a network are hundreds, and its curves chaotic.
 WARM = {"temperature": 0.5}
 TASKS = {"cross_modal": (1.0, WARM), "across_time": (0.5, WARM), "correspondence": (0.5, {})}
+WITH_TEACHER = {"momentum_queue": (1.0, {**WARM, "size": 24}), "byol": (0.5, {})}
 
 
 @dataclass
@@ -58,16 +60,17 @@ class Rows:
 
 
 def main(arguments: Sequence[str]) -> int:
-    kind, shards, run, steps = arguments
+    kind, shards, run, steps, strategy = arguments
     index, classes, _ = labelled(load_index(shards), "label")
     joined = ClipStream(index, REQUEST, 8, seed=5, label="label", classes=classes)
     rank, world = ranks()
     # AdamW divides by the gradient's size: where a contrastive loss is flat it makes steps of rounding errors.
-    optimizer, rate = ("adamw", 3e-3) if kind == "supervised" else ("sgd", 3e-3)
+    optimizer = {"supervised": "adamw", "pretext": "sgd", "teacher": "lars"}[kind]
     config = TrainConfig(
         steps=int(steps),
+        strategy=strategy,
         optimizer=optimizer,
-        learning_rate=rate,
+        learning_rate=3e-3,
         log_every=1,
         checkpoint_every=1000,
         threads=1,
@@ -89,4 +92,5 @@ def build(kind: str, spec: object, classes: list[str]) -> nn.Module:
     if kind == "supervised":
         classifier = Classifier(backbone, classes, dropout=0.0)
         return SupervisedObjective(classifier, spec, None)  # pyright: ignore[reportArgumentType]
-    return PretextObjective(backbone, spec, REQUEST.segments, TASKS, None)  # pyright: ignore[reportArgumentType]
+    tasks = WITH_TEACHER if kind == "teacher" else TASKS
+    return PretextObjective(backbone, spec, REQUEST.segments, tasks, None)  # pyright: ignore[reportArgumentType]

@@ -19,9 +19,12 @@ SECRETS = ("k3y-0f-wandb" + "0" * 28, "hf_t0ken-0f-the-hub", "pa55w0rd-0f-the-sh
 
 def test_every_start_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    record_environment(tmp_path, 0, 2, "abc")
-    record_environment(tmp_path, 7, 1, "abc")
+    settings = {"fingerprint": "abc", "command": ["modalgate", "pretrain", "demo-pretrain"]}
+    record_environment(tmp_path, 0, 2, settings)
+    record_environment(tmp_path, 7, 1, {**settings, "command": [*settings["command"], "--resume"]})
     first, second = read_environment(tmp_path)
+    assert first["command"] == ["modalgate", "pretrain", "demo-pretrain"]
+    assert second["command"] == [*first["command"], "--resume"]
     assert (first["step"], second["step"]) == (0, 7)
     assert (first["processes"], first["fingerprint"], first["git"]) == (2, "abc", None)
     for package in ("torch", "torchvision", "torchaudio", "timm", "lightly", "webdataset", "accelerate"):
@@ -29,6 +32,18 @@ def test_every_start_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert first["versions"]["python"] == ".".join(map(str, sys.version_info[:3]))
     assert first["machine"]["cores"] == len(os.sched_getaffinity(0))
     assert first["machine"]["processor"]
+
+
+def test_a_damaged_record_is_put_aside_and_a_new_one_begun(tmp_path: Path) -> None:
+    record_environment(tmp_path, 0, 1, {})
+    path = tmp_path / "environment.json"
+    whole = path.read_text()
+    for number, text in enumerate((whole[:40], '{"starts": 3}')):
+        path.write_text(text)
+        record_environment(tmp_path, number, 1, {})
+        assert [start["step"] for start in read_environment(tmp_path)] == [number]
+    assert (tmp_path / "environment.json.damaged").read_text() == whole[:40]
+    assert (tmp_path / "environment.json.damaged-2").read_text() == '{"starts": 3}'
 
 
 def test_git_state_of_the_working_directory(tmp_path: Path) -> None:

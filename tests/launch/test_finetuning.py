@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from modalgate.fusion import load_bundle
 from modalgate.fusion.classifier import Classifier
 from modalgate.launch.cli import main
@@ -53,6 +54,21 @@ def test_blending_weighs_every_head_and_leaves_no_trial_behind(corpus: Path, few
     assert set(weights) == {"rgb", "audio", "joint"}
     assert sum(weights.values()) == pytest.approx(1)
     assert not list((corpus / "runs").glob("blended-blending-*"))
+
+
+def test_bf16_and_balanced_classes(corpus: Path, few: list[str]) -> None:
+    losses = {}
+    for precision in ("fp32", "bf16"):
+        chosen = [f"train.precision={precision}", "balanced=true", "data.modalities=[rgb,audio]", "data.segments=1"]
+        assert main(["finetune", "demo-violence", *options(corpus, few, precision), *chosen]) == 0
+        run = corpus / "runs" / precision
+        # What is computed in half the bits is kept in all of them.
+        model = load_bundle(run / "encoder").model
+        assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+        assert np.isfinite(load_scores(run / "results" / "scores.safetensors")[0].probabilities).all()
+        losses[precision] = [metrics["label/loss"] for metrics in read_metrics(run) if "label/loss" in metrics]
+    assert losses["bf16"] != losses["fp32"]
+    assert losses["bf16"][0] == pytest.approx(losses["fp32"][0], rel=0.05)
 
 
 @pytest.mark.parametrize(("name", "choice"), [("cross", "model.fusion=cross"), ("evidential", "decision=evidential")])

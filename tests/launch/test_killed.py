@@ -39,21 +39,29 @@ def assert_same_end(one: Path, two: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("world", "workers", "resumed_workers"),
+    ("world", "workers", "resumed_workers", "strategy"),
     [
-        (1, 0, 0),
-        (2, 0, 0),
-        (1, 1, 2),
-        pytest.param(1, 2, 0, marks=pytest.mark.slow),
-        pytest.param(2, 1, 1, marks=pytest.mark.slow),
-        pytest.param(2, 2, 1, marks=pytest.mark.slow),
+        (1, 0, 0, "ddp"),
+        (2, 0, 0, "ddp"),
+        (2, 0, 0, "fsdp"),
+        (1, 1, 2, "ddp"),
+        pytest.param(1, 2, 0, "ddp", marks=pytest.mark.slow),
+        pytest.param(2, 1, 1, "ddp", marks=pytest.mark.slow),
+        pytest.param(2, 2, 1, "ddp", marks=pytest.mark.slow),
     ],
 )
 def test_killed_at_a_random_step_it_ends_with_the_same_weights(
-    tmp_path: Path, tiny_config: str, launch: Callable[..., list[int]], world: int, workers: int, resumed_workers: int
+    tmp_path: Path,
+    tiny_config: str,
+    launch: Callable[..., list[int]],
+    world: int,
+    workers: int,
+    resumed_workers: int,
+    strategy: str,
 ) -> None:
     def command(name: str, count: int, *more: str) -> list[str]:
-        return ["pretrain", tiny_config, f"out={tmp_path}", f"name={name}", f"data.workers={count}", *more]
+        settings = [f"out={tmp_path}", f"name={name}", f"data.workers={count}", f"train.strategy={strategy}"]
+        return ["pretrain", tiny_config, *settings, *more]
 
     log = str(tmp_path / "log")
     assert launch(command("whole", workers), world, log=log) == [0] * world, Path(log).read_text()

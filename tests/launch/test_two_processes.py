@@ -15,7 +15,7 @@ def test_two_processes_at_half_the_batch_follow_one(
 ) -> None:
     script, log = str(Path(__file__).with_name("follower.py")), str(tmp_path / "log")
     for world in (1, 2):
-        arguments = [kind, str(packed), str(tmp_path / f"run-{world}"), str(STEPS)]
+        arguments = [kind, str(packed), str(tmp_path / f"run-{world}"), str(STEPS), "ddp"]
         assert launch(arguments, world, script=script, log=log) == [0] * world, Path(log).read_text()
     one, two = (read_metrics(tmp_path / f"run-{world}") for world in (1, 2))
     assert len(one) == len(two) == STEPS

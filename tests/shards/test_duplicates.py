@@ -78,10 +78,9 @@ def test_no_pair_is_missed() -> None:
     expected = []
     for first in range(700):
         differ = bits[first] != bits[first + 1 :]
-        for row in np.flatnonzero(
-            (differ[:, :64].sum(axis=1) <= LIMIT * PICTURE_BITS) & (differ[:, 64:].sum(axis=1) <= LIMIT * MOTION_BITS)
-        ):
-            expected.append((first, first + 1 + int(row), int(differ[row].sum())))
+        still, moving = differ[:, :64].sum(axis=1), differ[:, 64:].sum(axis=1)
+        near = np.flatnonzero((still <= LIMIT * PICTURE_BITS) & (moving <= LIMIT * MOTION_BITS))
+        expected += [(first, first + 1 + row, int(differ[row].sum())) for row in near.tolist()]
     found = [(pair.first, pair.second, pair.bits) for pair in near_pairs(hashes)]
     assert sorted(found) == sorted(expected)
     assert 20 < len(found) < 100

@@ -22,7 +22,8 @@ from modalgate.shards.flow import compute_flow, dequantise_flow
 from modalgate.shards.index import Index, Sample, load_index
 from modalgate.shards.media import write_video
 from modalgate.shards.modality import modality
-from modalgate.shards.pack import UNREADABLE, encode_source, pack, read_rejected
+from modalgate.shards.pack import REJECTED_NAME, encode_source, pack
+from modalgate.shards.rejected import UNREADABLE, read_rejected
 from modalgate.shards.sources import Source
 
 ALL = ("rgb", "flow", "depth", "audio", "inertial")
@@ -255,7 +256,7 @@ def test_a_recording_that_kills_its_process(
     monkeypatch.setitem(ENGINES, "local", run)
     index = pack(folder, tmp_path / "out", small(modalities=("inertial",)), workers=1, max_rejected=0.5)
     assert len(index.samples) == 5
-    (line,) = read_rejected(tmp_path / "out")
+    (line,) = read_rejected(tmp_path / "out" / REJECTED_NAME)
     assert Path(line.file).stem == "c4"
     assert "killed the process" in line.reason
 

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import torch
 from modalgate.shards.batch import Batch
+from modalgate.shards.contact import read_member
+from modalgate.shards.decode import decode_sound
 from modalgate.shards.errors import DataError, RequestError
 from modalgate.shards.index import Index, PackSettings, load_index
 from modalgate.shards.media import write_video, write_wave
@@ -222,3 +224,23 @@ def test_memory_is_flat_over_two_thousand_windows(index: Index) -> None:
     done = subprocess.run([sys.executable, script, str(index.folder)], capture_output=True, text=True, check=True)
     early, late = (float(line) for line in done.stdout.split())
     assert late - early < 8
+
+
+def test_views_at_given_times_are_cut_from_the_recording(index: Index) -> None:
+    """A flash and its beep, seen and heard by windows that begin at another time, come so much earlier in them."""
+    starts = {sample.key: (0.1 + 0.01 * place, 1.2) for place, sample in enumerate(index.samples)}
+    alone = list(ClipStream(index, REQUEST, 4).evaluate(starts))
+    helped = list(ClipStream(index, REQUEST, 4, workers=1).evaluate(starts))
+    assert all(same(a, b) for a, b in zip(alone, helped, strict=True))
+    rate = index.settings.sample_rate
+    for batch in alone:
+        for row, key in enumerate(batch.key):
+            assert batch.start[row].tolist() == pytest.approx(starts[key])
+            sample = next(sample for sample in index.samples if sample.key == key)
+            if "audio.wav" not in sample.members:
+                continue
+            whole = decode_sound(read_member(index, sample, "audio.wav"), np.zeros(1), sample.duration, rate)[0]
+            for view, start in enumerate(starts[key]):
+                first = round(start * rate)
+                found = batch.streams["audio"][row, view].numpy()
+                np.testing.assert_array_equal(found, whole[first : first + len(found)])

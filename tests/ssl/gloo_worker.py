@@ -58,7 +58,8 @@ def judge(name: str, tensors: dict[str, Tensor], case: str, clips: slice) -> dic
         views = {}
         for view in task.views:
             source = "plain" if view.startswith((WITHOUT, "teacher")) else view
-            views[view] = gather_encoded(encode(tensors, source, mixing, case, clips))
+            views[view] = encode(tensors, source, mixing, case, clips)
+        views = gather_encoded(views)
         loss = task(views, torch.Generator().manual_seed(step))["loss"]
         loss.backward()
         gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in (mixing, *task.parameters())]

@@ -1,5 +1,6 @@
 """Gate denoising against a loop over clips."""
 
+import math
 from collections.abc import Callable, Collection
 
 import pytest
@@ -32,24 +33,40 @@ def three_views(leaves: Leaves, absent: Absent = ()) -> dict[str, Encoded]:
 @pytest.mark.parametrize("absent", [set(), {("audio", 2), ("flow", 1), *((name, 3) for name in NAMES)}])
 def test_loss_and_gradients_equal_the_loop(absent: Absent, leaves: Leaves, assert_equation: Assert) -> None:
     torch.manual_seed(0)
-    task, views = GateDenoising(NAMES, 8, hidden=6).double(), three_views(leaves, absent)
+    task = GateDenoising(NAMES, 8, gate=0.7, sharpness=1.5, hidden=6).double()
+    views = three_views(leaves, absent)
     plain, slow, corrupted = views.values()
-    # A gate that gives the second clip's flow more when it is bad, and does not move for the fourth clip.
-    corrupted.weights[1, 0, 1] = 50.0
-    corrupted.weights[3, 0] = plain.weights[3, 1] * 2
+    # A gate that gives the second clip's flow more when it is bad, and does not move for the fourth clip. It reads
+    # features, so that its own gradient is compared as well.
+    read = torch.stack([corrupted.features[name][..., 0].sigmoid() for name in NAMES], dim=-1)
+    given = read.detach().clone()
+    given[1, 0, 1] = 50.0
+    given[3, 0] = plain.weights[3, 1] * 2
+    corrupted.weights = given * read / read.detach()
     outputs = task(views, torch.Generator())
-    terms, verdicts = [], []
+    terms, verdicts, divergences = [], [], []
     for b in range(CLIPS):
-        if not any(bool(corrupted.present[name][b, 0]) for name in NAMES):
+        left = [m for m, name in enumerate(NAMES) if bool(corrupted.present[name][b, 0])]
+        if not left:
             continue
+        if len(left) > 1:
+            severity, weights = corrupted.facts["severity"][b, 0], corrupted.weights[b, 0]
+            wanted = [
+                math.exp(-1.5 * float(severity[m])) / sum(math.exp(-1.5 * float(severity[n])) for n in left)
+                for m in left
+            ]
+            shares = [weights[m] / weights[left].sum() for m in left]
+            divergences.append(sum(t * (math.log(t) - g.log()) for t, g in zip(wanted, shares, strict=True)))
         guess, target = task.predictor(corrupted.embedding[b, 0]), slow.embedding[b, b % 2].detach()
         terms.append(2 - 2 * (guess * target).sum() / (guess.square().sum().sqrt() * target.square().sum().sqrt()))
         for m, name in enumerate(NAMES):
             if corrupted.facts["severity"][b, 0, m] > 0 and corrupted.present[name][b, 0]:
-                before = float(plain.weights[b, b % 2, m] / plain.weights[b, b % 2].sum())
-                after = float(corrupted.weights[b, 0, m] / corrupted.weights[b, 0].sum())
+                before = float(plain.weights[b, b % 2, m] / plain.weights[b, b % 2, left].sum())
+                after = float((corrupted.weights[b, 0, m] / corrupted.weights[b, 0, left].sum()).detach())
                 verdicts.append(0.5 if after == pytest.approx(before) else float(after < before))
-    assert_equation(outputs["loss"], torch.stack(terms).mean(), task, views)
+    expected = torch.stack(terms).mean() + 0.7 * torch.stack(divergences).mean()
+    assert_equation(outputs["loss"], expected, task, views)
+    assert float(outputs["divergence"]) == pytest.approx(float(torch.stack(divergences).mean()))
     assert float(outputs["accuracy"]) == pytest.approx(sum(verdicts) / len(verdicts))
 
 

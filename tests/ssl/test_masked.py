@@ -11,6 +11,7 @@ from modalgate.ssl.summary import summary_size
 from torch import Tensor
 
 Leaves, Assert, Absent = Callable[..., Encoded], Callable[..., None], Collection[tuple[str | int, ...]]
+Place = tuple[int, int, int]
 NAMES, SEGMENTS = ("rgb", "flow", "audio"), 3
 ABSENT: dict[str, Absent] = {
     "all there": (),
@@ -51,6 +52,17 @@ def cosine(a: Tensor, b: Tensor) -> Tensor:
     return (a * b).sum() / (a.square().sum().sqrt() * b.square().sum().sqrt())
 
 
+def assert_told_apart(outputs: dict[str, Tensor], guesses: dict[Place, Tensor], targets: dict[Place, Tensor]) -> None:
+    """Accuracy and chance: of every guess, whether its own target is the nearest of its modality's."""
+    hits, chances = [], []
+    for place, guess in guesses.items():
+        rivals = [other for other in guesses if other[2] == place[2]]
+        hits.append(max(rivals, key=lambda other: float(cosine(guess, targets[other]).detach())) == place)
+        chances.append(1 / len(rivals))
+    assert float(outputs["accuracy"]) == pytest.approx(sum(hits) / len(hits))
+    assert float(outputs["chance"]) == pytest.approx(sum(chances) / len(chances))
+
+
 @pytest.mark.parametrize("absent", ABSENT)
 def test_masked_latent_and_its_gradients_equal_the_loop(absent: str, leaves: Leaves, assert_equation: Assert) -> None:
     torch.manual_seed(0)
@@ -62,13 +74,7 @@ def test_masked_latent_and_its_gradients_equal_the_loop(absent: str, leaves: Lea
     targets = {(b, k, m): views["teacher"].features[NAMES[m]][b, k].detach() for b, k, m in guesses}
     expected = torch.stack([2 - 2 * cosine(guess, targets[place]) for place, guess in guesses.items()]).mean()
     assert_equation(outputs["loss"], expected, task, views)
-    hits, chances = [], []
-    for place, guess in guesses.items():
-        rivals = [other for other in guesses if other[2] == place[2]]
-        hits.append(max(rivals, key=lambda other: float(cosine(guess, targets[other]).detach())) == place)
-        chances.append(1 / len(rivals))
-    assert float(outputs["accuracy"]) == pytest.approx(sum(hits) / len(hits))
-    assert float(outputs["chance"]) == pytest.approx(sum(chances) / len(chances))
+    assert_told_apart(outputs, guesses, targets)
 
 
 @pytest.mark.parametrize("absent", ABSENT)
@@ -83,9 +89,12 @@ def test_the_combination_and_its_gradients_equal_the_loop(
     present = torch.stack([plain.present[name] for name in NAMES], dim=-1)
     hidden = hide(present, 0.75, torch.Generator().manual_seed(3))
     rebuilt: dict[str, list[Tensor]] = {name: [] for name in NAMES}
+    guesses: dict[Place, Tensor] = {}
+    targets: dict[Place, Tensor] = {}
     for (b, k, m), token in predicted(task, plain, hidden).items():
-        wanted = plain.facts[f"summary/{NAMES[m]}"][b, k]
-        rebuilt[NAMES[m]].append((task.decoders[NAMES[m]](token) - wanted).square().mean())
+        targets[b, k, m] = plain.facts[f"summary/{NAMES[m]}"][b, k]
+        guesses[b, k, m] = task.decoders[NAMES[m]](token)
+        rebuilt[NAMES[m]].append((guesses[b, k, m] - targets[b, k, m]).square().mean())
     errors = [torch.stack(terms).mean() for terms in rebuilt.values() if terms]
     contrasts = []
     for first, second in (("rgb", "flow"), ("rgb", "audio"), ("flow", "audio")):
@@ -111,6 +120,12 @@ def test_the_combination_and_its_gradients_equal_the_loop(
     expected = torch.stack(errors).mean() + 0.3 * torch.stack(contrasts).mean()
     assert_equation(outputs["loss"], expected, task, {"plain": plain})
     torch.testing.assert_close(outputs["rebuilt"], torch.stack(errors).mean().detach())
+    for number, name in enumerate(NAMES):
+        # Summaries are of one length, where the cosine, the distance and the product agree on the nearest.
+        plain.facts[f"summary/{name}"] = torch.nn.functional.normalize(plain.facts[f"summary/{name}"], dim=-1)
+        targets |= {p: plain.facts[f"summary/{name}"][p[0], p[1]] for p in targets if p[2] == number}
+    outputs = task({"plain": plain}, torch.Generator().manual_seed(3))
+    assert_told_apart(outputs, guesses, targets)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.75, 1.0])

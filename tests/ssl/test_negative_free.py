@@ -40,6 +40,24 @@ def cosine(a: Tensor, b: Tensor) -> Tensor:
     return (a * b).sum() / (a.square().sum().sqrt() * b.square().sum().sqrt())
 
 
+def assert_retrieval(outputs: dict[str, Tensor], pairs: Sequence[tuple[Rows, Rows]]) -> None:
+    """Accuracy and chance of these pairs, row by row: the nearest of the partner and of other clips' rows."""
+    shares: dict[str, list[float]] = {"accuracy": [], "chance": []}
+    for first, second in pairs:
+        hits, chances = [], []
+        for queries, keys in ((first, second), (second, first)):
+            both = [place for place in queries if place in keys]
+            for place in both:
+                rivals = [other for other in both if other == place or other[0] != place[0]]
+                hits.append(max(rivals, key=lambda r: float(cosine(queries[place], keys[r]).detach())) == place)
+                chances.append(1 / len(rivals))
+        shares["accuracy"].append(sum(hits) / len(hits))
+        shares["chance"].append(sum(chances) / len(chances))
+    for name, values in shares.items():
+        assert float(outputs[name]) == pytest.approx(sum(values) / len(values), rel=1e-5)
+        assert not outputs[name].requires_grad
+
+
 def vicreg(a: Tensor, b: Tensor) -> Tensor:
     count, width = a.shape
     total = 25 * mean([(x - y).square().mean() for x, y in zip(a, b, strict=True)])
@@ -76,10 +94,11 @@ def test_covariances_and_their_gradients_equal_the_loop(
 ) -> None:
     torch.manual_seed(0)
     task, batch = kind(NAMES, 8, PAIRS, hidden=6, dimension=5).double(), leaves(CLIPS, 2, NAMES, ABSENT[absent])
-    loss = task({"plain": batch}, torch.Generator())["loss"]
+    outputs = task({"plain": batch}, torch.Generator())
     rows = {name: through(task.heads[name], rows_of(batch, name)) for name in NAMES}
     expected = mean([equation(*shared(rows[first], rows[second])) for first, second in PAIRS])
-    assert_equation(loss, expected, task, {"plain": batch})
+    assert_equation(outputs["loss"], expected, task, {"plain": batch})
+    assert_retrieval(outputs, [(rows[first], rows[second]) for first, second in PAIRS])
 
 
 @pytest.mark.parametrize("absent", ABSENT)
@@ -87,8 +106,8 @@ def test_byol_and_its_gradients_equal_the_loop(absent: str, leaves: Leaves, asse
     torch.manual_seed(0)
     task = Byol(NAMES, 8, PAIRS, hidden=6).double()
     views = {"plain": leaves(CLIPS, 2, NAMES, ABSENT[absent]), "teacher": leaves(CLIPS, 2, NAMES, seed=1)}
-    loss = task(views, torch.Generator())["loss"]
-    terms = []
+    outputs = task(views, torch.Generator())
+    terms, pairs = [], []
     for first, second in PAIRS:
         for query, key in ((first, second), (second, first)):
             other = rows_of(views["plain"], key)
@@ -96,7 +115,9 @@ def test_byol_and_its_gradients_equal_the_loop(absent: str, leaves: Leaves, asse
             guesses = through(task.predictors[query], both)
             targets = {place: views["teacher"].features[key][place].detach() for place in guesses}
             terms.append(mean([2 - 2 * cosine(guess, targets[place]) for place, guess in guesses.items()]))
-    assert_equation(loss, mean(terms), task, views)
+            pairs.append((guesses, targets))
+    assert_equation(outputs["loss"], mean(terms), task, views)
+    assert_retrieval(outputs, pairs)
 
 
 @pytest.mark.parametrize("absent", ABSENT)
@@ -106,9 +127,9 @@ def test_crisscross_and_its_gradients_equal_its_six_terms(
     torch.manual_seed(0)
     task = CrissCross(NAMES, 8, 2, PAIRS, hidden=6, dimension=5).double()
     batch = leaves(CLIPS, 2, NAMES, ABSENT[absent])
-    loss = task({"plain": batch}, torch.Generator())["loss"]
+    outputs = task({"plain": batch}, torch.Generator())
     rows = {name: through(task.heads[name], rows_of(batch, name)) for name in NAMES}
-    losses = []
+    losses, pairs = [], []
     for v, a in PAIRS:
         whole = [b for b in range(CLIPS) if all((b, k) in rows[name] for name in (v, a) for k in range(2))]
         terms = []
@@ -127,7 +148,9 @@ def test_crisscross_and_its_gradients_equal_its_six_terms(
                 sides.append(mean([-cosine(guess, z) for guess, z in zip(guesses, wanted, strict=True)]))
             terms.append(1 + mean(sides))
         losses.append(mean(terms))
-    assert_equation(loss, mean(losses), task, {"plain": batch})
+        pairs.append(tuple({(b, k): rows[name][b, k] for b in whole for k in range(2)} for name in (v, a)))
+    assert_equation(outputs["loss"], mean(losses), task, {"plain": batch})
+    assert_retrieval(outputs, pairs)
 
 
 @pytest.mark.parametrize("absent", ABSENT)
@@ -135,7 +158,7 @@ def test_lejepa_and_its_gradients_equal_the_loop(absent: str, leaves: Leaves, as
     torch.manual_seed(0)
     task = LeJepa(NAMES, 8, PAIRS, sketch=0.2, directions=7, hidden=6, dimension=5).double()
     batch = leaves(CLIPS, 2, NAMES, ABSENT[absent])
-    loss = task({"plain": batch}, torch.Generator().manual_seed(9))["loss"]
+    outputs = task({"plain": batch}, torch.Generator().manual_seed(9))
     torch.manual_seed(int(torch.randint(2**31, (), generator=torch.Generator().manual_seed(9))))
     rows = {name: through(task.heads[name], rows_of(batch, name)) for name in NAMES}
     losses = []
@@ -159,7 +182,8 @@ def test_lejepa_and_its_gradients_equal_the_loop(absent: str, leaves: Leaves, as
                 statistics.append(count * torch.stack(values).sum())
         losses.append(0.2 * mean(statistics) + 0.8 * near)
     # lightly keeps the Gaussian window in single precision.
-    assert_equation(loss, mean(losses), task, {"plain": batch}, rtol=1e-6)
+    assert_equation(outputs["loss"], mean(losses), task, {"plain": batch}, rtol=1e-6)
+    assert_retrieval(outputs, [(rows[first], rows[second]) for first, second in PAIRS])
 
 
 @pytest.mark.parametrize("kind", [VicReg, BarlowTwins, Byol, CrissCross, LeJepa])

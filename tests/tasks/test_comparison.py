@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from modalgate.shards.errors import RequestError
 from modalgate.tasks.comparison import compare, duels, load_contenders
+from modalgate.tasks.conditions import SWEEP, Condition, Sweep, save_sweep
+from modalgate.tasks.degradation import AXES
 from modalgate.tasks.report import write_report
 from modalgate.tasks.scoring import Scores, save_scores
 from scipy.stats import binomtest
@@ -111,3 +113,57 @@ def test_the_page_shows_the_comparison_before_the_runs(write: Write, tmp_path: P
     assert page.index("Comparison of runs") < page.index('<article id="run-1">')
     assert "better - worse" in page
     assert "modalgate compare worse &lt;better&gt;" in page
+
+
+def swept(run: Path, right: dict[float, int], seed: int = 0, count: int = 60) -> Path:
+    """A run's sweep along the blur: so many of its clips are right at each level."""
+    labels = np.arange(count) % 2
+    rows = []
+    for number in right.values():
+        guess = np.where(np.arange(count) < number, labels, 1 - labels)
+        rows.append(np.where(np.arange(2) == guess[:, None], 0.8, 0.2))
+    conditions = [Condition("blur", "rgb", level) for level in right]
+    everywhere = np.ones((len(rows), count))
+    sweep = Sweep(
+        ["class0", "class1"],
+        ["rgb"],
+        conditions,
+        np.array(rows, np.float32),
+        everywhere[..., None].astype(np.float32),
+        everywhere.astype(bool),
+        np.ones((count, 1), bool),
+        labels,
+        [f"clip{number:03d}" for number in range(count)],
+        seed,
+    )
+    save_sweep(sweep, [f"group{number // 2}" for number in range(count)], run / "results" / SWEEP)
+    return run
+
+
+def test_areas_are_compared_where_all_runs_were_swept(write: Write) -> None:
+    levels = AXES["blur"].levels
+    frail, sturdy = write("frail", answers(60, 6)), write("sturdy", answers(60, 6))
+    swept(frail, dict(zip(levels, (54, 48, 36, 30, 24), strict=True)))
+    assert len(compare([frail, sturdy], draws=50)[1].tables) == 3
+    swept(sturdy, dict(zip(levels, (54, 54, 48, 42, 30), strict=True)))
+    _, result = compare([frail, sturdy], draws=300)
+    table = result.tables[-1]
+    row = dict(zip(table.columns, table.rows[0], strict=True))
+    assert (row["pair"], row["corrupted"], row["by"]) == ("sturdy - frail", "rgb", "Gaussian blur")
+    gains = np.array([0, 6, 12, 12, 6]) / 60
+    gain = (gains[1:] + gains[:-1]).mean() / 2
+    assert row["gain"] == pytest.approx(gain)
+    assert row["second"] - row["first"] == pytest.approx(gain)  # pyright: ignore
+    assert 0 < row["low"] < gain < row["high"]  # pyright: ignore
+    assert row["p"] == row["Holm"] < 0.05  # pyright: ignore
+    (figure,) = result.figures
+    assert figure.series["frail"] == pytest.approx([0.9, 0.8, 0.6, 0.5, 0.4])  # pyright: ignore
+    assert set(figure.bands) == {"frail", "sturdy"}  # pyright: ignore
+
+
+def test_sweeps_of_other_draws_are_not_compared(write: Write) -> None:
+    runs = [write(name, answers(60, 6)) for name in ("one", "two")]
+    for seed, run in enumerate(runs):
+        swept(run, dict.fromkeys(AXES["blur"].levels, 40), seed)
+    with pytest.raises(RequestError, match="another --seed"):
+        compare(runs, draws=20)

@@ -6,8 +6,9 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from modalgate.tasks.figures import MODALITY_COLOURS, Drawing, draw, draw_series, draw_timeline, thin
-from modalgate.tasks.results import Confusion, Curves, Gates, Timeline
+from modalgate.tasks.drawing import MODALITY_COLOURS, Drawing
+from modalgate.tasks.figures import draw, draw_series, draw_timeline
+from modalgate.tasks.results import Confusion, Curves, Example, Examples, Gates, LevelCurves, Timeline
 from PIL import Image
 
 HOSTILE = '<b>&"$x_1$'
@@ -22,19 +23,10 @@ def _line_of(drawing: Drawing, colour: str) -> np.ndarray:
     paths = [
         node.attrib["d"]
         for node in ElementTree.fromstring(drawing.svg).iter("path")
-        if f"stroke: {colour}" in node.attrib.get("style", "")
+        if {f"stroke: {colour}", "fill: none"} <= set(node.attrib.get("style", "").split("; "))
     ]
     numbers = re.findall(r"[ML] ([\d.-]+) ([\d.-]+)", max(paths, key=len))
     return np.array(numbers, float) * (1, -1)
-
-
-def test_thinned_curves_keep_their_mean_and_their_ends() -> None:
-    values = np.arange(100_000.0)
-    thinned = thin(values)
-    assert len(thinned) == 500
-    assert thinned == pytest.approx(np.arange(500) * 200 + 99.5)
-    assert (thin(np.arange(500.0)) == np.arange(500)).all()
-    assert np.array_equal(thin(np.array([np.nan, 1, 3, np.nan, np.nan, np.nan]), 3), [1, 3, np.nan], equal_nan=True)
 
 
 def test_a_series_is_drawn_to_scale() -> None:
@@ -73,6 +65,31 @@ def test_curves_have_their_labels_and_distinct_colours() -> None:
     assert len(_line_of(drawing, MODALITY_COLOURS["rgb"])) <= 500
 
 
+def test_levels_are_drawn_evenly_apart_over_the_gate_weights() -> None:
+    (drawing,) = draw(
+        LevelCurves(
+            "audio: noise",
+            "SNR dB",
+            "accuracy",
+            ["inf", "20", "-10"],
+            {"fused": [1.0, 0.75, 0.0], "best single": [0.5, 0.5, float("nan")]},
+            {"fused": [(0.9, 1.0), (0.6, 0.9), (float("nan"), float("nan"))]},
+            {"rgb": [0.2, 0.4, 1.0], "audio": [0.8, 0.6, 0.0]},
+        )
+    )
+    texts = _texts(drawing)
+    assert {"audio: noise", "SNR dB", "accuracy", "gate weight", "fused", "best single", "rgb", "audio"} <= set(texts)
+    assert [text for text in texts if text in ("inf", "20")] == ["inf", "20"]
+    x, y = _line_of(drawing, MODALITY_COLOURS["rgb"]).T
+    assert (x - x[0]) / (x[-1] - x[0]) == pytest.approx([0, 0.5, 1], abs=1e-3)
+    assert (y - y[0]) / (y[-1] - y[0]) == pytest.approx([0, 0.25, 1], abs=1e-3)
+    assert drawing.alt == "audio: noise, accuracy over SNR dB: fused from 1.00 to 0.00"
+
+
+def test_examples_are_pictures_already() -> None:
+    assert draw(Examples("Examples", [Example("a", "right", "calm", "calm", 0.9, {"rgb": 1.0}, "a.png")])) == []
+
+
 def test_of_many_classes_a_timeline_shows_the_highest() -> None:
     times = [0.5 * number for number in range(8)]
     scores = {f"class-{number}": [number / 20] * 8 for number in range(10)}
@@ -89,6 +106,9 @@ def test_drawings_follow_the_page_and_load_nothing() -> None:
         Curves(HOSTILE, HOSTILE, HOSTILE, {HOSTILE: [(0.0, 1.0)]}),
         Gates(HOSTILE, [HOSTILE], [HOSTILE], [[1.0]]),
         Timeline(HOSTILE, [0.0], {HOSTILE: [1.0]}, {HOSTILE: [1.0]}),
+        LevelCurves(
+            HOSTILE, HOSTILE, HOSTILE, [HOSTILE], {HOSTILE: [1.0]}, {HOSTILE: [(0.0, 1.0)]}, {HOSTILE: [1.0]}
+        ),
     ]
     drawings = [drawing for figure in figures for drawing in draw(figure)]
     drawings.append(draw_series(HOSTILE, {HOSTILE: ([1.0], [float("nan")])}))

@@ -31,7 +31,7 @@ def test_actions_have_no_auc() -> None:
 
 
 def test_figures_count_and_average() -> None:
-    confusion, curves, gates = draw_figures(
+    confusion, gates, curves, precision = draw_figures(
         scores([0.9, 0.2, 0.6, 0.4], [1, 0, 0, 1], "abcd"), ["calm", "fight"], 1, ["rgb", "audio"]
     )
     assert isinstance(confusion, Confusion)
@@ -39,6 +39,10 @@ def test_figures_count_and_average() -> None:
     assert isinstance(curves, Curves)
     assert curves.series["fused"][0] == (0.0, 0.0)
     assert curves.series["fused"][-1] == (1.0, 1.0)
+    assert isinstance(precision, Curves)
+    # From the highest score down: a fight, a calm clip, the other fight, the other calm one.
+    expected = [(0, 1), (0.5, 1), (0.5, 0.5), (1, 2 / 3), (1, 0.5)]
+    np.testing.assert_allclose(precision.series["fused"], expected)
     assert isinstance(gates, Gates)
     assert gates.weights == [[0.5, 0.5], [0.25, 0.75]]
 
@@ -47,3 +51,20 @@ def test_a_class_without_clips_is_left_out() -> None:
     figures = draw_figures(scores([0.9], [1], "a"), ["calm", "fight"], 1, ["rgb", "audio"])
     assert [type(figure) for figure in figures] == [Confusion, Gates]
     assert figures[1].groups == ["fight"]  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_few_classes_have_curves_of_each_against_the_others() -> None:
+    labels = np.arange(30) % 3
+    chances = np.full((30, 3), 0.1, np.float32)
+    chances[np.arange(30), labels] = 0.8
+    chances[2] = (0.8, 0.1, 0.1)
+    scored = Scores(chances, np.ones((30, 1), np.float32), labels, [f"clip-{number}" for number in range(30)])
+    _, _, roc, precision = draw_figures(scored, ["a", "b", "c"], None, ["rgb"])
+    assert isinstance(roc, Curves)
+    assert isinstance(precision, Curves)
+    assert list(roc.series) == list(precision.series) == ["a", "b", "c"]
+    assert (0.0, 1.0) in roc.series["b"]
+    assert (1.0, 1.0) in precision.series["b"]
+    assert precision.series["a"][1] == pytest.approx((1.0, 10 / 11))
+    many = Scores(np.eye(9, dtype=np.float32), np.ones((9, 1), np.float32), np.arange(9), list("abcdefghi"))
+    assert [type(figure) for figure in draw_figures(many, list("abcdefghi"), None, ["rgb"])] == [Confusion, Gates]

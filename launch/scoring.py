@@ -1,0 +1,109 @@
+"""A recording's scores as lines that come while it is read: what the server streams, and collects for one answer."""
+
+from base64 import b64encode
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from av.error import FFmpegError
+
+from ..fusion.bundle import Bundle
+from ..shards.containers import check_container
+from ..shards.errors import DataError
+from ..shards.modality import MODALITIES
+from ..shards.stills import stills
+from ..tasks.highlights import Highlight, highlights
+from ..tasks.predict import Prediction, predict
+from .turns import Turns
+from .uploads import Upload
+
+# Windows scored at a time: few, so that they show soon.
+BATCH = 4
+UNREADABLE = (FFmpegError, OSError, ValueError, EOFError)
+
+Line = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Wish:
+    """`hop` seconds between windows, half a window if none; at most `frames` pictures of the highest scores, of
+    `class_name` if one is given."""
+
+    hop: float | None = None
+    frames: int = 6
+    class_name: str | None = None
+
+
+async def score(bundle: Bundle, turns: Turns, uploads: dict[str, Upload], wish: Wish) -> AsyncGenerator[Line]:
+    """Lines by `kind`: one `recording`, a `window` each, `frames`, a `note` where there is a fault, `end`.
+
+    Nothing comes before the first window is known. Raises `DataError`, in one line, where there is no window at all,
+    and `Stopping`.
+    """
+    name = next(iter(uploads.values())).name
+    windows: list[Prediction] = []
+    note: str | None = None
+    async with turns.turn():
+        try:
+            duration = await turns.call(lambda: _check(uploads))
+            files = {role: upload.path for role, upload in uploads.items()}
+            async with aclosing(turns.iterate(predict(bundle, files, wish.hop, BATCH))) as steps:
+                async for window in steps:
+                    if not windows:
+                        yield _recording(name, duration, window)
+                    windows.append(window)
+                    yield {"kind": "window"} | asdict(window)
+        except UNREADABLE as error:
+            note = unreadable(uploads, windows, error)
+            if not windows:
+                raise DataError(note) from error
+        chosen = highlights(windows, wish.frames, wish.class_name)
+        pictures = await turns.call(lambda: _pictures(uploads.get("video"), chosen))
+    yield {"kind": "frames", "frames": pictures}
+    if note is not None:
+        yield {"kind": "note", "note": note}
+    yield {"kind": "end", "windows": len(windows)}
+
+
+def unreadable(uploads: dict[str, Upload], windows: Sequence[Prediction], error: Exception) -> str:
+    """The line that the command line prints of the same recording, under the names the client gave."""
+    reason = (getattr(error, "strerror", None) or str(error)).splitlines()[0]
+    for upload in uploads.values():
+        reason = reason.replace(f"'{upload.path.name}'", f"'{upload.name}'")
+    end = f", beyond {windows[-1].end:g} s," if windows else ""
+    return f"'{next(iter(uploads.values())).name}'{end} cannot be read: {reason}"
+
+
+def _recording(name: str, duration: float, window: Prediction) -> Line:
+    classes, modalities = list(window.probabilities), list(window.gates)
+    return {"kind": "recording", "file": name, "duration": duration, "classes": classes, "modalities": modalities}
+
+
+def _check(uploads: dict[str, Upload]) -> float:
+    """Seconds of the first media file; raises what `check_container` raises."""
+    media = [upload.path for role, upload in uploads.items() if role == "video" or MODALITIES[role].kind != "signal"]
+    return next(iter([check_container(path) for path in media]), 0.0)
+
+
+def _pictures(video: Upload | None, chosen: list[Highlight]) -> list[Line]:
+    return [
+        {
+            "start": one.start,
+            "end": one.end,
+            "time": one.time,
+            "class": one.class_name,
+            "score": one.score,
+            "image": None if picture is None else f"data:image/jpeg;base64,{b64encode(picture).decode()}",
+        }
+        for one, picture in zip(chosen, _stills(video, [one.time for one in chosen]), strict=True)
+    ]
+
+
+def _stills(video: Upload | None, times: list[float]) -> list[bytes | None]:
+    try:
+        return stills(Path(video.path), times) if video is not None and times else [None] * len(times)
+    except UNREADABLE:
+        # Sound alone, in a file that could have held pictures.
+        return [None] * len(times)

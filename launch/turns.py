@@ -1,0 +1,76 @@
+"""One prediction at a time for all who ask, in the order they came, and a bound on how many may wait."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class Full(Exception):
+    """As many are here as may be."""
+
+
+class Stopping(Exception):
+    """The server is about to end."""
+
+
+class Turns:
+    """A model's single worker thread. At most `waiting` are admitted beside the one whose turn it is."""
+
+    def __init__(self, waiting: int) -> None:
+        self.places = waiting + 1
+        self.admitted = 0
+        self.stopping = False
+        self._lock = asyncio.Lock()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="predict")
+
+    @property
+    def busy(self) -> bool:
+        """Whether it is somebody's turn."""
+        return self._lock.locked()
+
+    @contextmanager
+    def admit(self) -> Iterator[None]:
+        """A place, from before the upload to the end of the answer; raises `Full` where there is none."""
+        if self.admitted >= self.places:
+            raise Full
+        self.admitted += 1
+        try:
+            yield
+        finally:
+            self.admitted -= 1
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Waits until all who came before are done. Raises `Stopping` once `stopping` is set."""
+        async with self._lock:
+            self._go_on()
+            yield
+
+    async def call(self, work: Callable[[], T]) -> T:
+        """`work()` in the worker thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    async def iterate(self, steps: Iterator[T]) -> AsyncGenerator[T]:
+        """What a generator yields, each step in the worker thread.
+
+        When whoever iterates goes away, the step that runs is waited for and the generator closed, in that order:
+        the thread is one. Raises `Stopping` after the step during which `stopping` was set.
+        """
+        try:
+            while (found := await self.call(lambda: next(steps, self))) is not self:
+                yield found  # pyright: ignore[reportReturnType]
+                self._go_on()
+        finally:
+            await asyncio.shield(self.call(getattr(steps, "close", lambda: None)))
+
+    def _go_on(self) -> None:
+        if self.stopping:
+            raise Stopping
+
+    def close(self) -> None:
+        """Ends the thread after the step that runs."""
+        self._thread.shutdown(wait=True, cancel_futures=True)

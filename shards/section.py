@@ -1,0 +1,161 @@
+"""What a connection delivers without a break: decoded pictures and sound."""
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+import av
+import numpy as np
+from av.error import FFmpegError
+from numpy.typing import NDArray
+
+from .connection import Arrived, Break, Connection
+
+# Sound that comes this much later than the pictures beside it is not waited for.
+SOUND_PATIENCE = 1.0
+EMPTY = np.zeros(0, np.float32)
+
+
+def iterate_sections(connection: Connection) -> Iterator["Section"]:
+    """Runs of pictures and sound that continue each other; the reason of the first is empty."""
+    reason = ""
+    while True:
+        section = Section(connection, reason)
+        if section.begun:
+            yield section
+            section.finish()
+        if section.final:
+            return
+        reason = section.ending
+
+
+class Section:
+    """Pictures and sound without a break. `clock`: the monotonic time when its first packet came; `origin`: the
+    time of its first picture by the source's own clock, none without pictures; `reason`: why it is not one with
+    what came before."""
+
+    def __init__(self, connection: Connection, reason: str) -> None:
+        self.connection, self.reason, self.ending = connection, reason, ""
+        self.pictures: deque[av.VideoFrame] = deque()
+        self.heard: deque[av.AudioFrame] = deque()
+        self.clock = time.monotonic()
+        self.origin: float | None = None
+        self.seen = 0.0
+        self.over = self.final = self.started = False
+        self.size: tuple[int, int] | None = None
+        if connection.carried is not None:
+            self._see(connection.carried)
+            connection.carried = None
+        while not self.over and not (self.pictures if connection.video is not None else self.heard):
+            self._advance()
+        self.begun = bool(self.pictures or self.heard)
+
+    @property
+    def behind(self) -> float:
+        """Seconds of the source that wait to be decoded."""
+        return self.connection.behind
+
+    def frames(self) -> Iterator[tuple[float, Any]]:
+        """(time by the source's clock, decoded frame), in order."""
+        while self.pictures or self._advance_to_picture():
+            frame = self.pictures.popleft()
+            yield _time(frame), frame
+
+    def sound(self, rate: int) -> Iterator[tuple[float, NDArray[np.float32]]]:
+        """(time of its first sample, mono samples at `rate` Hz), zeros where packets were lost.
+
+        An empty piece says that pictures have come and the sound beside them has not.
+        """
+        resampler = av.AudioResampler(format="flt", layout="mono", rate=rate)
+        start: float | None = None
+        count = 0
+        while True:
+            if not self.heard:
+                if self.connection.video is not None:
+                    reached = self.origin or 0.0 if start is None else start + count / rate
+                    if not self.over and self.seen - reached > SOUND_PATIENCE:
+                        yield start or 0.0, EMPTY
+                        continue
+                if not self._advance() and not self.heard:
+                    return
+                continue
+            frame = self.heard.popleft()
+            if frame.pts is None:
+                continue
+            at = _time(frame)
+            start = at if start is None else start
+            missing = round((at - start) * rate) - count
+            if abs(missing) > rate // 10:
+                if missing < 0:
+                    continue
+                count += missing
+                yield start, np.zeros(missing, np.float32)
+            for piece in resampler.resample(frame):
+                samples = piece.to_ndarray().reshape(-1).astype(np.float32)
+                count += len(samples)
+                if len(samples):
+                    yield start, samples
+
+    def finish(self) -> None:
+        """Goes on to its end without decoding what nobody asked for."""
+        while not self.over:
+            self._end_at(self.connection.take())
+
+    def _advance_to_picture(self) -> bool:
+        while not self.pictures and self._advance():
+            pass
+        return bool(self.pictures)
+
+    def _advance(self) -> bool:
+        """Decodes one packet more; whether the section goes on."""
+        if self.over:
+            return False
+        item = self.connection.take()
+        if self._end_at(item) or not isinstance(item, Arrived):
+            return not self.over
+        if not self.started:
+            # The first packets waited while the container was being opened.
+            self.started, self.clock = True, item.clock if self.reason else self.connection.opened
+        try:
+            decoded = item.packet.decode()
+        except FFmpegError:
+            # Packets arrive damaged where the network loses some: the decoder goes on at the next.
+            return True
+        for frame in decoded:
+            if isinstance(frame, av.VideoFrame):
+                self._see(frame)
+            else:
+                self.heard.append(frame)
+        return not self.over
+
+    def _end_at(self, item: Arrived | Break | None) -> bool:
+        if isinstance(item, Arrived):
+            return False
+        self.over, self.final = True, item is None
+        self.ending = item.reason if item is not None else ""
+        for stream in (self.connection.video, self.connection.audio):
+            if stream is None or self.connection.closed:
+                continue
+            if item is None and self.connection.finite:
+                # The last frames a decoder still holds.
+                for frame in stream.codec_context.decode(None):
+                    self._see(frame) if isinstance(frame, av.VideoFrame) else self.heard.append(frame)
+            else:
+                stream.codec_context.flush_buffers()
+        return True
+
+    def _see(self, frame: av.VideoFrame) -> None:
+        if frame.pts is None:
+            return
+        self.size = self.size or (frame.width, frame.height)
+        if (frame.width, frame.height) != self.size:
+            self.over, self.ending, self.connection.carried = True, "its pictures changed their size", frame
+            return
+        self.seen = _time(frame)
+        self.origin = self.seen if self.origin is None else self.origin
+        self.pictures.append(frame)
+
+
+def _time(frame: Any) -> float:
+    return float(frame.pts * frame.time_base)

@@ -1,0 +1,121 @@
+"""What all pictures of results share: their style, colours, and SVG that takes the colours of the page around it."""
+
+import html
+import io
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+from numpy.typing import NDArray
+
+PALETTE = ("#3f86cf", "#e08a1e", "#2f9e6e", "#b06ccb", "#d9536b", "#2aa5b3", "#8a8f2a", "#8d7563")
+MODALITY_COLOURS: dict[str, str] = dict(zip(("rgb", "flow", "audio", "depth", "inertial"), PALETTE, strict=False))
+ALARM_COLOUR = "#e22834"
+# Drawn in these and replaced in the SVG, so that one picture suits the light page and the dark one.
+INK, FAINT = "#010203", "#040506"
+MOST_POINTS = 500
+_DOTS = 72  # user units of a matplotlib SVG per inch
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """An inline `<svg>`, `width` user units wide, whose accessible name is `alt`."""
+
+    svg: str
+    alt: str
+    width: int
+
+
+def new_panel(title: str, size: tuple[float, float] = (4.4, 2.5)) -> tuple[Canvas, Axes]:
+    """A canvas of `size` inches with axes under a title."""
+    canvas = Canvas(figsize=size, layout="constrained")
+    axes = canvas.add_subplot()
+    axes.set_title(shorten(title, 48), loc="left")
+    return canvas, axes
+
+
+def plot_lines(
+    axes: Axes, series: Mapping[str, tuple[Any, Any]], share: bool, legend: bool = True, beside: bool = False
+) -> None:
+    """Draws (x, y) by name; `share`: from 0 to 1; the legend stands under the axes, or `beside` them."""
+    for number, (colour, name) in enumerate(zip(colours_of(list(series)), series, strict=True)):
+        x, y = series[name]
+        x, y = np.array(x, float), np.array(y, float)
+        marker = "o" if len(x) < 2 else None
+        dashes = "-" if number < len(PALETTE) else "--"
+        axes.plot(x, y, dashes, color=colour, linewidth=1.6, marker=marker, label=shorten(name))
+    if share:
+        axes.set_ylim(-0.03, 1.03)
+    if not legend or not series:
+        return
+    if beside:
+        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    else:
+        columns = 4 if max(len(shorten(name)) for name in series) < 9 else 2
+        axes.get_figure(root=True).legend(loc="outside lower left", ncols=columns)  # pyright: ignore
+
+
+def colours_of(names: Sequence[str]) -> list[str]:
+    """A modality keeps its colour in every picture; other names take those that are left."""
+    free = [colour for colour in PALETTE if colour not in {MODALITY_COLOURS.get(name) for name in names}]
+    others = [name for name in names if name not in MODALITY_COLOURS]
+    given = MODALITY_COLOURS | {name: free[number % len(free)] for number, name in enumerate(others)}
+    return [given[name] for name in names]
+
+
+def shorten(text: str, most: int = 22) -> str:
+    """At most so many characters, on one line."""
+    text = " ".join(text.split())
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def page_style(ink: str = INK, faint: str = FAINT) -> AbstractContextManager[None]:
+    """Inside, matplotlib draws text in `ink` and frames in `faint`."""
+    style: dict[Any, Any] = {
+        "text.parse_math": False,  # a class may be called $5
+        "svg.fonttype": "none",
+        "svg.hashsalt": "modalgate",
+        "figure.facecolor": "none",
+        "axes.facecolor": "none",
+        "font.size": 9,
+        "axes.titlesize": 10,
+        "axes.titleweight": "bold",
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "grid.linewidth": 0.6,
+        "legend.frameon": False,
+        "legend.fontsize": 8,
+        "legend.handlelength": 1.2,
+        "legend.columnspacing": 1.0,
+    }
+    style |= dict.fromkeys(("text.color", "axes.labelcolor", "axes.titlecolor", "xtick.color", "ytick.color"), ink)
+    return mpl.rc_context(style | dict.fromkeys(("axes.edgecolor", "grid.color"), faint))
+
+
+def as_drawing(canvas: Canvas, alt: str) -> Drawing:
+    """The canvas as SVG for a page, in the page's colours; `alt` is its accessible name."""
+    file = io.StringIO()
+    canvas.savefig(file, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    text = file.getvalue()
+    text = text[text.index("<svg") :]
+    # HTML knows the namespaces and wants an id only once; the page sets the size.
+    text = re.sub(r'\sxmlns(:xlink)?="[^"]*"', "", text, count=2)
+    text = re.sub(r'<g id="[^"]*"', "<g", text).replace("xlink:href", "href")
+    text = text.replace(f": {INK}", ": currentColor").replace(f": {FAINT}", ": var(--line)")
+    width = round(canvas.get_figwidth() * _DOTS)
+    opening = f'<svg role="img" aria-label="{html.escape(alt)}"'
+    text = re.sub(r'<svg( width="[^"]*"| height="[^"]*")*', lambda _: opening, text, count=1)
+    return Drawing(text, alt, width)
+
+
+def thin(values: NDArray[np.floating], points: int = MOST_POINTS) -> NDArray[np.floating]:
+    """At most `points` means of neighbouring values (n,), leaving out NaN; NaN where a neighbourhood has no value."""
+    parts = np.array_split(values, min(points, max(len(values), 1)))
+    return np.array([np.nan if np.isnan(part).all() else np.nanmean(part) for part in parts])
