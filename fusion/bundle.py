@@ -28,9 +28,9 @@ WEIGHTS, FACTS, CARD = "encoder.safetensors", "encoder.json", "README.md"
 @dataclass
 class Bundle:
     """A model ready to use: `model` (a `Backbone`, or a `Classifier` where `task` is set), `spec`: how to prepare
-    a segment; `segments`: views averaged per clip; `task`: none, `action`, `violence` or `multilabel`; `positive`: the
-    violent class; `provenance`: what it was made from (data, steps, command, versions), as plain values; `metrics`:
-    what was measured of it; `licence`: its terms, none where they were not stated."""
+    a segment; `segments`: views averaged per clip; `task`: none, `action`, `violence` or `multilabel`; `positive`:
+    the violent class; `provenance`: what it was made from (data, steps, command, versions), as plain values;
+    `metrics`: what was measured of it; `licence`: its terms, none where they were not stated."""
 
     model: Backbone | Classifier
     spec: ClipSpec
