@@ -39,7 +39,7 @@ def _stretch(pair: NDArray[np.uint16]) -> NDArray[np.uint8]:
         return np.zeros(pair.shape, np.uint8)
     near, far = np.percentile(measured, (1, 99))
     # The noise of a flat wall is not to fill the range.
-    level = (pair - near) / max(far - near, 0.1 * far)
+    level = (pair - near) / max(far - near, 0.25 * far)
     return np.where(pair > 0, 216 * np.clip(level, 0, 1), 255).astype(np.uint8)
 
 

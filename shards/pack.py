@@ -34,11 +34,11 @@ def pack(
     """Packs every recording below `source` into shards in `out`, shuffled, and returns their index.
 
     Without `settings.modalities`, all that the recordings can have are packed, but of flow only that of RGB.
-    `progress(done, total, rejected)` is told at the start and after each recording. Unreadable recordings are skipped and listed in `rejected.jsonl`;
-    above the share `max_rejected` of them a `DataError` is raised. `out` must be absent, empty, or hold a packing of
-    the same settings (`RequestError` names the difference): an interrupted one goes on with the recordings that are
-    missing, a finished one is left as it is. The bytes depend neither on `workers` and `engine` (`ENGINES`) nor on
-    interruptions.
+    `progress(done, total, rejected)` is told at the start and after each recording. Unreadable recordings are skipped
+    and listed in `rejected.jsonl`; above the share `max_rejected` of them a `DataError` is raised. `out` must be
+    absent, empty, or hold a packing of the same settings (`RequestError` names the difference): an interrupted one
+    goes on with the recordings that are missing, a finished one is left as it is. The bytes depend neither on
+    `workers` and `engine` (`ENGINES`) nor on interruptions.
     """
     for name in settings.modalities:
         modality(name)
