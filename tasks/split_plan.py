@@ -53,7 +53,7 @@ class SplitPlan:
 def plan_splits(index: Index, label: str, plan: SplitPlan) -> list[Split]:
     """The splits that `plan` asks for, of an index whose clips all have a `label`.
 
-    Where a given split divides a group nobody is stopped, but told on standard error. Raises `RequestError` where the
+    Where a given split, or folds by another column, divide a group nobody is stopped, but told on standard error. Raises `RequestError` where the
     plan does not suit the shards, and for a random split of clips that have groups.
     """
     if plan.lists:
@@ -70,6 +70,8 @@ def plan_splits(index: Index, label: str, plan: SplitPlan) -> list[Split]:
         )
     if not (plan.crossed or plan.leaky):
         _warn_of_divided_groups(index, splits, plan.group)
+    elif plan.crossed and not plan.leaky and plan.group != "group" and "group" in index.columns:
+        _warn_of_divided_groups(index, splits, "group")
     return splits
 
 

@@ -1,13 +1,16 @@
-"""The probe over several processes, and interrupted: its figures are those of one process left alone."""
+"""The probe by the command line: over several processes and interrupted, of several classes, and what it warns of."""
 
 import json
+import shutil
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from modalgate.launch.cli import main
+from modalgate.shards.index import load_index, save_index
 
 Launch = Callable[..., list[int]]
 
@@ -68,3 +71,52 @@ def test_killed_while_it_extracts_it_goes_on_from_the_cache(
     assert ask(tmp_path, resumed) == [0] * resumed, (tmp_path / "log").read_text()
     assert json.loads((tmp_path / "figures.json").read_text()) == figures
     assert (tmp_path / "log").read_text().count("a batch is extracted") == 8 - kept
+
+
+def test_several_classes_by_a_column_or_by_columns_of_their_own(
+    encoder: Path, several: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["probe", str(encoder), str(several), "--multilabel", "--folds", "2", "--workers", "0"]
+    command += ["--cache", str(tmp_path / "features"), "--json"]
+    found = {}
+    for name, told in {"column": ["--label", "events"], "columns": ["--labels", "contact,odd"]}.items():
+        assert main([*command, str(tmp_path / name), *told]) == 0
+        found[name] = json.loads((tmp_path / name).read_text())
+    assert "average precision" in " ".join(capsys.readouterr().out.split())
+    assert found["column"]["rows"] == found["columns"]["rows"]
+    (fused,) = [row for row in found["column"]["rows"] if row["feature"] == "fused"]
+    assert fused["clips"] == len(load_index(several).samples)
+    assert len(fused["precisions"]) == 2
+    assert fused["mean_average_precision"] == pytest.approx(sum(fused["precisions"]) / 2)
+    assert main(["probe", str(encoder), str(several), "--labels", "contact,odd"]) == 2
+    assert "ask for multilabel too" in capsys.readouterr().err
+    assert main([*command, str(tmp_path / "none"), "--solver", "sgd"]) == 2
+    assert "one solver" in capsys.readouterr().err
+
+
+def test_a_random_split_of_grouped_clips_takes_leaky(
+    encoder: Path, several: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["probe", str(encoder), str(several), "--folds", "2", "--workers", "0", "--label", "odd"]
+    command += ["--cache", str(tmp_path), "--group", ""]
+    assert main(command) == 2
+    said = capsys.readouterr().err
+    assert "error: a random split would put clips of one group on both sides" in " ".join(said.split())
+    assert main([*command, "--leaky"]) == 0
+    assert "2 folds that may split a group" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_clip_that_is_on_both_sides_under_two_names_is_told(
+    encoder: Path, packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shards = tmp_path / "shards"
+    shutil.copytree(packed, shards)
+    index = load_index(shards)
+    first = next(sample for sample in index.samples if sample.labels["split"] == "train")
+    copy = replace(first, key="copied", labels=first.labels | {"split": "test", "group": "another"})
+    save_index(replace(index, samples=(*index.samples, copy)), shards)
+    command = ["probe", str(encoder), str(shards), "--workers", "0", "--cache", str(tmp_path / "features")]
+    assert main(command) == 0
+    said = capsys.readouterr().err
+    assert f"'{first.key}' and 'copied' (0 of 575 bits differ)" in said
+    assert "scores may be too good" in said
