@@ -16,7 +16,7 @@ from ..tasks.chosen import chosen_multilabel_rows, chosen_rows
 from ..tasks.duplicates import warn_of_duplicates
 from ..tasks.examples import draw_examples
 from ..tasks.judging import draw_figures, judge
-from ..tasks.multilabel import class_average_precisions
+from ..tasks.metrics import average_precisions
 from ..tasks.results import Cell, Figure, Result, Table, new_result, save_result
 from ..tasks.scoring import Scores, join_scores, save_scores
 from ..tasks.splits import Split, groups_of, hold_out
@@ -175,7 +175,7 @@ def _told_apart(recipe: Recipe) -> str:
 
 
 def _class_table(scores: Scores, classes: Sequence[str]) -> Table:
-    precisions, counts = class_average_precisions(scores.probabilities, scores.labels), scores.labels.sum(axis=0)
+    precisions, counts = average_precisions(scores.probabilities, scores.labels), scores.labels.sum(axis=0)
     rows: list[list[Cell]] = [
         [name, value, int(count), int(count) / len(scores.keys)]
         for name, value, count in zip(classes, precisions.tolist(), counts, strict=True)

@@ -12,9 +12,8 @@ from threadpoolctl import threadpool_limits
 from .features import Features
 from .knn import knn_scores
 from .linear_probe import STRENGTHS, inner_folds, scale_of
-from .metrics import bootstrap_interval
+from .metrics import average_precisions, bootstrap_interval
 from .multilabel import (
-    class_average_precisions,
     class_thresholds,
     mean_average_precision,
     multilabel_metrics,
@@ -134,7 +133,7 @@ def _probe(
     low, high = bootstrap_interval(lambda rows: mean_average_precision(scores[rows], right[rows]), units, draws=500)
     # Every split's scores less its thresholds can be judged with those of the others.
     judged = multilabel_metrics(margins[scored], right, 0.0)
-    precisions = class_average_precisions(scores, right)
+    precisions = average_precisions(scores, right)
     return MultilabelRow(
         name,
         float(np.nanmean(precisions)) if np.isfinite(precisions).any() else float("nan"),

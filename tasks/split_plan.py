@@ -53,8 +53,8 @@ class SplitPlan:
 def plan_splits(index: Index, label: str, plan: SplitPlan) -> list[Split]:
     """The splits that `plan` asks for, of an index whose clips all have a `label`.
 
-    Where a given split, or folds by another column, divide a group nobody is stopped, but told on standard error. Raises `RequestError` where the
-    plan does not suit the shards, and for a random split of clips that have groups.
+    Where a given split, or folds by another column, divide a group nobody is stopped, but told on standard error.
+    Raises `RequestError` where the plan does not suit the shards, and for a random split of clips that have groups.
     """
     if plan.lists:
         splits = _listed(index, plan.lists)

@@ -59,7 +59,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def several(packed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`packed`, its clips of several classes: by the column `events`, and by columns of 0 and 1, `contact` and `odd`."""
+    """`packed`, its clips of several classes: the column `events`, and the columns of 0 and 1 `contact` and `odd`."""
     folder = tmp_path_factory.mktemp("several") / "shards"
     shutil.copytree(packed, folder)
     index = load_index(folder)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from modalgate.shards.errors import RequestError
 from modalgate.shards.index import Index, PackSettings, Sample
+from modalgate.tasks.metrics import average_precisions
 from modalgate.tasks.multilabel import (
     STRATUM,
-    class_average_precisions,
     class_thresholds,
     labelled_clips,
     mean_average_precision,
@@ -46,7 +46,11 @@ def test_what_cannot_be_told_apart_is_refused() -> None:
 
 def test_figures_are_those_of_scikit_learn() -> None:
     expected = [average_precision_score(TRUTH[:, number], SCORES[:, number]) for number in range(4)]
-    np.testing.assert_allclose(class_average_precisions(SCORES, TRUTH), expected)
+    np.testing.assert_allclose(average_precisions(SCORES, TRUTH), expected)
+    # Rounded, many scores are equal.
+    tied = SCORES.round(1)
+    expected_tied = [average_precision_score(TRUTH[:, number], tied[:, number]) for number in range(4)]
+    np.testing.assert_allclose(average_precisions(tied, TRUTH), expected_tied)
     thresholds = np.array([0.5, 0.4, 0.6, 0.9])
     found = multilabel_metrics(SCORES, TRUTH, thresholds)
     assert found["mean_average_precision"] == pytest.approx(np.mean(expected))
@@ -56,7 +60,7 @@ def test_figures_are_those_of_scikit_learn() -> None:
 
 def test_a_class_that_does_not_occur_has_no_part_in_the_mean() -> None:
     truth = TRUTH * [1, 1, 1, 0]
-    assert np.isnan(class_average_precisions(SCORES, truth)[3])
+    assert np.isnan(average_precisions(SCORES, truth)[3])
     assert mean_average_precision(SCORES, truth) == pytest.approx(mean_average_precision(SCORES[:, :3], TRUTH[:, :3]))
     assert np.isnan(mean_average_precision(SCORES, TRUTH * 0))
     assert class_thresholds(SCORES, truth)[3] == 0.5
