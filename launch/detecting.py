@@ -133,10 +133,8 @@ def _by_source(
 def _scored(
     bundle: Bundle, source: Source, folder: Path, spans: list[Span], label: str, hop: float | None, table: Path
 ) -> ScoredVideo:
-    known = ("video", *bundle.backbone.modalities)
-    files = {kind: path for kind, path in source.files.items() if kind in known}
     try:
-        windows = list(predict(bundle, files, hop))
+        windows = list(predict(bundle, source.files, hop, rates=source.rates))
     except (FFmpegError, OSError, ValueError, EOFError) as error:
         reason = (getattr(error, "strerror", None) or str(error)).splitlines()[0]
         raise DataError(f"'{source.path}' cannot be read: {reason}") from error
