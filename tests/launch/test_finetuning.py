@@ -1,4 +1,4 @@
-"""What fine-tuning chooses on validation clips and tries beforehand, and clips of several classes, by the command line."""
+"""Fine-tuning by the command line: what validation clips choose, trials beforehand, clips of several classes."""
 
 import json
 from collections.abc import Callable
