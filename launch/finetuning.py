@@ -23,7 +23,7 @@ from ..tasks.splits import Split, groups_of, hold_out
 from ..tasks.stopping import BEST, EarlyStopping
 from .blending import head_weights
 from .building import config_splits, run_folder, split_plan
-from .device import ranks
+from .device import make_accelerator, ranks
 from .progress import track
 from .recipe import Recipe, set_up, train_classifier
 from .run_folder import open_run
@@ -51,6 +51,9 @@ def finetune(config: FinetuneConfig, command: Sequence[str] = (), resume: bool =
     splits = config_splits(config.data, index, config.seed, recipe.strata)
     plan = split_plan(config.data, config.seed)
     run, folds = run_folder(config), plan.crossed or len(splits) > 1
+    if ranks()[1] > 1:
+        # Also where nothing is left to train, the processes share what is left to score.
+        make_accelerator(config.train.precision, config.train.hang_minutes)
     if folds and ranks()[0] == 0:
         open_run(run, recipe.settings, resume)
     with track(len(index.samples), "frames compared", show=ranks()[0] == 0) as advance:
