@@ -1,11 +1,13 @@
 """The linear probe and kNN of frozen features where a clip has several classes: one logistic regression per class."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
@@ -84,9 +86,7 @@ def fit_multilabel_probe(
     strength, thresholds = 1.0, np.full(truth.shape[1], 0.5)
     if pairs:
         held_truth = np.concatenate([held for _, (_, held) in pairs])
-        tried = [
-            np.concatenate([_scores(*fit, held, candidate) for fit, (held, _) in pairs]) for candidate in STRENGTHS
-        ]
+        tried = np.concatenate([_candidates(*fit, held) for fit, (held, _) in pairs], axis=1)
         judged = [mean_average_precision(scores, held_truth) for scores in tried]
         best = int(np.argmax(np.nan_to_num(judged)))
         strength, thresholds = STRENGTHS[best], class_thresholds(tried[best], held_truth)
@@ -147,9 +147,30 @@ def _probe(
     )
 
 
-def _scores(features: Array, truth: Array, held: Array, strength: float) -> NDArray[np.float64]:
-    mean, std, weight, bias = _fit(features, truth, strength)
-    return _sigmoid((held - mean) / std @ weight + bias)
+def _candidates(features: Array, truth: Array, held: Array) -> NDArray[np.float64]:
+    """Probabilities (strengths, m, C) of held-out clips (m, D), each solution the start of the next."""
+    mean, std = scale_of(features)
+    # Single precision and a loose tolerance, to choose by.
+    scaled, rows = (((part - mean) / std).astype(np.float32) for part in (features, held))
+    scores = np.empty((len(STRENGTHS), len(held), truth.shape[1]))
+    for number, labels in enumerate(truth.T):
+        if labels.min() == labels.max():
+            scores[:, :, number] = _sigmoid(np.array(_constant(labels)))
+            continue
+        model = LogisticRegression(warm_start=True, tol=1e-4, max_iter=1000)
+        for place, strength in enumerate(STRENGTHS):
+            model.set_params(C=strength)
+            with warnings.catch_warnings():
+                # An almost free fit may not settle in time; as a candidate it counts for what it scores.
+                warnings.simplefilter("ignore", ConvergenceWarning)
+                model.fit(scaled, labels)
+            scores[place, :, number] = model.predict_proba(rows)[:, 1]
+    return scores
+
+
+def _constant(labels: Array) -> float:
+    """The logit of a class that all fitted clips have, or none."""
+    return 20.0 if labels[0] else -20.0
 
 
 def _fit(features: Array, truth: Array, strength: float) -> tuple[Array, Array, Array, Array]:
@@ -159,7 +180,7 @@ def _fit(features: Array, truth: Array, strength: float) -> tuple[Array, Array, 
     weight, bias = np.zeros((features.shape[1], truth.shape[1])), np.zeros(truth.shape[1])
     for number, labels in enumerate(truth.T):
         if labels.min() == labels.max():
-            bias[number] = 20.0 if labels[0] else -20.0
+            bias[number] = _constant(labels)
             continue
         model = LogisticRegression(C=strength, tol=1e-4, max_iter=5000).fit(scaled, labels)
         weight[:, number], bias[number] = model.coef_[0], model.intercept_[0]

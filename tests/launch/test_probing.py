@@ -74,26 +74,23 @@ def test_killed_while_it_extracts_it_goes_on_from_the_cache(
     assert (tmp_path / "log").read_text().count("a batch is extracted") == 8 - kept
 
 
-def test_several_classes_by_a_column_or_by_columns_of_their_own(
+def test_several_classes_by_columns_of_their_own(
     encoder: Path, several: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["probe", str(encoder), str(several), "--multilabel", "--folds", "2", "--workers", "0"]
     command += ["--cache", str(tmp_path / "features"), "--json"]
-    found = {}
-    for name, told in {"column": ["--label", "events"], "columns": ["--labels", "contact,odd"]}.items():
-        assert main([*command, str(tmp_path / name), *told]) == 0
-        found[name] = json.loads((tmp_path / name).read_text())
+    assert main([*command, str(tmp_path / "figures"), "--labels", "contact,odd"]) == 0
+    found = json.loads((tmp_path / "figures").read_text())
     said = capsys.readouterr().out
     assert "contact" in said
     assert "odd" in said
-    assert found["column"]["rows"] == found["columns"]["rows"]
-    (fused,) = [row for row in found["column"]["rows"] if row["feature"] == "fused"]
+    (fused,) = [row for row in found["rows"] if row["feature"] == "fused"]
     assert fused["clips"] == len(load_index(several).samples)
     assert len(fused["precisions"]) == 2
     assert fused["mean_average_precision"] == pytest.approx(sum(fused["precisions"]) / 2)
     assert main(["probe", str(encoder), str(several), "--labels", "contact,odd"]) == 2
     assert "ask for multilabel too" in capsys.readouterr().err
-    assert main([*command, str(tmp_path / "none"), "--solver", "sgd"]) == 2
+    assert main([*command, str(tmp_path / "none"), "--label", "events", "--solver", "sgd"]) == 2
     assert "one solver" in capsys.readouterr().err
 
 
