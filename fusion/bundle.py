@@ -28,9 +28,9 @@ WEIGHTS, FACTS, CARD = "encoder.safetensors", "encoder.json", "README.md"
 @dataclass
 class Bundle:
     """A model ready to use: `model` (a `Backbone`, or a `Classifier` where `task` is set), `spec`: how to prepare
-    a segment; `segments`: views averaged per clip; `task`: none, `action` or `violence`; `positive`: the violent
-    class; `provenance`: what it was made from (data, steps, command, versions), as plain values; `metrics`: what was
-    measured of it; `licence`: its terms, none where they were not stated."""
+    a segment; `segments`: views averaged per clip; `task`: none, `action`, `violence` or `multilabel`; `positive`:
+    the violent class; `provenance`: what it was made from (data, steps, command, versions), as plain values;
+    `metrics`: what was measured of it; `licence`: its terms, none where they were not stated."""
 
     model: Backbone | Classifier
     spec: ClipSpec
@@ -68,6 +68,7 @@ def save_bundle(bundle: Bundle, folder: Path) -> None:
             "task": bundle.task,
             "classes": list(bundle.model.classes) if isinstance(bundle.model, Classifier) else None,
             "positive": bundle.positive,
+            "multilabel": isinstance(bundle.model, Classifier) and bundle.model.multilabel,
             "unimodal_heads": isinstance(bundle.model, Classifier) and bool(bundle.model.unimodal),
             "decision": bundle.model.decision_name if isinstance(bundle.model, Classifier) else None,
             "provenance": bundle.provenance,
@@ -105,7 +106,11 @@ def load_bundle(folder: Path | str) -> Bundle:
         model: Backbone | Classifier = backbone
         if facts["classes"] is not None:
             model = Classifier(
-                backbone, facts["classes"], unimodal=facts["unimodal_heads"], decision=facts["decision"]
+                backbone,
+                facts["classes"],
+                unimodal=facts["unimodal_heads"],
+                decision=facts["decision"],
+                multilabel=facts.get("multilabel", False),
             )
         model.load_state_dict(load_file(folder / WEIGHTS))
         spec = clip_spec(facts["clip"])

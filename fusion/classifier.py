@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor, nn
 
-from ..shards.errors import choice_error
+from ..shards.errors import RequestError, choice_error
 from .backbone import Backbone, Encoded
 from .registry import build_fusion, fusions_at
 
@@ -25,7 +24,9 @@ class Classifier(nn.Module):
 
     With `decision`, a mechanism that joins scores (`mean`, `product`, `entropy`, `energy`, `evidential`), the logits
     are those of the heads per modality joined by it, and the fused embedding has no part in them; the weights in
-    `Scored.encoded` are the decision's then. Raises `RequestError` for a mechanism that joins something else.
+    `Scored.encoded` are the decision's then. `multilabel`: a clip may be of several classes, or of none; each has a
+    probability of its own. Raises `RequestError` for a mechanism that joins something else, or classes of which
+    several may hold.
     """
 
     def __init__(
@@ -35,13 +36,17 @@ class Classifier(nn.Module):
         dropout: float = 0.0,
         unimodal: bool = False,
         decision: str | None = None,
+        multilabel: bool = False,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.classes = tuple(classes)
+        self.multilabel = multilabel
         width, count = backbone.width, len(self.classes)
         if decision is not None and decision not in fusions_at("decision"):
             raise choice_error("decision", decision, fusions_at("decision"))
+        if decision is not None and multilabel:
+            raise RequestError(f"decision '{decision}' joins scores of classes that exclude each other: leave it out")
         self.decision_name = decision
         self.decision = build_fusion(decision, backbone.modalities, count, {}) if decision else None
         # A layer that no loss reaches would stop every rank but the first.
@@ -67,7 +72,10 @@ class Classifier(nn.Module):
         fused = self.decision(unimodal, encoded.present)
         return Scored(fused.embedding, unimodal, replace(encoded, weights=fused.weights))
 
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Class probabilities (..., C) of logits (..., C): they sum to one; multilabel, each stands alone."""
+        return logits.sigmoid() if self.multilabel else logits.softmax(dim=-1)
 
-def view_probabilities(logits: Tensor) -> Tensor:
-    """Class probabilities (B, C) of a clip: the mean of softmax over its K views, logits (B, K, C)."""
-    return torch.softmax(logits.float(), dim=-1).mean(dim=1)
+    def view_probabilities(self, logits: Tensor) -> Tensor:
+        """Class probabilities (B, C) of a clip: their mean over its K views, logits (B, K, C)."""
+        return self.probabilities(logits.float()).mean(dim=1)

@@ -23,7 +23,8 @@ class GraphModel(nn.Module):
 
     `present` (B, M) bool; `streams` in the order of `modalities`, each one window as stored: video (B, T, C, H, W)
     bytes (depth uint16), audio (B, N) in [-1, 1], signals (B, N, C). Where `present` is off a stream's numbers count
-    for nothing. Probabilities (B, classes) only of a classifier; `encoder_only` leaves them out.
+    for nothing. Probabilities (B, classes) only of a classifier, summing to one unless it is multilabel;
+    `encoder_only` leaves them out.
     """
 
     def __init__(self, bundle: Bundle, encoder_only: bool = False) -> None:
@@ -56,7 +57,7 @@ class GraphModel(nn.Module):
         encoded = backbone.fuse(parts, masks, present[:, :1].float(), quality)
         if isinstance(self.model, Classifier):
             scored = self.model.score(encoded)
-            probabilities = scored.logits[:, 0].softmax(dim=-1)
+            probabilities = self.model.probabilities(scored.logits[:, 0])
             return probabilities, scored.encoded.embedding[:, 0], scored.encoded.weights[:, 0]
         return encoded.embedding[:, 0], encoded.weights[:, 0]
 

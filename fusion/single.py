@@ -66,7 +66,7 @@ def input_form(spec: ClipSpec, name: str, stack: int = 1, family: str = "timm") 
             "every 10 ms"
         )
     mean, std = spec.statistics[name].mean, spec.statistics[name].std
-    if name == "flow":
+    if entry.flow_of:
         centre, spread = [0.0] * len(mean), list(std)
     else:
         centre, spread = list(mean), list(std)

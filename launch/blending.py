@@ -31,7 +31,7 @@ def head_weights(recipe: Recipe, split: Split, run: Path) -> dict[str, float]:
         raise RequestError("aids.blending weighs heads per modality: give unimodal_weight above 0 and no decision")
     data = recipe.config.data
     fifth = hold_out(
-        replace(split, validation=split.test[:0]), recipe.index, data.label, data.group, recipe.config.seed
+        replace(split, validation=split.test[:0]), recipe.index, recipe.strata, data.group, recipe.config.seed
     )
     before, after = {}, {}
     for name in (*recipe.request.modalities, JOINT):

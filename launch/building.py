@@ -65,10 +65,14 @@ def check_shards_fit(bundle: Bundle, index: Index) -> None:
 
 def select_clips(config: DataConfig) -> Index:
     """The index of the config's shards, with the clips it asks for: modalities that must be there, label values."""
-    index = load_index(config.shards)
-    if config.present:
-        index = with_modalities(index, config.present)
+    index = present_clips(config)
     return with_labels(index, config.label, config.classes) if config.classes else index
+
+
+def present_clips(config: DataConfig) -> Index:
+    """The index of the config's shards, with the clips that have the modalities which must be there."""
+    index = load_index(config.shards)
+    return with_modalities(index, config.present) if config.present else index
 
 
 def split_plan(data: DataConfig, seed: int) -> SplitPlan:
@@ -85,9 +89,12 @@ def split_plan(data: DataConfig, seed: int) -> SplitPlan:
     )
 
 
-def config_splits(data: DataConfig, index: Index, seed: int) -> list[Split]:
-    """The config's splits of its labelled clips, or the one of them that `data.fold` names."""
-    splits = plan_splits(index, data.label, split_plan(data, seed))
+def config_splits(data: DataConfig, index: Index, seed: int, column: str | None = None) -> list[Split]:
+    """The config's splits of its labelled clips, or the one of them that `data.fold` names.
+
+    Folds spread the values of `column`, of `data.label` where not given.
+    """
+    splits = plan_splits(index, column or data.label, split_plan(data, seed))
     if data.fold is None:
         return splits
     if data.fold >= len(splits):

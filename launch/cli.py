@@ -19,6 +19,7 @@ from . import (
     demo,
     verbs_config,
     verbs_data,
+    verbs_detect,
     verbs_embed,
     verbs_evaluate,
     verbs_export,
@@ -55,6 +56,7 @@ app.command("study")(verbs_train.study)
 app.command("export")(verbs_export.export)
 app.command("embed")(verbs_embed.embed)
 app.command("predict")(verbs_use.predict)
+app.command("detect")(verbs_detect.detect)
 app.command("serve")(verbs_serve.serve)
 app.command("report")(verbs_use.report)
 app.command("compare")(verbs_evaluate.compare)

@@ -12,16 +12,19 @@ from accelerate.utils import set_seed
 from ..fusion.bundle import Bundle, load_bundle, save_bundle
 from ..fusion.classifier import Classifier
 from ..shards.errors import RequestError
-from ..tasks.chosen import chosen_rows
+from ..tasks.chosen import chosen_multilabel_rows, chosen_rows
+from ..tasks.duplicates import warn_of_duplicates
 from ..tasks.examples import draw_examples
-from ..tasks.judging import draw_figures, join_scores, judge
-from ..tasks.results import Figure, Result, Table, new_result, save_result
-from ..tasks.scoring import Scores, save_scores
+from ..tasks.judging import draw_figures, judge
+from ..tasks.metrics import average_precisions
+from ..tasks.results import Cell, Figure, Result, Table, new_result, save_result
+from ..tasks.scoring import Scores, join_scores, save_scores
 from ..tasks.splits import Split, groups_of, hold_out
 from ..tasks.stopping import BEST, EarlyStopping
 from .blending import head_weights
 from .building import config_splits, run_folder, split_plan
-from .device import ranks
+from .device import make_accelerator, ranks
+from .progress import track
 from .recipe import Recipe, set_up, train_classifier
 from .run_folder import open_run
 from .schema import FinetuneConfig
@@ -45,11 +48,16 @@ def finetune(config: FinetuneConfig, command: Sequence[str] = (), resume: bool =
     """
     recipe = set_up(config, command)
     index, positive = recipe.index, recipe.positive
-    splits = config_splits(config.data, index, config.seed)
+    splits = config_splits(config.data, index, config.seed, recipe.strata)
     plan = split_plan(config.data, config.seed)
     run, folds = run_folder(config), plan.crossed or len(splits) > 1
+    if ranks()[1] > 1:
+        # Also where nothing is left to train, the processes share what is left to score.
+        make_accelerator(config.train.precision, config.train.hang_minutes)
     if folds and ranks()[0] == 0:
         open_run(run, recipe.settings, resume)
+    with track(len(index.samples), "frames compared", show=ranks()[0] == 0) as advance:
+        warn_of_duplicates(index, splits, config.data.group, Path(config.out), config.data.workers, advance)
     parts = [_run_split(recipe, split, run / split.name if folds else run, resume) for split in splits]
     scores = join_scores([test for test, _ in parts])
     groups = groups_of(index, config.data.group)
@@ -64,11 +72,16 @@ def finetune(config: FinetuneConfig, command: Sequence[str] = (), resume: bool =
     watched = [(test, held) for test, held in parts if held is not None]
     if watched:
         seconds = {sample.key: sample.duration for sample in index.samples}
-        chosen = chosen_rows(watched, positive, np.array([seconds[key] for key in scores.keys]))
+        if recipe.multilabel:
+            chosen = chosen_multilabel_rows(watched, recipe.classes)
+        else:
+            chosen = chosen_rows(watched, positive, np.array([seconds[key] for key in scores.keys]))
         note = (
             "threshold and temperature were chosen on validation clips of each split, the mean over splits is shown"
         )
         tables.append(Table("Chosen on validation clips", ["figure", "value"], chosen, note))
+    if recipe.multilabel:
+        tables.append(_class_table(scores, recipe.classes))
     modalities = recipe.request.modalities
     figures: list[Figure] = [*draw_figures(scores, recipe.classes, positive, modalities)]
     if ranks()[0] == 0:
@@ -106,7 +119,7 @@ def _run_split(recipe: Recipe, split: Split, run: Path, resume: bool) -> tuple[S
 def _watched(recipe: Recipe, split: Split) -> Split:
     """The split with validation clips, which must hold what they are to choose by."""
     data, positive = recipe.config.data, recipe.positive
-    watched = hold_out(split, recipe.index, data.label, data.group, recipe.config.seed)
+    watched = hold_out(split, recipe.index, recipe.strata, data.group, recipe.config.seed)
     if positive is not None and not (recipe.labels[watched.validation] == positive).any():
         raise RequestError(
             f"the {len(watched.validation)} validation clips of split '{split.name}' hold none of class "
@@ -145,7 +158,7 @@ def _save(recipe: Recipe, split: Split, run: Path, classifier: Classifier) -> No
     used = f" ({config.data.fraction:.0%} of them used)" if config.data.fraction < 1 else ""
     clips = f"{len(split.train)} clips{used}"
     provenance = {
-        "trained": f"to tell {' from '.join(classes) if len(classes) == 2 else f'{len(classes)} classes'}",
+        "trained": f"to tell {_told_apart(recipe)}",
         "data": f"{recipe.index.folder.name}: {clips}, tested on {len(split.test)} ({split.name})",
         "encoder": "pretrained without labels" if config.encoder else "from random weights",
         "steps": config.train.steps,
@@ -155,3 +168,20 @@ def _save(recipe: Recipe, split: Split, run: Path, classifier: Classifier) -> No
     name = None if recipe.positive is None else classes[recipe.positive]
     bundle = Bundle(classifier, recipe.spec, recipe.request.segments, config.task, name, provenance)
     save_bundle(bundle, run / "encoder")
+
+
+def _told_apart(recipe: Recipe) -> str:
+    classes = recipe.classes
+    if recipe.multilabel:
+        return f"which of {len(classes)} classes a clip has"
+    return " from ".join(classes) if len(classes) == 2 else f"{len(classes)} classes"
+
+
+def _class_table(scores: Scores, classes: Sequence[str]) -> Table:
+    precisions, counts = average_precisions(scores.probabilities, scores.labels), scores.labels.sum(axis=0)
+    rows: list[list[Cell]] = [
+        [name, value, int(count), int(count) / len(scores.keys)]
+        for name, value, count in zip(classes, precisions.tolist(), counts, strict=True)
+    ]
+    note = "average precision of each class; chance is its share of the clips"
+    return Table("Classes", ["class", "average precision", "clips", "share"], rows, note)

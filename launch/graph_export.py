@@ -106,6 +106,7 @@ def describe(bundle: Bundle, graph: GraphModel) -> dict[str, Any]:
         "inputs": inputs,
         "outputs": list(graph.outputs),
         "classes": list(classes),
+        "multilabel": isinstance(graph.model, Classifier) and graph.model.multilabel,
         "positive": bundle.positive if classes else None,
         "clip": asdict(bundle.spec),
         "licence": bundle.licence,

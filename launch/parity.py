@@ -80,7 +80,7 @@ def eager_outputs(bundle: Bundle, windows: Windows, encoder_only: bool = False) 
     model = bundle.backbone if encoder_only else bundle.model
     found = model(Preparation(bundle.spec)(batch), present, start)
     encoded = found.encoded if isinstance(model, Classifier) else found
-    scores = [found.logits[:, 0].softmax(dim=-1)] if isinstance(model, Classifier) else []
+    scores = [model.probabilities(found.logits[:, 0])] if isinstance(model, Classifier) else []
     return [*scores, encoded.embedding[:, 0], encoded.weights[:, 0]]
 
 

@@ -15,6 +15,7 @@ from ..shards.credentials import masked
 from ..shards.errors import DataError, RequestError, choice_error
 from ..shards.live import Gap, LiveSource, Patience
 from ..shards.media import probe
+from ..shards.modality import sources_of
 from ..shards.sources import Source, find_sources
 from ..tasks.alarm_events import AlarmRule, Smoothing
 from ..tasks.predict import Prediction, Scorer, predict, predict_live, scorer_of
@@ -121,9 +122,10 @@ def load_scorer(model: Path) -> tuple[Scorer, float | None]:
 
 def recording_files(modalities: tuple[str, ...], video: Path, beside: dict[str, Path]) -> dict[str, Path]:
     """The recording's files by what they hold; `RequestError` for one that is not there or of no use."""
+    known = sources_of(modalities)
     for name in beside:
-        if name not in modalities:
-            raise choice_error("modality of this model", name, modalities)
+        if name not in known:
+            raise choice_error("modality of this model", name, known)
     files = {"video": video} | beside
     for path in files.values():
         if not path.exists():

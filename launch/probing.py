@@ -1,6 +1,6 @@
 """`probe`: an encoder's frozen features on labelled shards, beside the same encoder untrained."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,33 +9,42 @@ from accelerate.utils import set_seed
 
 from ..fusion.backbone import fresh_copy
 from ..fusion.bundle import load_bundle
-from ..shards.errors import choice_error
+from ..shards.errors import RequestError, choice_error
 from ..shards.index import load_index
 from ..shards.stream import ClipStream
 from ..tasks.cache import cached_features
+from ..tasks.duplicates import warn_of_duplicates
 from ..tasks.label_curve import label_curves
+from ..tasks.multilabel import labelled_clips
+from ..tasks.multilabel_probe import MultilabelRow, probe_multilabel
 from ..tasks.probe_tables import (
+    class_precision_table,
     class_retrieval_table,
     cross_modal_table,
     label_curve_figure,
     label_curve_table,
+    multilabel_table,
     probe_table,
 )
 from ..tasks.probing import SOLVERS, ProbeRow, probe_features
 from ..tasks.results import Figure, Gates, Result, new_result
 from ..tasks.retrieval_rows import class_rows, cross_modal_rows
 from ..tasks.split_plan import SplitPlan, plan_splits
-from ..tasks.splits import groups_of, keep_used, labelled
+from ..tasks.splits import groups_of, keep_used
 from .building import check_shards_fit, request_of
-from .device import leave_cores_to
+from .device import leave_cores_to, make_accelerator, ranks
+from .progress import track
+
+# A batch is what an interrupted extraction does not do again.
+BATCH_SIZE = 32
 
 
 @dataclass(frozen=True)
 class Probed:
     """Rows of the encoder and of its `untrained` control, and the record of both."""
 
-    rows: list[ProbeRow]
-    untrained: list[ProbeRow]
+    rows: list[ProbeRow] | list[MultilabelRow]
+    untrained: list[ProbeRow] | list[MultilabelRow]
     result: Result
     weights: dict[str, float]
 
@@ -56,10 +65,13 @@ def probe(
     shards: Path,
     *,
     label: str = "label",
+    labels: Sequence[str] = (),
+    multilabel: bool = False,
     plan: SplitPlan | None = None,
     views: int | None = None,
     solver: str = "lbfgs",
     curve: bool = False,
+    cache: Path | None = None,
     workers: int = 1,
     seed: int = 0,
     command: str = "",
@@ -67,50 +79,70 @@ def probe(
 ) -> Probed:
     """Linear probe, kNN and retrieval of every feature, trained encoder and untrained control on the same clips.
 
-    `plan`: how the clips are divided; `curve`: also by share of the labels, and in few-shot episodes.
+    With `multilabel` a value of the column `label` names several classes, or the columns `labels` hold 0 and 1.
+    Several processes (torchrun) share the extraction, and each fits the same probes. `plan`: how the clips are
+    divided; `cache`: where features are kept, where not given RUN/features of the encoder's run; `curve`: also by
+    share of the labels, and in few-shot episodes.
     """
     if solver not in SOLVERS:
         raise choice_error("solver of the linear probe", solver, SOLVERS)
+    if multilabel and (curve or solver != "lbfgs"):
+        raise RequestError("the multilabel probe has one solver and no curve: leave out --solver and --curve")
+    rank, world = ranks()
+    if world > 1:
+        make_accelerator("fp32")  # joins the processes
     plan = plan or SplitPlan()
     bundle = load_bundle(find_bundle(encoder))
-    index, _, _ = labelled(load_index(shards), label)
-    check_shards_fit(bundle, index)
-    index, splits = keep_used(index, plan_splits(index, label, plan))
-    index, classes, labels = labelled(index, label)
+    clips = labelled_clips(load_index(shards), label, labels, multilabel)
+    check_shards_fit(bundle, clips.index)
+    index, splits = keep_used(clips.index, plan_splits(clips.index, clips.strata, plan))
+    clips = labelled_clips(index, clips.column, multilabel=multilabel)
+    index, kept = clips.index, cache or cache_folder(encoder)
+    with track(len(index.samples), "frames compared", show=progress is not None and rank == 0) as advance:
+        warn_of_duplicates(index, splits, plan.group, kept, workers, advance)
     request = request_of(bundle, views)
     missing = [name for name in request.modalities if name not in index.modalities]
     if missing:
         request = replace(request, modalities=tuple(name for name in request.modalities if name in index.modalities))
-    stream = ClipStream(index, request, 32, workers=workers)
+    stream = ClipStream(index, request, BATCH_SIZE, workers=workers)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     done = 0
 
     def count(clips: int) -> None:
+        # Each process knows of its own share, which all come through at about the same time.
         nonlocal done
-        done += clips
-        if progress is not None:
+        done = min(done + clips * world, len(index.samples))
+        if progress is not None and rank == 0:
             progress(done, len(index.samples))
 
     leave_cores_to(workers)
     set_seed(seed)
     encoders = [bundle.backbone, fresh_copy(bundle.backbone)]
-    features, fresh = cached_features(encoders, bundle.spec, stream, cache_folder(encoder), device, count)
-    units = groups_of(index, plan.group) if plan.crossed and not plan.leaky else None
-    rows, untrained = (
-        probe_features(f, labels, len(classes), splits, units, solver=solver) for f in (features, fresh)
-    )
+    features, fresh = cached_features(encoders, bundle.spec, stream, kept, device, count)
+    units = groups_of(index, plan.group)
     note = f"{request.segments} views averaged; {plan.describe()}; interval 95 %; kNN k 20, temperature 0.07"
-    note += "; linear by SGD, the best of eight rates" if solver == "sgd" else ""
-    tables = [probe_table(rows, untrained, note), class_retrieval_table(class_rows(features, labels, splits))]
+    if multilabel:
+        rows, untrained = (probe_multilabel(f, clips.labels, splits, units) for f in (features, fresh))
+        tables = [multilabel_table(rows, untrained, note), class_precision_table(rows, clips)]
+        members = [clips.labels[:, number] == 1 for number in range(len(clips.classes))]
+    else:
+        count_of = len(clips.classes)
+        rows, untrained = (
+            probe_features(f, clips.labels, count_of, splits, units, solver=solver) for f in (features, fresh)
+        )
+        note += "; linear by SGD, the best of eight rates" if solver == "sgd" else ""
+        tables = [probe_table(rows, untrained, note)]
+        tables.append(class_retrieval_table(class_rows(features, clips.labels, splits)))
+        members = [clips.labels == number for number in range(count_of)]
     if len(features.modalities) > 1:
         tables.append(cross_modal_table(cross_modal_rows(features, splits)))
     names = bundle.backbone.modalities
-    by_class = [features.weights[labels == number].mean(axis=0).tolist() for number in range(len(classes))]
-    figures: list[Figure] = [Gates("Mean gate weight by class", list(names), classes, by_class)]
+    by_class = [features.weights[rows_of].mean(axis=0).tolist() for rows_of in members]
+    figures: list[Figure] = [Gates("Mean gate weight by class", list(names), clips.classes, by_class)]
     if curve:
-        curves = label_curves(features, labels, len(classes), splits, units, seed=seed)
+        curves = label_curves(features, clips.labels, len(clips.classes), splits, units, seed=seed)
         tables.append(label_curve_table(curves))
         figures.append(label_curve_figure(curves))
-    result = new_result("probe", f"Probe of column '{label}'", command, tables, figures)
+    result = new_result("probe", f"Probe of column '{clips.column}'", command, tables, figures)
     means = dict(zip(names, features.weights.mean(axis=0).tolist(), strict=True))
     return Probed(rows, untrained, result, means)

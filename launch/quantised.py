@@ -4,11 +4,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..fusion.bundle import Bundle
+from ..fusion.classifier import Classifier
 from ..shards.index import Index
+from ..shards.labels import label_values
 from .graph_export import METADATA
 from .parity import Windows, clip_windows, noise_windows
 from .runtime import Runner, need_onnx, open_onnx
@@ -21,8 +25,9 @@ OPERATORS = ["MatMul", "Gemm"]
 class Cost:
     """fp32 and int8 side by side: bytes; milliseconds per window, one thread; `difference`: the largest output's.
 
-    Of a classifier: `agreement`, the share of windows with the same first class, and `accuracy` of both where the
-    clips have labels. Measured on `windows` of `source`: the shards' clips, or noise where none were given.
+    Of a classifier: `agreement`, the share of windows with the same first class (of several classes, the same set),
+    and `accuracy` of both where the clips have labels. Measured on `windows` of `source`: the shards' clips, or noise
+    where none were given.
     """
 
     path: Path
@@ -84,15 +89,16 @@ def measure(
     agreement, accuracy = None, None
     # Probabilities lead the outputs of a classifier.
     if len(outputs[0][0]) == 3:
-        guesses = [np.concatenate([found[0] for found in one]).argmax(axis=1) for one in outputs]
-        agreement = float((guesses[0] == guesses[1]).mean())
+        found = [np.concatenate([output[0] for output in one]) for one in outputs]
+        several = isinstance(bundle.model, Classifier) and bundle.model.multilabel
+        guesses = [chances >= 0.5 if several else chances.argmax(axis=1, keepdims=True) for chances in found]
+        agreement = float((guesses[0] == guesses[1]).all(axis=1).mean())
         truth = [label for windows in batches for label in windows.labels or []]
         if truth:
-            classes = list(getattr(bundle.model, "classes", ()))
-            known = np.array([classes.index(label) if label in classes else -1 for label in truth])
-            # A label the model was not taught is no question to it.
-            kept = known >= 0
-            first, second = (float((guess[kept] == known[kept]).mean()) if kept.any() else 0.0 for guess in guesses)
+            known, kept = _truth(bundle, truth)
+            first, second = (
+                float((guess[kept] == known[kept]).all(axis=1).mean()) if kept.any() else 0.0 for guess in guesses
+            )
             accuracy = (first, second) if kept.any() else None
     return Cost(
         small,
@@ -104,6 +110,17 @@ def measure(
         agreement,
         accuracy,
     )
+
+
+def _truth(bundle: Bundle, labels: list[str]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """What a right answer is: class numbers (n, 1), or of several classes whether each holds (n, C); and whether a
+    clip's label (n,) is a question to the model: what it was not taught is none."""
+    classes = list(getattr(bundle.model, "classes", ()))
+    if isinstance(bundle.model, Classifier) and bundle.model.multilabel:
+        held = [label_values(label) for label in labels]
+        return np.array([[name in values for name in classes] for values in held]), np.array(labels) != ""
+    known = np.array([[classes.index(label) if label in classes else -1] for label in labels])
+    return known, known[:, 0] >= 0
 
 
 def _milliseconds(run: Runner, batches: list[Windows], clock: Callable[[], float]) -> float:

@@ -20,11 +20,21 @@ from ..shards.stream import ClipRequest, ClipStream
 from ..shards.transforms import ClipSpec
 from ..tasks.aids import AidsConfig
 from ..tasks.layer_decay import encoder_groups
+from ..tasks.multilabel import labelled_clips
 from ..tasks.scoring import Scores, score_clips
-from ..tasks.splits import labelled, take
+from ..tasks.splits import take
 from ..tasks.stopping import EarlyStopping
-from ..tasks.supervised import SupervisedObjective, balanced_weights
-from .building import check_shards_fit, clip_request, clip_spec, clip_stream, in_steps, request_of, select_clips
+from ..tasks.supervised import SupervisedObjective, balanced_weights, positive_weights
+from .building import (
+    check_shards_fit,
+    clip_request,
+    clip_spec,
+    clip_stream,
+    in_steps,
+    present_clips,
+    request_of,
+    select_clips,
+)
 from .config import settings_of
 from .schema import FinetuneConfig
 from .train import Evaluation, train
@@ -32,11 +42,17 @@ from .train import Evaluation, train
 
 @dataclass(frozen=True)
 class Recipe:
-    """`start` is the pretrained bundle, `positive` the violent class's number, `settings` the resolved config."""
+    """`start` is the pretrained bundle, `positive` the violent class's number, `settings` the resolved config.
+
+    `labels`: class numbers (n,), or for the task multilabel 0 and 1 (n, C), of the column `column`; folds spread the
+    values of the column `strata`.
+    """
 
     config: FinetuneConfig
     settings: dict[str, Any]
     index: Index
+    column: str
+    strata: str
     classes: list[str]
     labels: NDArray[np.int64]
     positive: int | None
@@ -52,14 +68,32 @@ class Recipe:
         else:
             assert config.model is not None
             backbone = Backbone(self.request.modalities, config.model)
-        return Classifier(backbone, self.classes, config.dropout, config.unimodal_weight > 0, config.decision)
+        return Classifier(
+            backbone,
+            self.classes,
+            config.dropout,
+            config.unimodal_weight > 0,
+            config.decision,
+            multilabel=self.multilabel,
+        )
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether a clip may be of several classes."""
+        return self.config.task == "multilabel"
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What a stream has to know of labels."""
+        return {"label": self.column, "classes": self.classes, "multilabel": self.multilabel}
 
     def alone(self, name: str) -> tuple["Recipe", Classifier]:
         """The same with one of its modalities, without aids or heads beside the one; and its classifier."""
         config = replace(self.config, unimodal_weight=0.0, decision=None, aids=AidsConfig())
         spec = replace(self.spec, statistics={name: self.spec.statistics[name]})
         request = replace(self.request, modalities=(name,))
-        classifier = Classifier(alone(self.classifier().backbone, name), self.classes, config.dropout)
+        backbone = alone(self.classifier().backbone, name)
+        classifier = Classifier(backbone, self.classes, config.dropout, multilabel=self.multilabel)
         return replace(self, config=config, request=request, spec=spec), classifier
 
     def for_clips(self, numbers: NDArray[np.int64]) -> "Recipe":
@@ -69,23 +103,24 @@ class Recipe:
         return replace(self, config=replace(self.config, train=in_steps(self.config.train, count, data.batch_size)))
 
     def score(self, classifier: Classifier, numbers: NDArray[np.int64]) -> Scores:
-        """Scores of these samples. Every process scores all: few beside training, and no gathering can go wrong."""
+        """Scores of these samples, known to every process."""
         config = self.config
         stream = ClipStream(
             take(self.index, numbers),
             self.request,
             config.data.batch_size,
             workers=config.data.workers,
-            label=config.data.label,
-            classes=self.classes,
+            **self.told,
         )
         return score_clips(classifier, self.spec, stream, "cuda" if torch.cuda.is_available() else "cpu")
 
 
 def set_up(config: FinetuneConfig, command: Sequence[str]) -> Recipe:
     """Raises `RequestError` where the config does not suit its shards."""
-    index, classes, labels = labelled(select_clips(config.data), config.data.label)
-    positive = _positive(config, classes)
+    data, several = config.data, config.task == "multilabel"
+    index = present_clips(data) if several else select_clips(data)
+    clips = labelled_clips(index, data.label, data.labels, several, data.classes)
+    index, positive = clips.index, _positive(config, clips.classes)
     start = load_bundle(config.encoder) if config.encoder else None
     if start is not None:
         check_shards_fit(start, index)
@@ -95,7 +130,19 @@ def set_up(config: FinetuneConfig, command: Sequence[str]) -> Recipe:
         spec = clip_spec(request, index)
     else:
         raise RequestError("nothing to train: give 'encoder' (a bundle to start from) or 'model' (random weights)")
-    return Recipe(config, settings_of(config, command), index, classes, labels, positive, start, request, spec)
+    return Recipe(
+        config,
+        settings_of(config, command),
+        index,
+        clips.column,
+        clips.strata,
+        clips.classes,
+        clips.labels,
+        positive,
+        start,
+        request,
+        spec,
+    )
 
 
 def train_classifier(
@@ -109,8 +156,11 @@ def train_classifier(
     resume: bool = False,
 ) -> None:
     """Trains `classifier` in place on the samples `numbers`; `stopping` ends it early and gives back its best."""
-    config, classes = recipe.config, recipe.classes
-    weights = balanced_weights(recipe.labels[numbers].tolist(), len(classes)) if config.balanced else None
+    config, weights = recipe.config, None
+    if config.balanced and recipe.multilabel:
+        weights = positive_weights(recipe.labels[numbers])
+    elif config.balanced:
+        weights = balanced_weights(recipe.labels[numbers].tolist(), len(recipe.classes))
     clips = take(recipe.index, numbers)
     objective = SupervisedObjective(
         classifier,
@@ -133,7 +183,7 @@ def train_classifier(
     heads = [*classifier.head.parameters(), *classifier.unimodal.parameters()]
     train(
         objective,
-        clip_stream(clips, recipe.request, config.data, config.seed, run, label=config.data.label, classes=classes),
+        clip_stream(clips, recipe.request, config.data, config.seed, run, **recipe.told),
         config.train,
         run,
         seed=config.seed,

@@ -98,6 +98,8 @@ def robustness(model: Path, shards: Path, options: Options, track: Track, comman
     """
     axes_of("rgb", options.axes)  # a wrong name is told before anything is read
     settings = _settings(model)
+    if settings.get("task") == "multilabel":
+        raise _several(model)
     leave_cores_to(options.workers)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if settings.get("kind") == "finetune" and options.split is None:
@@ -169,6 +171,8 @@ def _of_bundle(model: Path, shards: Path, options: Options, device: str) -> tupl
     check_shards_fit(bundle, index)
     index, classes, labels = labelled(index, options.label)
     if isinstance(bundle.model, Classifier):
+        if bundle.model.multilabel:
+            raise _several(model)
         if options.split == EVERY:
             return [_classifier(bundle, index, options.label)], "all that have a label, whichever it was trained on"
         if "split" not in index.columns:
@@ -192,6 +196,10 @@ def _of_bundle(model: Path, shards: Path, options: Options, device: str) -> tupl
         )
         subjects.append(_Subject(bundle, _probe_answer(probe), take(index, split.test), tuple(classes)))
     return subjects, f"{plan.describe()}; a linear probe fitted on clean fused features"
+
+
+def _several(model: Path) -> RequestError:
+    return RequestError(f"'{model}' tells several classes of a clip: robustness is measured where each has one")
 
 
 def _classifier(bundle: Bundle, clips: Index, label: str) -> _Subject:

@@ -26,6 +26,7 @@ class DataConfig:
     `shards`: a packed folder; `modalities`: empty means all in its index; `segments` windows of `seconds` per clip,
     `frames` video frames in each; `size`: pixels of the square crop, null for the packed short side; `split`: the
     training clips' value of the column `split`, several joined by `+`, null for all; `label`: the column to learn;
+    `labels`: columns of 0 and 1, a class each, in its place, for the task multilabel;
     `folds`: cross-validation folds that keep a `group` together (0: use `split` and `test_split`), or do not where
     `leaky`; `leave_one_out`: a fold per value of `group`; `lists`: official train and test lists of files by turns;
     `fold`: only that one of them. `present`: only clips that have these modalities; `classes`: only these values of
@@ -44,6 +45,7 @@ class DataConfig:
     split: str | None = None
     test_split: str = "test"
     label: str = "label"
+    labels: list[str] = field(default_factory=list)
     folds: int = _between(0, 0)
     fold: int | None = _between(None, 0)
     group: str = "group"
@@ -153,9 +155,11 @@ class FinetuneConfig:
     """Supervised training of a classifier on an encoder.
 
     `encoder`: a bundle to start from; null starts `model` from random weights. `positive`: for the task violence, the
-    label that means it. The learning rates multiply `train.learning_rate`; `unimodal_weight`: weight of one auxiliary
-    head per modality; `decision`: a mechanism that joins those heads' scores, in place of a head on what is fused;
-    `balanced`: classes weigh the same whatever their counts. `aids`: remedies for modalities that compete.
+    label that means it. The task multilabel learns a column whose values name several classes (`fight|shouting`, and
+    `|` for none), or the columns `data.labels`. The learning rates multiply `train.learning_rate`;
+    `unimodal_weight`: weight of one auxiliary head per modality; `decision`: a mechanism that joins those heads'
+    scores, in place of a head on what is fused; `balanced`: classes weigh the same whatever their counts. `aids`:
+    remedies for modalities that compete.
 
     `layer_decay`: factor on the rate per layer below an encoder's top; until the share `heads_first` of the steps
     only the heads train, and by the share `unfrozen_by` the lowest layer does. `hold_out`: the given validation
@@ -171,7 +175,7 @@ class FinetuneConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     encoder: str | None = None
     model: BackboneSpec | None = None
-    task: str = _one_of("action", "violence")
+    task: str = _one_of("action", "violence", "multilabel")
     positive: str | None = None
     head_learning_rate: float = _between(10.0, 0)
     encoder_learning_rate: float = _between(1.0, 0)

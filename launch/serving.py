@@ -17,7 +17,7 @@ from ..fusion.bundle import CARD, load_bundle
 from ..fusion.card import card_sections
 from ..fusion.classifier import Classifier
 from ..shards.errors import DataError, RequestError, choice_error
-from ..shards.modality import modality
+from ..shards.modality import modality, sources_of
 from ..tasks.drawing import MODALITY_COLOURS, PALETTE
 from .answering import NDJSON, STOPPED, Deferred, Service, answer
 from .http_guard import Guard, refusal
@@ -40,8 +40,9 @@ def open_service(model: Path, folder: Path, *, max_mb: int, queue: int, log: Cal
     card = card_sections((path / CARD).read_text(encoding="utf-8"))
     names, classes = list(bundle.backbone.modalities), list(bundle.model.classes)
     # Everything but pictures in colour may also come in a file of its own.
-    roles = [Role(name="video", kind="video")] if {"rgb", "flow", "audio"} & set(names) else []
-    roles += [Role(name=name, kind=modality(name).kind) for name in names if name not in ("rgb", "flow")]
+    sources = sources_of(names)
+    roles = [Role(name="video", kind="video")] if {"rgb", "audio"} & set(sources) else []
+    roles += [Role(name=name, kind=modality(name).kind) for name in sources if name != "rgb"]
     free = iter([colour for colour in PALETTE if colour not in {MODALITY_COLOURS.get(name) for name in names}])
     facts = ModelFacts(
         name=model.resolve().name,

@@ -19,6 +19,7 @@ from ..fusion.registry import FUSIONS, build_fusion
 from ..shards.errors import DataError, RequestError, choice_error
 from ..shards.index import Index
 from ..shards.transforms import ClipSpec, Preparation
+from ..tasks.duplicates import warn_of_duplicates
 from ..tasks.results import Result, Table, new_result, save_result
 from ..tasks.splits import Split, given_split, groups_of, hold_out, labelled
 from ..tasks.study import RowCost, StudyRow, study_figures, study_rows, study_tables
@@ -60,8 +61,11 @@ def study(config: StudyConfig, command: Sequence[str] = (), resume: bool = False
     if jobs > 1:
         one = {"threads": 1}
         config = replace(config, experts=replace(config.experts, **one), fusion=replace(config.fusion, **one))
-    work = []
-    for fold, (split, experts) in enumerate(_splits(config, index)):
+    work, divided = [], _splits(config, index)
+    with track(len(index.samples), "frames compared") as advance:
+        splits = [split for split, _ in divided]
+        warn_of_duplicates(index, splits, config.data.group, Path(config.out), config.data.workers, advance)
+    for fold, (split, experts) in enumerate(divided):
         for seed in range(config.seed, config.seed + config.seeds):
             item = Work(config, run, index, classes, request, fold, split, experts, seed, positive)
             work.append(item)

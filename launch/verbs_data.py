@@ -11,6 +11,7 @@ Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also 
 Shards = Annotated[Path, typer.Argument(metavar="SHARDS", help="A folder that `modalgate pack` wrote.")]
 # A table of thousands of shards tells nobody anything; the JSON has all.
 SHARD_ROWS = 16
+NEAR_ROWS = 20
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes; by default one per core.", show_default=False)]
 
 
@@ -164,19 +165,42 @@ def inspect(
         typer.echo(f"contact sheet of {clips} clips: {png}")
 
 
-def verify(shards: Shards, json: Json = None) -> None:
+def verify(
+    shards: Shards,
+    duplicates: Annotated[
+        bool, typer.Option("--duplicates", help="Also list clips of different groups that are nearly the same.")
+    ] = False,
+    json: Json = None,
+) -> None:
     """Check a shard folder in full: checksums, index, and that every clip decodes."""
     from ..shards.errors import DataError
     from ..shards.verify import verify as verify_folder
-    from .tables import write_json
+    from .tables import print_table, write_json
 
     problems = verify_folder(shards)
-    write_json(json, {"shards": str(shards), "problems": problems})
+    pairs = _duplicates(shards) if duplicates and not problems else []
+    write_json(json, {"shards": str(shards), "problems": problems} | ({"duplicates": pairs} if duplicates else {}))
+    if pairs:
+        more = f"; the nearest {NEAR_ROWS}, --json has all" if len(pairs) > NEAR_ROWS else ""
+        title = f"{len(pairs)} pairs of clips are nearly the same: a split must not divide them{more}"
+        print_table(title, ("clip", "and", "of 575 bits differ"), pairs[:NEAR_ROWS])
+    elif duplicates and not problems:
+        typer.echo("no two clips of different groups are nearly the same")
     for problem in problems:
         typer.echo(problem)
     if problems:
         raise DataError(f"'{shards}' failed verification: {len(problems)} problems; pack its source again")
     typer.echo(f"'{shards}' is whole")
+
+
+def _duplicates(shards: Path) -> list[tuple[str, str, int]]:
+    """Keys of near-duplicates, and how many bits of their hashes differ."""
+    from ..shards.index import load_index
+    from ..tasks.duplicates import clip_hashes, duplicates
+
+    index = load_index(shards)
+    keys = [sample.key for sample in index.samples]
+    return [(keys[pair.first], keys[pair.second], pair.bits) for pair in duplicates(index, *clip_hashes(index))]
 
 
 def _summary(shards: Path, json: Path | None) -> None:

@@ -178,7 +178,9 @@ def finetune(
         return
     for table in done.result.tables:
         print_table(f"{run}: {table.note}", table.columns, table.rows)
-    chosen = {str(name): value for table in done.result.tables[1:] for name, value in table.rows}
+    chosen = {
+        str(name): value for table in done.result.tables if len(table.columns) == 2 for name, value in table.rows
+    }
     figures = {"metrics": done.metrics, "intervals": done.intervals, "clips": len(done.scores.keys)}
     write_json(json, figures | ({"chosen": chosen} if chosen else {}))
     folder = run if (run / "encoder").is_dir() else sorted(run.glob("*/encoder"))[0].parent

@@ -17,6 +17,12 @@ def probe(
     encoder: Annotated[Path, typer.Argument(metavar="ENCODER", help="A bundle, or a run folder that holds one.")],
     shards: Annotated[Path, typer.Argument(metavar="SHARDS", help="Labelled clips that `modalgate pack` wrote.")],
     label: Annotated[str, typer.Option(help="The label column to read from the features.")] = "label",
+    multilabel: Annotated[
+        bool, typer.Option("--multilabel", help="A clip may have several classes: `fight|shouting`, or `|` for none.")
+    ] = False,
+    labels: Annotated[
+        str, typer.Option(metavar="A,B", help="With --multilabel, columns of 0 and 1.", show_default=False)
+    ] = "",
     folds: Annotated[int, typer.Option(min=0, help="Grouped cross-validation; 0 uses the column `split`.")] = 0,
     group: Annotated[str, typer.Option(help="Column whose clips stay on one side of a fold.")] = "group",
     leave_one_out: Annotated[
@@ -36,6 +42,12 @@ def probe(
     ] = None,
     solver: Annotated[str, typer.Option(help="Of the linear probe: lbfgs, or sgd for large sets.")] = "lbfgs",
     curve: Annotated[bool, typer.Option("--curve", help="Also with 1 to 100 % of the labels, and few-shot.")] = False,
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Keep features here; by default in the encoder's run.", show_default=False
+        ),
+    ] = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes that decode.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Of the folds and the untrained control.")] = 0,
     json: Json = None,
@@ -45,6 +57,7 @@ def probe(
 
     from ..tasks.results import save_result
     from ..tasks.split_plan import SplitPlan
+    from .device import ranks
     from .probing import probe as run_probe
     from .progress import counted
     from .tables import print_table, write_json
@@ -55,15 +68,20 @@ def probe(
             encoder,
             shards,
             label=label,
+            labels=[name.strip() for name in labels.split(",") if name.strip()],
+            multilabel=multilabel,
             plan=plan,
             views=views,
             solver=solver,
             curve=curve,
+            cache=cache,
             workers=workers,
             seed=seed,
             command=" ".join(command_line()),
             progress=progress,
         )
+    if ranks()[0]:
+        return  # one process speaks for all
     if (encoder / "config.yaml").is_file():
         save_result(probed.result, encoder)
     for table in probed.result.tables:

@@ -13,7 +13,8 @@ class Batch:
 
     `streams`: video kinds (B, K, T, C, H, W) uint8 (depth uint16), audio (B, K, N) float, signals (B, K, N, C).
     `present`: (B, K) bool by modality; where it is off, the stream's zeros mean nothing.
-    `start`: (B, K) seconds. `label`: (B,) class numbers or none. `valid`: (B,) off for rows that only pad.
+    `start`: (B, K) seconds. `label`: (B,) class numbers, (B, C) of 0 and 1 where a clip
+    has several, or none. `valid`: (B,) off for rows that only pad.
     `seed`: differs by step, rank and run; every on-device draw for this batch comes from it.
     """
 
@@ -49,7 +50,7 @@ class Clip:
     present: dict[str, bool]
     key: str
     start: Tensor
-    label: int | None
+    label: int | list[int] | None
     valid: bool = True
 
 

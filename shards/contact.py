@@ -144,7 +144,7 @@ def _strip(data: bytes, duration: float, index: Index, entry: Modality, count: i
     times = frame_times(np.zeros(1), duration, count)[0]
     size = min(index.settings.size, 160)
     frames = decode_frames(data, times, index.settings.fps, entry, size, (0.5, 0.5))
-    if entry.name == "flow":
+    if entry.flow_of:
         flow = dequantise_flow(frames, index.settings.flow_bound)
         # One scale per clip: noise in a still moment must not look like motion.
         full = max(float(np.percentile(np.hypot(flow[:, 0], flow[:, 1]), 99)), 0.5)

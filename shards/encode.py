@@ -61,7 +61,7 @@ def encode_clip(
     moments: dict[str, Moments] = {}
     for name, values in recording.streams.items():
         entry = modality(name)
-        if name == "flow":
+        if entry.flow_of:
             values = quantise_flow(values, settings.flow_bound)
             facts[name] = {"bound": settings.flow_bound, "unit": entry.unit}
             moments[name] = _in_pixels(_moments(values, 1), settings.flow_bound)
@@ -90,7 +90,7 @@ def encode_clip(
 
 def _encode(name: str, values: NDArray[Any], settings: PackSettings) -> bytes:
     target = io.BytesIO()
-    kind = modality(name).kind
+    kind, flow = modality(name).kind, bool(modality(name).flow_of)
     if kind == "audio":
         write_wave(target, values, settings.sample_rate)
     elif kind == "signal":
@@ -108,8 +108,8 @@ def _encode(name: str, values: NDArray[Any], settings: PackSettings) -> bytes:
         )
     else:
         # Flow's two planes lie one above the other in luminance, at a quality that keeps a hundredth of the bound.
-        stacked = values.reshape(len(values), -1, values.shape[-1]) if name == "flow" else values
-        quality = "8" if name == "flow" else str(settings.crf)
+        stacked = values.reshape(len(values), -1, values.shape[-1]) if flow else values
+        quality = "8" if flow else str(settings.crf)
         options = {"crf": quality, "g": str(settings.gop), "bf": "0", **H264}
         write_video(target, stacked, settings.fps, container_format="mp4", options=options)
     return target.getvalue()

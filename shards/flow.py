@@ -7,21 +7,40 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def compute_flow(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Dense inverse search (Kroeger et al. 2016) on RGB frames (T, H, W, 3): (T, 2, H, W) in pixel/frame, (dx, dy).
+def compute_flow(frames: NDArray[np.uint8] | NDArray[np.uint16]) -> NDArray[np.float32]:
+    """Dense inverse search (Kroeger et al. 2016) on frames of RGB (T, H, W, 3) uint8, or of depth (T, H, W) uint16:
+    (T, 2, H, W) in pixel/frame, (dx, dy).
 
-    Entry t leads from frame t to t + 1; the last repeats the one before, so that flow is as long as its video.
+    Entry t leads from frame t to t + 1; the last repeats the one before, so that flow is as long as its video. Of
+    depth it is the motion across the picture: what comes straight nearer has next to none.
     """
-    gray = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
+    if frames.ndim == 4:
+        pairs = pairwise([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames])
+    else:
+        pairs = (_stretch(frames[number : number + 2]) for number in range(len(frames) - 1))
     search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     flow = np.zeros((len(frames), 2, *frames.shape[1:3]), np.float32)
     # Below 12 pixels the search has no pyramid level to work on: nothing can be seen moving there.
     if min(frames.shape[1:3]) >= 12:
-        for number, (before, after) in enumerate(pairwise(gray)):
+        for number, (before, after) in enumerate(pairs):
             flow[number] = search.calc(before, after, np.empty(0)).transpose(2, 0, 1)
     if len(flow) > 1:
         flow[-1] = flow[-2]
     return flow
+
+
+def _stretch(pair: NDArray[np.uint16]) -> NDArray[np.uint8]:
+    """Depth (2, H, W) as grays that the search can follow, near dark, nothing measured white.
+
+    Both frames are stretched alike, by themselves alone: flow is the same wherever in a recording its pair is read.
+    """
+    measured = pair[pair > 0]
+    if not len(measured):
+        return np.zeros(pair.shape, np.uint8)
+    near, far = np.percentile(measured, (1, 99))
+    # The noise of a flat wall is not to fill the range.
+    level = (pair - near) / max(far - near, 0.25 * far)
+    return np.where(pair > 0, 216 * np.clip(level, 0, 1), 255).astype(np.uint8)
 
 
 def quantise_flow(flow: NDArray[np.floating], bound: float) -> NDArray[np.uint8]:

@@ -12,6 +12,7 @@ from .clip_spec import ClipSpec
 from .connection import Connection
 from .credentials import masked
 from .media import FrameReader
+from .modality import shown_by
 from .pictures import at_constant_rate
 from .section import Section, iterate_sections
 from .sliding import Window, check_hop, cut_windows, sliding_settings
@@ -74,7 +75,7 @@ class LiveSource:
         hop = check_hop(hop, spec)
         first: float | None = None
         began, end = 0.0, 0.0
-        for section in self._sections("audio" in modalities, bool({"rgb", "flow"} & set(modalities))):
+        for section in self._sections("audio" in modalities, bool(shown_by("rgb", modalities))):
             if first is None:
                 first, began = section.clock, time.time() - (time.monotonic() - section.clock)
             offset = max(section.clock - first, end)
@@ -173,7 +174,7 @@ def _tracks(section: Section, spec: ClipSpec, modalities: tuple[str, ...]) -> li
     if connection.video is not None:
         reader = FrameReader("rgb24", settings.size)
         pictures = at_constant_rate("stream", section.frames(), reader, settings, facts)
-        tracks.append(Pictures(pictures, tuple(name for name in ("rgb", "flow") if name in modalities), spec))
+        tracks.append(Pictures(pictures, shown_by("rgb", modalities), spec))
     if connection.audio is not None:
         sound = section.sound(spec.sample_rate)
         tracks.append(Sound(sound, section.origin, spec, settings.silence_db, settings.clip_seconds))

@@ -33,12 +33,12 @@ def pack(
 ) -> Index:
     """Packs every recording below `source` into shards in `out`, shuffled, and returns their index.
 
-    Without `settings.modalities`, all that the recordings can have are packed. `progress(done, total, rejected)` is
-    told at the start and after each recording. Unreadable recordings are skipped and listed in `rejected.jsonl`;
-    above the share `max_rejected` of them a `DataError` is raised. `out` must be absent, empty, or hold a packing of
-    the same settings (`RequestError` names the difference): an interrupted one goes on with the recordings that are
-    missing, a finished one is left as it is. The bytes depend neither on `workers` and `engine` (`ENGINES`) nor on
-    interruptions.
+    Without `settings.modalities`, all that the recordings can have are packed, but of flow only that of RGB.
+    `progress(done, total, rejected)` is told at the start and after each recording. Unreadable recordings are skipped
+    and listed in `rejected.jsonl`; above the share `max_rejected` of them a `DataError` is raised. `out` must be
+    absent, empty, or hold a packing of the same settings (`RequestError` names the difference): an interrupted one
+    goes on with the recordings that are missing, a finished one is left as it is. The bytes depend neither on
+    `workers` and `engine` (`ENGINES`) nor on interruptions.
     """
     for name in settings.modalities:
         modality(name)
@@ -92,13 +92,14 @@ def _finished(out: Path, settings: PackSettings, sources: list[Source]) -> Index
 
 
 def _choose_modalities(sources: list[Source], settings: PackSettings) -> PackSettings:
-    """Those asked for, or all there can be. One that no recording can have is a slip of the request."""
+    """Those asked for, or all there can be but flow of depth. One that no recording can have is a slip."""
     held = {kind for source in sources for kind in source.files}
-    possible = held - {"video"} | ({"rgb", "flow", "audio"} if "video" in held else set())
+    usual = held - {"video"} | ({"rgb", "flow", "audio"} if "video" in held else set())
+    possible = usual | {name for name, entry in MODALITIES.items() if entry.flow_of in usual}
     for name in settings.modalities:
         if name not in possible:
             raise RequestError(f"no recording has modality '{name}' (they can have: {', '.join(sorted(possible))})")
-    return replace(settings, modalities=settings.modalities or tuple(name for name in MODALITIES if name in possible))
+    return replace(settings, modalities=settings.modalities or tuple(name for name in MODALITIES if name in usual))
 
 
 def encode_into(spool: Path, settings: PackSettings, source: Source) -> str:

@@ -1,6 +1,7 @@
 """A person's recording as arrays: constant frame rate, one size, one clock for every stream."""
 
 import csv
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from .arrays import ARRAY_SUFFIXES, open_array
 from .flow import compute_flow
 from .index import PackSettings
 from .media import FrameReader, iterate_frames, probe, read_sound
-from .modality import MODALITIES, modality
+from .modality import MODALITIES, modality, shown_by
 from .pictures import check_seconds, read_pictures
 
 
@@ -21,9 +22,9 @@ from .pictures import check_seconds, read_pictures
 class Recording:
     """A piece of a recording, all streams beginning at its time 0.
 
-    `streams`: rgb (T, H, W, 3) uint8; flow (T, 2, H, W) float32 pixel/frame; depth (T, H, W) uint16; audio (N,)
-    float32; signals (N, C) float32. `rates`: of the signals, in Hz. `start`, `duration` in seconds. `silent`: the
-    level of its sound track stays below the threshold, so it is no stream.
+    `streams`: rgb (T, H, W, 3) uint8; flow (T, 2, H, W) float32 pixel/frame; depth (T, H, W) uint16, and its flow;
+    audio (N,) float32; signals (N, C) float32. `rates`: of the signals, in Hz. `start`, `duration` in seconds.
+    `silent`: the level of its sound track stays below the threshold, so it is no stream.
     """
 
     start: float
@@ -53,12 +54,12 @@ def read_recording(
             check_seconds(files[name].name, len(signals[name]) / rates[name], settings)
     if "audio" in wanted:
         sound = _sound(files, settings)
-    flow = _stored_flow(files["flow"]) if "flow" in wanted and "flow" in files else None
+    stored = {name: _stored_flow(files[name]) for name in wanted if modality(name).flow_of and name in files}
     pictures = None
-    if video is not None and ("rgb" in wanted or ("flow" in wanted and flow is None)):
+    if video is not None and shown_by("rgb", wanted):
         pictures = read_pictures(video, FrameReader("rgb24", settings.size), settings, given.get("video"))
     depth = None
-    if "depth" in wanted and "depth" in files:
+    if shown_by("depth", wanted) and "depth" in files:
         reader = FrameReader("gray16le", settings.size, settings.depth_scale)
         depth = read_pictures(files["depth"], reader, settings, given.get("depth"))
     longest = max(
@@ -68,7 +69,7 @@ def read_recording(
     if pictures is None and depth is None and not longest:
         raise ValueError(f"it has none of {', '.join(wanted)}")
     per_piece = max(round(settings.clip_seconds * settings.fps), 2)
-    number, total = 0, 0
+    number, total = 0, Counter[str]()
     while True:
         streams: dict[str, NDArray[Any]] = {}
         frames = next(pictures, None) if pictures is not None else None
@@ -77,23 +78,17 @@ def read_recording(
         leading = frames if frames is not None else depths
         if leading is None and (pictures is not None or depth is not None or start >= longest):
             # One frame left over at the end is no piece.
-            if flow is not None and pictures is not None and abs(len(flow) - total) > 1:
-                raise ValueError(f"its flow has {len(flow)} frames, its packed video {total}")
+            for name, flow in stored.items():
+                if total[name] and abs(len(flow) - total[name]) > 1:
+                    raise ValueError(f"its {name} has {len(flow)} frames, its packed {_source(name)} {total[name]}")
             return
         duration = len(leading) / settings.fps if leading is not None else min(settings.clip_seconds, longest - start)
-        if frames is not None:
-            total += len(frames)
-            if "rgb" in wanted:
-                streams["rgb"] = frames
-            if "flow" in wanted:
-                streams["flow"] = compute_flow(frames) if flow is None else flow[first : first + len(frames)]
-                shape, packed = streams["flow"][:, 0].shape, frames.shape[:3]
-                if shape != packed:
-                    raise ValueError(
-                        f"its flow (frames, height, width) is {shape} from frame {first}, its packed video {packed}"
-                    )
-        if depths is not None:
-            streams["depth"] = depths[: len(leading)] if leading is not None else depths
+        for source, seen in (("rgb", frames), ("depth", depths)):
+            # Depth may run on after the video, which sets the end.
+            values = seen[: len(leading)] if seen is not None and leading is not None else None
+            for name in shown_by(source, wanted) if values is not None else ():
+                streams[name] = values if name == source else _flow(name, values, stored, first)
+                total[name] += len(values)
         silent = False
         if sound is not None:
             piece = _cut(sound, start, duration, settings.sample_rate)
@@ -160,6 +155,23 @@ def _cut(values: NDArray[Any], start: float, duration: float, rate: float) -> ND
     piece = values[max(first, 0) : max(first + count, 0)]
     out[begin : begin + len(piece)] = piece[: count - begin]
     return out
+
+
+def _flow(name: str, frames: NDArray[Any], stored: dict[str, NDArray[np.float32]], first: int) -> NDArray[np.float32]:
+    """Flow between frames (T, H, W, ...), computed, or of a sensor's from its frame `first` on."""
+    if name not in stored:
+        return compute_flow(frames)
+    flow = stored[name][first : first + len(frames)]
+    shape, packed = flow[:, 0].shape, frames.shape[:3]
+    if shape != packed:
+        raise ValueError(
+            f"its {name} (frames, height, width) is {shape} from frame {first}, its packed {_source(name)} {packed}"
+        )
+    return flow
+
+
+def _source(flow: str) -> str:
+    return "video" if modality(flow).flow_of == "rgb" else modality(flow).flow_of
 
 
 def _stored_flow(path: Path) -> NDArray[np.float32]:

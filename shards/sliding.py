@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from .clip_spec import ClipSpec
 from .index import PackSettings
 from .media import FrameReader, iterate_frames, iterate_sound, probe
-from .modality import modality
+from .modality import modality, shown_by
 from .pictures import iterate_pictures
 from .tracks import Pictures, Signal, Sound, Track
 
@@ -122,14 +122,15 @@ def _open(files: dict[str, Path], settings: PackSettings, spec: ClipSpec, rates:
     wanted, video = settings.modalities, files.get("video")
     facts = probe(video) if video is not None and not video.is_dir() else None
     tracks: list[Track] = []
-    colours = tuple(name for name in ("rgb", "flow") if name in wanted)
+    colours = shown_by("rgb", wanted)
     if video is not None and colours and (facts is None or facts.has_video):
         pictures = iterate_pictures(video, FrameReader("rgb24", settings.size), settings, rates.get("video"))
         tracks.append(Pictures(pictures, colours, spec))
-    if "depth" in wanted and "depth" in files:
+    measured = shown_by("depth", wanted)
+    if measured and "depth" in files:
         reader = FrameReader("gray16le", settings.size, settings.depth_scale)
         pictures = iterate_pictures(files["depth"], reader, settings, rates.get("depth"))
-        tracks.append(Pictures(pictures, ("depth",), spec))
+        tracks.append(Pictures(pictures, measured, spec))
     if "audio" in wanted:
         path, origin = files.get("audio"), None
         if path is None and video is not None and facts is not None and facts.has_sound:

@@ -16,6 +16,7 @@ from .batch import Batch, Clip, stack
 from .cut import cut_clip
 from .errors import DataError, RequestError
 from .index import Index, Sample
+from .labels import label_values
 from .location import FolderReader
 from .modality import modality
 from .windows import random_starts, uniform_starts
@@ -64,7 +65,8 @@ class ClipStream:
     Order and windows depend only on (seed, epoch, position), so a run resumed at a step sees what the uninterrupted
     run would have seen, whatever the number of worker processes. Members are read by byte offset: only the asked
     modalities are opened, and skipping to a step costs nothing. `classes`: label values in class order; `label`
-    names their column. Raises `RequestError` for a modality no clip has and for an empty selection.
+    names their column. With `multilabel` a value names several of them (`fight|shouting`), and a clip's label is a
+    row of 0 and 1. Raises `RequestError` for a modality no clip has and for an empty selection.
 
     A clip that cannot be decoded is replaced by the next one of the index while training, the same in every run.
     `damaged` holds the reasons of those this process has met, `on_damaged(key, reason)` is told of each once, and
@@ -81,6 +83,7 @@ class ClipStream:
     workers: int = 0
     label: str | None = None
     classes: Sequence[str] = ()
+    multilabel: bool = False
     max_damaged: float = 0.05
     on_damaged: Callable[[str, str], None] | None = None
     damaged: dict[str, str] = field(default_factory=dict, init=False)
@@ -161,7 +164,8 @@ class ClipStream:
             step += 1
 
     def _load(self, batches: Any) -> Iterator[Batch]:
-        dataset = _ClipFiles(self.index, self.request, self.label, {c: i for i, c in enumerate(self.classes)})
+        classes = {name: number for number, name in enumerate(self.classes)}
+        dataset = _ClipFiles(self.index, self.request, self.label, classes, self.multilabel)
         loader = DataLoader(
             dataset,
             batch_size=None,
@@ -191,8 +195,11 @@ class ClipStream:
 class _ClipFiles(Dataset[_Read]):
     """Reads batches of clips from the tars."""
 
-    def __init__(self, index: Index, request: ClipRequest, label: str | None, classes: dict[str, int]) -> None:
+    def __init__(
+        self, index: Index, request: ClipRequest, label: str | None, classes: dict[str, int], multilabel: bool
+    ) -> None:
         self.index, self.request, self.label, self.classes = index, request, label, classes
+        self.multilabel = multilabel
         self.files = FolderReader(index.folder)
 
     def __getitem__(self, request: tuple[int, list[_Row]]) -> _Read:
@@ -232,6 +239,12 @@ class _ClipFiles(Dataset[_Read]):
         window = request.seconds, request.frames, request.size
         cut = cut_clip(self.files, sample, settings, request.modalities, starts, *window, crop)
         streams = {name: torch.from_numpy(values) for name, values in cut.items()}
-        label = None if self.label is None else self.classes[sample.labels[self.label]]
+        label = None if self.label is None else self._label(sample.labels[self.label])
         present = {name: name in streams for name in request.modalities}
         return Clip(streams, present, sample.key, torch.from_numpy(starts).float(), label, row.valid)
+
+    def _label(self, text: str) -> int | list[int]:
+        if not self.multilabel:
+            return self.classes[text]
+        values = label_values(text)
+        return [int(name in values) for name in self.classes]

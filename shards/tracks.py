@@ -18,9 +18,9 @@ from .windows import frame_times
 
 
 class Pictures:
-    """A video track: RGB, with flow between its frames, or depth.
+    """A video track: RGB or depth, with the flow between its frames.
 
-    `source`: pictures (H, W, ...) at `spec.fps`; `names`: `rgb`, `flow` or both of them, or `depth`.
+    `source`: pictures (H, W, ...) at `spec.fps`; `names`: the modality they are, that of their flow, or both.
     """
 
     def __init__(self, source: Iterator[NDArray[Any]], names: tuple[str, ...], spec: ClipSpec) -> None:
@@ -28,6 +28,8 @@ class Pictures:
         self.pictures: dict[int, NDArray[Any]] = {}
         self.squares: dict[tuple[str, int], NDArray[Any]] = {}
         self.total, self.needed, self.ended = 0, 0, False
+        # Flow needs the frame that it leads to.
+        self.ahead = int(any(modality(name).flow_of for name in names))
 
     @property
     def seconds(self) -> float:
@@ -36,8 +38,7 @@ class Pictures:
     def reach(self, time: float) -> bool:
         """Decodes up to `time`, and one frame more for the flow that leads there; whether there is as much."""
         wanted = time * self.spec.fps - 1e-6
-        ahead = 1 if "flow" in self.names else 0
-        while not self.ended and self.total < wanted + ahead:
+        while not self.ended and self.total < wanted + self.ahead:
             picture = next(self.source, None)
             if picture is None:
                 self.ended = True
@@ -71,10 +72,8 @@ class Pictures:
 
     def _values(self, name: str, number: int) -> NDArray[Any]:
         picture = self.pictures[number]
-        if name == "rgb":
-            return picture.transpose(2, 0, 1)
-        if name == "depth":
-            return picture[None]
+        if not modality(name).flow_of:
+            return picture.transpose(2, 0, 1) if picture.ndim == 3 else picture[None]
         # The last frame leads nowhere: its flow repeats the one before, as in packing.
         first = number if number + 1 in self.pictures else number - 1
         if first not in self.pictures:

@@ -52,7 +52,7 @@ class Preparation(nn.Module):
         if video:
             boxes, mirrored = draw_geometry(streams[video[0]].shape[:2], augment, generator)
             for name in video:
-                streams[name] = move_geometry(streams[name], boxes, mirrored, vectors=name == "flow")
+                streams[name] = move_geometry(streams[name], boxes, mirrored, vectors=bool(modality(name).flow_of))
         if "rgb" in streams:
             streams["rgb"] = self._jitter(streams["rgb"], augment, generator)
         for name, stream in streams.items():
@@ -124,7 +124,7 @@ def stored_scale(spec: ClipSpec, name: str) -> tuple[Tensor, Tensor]:
     """Centre and deviation (C,) of the stored values, pictures and signals, over the training set."""
     statistics = spec.statistics[name]
     centre, spread = torch.tensor(statistics.mean), torch.tensor(statistics.std).clamp_min(1e-6)
-    if name == "flow":
+    if modality(name).flow_of:
         # Byte 128 is rest: only the scale is normalised, so that no motion stays zero.
         return torch.full_like(centre, 128), spread * 127 / spec.flow_bound
     return centre, spread

@@ -72,7 +72,7 @@ class Pace(PretextTask):
         videos = [name for name in modalities if MODALITIES[name].kind == "video"]
         for name in streams or ():
             check_source(name, videos)
-        chosen = list(streams or [name for name in videos if name != "flow"] or videos)
+        chosen = list(streams or [name for name in videos if not MODALITIES[name].flow_of] or videos)
         self.heads = nn.ModuleDict({name: nn.Linear(width, 2) for name in chosen})
 
     def forward(self, encoded: Mapping[str, Encoded], generator: torch.Generator) -> dict[str, Tensor]:

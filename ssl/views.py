@@ -49,7 +49,7 @@ def reverse(streams: Streams, present: Streams, generator: torch.Generator) -> V
         kind = modality(name).kind
         taken = take_segments(stream, segments)
         turned[name] = taken.flip(-1) if kind == "audio" else taken.flip(2)
-        if name == "flow":
+        if modality(name).flow_of:
             turned[name] = -turned[name]
     return View(turned, {name: take_segments(mask, segments) for name, mask in present.items()}, segments)
 

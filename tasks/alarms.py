@@ -57,6 +57,17 @@ def frame_scores(starts: Array, ends: Array, scores: Array, times: Array) -> NDA
     return np.where(covered > 0, mean, scores[gap.argmin(axis=1)])
 
 
+def frames_of(
+    windows: tuple[Array, Array, Array], spans: Sequence[tuple[float, float]], fps: float
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Scores and truth (t,) of every frame of one video: windows (starts, ends, scores) and its violent spans, all in
+    seconds."""
+    starts, ends, values = windows
+    times = np.arange(0.0, float(np.max(ends)), 1 / fps)
+    inside = np.any([(times >= begin) & (times < end) for begin, end in spans] or [times < 0], axis=0)
+    return frame_scores(starts, ends, values, times), inside.astype(np.int64)
+
+
 def frame_average_precision(
     windows: Sequence[tuple[Array, Array, Array]], violent: Sequence[Sequence[tuple[float, float]]], fps: float
 ) -> float:
@@ -65,9 +76,6 @@ def frame_average_precision(
     `windows`: per video (starts, ends, scores); `violent`: per video its violent spans in seconds. Frame scores are
     another quantity than clip scores: never put both in one column.
     """
-    scores, truth = [], []
-    for (starts, ends, values), spans in zip(windows, violent, strict=True):
-        times = np.arange(0.0, float(np.max(ends)), 1 / fps)
-        scores.append(frame_scores(starts, ends, values, times))
-        truth.append(np.any([(times >= begin) & (times < end) for begin, end in spans] or [times < 0], axis=0))
-    return average_precision(np.concatenate(scores), np.concatenate(truth).astype(int))
+    frames = [frames_of(video, spans, fps) for video, spans in zip(windows, violent, strict=True)]
+    scores, truth = (np.concatenate(parts) for parts in zip(*frames, strict=True))
+    return average_precision(scores, truth)

@@ -3,7 +3,8 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,8 +18,10 @@ from ..shards.errors import DataError
 from ..shards.index import Index
 from ..shards.stream import ClipRequest, ClipStream
 from ..shards.transforms import ClipSpec
-from .features import Features, extract_features
+from ..ssl.gather import rank
+from .features import Features, feature_batches
 from .results import versions
+from .sharing import from_first, share_batches
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,11 @@ class Fingerprint:
     def name(self) -> str:
         """The file of these features."""
         return f"{_digest(asdict(self))[:16]}.safetensors"
+
+    @property
+    def parts(self) -> str:
+        """The folder of those of single batches, until all are there."""
+        return f"{self.name}.parts"
 
 
 def fingerprint(backbone: Backbone, spec: ClipSpec, index: Index, request: ClipRequest) -> Fingerprint:
@@ -71,24 +79,65 @@ def cached_features(
     device: torch.device | str = "cpu",
     progress: Callable[[int], None] | None = None,
 ) -> list[Features]:
-    """`extract_features` that reads from `folder` what lies there and writes to it what did not; none caches nothing.
+    """Features of every encoder: read from `folder` where they lie there, else extracted and kept.
 
-    Encoders that are missing share one pass over the clips. Raises `DataError` for a file that is damaged or holds
-    another encoder's, shards' or views' features.
+    Encoders that are missing share one pass over the clips, and several processes share its batches. Each batch is
+    kept as soon as it is extracted, so that an interrupted extraction goes on where it stopped. `progress(clips)` is
+    told of clips that are done. Raises `DataError` for a file that is damaged or holds another encoder's, shards' or
+    views' features.
     """
-    if folder is None:
-        return extract_features(backbones, spec, stream, device, progress)
     marks = [fingerprint(backbone, spec, stream.index, stream.request) for backbone in backbones]
-    found = {mark: load_features(folder / mark.name, mark) for mark in marks if (folder / mark.name).is_file()}
-    missing = [(backbone, mark) for backbone, mark in zip(backbones, marks, strict=True) if mark not in found]
-    if missing:
-        extracted = extract_features([backbone for backbone, _ in missing], spec, stream, device, progress)
-        for (_, mark), features in zip(missing, extracted, strict=True):
-            save_features(folder / mark.name, mark, features)
-            found[mark] = features
-    elif progress is not None:
-        progress(len(stream.index.samples))
+    found = from_first(lambda: _kept(folder, marks))
+    missing = {mark: backbone for mark, backbone in zip(marks, backbones, strict=True) if mark not in found}
+    if not missing:
+        if progress is not None:
+            progress(len(stream.index.samples))
+        return [found[mark] for mark in marks]
+    keys = [sample.key for sample in stream.index.samples]
+    batches = [keys[first : first + stream.batch_size] for first in range(0, len(keys), stream.batch_size)]
+    parts = from_first(lambda: _kept_batches(folder, list(missing), batches))
+    if progress is not None and parts:
+        progress(sum(len(batches[number]) for number in parts))
+
+    def extract(some: ClipStream) -> Iterator[list[Features]]:
+        for batch in feature_batches(list(missing.values()), spec, some, device, progress):
+            if folder is not None:
+                for mark, features in zip(missing, batch, strict=True):
+                    save_features(_part(folder, mark, features.keys), mark, features)
+            yield batch
+
+    left = [number for number in range(len(batches)) if number not in parts]
+    parts |= zip(left, share_batches(stream, extract, left if parts else None), strict=True)
+    for place, mark in enumerate(missing):
+        found[mark] = Features.chained([parts[number][place] for number in range(len(batches))])
+        if folder is not None and rank() == 0:
+            save_features(folder / mark.name, mark, found[mark])
+            shutil.rmtree(folder / mark.parts)
     return [found[mark] for mark in marks]
+
+
+def _kept(folder: Path | None, marks: Sequence[Fingerprint]) -> dict[Fingerprint, Features]:
+    if folder is None:
+        return {}
+    return {mark: load_features(folder / mark.name, mark) for mark in marks if (folder / mark.name).is_file()}
+
+
+def _kept_batches(
+    folder: Path | None, marks: Sequence[Fingerprint], batches: Sequence[list[str]]
+) -> dict[int, list[Features]]:
+    """Batches that an interrupted extraction left for all of `marks`, by number: an entry per mark."""
+    if folder is None:
+        return {}
+    found = {}
+    for number, keys in enumerate(batches):
+        paths = [_part(folder, mark, keys) for mark in marks]
+        if all(path.is_file() for path in paths):
+            found[number] = [load_features(path, mark) for path, mark in zip(paths, marks, strict=True)]
+    return found
+
+
+def _part(folder: Path, mark: Fingerprint, keys: list[str]) -> Path:
+    return folder / mark.parts / f"{_digest(keys)[:16]}.safetensors"
 
 
 def save_features(path: Path, mark: Fingerprint, features: Features) -> None:

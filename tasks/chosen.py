@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from .alarms import best_f1_threshold, false_alarms_per_hour
 from .calibration import apply_temperature, expected_calibration_error, fit_temperature
 from .metrics import violence_metrics
+from .multilabel import class_thresholds, multilabel_metrics
 from .results import Cell
 from .scoring import Scores
 
@@ -45,3 +46,13 @@ def chosen_rows(
             ["false alarms per hour at recall 0.9", false_alarms_per_hour(plain[:, positive], violent, seconds)]
         )
     return rows
+
+
+def chosen_multilabel_rows(parts: Sequence[tuple[Scores, Scores]], classes: Sequence[str]) -> list[list[Cell]]:
+    """The same where clips have several classes: F1 at the thresholds of each class, and these."""
+    thresholds = [class_thresholds(held.probabilities, held.labels) for _, held in parts]
+    margins = [test.probabilities - chosen for (test, _), chosen in zip(parts, thresholds, strict=True)]
+    judged = multilabel_metrics(np.concatenate(margins), np.concatenate([test.labels for test, _ in parts]), 0.0)
+    rows: list[list[Cell]] = [[f"{name} at them", judged[name]] for name in ("micro_f1", "macro_f1")]
+    means = np.mean(thresholds, axis=0).tolist()
+    return rows + [[f"threshold of {name}", mean] for name, mean in zip(classes, means, strict=True)]

@@ -133,6 +133,8 @@ def _load(run: Path) -> Contender:
     if not path.is_file():
         raise RequestError(f"'{run}' holds no scores of test clips: give run folders of `modalgate finetune`")
     scores, units, classes = load_scores(path)
+    if scores.labels.ndim == 2:
+        raise RequestError(f"'{run}' scores several classes of a clip: compare runs of clips of one class each")
     order = np.argsort(scores.keys, kind="stable")
     ordered = Scores(
         scores.probabilities[order], scores.weights[order], scores.labels[order], [scores.keys[i] for i in order]

@@ -15,7 +15,8 @@ from matplotlib.figure import Figure as Canvas
 from numpy.typing import NDArray
 
 PALETTE = ("#3f86cf", "#e08a1e", "#2f9e6e", "#b06ccb", "#d9536b", "#2aa5b3", "#8a8f2a", "#8d7563")
-MODALITY_COLOURS: dict[str, str] = dict(zip(("rgb", "flow", "audio", "depth", "inertial"), PALETTE, strict=False))
+_MODALITIES = ("rgb", "flow", "audio", "depth", "inertial", "depth_flow")
+MODALITY_COLOURS: dict[str, str] = dict(zip(_MODALITIES, PALETTE, strict=False))
 ALARM_COLOUR = "#e22834"
 # Drawn in these and replaced in the SVG, so that one picture suits the light page and the dark one.
 INK, FAINT = "#010203", "#040506"

@@ -31,4 +31,4 @@ class EagerScorer:
         """Probabilities (n, C) and gate weights (n, M)."""
         batch = batch_windows(windows, self.modalities)
         scored = self.model(self.preparation(batch), batch.present, batch.start)
-        return torch.softmax(scored.logits[:, 0], dim=-1).numpy(), scored.encoded.weights[:, 0].numpy()
+        return self.model.probabilities(scored.logits[:, 0]).numpy(), scored.encoded.weights[:, 0].numpy()

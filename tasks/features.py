@@ -1,7 +1,8 @@
 """Frozen features: every clip of an index through an encoder once, its views averaged."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,36 +50,44 @@ class Features:
             keys,
         )
 
-
-class _Collected:
-    """The rows of one encoder, batch by batch, until they are joined."""
-
-    def __init__(self, modalities: tuple[str, ...]) -> None:
-        self.modalities = modalities
-        self.parts: dict[str, list[Tensor]] = {name: [] for name in ("fused", *modalities)}
-        self.present: dict[str, list[Tensor]] = {name: [] for name in modalities}
-        self.weights: list[Tensor] = []
-        self.keys: list[str] = []
-
-    def add(self, encoded: Encoded, batch: Batch) -> None:
-        valid = batch.valid.cpu()
-        self.parts["fused"].append(encoded.embedding.mean(dim=1).cpu()[valid])
-        for name in self.modalities:
-            # Zero where absent: only the views that have the modality count.
-            views = batch.present[name].sum(dim=1, keepdim=True).clamp_min(1)
-            self.parts[name].append((encoded.features[name].sum(dim=1) / views).cpu()[valid])
-            self.present[name].append(batch.present[name].any(dim=1).cpu()[valid])
-        self.weights.append(encoded.weights.mean(dim=1).cpu()[valid])
-        self.keys += [key for key, keep in zip(batch.key, valid.tolist(), strict=True) if keep]
-
-    def join(self) -> Features:
-        values = {name: torch.cat(rows).float().numpy() for name, rows in self.parts.items()}
-        masks = {name: torch.cat(rows).numpy() for name, rows in self.present.items()}
-        weights = torch.cat(self.weights).float().numpy()
-        return Features.joined(self.modalities, values, masks, weights, self.keys)
+    @classmethod
+    def chained(cls, parts: Sequence["Features"]) -> "Features":
+        """The clips of all parts, one after the other."""
+        return cls(
+            parts[0].modalities,
+            {name: np.concatenate([part.values[name] for part in parts]) for name in parts[0].values},
+            {name: np.concatenate([part.present[name] for part in parts]) for name in parts[0].present},
+            np.concatenate([part.weights for part in parts]),
+            [key for part in parts for key in part.keys],
+        )
 
 
 @torch.no_grad()
+def feature_batches(
+    backbones: Sequence[Backbone],
+    spec: ClipSpec,
+    stream: ClipStream,
+    device: torch.device | str = "cpu",
+    progress: Callable[[int], None] | None = None,
+) -> Iterator[list[Features]]:
+    """Runs `stream.evaluate()` through every encoder in evaluation mode, without augmentation, views averaged.
+
+    Yields the features of each batch, one entry per encoder. Clips are decoded and prepared once for all of
+    `backbones`, which must take the same input.
+    """
+    backbones = [backbone.to(device).eval() for backbone in backbones]
+    preparation = Preparation(spec).to(device)
+    for batch in stream.evaluate():
+        batch = batch.to(device)
+        streams = preparation(batch)
+        for name in {name for backbone in backbones for name in backbone.modalities} - batch.present.keys():
+            # An encoder may know a modality that no clip of these shards has.
+            batch.present[name] = torch.zeros_like(batch.start, dtype=torch.bool)
+        yield [_features(backbone, backbone(streams, batch.present, batch.start), batch) for backbone in backbones]
+        if progress is not None:
+            progress(int(batch.valid.sum()))
+
+
 def extract_features(
     backbones: Sequence[Backbone],
     spec: ClipSpec,
@@ -86,18 +95,22 @@ def extract_features(
     device: torch.device | str = "cpu",
     progress: Callable[[int], None] | None = None,
 ) -> list[Features]:
-    """Runs `stream.evaluate()` through every encoder in evaluation mode, without augmentation, views averaged.
+    """What `feature_batches` yields, joined: the features of all clips, one entry per encoder."""
+    batches = list(feature_batches(backbones, spec, stream, device, progress))
+    return [Features.chained(parts) for parts in zip(*batches, strict=True)]
 
-    Clips are decoded and prepared once for all of `backbones`, which must take the same input.
-    """
-    backbones = [backbone.to(device).eval() for backbone in backbones]
-    collected = [_Collected(backbone.modalities) for backbone in backbones]
-    preparation = Preparation(spec).to(device)
-    for batch in stream.evaluate():
-        batch = batch.to(device)
-        streams = preparation(batch)
-        for backbone, rows in zip(backbones, collected, strict=True):
-            rows.add(backbone(streams, batch.present, batch.start), batch)
-        if progress is not None:
-            progress(int(batch.valid.sum()))
-    return [rows.join() for rows in collected]
+
+def _features(backbone: Backbone, encoded: Encoded, batch: Batch) -> Features:
+    valid = batch.valid.cpu()
+
+    def rows(values: Tensor) -> NDArray[Any]:
+        return values.cpu()[valid].numpy()
+
+    values = {"fused": rows(encoded.embedding.mean(dim=1).float())}
+    for name in backbone.modalities:
+        # Zero where absent: only the views that have the modality count.
+        views = batch.present[name].sum(dim=1, keepdim=True).clamp_min(1)
+        values[name] = rows((encoded.features[name].sum(dim=1) / views).float())
+    present = {name: rows(batch.present[name].any(dim=1)) for name in backbone.modalities}
+    keys = [key for key, keep in zip(batch.key, valid.tolist(), strict=True) if keep]
+    return Features.joined(backbone.modalities, values, present, rows(encoded.weights.mean(dim=1).float()), keys)

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from .metrics import action_metrics, bootstrap_interval, roc_auc, violence_metrics
+from .multilabel import multilabel_metrics
 from .results import Confusion, Curves, Gates
 from .scoring import Scores
 
@@ -21,13 +22,16 @@ def judge(
 ) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
     """Metrics, and 95 % intervals of the headline ones by bootstrap over `units` (a clip's group, or itself).
 
-    `positive`: the class that means violence, or none for actions.
+    `positive`: the class that means violence, or none for actions. Labels (n, C) are of several classes.
     """
-
-    if positive is None:
+    headline: dict[str, Statistic]
+    if scores.labels.ndim == 2:
+        metrics = multilabel_metrics(scores.probabilities, scores.labels)
+        headline = {name: _of_several(scores, name) for name in metrics}
+    elif positive is None:
         metrics = action_metrics(scores.probabilities, scores.labels)
         right = scores.probabilities.argmax(axis=1) == scores.labels
-        headline: dict[str, Statistic] = {"accuracy": lambda rows: float(right[rows].mean())}
+        headline = {"accuracy": lambda rows: float(right[rows].mean())}
     else:
         chances, violent = scores.probabilities[:, positive], scores.labels == positive
         metrics = violence_metrics(chances, violent)
@@ -39,14 +43,8 @@ def judge(
     return metrics, {name: bootstrap_interval(figure, units, draws=500) for name, figure in headline.items()}
 
 
-def join_scores(parts: Sequence[Scores]) -> Scores:
-    """The clips of several folds as one."""
-    return Scores(
-        np.concatenate([part.probabilities for part in parts]),
-        np.concatenate([part.weights for part in parts]),
-        np.concatenate([part.labels for part in parts]),
-        [key for part in parts for key in part.keys],
-    )
+def _of_several(scores: Scores, name: str) -> Statistic:
+    return lambda rows: multilabel_metrics(scores.probabilities[rows], scores.labels[rows])[name]
 
 
 def draw_figures(
@@ -55,7 +53,10 @@ def draw_figures(
     """Confusion, ROC and precision-recall, and mean gate weights by class; classes without a clip are left out.
 
     The curves are of the class that means violence, or else of each class against all others where they are few.
+    Where a clip may be of several classes there is no confusion.
     """
+    if scores.labels.ndim == 2:
+        return _several_figures(scores, classes, modalities)
     matrix = np.zeros((len(classes), len(classes)), int)
     np.add.at(matrix, (scores.labels, scores.probabilities.argmax(axis=1)), 1)
     figures: list[Confusion | Curves | Gates] = [Confusion("Confusion (rows: truth)", list(classes), matrix.tolist())]
@@ -69,11 +70,24 @@ def draw_figures(
     return figures
 
 
+def _several_figures(
+    scores: Scores, classes: Sequence[str], modalities: Sequence[str]
+) -> list[Confusion | Curves | Gates]:
+    seen = [number for number in range(len(classes)) if scores.labels[:, number].any()]
+    means = [scores.weights[scores.labels[:, number] == 1].mean(axis=0).tolist() for number in seen]
+    figures: list[Confusion | Curves | Gates] = [
+        Gates("Mean gate weight by class", list(modalities), [classes[number] for number in seen], means)
+    ]
+    drawn = [number for number in seen if not scores.labels[:, number].all()]
+    return figures + (_curves(scores, {classes[n]: n for n in drawn}) if 0 < len(drawn) <= MOST_CLASSES else [])
+
+
 def _curves(scores: Scores, classes: Mapping[str, int]) -> list[Curves]:
     """ROC and precision-recall of classes, each against the others, by the name of their line."""
     roc, precision = {}, {}
     for name, number in classes.items():
-        true, chances = scores.labels == number, scores.probabilities[:, number]
+        true = scores.labels[:, number] == 1 if scores.labels.ndim == 2 else scores.labels == number
+        chances = scores.probabilities[:, number]
         false_alarms, found, _ = roc_curve(true, chances)
         roc[name] = list(zip(false_alarms.tolist(), found.tolist(), strict=True))
         exact, recall, _ = precision_recall_curve(true, chances)

@@ -18,9 +18,10 @@ def knn_scores(
     """Class scores (m, C) of queries (m, D) from the k most similar of bank (n, D), summing to one.
 
     Cosine similarity, each neighbour weighing `exp(similarity / T)`, the protocol of DINO (Caron et al. 2021); k is
-    at most the bank's size. (lightly's `knn_predict` returns ranked classes only, and raises for a larger k.) Raises
-    `ValueError` for an empty bank, k or T that is not positive, features that are not finite, and labels outside
-    0..classes-1.
+    at most the bank's size. With `bank_labels` (n, C) of 0 and 1 every class is scored for itself: the weighted share
+    of the neighbours that have it. (lightly's `knn_predict` returns ranked classes only, and raises for a larger k.)
+    Raises `ValueError` for an empty bank, k or T that is not positive, features that are not finite, and labels
+    outside 0..classes-1.
     """
     if not len(bank):
         raise ValueError("no samples to compare with")
@@ -39,8 +40,12 @@ def knn_scores(
         nearest = np.argpartition(similarity, -k, axis=1)[:, -k:]
         close = np.take_along_axis(similarity, nearest, axis=1)
         weights = np.exp((close - close.max(axis=1, keepdims=True)) / temperature)
-        np.add.at(scores, (start + np.arange(len(close))[:, None], bank_labels[nearest]), weights)
-    return scores / scores.sum(axis=1, keepdims=True)
+        if bank_labels.ndim == 2:
+            shares = weights / weights.sum(axis=1, keepdims=True)
+            scores[start : start + BLOCK] = np.einsum("qk,qkc->qc", shares, bank_labels[nearest])
+        else:
+            np.add.at(scores, (start + np.arange(len(close))[:, None], bank_labels[nearest]), weights)
+    return scores if bank_labels.ndim == 2 else scores / scores.sum(axis=1, keepdims=True)
 
 
 def unit_rows(rows: NDArray[np.floating]) -> NDArray[np.float64]:

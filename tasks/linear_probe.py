@@ -56,7 +56,7 @@ def fit_linear_probe(
     Raises `ValueError` for no clips, features that are not finite, and labels outside 0..classes-1.
     """
     _check(features, labels, classes)
-    scale = None if scale_by is None else _scale(scale_by)
+    scale = None if scale_by is None else scale_of(scale_by)
     if validation is not None:
         _check(*validation, classes)
         right = _right_answers(features, labels, *validation, scale)
@@ -68,7 +68,7 @@ def fit_linear_probe(
             right += _right_answers(features[fit], labels[fit], features[held], labels[held], scale)
     # Nothing to choose by: one, the usual default.
     strength = STRENGTHS[int(right.argmax())] if right.any() else 1.0
-    mean, std = scale or _scale(features)
+    mean, std = scale or scale_of(features)
     weight, bias = np.zeros((features.shape[1], classes)), np.full(classes, -np.inf)
     known = np.unique(labels)
     if len(known) == 1:
@@ -93,7 +93,7 @@ def _right_answers(
     """Right answers on held-out clips for every strength, each solution the start of the next."""
     if len(np.unique(labels)) < 2:
         return np.full(len(STRENGTHS), int((held_labels == labels[0]).sum()))
-    mean, std = scale or _scale(features)
+    mean, std = scale or scale_of(features)
     # Single precision and a loose tolerance, to choose by: three times faster, the same choices.
     scaled, held = (((part - mean) / std).astype(np.float32) for part in (features, held_features))
     model = LogisticRegression(warm_start=True, tol=1e-4, max_iter=1000)
@@ -108,7 +108,8 @@ def _right_answers(
     return np.array(right)
 
 
-def _scale(features: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def scale_of(features: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and deviation (D,) of features (n, D); the deviation of a constant column is one."""
     mean, std = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64)
     # A column constant but for single-precision rounding: scaled to unit variance, a shift of the tested clips too
     # small to matter would drown every other column.

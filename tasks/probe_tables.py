@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 
 from .label_curve import DRAWS, CurveRow
+from .multilabel import Labelled
+from .multilabel_probe import MultilabelRow
 from .probing import ProbeRow
 from .results import Cell, Curves, Table
 from .retrieval import RANKS
@@ -19,6 +21,32 @@ def probe_table(rows: Sequence[ProbeRow], untrained: Sequence[ProbeRow], note: s
         for row, control in zip(rows, untrained, strict=True)
     ]
     return Table("Frozen features", columns, cells, note)
+
+
+def multilabel_table(rows: Sequence[MultilabelRow], untrained: Sequence[MultilabelRow], note: str) -> Table:
+    """The same where clips have several classes."""
+    columns = ["feature", "mAP", "low", "high", "kNN mAP", "micro F1", "macro F1", "clips"]
+    cells: list[list[Cell]] = [
+        [
+            row.feature,
+            *(row.mean_average_precision, row.low, row.high, row.knn, row.micro_f1, row.macro_f1, row.clips),
+            *(control.mean_average_precision, control.knn),
+        ]
+        for row, control in zip(rows, untrained, strict=True)
+    ]
+    note = f"{note}; F1 at thresholds of each class that the fitted clips chose"
+    return Table("Frozen features", [*columns, "untrained mAP", "untrained kNN"], cells, note)
+
+
+def class_precision_table(rows: Sequence[MultilabelRow], clips: Labelled) -> Table:
+    """Average precision of each class, by feature, beside what chance gives: the class's share of the clips."""
+    shares = clips.labels.mean(axis=0).tolist()
+    cells: list[list[Cell]] = [
+        [name, *(row.precisions[number] for row in rows), share]
+        for number, (name, share) in enumerate(zip(clips.classes, shares, strict=True))
+    ]
+    columns = ["class", *(row.feature for row in rows), "chance"]
+    return Table("Average precision by class", columns, cells, "linear probe of every feature")
 
 
 def class_retrieval_table(rows: Sequence[RetrievalRow]) -> Table:

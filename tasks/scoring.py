@@ -1,25 +1,29 @@
 """Class probabilities of every clip of an index under a classifier."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from ..fusion.classifier import Classifier, view_probabilities
+from ..fusion.classifier import Classifier
 from ..shards.errors import DataError
 from ..shards.stream import ClipStream
 from ..shards.transforms import ClipSpec, Preparation
+from ..ssl.gather import world_size
+from .sharing import share_batches
 
 
 @dataclass
 class Scores:
-    """`probabilities` (n, C), views averaged after softmax; `weights` (n, M) mean gate weights; `labels` (n,)."""
+    """`probabilities` (n, C), averaged over views; `weights` (n, M) mean gate weights; `labels` (n,), multilabel
+    (n, C)."""
 
     probabilities: NDArray[np.float32]
     weights: NDArray[np.float32]
@@ -27,7 +31,6 @@ class Scores:
     keys: list[str]
 
 
-@torch.no_grad()
 def score_clips(
     classifier: Classifier,
     spec: ClipSpec,
@@ -35,22 +38,50 @@ def score_clips(
     device: torch.device | str = "cpu",
     progress: Callable[[int], None] | None = None,
 ) -> Scores:
-    """Runs `stream.evaluate()` through the classifier in evaluation mode, without augmentation."""
+    """Runs `stream.evaluate()` through the classifier in evaluation mode, without augmentation.
+
+    Several processes share the batches, and each knows all scores.
+    """
     classifier = classifier.to(device).eval()
+    if world_size() > 1:
+        # Each process keeps statistics of the batches it saw; the first one's are exported.
+        for buffer in classifier.buffers():
+            dist.broadcast(buffer, 0)
+    return join_scores(share_batches(stream, lambda part: _score(classifier, spec, part, device, progress)))
+
+
+@torch.no_grad()
+def _score(
+    classifier: Classifier,
+    spec: ClipSpec,
+    stream: ClipStream,
+    device: torch.device | str,
+    progress: Callable[[int], None] | None,
+) -> Iterator[Scores]:
     preparation = Preparation(spec).to(device)
-    probabilities, weights, labels, keys = [], [], [], []
     for batch in stream.evaluate():
         batch = batch.to(device)
         scored = classifier(preparation(batch), batch.present, batch.start)
         valid = batch.valid.cpu()
-        probabilities.append(view_probabilities(scored.logits).cpu()[valid])
-        weights.append(scored.encoded.weights.mean(dim=1).float().cpu()[valid])
         assert batch.label is not None, "scoring needs a stream with labels"
-        labels.append(batch.label.cpu()[valid])
-        keys += [key for key, keep in zip(batch.key, valid.tolist(), strict=True) if keep]
+        yield Scores(
+            classifier.view_probabilities(scored.logits).cpu()[valid].numpy(),
+            scored.encoded.weights.mean(dim=1).float().cpu()[valid].numpy(),
+            batch.label.cpu()[valid].numpy(),
+            [key for key, keep in zip(batch.key, valid.tolist(), strict=True) if keep],
+        )
         if progress is not None:
             progress(int(valid.sum()))
-    return Scores(torch.cat(probabilities).numpy(), torch.cat(weights).numpy(), torch.cat(labels).numpy(), keys)
+
+
+def join_scores(parts: Sequence[Scores]) -> Scores:
+    """The clips of several batches or folds as one."""
+    return Scores(
+        np.concatenate([part.probabilities for part in parts]),
+        np.concatenate([part.weights for part in parts]),
+        np.concatenate([part.labels for part in parts]),
+        [key for part in parts for key in part.keys],
+    )
 
 
 def save_scores(scores: Scores, units: Sequence[str], classes: Sequence[str], path: Path) -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ..shards.errors import RequestError
 from ..shards.index import Index
 from ..shards.sources import clean_key
+from ..ssl.gather import rank
 from .splits import Split, folds_of, given_split, groups_of, one_group_out
 
 
@@ -52,8 +53,8 @@ class SplitPlan:
 def plan_splits(index: Index, label: str, plan: SplitPlan) -> list[Split]:
     """The splits that `plan` asks for, of an index whose clips all have a `label`.
 
-    Where a given split divides a group nobody is stopped, but told on standard error. Raises `RequestError` where the
-    plan does not suit the shards, and for a random split of clips that have groups.
+    Where a given split, or folds by another column, divide a group nobody is stopped, but told on standard error.
+    Raises `RequestError` where the plan does not suit the shards, and for a random split of clips that have groups.
     """
     if plan.lists:
         splits = _listed(index, plan.lists)
@@ -69,6 +70,8 @@ def plan_splits(index: Index, label: str, plan: SplitPlan) -> list[Split]:
         )
     if not (plan.crossed or plan.leaky):
         _warn_of_divided_groups(index, splits, plan.group)
+    elif plan.crossed and not plan.leaky and plan.group != "group" and "group" in index.columns:
+        _warn_of_divided_groups(index, splits, "group")
     return splits
 
 
@@ -126,7 +129,7 @@ def _read_list(path: Path, numbers: dict[str, list[int]]) -> NDArray[np.int64]:
     if not rows:
         raise RequestError(f"no clip of the list '{path}' is in the shards: give the lists of the packed set")
     if missing:
-        print(f"warning: {missing} of {len(lines)} clips of '{path.name}' are not in the shards", file=sys.stderr)
+        warn(f"{missing} of {len(lines)} clips of '{path.name}' are not in the shards")
     return np.array(sorted(rows), np.int64)
 
 
@@ -138,8 +141,13 @@ def _warn_of_divided_groups(index: Index, splits: Sequence[Split], group: str) -
     for split in splits:
         both = sorted(set(names[split.train]) & set(names[split.test]))
         if both:
-            print(
-                f"warning: {len(both)} values of '{group}' have clips on both sides of split '{split.name}', such as "
-                f"'{both[0]}': its scores may be too good",
-                file=sys.stderr,
+            warn(
+                f"{len(both)} values of '{group}' have clips on both sides of split '{split.name}', such as "
+                f"'{both[0]}': its scores may be too good"
             )
+
+
+def warn(line: str) -> None:
+    """Tells a person on standard error; of several processes one speaks for all."""
+    if rank() == 0:
+        print(f"warning: {line}", file=sys.stderr)

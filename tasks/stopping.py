@@ -12,13 +12,17 @@ from torch import Tensor, nn
 
 from ..shards.errors import DataError
 from .metrics import top_k_accuracy
+from .multilabel import mean_average_precision
 from .scoring import Scores
 
 BEST = "best.safetensors"
 
 
 def mean_loss(scores: Scores) -> float:
-    """Mean `-log p` of the true class over clips, of probabilities averaged over views."""
+    """Mean `-log p` of the true class over clips, of several classes that of each decision; views averaged."""
+    if scores.labels.ndim == 2:
+        right = np.where(scores.labels == 1, scores.probabilities, 1 - scores.probabilities)
+        return float(-np.log(np.maximum(right.astype(float), 1e-30)).mean())
     chosen = scores.probabilities[np.arange(len(scores.labels)), scores.labels]
     return float(-np.log(np.maximum(chosen.astype(float), 1e-30)).mean())
 
@@ -28,7 +32,7 @@ class EarlyStopping:
 
     `score()` gives the scores of the validation clips under `model` as it stands. State and history lie in `file`,
     from which a resumed run goes on; only the process that `writes` writes it. Calling it measures, and returns
-    `validation/loss` and `validation/accuracy`.
+    `validation/loss` and `validation/accuracy`, or of several classes `validation/mean_average_precision`.
     """
 
     def __init__(
@@ -71,6 +75,9 @@ class EarlyStopping:
         self.losses[step] = loss
         if self.writes:
             self._save()
+        if scores.labels.ndim == 2:
+            precision = mean_average_precision(scores.probabilities, scores.labels)
+            return {"validation/loss": loss, "validation/mean_average_precision": precision}
         return {"validation/loss": loss, "validation/accuracy": top_k_accuracy(scores.probabilities, scores.labels)}
 
     def restore(self) -> None:

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..fusion.classifier import Classifier, view_probabilities
+from ..fusion.classifier import Classifier
 from ..fusion.gates import Fused, Fusion
 from .conditions import subsets
 from .stored import StoredClips
@@ -99,13 +99,13 @@ def judge_cell(
 def score_stored(
     classifier: Classifier, clips: StoredClips, batch_size: int = 256
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Class probabilities (n, C), views averaged after softmax, and mean gate weights (n, M)."""
+    """Class probabilities (n, C), averaged over views, and mean gate weights (n, M)."""
     classifier.eval()
     probabilities, weights = [], []
     for rows in torch.arange(len(clips.keys)).split(batch_size):
         batch = clips.rows(rows)
         scored = classifier(batch.streams, batch.present, batch.start, batch.quality)
-        probabilities.append(view_probabilities(scored.logits))
+        probabilities.append(classifier.view_probabilities(scored.logits))
         weights.append(scored.encoded.weights.mean(dim=1))
     return torch.cat(probabilities).double().numpy(), torch.cat(weights).double().numpy()
 

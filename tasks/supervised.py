@@ -1,10 +1,12 @@
-"""Supervised training as an objective: action classes, or violence as one of two classes."""
+"""Supervised training as an objective: action classes, violence as one of two, or several labels of one clip."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..fusion.classifier import Classifier, Scored
@@ -31,13 +33,16 @@ class StoredBatch(Batch):
 class SupervisedObjective(nn.Module):
     """Cross-entropy of every segment's fused logits, plus, weighted, that of each present modality's own head.
 
+    Of a multilabel classifier it is the mean of the classes' binary cross-entropies.
+
     The heads per modality count by their mean, times `unimodal_weight`; or, with `head_weights`, each by its own
     beside the fused one's, `joint`.
 
     `spec`: how to prepare the streams; none where they are stored features. `class_weights` (C,) balances unequal
-    classes. `aids` and the number of training `batches` they take shares of: see `AidsConfig`; `keys` of the
-    training clips, for the one that remembers them. `forward(batch)` returns `label/loss`, `label/accuracy`,
-    `unimodal/loss` where there are such heads, `rank/loss` where it is asked for, and what `monitors` watches.
+    classes: weights of a clip's class or, multilabel, of what has the class. `aids` and the number of training
+    `batches` they take shares of: see `AidsConfig`; `keys` of the training clips, for the one that remembers them.
+    `forward(batch)` returns `label/loss`, `label/accuracy`, `unimodal/loss` where there are such heads, `rank/loss`
+    where it is asked for, and what `monitors` watches.
     Raises `RequestError` where an aid needs what the classifier lacks.
     """
 
@@ -60,6 +65,8 @@ class SupervisedObjective(nn.Module):
         self.preparation = None if spec is None else Preparation(spec)
         self.augment = augment
         self.aids = aids or AidsConfig()
+        if classifier.multilabel and (self.aids.modulation or self.aids.rank):
+            raise RequestError("aids.modulation and aids.rank ask for the one right class: multilabel has several")
         self.batches = batches
         self.head_weights = head_weights
         self.weights = {"label/loss": 1.0, "unimodal/loss": unimodal_weight}
@@ -81,10 +88,11 @@ class SupervisedObjective(nn.Module):
         quality = batch.quality if isinstance(batch, StoredBatch) else None
         scored = self.classifier(streams, batch.present, batch.start, quality)
         assert batch.label is not None, "supervised training needs a stream with labels"
-        label = batch.label[:, None].expand(scored.logits.shape[:2])
+        label = batch.label[:, None].expand(-1, scored.logits.shape[1], *batch.label.shape[1:])
+        guessed = scored.logits > 0 if self.classifier.multilabel else scored.logits.argmax(-1)
         outputs = {
-            "label/loss": self._cross_entropy(scored.logits.flatten(0, 1), label.flatten()),
-            "label/accuracy": (scored.logits.argmax(-1) == label).float().mean(),
+            "label/loss": self._cross_entropy(scored.logits.flatten(0, 1), label.flatten(0, 1)),
+            "label/accuracy": (guessed == label).float().mean(),
         }
         losses = []
         for name, logits in scored.unimodal.items():
@@ -147,11 +155,19 @@ class SupervisedObjective(nn.Module):
         return LossHistory(list(keys), self.classifier.backbone.modalities)
 
     def _cross_entropy(self, logits: Tensor, label: Tensor) -> Tensor:
-        weights = self.class_weights
-        return F.cross_entropy(logits, label, weight=weights if isinstance(weights, Tensor) else None)
+        weights = self.class_weights if isinstance(self.class_weights, Tensor) else None
+        if self.classifier.multilabel:
+            return F.binary_cross_entropy_with_logits(logits, label.to(logits.dtype), pos_weight=weights)
+        return F.cross_entropy(logits, label, weight=weights)
 
 
 def balanced_weights(labels: Sequence[int], classes: int) -> list[float]:
     """Class weights inverse to frequency, with mean one over the samples."""
     counts = torch.bincount(torch.tensor(labels), minlength=classes)
     return (len(labels) / (int((counts > 0).sum()) * counts.clamp_min(1))).tolist()
+
+
+def positive_weights(truth: NDArray[np.int64]) -> list[float]:
+    """Weights (C,) of what has a class, truth (n, C), such that what has it and what has not weigh the same."""
+    counts = truth.sum(axis=0)
+    return ((len(truth) - counts) / np.maximum(counts, 1)).clip(1e-3).tolist()

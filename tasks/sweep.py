@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..fusion.backbone import Backbone, Encoded
-from ..fusion.classifier import Classifier, view_probabilities
+from ..fusion.classifier import Classifier
 from ..shards.batch import Batch
 from ..shards.modality import modality
 from ..shards.stream import ClipStream, Starts
@@ -23,11 +23,11 @@ Answer = Callable[[Encoded], tuple[Tensor, Tensor]]
 
 
 def classifier_answer(classifier: Classifier) -> Answer:
-    """Class probabilities (B, C) and mean gate weights (B, M), views averaged after softmax."""
+    """Class probabilities (B, C) and mean gate weights (B, M), views averaged."""
 
     def answer(encoded: Encoded) -> tuple[Tensor, Tensor]:
         scored = classifier.score(encoded)
-        return view_probabilities(scored.logits), scored.encoded.weights.mean(dim=1)
+        return classifier.view_probabilities(scored.logits), scored.encoded.weights.mean(dim=1)
 
     return answer
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from modalgate.fusion.backbone import Backbone
-from modalgate.fusion.classifier import Classifier, view_probabilities
+from modalgate.fusion.classifier import Classifier
 from modalgate.fusion.registry import build_fusion, fusions_at
 from modalgate.shards.batch import Batch
 from modalgate.shards.errors import RequestError
@@ -55,8 +55,11 @@ def test_dropout_acts_while_training_only(
     assert twice()
 
 
-def test_view_probabilities_average_after_the_softmax() -> None:
-    logits = torch.tensor([[[4.0, 0.0], [0.0, 1.0]]])
+def test_view_probabilities_average_after_the_softmax(tiny_backbone: Callable[..., Backbone]) -> None:
+    logits, view_probabilities = (
+        torch.tensor([[[4.0, 0.0], [0.0, 1.0]]]),
+        Classifier(tiny_backbone(), "ab").view_probabilities,
+    )
     expected = (torch.softmax(logits[0, 0], 0) + torch.softmax(logits[0, 1], 0)) / 2
     torch.testing.assert_close(view_probabilities(logits), expected[None])
     assert not torch.allclose(view_probabilities(logits)[0], torch.softmax(logits.mean(dim=1)[0], 0))
@@ -83,3 +86,12 @@ def test_a_decision_joins_the_heads_of_what_is_present(
 def test_an_unknown_decision_is_named(tiny_backbone: Callable[..., Backbone]) -> None:
     with pytest.raises(RequestError, match="unknown decision 'softmax'"):
         Classifier(tiny_backbone(), ["calm", "fight"], decision="softmax")
+
+
+def test_of_several_labels_each_has_a_probability_of_its_own(tiny_backbone: Callable[..., Backbone]) -> None:
+    classifier = Classifier(tiny_backbone(), ["fight", "shouting"], multilabel=True)
+    logits = torch.tensor([[[4.0, 0.0], [0.0, 1.0]]])
+    torch.testing.assert_close(classifier.probabilities(logits), 1 / (1 + (-logits).exp()))
+    torch.testing.assert_close(classifier.view_probabilities(logits), (1 / (1 + (-logits).exp())).mean(dim=1))
+    with pytest.raises(RequestError, match="exclude each other"):
+        Classifier(tiny_backbone(), ["fight", "shouting"], decision="mean", multilabel=True)

@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from modalgate.fusion.backbone import Backbone
 from modalgate.fusion.bundle import Bundle, save_bundle
 from modalgate.fusion.classifier import Classifier
 from modalgate.launch.cli import main
-from modalgate.shards.index import PackSettings
+from modalgate.shards.index import PackSettings, load_index, save_index
 from modalgate.shards.media import write_video
 from modalgate.shards.pack import pack
 from modalgate.shards.transforms import ClipSpec
@@ -53,6 +55,22 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_world(folder / "world", "strike", 16, workers=1)
     pack(folder / "world", folder / "shards", PackSettings(modalities=("rgb", "audio"), size=32, fps=8.0), workers=1)
     return folder / "shards"
+
+
+@pytest.fixture(scope="session")
+def several(packed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`packed`, its clips of several classes: the column `events`, and the columns of 0 and 1 `contact` and `odd`."""
+    folder = tmp_path_factory.mktemp("several") / "shards"
+    shutil.copytree(packed, folder)
+    index = load_index(folder)
+    samples = []
+    for number, sample in enumerate(index.samples):
+        held = {"contact": sample.labels["label"] == "contact", "odd": number % 3 == 1}
+        told = {name: str(int(holds)) for name, holds in held.items()}
+        events = "|".join(name for name, holds in held.items() if holds) or "|"
+        samples.append(replace(sample, labels=sample.labels | told | {"events": events}))
+    save_index(replace(index, samples=tuple(samples)), folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

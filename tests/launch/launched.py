@@ -2,8 +2,8 @@
 
 Reads requests of one JSON line: `arguments` of the command line, `world` processes, and where given `script` (a file
 whose `main(arguments)` they run in its place), `log` (a file for what they say), `environment` (variables more) and
-`kill`, `run`: SIGKILL, or the `signal` named, for all of them once RUN/metrics.jsonl tells of `kill` steps. Answers
-with the list of exit statuses, negative for a signal.
+`kill`, `run`: SIGKILL, or the `signal` named, for all of them once RUN/metrics.jsonl tells of `kill` steps, or once
+there are so many `files` (a pattern) below RUN. Answers with the list of exit statuses, negative for a signal.
 """
 
 import json
@@ -39,7 +39,7 @@ def main() -> None:
             children.append(child)
         if "kill" in request:
             number = signal.Signals[request.get("signal", "SIGKILL")]
-            kill_all(children, Path(request["run"]) / "metrics.jsonl", request["kill"], number)
+            kill_all(children, Path(request["run"]), request.get("files"), request["kill"], number)
         statuses = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
         print(json.dumps(statuses), flush=True)
 
@@ -56,11 +56,18 @@ def become_rank(rank: int, request: dict[str, Any], port: int) -> None:
         os.environ |= dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), str(request["world"]))
 
 
-def kill_all(children: list[int], metrics: Path, steps: int, number: signal.Signals) -> None:
+def kill_all(children: list[int], run: Path, files: str | None, steps: int, number: signal.Signals) -> None:
+    metrics = run / "metrics.jsonl"
+
     def running() -> bool:
         return all(os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None for child in children)
 
-    while running() and (not metrics.exists() or metrics.read_bytes().count(b"\n") < steps):
+    def done() -> int:
+        if files:
+            return len(list(run.glob(files)))
+        return metrics.read_bytes().count(b"\n") if metrics.exists() else 0
+
+    while running() and done() < steps:
         time.sleep(0.001)
     # Anywhere within the step: in the forward pass, between ranks, or while a checkpoint is written.
     time.sleep(random.uniform(0, 0.03))

@@ -1,6 +1,7 @@
-"""What fine-tuning chooses on validation clips and tries beforehand, by the command line."""
+"""Fine-tuning by the command line: what validation clips choose, trials beforehand, clips of several classes."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -100,3 +101,73 @@ def test_a_choice_without_what_it_needs_is_refused(
     assert main(["finetune", "demo-violence", *options(corpus, few, "refused"), *wrong]) == 2
     assert says in capsys.readouterr().err
     assert not (corpus / "runs" / "refused").exists()
+
+
+SEVERAL = """
+kind: finetune
+task: multilabel
+model: {width: 8, encoders: {video: ENCODER, audio: ENCODER}}
+data: {label: events, folds: 2, segments: 1, seconds: 0.4, frames: 2, size: 32}
+""".replace(
+    "ENCODER",
+    "{model: timm/convnext_atto, arguments: {depths: [1, 1, 1, 1], dims: [4, 4, 8, 8]}, pooling: mean}",
+)
+
+
+@pytest.fixture(scope="module")
+def told(several: Path, few: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """A run of two folds whose clips have several classes, and the command that made it."""
+    folder = tmp_path_factory.mktemp("told")
+    (folder / "several.yaml").write_text(SEVERAL, encoding="utf-8")
+    command = ["finetune", str(folder / "several.yaml"), f"data.shards={several}", f"out={folder}", "name=told", *few]
+    command += ["hold_out=true", "balanced=true", "train.learning_rate=0.05"]
+    assert main([*command, "--json", str(folder / "told.json")]) == 0
+    return folder / "told", command
+
+
+def test_several_classes_are_learnt_judged_and_told_each_for_itself(
+    told: tuple[Path, list[str]], hall_film: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, _ = told
+    scores, _, classes = load_scores(run / "results" / "scores.safetensors")
+    assert classes == ["contact", "odd"]
+    assert scores.labels.shape == scores.probabilities.shape == (16, 2)
+    assert (np.abs(scores.probabilities.sum(axis=1) - 1) > 1e-3).any()
+    figures = json.loads((run.parent / "told.json").read_text())
+    assert set(figures["metrics"]) == set(figures["intervals"]) == {"mean_average_precision", "micro_f1", "macro_f1"}
+    assert {"micro_f1 at them", "threshold of odd"} <= set(figures["chosen"])
+    titles = [table.title for table in load_result(run / "results" / "finetune.json").tables]
+    assert titles == ["Test clips", "Chosen on validation clips", "Classes"]
+    lines = {}
+    assert main(["export", str(run / "fold-1"), str(tmp_path / "model.onnx"), "--format", "onnx"]) == 0
+    for name, source in {"run": run / "fold-1", "onnx": tmp_path / "model.onnx"}.items():
+        out = tmp_path / f"{name}.jsonl"
+        assert main(["predict", str(source), str(hall_film), "--out", str(out)]) == 0
+        lines[name] = [json.loads(line)["probabilities"] for line in out.read_text().splitlines()]
+    assert [list(line) for line in lines["run"]] == [["contact", "odd"]] * len(lines["onnx"])
+    for name in classes:
+        assert [line[name] for line in lines["run"]] == pytest.approx(
+            [line[name] for line in lines["onnx"]], abs=1e-4
+        )
+    assert max(abs(sum(line.values()) - 1) for line in lines["run"]) > 1e-3
+    capsys.readouterr()
+    assert main(["robustness", str(run), str(run.parent)]) == 2
+    assert "tells several classes of a clip" in capsys.readouterr().err
+    assert main(["compare", str(run), str(run)]) == 2
+    assert main(["report", str(run)]) == 0
+
+
+def test_finished_folds_scored_by_two_processes_score_as_by_one(
+    told: tuple[Path, list[str]], launch: Callable[..., list[int]]
+) -> None:
+    run, command = told
+    held = run / "results" / "scores.safetensors"
+    alone = load_scores(held)
+    held.unlink()
+    log = run.parent / "log"
+    assert launch([*command, "--resume"], 2, log=str(log)) == [0, 0], log.read_text()
+    again = load_scores(held)
+    assert again[0].keys == alone[0].keys
+    np.testing.assert_array_equal(again[0].probabilities, alone[0].probabilities)
+    np.testing.assert_array_equal(again[0].labels, alone[0].labels)
+    assert again[1:] == alone[1:]

@@ -76,6 +76,15 @@ def test_a_sensor_alone_needs_no_video(tiny_backbone: object, tiny_clip: object,
     service.turns.close()
 
 
+def test_flow_asks_for_the_pictures_it_is_made_of(tiny_backbone: object, tiny_clip: object, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    classifier = Classifier(tiny_backbone(("depth_flow", "flow")), ["sit", "fall"]).eval()  # pyright: ignore
+    save_bundle(Bundle(classifier, tiny_clip, 1, "action"), tmp_path / "room")  # pyright: ignore
+    service = open_service(tmp_path / "room", tmp_path, max_mb=1, queue=0, log=print)
+    assert [(role.name, role.kind) for role in service.facts.roles] == [("video", "video"), ("depth", "video")]
+    service.turns.close()
+
+
 def test_an_encoder_without_classes_is_refused(action_bundle: Path, tmp_path: Path) -> None:
     bundle = load_bundle(action_bundle)
     save_bundle(Bundle(bundle.backbone, bundle.spec, 3), tmp_path / "encoder")

@@ -23,9 +23,10 @@ def test_probe_reports_every_feature_beside_the_untrained_encoder(corpus: Path) 
     assert sum(content["gates"].values()) == pytest.approx(1, abs=1e-4)
     assert load_result(run / "results" / "probe.json").tables[0].columns[0] == "feature"
 
-    # The second reading takes the features of both encoders from the run folder, and says the same.
+    # The second reading takes both encoders' features, and the hashes, from the run folder, and says the same.
     kept = {path: path.stat().st_mtime_ns for path in (run / "features").iterdir()}
-    assert len(kept) == 2
+    assert len(kept) == 3
+    assert "frame-hashes.safetensors" in {path.name for path in kept}
     assert main(["probe", str(run), str(corpus / "shards"), "--workers", "0", "--json", str(figures)]) == 0
     assert json.loads(figures.read_text()) == content
     assert {path: path.stat().st_mtime_ns for path in (run / "features").iterdir()} == kept

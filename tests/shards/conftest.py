@@ -104,7 +104,7 @@ def folder(
     for number in range(6):
         sound = {0: beep(1.0), 1: np.zeros(RATE, np.float32)}.get(number if number == 1 else number % 2)
         film(root / "video" / f"c{number}.mp4", 1.0, sound, seed=number, dx=number % 3)
-        millimetres = generator.integers(0, 60000, (10, 32, 44)).astype(np.uint16)
+        millimetres = 500 + drifting(10, 32, 44, dx=number % 3, seed=9 - number)[..., 0].astype(np.uint16) * 217
         write_video(root / "depth" / f"c{number}.mkv", millimetres, 10, codec="ffv1", pixel_format="gray16le")
         np.save(root / "depth" / f"c{number}.truth.npy", millimetres)
         np.savetxt(root / "inertial" / f"c{number}.csv", generator.normal(size=(50, 6)), delimiter=",", header="x")

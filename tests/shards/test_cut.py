@@ -13,7 +13,7 @@ from modalgate.shards.location import FolderReader
 from modalgate.shards.pack import pack
 from modalgate.shards.sliding import Window, slide
 
-NAMES = ("rgb", "flow", "depth", "audio", "inertial")
+NAMES = ("rgb", "flow", "depth", "depth_flow", "audio", "inertial")
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def test_the_windows_are_those_of_the_recording(
             assert ("audio" in packed.streams) == (number % 2 == 0)
             assert np.array_equal(packed.streams["depth"], original.streams["depth"])
             # The picture is noise, of which little survives at 32 pixels: a quarter of its deviation of 25 to 36.
-            for name, within in (("rgb", 7.0), ("flow", 4.0), ("audio", 0.002)):
+            for name, within in (("rgb", 7.0), ("flow", 4.0), ("depth_flow", 4.0), ("audio", 0.002)):
                 if name in packed.streams:
                     a, b = (np.asarray(w.streams[name], float) for w in (packed, original))
                     assert a.shape == b.shape

@@ -2,7 +2,7 @@
 
 import pytest
 from modalgate.shards.errors import RequestError
-from modalgate.shards.modality import MODALITIES, Modality, declare, modality
+from modalgate.shards.modality import MODALITIES, Modality, declare, modality, shown_by, sources_of
 
 
 def test_every_entry_stands_under_its_name_with_a_member_of_its_own() -> None:
@@ -13,6 +13,7 @@ def test_every_entry_stands_under_its_name_with_a_member_of_its_own() -> None:
         "rgb": 3,
         "flow": 2,
         "depth": 1,
+        "depth_flow": 2,
         "audio": 1,
         "inertial": 6,
     }
@@ -22,6 +23,13 @@ def test_every_entry_stands_under_its_name_with_a_member_of_its_own() -> None:
 def test_an_unknown_name_is_answered_with_the_nearest() -> None:
     with pytest.raises(RequestError, match="unknown modality 'deph': did you mean 'depth'"):
         modality("deph")
+
+
+def test_flow_is_made_of_the_pictures_it_names() -> None:
+    names = ("depth_flow", "audio", "rgb", "flow", "inertial")
+    assert shown_by("rgb", names) == ("rgb", "flow")
+    assert shown_by("depth", names) == ("depth_flow",)
+    assert sources_of(names) == ("depth", "audio", "rgb", "inertial")
 
 
 def test_a_declared_modality_is_known(monkeypatch: pytest.MonkeyPatch) -> None:

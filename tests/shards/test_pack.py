@@ -26,7 +26,8 @@ from modalgate.shards.pack import REJECTED_NAME, encode_source, pack
 from modalgate.shards.rejected import UNREADABLE, read_rejected
 from modalgate.shards.sources import Source
 
-ALL = ("rgb", "flow", "depth", "audio", "inertial")
+ALL = ("rgb", "flow", "depth", "depth_flow", "audio", "inertial")
+USUAL = tuple(name for name in ALL if name != "depth_flow")
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,7 @@ def test_index(packed: Index) -> None:
     assert sorted(sample.key for sample in packed.samples) == [f"c{number}" for number in range(6)]
     assert [shard.samples for shard in packed.shards] == [4, 2]
     totals = {name: sum(shard.present[name] for shard in packed.shards) for name in ALL}
-    assert totals == {"rgb": 6, "flow": 6, "depth": 6, "audio": 3, "inertial": 6}
+    assert totals == {"rgb": 6, "flow": 6, "depth": 6, "depth_flow": 6, "audio": 3, "inertial": 6}
     assert packed.columns == ("label", "group")
     assert {sample.key: sample.labels["group"] for sample in packed.samples}["c5"] == "g2"
     assert all(sample.duration == 1.0 for sample in packed.samples)
@@ -82,6 +83,40 @@ def test_depth_is_exact(packed: Index, folder: Path) -> None:
         np.testing.assert_array_equal(read[:, 0], truth[:, :, :32])
 
 
+def test_flow_of_depth_is_that_of_the_stored_depth(packed: Index) -> None:
+    times = np.arange(10) / 10 + 0.05
+    bound = packed.settings.flow_bound
+    for sample in packed.samples[:2]:
+        depth, stored = (
+            decode_frames(member(packed, sample, modality(name).suffix), times, 10.0, modality(name), 32, (0.5, 0.5))
+            for name in ("depth", "depth_flow")
+        )
+        facts = json.loads(member(packed, sample, "json"))["modalities"]["depth_flow"]
+        assert (facts["bound"], facts["length"], facts["unit"]) == (bound, 10, "pixel/frame")
+        assert stored.shape == (10, 2, 32, 32)
+        # The search saw the sides too, which the square leaves out: its middle is compared.
+        computed = np.clip(compute_flow(depth[:, 0]), -bound, bound)[:, :, 8:24, 8:24]
+        read = dequantise_flow(stored, bound)[:, :, 8:24, 8:24]
+        assert np.median(np.abs(read - computed)) < 0.75
+
+
+def test_flow_of_depth_is_packed_where_it_is_asked_for(folder: Path, tmp_path: Path, small: Callable) -> None:
+    for name in ("depth", "inertial"):
+        (tmp_path / "in" / name).mkdir(parents=True)
+    for number in range(2):
+        shutil.copy(folder / "depth" / f"c{number}.mkv", tmp_path / "in" / "depth")
+        shutil.copy(folder / "inertial" / f"c{number}.csv", tmp_path / "in" / "inertial")
+    usual = pack(tmp_path / "in", tmp_path / "usual", small(modalities=()), workers=1)
+    assert usual.settings.modalities == ("depth", "inertial")
+    asked = pack(tmp_path / "in", tmp_path / "asked", small(modalities=("depth_flow", "inertial")), workers=1)
+    assert asked.modalities == ("depth_flow", "inertial")
+    assert {suffix for sample in asked.samples for suffix in sample.members} == {
+        "depth_flow.mp4",
+        "inertial.npy",
+        "json",
+    }
+
+
 def test_silent_track_is_absent(packed: Index) -> None:
     sounding = {sample.key for sample in packed.samples if "audio.wav" in sample.members}
     assert sounding == {"c0", "c2", "c4"}
@@ -95,7 +130,7 @@ def test_statistics(packed: Index) -> None:
     signals = np.concatenate([np.load(io.BytesIO(member(packed, s, "inertial.npy"))) for s in packed.samples])
     np.testing.assert_allclose(packed.statistics["inertial"].mean, signals.mean(axis=0), atol=1e-6)
     np.testing.assert_allclose(packed.statistics["inertial"].std, signals.std(axis=0), rtol=1e-5)
-    assert [len(packed.statistics[name].mean) for name in ALL] == [3, 2, 1, 1, 6]
+    assert [len(packed.statistics[name].mean) for name in ALL] == [3, 2, 1, 2, 1, 6]
 
 
 def test_bytes_do_not_depend_on_workers(packed: Index, folder: Path, small: Callable, tmp_path: Path) -> None:
@@ -277,7 +312,7 @@ def test_packing_again_changes_nothing(packed: Index, folder: Path, small: Calla
 
 
 def test_all_there_is(folder: Path, tmp_path: Path, small: Callable, film: Callable) -> None:
-    assert pack(folder, tmp_path / "out", small(modalities=()), workers=1).settings.modalities == ALL
+    assert pack(folder, tmp_path / "out", small(modalities=()), workers=1).settings.modalities == USUAL
     film(tmp_path / "in" / "a.mp4")
     assert pack(tmp_path / "in", tmp_path / "a", small(modalities=()), workers=1).modalities == ("rgb", "flow")
 

@@ -104,6 +104,14 @@ def test_each_switch_moves_its_streams_and_no_other(change: dict[str, float], st
     assert {name for name in plain if not torch.allclose(plain[name], augmented[name])} == streams
 
 
+def test_mirrored_flow_turns_whatever_it_is_the_flow_of() -> None:
+    spec = replace(SPEC, statistics=SPEC.statistics | {"depth_flow": SPEC.statistics["flow"]})
+    both = batch(seed=3)
+    both.streams["depth_flow"], both.present["depth_flow"] = both.streams["flow"].clone(), both.present["flow"]
+    ready = Preparation(spec)(both, replace(OFF, flip=True))
+    torch.testing.assert_close(ready["depth_flow"], ready["flow"])
+
+
 def test_draws_come_from_the_batch_seed_alone() -> None:
     config = AugmentConfig(noise=0.1, flip=True)
     torch.manual_seed(1)

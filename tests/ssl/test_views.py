@@ -14,6 +14,7 @@ def streams() -> dict[str, Tensor]:
     return {
         "rgb": torch.randn(CLIPS, SEGMENTS, FRAMES, 3, 4, 4),
         "flow": torch.randn(CLIPS, SEGMENTS, FRAMES, 2, 4, 4),
+        "depth_flow": torch.randn(CLIPS, SEGMENTS, FRAMES, 2, 4, 4),
         "audio": torch.randn(CLIPS, SEGMENTS, 1, 8, 10),
         "inertial": torch.randn(CLIPS, SEGMENTS, 12, 6),
     }
@@ -34,7 +35,8 @@ def test_reverse_turns_one_segment_of_every_stream(streams: dict[str, Tensor], p
         for frame in range(FRAMES):
             mirror = FRAMES - 1 - frame
             assert torch.equal(view.streams["rgb"][clip, 0, frame], streams["rgb"][clip, segment, mirror])
-            assert torch.equal(view.streams["flow"][clip, 0, frame], -streams["flow"][clip, segment, mirror])
+            for flow in ("flow", "depth_flow"):
+                assert torch.equal(view.streams[flow][clip, 0, frame], -streams[flow][clip, segment, mirror])
         assert torch.equal(view.streams["audio"][clip, 0, 0, :, 0], streams["audio"][clip, segment, 0, :, -1])
         assert torch.equal(view.streams["inertial"][clip, 0, 0], streams["inertial"][clip, segment, -1])
     assert view.present["audio"][:, 0].tolist() == [clip != 2 for clip in range(CLIPS)]
@@ -44,7 +46,7 @@ def test_pace_cuts_as_many_frames_at_either_rate(streams: dict[str, Tensor], pre
     firsts = set()
     for seed in range(20):
         view = pace(streams, present, torch.Generator().manual_seed(seed))
-        assert set(view.streams) == {"rgb", "flow"}
+        assert set(view.streams) == {"rgb", "flow", "depth_flow"}
         assert view.facts["rate"].sum() == CLIPS // 2
         for clip, segment in enumerate(view.segments[:, 0].tolist()):
             rate = 1 + int(view.facts["rate"][clip])
@@ -77,6 +79,6 @@ def test_corrupt_spares_one_modality_and_names_the_severity(
             assert (severity[dropped, 0, number] == 1).all()
         seen += (severity > 0).flatten(0, 1).sum(dim=0)
     # Sound is absent in one clip of eight; otherwise every modality is corrupted as often.
-    rates = seen / torch.tensor([8.0, 8, 7, 8]) / 60
+    rates = seen / torch.tensor([8.0, 8, 8, 7, 8]) / 60
     assert float(rates.max() - rates.min()) < 0.1
     assert 0.15 < float(rates.mean()) < 0.35

@@ -27,6 +27,7 @@ class Held:
     batch: Batch
     index: Index
     request: ClipRequest
+    batch_size: int = 3
     passes: int = 0
 
     def evaluate(self) -> Iterator[Batch]:

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from modalgate.tasks.judging import draw_figures, join_scores, judge
+from modalgate.tasks.judging import draw_figures, judge
 from modalgate.tasks.results import Confusion, Curves, Gates
-from modalgate.tasks.scoring import Scores
+from modalgate.tasks.scoring import Scores, join_scores
 
 
 def scores(violent: list[float], labels: list[int], keys: str) -> Scores:

@@ -37,6 +37,15 @@ def test_a_random_split_of_grouped_clips_is_refused() -> None:
         plan_splits(GROUPED, "label", SplitPlan(folds=5, group="grop"))
 
 
+def test_folds_by_another_column_tell_of_the_groups_they_divide(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"label": "ab"[n % 2], "group": f"g{n // 4}", "room": f"r{n % 5}"} for n in range(40)]
+    plan_splits(index(rows), "label", SplitPlan(folds=2, group="room"))
+    assert "values of 'group' have clips on both sides" in capsys.readouterr().err
+    within = [row | {"room": f"r{n // 8}"} for n, row in enumerate(rows)]
+    plan_splits(index(within), "label", SplitPlan(folds=2, group="room"))
+    assert not capsys.readouterr().err
+
+
 def test_clips_without_groups_are_folded_one_by_one() -> None:
     plain = index([{"label": "ab"[number % 2]} for number in range(20)])
     splits = plan_splits(plain, "label", SplitPlan(folds=4))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from modalgate.fusion.backbone import Backbone
-from modalgate.fusion.classifier import Classifier, view_probabilities
+from modalgate.fusion.classifier import Classifier
 from modalgate.shards.batch import Batch
 from modalgate.shards.index import Index, PackSettings, load_index
 from modalgate.shards.media import write_video, write_wave
@@ -76,7 +76,7 @@ def found(sweep: Sweep, condition: Condition) -> tuple[np.ndarray, np.ndarray, n
 def whole(classifier: Classifier, spec: ClipSpec, batches: Sequence[Batch]) -> tuple[np.ndarray, np.ndarray]:
     """The model itself on the media of these batches."""
     rows = [classifier(Preparation(spec)(batch), batch.present, batch.start) for batch in batches]
-    probabilities = torch.cat([view_probabilities(scored.logits) for scored in rows])
+    probabilities = torch.cat([classifier.view_probabilities(scored.logits) for scored in rows])
     return probabilities.numpy(), torch.cat([scored.encoded.weights.mean(dim=1) for scored in rows]).numpy()
 
 

@@ -1,0 +1,65 @@
+"""`modalgate detect`: how well a classifier finds events in untrimmed recordings."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .verbs_train import command_line
+from .verbs_use import Json
+
+
+def detect(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A classifier's bundle, or its run folder.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Untrimmed recordings, at any depth.")],
+    spans: Annotated[
+        Path, typer.Option(metavar="CSV", help="What happens when: video,start,end[,label], in seconds.")
+    ],
+    label: Annotated[
+        str | None, typer.Option(help="The class to find; by default what means violence.", show_default=False)
+    ] = None,
+    hop: Annotated[
+        float | None,
+        typer.Option(min=0.01, help="Seconds between windows; half a window by default.", show_default=False),
+    ] = None,
+    threshold: Annotated[
+        float, typer.Option(min=0, max=1, help="Score of an alarm, chosen on other recordings.")
+    ] = 0.5,
+    json: Json = None,
+) -> None:
+    """Frame AP and AUC, false alarms per hour and delay on untrimmed recordings."""
+    from dataclasses import asdict
+
+    from ..tasks.results import save_result
+    from .detecting import detect as run_detection
+    from .progress import counted
+    from .tables import print_table, write_json
+
+    with counted("detect") as progress:
+        videos, result = run_detection(
+            model,
+            folder,
+            spans,
+            label=label,
+            hop=hop,
+            threshold=threshold,
+            command=" ".join(command_line()),
+            progress=progress,
+        )
+    if (model / "config.yaml").is_file():
+        save_result(result, model)
+    for table in result.tables:
+        print_table(f"{table.title}: {table.note}", table.columns, table.rows)
+    write_json(
+        json,
+        {
+            "tables": [asdict(table) for table in result.tables],
+            "videos": {
+                video.name: {
+                    "spans": video.spans,
+                    "windows": [video.starts.tolist(), video.ends.tolist(), video.scores.tolist()],
+                }
+                for video in videos
+            },
+        },
+    )

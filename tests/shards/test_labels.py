@@ -1,0 +1,34 @@
+"""Label columns that name several classes."""
+
+import pytest
+from modalgate.shards.errors import RequestError
+from modalgate.shards.index import Index, PackSettings, Sample
+from modalgate.shards.labels import join_columns, label_values
+
+
+def index(*rows: dict[str, str]) -> Index:
+    samples = tuple(Sample(f"c{n}", "s.tar", 1.0, row, {"rgb.mp4": (0, 1)}) for n, row in enumerate(rows))
+    return Index(PackSettings(), {}, (), samples)
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [("fight", ["fight"]), ("fight|shouting", ["fight", "shouting"]), ("a | b", ["a", "b"]), ("|", []), ("", [])],
+)
+def test_values_of_one_text(text: str, values: list[str]) -> None:
+    assert label_values(text) == values
+
+
+def test_columns_of_one_class_each_become_one() -> None:
+    rows = [("1", "0"), ("1", "1"), ("0", "0"), ("", "1")]
+    joined, name = join_columns(index(*({"fight": f, "fall": g} for f, g in rows)), ["fight", "fall"])
+    assert name == "fight+fall"
+    # The third clip is known to be of no class, of the fourth one answer is missing.
+    assert joined.column(name) == ["fight", "fight|fall", "|", ""]
+
+
+def test_what_is_neither_0_nor_1_is_refused() -> None:
+    with pytest.raises(RequestError, match="column 'fight' holds 'yes'"):
+        join_columns(index({"fight": "yes"}), ["fight"])
+    with pytest.raises(RequestError, match="fight"):
+        join_columns(index({"fight": "1"}), ["fihgt"])
