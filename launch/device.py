@@ -8,7 +8,7 @@ from datetime import timedelta
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, parse_flag_from_env
 
 from ..shards.errors import RequestError
 
@@ -17,8 +17,9 @@ def make_accelerator(precision: str, hang_minutes: float = 10.0) -> Accelerator:
     """An `Accelerator` of `precision`: fp32, bf16, fp16, or auto (bf16 where the GPU has it, fp32 on a CPU).
 
     Collective operations fail a minute after `hang_minutes`, when whoever watches them has said who is late.
-    Raises `RequestError` for fp16 without a GPU.
+    Raises `RequestError` for fp16 without a GPU, and for several processes of which only one was started.
     """
+    _check_launcher()
     cuda = torch.cuda.is_available()
     if precision == "auto":
         # Without emulation: a GPU that only imitates bf16 is slower with it than with fp16.
@@ -38,6 +39,16 @@ def make_accelerator(precision: str, hang_minutes: float = 10.0) -> Accelerator:
         cpu=not cuda and ranks()[1] > 1,
         kwargs_handlers=[unused, patience],
     )
+
+
+def _check_launcher() -> None:
+    """`accelerate launch --cpu` starts one process whatever `--num_processes`, and tells it where all would meet."""
+    lone = "MASTER_PORT" in os.environ and "WORLD_SIZE" not in os.environ
+    if lone and parse_flag_from_env("ACCELERATE_USE_CPU"):
+        raise RequestError(
+            "`accelerate launch --cpu` starts one process, which would train alone: "
+            "for several on CPUs use `torchrun --nproc_per_node N` or `accelerate launch --multi_gpu`"
+        )
 
 
 @contextmanager
