@@ -13,7 +13,6 @@ from ..shards.stream import ClipRequest
 from ..shards.transforms import ClipSpec
 from ..ssl.objective import PretextObjective
 from ..ssl.schedule import Schedule
-from ..tasks.online_probe import OnlineProbe
 from ..tasks.results import versions
 from ..tasks.splits import given_split, take
 from .building import check_shards_fit, clip_request, clip_spec, clip_stream, in_steps, run_folder, select_clips
@@ -76,6 +75,8 @@ def _probe(config: PretrainConfig, backbone: Backbone, spec: ClipSpec, request: 
     probe = config.probe
     if probe is None:
         return None
+    from ..tasks.online_probe import OnlineProbe  # its metrics take seconds to import
+
     index = load_index(probe.shards or config.data.shards)
     check_shards_fit(Bundle(backbone, spec, request.segments), index)
     measure = OnlineProbe(

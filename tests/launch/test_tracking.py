@@ -99,6 +99,14 @@ def test_wandb_runs_offline_inside_the_run_folder_as_one_run_with_tables_and_gat
     assert capfd.readouterr() == ("", "")
 
 
+def test_the_agent_of_a_sweep_names_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_SWEEP_ID", "sw33p")
+    monkeypatch.setenv("WANDB_RUN_ID", "a1b2c3d4")
+    tracker = Tracker(tmp_path, "offline", {}, lost)
+    tracker.close()
+    assert tracker.identity == tracked_identity(tmp_path) == "a1b2c3d4"
+
+
 def test_tensorboard_holds_the_same_and_hides_what_a_resumed_run_logs_again(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("wandb: disabled\ntensorboard: true\n")
     tracker = Tracker(tmp_path, "disabled", {}, lost, tensorboard=True)
