@@ -54,15 +54,16 @@ def _check_launcher() -> None:
 @contextmanager
 def determinism(wanted: bool) -> Iterator[None]:
     """Inside, an operation that may give another result the next time is an error of torch's, if `wanted`."""
-    before = torch.are_deterministic_algorithms_enabled()
+    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
     if wanted:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS has no other way to be asked
-        torch.backends.cudnn.benchmark = False
-    torch.use_deterministic_algorithms(wanted or before)
+        torch.backends.cudnn.benchmark = False  # or it chooses among its algorithms by a race
+        torch.use_deterministic_algorithms(True)
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before)
+        torch.use_deterministic_algorithms(before[0])
+        torch.backends.cudnn.benchmark = before[1]
 
 
 def leave_cores_to(workers: int, threads: int | None = None) -> None:

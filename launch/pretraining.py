@@ -14,6 +14,7 @@ from ..shards.transforms import ClipSpec
 from ..ssl.objective import PretextObjective
 from ..ssl.schedule import Schedule
 from ..tasks.results import versions
+from ..tasks.split_plan import SplitPlan
 from ..tasks.splits import given_split, take
 from .building import check_shards_fit, clip_request, clip_spec, clip_stream, in_steps, run_folder, select_clips
 from .config import settings_of
@@ -87,8 +88,7 @@ def _probe(config: PretrainConfig, backbone: Backbone, spec: ClipSpec, request: 
         config.data.batch_size,
         config.data.workers,
         probe.label,
-        probe.train,
-        probe.test,
+        SplitPlan(probe.folds, group=probe.group, train=probe.train, test=probe.test, seed=config.seed),
         probe.neighbours,
     )
     return Evaluation(measure, probe.every)

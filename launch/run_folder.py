@@ -27,6 +27,8 @@ _FREE = {
     "probe.label",
     "probe.train",
     "probe.test",
+    "probe.folds",
+    "probe.group",
     "probe.neighbours",
     "wandb",
     "tensorboard",

@@ -1,7 +1,10 @@
 """What the launcher and the switches ask of torch."""
 
+import os
+
 import pytest
-from modalgate.launch.device import make_accelerator
+import torch
+from modalgate.launch.device import determinism, make_accelerator
 from modalgate.shards.errors import RequestError
 
 
@@ -14,3 +17,24 @@ def test_one_process_in_the_place_of_several_is_refused(monkeypatch: pytest.Monk
         make_accelerator("fp32")
     monkeypatch.delenv("MASTER_PORT")  # without --num_processes it is one process that is asked for
     make_accelerator("fp32")
+
+
+def test_determinism_makes_what_may_come_out_otherwise_an_error_while_it_is_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def write_twice() -> None:
+        torch.zeros(3).put_(torch.tensor([0, 0]), torch.tensor([1.0, 2.0]))
+
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    with determinism(False):
+        write_twice()
+        assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
+    with determinism(True):
+        assert not torch.backends.cudnn.benchmark
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+        with pytest.raises(RuntimeError, match="put_ does not have a deterministic implementation"):
+            write_twice()
+    write_twice()
+    assert torch.backends.cudnn.benchmark
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
