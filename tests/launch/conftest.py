@@ -63,7 +63,7 @@ def tiny_config(packed: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(path)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def launch() -> Iterator[Launch]:
     """`launch(arguments, world=1, **more)`: the exit status of every rank of one command in processes of its own."""
     script = Path(__file__).with_name("launched.py")

@@ -9,7 +9,7 @@ from modalgate.launch.tracking import read_metrics
 STEPS = 50
 
 
-@pytest.mark.parametrize("kind", ["supervised", "pretext"])
+@pytest.mark.parametrize("kind", ["pretext", pytest.param("supervised", marks=pytest.mark.slow)])
 def test_two_processes_at_half_the_batch_follow_one(
     tmp_path: Path, packed: Path, launch: Callable[..., list[int]], kind: str
 ) -> None:
