@@ -1,4 +1,4 @@
-"""Two gloo processes at half the batch are one process: the loss curves lie on each other, and nobody is waited for."""
+"""Two gloo processes at half the batch are one process: the loss curves lie on each other; none waits for ever."""
 
 from collections.abc import Callable
 from pathlib import Path
