@@ -47,6 +47,7 @@ def probe(
     from ..tasks.split_plan import SplitPlan
     from .logbook import warn
     from .probing import probe as run_probe
+    from .probing import run_of
     from .progress import counted
     from .tables import print_table, write_json
     from .tracking import show_result
@@ -66,9 +67,9 @@ def probe(
             command=" ".join(command_line()),
             progress=progress,
         )
-    if (encoder / "config.yaml").is_file():
-        save_result(probed.result, encoder)
-        show_result(encoder, probed.result, warn)
+    if (run := run_of(encoder)) is not None:
+        save_result(probed.result, run)
+        show_result(run, probed.result, warn)
     for table in probed.result.tables:
         print_table(f"{table.title}, {encoder} on {shards}: {table.note}", table.columns, table.rows)
     print_table("Mean gate weight", list(probed.weights), [list(probed.weights.values())])

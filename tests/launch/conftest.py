@@ -94,7 +94,8 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert main(["world", world, "--preset", "strike", "--clips", "32", "--workers", "1"]) == 0
     pack = ["pack", world, shards, "--modalities", "rgb,flow,audio,depth", "--size", "48", "--fps", "8"]
     assert main([*pack, "--workers", "1"]) == 0
-    assert main(["pretrain", "demo-pretrain", f"data.shards={shards}", f"out={folder / 'runs'}", *FEW]) == 0
+    watched = [f"data.shards={shards}", f"out={folder / 'runs'}", *FEW, "tensorboard=true"]
+    assert main(["pretrain", "demo-pretrain", *watched]) == 0
     return folder
 
 
