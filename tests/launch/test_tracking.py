@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import wandb
 from modalgate.launch.boards import tracked_identity
 from modalgate.launch.tracking import Tracker, read_metrics, show_result
 from modalgate.tasks.results import Gates, Table, new_result
@@ -102,8 +103,10 @@ def test_wandb_runs_offline_inside_the_run_folder_as_one_run_with_tables_and_gat
 def test_the_agent_of_a_sweep_names_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_SWEEP_ID", "sw33p")
     monkeypatch.setenv("WANDB_RUN_ID", "a1b2c3d4")
+    wandb.teardown()  # it reads the environment once in a process
     tracker = Tracker(tmp_path, "offline", {}, lost)
     tracker.close()
+    wandb.teardown()
     assert tracker.identity == tracked_identity(tmp_path) == "a1b2c3d4"
 
 
