@@ -11,7 +11,8 @@ wait, forward, backward nor optimiser; clipping the gradients, which every loop 
 `ratio_to_bare`, `ratio_to_lightning`: our steps per second over theirs, on the same held batches; the loops take
 turns, and the median over the rounds counts. `memory_mb_per_1000_steps`: slope of the resident memory over the second
 half of a long run. `scaling`: clips per second of two processes of one thread, each decoding its own clips, over one
-such process. 0 for a count of steps or rounds leaves a part out.
+such process. `data_wait_share`: of the time of a training with one decoding process beside it, after its first log.
+No loop tracks by wandb here. 0 for a count of steps or rounds leaves a part out.
 """
 
 import argparse
@@ -75,6 +76,8 @@ def main() -> None:
             figures |= compare(shards, folder, arguments.steps, arguments.rounds)
         if arguments.memory_steps:
             figures |= memory(shards, folder, arguments.memory_steps)
+        if arguments.scaling_steps:
+            figures |= waiting(shards, folder, arguments.scaling_steps)
         if arguments.scaling_steps and arguments.rounds:
             figures |= scaling(shards, folder, arguments.scaling_steps, arguments.rounds)
     figures["load_average"] = os.getloadavg()[0]
@@ -90,11 +93,13 @@ def corpus(folder: Path) -> Path:
     return folder / "shards"
 
 
-def setting(shards: Path, folder: Path) -> tuple[Callable[[], ClipStream], Callable[[], PretextObjective]]:
+def setting(
+    shards: Path, folder: Path, workers: int = 0
+) -> tuple[Callable[[], ClipStream], Callable[[], PretextObjective]]:
     """What opens this process's stream, and what builds the objective, always with the same weights."""
     path = folder / "loop.yaml"
     path.write_text(CONFIG, encoding="utf-8")
-    config = load_config("pretrain", str(path), [f"data.shards={shards}"])
+    config = load_config("pretrain", str(path), [f"data.shards={shards}", f"data.workers={workers}"])
     assert isinstance(config, PretrainConfig)
     index = load_index(shards)
     request = clip_request(config.data, index)
@@ -158,6 +163,13 @@ def memory(shards: Path, folder: Path, steps: int) -> dict[str, float]:
     late = np.array(held.resident[len(held.resident) // 2 :], dtype=float) / 1e6
     slope = float(np.polyfit(np.arange(len(late)) * 20, late, 1)[0]) * 1000 if len(late) > 1 else 0.0
     return {"memory_mb_per_1000_steps": slope, "memory_mb": float(late[-1])}
+
+
+def waiting(shards: Path, folder: Path, steps: int) -> dict[str, float]:
+    """The share of its time that a training waits for a process that decodes beside it."""
+    stream, build = setting(shards, folder, workers=1)
+    train(build(), stream(), loop_config(steps), folder / "waiting", tracker_mode="disabled")
+    return {"data_wait_share": statistics.median(line["data_wait"] for line in read_metrics(folder / "waiting")[1:])}
 
 
 def scaling(shards: Path, folder: Path, steps: int, rounds: int) -> dict[str, float]:

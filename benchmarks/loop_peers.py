@@ -16,6 +16,7 @@ from unittest.mock import patch
 import psutil
 import torch
 from accelerate import Accelerator
+from modalgate.launch.run_state import RunState
 from modalgate.launch.schema import TrainConfig
 from modalgate.launch.train import train
 from modalgate.shards.batch import Batch
@@ -108,9 +109,9 @@ def total_loss(outputs: dict[str, torch.Tensor]) -> torch.Tensor:
 
 @contextmanager
 def timed_parts(held: Held) -> Iterator[tuple[dict[str, float], list[float]]]:
-    """Seconds spent in each part of a step after the warm-up, and when each ended, while it is open.
+    """Seconds that our loop spent in each part of a step after the warm-up, and when each ended, while it is open.
 
-    What lies inside another part counts there only.
+    What lies inside another part counts there only. A part that was never called is an error in the end.
     """
     spent: dict[str, float] = {}
     ends: list[float] = []
@@ -134,8 +135,8 @@ def timed_parts(held: Held) -> Iterator[tuple[dict[str, float], list[float]]]:
 
     places = {
         ("forward", PretextObjective): "forward",
-        ("backward", Accelerator): "backward",
-        ("clip", Accelerator): "clip_grad_norm_",
+        ("backward", RunState): "backward",
+        ("clip", RunState): "clip",
         ("optimizer", torch.optim.AdamW): "step",
         ("optimizer", torch.optim.AdamW, "zero"): "zero_grad",
     }
@@ -145,3 +146,5 @@ def timed_parts(held: Held) -> Iterator[tuple[dict[str, float], list[float]]]:
         loop = sys.modules[train.__module__]
         stack.enter_context(patch.object(loop, "_next", timed("data", loop._next)))
         yield spent, ends
+    if unseen := {"data", *(part for part, *_ in places)} - spent.keys():
+        raise SystemExit(f"the loop went past what is timed: {', '.join(sorted(unseen))}")

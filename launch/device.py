@@ -8,7 +8,7 @@ from datetime import timedelta
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, parse_flag_from_env
 
 from ..shards.errors import RequestError
 
@@ -17,8 +17,9 @@ def make_accelerator(precision: str, hang_minutes: float = 10.0) -> Accelerator:
     """An `Accelerator` of `precision`: fp32, bf16, fp16, or auto (bf16 where the GPU has it, fp32 on a CPU).
 
     Collective operations fail a minute after `hang_minutes`, when whoever watches them has said who is late.
-    Raises `RequestError` for fp16 without a GPU.
+    Raises `RequestError` for fp16 without a GPU, and for several processes of which only one was started.
     """
+    _check_launcher()
     cuda = torch.cuda.is_available()
     if precision == "auto":
         # Without emulation: a GPU that only imitates bf16 is slower with it than with fp16.
@@ -40,18 +41,29 @@ def make_accelerator(precision: str, hang_minutes: float = 10.0) -> Accelerator:
     )
 
 
+def _check_launcher() -> None:
+    """`accelerate launch --cpu` starts one process whatever `--num_processes`, and tells it where all would meet."""
+    lone = "MASTER_PORT" in os.environ and "WORLD_SIZE" not in os.environ
+    if lone and parse_flag_from_env("ACCELERATE_USE_CPU"):
+        raise RequestError(
+            "`accelerate launch --cpu` starts one process, which would train alone: "
+            "for several on CPUs use `torchrun --nproc_per_node N` or `accelerate launch --multi_gpu`"
+        )
+
+
 @contextmanager
 def determinism(wanted: bool) -> Iterator[None]:
     """Inside, an operation that may give another result the next time is an error of torch's, if `wanted`."""
-    before = torch.are_deterministic_algorithms_enabled()
+    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
     if wanted:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS has no other way to be asked
-        torch.backends.cudnn.benchmark = False
-    torch.use_deterministic_algorithms(wanted or before)
+        torch.backends.cudnn.benchmark = False  # or it chooses among its algorithms by a race
+        torch.use_deterministic_algorithms(True)
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before)
+        torch.use_deterministic_algorithms(before[0])
+        torch.backends.cudnn.benchmark = before[1]
 
 
 def leave_cores_to(workers: int, threads: int | None = None) -> None:

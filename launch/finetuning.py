@@ -24,10 +24,12 @@ from ..tasks.stopping import BEST, EarlyStopping
 from .blending import head_weights
 from .building import config_splits, run_folder, split_plan
 from .device import make_accelerator, ranks
+from .logbook import warn
 from .progress import track
 from .recipe import Recipe, set_up, train_classifier
 from .run_folder import open_run
 from .schema import FinetuneConfig
+from .tracking import show_result
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ def finetune(config: FinetuneConfig, command: Sequence[str] = (), resume: bool =
     result = new_result("finetune", f"Fine-tuning: {config.task}", " ".join(command), tables, figures)
     if ranks()[0] == 0:
         save_result(result, run)
+        show_result(run, result, warn)
         save_scores(scores, units, recipe.classes, run / "results" / "scores.safetensors")
     return Finetuned(metrics, intervals, scores, result)
 

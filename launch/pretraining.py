@@ -13,8 +13,8 @@ from ..shards.stream import ClipRequest
 from ..shards.transforms import ClipSpec
 from ..ssl.objective import PretextObjective
 from ..ssl.schedule import Schedule
-from ..tasks.online_probe import OnlineProbe
 from ..tasks.results import versions
+from ..tasks.split_plan import SplitPlan
 from ..tasks.splits import given_split, take
 from .building import check_shards_fit, clip_request, clip_spec, clip_stream, in_steps, run_folder, select_clips
 from .config import settings_of
@@ -76,6 +76,8 @@ def _probe(config: PretrainConfig, backbone: Backbone, spec: ClipSpec, request: 
     probe = config.probe
     if probe is None:
         return None
+    from ..tasks.online_probe import OnlineProbe  # its metrics take seconds to import
+
     index = load_index(probe.shards or config.data.shards)
     check_shards_fit(Bundle(backbone, spec, request.segments), index)
     measure = OnlineProbe(
@@ -86,8 +88,7 @@ def _probe(config: PretrainConfig, backbone: Backbone, spec: ClipSpec, request: 
         config.data.batch_size,
         config.data.workers,
         probe.label,
-        probe.train,
-        probe.test,
+        SplitPlan(probe.folds, group=probe.group, train=probe.train, test=probe.test, seed=config.seed),
         probe.neighbours,
     )
     return Evaluation(measure, probe.every)

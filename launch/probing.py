@@ -54,9 +54,14 @@ def find_bundle(path: Path) -> Path:
     return path / "encoder" if (path / "encoder").is_dir() else path
 
 
+def run_of(path: Path) -> Path | None:
+    """The run folder that `path` is, or a bundle lies in; none for an exported bundle, which is left as it is."""
+    return next((folder for folder in (path, path.parent) if (folder / "config.yaml").is_file()), None)
+
+
 def cache_folder(path: Path) -> Path | None:
-    """RUN/features of the run a bundle lies in; none for an exported bundle, which is left as it is."""
-    run = next((folder for folder in (path, path.parent) if (folder / "config.yaml").is_file()), None)
+    """RUN/features of the run a bundle lies in."""
+    run = run_of(path)
     return None if run is None else run / "features"
 
 

@@ -91,23 +91,31 @@ def counted(label: str) -> Iterator[Report]:
 
 
 def _bar(total: int, label: str, start: int, stream: TextIO) -> Iterator[Advance]:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.text import Text
+
+    class WithFacts(Progress):
+        """The facts stand under the bar, on as many lines as they take: beside it they would push it out."""
+
+        def get_renderables(self) -> Iterator[RenderableType]:
+            yield from super().get_renderables()
+            if facts:
+                yield Text("  ".join(f"{key} {text}" for key, text in facts.items()), style="dim")
 
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        TextColumn("[dim]{task.fields[facts]}"),
     )
-    with Progress(*columns, console=Console(file=stream)) as progress:
-        task = progress.add_task(label, total=total, completed=start, facts="")
-        facts: dict[str, str] = {}
+    facts: dict[str, str] = {}
+    with WithFacts(*columns, console=Console(file=stream)) as progress:
+        task = progress.add_task(label, total=total, completed=start)
 
         def advance(count: int = 1, **fields: object) -> None:
             facts.update(_texts(fields))
-            progress.update(task, advance=count, facts=" ".join(f"{key} {text}" for key, text in facts.items()))
+            progress.update(task, advance=count)
 
         yield advance
 

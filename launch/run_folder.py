@@ -27,6 +27,8 @@ _FREE = {
     "probe.label",
     "probe.train",
     "probe.test",
+    "probe.folds",
+    "probe.group",
     "probe.neighbours",
     "wandb",
     "tensorboard",
@@ -52,7 +54,7 @@ def open_run(run: Path, settings: Mapping[str, Any], resume: bool) -> None:
     elif not stored.is_file():
         raise RequestError(f"no run to resume at '{run}': leave out --resume, or give the out= and name= it had")
     else:
-        changed = differences(_read(stored), settings)
+        changed = differences(read_settings(stored), settings)
         if changed:
             raise _refusal(run, changed)
     _write(stored, settings)
@@ -71,7 +73,7 @@ def accept_changes(run: Path, settings: Mapping[str, Any], accepted: Sequence[st
     merged: dict[Path, dict[str, Any]] = {}
     for path in (run / "config.yaml", *sorted(run.glob("*/config.yaml"))):
         if path.is_file():
-            old = _flat(_read(path))
+            old = _flat(read_settings(path))
             changed |= {key for key in (*old, *now) if old.get(key) != now.get(key)} - _FREE
             kept = {key: value for key, value in old.items() if not _covers(names, key)}
             merged[path] = kept | {key: value for key, value in now.items() if _covers(names, key)}
@@ -131,7 +133,8 @@ def _refusal(run: Path, changed: Sequence[str]) -> RequestError:
     )
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_settings(path: Path) -> dict[str, Any]:
+    """What a run's config.yaml says; `DataError` where it is damaged."""
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except yaml.YAMLError as error:

@@ -118,7 +118,8 @@ class ProbeConfig:
     """The encoder probed every `every` steps while it pretrains: nearest neighbours on its fused embedding.
 
     `shards`: a packed folder with labels, null for that of the training; `label`: their column; the clips with these
-    values of the column `split`: `train` lends the neighbours, `test` is asked, by its `neighbours` nearest.
+    values of the column `split`: `train` lends the neighbours, `test` is asked, by its `neighbours` nearest. With
+    `folds`, for sets without such a column, each fold is asked in turn, and a `group` is kept in one fold.
     """
 
     every: int = _between(100, 1)
@@ -126,6 +127,8 @@ class ProbeConfig:
     label: str = "label"
     train: str = "train"
     test: str = "val"
+    folds: int = _between(0, 0)
+    group: str = "group"
     neighbours: int = _between(20, 1)
 
 

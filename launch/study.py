@@ -20,7 +20,7 @@ from ..shards.errors import DataError, RequestError, choice_error
 from ..shards.index import Index
 from ..shards.transforms import ClipSpec, Preparation
 from ..tasks.duplicates import warn_of_duplicates
-from ..tasks.results import Result, Table, new_result, save_result
+from ..tasks.results import Result, new_result, save_result
 from ..tasks.splits import Split, given_split, groups_of, hold_out, labelled
 from ..tasks.study import RowCost, StudyRow, study_figures, study_rows, study_tables
 from ..tasks.study_cell import Cell
@@ -30,6 +30,7 @@ from .progress import track
 from .run_folder import open_run
 from .schema import RowConfig, StudyConfig
 from .study_cells import Work, real_backbone, run_errand, store_features, train_expert, train_row
+from .tables import markdown_table
 
 
 @dataclass(frozen=True)
@@ -188,16 +189,3 @@ def _write_files(run: Path, result: Result, rows: Sequence[StudyRow]) -> None:
             writer.writerows([[f"# {table.title}"], table.columns, *table.rows])
     content = {row.name: asdict(row) | {"noise_area": row.noise_area} for row in rows}
     (run / "study.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-
-
-def markdown_table(table: Table) -> str:
-    """A table as Markdown, numbers to four digits."""
-
-    def text(cell: object) -> str:
-        if cell is None:
-            return "–"
-        return f"{cell:.4g}" if isinstance(cell, float) else str(cell)
-
-    lines = [table.columns, ["---"] * len(table.columns), *([text(c) for c in row] for row in table.rows)]
-    body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    return f"## {table.title}\n\n{body}\n\n{table.note}"

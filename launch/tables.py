@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from ..shards.errors import RequestError
+from ..tasks.results import Table
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Prints a table on standard output; columns that hold only numbers are set to the right."""
+    import rich.table
     from rich.console import Console
-    from rich.table import Table
 
-    table = Table()
+    table = rich.table.Table()
     for number, column in enumerate(columns):
         numeric = bool(rows) and all(isinstance(row[number], int | float) for row in rows)
         table.add_column(column, justify="right" if numeric else "left", overflow="fold")
@@ -54,6 +55,19 @@ def write_json(path: Path | None, content: Any) -> None:
         raise RequestError(
             f"cannot write '{path}' ({error.strerror}): give --json a file in a folder that is there"
         ) from error
+
+
+def markdown_table(table: Table) -> str:
+    """A table as Markdown, numbers to four digits."""
+
+    def text(cell: object) -> str:
+        if cell is None:
+            return "–"
+        return f"{cell:.4g}" if isinstance(cell, float) else str(cell)
+
+    lines = [table.columns, ["---"] * len(table.columns), *([text(c) for c in row] for row in table.rows)]
+    body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return f"## {table.title}\n\n{body}\n\n{table.note}"
 
 
 def _text(cell: object) -> str:

@@ -1,25 +1,23 @@
-"""Where the numbers go: metrics.jsonl always, Weights & Biases beside it when it can be had."""
+"""Where the numbers go: metrics.jsonl always, and the boards that people watch runs on."""
 
 import json
 import math
-import secrets
 from collections.abc import Callable, Mapping
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any
 
-from ..shards.errors import RequestError
+from ..tasks.results import Curves, Figure, Gates, Result, Table
+from .boards import Boards, tracked_identity
+from .run_folder import read_settings
 
 METRICS = "metrics.jsonl"
 
 
 class Tracker:
-    """Appends one line per `log` to RUN/metrics.jsonl and sends the same to wandb.
+    """Appends one line per `log` to RUN/metrics.jsonl and sends the same to the `Boards`, which see for `mode`.
 
-    `mode`: `offline` (files under RUN/wandb, for `wandb sync`), `online` or `disabled`. `identity`: wandb's run id,
-    kept in the checkpoint so that a resumed job stays one run. `tensorboard`: events under RUN/tensorboard too. A
-    tracker that fails never stops a training: `warn`
-    gets one line and the file goes on. Only the main process makes one.
+    `identity`: of wandb's run, kept in the checkpoint so that a resumed job stays one run. Only the main process
+    makes one.
     """
 
     def __init__(
@@ -32,73 +30,68 @@ class Tracker:
         step: int = 0,
         tensorboard: bool = False,
     ) -> None:
-        self._board: Any = _tensorboard(run, step) if tensorboard else None
-        self.identity = identity or secrets.token_hex(4)
-        self.warn = warn
+        self.run = run
+        self._boards = Boards(run, mode, settings, warn, identity, step, tensorboard)
         _cut(run / METRICS, step)
         self._file = (run / METRICS).open("a", encoding="utf-8")
-        self._wandb: Any = None if mode == "disabled" else self._start(run, mode, settings)
+
+    @property
+    def identity(self) -> str:
+        """Of wandb's run."""
+        return self._boards.identity
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """One line of `values` after `step` steps."""
         finite = {key: value if math.isfinite(value) else None for key, value in values.items()}
         self._file.write(json.dumps({"step": step, **finite}) + "\n")
         self._file.flush()
-        if self._wandb is not None:
-            try:
-                self._wandb.log(dict(values), step=step)
-            except Exception as error:  # whatever a tracker meets, the training goes on
-                self._lose(error)
-        if self._board is not None:
-            self._board.log(dict(values), step=step)
+        self._boards.log(step, values)
 
     def close(self, exit_code: int = 0) -> None:
-        """Ends wandb's run and closes the file."""
+        """Closes the file and ends the boards' runs, which get the last figures in a table and pictures of gates."""
         self._file.close()
-        if self._wandb is not None:
-            try:
-                self._wandb.finish(exit_code=exit_code)
-            except Exception as error:  # as above: the numbers are already in the file
-                self._lose(error)
-        if self._board is not None:
-            self._board.finish()
-
-    def _start(self, run: Path, mode: str, settings: Mapping[str, Any]) -> Any:
-        try:
-            import wandb
-
-            return wandb.init(
-                project="modalgate",
-                name=run.name,
-                id=self.identity,
-                resume="allow",
-                dir=run,
-                mode=cast(Literal["offline", "online"], mode),
-                config=dict(settings),
-                # No git, code or metadata: a remote's address and the command's arguments may carry a token.
-                settings=wandb.Settings(
-                    silent=True,
-                    console="off",
-                    disable_git=True,
-                    disable_code=True,
-                    x_disable_meta=True,
-                    init_timeout=30,
-                ),
-            )
-        except Exception as error:  # network, login, disk, its service: none of them is the training's business
-            self._lose(error)
-            return None
-
-    def _lose(self, error: Exception) -> None:
-        self._wandb = None
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        self.warn(f"wandb is not available ({reason}): the metrics go to {METRICS} only")
+        lines = read_metrics(self.run)
+        if lines:
+            self._boards.show(lines[-1]["step"], "training", task_tables(lines), gate_figures(lines))
+        self._boards.close(exit_code)
 
 
-def need_tensorboard() -> None:
-    """`RequestError` where the package that writes its events is not installed."""
-    if find_spec("tensorboard") is None:
-        raise RequestError("tensorboard=true needs a package: pip install 'modalgate[tensorboard]'")
+def show_result(run: Path, result: Result, warn: Callable[[str], None]) -> None:
+    """Adds an evaluation's tables and pictures to what `run` was tracked by, as its config.yaml says."""
+    settings = read_settings(run / "config.yaml")
+    lines = read_metrics(run)
+    step = lines[-1]["step"] + 1 if lines else 0
+    mode, board = settings.get("wandb", "disabled"), settings.get("tensorboard", False)
+    boards = Boards(run, mode, settings, warn, tracked_identity(run), tensorboard=board)
+    boards.show(step, result.name, result.tables, result.figures)
+    boards.close()
+
+
+def task_tables(lines: list[dict[str, Any]]) -> list[Table]:
+    """The newest means of every task: a row for each, a column for each of their figures."""
+    last = next((line for line in reversed(lines) if "loss" in line), {})
+    named = [(*name.rpartition("/")[::2], value) for name, value in last.items() if "/" in name]
+    named = [(task, figure, value) for task, figure, value in named if task != "gate"]
+    tasks, figures = (list(dict.fromkeys(entry[place] for entry in named)) for place in (0, 1))
+    found = {(task, figure): value for task, figure, value in named}
+    rows: list[Any] = [[task, *(found.get((task, figure)) for figure in figures)] for task in tasks]
+    return [Table("Tasks", ["task", *figures], rows, f"means after step {last['step']}")] if rows else []
+
+
+def gate_figures(lines: list[dict[str, Any]]) -> list[Figure]:
+    """Mean gate weights over the steps, and the newest."""
+    series: dict[str, list[tuple[float, float]]] = {}
+    for line in lines:
+        for name, value in line.items():
+            if name.startswith("gate/") and name not in ("gate/loss", "gate/entropy") and value is not None:
+                series.setdefault(name.removeprefix("gate/"), []).append((line["step"], value))
+    if not series:
+        return []
+    last = [points[-1][1] for points in series.values()]
+    return [
+        Curves("Gate weights", "step", "mean gate weight", series),
+        Gates("Last gate weights", list(series), ["all"], [last]),
+    ]
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
@@ -108,15 +101,6 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
         return []
     lines = path.read_text(encoding="utf-8").split("\n")
     return [json.loads(line) for line in lines[:-1] if line]
-
-
-def _tensorboard(run: Path, step: int) -> Any:
-    """Accelerate's tracker; what an interrupted run told it after `step` is hidden."""
-    from accelerate.tracking import TensorBoardTracker
-
-    board = TensorBoardTracker("tensorboard", run, purge_step=step + 1 if step else None)
-    board.start()
-    return board
 
 
 def _cut(path: Path, step: int) -> None:

@@ -12,6 +12,7 @@ import torch
 from accelerate.utils import broadcast_object_list, set_seed
 from torch import nn
 
+from .boards import need_tensorboard
 from .checkpoint import latest_checkpoint
 from .compiling import compiled
 from .device import agree, determinism, leave_cores_to, make_accelerator
@@ -25,7 +26,7 @@ from .progress import track
 from .run_folder import open_run
 from .run_state import RunState
 from .schema import TrainConfig
-from .tracking import Tracker, need_tensorboard, read_metrics
+from .tracking import Tracker, read_metrics
 
 
 class Batch(Protocol):

@@ -58,9 +58,12 @@ def probe(
     from ..tasks.results import save_result
     from ..tasks.split_plan import SplitPlan
     from .device import ranks
+    from .logbook import warn
     from .probing import probe as run_probe
+    from .probing import run_of
     from .progress import counted
     from .tables import print_table, write_json
+    from .tracking import show_result
 
     plan = SplitPlan(folds, leave_one_out, tuple(lists or ()), group, leaky, train_split, test_split, seed)
     with counted("probe") as progress:
@@ -82,8 +85,9 @@ def probe(
         )
     if ranks()[0]:
         return  # one process speaks for all
-    if (encoder / "config.yaml").is_file():
-        save_result(probed.result, encoder)
+    if (run := run_of(encoder)) is not None:
+        save_result(probed.result, run)
+        show_result(run, probed.result, warn)
     for table in probed.result.tables:
         print_table(f"{table.title}, {encoder} on {shards}: {table.note}", table.columns, table.rows)
     print_table("Mean gate weight", list(probed.weights), [list(probed.weights.values())])

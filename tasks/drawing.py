@@ -5,12 +5,13 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
 from numpy.typing import NDArray
 
@@ -26,11 +27,12 @@ _DOTS = 72  # user units of a matplotlib SVG per inch
 
 @dataclass(frozen=True)
 class Drawing:
-    """An inline `<svg>`, `width` user units wide, whose accessible name is `alt`."""
+    """An inline `<svg>`, `width` user units wide, whose accessible name is `alt`; `canvas`: what it was made of."""
 
     svg: str
     alt: str
     width: int
+    canvas: Canvas = field(repr=False, compare=False)
 
 
 def new_panel(title: str, size: tuple[float, float] = (4.4, 2.5)) -> tuple[Canvas, Axes]:
@@ -113,7 +115,19 @@ def as_drawing(canvas: Canvas, alt: str) -> Drawing:
     width = round(canvas.get_figwidth() * _DOTS)
     opening = f'<svg role="img" aria-label="{html.escape(alt)}"'
     text = re.sub(r'<svg( width="[^"]*"| height="[^"]*")*', lambda _: opening, text, count=1)
-    return Drawing(text, alt, width)
+    return Drawing(text, alt, width, canvas)
+
+
+def as_pixels(canvas: Canvas, dots: int = 144) -> NDArray[np.uint8]:
+    """The canvas on white as (height, width, 3), `dots` to the inch."""
+    canvas.set_facecolor("white")
+    canvas.set_dpi(dots)
+    for axes in canvas.axes:
+        for line in (*axes.get_xgridlines(), *axes.get_ygridlines()):
+            line.set_color("#d5d9e0")
+    agg = FigureCanvasAgg(canvas)
+    agg.draw()
+    return np.asarray(agg.buffer_rgba())[..., :3].copy()
 
 
 def thin(values: NDArray[np.floating], points: int = MOST_POINTS) -> NDArray[np.floating]:

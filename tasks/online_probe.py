@@ -1,5 +1,7 @@
 """What an encoder is worth while it trains without labels."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from ..fusion.backbone import Backbone
@@ -10,16 +12,18 @@ from ..shards.transforms import ClipSpec
 from .features import extract_features
 from .knn import knn_scores
 from .metrics import top_k_accuracy
-from .splits import given_split, labelled, take
+from .split_plan import SplitPlan, plan_splits
+from .splits import given_split, keep_used, labelled
 
 
 class OnlineProbe:
     """Nearest neighbours on the fused embedding of `backbone` as it stands: nothing is fitted, nothing learns of it.
 
-    Of the clips of `index` that have a `label`, those of the split value `train` (several joined by `+`) lend the
-    neighbours, and those of `test` are told by the `neighbours` nearest. Calling it measures, and returns
-    `probe/knn`, the accuracy, and `probe/chance`, what always naming the commonest class would reach. Raises
-    `RequestError` for an unknown column or split value, and for clips that would be asked and lent at once.
+    The clips of `index` that have a `label` are divided as `plan` says: in every split the test clips are told by
+    their `neighbours` nearest train clips. Each clip is encoded once, whatever the folds. Calling it measures, and
+    returns `probe/knn`, the accuracy over the test clips of all splits, and `probe/chance`, what always naming the
+    commonest class would reach. Raises `RequestError` for an unknown column or split value, and for clips that would
+    be asked and lend neighbours at once.
     """
 
     def __init__(
@@ -31,26 +35,30 @@ class OnlineProbe:
         batch_size: int,
         workers: int = 0,
         label: str = "label",
-        train: str = "train",
-        test: str = "val",
+        plan: SplitPlan | None = None,
         neighbours: int = 20,
     ) -> None:
-        if test in train.split("+"):
-            raise RequestError(f"a probe cannot ask the clips of split '{test}', which lend it the neighbours")
+        plan = plan or SplitPlan(test="val")
+        if not plan.crossed and plan.test in plan.train.split("+"):
+            raise RequestError(f"a probe cannot ask the clips of split '{plan.test}', which lend it the neighbours")
         self.backbone, self.spec, self.neighbours = backbone, spec, neighbours
-        index, self.classes, labels = labelled(index, label)
-        split = given_split(index, train, test)
-        used = np.union1d(split.train, split.test)
-        self.labels, self.asked = labels[used], np.isin(used, split.test)
-        self.stream = ClipStream(take(index, used), request, batch_size, workers=workers)
+        index, self.classes, _ = labelled(index, label)
+        splits = plan_splits(index, label, plan) if plan.crossed else [given_split(index, plan.train, plan.test)]
+        used, self.splits = keep_used(index, [replace(split, validation=split.validation[:0]) for split in splits])
+        numbers = {name: number for number, name in enumerate(self.classes)}
+        self.labels = np.array([numbers[value] for value in used.column(label)])
+        self.stream = ClipStream(used, request, batch_size, workers=workers)
 
     def __call__(self, step: int) -> dict[str, float]:
         device = next(self.backbone.parameters()).device
         (features,) = extract_features([self.backbone], self.spec, self.stream, device)
-        rows, asked, lent = features.values["fused"], self.asked, ~self.asked
-        scores = knn_scores(rows[lent], self.labels[lent], rows[asked], len(self.classes), self.neighbours)
-        truth = self.labels[asked]
+        rows, labels, classes = features.values["fused"], self.labels, len(self.classes)
+        scores = [
+            knn_scores(rows[split.train], labels[split.train], rows[split.test], classes, self.neighbours)
+            for split in self.splits
+        ]
+        truth = np.concatenate([labels[split.test] for split in self.splits])
         return {
-            "probe/knn": top_k_accuracy(scores, truth),
+            "probe/knn": top_k_accuracy(np.concatenate(scores), truth),
             "probe/chance": float(np.bincount(truth).max() / len(truth)),
         }

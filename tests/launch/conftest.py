@@ -81,7 +81,7 @@ def tiny_config(packed: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(path)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def launch() -> Iterator[Launch]:
     """`launch(arguments, world=1, **more)`: the exit status of every rank of one command in processes of its own."""
     script = Path(__file__).with_name("launched.py")
@@ -112,7 +112,8 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert main(["world", world, "--preset", "strike", "--clips", "32", "--workers", "1"]) == 0
     pack = ["pack", world, shards, "--modalities", "rgb,flow,audio,depth", "--size", "48", "--fps", "8"]
     assert main([*pack, "--workers", "1"]) == 0
-    assert main(["pretrain", "demo-pretrain", f"data.shards={shards}", f"out={folder / 'runs'}", *FEW]) == 0
+    watched = [f"data.shards={shards}", f"out={folder / 'runs'}", *FEW, "tensorboard=true"]
+    assert main(["pretrain", "demo-pretrain", *watched]) == 0
     return folder
 
 

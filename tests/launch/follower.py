@@ -1,7 +1,7 @@
 """Trains on a fixed sequence of global batches, of which every rank takes its rows: what N processes do, one can too.
 
-`main([OBJECTIVE, SHARDS, RUN, STEPS, STRATEGY])`; OBJECTIVE is supervised, pretext, or teacher, a pretext task with
-one.
+`main([OBJECTIVE, SHARDS, RUN, STEPS, STRATEGY])`; OBJECTIVE is supervised, pretext, teacher, a pretext task with
+one, or uneven: pretext tasks where rank 1 has no sound in every other batch.
 """
 
 from collections.abc import Iterator, Sequence
@@ -39,6 +39,7 @@ class Rows:
     joined: list[Batch]
     rank: int
     world: int
+    uneven: bool = False
     workers: int = 0
 
     def train(self, start: int, /) -> Iterator[Batch]:
@@ -47,10 +48,11 @@ class Rows:
             batch = self.joined[number % len(self.joined)]
             size = len(batch) // self.world
             part = slice(self.rank * size, (self.rank + 1) * size)
+            silent = {"audio"} if self.uneven and self.rank == 1 and number % 2 else set[str]()
             yield replace(
                 batch,
-                streams={name: stream[part] for name, stream in batch.streams.items()},
-                present={name: mask[part] for name, mask in batch.present.items()},
+                streams={name: stream[part] for name, stream in batch.streams.items() if name not in silent},
+                present={name: mask[part] & (name not in silent) for name, mask in batch.present.items()},
                 key=batch.key[part],
                 start=batch.start[part],
                 label=None if batch.label is None else batch.label[part],
@@ -65,7 +67,7 @@ def main(arguments: Sequence[str]) -> int:
     joined = ClipStream(index, REQUEST, 8, seed=5, label="label", classes=classes)
     rank, world = ranks()
     # AdamW divides by the gradient's size: where a contrastive loss is flat it makes steps of rounding errors.
-    optimizer = {"supervised": "adamw", "pretext": "sgd", "teacher": "lars"}[kind]
+    optimizer = {"supervised": "adamw", "pretext": "sgd", "teacher": "lars", "uneven": "adamw"}[kind]
     config = TrainConfig(
         steps=int(steps),
         strategy=strategy,
@@ -75,9 +77,10 @@ def main(arguments: Sequence[str]) -> int:
         checkpoint_every=1000,
         threads=1,
         precision="fp32",
+        hang_minutes=2,
     )
     objective = build(kind, clip_spec(REQUEST, index), classes)
-    rows = Rows(list(islice(joined.train(0), 6)), rank, world)
+    rows = Rows(list(islice(joined.train(0), 6)), rank, world, kind == "uneven")
     train(objective, rows, config, Path(run), seed=1, tracker_mode="disabled")
     return 0
 

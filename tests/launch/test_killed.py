@@ -3,6 +3,7 @@
 import random
 import signal
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ import torch
 from modalgate.launch.checkpoint import latest_checkpoint, load_checkpoint
 from modalgate.launch.tracking import read_metrics
 from safetensors.torch import load_file
+
+Launch = Callable[..., list[int]]
 
 STEPS = 12
 
@@ -38,13 +41,28 @@ def assert_same_end(one: Path, two: Path) -> None:
     assert len(losses) == STEPS
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, tiny_config: str, launch: Launch) -> Callable[[int, str], Path]:
+    """`whole(world, strategy)`: a run that nobody interrupted, without workers, made once."""
+    out = tmp_path_factory.mktemp("whole")
+
+    @cache
+    def run(world: int, strategy: str) -> Path:
+        name, log = f"{strategy}-{world}", out / "log"
+        command = ["pretrain", tiny_config, f"out={out}", f"name={name}", f"train.strategy={strategy}"]
+        assert launch(command, world, log=str(log)) == [0] * world, log.read_text()
+        return out / name
+
+    return run
+
+
 @pytest.mark.parametrize(
     ("world", "workers", "resumed_workers", "strategy"),
     [
         (1, 0, 0, "ddp"),
         (2, 0, 0, "ddp"),
-        (2, 0, 0, "fsdp"),
         (1, 1, 2, "ddp"),
+        pytest.param(2, 0, 0, "fsdp", marks=pytest.mark.slow),
         pytest.param(1, 2, 0, "ddp", marks=pytest.mark.slow),
         pytest.param(2, 1, 1, "ddp", marks=pytest.mark.slow),
         pytest.param(2, 2, 1, "ddp", marks=pytest.mark.slow),
@@ -53,36 +71,34 @@ def assert_same_end(one: Path, two: Path) -> None:
 def test_killed_at_a_random_step_it_ends_with_the_same_weights(
     tmp_path: Path,
     tiny_config: str,
-    launch: Callable[..., list[int]],
+    launch: Launch,
+    whole: Callable[[int, str], Path],
     world: int,
     workers: int,
     resumed_workers: int,
     strategy: str,
 ) -> None:
-    def command(name: str, count: int, *more: str) -> list[str]:
-        settings = [f"out={tmp_path}", f"name={name}", f"data.workers={count}", f"train.strategy={strategy}"]
+    def command(count: int, *more: str) -> list[str]:
+        settings = [f"out={tmp_path}", "name=cut", f"data.workers={count}", f"train.strategy={strategy}"]
         return ["pretrain", tiny_config, *settings, *more]
 
-    log = str(tmp_path / "log")
-    assert launch(command("whole", workers), world, log=log) == [0] * world, Path(log).read_text()
+    run, log = tmp_path / "cut", tmp_path / "log"
     kill = random.randint(4, STEPS - 1)  # after the first checkpoint; before it a run starts anew
-    run = tmp_path / "cut"
-    assert launch(command("cut", workers), world, kill=kill, run=str(run)) == [-signal.SIGKILL] * world
+    assert launch(command(workers), world, kill=kill, run=str(run)) == [-signal.SIGKILL] * world
     assert not (run / "encoder").exists()
-    again = launch(command("cut", resumed_workers, "--resume"), world, log=log)
-    assert again == [0] * world, f"killed after step {kill}: {Path(log).read_text()}"
-    assert_same_end(tmp_path / "whole", run)
+    again = launch(command(resumed_workers, "--resume"), world, log=str(log))
+    assert again == [0] * world, f"killed after step {kill}: {log.read_text()}"
+    assert_same_end(whole(world, strategy), run)
 
 
 @pytest.mark.slow
 def test_killed_again_and_again_it_still_ends_with_the_same_weights(
-    tmp_path: Path, tiny_config: str, launch: Callable[..., list[int]]
+    tmp_path: Path, tiny_config: str, launch: Launch, whole: Callable[[int, str], Path]
 ) -> None:
     command = ["pretrain", tiny_config, f"out={tmp_path}"]
-    assert launch([*command, "name=whole"]) == [0]
     for kill in (1, 2, 4, 5, 7, 11):
         resume = ["--resume"] if (tmp_path / "cut" / "config.yaml").exists() else []
         statuses = launch([*command, "name=cut", *resume], kill=kill, run=str(tmp_path / "cut"))
         assert statuses == [-signal.SIGKILL]
     assert launch([*command, "name=cut", "--resume"]) == [0]
-    assert_same_end(tmp_path / "whole", tmp_path / "cut")
+    assert_same_end(whole(1, "ddp"), tmp_path / "cut")

@@ -3,12 +3,19 @@
 from pathlib import Path
 
 import pytest
+import torch
+import yaml
 from modalgate.fusion.bundle import load_bundle
 from modalgate.launch.building import request_of
+from modalgate.launch.checkpoint import load_checkpoint
 from modalgate.launch.cli import main
 from modalgate.launch.tracking import read_metrics
+from modalgate.shards.batch import Batch
 from modalgate.shards.index import load_index
+from modalgate.ssl.objective import PretextObjective
 from modalgate.tasks.online_probe import OnlineProbe
+from modalgate.tasks.split_plan import SplitPlan
+from torch import Tensor
 
 PROBE = ["probe.every=2", "probe.train=pretrain+train", "probe.test=test", "probe.neighbours=3"]
 
@@ -33,8 +40,7 @@ def test_the_probe_is_logged_every_so_many_steps_and_after_the_last(
         4,
         0,
         "label",
-        "pretrain+train",
-        "test",
+        SplitPlan(train="pretrain+train", test="test"),
         3,
     )
     assert probed[-1] == {"step": 5, **by_hand(5)}, "of the averaged weights, which are those exported"
@@ -42,6 +48,36 @@ def test_the_probe_is_logged_every_so_many_steps_and_after_the_last(
         (tmp_path / name / "encoder" / "encoder.safetensors").read_bytes() for name in ("watched", "alone")
     )
     assert first == second, "who is watched learns the same"
+
+
+def test_deterministic_runs_end_alike_and_say_what_they_were_seeded_with(
+    tmp_path: Path, tiny_config: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+    forward = PretextObjective.forward
+
+    def watched(objective: PretextObjective, batch: Batch) -> dict[str, Tensor]:
+        asked.append(torch.are_deterministic_algorithms_enabled())
+        return forward(objective, batch)
+
+    monkeypatch.setattr(PretextObjective, "forward", watched)
+    weights: dict[str, dict[str, Tensor]] = {}
+    for name, *more in (("one", "seed=7"), ("two", "seed=7"), ("other", "seed=8")):
+        assert pretrain(tiny_config, tmp_path, name, *more, "--deterministic") == 0
+        settings = yaml.safe_load((tmp_path / name / "config.yaml").read_text())
+        assert settings["train"]["deterministic"] is True
+        assert settings["seed"] == int(more[0].removeprefix("seed="))
+        _, weights[name], _ = load_checkpoint(tmp_path / name / "checkpoints" / "step-5")
+    assert asked == [True] * 15
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert all(torch.equal(value, weights["two"][key]) for key, value in weights["one"].items())
+    assert not all(torch.equal(value, weights["other"][key]) for key, value in weights["one"].items())
+
+
+def test_the_probe_by_folds_asks_for_no_split(tmp_path: Path, tiny_config: str) -> None:
+    assert pretrain(tiny_config, tmp_path, "folded", "probe={every: 5, folds: 2, test: nowhere}") == 0
+    (line,) = (line for line in read_metrics(tmp_path / "folded") if "probe/knn" in line)
+    assert 0 <= line["probe/knn"] <= 1
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Progress on a terminal and elsewhere, with a clock that the test moves."""
 
 import io
+import re
 
 import pytest
 from modalgate.launch.progress import counted, track
@@ -46,14 +47,19 @@ def test_work_done_before_a_resume_does_not_count_as_speed() -> None:
     ]
 
 
-def test_a_terminal_gets_a_bar_with_the_fields() -> None:
-    stream = Terminal()
+def test_a_terminal_gets_a_bar_with_all_the_fields_under_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    stream, losses = Terminal(), {f"task_{number}": 1.5 + number for number in range(8)}
     with track(5, "train", stream=stream) as advance:
-        advance(5, loss=1.5)
-    text = stream.getvalue()
-    assert "train" in text
-    assert "5/5" in text
-    assert "loss 1.5" in text
+        advance(5, **losses, memory="0.9 GB")
+    last = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue()).split("\r")[-1]
+    bar, *facts = last.split("\n")
+    assert bar.startswith("train ")
+    assert "5/5" in bar
+    words = " ".join(facts).split()
+    assert words[:2] == ["task_0", "1.5"]
+    assert words[-5:] == ["task_7", "8.5", "memory", "0.9", "GB"]
+    assert max(map(len, (bar, *facts))) <= 80
 
 
 def test_other_processes_show_nothing(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ from modalgate.launch.checkpoint import load_checkpoint
 from modalgate.launch.tracking import read_metrics
 from torch import Tensor
 
-STEPS = 10
+STEPS = 5
 
 
 def kept(run: Path) -> tuple[dict[str, Tensor], dict[int, dict[str, Tensor]]]:
@@ -18,7 +18,14 @@ def kept(run: Path) -> tuple[dict[str, Tensor], dict[int, dict[str, Tensor]]]:
     return weights, state["optimizer"]["state"]
 
 
-@pytest.mark.parametrize("kind", ["supervised", "pretext", "teacher"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "teacher",
+        pytest.param("supervised", marks=pytest.mark.slow),
+        pytest.param("pretext", marks=pytest.mark.slow),
+    ],
+)
 def test_it_follows_whole_copies_in_losses_weights_and_moments(
     tmp_path: Path, packed: Path, launch: Callable[..., list[int]], kind: str
 ) -> None:

@@ -2,9 +2,9 @@
 
 import csv
 import json
-import subprocess
-import sys
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -77,17 +77,21 @@ def test_a_study_leaves_its_tables_and_does_nothing_twice(
     assert "Fusion mechanisms, accuracy" in (shards.parent / "report.html").read_text()
 
 
-def test_sigterm_ends_the_processes_that_train_too(options: list[str]) -> None:
-    command = [sys.executable, "-m", "modalgate.launch.cli", "study", *options, *ENDLESS]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        folder = Path(next(word for word in options if word.startswith("out=")).removeprefix("out=")) / "ended"
-        while process.poll() is None and len(list(folder.glob("*/*/expert-*/metrics.jsonl"))) < 2:
-            time.sleep(0.05)
-        workers = psutil.Process(process.pid).children(recursive=True)
-        process.terminate()
-        assert process.wait(60) == 130
-    assert len(workers) >= 2
-    _, alive = psutil.wait_procs(workers, timeout=30)
+def test_sigterm_ends_the_processes_that_train_too(options: list[str], launch: Callable[..., list[int]]) -> None:
+    folder = Path(next(word for word in options if word.startswith("out=")).removeprefix("out=")) / "ended"
+    # Experts are started in order: once the second one logs, the first one trains too.
+    second = str(folder / "fold-0" / "seed-0" / "expert-audio")
+    seen: set[psutil.Process] = set()
+    with ThreadPoolExecutor(1) as pool:
+        ended = pool.submit(launch, ["study", *options, *ENDLESS], kill=1, run=second, signal="SIGTERM")
+        while not ended.done():
+            for child in psutil.Process().children():
+                if child.status() != psutil.STATUS_ZOMBIE and "launched.py" in " ".join(child.cmdline()):
+                    seen |= set(child.children(recursive=True))
+            time.sleep(0.1)
+    assert ended.result() == [130]
+    assert len(seen) >= 3  # the study and two that train
+    _, alive = psutil.wait_procs(seen, timeout=30)
     assert not alive
 
 

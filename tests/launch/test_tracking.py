@@ -9,9 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from modalgate.launch.tracking import Tracker, need_tensorboard, read_metrics
-from modalgate.shards.errors import RequestError
+import wandb
+from modalgate.launch.boards import tracked_identity
+from modalgate.launch.tracking import Tracker, read_metrics, show_result
+from modalgate.tasks.results import Gates, Table, new_result
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from .wandb_file import read_history
 
 
 def lost(line: str) -> None:
@@ -42,40 +46,89 @@ def test_a_resumed_run_drops_what_it_will_log_again_and_a_cut_line(tmp_path: Pat
     assert [(line["step"], line["x"]) for line in read_metrics(tmp_path)] == [(1, 1), (2, 2), (3, 30.0)]
 
 
-def test_wandb_runs_offline_inside_the_run_folder_and_keeps_its_id(
+LINE = {
+    "loss": 1.5,
+    "order/loss": 1.0,
+    "order/accuracy": 0.75,
+    "pairs/loss": 0.5,
+    "gate/rgb": 0.25,
+    "gate/audio": 0.75,
+}
+RESULT = new_result(
+    "probe",
+    "A probe",
+    "modalgate probe",
+    [Table("Frozen", ["feature", "value"], [["fused", 0.5], ["rgb", None]])],
+    [Gates("By class", ["rgb", "audio"], ["calm", "fight"], [[0.2, 0.8], [0.6, 0.4]])],
+)
+
+
+def test_wandb_runs_offline_inside_the_run_folder_as_one_run_with_tables_and_gates(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    """Interrupted, resumed and evaluated; read as wandb itself would."""
     monkeypatch.setenv("WANDB_API_KEY", "0123456789abcdef0123456789abcdef01234567")
+    (tmp_path / "config.yaml").write_text("wandb: offline\n")
     first = Tracker(tmp_path, "offline", {"seed": 1}, lost)
-    first.log(1, {"x": 1.0})
-    first.close()
+    first.log(1, {**LINE, "gate/rgb": 0.5, "gate/audio": 0.5})
+    first.close(exit_code=1)
     second = Tracker(tmp_path, "offline", {"seed": 1}, lost, first.identity, step=1)
+    second.log(2, {**LINE, "pairs/loss": math.nan})
     second.close()
-    assert second.identity == first.identity
-    assert list((tmp_path / "wandb").glob(f"offline-run-*-{first.identity}/*.wandb"))
+    assert second.identity == first.identity == tracked_identity(tmp_path)
+    show_result(tmp_path, RESULT, lost)
+    folders = sorted((tmp_path / "wandb").glob(f"offline-run-*-{first.identity}"))
+    assert len(folders) == len(list((tmp_path / "wandb").glob("offline-run-*"))) >= 1
+
+    told = read_history(tmp_path)
+    assert (told["order/loss"], told["gate/rgb"]) == (1.0, 0.25)
+
+    def file(key: str) -> Path:
+        (found,) = (tmp_path / "wandb").glob(f"offline-run-*/files/{told[f'{key}.path']}")
+        return found
+
+    tasks, frozen = (json.loads(file(key).read_text()) for key in ("training/Tasks", "probe/Frozen"))
+    assert tasks["columns"] == ["task", "loss", "accuracy"]
+    assert tasks["data"] == [["order", 1.0, 0.75], ["pairs", None, None]]
+    assert frozen["data"] == [["fused", 0.5], ["rgb", None]]
+    for key in ("training/Gate weights", "training/Last gate weights", "probe/By class"):
+        assert told[f"{key}._type"] == "image-file"
+        assert file(key).read_bytes().startswith(b"\x89PNG")
     for path in (tmp_path / "wandb").rglob("*"):
         if path.is_file():
             assert b"0123456789abcdef0123456789abcdef01234567" not in path.read_bytes()
     assert capfd.readouterr() == ("", "")
 
 
-def test_tensorboard_holds_the_same_numbers_and_hides_what_a_resumed_run_logs_again(tmp_path: Path) -> None:
+def test_the_agent_of_a_sweep_names_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_SWEEP_ID", "sw33p")
+    monkeypatch.setenv("WANDB_RUN_ID", "a1b2c3d4")
+    wandb.teardown()  # it reads the environment once in a process
+    tracker = Tracker(tmp_path, "offline", {}, lost)
+    tracker.close()
+    wandb.teardown()
+    assert tracker.identity == tracked_identity(tmp_path) == "a1b2c3d4"
+
+
+def test_tensorboard_holds_the_same_and_hides_what_a_resumed_run_logs_again(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("wandb: disabled\ntensorboard: true\n")
     tracker = Tracker(tmp_path, "disabled", {}, lost, tensorboard=True)
     for step in (1, 2, 3):
         tracker.log(step, {"a/loss": 10.0 + step})
     tracker.close()
     tracker = Tracker(tmp_path, "disabled", {}, lost, tracker.identity, step=2, tensorboard=True)
-    tracker.log(3, {"a/loss": 0.5, "gate/rgb": math.nan})
+    tracker.log(3, {**LINE, "a/loss": 0.5, "gate/rgb": math.nan})
     tracker.close()
+    show_result(tmp_path, RESULT, lost)
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert [(event.step, event.value) for event in events.Scalars("a/loss")] == [(1, 11.0), (2, 12.0), (3, 0.5)]
-
-
-def test_without_its_package_tensorboard_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    need_tensorboard()
-    monkeypatch.setattr("modalgate.launch.tracking.find_spec", lambda name: None)
-    with pytest.raises(RequestError, match=r"pip install 'modalgate\[tensorboard\]'"):
-        need_tensorboard()
+    (picture,) = events.Images("training/Gate weights")
+    assert picture.step == 3
+    assert picture.width > 100
+    assert events.Images("probe/By class")[0].step == 4
+    (table,) = events.Tensors("probe/Frozen/text_summary")
+    assert b"| fused | 0.5 |" in table.tensor_proto.string_val[0]
+    assert not (tmp_path / "wandb").exists()
 
 
 def test_a_tracker_that_cannot_start_is_said_once_and_the_file_goes_on(tmp_path: Path) -> None:

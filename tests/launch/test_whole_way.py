@@ -9,6 +9,9 @@ import pytest
 from modalgate.fusion import load_bundle
 from modalgate.launch.cli import main
 from modalgate.tasks.results import load_result
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from .wandb_file import read_history
 
 
 def test_probe_reports_every_feature_beside_the_untrained_encoder(corpus: Path) -> None:
@@ -22,6 +25,9 @@ def test_probe_reports_every_feature_beside_the_untrained_encoder(corpus: Path) 
     assert all(0 <= row["low"] <= row["accuracy"] <= row["high"] <= 1 for row in content["rows"])
     assert sum(content["gates"].values()) == pytest.approx(1, abs=1e-4)
     assert load_result(run / "results" / "probe.json").tables[0].columns[0] == "feature"
+    shown = EventAccumulator(str(run / "tensorboard")).Reload().Tags()
+    assert {"training/Gate weights", "probe/Mean gate weight by class"} <= set(shown["images"])
+    assert {"training/Tasks/text_summary", "probe/Frozen features/text_summary"} <= set(shown["tensors"])
 
     # The second reading takes both encoders' features, and the hashes, from the run folder, and says the same.
     kept = {path: path.stat().st_mtime_ns for path in (run / "features").iterdir()}
@@ -36,8 +42,13 @@ def test_finetune_export_predict_and_report(corpus: Path, few: list[str], capsys
     encoder, runs = corpus / "runs" / "demo-pretrain" / "encoder", corpus / "runs"
     options = [f"data.shards={corpus / 'shards'}", f"encoder={encoder}", f"out={runs}", *few]
     figures = corpus / "finetune.json"
-    assert main(["finetune", "demo-violence", *options, "--json", str(figures)]) == 0
-    assert set(json.loads(figures.read_text())["metrics"]) >= {"accuracy", "auc", "average_precision", "f1"}
+    assert main(["finetune", "demo-violence", *options, "wandb=offline", "--json", str(figures)]) == 0
+    metrics = json.loads(figures.read_text())["metrics"]
+    assert set(metrics) >= {"accuracy", "auc", "average_precision", "f1"}
+    told = read_history(runs / "demo-violence")
+    assert told["finetune/Test clips.nrows"] == len(metrics)
+    assert told["finetune/Confusion (rows: truth)._type"] == "image-file"
+    assert told["label/accuracy"] <= 1
 
     exported = corpus / "classifier"
     assert main(["export", str(runs / "demo-violence"), str(exported)]) == 0

@@ -2,7 +2,17 @@
 
 import numpy as np
 import pytest
-from modalgate.tasks.drawing import MODALITY_COLOURS, PALETTE, colours_of, shorten, thin
+from modalgate.tasks.drawing import (
+    MODALITY_COLOURS,
+    PALETTE,
+    as_pixels,
+    colours_of,
+    new_panel,
+    page_style,
+    plot_lines,
+    shorten,
+    thin,
+)
 
 
 def test_thinned_curves_keep_their_mean_and_their_ends() -> None:
@@ -25,3 +35,14 @@ def test_long_names_are_cut_and_lines_joined() -> None:
     assert shorten("a\nlabel") == "a label"
     assert shorten("x" * 30) == "x" * 21 + "…"
     assert shorten("x" * 22) == "x" * 22
+
+
+def test_pixels_are_dark_lines_on_white() -> None:
+    with page_style():
+        canvas, axes = new_panel("losses", (3.0, 2.0))
+        plot_lines(axes, {"rgb": ([1, 2, 3], [0.0, 0.5, 0.2])}, share=True)
+    pixels = as_pixels(canvas, 100)
+    assert (pixels.shape, pixels.dtype) == ((200, 300, 3), np.uint8)
+    assert (pixels == 255).all(axis=2).mean() > 0.8
+    curve = np.array([int(MODALITY_COLOURS["rgb"][place : place + 2], 16) for place in (1, 3, 5)])
+    assert (pixels == curve).all(axis=2).sum() > 50

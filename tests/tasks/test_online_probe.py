@@ -1,6 +1,7 @@
 """The online probe against neighbours counted by hand, on a tiny world."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from modalgate.shards.stream import ClipRequest, ClipStream
 from modalgate.shards.transforms import ClipSpec, Preparation
 from modalgate.shards.world import write_world
 from modalgate.tasks.online_probe import OnlineProbe
+from modalgate.tasks.split_plan import SplitPlan
+from torch import Tensor
 
 Build = Callable[..., Backbone]
 REQUEST = ClipRequest(("rgb",), 2, 0.4, 2, 32)
@@ -27,18 +30,25 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Index:
 
 
 def probe_of(index: Index, backbone: Backbone, spec: ClipSpec, **changes: object) -> OnlineProbe:
-    given = {"train": "pretrain+train", "test": "test", "neighbours": 1} | changes
-    return OnlineProbe(backbone, spec, index, REQUEST, 5, **given)  # pyright: ignore[reportArgumentType]
+    given: dict[str, Any] = {"train": "pretrain+train", "test": "test", "label": "label"} | changes
+    label = given.pop("label")
+    return OnlineProbe(backbone, spec, index, REQUEST, 5, label=label, plan=SplitPlan(**given), neighbours=1)
+
+
+def embeddings(index: Index, backbone: Backbone, spec: ClipSpec) -> list[Tensor]:
+    """Of every clip, one at a time."""
+    rows, preparation = [], Preparation(spec)
+    for batch in ClipStream(index, REQUEST, 1).evaluate():
+        with torch.no_grad():
+            embedding = backbone(preparation(batch), batch.present, batch.start).embedding
+        rows.append(embedding[0].mean(dim=0).double())
+    return rows
 
 
 def test_it_names_the_class_of_the_nearest_clip(index: Index, tiny_backbone: Build, tiny_clip: ClipSpec) -> None:
     backbone = tiny_backbone(("rgb",)).eval()
     figures = probe_of(index, backbone, tiny_clip)(7)
-    rows, preparation = [], Preparation(tiny_clip)
-    for batch in ClipStream(index, REQUEST, 1).evaluate():
-        with torch.no_grad():
-            embedding = backbone(preparation(batch), batch.present, batch.start).embedding
-        rows.append(embedding[0].mean(dim=0).double())
+    rows = embeddings(index, backbone, tiny_clip)
     labels, splits = index.column("label"), index.column("split")
     right, truth = [], []
     for number, split in enumerate(splits):
@@ -51,6 +61,25 @@ def test_it_names_the_class_of_the_nearest_clip(index: Index, tiny_backbone: Bui
     assert figures == {
         "probe/knn": pytest.approx(np.mean(right)),
         "probe/chance": pytest.approx(max(truth.count(label) for label in truth) / len(truth)),
+    }
+
+
+def test_by_folds_every_clip_is_asked_once_and_never_of_its_own_group(
+    index: Index, tiny_backbone: Build, tiny_clip: ClipSpec
+) -> None:
+    backbone = tiny_backbone(("rgb",)).eval()
+    probe = probe_of(index, backbone, tiny_clip, folds=3)
+    rows, labels, groups = embeddings(index, backbone, tiny_clip), index.column("label"), index.column("group")
+    assert sorted(number for split in probe.splits for number in split.test) == list(range(len(rows)))
+    right = []
+    for split in probe.splits:
+        assert not {groups[number] for number in split.test} & {groups[number] for number in split.train}
+        for number in split.test:
+            nearest = max(split.train, key=lambda other: float(torch.cosine_similarity(rows[number], rows[other], 0)))
+            right.append(labels[nearest] == labels[number])
+    assert probe(7) == {
+        "probe/knn": pytest.approx(np.mean(right)),
+        "probe/chance": pytest.approx(max(map(labels.count, labels)) / len(labels)),
     }
 
 
@@ -78,11 +107,12 @@ def test_it_follows_the_backbone_and_leaves_its_weights(
     [
         ({"label": "lable"}, "'lable': did you mean 'label'"),
         ({"train": "trian"}, "'trian': did you mean 'train'"),
+        ({"folds": 2, "group": "grop"}, "'grop': did you mean 'group'"),
         ({"test": "train"}, "cannot ask the clips of split 'train', which lend it the neighbours"),
     ],
 )
 def test_what_cannot_be_asked_is_refused(
-    changes: dict[str, str], message: str, index: Index, tiny_backbone: Build, tiny_clip: ClipSpec
+    changes: dict[str, Any], message: str, index: Index, tiny_backbone: Build, tiny_clip: ClipSpec
 ) -> None:
     with pytest.raises(RequestError, match=message):
         probe_of(index, tiny_backbone(("rgb",)), tiny_clip, **changes)
