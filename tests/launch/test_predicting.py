@@ -1,9 +1,12 @@
 """`predict` on recordings good and bad, by the command line."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 from modalgate.launch.cli import main
@@ -152,3 +155,46 @@ def test_one_short_film_is_one_window(trained_run: Path, tmp_path: Path, capsys:
     assert main(["predict", str(trained_run), str(tmp_path / "short.mkv")]) == 0
     (window,) = windows(capsys.readouterr().out)
     assert (window["start"], window["end"], window["present"]) == (0, 0.3, ["rgb"])
+
+
+def repeat(source: Path, target: Path, times: int) -> None:
+    """The same packets of `source` over and over, each time later."""
+    with av.open(str(target), "w") as written:
+        streams: dict[int, Any] = {}
+        for number in range(times):
+            with av.open(str(source)) as read:
+                assert read.duration is not None
+                seconds = number * round(read.duration / 1e6)
+                for packet in read.demux():
+                    if packet.dts is None or packet.pts is None:
+                        continue
+                    if packet.stream.index not in streams:
+                        streams |= {stream.index: written.add_stream_from_template(stream) for stream in read.streams}
+                    later = round(seconds / packet.time_base)
+                    packet.pts, packet.dts = packet.pts + later, packet.dts + later
+                    packet.stream = streams[packet.stream.index]
+                    written.mux(packet)
+
+
+@pytest.mark.parametrize("film_too", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_memory_does_not_grow_with_the_film(film_too: bool, trained_run: Path, tmp_path: Path) -> None:
+    """Ten minutes after one: their pictures take 55 MB, their sound 38 MB."""
+    seconds, rate = 30, 16000
+    pictures = np.zeros((10 * seconds, 48, 64, 3), np.uint8)
+    for number, picture in enumerate(pictures):
+        picture[8:40, number % 32 : number % 32 + 20] = 200
+    # AAC adds a little to either end.
+    sound = np.random.default_rng(0).normal(0, 0.1, (seconds - 1) * rate).astype(np.float32)
+    write_video(tmp_path / "part.mp4", pictures, 10, sound=sound, sound_codec="aac", sample_rate=rate)
+    commands = []
+    for minutes in (1, 10):
+        repeat(tmp_path / "part.mp4", tmp_path / f"{minutes}.mkv", 2 * minutes)
+        outputs = {"--out": f"{minutes}.jsonl", "--png": f"{minutes}.png"}
+        outputs |= {"--video": f"drawn-{minutes}.mkv"} if film_too else {}
+        written = [part for option, name in outputs.items() for part in (option, str(tmp_path / name))]
+        commands.append(["predict", str(trained_run), str(tmp_path / f"{minutes}.mkv"), "--hop", "3", *written])
+    script = Path(__file__).with_name("peak_memory.py")
+    done = subprocess.run([sys.executable, script, json.dumps(commands)], capture_output=True, text=True, check=True)
+    short, long = (float(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("peak"))
+    assert len(windows((tmp_path / "10.jsonl").read_text())) == 200
+    assert long - short < 16

@@ -93,8 +93,9 @@ def test_every_window_is_that_of_the_whole_recording(
         for name in names:
             # The search keeps something from pair to pair: single bytes of flow are off by one.
             off = np.abs(window.streams[name].astype(float) - expected[name])
-            assert off.max() <= {"flow": 1, "inertial": 1e-4}.get(name, 0), f"{name} at {window.start}"
-            assert (off > 0).mean() < 0.002
+            assert off.max() <= {"flow": 1, "inertial": 1e-6}.get(name, 0), f"{name} at {window.start}"
+            # A signal read between its samples is rounded otherwise.
+            assert (off > (1e-6 if name == "inertial" else 0)).mean() < 0.002
 
 
 def test_a_recording_shorter_than_a_window_stands_still(
