@@ -16,6 +16,7 @@ from ..shards.errors import DataError, RequestError, choice_error
 from ..shards.live import Gap, LiveSource, Patience
 from ..shards.media import probe
 from ..shards.modality import sources_of
+from ..shards.rejected import UNREADABLE, reason_of
 from ..shards.sources import Source, find_sources
 from ..tasks.alarm_events import AlarmRule, Smoothing
 from ..tasks.predict import Prediction, Scorer, predict, predict_live, scorer_of
@@ -249,14 +250,9 @@ def _readable(name: Path | Address, told: PredictionLines) -> Iterator[None]:
         yield
     except (RequestError, DataError):
         raise
-    except Exception as error:
-        from ..shards.pack import UNREADABLE
-
-        if not isinstance(error, UNREADABLE):
-            raise
+    except UNREADABLE as error:
         end = f", beyond {told.predicted.seconds:g} s," if told.predicted.windows else ""
-        reason = (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
-        raise DataError(f"'{name}'{end} cannot be read: {reason}") from error
+        raise DataError(f"'{name}'{end} cannot be read: {reason_of(error)}") from error
 
 
 def _with_notices(events: Iterator[Prediction | Gap]) -> Iterator[Prediction | Gap]:

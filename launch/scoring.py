@@ -7,12 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from av.error import FFmpegError
-
 from ..fusion.bundle import Bundle
 from ..shards.containers import check_container
 from ..shards.errors import DataError
 from ..shards.modality import MODALITIES
+from ..shards.rejected import UNREADABLE, reason_of
 from ..shards.stills import stills
 from ..tasks.highlights import Highlight, highlights
 from ..tasks.predict import Prediction, predict
@@ -21,7 +20,6 @@ from .uploads import Upload
 
 # Windows scored at a time: few, so that they show soon.
 BATCH = 4
-UNREADABLE = (FFmpegError, OSError, ValueError, EOFError)
 
 Line = dict[str, Any]
 
@@ -69,7 +67,7 @@ async def score(bundle: Bundle, turns: Turns, uploads: dict[str, Upload], wish: 
 
 def unreadable(uploads: dict[str, Upload], windows: Sequence[Prediction], error: Exception) -> str:
     """The line that the command line prints of the same recording, under the names the client gave."""
-    reason = (getattr(error, "strerror", None) or str(error)).splitlines()[0]
+    reason = reason_of(error)
     for upload in uploads.values():
         reason = reason.replace(f"'{upload.path.name}'", f"'{upload.name}'")
     end = f", beyond {windows[-1].end:g} s," if windows else ""

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-import av
 from av.error import ArgumentError
+
+from .media import open_media
 
 # Containers that hold their media themselves. Playlists (HLS, concat, SDP) are not among them: FFmpeg would open
 # whatever files and addresses they name.
@@ -34,10 +35,10 @@ CONTAINERS = (
 def check_container(path: Path) -> float:
     """The seconds that a media file says it lasts, 0 where it does not say.
 
-    Raises `ValueError` for a format that is not one of `CONTAINERS`, `av.FFmpegError` where it is none at all.
+    Raises `ValueError` for a format that is not one of `CONTAINERS`, and what `open_media` raises.
     """
     try:
-        with av.open(str(path), options={"format_whitelist": ",".join(CONTAINERS)}) as container:
+        with open_media(path, options={"format_whitelist": ",".join(CONTAINERS)}) as container:
             return float(container.duration or 0) / 1_000_000
     except ArgumentError as error:
         raise ValueError("its format is not accepted: give a file that holds its pictures and its sound") from error

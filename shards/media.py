@@ -46,13 +46,19 @@ def open_media(
     `container_format`: FFmpeg's name of it where it is known, instead of a guess from the first bytes; `options`:
     FFmpeg's own; `timeout`: seconds to wait for data of a stream.
 
-    Raises `ValueError` where a stream has a codec that FFmpeg has no decoder for, and `av.FFmpegError`.
+    Raises `ValueError` for a file that holds no media, and where a stream has a codec that FFmpeg has no decoder for;
+    `av.FFmpegError`.
     """
-    # Tags in whatever encoding are no reason to refuse a film.
     opened = source if isinstance(source, io.BytesIO) else str(source)
-    container = av.open(
-        opened, mode="r", format=container_format, metadata_errors="replace", options=options, timeout=timeout
-    )
+    try:
+        # Tags in whatever encoding are no reason to refuse a film.
+        container = av.open(
+            opened, mode="r", format=container_format, metadata_errors="replace", options=options, timeout=timeout
+        )
+    except (av.error.InvalidDataError, av.error.EOFError) as error:
+        if not isinstance(source, Path):
+            raise
+        raise ValueError(_no_media(source)) from error
     for stream in (*container.streams.video, *container.streams.audio):
         if stream.codec_context is None:
             # A stream is not to be touched once its container is closed.
@@ -65,6 +71,17 @@ def open_media(
     return container
 
 
+def _no_media(path: Path) -> str:
+    """Why FFmpeg finds nothing in a file."""
+    with path.open("rb") as file:
+        head = file.read(8)
+    if not head:
+        return "it is empty"
+    if head[4:] == b"ftyp":
+        return "it is cut short: an MP4 has its index at its end, and it is not there"
+    return "it holds no media in a form that FFmpeg knows"
+
+
 def probe(source: MediaSource) -> MediaFacts:
     """Size in pixels, frame rate, duration in seconds and what streams there are; raises `av.FFmpegError`."""
     with open_media(source) as container:
@@ -74,7 +91,7 @@ def probe(source: MediaSource) -> MediaFacts:
 def media_facts(container: Any) -> MediaFacts:
     """The same of an open container."""
     video = container.streams.video[0] if container.streams.video else None
-    duration = float(container.duration or 0) / 1_000_000
+    duration = max(float(container.duration or 0) / 1_000_000 - _matroska_start(container), 0.0)
     if video is not None and video.duration and video.time_base:
         duration = float(video.duration * video.time_base)
     return MediaFacts(
@@ -90,11 +107,29 @@ def media_facts(container: Any) -> MediaFacts:
 
 
 def _promised_seconds(container: Any, video: Any) -> float:
-    """Seconds of pictures by the header's count of frames, or by the duration where it can be no other stream's."""
+    """Seconds of pictures by the header's count of frames, or by a duration that can be no other stream's."""
     if video.frames and video.average_rate:
         return float(video.frames / video.average_rate)
-    alone = len(container.streams) == 1
-    return float(container.duration or 0) / 1_000_000 if alone else 0.0
+    end = _tagged_seconds(video)
+    if not end and len(container.streams) == 1:
+        end = float(container.duration or 0) / 1_000_000
+    start = float((video.start_time or 0) * video.time_base) if _matroska_start(container) else 0.0
+    return max(end - start, 0.0)
+
+
+def _matroska_start(container: Any) -> float:
+    """Seconds before the first packet, which Matroska alone counts among a film's own."""
+    return float(container.start_time or 0) / 1_000_000 if "matroska" in container.format.name else 0.0
+
+
+def _tagged_seconds(video: Any) -> float:
+    """The duration that Matroska's writers note for each track, as `00:01:02.345`; 0 where there is none."""
+    parts = video.metadata.get("DURATION", "").split(":")
+    try:
+        hours, minutes, seconds = (float(part) for part in parts)
+    except ValueError:
+        return 0.0
+    return 3600 * hours + 60 * minutes + seconds
 
 
 def iterate_frames(source: MediaSource) -> Iterator[tuple[float, Any]]:

@@ -146,7 +146,7 @@ def at_constant_rate(
     if held is None and facts.video_seconds:
         raise ValueError(f"'{name}' is cut short: no picture of its {facts.video_seconds:.1f} s can be read")
     if held is not None:
-        end = held_time + 1 / (facts.fps or fps)
+        end = max(held_time + 1 / (facts.fps or fps), min(held_time + _shown_seconds(held), facts.video_seconds))
         if end < 0.9 * facts.video_seconds:
             raise ValueError(f"'{name}' is cut short: {end:.1f} of {facts.video_seconds:.1f} s are there")
         picture = reader.read(held)
@@ -154,3 +154,8 @@ def at_constant_rate(
         while number / fps < end - 0.1 / fps:
             yield picture
             number += 1
+
+
+def _shown_seconds(frame: Any) -> float:
+    """How long a decoded frame is to be shown, 0 where that is not known: a film may end in one that stays."""
+    return float((getattr(frame, "duration", None) or 0) * (getattr(frame, "time_base", None) or 0))

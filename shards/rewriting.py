@@ -1,5 +1,6 @@
 """A film written again with something painted on its frames, and its sound as it was."""
 
+import math
 import os
 from collections.abc import Callable, Iterator
 from fractions import Fraction
@@ -105,13 +106,17 @@ class FrameRewriter:
         self.waiting = next(self.copied, None)
 
     def _frames(self) -> Iterator[tuple[float, Any]]:
-        origin = None
+        origin, last = None, -math.inf
         try:
             for frame in self.source.decode(self.source.streams.video[0]):
-                if frame.pts is not None:
-                    time = float(frame.pts * frame.time_base)
-                    self.origin = origin = time if origin is None else origin
+                if frame.pts is None:
+                    continue
+                time = float(frame.pts * frame.time_base)
+                self.origin = origin = time if origin is None else origin
+                # Films joined from parts step back in time, which no encoder takes.
+                if time > last:
                     yield time - origin, frame
+                last = max(last, time)
         except FFmpegError:
             # A damaged tail ends the film; whoever predicts from it tells what was wrong.
             return
@@ -125,12 +130,14 @@ class FrameRewriter:
         """(seconds from the first frame, packet moved to there), from the first that is heard with a picture."""
         with container:
             shift = round(self.origin / stream.time_base)
+            last = -1
             for packet in container.demux(stream):
                 if packet.dts is None or packet.pts is None:
                     continue
                 packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
-                if packet.pts < 0:
+                if packet.pts < 0 or packet.dts <= last:
                     continue
+                last = packet.dts
                 seconds = float(packet.pts * packet.time_base)
                 packet.stream = self.sound
                 yield seconds, packet

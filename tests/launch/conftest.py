@@ -24,6 +24,7 @@ from modalgate.shards.transforms import ClipSpec
 from modalgate.shards.world import write_world
 from modalgate.tasks.results import Table, new_result, save_result
 
+from .odd_films import write_odd_films
 from .served import Served, serve
 
 # With what draws from generators: dropout in a task, dropped modalities, augmentation, a queue and a teacher.
@@ -160,6 +161,14 @@ def hall_film(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("film") / "hall.mp4"
     write_video(path, pictures, 10, sound=sound.astype(np.float32), sound_codec="aac")
     return path
+
+
+@pytest.fixture(scope="session")
+def odd_films(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of the films in `ODD_FILMS`."""
+    folder = tmp_path_factory.mktemp("odd")
+    write_odd_films(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -71,7 +71,7 @@ def test_what_cannot_be_read_is_422(server: Served, tmp_path: Path) -> None:
     (tmp_path / "text.mp4").write_bytes(b"this is no film\n" * 50)
     for headers in ({}, NDJSON):
         answer = server.predict(headers=headers, video=tmp_path / "text.mp4")
-        line = "'text.mp4' cannot be read: Invalid data found when processing input"
+        line = "'text.mp4' cannot be read: it holds no media in a form that FFmpeg knows"
         assert (answer.status, answer.json) == (422, {"error": line})
 
 

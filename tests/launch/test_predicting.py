@@ -1,12 +1,20 @@
 """`predict` on recordings good and bad, by the command line."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
+import av
 import numpy as np
 import pytest
 from modalgate.launch.cli import main
 from modalgate.shards.media import write_video
+from modalgate.shards.sliding import Window
+from modalgate.tasks.eager import EagerScorer
+
+from .odd_films import ODD_FILMS, write_timed
 
 
 @pytest.fixture
@@ -18,8 +26,16 @@ def film(tmp_path: Path) -> Path:
     return path
 
 
-def windows(text: str) -> list[dict[str, object]]:
-    return [json.loads(line) for line in text.splitlines()]
+def windows(text: str) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in text.splitlines()]
+    return [line for line in lines if line["kind"] == "window"]
+
+
+def predicted(model: Path, path: Path, capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    """The windows of a film that is whole."""
+    capsys.readouterr()
+    assert main(["predict", str(model), str(path)]) == 0
+    return windows(capsys.readouterr().out)
 
 
 def test_lines_go_to_the_file_or_to_standard_output(
@@ -51,18 +67,86 @@ def test_a_film_cut_off_is_predicted_up_to_the_cut(
     assert said.err.count("\n") == 1
 
 
-@pytest.mark.parametrize("content", [b"", b"this is no film\n" * 50])
-def test_what_is_no_film_is_one_line(
-    content: bytes, trained_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("name", ODD_FILMS)
+def test_every_odd_film_gives_windows_or_one_line(
+    name: str, odd_films: Path, trained_run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = tmp_path / "text.mp4"
-    path.write_bytes(content)
+    status, scored, says = ODD_FILMS[name]
     capsys.readouterr()
-    assert main(["predict", str(trained_run), str(path)]) == 3
+    assert main(["predict", str(trained_run), str(odd_films / name)]) == status
     said = capsys.readouterr()
-    assert said.out == ""
-    assert "text.mp4" in said.err
-    assert said.err.count("\n") == 1
+    found = windows(said.out)
+    assert bool(found) == scored
+    for window in found:
+        assert sum(window["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+    assert says in said.err
+    assert said.err.count("\n") == (status != 0)
+    if status:
+        assert f"/{name}'" in said.err
+
+
+def test_without_a_sound_track_sound_is_absent(
+    odd_films: Path, trained_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, present in {"no_sound.mp4": ["rgb"], "one_second.mp4": ["rgb", "audio"]}.items():
+        found = predicted(trained_run, odd_films / name, capsys)
+        assert {tuple(window["present"]) for window in found} == {tuple(present)}
+        assert all((window["gates"]["audio"] == 0) == ("audio" not in present) for window in found)
+
+
+@pytest.mark.parametrize(
+    ("name", "end"),
+    [("one_second.mp4", 1.0), ("one_frame.mp4", 0.1), ("still_end.mkv", 5.0), ("joined_late.mkv", 3.0)],
+)
+def test_windows_reach_to_the_end(
+    name: str, end: float, odd_films: Path, trained_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = predicted(trained_run, odd_films / name, capsys)
+    assert found[0]["start"] == 0
+    assert found[-1]["end"] == pytest.approx(end)
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[Window]:
+    """The windows that the model is given."""
+    given: list[Window] = []
+    score = EagerScorer.score
+
+    def watched(self: EagerScorer, windows: list[Window]) -> Any:
+        given.extend(windows)
+        return score(self, windows)
+
+    monkeypatch.setattr(EagerScorer, "score", watched)
+    return given
+
+
+def test_a_phone_s_film_is_seen_upright(
+    trained_run: Path, tmp_path: Path, seen: list[Window], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Bright above and dark below, as its stored pictures are not."""
+    upright = np.linspace(230, 20, 64).repeat(48).reshape(64, 48, 1).repeat(3, axis=-1).astype(np.uint8)
+    stored = np.ascontiguousarray(np.rot90(upright, -1))
+    write_timed(tmp_path / "phone.mp4", np.stack([stored] * 8), np.arange(8) / 10, rotation=90)
+    assert predicted(trained_run, tmp_path / "phone.mp4", capsys)
+    rgb = np.concatenate([window.streams["rgb"] for window in seen]).astype(float)
+    # The model sees the central 48 of the 64 rows.
+    assert (rgb.mean(axis=(0, 1, 3))[0], rgb.mean(axis=(0, 1, 3))[-1]) == pytest.approx((204, 46), abs=8)
+    assert np.ptp(rgb.mean(axis=(0, 1, 2))) < 3
+
+
+def test_a_variable_rate_moves_nothing_in_time(
+    trained_run: Path, tmp_path: Path, seen: list[Window], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Pictures that grow brighter by the second, taken at irregular times at most 0.1 s apart."""
+    times = np.cumsum(np.random.default_rng(1).choice([0.01, 0.02, 0.05, 0.1], 70))
+    levels = np.broadcast_to(20 + 50 * (times - times[0])[:, None, None, None], (70, 48, 64, 3)).astype(np.uint8)
+    write_timed(tmp_path / "variable.mp4", levels, times)
+    found = predicted(trained_run, tmp_path / "variable.mp4", capsys)
+    assert found[-1]["end"] == pytest.approx(times[-1] - times[0], abs=0.3)
+    for window in seen:
+        # Two frames at 10 per second, in the middles of the window's halves.
+        expected = [20 + 50 * (window.start + offset) for offset in (0.1, 0.3)]
+        assert window.streams["rgb"].mean(axis=(1, 2, 3)) == pytest.approx(expected, abs=2.5 + 3)
 
 
 def test_one_short_film_is_one_window(trained_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -71,3 +155,46 @@ def test_one_short_film_is_one_window(trained_run: Path, tmp_path: Path, capsys:
     assert main(["predict", str(trained_run), str(tmp_path / "short.mkv")]) == 0
     (window,) = windows(capsys.readouterr().out)
     assert (window["start"], window["end"], window["present"]) == (0, 0.3, ["rgb"])
+
+
+def repeat(source: Path, target: Path, times: int) -> None:
+    """The same packets of `source` over and over, each time later."""
+    with av.open(str(target), "w") as written:
+        streams: dict[int, Any] = {}
+        for number in range(times):
+            with av.open(str(source)) as read:
+                assert read.duration is not None
+                seconds = number * round(read.duration / 1e6)
+                for packet in read.demux():
+                    if packet.dts is None or packet.pts is None:
+                        continue
+                    if packet.stream.index not in streams:
+                        streams |= {stream.index: written.add_stream_from_template(stream) for stream in read.streams}
+                    later = round(seconds / packet.time_base)
+                    packet.pts, packet.dts = packet.pts + later, packet.dts + later
+                    packet.stream = streams[packet.stream.index]
+                    written.mux(packet)
+
+
+@pytest.mark.parametrize("film_too", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_memory_does_not_grow_with_the_film(film_too: bool, trained_run: Path, tmp_path: Path) -> None:
+    """Ten minutes after one: their pictures take 55 MB, their sound 38 MB."""
+    seconds, rate = 30, 16000
+    pictures = np.zeros((10 * seconds, 48, 64, 3), np.uint8)
+    for number, picture in enumerate(pictures):
+        picture[8:40, number % 32 : number % 32 + 20] = 200
+    # AAC adds a little to either end.
+    sound = np.random.default_rng(0).normal(0, 0.1, (seconds - 1) * rate).astype(np.float32)
+    write_video(tmp_path / "part.mp4", pictures, 10, sound=sound, sound_codec="aac", sample_rate=rate)
+    commands = []
+    for minutes in (1, 10):
+        repeat(tmp_path / "part.mp4", tmp_path / f"{minutes}.mkv", 2 * minutes)
+        outputs = {"--out": f"{minutes}.jsonl", "--png": f"{minutes}.png"}
+        outputs |= {"--video": f"drawn-{minutes}.mkv"} if film_too else {}
+        written = [part for option, name in outputs.items() for part in (option, str(tmp_path / name))]
+        commands.append(["predict", str(trained_run), str(tmp_path / f"{minutes}.mkv"), "--hop", "3", *written])
+    script = Path(__file__).with_name("peak_memory.py")
+    done = subprocess.run([sys.executable, script, json.dumps(commands)], capture_output=True, text=True, check=True)
+    short, long = (float(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("peak"))
+    assert len(windows((tmp_path / "10.jsonl").read_text())) == 200
+    assert long - short < 16

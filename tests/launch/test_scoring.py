@@ -19,6 +19,8 @@ from modalgate.shards.media import write_video, write_wave
 from modalgate.tasks.highlights import highlights
 from modalgate.tasks.predict import predict
 
+from .odd_films import ODD_FILMS
+
 DEFAULT = Wish()
 
 
@@ -122,16 +124,24 @@ def test_a_film_cut_off_is_scored_up_to_the_cut_with_the_line_of_the_command(
     assert said == "error: " + lines[-2]["note"].replace("'film.mkv'", f"'{film}'", 1)
 
 
-@pytest.mark.parametrize("content", [b"", b"this is no film\n" * 50])
-def test_what_is_no_film_is_the_line_of_the_command(
-    content: bytes, bundle: Bundle, action_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("name", ODD_FILMS)
+def test_odd_films_are_scored_or_refused_as_by_the_command(
+    name: str, odd_films: Path, bundle: Bundle, action_bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    film = tmp_path / "text.mp4"
-    film.write_bytes(content)
-    with pytest.raises(DataError) as raised:
-        lines_of(bundle, video=film)
-    assert main(["predict", str(action_bundle), str(film)]) == 3
-    assert capsys.readouterr().err.strip() == "error: " + str(raised.value).replace("text.mp4", str(film))
+    status, scored, _ = ODD_FILMS[name]
+    film = odd_films / name
+    if scored:
+        lines = lines_of(bundle, video=film)
+        assert of_kind(lines, "window")
+        note = "".join(line["note"] for line in of_kind(lines, "note"))
+    else:
+        with pytest.raises(DataError) as raised:
+            lines_of(bundle, video=film)
+        note = str(raised.value)
+    assert bool(note) == (status != 0)
+    assert main(["predict", str(action_bundle), str(film)]) == status
+    said = capsys.readouterr().err.strip()
+    assert said == (f"error: {note}".replace(f"'{name}'", f"'{film}'", 1) if note else "")
 
 
 def test_a_playlist_opens_nothing(bundle: Bundle, tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from av.error import FFmpegError
 from modalgate.shards.containers import check_container
 from modalgate.shards.media import write_video, write_wave
 
@@ -33,8 +32,15 @@ def test_files_that_name_other_files_are_refused(tmp_path: Path) -> None:
             check_container(tmp_path / name)
 
 
-@pytest.mark.parametrize("content", [b"", b"this is no film\n" * 50])
-def test_what_is_no_media_is_ffmpegs_to_name(content: bytes, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "it is empty"),
+        (b"this is no film\n" * 50, "it holds no media"),
+        (b"\0\0\0\x18ftypmp42" + bytes(600), "its index at its end"),
+    ],
+)
+def test_what_is_no_media_is_said(content: bytes, says: str, tmp_path: Path) -> None:
     (tmp_path / "video").write_bytes(content)
-    with pytest.raises(FFmpegError):
+    with pytest.raises(ValueError, match=says):
         check_container(tmp_path / "video")
