@@ -18,8 +18,8 @@ _LIMITS = """\
 - Gate weights tell what the model used, not what caused an event."""
 
 
-def model_card(facts: dict[str, Any]) -> str:
-    """Markdown with the header that model hubs read; `facts` are those of `encoder.json`."""
+def model_card(facts: dict[str, Any], place: str) -> str:
+    """Markdown with the header that model hubs read; `facts` are those of `encoder.json`, `place` is what loads."""
     clip, provenance, metrics = facts["clip"], dict(facts["provenance"]), facts["metrics"]
     licence = facts["licence"]
     kind = "classifier" if facts["classes"] else "encoder"
@@ -47,7 +47,7 @@ def model_card(facts: dict[str, Any]) -> str:
     lines += ["", "## Intended use", "", _INTENDED, "", "## Limits", "", _LIMITS, "", "## Licence", ""]
     lines += [licence or "Not stated: ask whoever made it before you use or share it.", "", "## Loading", ""]
     door = "load_bundle" if facts["classes"] else "load_encoder"
-    lines += [f"    from modalgate.fusion import {door}", f'    model = {door}("this folder")', ""]
+    lines += [f"    from modalgate.fusion import {door}", f'    model = {door}("{place}")', ""]
     return "\n".join(lines)
 
 

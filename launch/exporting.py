@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from ..fusion.bundle import FACTS, Bundle, load_bundle, save_bundle
+from ..fusion.bundle import LAYOUTS, Bundle, load_bundle, local_bundle, save_bundle
 from ..fusion.classifier import Classifier
 from ..shards.batch import Clip, stack
 from ..shards.errors import DataError, RequestError
@@ -55,8 +55,9 @@ def _final_state(run: Path, checkpoint: Path, prefix: str) -> dict[str, torch.Te
 
 
 def find_model(path: Path) -> Path:
-    """The bundle at `path`, or the one of the run there; `RequestError` where there is neither."""
-    return path if (path / FACTS).is_file() else _trained(path)
+    """The bundle at `path` or on the hub, or the one of the run there; `RequestError` where there is none."""
+    path = local_bundle(path)
+    return path if any((path / name).is_file() for name in LAYOUTS) else _trained(path)
 
 
 def _trained(run: Path) -> Path:
