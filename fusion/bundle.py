@@ -64,26 +64,11 @@ def save_bundle(bundle: Bundle, folder: Path, repository: Repository | None = No
     try:
         state = {key: value.detach().cpu().contiguous() for key, value in bundle.model.state_dict().items()}
         save_file(state, partial / weights_name)
-        backbone = bundle.backbone
-        encoders = {n: asdict(encoder_spec(backbone.spec, n).untrained()) for n in backbone.modalities}
-        spec = asdict(backbone.spec) | {"width": backbone.width, "encoders": encoders}
-        facts = {
-            "format_version": FORMAT_VERSION,
-            "modalities": list(backbone.modalities),
-            "backbone": spec,
-            "clip": asdict(bundle.spec),
-            "segments": bundle.segments,
-            "task": bundle.task,
-            "classes": list(bundle.model.classes) if isinstance(bundle.model, Classifier) else None,
-            "positive": bundle.positive,
-            "unimodal_heads": isinstance(bundle.model, Classifier) and bool(bundle.model.unimodal),
-            "decision": bundle.model.decision_name if isinstance(bundle.model, Classifier) else None,
-            "provenance": bundle.provenance,
-            "metrics": bundle.metrics,
-            "licence": bundle.licence,
-        }
+        facts = describe_bundle(bundle)
         place = "this folder" if repository is None else str(repository)
-        (partial / CARD).write_text(model_card(facts, place), encoding="utf-8")
+        door = "load_bundle" if facts["classes"] else "load_encoder"
+        loading = f'    from modalgate.fusion import {door}\n    model = {door}("{place}")'
+        (partial / CARD).write_text(model_card(facts, loading), encoding="utf-8")
         sealed = seal(facts, partial, (weights_name, CARD))
         (partial / facts_name).write_text(json.dumps(sealed, indent=2) + "\n", encoding="utf-8")
         # The old bundle steps aside first: at every moment one whole bundle lies on the disk.
@@ -96,6 +81,28 @@ def save_bundle(bundle: Bundle, folder: Path, repository: Repository | None = No
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+
+
+def describe_bundle(bundle: Bundle) -> dict[str, Any]:
+    """What `encoder.json` holds of it, unsealed."""
+    backbone = bundle.backbone
+    encoders = {n: asdict(encoder_spec(backbone.spec, n).untrained()) for n in backbone.modalities}
+    classifier = bundle.model if isinstance(bundle.model, Classifier) else None
+    return {
+        "format_version": FORMAT_VERSION,
+        "modalities": list(backbone.modalities),
+        "backbone": asdict(backbone.spec) | {"width": backbone.width, "encoders": encoders},
+        "clip": asdict(bundle.spec),
+        "segments": bundle.segments,
+        "task": bundle.task,
+        "classes": list(classifier.classes) if classifier else None,
+        "positive": bundle.positive,
+        "unimodal_heads": classifier is not None and bool(classifier.unimodal),
+        "decision": classifier.decision_name if classifier else None,
+        "provenance": bundle.provenance,
+        "metrics": bundle.metrics,
+        "licence": bundle.licence,
+    }
 
 
 def load_bundle(folder: Path | str) -> Bundle:

@@ -108,6 +108,7 @@ def describe(bundle: Bundle, graph: GraphModel) -> dict[str, Any]:
         "classes": list(classes),
         "positive": bundle.positive if classes else None,
         "clip": asdict(bundle.spec),
+        "metrics": bundle.metrics,
         "licence": bundle.licence,
     }
 

@@ -20,7 +20,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
         numeric = bool(rows) and all(isinstance(row[number], int | float) for row in rows)
         table.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(_text(cell) for cell in row))
+        table.add_row(*(cell_text(cell) for cell in row))
     console = Console(highlight=False, markup=False)
     # A pipe or a log has no width of its own; the guess of 80 columns would break rows.
     console.width = console.width if console.is_terminal else 120
@@ -56,7 +56,7 @@ def write_json(path: Path | None, content: Any) -> None:
         ) from error
 
 
-def _text(cell: object) -> str:
+def cell_text(cell: object) -> str:
     if cell is None:
         return "-"
     return f"{cell:.4g}" if isinstance(cell, float) else str(cell)
