@@ -5,6 +5,7 @@ import os
 import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -18,11 +19,14 @@ from ..shards.transforms import ClipSpec
 from .backbone import Backbone, encoder_spec
 from .card import model_card
 from .classifier import Classifier
+from .hub import Repository, fetch, upload
 from .seal import check_facts, check_files, seal
 from .spec import BackboneSpec, EncoderSpec
 
 FORMAT_VERSION = 2
 WEIGHTS, FACTS, CARD = "encoder.safetensors", "encoder.json", "README.md"
+# The weights' file by the facts': ours, and what the hub counts, shows and measures a model by.
+LAYOUTS = {FACTS: WEIGHTS, "config.json": "model.safetensors"}
 
 
 @dataclass
@@ -46,8 +50,12 @@ class Bundle:
         return self.model.backbone if isinstance(self.model, Classifier) else self.model
 
 
-def save_bundle(bundle: Bundle, folder: Path) -> None:
-    """Writes the bundle; the folder appears whole or not at all. `RequestError` if something else is there."""
+def save_bundle(bundle: Bundle, folder: Path, repository: Repository | None = None) -> None:
+    """Writes the bundle; the folder appears whole or not at all. `RequestError` if something else is there.
+
+    For a `repository` of the hub its files have the names that are usual there.
+    """
+    facts_name, weights_name = list(LAYOUTS.items())[repository is not None]
     if folder.exists() and not (folder.is_dir() and (not any(folder.iterdir()) or (folder / FACTS).is_file())):
         raise RequestError(f"'{folder}' holds something else: give an empty or new folder for the bundle")
     partial = folder.with_name(f".{folder.name}.partial")
@@ -55,29 +63,14 @@ def save_bundle(bundle: Bundle, folder: Path) -> None:
     partial.mkdir(parents=True)
     try:
         state = {key: value.detach().cpu().contiguous() for key, value in bundle.model.state_dict().items()}
-        save_file(state, partial / WEIGHTS)
-        backbone = bundle.backbone
-        encoders = {n: asdict(encoder_spec(backbone.spec, n).untrained()) for n in backbone.modalities}
-        spec = asdict(backbone.spec) | {"width": backbone.width, "encoders": encoders}
-        facts = {
-            "format_version": FORMAT_VERSION,
-            "modalities": list(backbone.modalities),
-            "backbone": spec,
-            "clip": asdict(bundle.spec),
-            "segments": bundle.segments,
-            "task": bundle.task,
-            "classes": list(bundle.model.classes) if isinstance(bundle.model, Classifier) else None,
-            "positive": bundle.positive,
-            "multilabel": isinstance(bundle.model, Classifier) and bundle.model.multilabel,
-            "unimodal_heads": isinstance(bundle.model, Classifier) and bool(bundle.model.unimodal),
-            "decision": bundle.model.decision_name if isinstance(bundle.model, Classifier) else None,
-            "provenance": bundle.provenance,
-            "metrics": bundle.metrics,
-            "licence": bundle.licence,
-        }
-        (partial / CARD).write_text(model_card(facts), encoding="utf-8")
-        sealed = seal(facts, partial, (WEIGHTS, CARD))
-        (partial / FACTS).write_text(json.dumps(sealed, indent=2) + "\n", encoding="utf-8")
+        save_file(state, partial / weights_name)
+        facts = describe_bundle(bundle)
+        place = "this folder" if repository is None else str(repository)
+        door = "load_bundle" if facts["classes"] else "load_encoder"
+        loading = f'    from modalgate.fusion import {door}\n    model = {door}("{place}")'
+        (partial / CARD).write_text(model_card(facts, loading), encoding="utf-8")
+        sealed = seal(facts, partial, (weights_name, CARD))
+        (partial / facts_name).write_text(json.dumps(sealed, indent=2) + "\n", encoding="utf-8")
         # The old bundle steps aside first: at every moment one whole bundle lies on the disk.
         aside = folder.with_name(f".{folder.name}.old")
         shutil.rmtree(aside, ignore_errors=True)
@@ -90,18 +83,43 @@ def save_bundle(bundle: Bundle, folder: Path) -> None:
         raise
 
 
+def describe_bundle(bundle: Bundle) -> dict[str, Any]:
+    """What `encoder.json` holds of it, unsealed."""
+    backbone = bundle.backbone
+    encoders = {n: asdict(encoder_spec(backbone.spec, n).untrained()) for n in backbone.modalities}
+    classifier = bundle.model if isinstance(bundle.model, Classifier) else None
+    return {
+        "format_version": FORMAT_VERSION,
+        "modalities": list(backbone.modalities),
+        "backbone": asdict(backbone.spec) | {"width": backbone.width, "encoders": encoders},
+        "clip": asdict(bundle.spec),
+        "segments": bundle.segments,
+        "task": bundle.task,
+        "classes": list(classifier.classes) if classifier else None,
+        "positive": bundle.positive,
+        "multilabel": classifier is not None and classifier.multilabel,
+        "unimodal_heads": classifier is not None and bool(classifier.unimodal),
+        "decision": classifier.decision_name if classifier else None,
+        "provenance": bundle.provenance,
+        "metrics": bundle.metrics,
+        "licence": bundle.licence,
+    }
+
+
 def load_bundle(folder: Path | str) -> Bundle:
     """The model of a bundle, in evaluation mode, on the CPU.
 
-    Raises `RequestError` where there is no bundle or it has another format version, `DataError` where a file is
-    missing, cut short or changed: sizes and sha256 of all files are checked before any of them is used.
+    `folder`: a path, or `hf://owner/name[@revision]` of the hub. Raises `RequestError` where there is no bundle or it
+    has another format version, `DataError` where a file is missing, cut short or changed: sizes and sha256 of all
+    files are checked before any of them is used.
     """
-    folder = Path(folder)
-    facts = _read_facts(folder)
+    folder = local_bundle(folder)
+    path = folder / next((name for name in LAYOUTS if (folder / name).is_file()), FACTS)
+    facts, weights_name = _read_facts(path), LAYOUTS[path.name]
     try:
         check_files(facts, folder)
-        if set(facts["files"]) != {WEIGHTS, CARD}:
-            raise DataError(f"'{folder / FACTS}' lists {', '.join(facts['files'])}, not {WEIGHTS} and {CARD}")
+        if set(facts["files"]) != {weights_name, CARD}:
+            raise DataError(f"'{path}' lists {', '.join(facts['files'])}, not {weights_name} and {CARD}")
         backbone = Backbone(tuple(facts["modalities"]), _backbone_spec(facts["backbone"]))
         model: Backbone | Classifier = backbone
         if facts["classes"] is not None:
@@ -112,7 +130,7 @@ def load_bundle(folder: Path | str) -> Bundle:
                 decision=facts["decision"],
                 multilabel=facts.get("multilabel", False),
             )
-        model.load_state_dict(load_file(folder / WEIGHTS))
+        model.load_state_dict(load_file(folder / weights_name))
         spec = clip_spec(facts["clip"])
         return Bundle(
             model.eval(),
@@ -129,12 +147,28 @@ def load_bundle(folder: Path | str) -> Bundle:
         raise DataError(f"bundle '{folder}' is damaged ({reason}): export the run again") from error
 
 
-def _read_facts(folder: Path) -> dict[str, Any]:
-    """What `encoder.json` says, of this format version and as it was sealed."""
-    path = folder / FACTS
+def local_bundle(place: Path | str) -> Path:
+    """The folder `place`, or, of `hf://owner/name[@revision]`, that of its files in the hub's cache."""
+    return fetch(place, [CARD, *LAYOUTS, *LAYOUTS.values()])
+
+
+def push_bundle(folder: Path | str, repository: Repository, *, private: bool = False) -> str:
+    """Commits the bundle in `folder` to a model repository of the hub; returns the commit's URL.
+
+    It is checked as `load_bundle` does, and its card says how to load it from there. Raises what `load_bundle` and
+    `hub.upload` raise.
+    """
+    bundle = load_bundle(folder)
+    with TemporaryDirectory() as place:
+        save_bundle(bundle, Path(place) / "bundle", repository)
+        return upload(Path(place) / "bundle", repository, private=private)
+
+
+def _read_facts(path: Path) -> dict[str, Any]:
+    """What the facts at `path` say, of this format version and as they were sealed."""
     if not path.is_file():
         raise RequestError(
-            f"'{folder}' is no bundle (it has no {FACTS}): give a folder that `modalgate export` wrote"
+            f"'{path.parent}' is no bundle (it has no {FACTS}): give a folder that `modalgate export` wrote"
         )
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))

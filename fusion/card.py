@@ -1,5 +1,6 @@
 """The model card of a bundle: what it is, what it saw, how well it did, and what it must not be used for."""
 
+from collections.abc import Mapping
 from typing import Any
 
 _INTENDED = """\
@@ -18,8 +19,12 @@ _LIMITS = """\
 - Gate weights tell what the model used, not what caused an event."""
 
 
-def model_card(facts: dict[str, Any]) -> str:
-    """Markdown with the header that model hubs read; `facts` are those of `encoder.json`."""
+def model_card(facts: dict[str, Any], loading: str, further: Mapping[str, str] | None = None) -> str:
+    """Markdown with the header that model hubs read.
+
+    `facts` are those of `encoder.json`; `loading`: the lines that load it; `further`: sections by title, after its
+    metrics.
+    """
     clip, provenance, metrics = facts["clip"], dict(facts["provenance"]), facts["metrics"]
     licence = facts["licence"]
     kind = "classifier" if facts["classes"] else "encoder"
@@ -44,10 +49,11 @@ def model_card(facts: dict[str, Any]) -> str:
     lines += [f"- {name}: {value:.4g}" for name, value in metrics.items()] or [
         "None were measured by this run: treat it as untested."
     ]
+    for title, text in (further or {}).items():
+        lines += ["", f"## {title}", "", text]
     lines += ["", "## Intended use", "", _INTENDED, "", "## Limits", "", _LIMITS, "", "## Licence", ""]
     lines += [licence or "Not stated: ask whoever made it before you use or share it.", "", "## Loading", ""]
-    door = "load_bundle" if facts["classes"] else "load_encoder"
-    lines += [f"    from modalgate.fusion import {door}", f'    model = {door}("this folder")', ""]
+    lines += [loading, ""]
     return "\n".join(lines)
 
 

@@ -135,6 +135,9 @@ def join_embeddings(parts: Sequence[Embedding]) -> Embedding:
 
 
 def load_encoder(folder: Path | str) -> PretrainedEncoder:
-    """The encoder of a bundle, without its classifier if it has one; what `load_bundle` raises."""
+    """The encoder of a bundle, without its classifier if it has one.
+
+    `folder`: a path, or `hf://owner/name[@revision]` of the hub. Raises what `load_bundle` raises.
+    """
     bundle = load_bundle(folder)
     return PretrainedEncoder(bundle.backbone, bundle.spec, bundle.segments)

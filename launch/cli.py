@@ -23,6 +23,7 @@ from . import (
     verbs_embed,
     verbs_evaluate,
     verbs_export,
+    verbs_push,
     verbs_serve,
     verbs_train,
     verbs_use,
@@ -54,6 +55,7 @@ app.command("probe")(verbs_use.probe)
 app.command("finetune")(verbs_train.finetune)
 app.command("study")(verbs_train.study)
 app.command("export")(verbs_export.export)
+app.command("push")(verbs_push.push)
 app.command("embed")(verbs_embed.embed)
 app.command("predict")(verbs_use.predict)
 app.command("detect")(verbs_detect.detect)

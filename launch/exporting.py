@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from ..fusion.bundle import FACTS, Bundle, load_bundle, save_bundle
+from ..fusion.bundle import LAYOUTS, Bundle, load_bundle, local_bundle, save_bundle
 from ..fusion.classifier import Classifier
 from ..shards.batch import Clip, stack
 from ..shards.errors import DataError, RequestError
@@ -18,45 +18,61 @@ from .recorded import recorded_metrics
 
 
 def export_bundle(run: Path, out: Path, licence: str | None = None) -> tuple[Bundle, float]:
-    """Copies RUN/encoder to `out` and returns it with the largest difference of outputs, reloaded against the run's.
+    """Copies the model of `run` to `out` and returns it with the largest difference of outputs, reloaded.
 
-    Its model card tells what the run's evaluations measured, and the `licence` (an SPDX name such as CC-BY-4.0).
-    Raises `RequestError` for a folder that holds no finished run, and `DataError` where the reloaded bundle does not
-    compute what the run's best state does, if it was stopped by one, or else its newest checkpoint.
+    Its model card tells what `trained_bundle` tells, and the `licence` (an SPDX name such as CC-BY-4.0). Raises what
+    `trained_bundle` and `save_bundle` raise, and `DataError` where the reloaded bundle computes something else.
     """
-    trained = _trained(run)
-    bundle = load_bundle(trained)
-    checkpoint = latest_checkpoint(run)
-    if checkpoint is not None:
-        prefix = "classifier." if isinstance(bundle.model, Classifier) else "backbone."
-        reference = load_bundle(trained).model
-        reference.load_state_dict(_final_state(run, checkpoint, prefix))
-    else:
-        reference = bundle.model
-    told = {"provenance": bundle.provenance | {"run": run.name}, "metrics": recorded_metrics(run)}
-    save_bundle(replace(bundle, licence=licence or bundle.licence, **told), out)
+    bundle = trained_bundle(run)
+    save_bundle(replace(bundle, licence=licence or bundle.licence), out)
     exported = load_bundle(out)
-    difference = largest_difference(reference, exported)
+    difference = largest_difference(bundle.model, exported)
     if difference > 1e-6:
         raise DataError(
-            f"the bundle in '{out}' differs from checkpoint '{checkpoint}' by {difference:.2g}: train again"
+            f"the bundle in '{out}' differs from the model of '{run}' by {difference:.2g}: export it again"
         )
     return exported, difference
 
 
-def _final_state(run: Path, checkpoint: Path, prefix: str) -> dict[str, torch.Tensor]:
-    """What the run ended with: the state that validation clips chose, else averaged weights, else the last ones."""
+def trained_bundle(place: Path) -> Bundle:
+    """The bundle at `place`, or the model of the run there, with what the run's evaluations measured of it.
+
+    Of a run its provenance says which weights these are: those that validation clips chose, else the moving average,
+    else the last step's. Raises `RequestError` for a folder that holds no finished run, and `DataError` where its
+    model is not of the weights that its checkpoints say.
+    """
+    path = find_model(place)
+    bundle = load_bundle(path)
+    if path != place / "encoder":
+        return bundle
+    told = bundle.provenance | {"run": place.name}
+    checkpoint = latest_checkpoint(place)
+    if checkpoint is not None:
+        told["weights"], state = _final_state(place, checkpoint)
+        prefix = "classifier." if isinstance(bundle.model, Classifier) else "backbone."
+        reference = load_bundle(path).model
+        reference.load_state_dict({key.removeprefix(prefix): v for key, v in state.items() if key.startswith(prefix)})
+        difference = largest_difference(reference, bundle)
+        if difference > 1e-6:
+            raise DataError(f"'{path}' differs from checkpoint '{checkpoint}' by {difference:.2g}: train again")
+    return replace(bundle, provenance=told, metrics=recorded_metrics(place) or bundle.metrics)
+
+
+def _final_state(run: Path, checkpoint: Path) -> tuple[str, dict[str, torch.Tensor]]:
+    """What the run ended with, and in words which of its weights that are."""
+    step, weights, state = load_checkpoint(checkpoint)
+    average = state.get("average") or {}
     best = run / BEST
     if best.is_file():
-        return load_file(best)
-    _, weights, state = load_checkpoint(checkpoint)
-    weights |= state.get("average") or {}
-    return {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
+        chosen = {f"classifier.{key}": value for key, value in load_file(best).items()}
+        return "of the step that validation clips chose" + (", moving average" if average else ""), chosen
+    return f"moving average over {step} steps" if average else f"of step {step}, the last", weights | average
 
 
 def find_model(path: Path) -> Path:
-    """The bundle at `path`, or the one of the run there; `RequestError` where there is neither."""
-    return path if (path / FACTS).is_file() else _trained(path)
+    """The bundle at `path` or on the hub, or the one of the run there; `RequestError` where there is none."""
+    path = local_bundle(path)
+    return path if any((path / name).is_file() for name in LAYOUTS) else _trained(path)
 
 
 def _trained(run: Path) -> Path:

@@ -109,6 +109,7 @@ def describe(bundle: Bundle, graph: GraphModel) -> dict[str, Any]:
         "multilabel": isinstance(graph.model, Classifier) and graph.model.multilabel,
         "positive": bundle.positive if classes else None,
         "clip": asdict(bundle.spec),
+        "metrics": bundle.metrics,
         "licence": bundle.licence,
     }
 

@@ -8,7 +8,7 @@ import torch
 from accelerate.utils import set_seed
 
 from ..fusion.backbone import fresh_copy
-from ..fusion.bundle import load_bundle
+from ..fusion.bundle import load_bundle, local_bundle
 from ..shards.errors import RequestError, choice_error
 from ..shards.index import load_index
 from ..shards.stream import ClipStream
@@ -50,7 +50,8 @@ class Probed:
 
 
 def find_bundle(path: Path) -> Path:
-    """A bundle folder, or the one in a run folder."""
+    """A bundle folder, the one in a run folder, or, of `hf://owner/name[@revision]`, the one in the hub's cache."""
+    path = local_bundle(path)
     return path / "encoder" if (path / "encoder").is_dir() else path
 
 

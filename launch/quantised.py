@@ -19,15 +19,17 @@ from .runtime import Runner, need_onnx, open_onnx
 
 # Convolutions stay: their integer kernel is slower than the floating one on most CPUs.
 OPERATORS = ["MatMul", "Gemm"]
+NOISE = "noise"
 
 
 @dataclass(frozen=True)
 class Cost:
-    """fp32 and int8 side by side: bytes; milliseconds per window, one thread; `difference`: the largest output's.
+    """fp32 and int8 side by side: bytes; milliseconds per window, one thread; `difference`: the largest output's;
+    `cosine`: of the embeddings, the mean over windows.
 
     Of a classifier: `agreement`, the share of windows with the same first class (of several classes, the same set),
-    and `accuracy` of both where the clips have labels. Measured on `windows` of `source`: the shards' clips, or noise
-    where none were given.
+    and `accuracy` of both on the `labelled` windows whose label it knows. Measured on `windows` of `source`: the shards'
+    clips, or noise where none were given.
     """
 
     path: Path
@@ -36,8 +38,26 @@ class Cost:
     bytes: tuple[int, int]
     milliseconds: tuple[float, float]
     difference: float
+    cosine: float
     agreement: float | None = None
     accuracy: tuple[float, float] | None = None
+    labelled: int = 0
+
+    def rows(self) -> list[tuple[str, object, object]]:
+        """(figure, fp32, int8) for a table."""
+        rows: list[tuple[str, object, object]] = [
+            ("bytes", *self.bytes),
+            ("milliseconds per window, one thread", *self.milliseconds),
+        ]
+        if self.accuracy is not None:
+            rows.append((f"accuracy on {self.labelled} labelled windows", *self.accuracy))
+        if self.agreement is not None:
+            rows.append(("same first class, share of windows", None, self.agreement))
+        return [
+            *rows,
+            ("cosine of embeddings, mean", None, self.cosine),
+            ("largest difference", None, self.difference),
+        ]
 
 
 def quantise(bundle: Bundle, path: Path, index: Index | None = None, label: str | None = None) -> Cost:
@@ -65,7 +85,7 @@ def quantise(bundle: Bundle, path: Path, index: Index | None = None, label: str 
     finally:
         partial.unlink(missing_ok=True)
     batches = list(noise_windows(bundle) if index is None else clip_windows(bundle, index, label))
-    source = "noise" if index is None else str(index.folder)
+    source = NOISE if index is None else str(index.folder)
     return measure(bundle, path, target, batches, source)
 
 
@@ -86,7 +106,10 @@ def measure(
         for mine, theirs in zip(*pair, strict=True)
     )
     rows = sum(len(windows.present) for windows in batches)
-    agreement, accuracy = None, None
+    embeddings = [np.concatenate([found[-2] for found in one]) for one in outputs]
+    lengths = [np.linalg.norm(one, axis=1) for one in embeddings]
+    products = (embeddings[0] * embeddings[1]).sum(axis=1) / np.maximum(lengths[0] * lengths[1], 1e-12)
+    agreement, accuracy, labelled = None, None, 0
     # Probabilities lead the outputs of a classifier.
     if len(outputs[0][0]) == 3:
         found = [np.concatenate([output[0] for output in one]) for one in outputs]
@@ -99,7 +122,7 @@ def measure(
             first, second = (
                 float((guess[kept] == known[kept]).all(axis=1).mean()) if kept.any() else 0.0 for guess in guesses
             )
-            accuracy = (first, second) if kept.any() else None
+            accuracy, labelled = (first, second) if kept.any() else None, int(kept.sum())
     return Cost(
         small,
         source,
@@ -107,8 +130,10 @@ def measure(
         (whole.stat().st_size, small.stat().st_size),
         (_milliseconds(runs[0], batches, clock), _milliseconds(runs[1], batches, clock)),
         difference,
+        float(products.mean()),
         agreement,
         accuracy,
+        labelled,
     )
 
 

@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,15 +59,13 @@ def write_json(path: Path | None, content: Any) -> None:
 
 def markdown_table(table: Table) -> str:
     """A table as Markdown, numbers to four digits."""
+    return f"## {table.title}\n\n{markdown_rows(table.columns, table.rows)}\n\n{table.note}"
 
-    def text(cell: object) -> str:
-        if cell is None:
-            return "–"
-        return f"{cell:.4g}" if isinstance(cell, float) else str(cell)
 
-    lines = [table.columns, ["---"] * len(table.columns), *([text(c) for c in row] for row in table.rows)]
-    body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    return f"## {table.title}\n\n{body}\n\n{table.note}"
+def markdown_rows(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """The lines of a Markdown table."""
+    lines = [columns, ["---"] * len(columns), *([_text(cell) for cell in row] for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def _text(cell: object) -> str:

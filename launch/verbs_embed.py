@@ -9,7 +9,9 @@ from .verbs_use import Json
 
 
 def embed(
-    encoder: Annotated[Path, typer.Argument(metavar="ENCODER", help="A bundle, or a run folder that holds one.")],
+    encoder: Annotated[
+        Path, typer.Argument(metavar="ENCODER", help="A bundle, a run folder that holds one, or hf://OWNER/NAME.")
+    ],
     source: Annotated[
         str,
         typer.Argument(metavar="SOURCE", help="A folder of media, a list (.txt, .csv), a media file, or shards."),

@@ -22,7 +22,9 @@ def export(
     shards: Annotated[
         Path | None, typer.Option(metavar="SHARDS", help="Also compare a graph with the model on these clips.")
     ] = None,
-    label: Annotated[str, typer.Option(help="Their label column, for the accuracy of int8.")] = "label",
+    label: Annotated[
+        str | None, typer.Option(help="Their label column, for the accuracy of int8; `label` if there.")
+    ] = None,
     int8: Annotated[
         bool, typer.Option("--int8", help="With onnx: also a dynamically quantised graph, and what it costs.")
     ] = False,
@@ -43,14 +45,15 @@ def export(
         (int8, form == "onnx", "--int8 quantises an ONNX graph: add --format onnx"),
         (encoder_only, graph, "--encoder-only is for graphs: add --format onnx or torch"),
         (shards is not None, graph, "--shards compares graphs: add --format onnx or torch"),
-        (licence is not None, not graph and modality is None, "--license goes on a bundle's card: export the bundle"),
+        (label is not None, int8 and shards is not None, "--label is for --int8 on --shards: add both"),
+        (licence is not None, modality is None, "--license goes on a card, which one network does not have"),
     ):
         if given and not needed:
             raise RequestError(option)
     if modality is not None:
         _export_single(run, out, modality, json)
     elif graph:
-        _export_graph(run, out, form, encoder_only, shards, label if int8 else None, json)
+        _export_graph(run, out, form, encoder_only, shards, int8, label, licence, json)
     else:
         _export_bundle(run, out, licence, json)
 
@@ -66,6 +69,7 @@ def _export_bundle(run: Path, out: Path, licence: str | None, json: Path | None)
         "modalities": ", ".join(bundle.backbone.modalities),
         "fusion": bundle.backbone.spec.fusion,
         "parameters": count_parameters(bundle.model),
+        "weights": bundle.provenance.get("weights", "as the bundle has them"),
         "largest difference": difference,
         "licence": bundle.licence or "not stated (--license)",
     }
@@ -74,54 +78,62 @@ def _export_bundle(run: Path, out: Path, licence: str | None, json: Path | None)
 
 
 def _export_single(run: Path, out: Path, modality: str, json: Path | None) -> None:
-    from ..fusion.bundle import load_bundle
     from ..fusion.single import save_single
-    from .exporting import find_model
+    from .exporting import trained_bundle
     from .tables import write_json
 
-    lines = save_single(load_bundle(find_model(run)), modality, out)
+    lines = save_single(trained_bundle(run), modality, out)
     typer.echo(f"{modality} of {run} exported to {out}. It loads with:\n")
     typer.echo("".join(f"    {line}\n" for line in lines))
     write_json(json, {"modality": modality, "file": out, "use": lines})
 
 
 def _export_graph(
-    run: Path, out: Path, form: str, encoder_only: bool, shards: Path | None, label: str | None, json: Path | None
+    run: Path,
+    out: Path,
+    form: str,
+    encoder_only: bool,
+    shards: Path | None,
+    int8: bool,
+    label: str | None,
+    licence: str | None,
+    json: Path | None,
 ) -> None:
-    from dataclasses import asdict
+    from dataclasses import asdict, replace
 
-    from ..fusion.bundle import load_bundle
     from ..shards.index import load_index
-    from .exporting import find_model
+    from .exporting import trained_bundle
+    from .graph_card import save_card
     from .graph_export import export_graph
     from .tables import print_table, write_json
 
-    bundle = load_bundle(find_model(run))
+    bundle = trained_bundle(run)
+    bundle = replace(bundle, licence=licence or bundle.licence)
     index = None if shards is None else load_index(shards)
+    if index is not None and label is None and "label" in index.columns:
+        label = "label"
+    elif index is not None and label is not None:
+        index.column(label)
     exported = export_graph(bundle, out, form, encoder_only, index)
     facts = {
         "inputs": ", ".join(("present", *bundle.backbone.modalities)),
         "outputs": ", ".join(exported.outputs),
+        "weights": bundle.provenance.get("weights", "as the bundle has them"),
         "bytes": exported.bytes,
         "largest difference on noise": exported.noise,
         "largest difference on clips": exported.clips,
     }
     print_table(f"{run} exported to {out}", ("figure", "value"), list(facts.items()))
     content: dict[str, object] = {"graph": asdict(exported)}
-    if label is not None:
+    cost = None
+    if int8:
         from .quantised import quantise
 
-        cost = quantise(bundle, out, index, label if index is not None and label in index.columns else None)
-        rows: list[tuple[str, object, object]] = [
-            ("bytes", *cost.bytes),
-            ("milliseconds per window, one thread", *cost.milliseconds),
-        ]
-        if cost.accuracy is not None:
-            rows.append(("accuracy", *cost.accuracy))
-        if cost.agreement is not None:
-            rows.append(("same first class", None, cost.agreement))
-        rows.append(("largest difference", None, cost.difference))
+        cost = quantise(bundle, out, index, label)
         title = f"{cost.path}, on {cost.windows} windows of {cost.source}"
-        print_table(title, ("figure", "fp32", "int8"), rows)
+        print_table(title, ("figure", "fp32", "int8"), cost.rows())
+        if index is None:
+            typer.echo("noise tells little of accuracy: give --shards SHARDS to measure it on clips")
         content["int8"] = asdict(cost)
+    typer.echo(f"model card: {save_card(bundle, exported, cost)}")
     write_json(json, content)

@@ -14,7 +14,9 @@ Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also 
 
 
 def probe(
-    encoder: Annotated[Path, typer.Argument(metavar="ENCODER", help="A bundle, or a run folder that holds one.")],
+    encoder: Annotated[
+        Path, typer.Argument(metavar="ENCODER", help="A bundle, a run folder that holds one, or hf://OWNER/NAME.")
+    ],
     shards: Annotated[Path, typer.Argument(metavar="SHARDS", help="Labelled clips that `modalgate pack` wrote.")],
     label: Annotated[str, typer.Option(help="The label column to read from the features.")] = "label",
     multilabel: Annotated[

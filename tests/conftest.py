@@ -1,6 +1,7 @@
 """Backbones of a few thousand weights and batches of random media, for every test that needs a real one."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from modalgate.shards.transforms import ClipSpec
 from torch import Tensor
 
 from .browser import Browser, open_browser
+from .hub import TOKEN, Hub, open_hub
 
 FRAMES, SIZE, SECONDS, SAMPLE_RATE = 2, 32, 0.4, 8000
 
@@ -28,6 +30,28 @@ def one_thread() -> None:
 def browser() -> Iterator[Browser]:
     """A headless Chromium for all pages of the run; a page is left with `open`, `look` holds until the next one."""
     with open_browser() as opened:
+        yield opened
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
+    """A hub on this machine, which the client takes for the real one; its user is logged in, its cache is empty.
+
+    Also for processes that the test starts.
+    """
+    from huggingface_hub import constants
+
+    with open_hub() as opened:
+        monkeypatch.setattr(constants, "ENDPOINT", opened.url)
+        template = opened.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf" / "hub"))
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "hf" / "token"))
+        # Its newer transfer wants a storage service that only the real hub has.
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setenv("HF_ENDPOINT", opened.url)
+        monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
         yield opened
 
 

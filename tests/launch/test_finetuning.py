@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from modalgate.fusion import load_bundle
+from modalgate.fusion.bundle import load_bundle, save_bundle
 from modalgate.fusion.classifier import Classifier
+from modalgate.launch.checkpoint import latest_checkpoint, load_checkpoint
 from modalgate.launch.cli import main
 from modalgate.launch.tracking import read_metrics
 from modalgate.tasks.results import load_result
@@ -41,11 +42,33 @@ def test_validation_clips_choose_threshold_temperature_and_state(corpus: Path, f
     np.testing.assert_allclose(scores.probabilities.sum(axis=1), 1, atol=1e-5)
     # What is exported is the best state, whatever the newest checkpoint holds.
     assert main(["export", str(run), str(corpus / "best")]) == 0
+    assert load_bundle(corpus / "best").provenance["weights"] == "of the step that validation clips chose"
 
 
-def test_averaged_weights_are_what_is_exported(corpus: Path, few: list[str]) -> None:
+def test_averaged_weights_are_what_is_exported_and_it_says_so(
+    corpus: Path, few: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = corpus / "runs" / "averaged"
     assert main(["finetune", "demo-violence", *options(corpus, few, "averaged"), "train.average=0.9"]) == 0
-    assert main(["export", str(corpus / "runs" / "averaged"), str(corpus / "average")]) == 0
+    assert main(["export", str(run), str(corpus / "average")]) == 0
+    assert "moving average over 2 steps" in capsys.readouterr().out
+    assert "- weights: moving average over 2 steps" in (corpus / "average" / "README.md").read_text()
+    checkpoint = latest_checkpoint(run)
+    assert checkpoint is not None
+    _, last, state = load_checkpoint(checkpoint)
+    exported = load_bundle(corpus / "average").model.state_dict()
+    names = [name.removeprefix("classifier.") for name in state["average"]]
+    assert len(names) > 10
+    assert all(torch.equal(exported[name], state["average"][f"classifier.{name}"]) for name in names)
+    assert not all(torch.equal(exported[name], last[f"classifier.{name}"]) for name in names)
+    # A model that is of other weights than its run says is not exported, in no form.
+    bundle = load_bundle(run / "encoder")
+    bundle.model.load_state_dict({k.removeprefix("classifier."): v for k, v in last.items() if "classifier." in k})
+    save_bundle(bundle, run / "encoder")
+    for form in (["other"], ["other.safetensors", "--modality", "rgb"], ["other.pt2", "--format", "torch"]):
+        assert main(["export", str(run), str(corpus / form[0]), *form[1:]]) == 3
+        assert "differs from checkpoint" in capsys.readouterr().err
+        assert not (corpus / form[0]).exists()
 
 
 def test_blending_weighs_every_head_and_leaves_no_trial_behind(corpus: Path, few: list[str]) -> None:

@@ -1,0 +1,72 @@
+"""The Python of README.md and docs/, run as it stands there where the files lie that it names."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from modalgate.fusion.backbone import Backbone
+from modalgate.fusion.bundle import Bundle, save_bundle
+from modalgate.fusion.classifier import Classifier
+from modalgate.fusion.spec import BackboneSpec, EncoderSpec
+from modalgate.launch.cli import main
+from modalgate.shards.media import write_video
+from modalgate.shards.transforms import ClipSpec
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCKS = {
+    f"{page.name}-{number}": block
+    for page in PAGES
+    for number, block in enumerate(
+        re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
+    )
+}
+
+
+@pytest.fixture(scope="module")
+def folder(
+    tiny_encoder: Callable[..., EncoderSpec], tiny_clip: ClipSpec, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """What the pages name: an encoder, a classifier, a film, and one network exported by the command."""
+    folder = tmp_path_factory.mktemp("documented")
+    torch.manual_seed(0)
+    encoders = {"video": EncoderSpec("timm/test_convnext", pooling="mean"), "audio": tiny_encoder()}
+    backbone = Backbone(("rgb", "audio"), BackboneSpec(width=8, encoders=encoders)).eval()
+    save_bundle(Bundle(backbone, tiny_clip, 2), folder / "encoder")
+    save_bundle(Bundle(Classifier(backbone, ["calm", "fight"]).eval(), tiny_clip, 2, "action"), folder / "classifier")
+    generator = np.random.default_rng(0)
+    pictures = generator.integers(0, 255, (20, 32, 32, 3)).astype(np.uint8)
+    sound = (generator.standard_normal(16000) * 0.1).astype(np.float32)
+    write_video(folder / "film.mp4", pictures, 10, sound=sound, sample_rate=8000, sound_codec="aac")
+    return folder
+
+
+def test_the_readme_shows_both_ways_in() -> None:
+    readme = "".join(block for name, block in BLOCKS.items() if name.startswith("README"))
+    assert "load_encoder(" in readme
+    assert "create_model(" in readme
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_a_documented_block_runs_as_it_stands(
+    name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
+    block = BLOCKS[name]
+    if "create_model(" in block:
+        assert main(["export", "encoder", "rgb.safetensors", "--modality", "rgb"]) == 0
+        # The page shows what the command prints, but for the shape of this model's input.
+        printed = [line.strip() for line in capsys.readouterr().out.splitlines() if line.startswith("    ")]
+        shown = [line.partition("  #")[0] for line in block.splitlines() if line.startswith(("network", "features"))]
+        assert shown == [line.partition("  #")[0] for line in printed]
+    names: dict[str, Any] = {"inputs": torch.rand(2, 3, 32, 32)}
+    exec(block, names)
+    if "create_model(" in block:
+        assert names["features"].shape == (2, names["network"].num_features)
+    if "encoder.embed(" in block:
+        assert len(names["found"]) == 9
+        assert names["found"].features.shape == (9, 8)
