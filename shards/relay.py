@@ -115,10 +115,10 @@ class _Crew(Generic[Item, Piece]):
             return False
 
     def _tell(self, found: Any) -> None:
-        while not self.room.acquire(timeout=1):
-            if self.stopped:
+        while not self.stopped:
+            if self.room.acquire(timeout=1):
+                self.found.put(found)
                 return
-        self.found.put(found)
 
     def _hire(self) -> Connection:
         here, there = self.context.Pipe()

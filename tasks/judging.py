@@ -1,16 +1,17 @@
 """From the scores of test clips to the task's metrics, their intervals and the report's figures."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from .metrics import action_metrics, bootstrap_interval, violence_metrics
+from .metrics import action_metrics, bootstrap_interval, roc_auc, violence_metrics
 from .multilabel import multilabel_metrics
 from .results import Confusion, Curves, Gates
 from .scoring import Scores
+
+Statistic = Callable[[NDArray[np.int64]], float]
 
 # More lines cannot be told apart.
 MOST_CLASSES = 8
@@ -23,21 +24,26 @@ def judge(
 
     `positive`: the class that means violence, or none for actions. Labels (n, C) are of several classes.
     """
-    several = scores.labels.ndim == 2
+    if scores.labels.ndim == 2:
+        metrics = multilabel_metrics(scores.probabilities, scores.labels)
+        headline: dict[str, Statistic] = {name: _several(scores, name) for name in metrics}
+    elif positive is None:
+        metrics = action_metrics(scores.probabilities, scores.labels)
+        right = scores.probabilities.argmax(axis=1) == scores.labels
+        headline = {"accuracy": lambda rows: float(right[rows].mean())}
+    else:
+        chances, violent = scores.probabilities[:, positive], scores.labels == positive
+        metrics = violence_metrics(chances, violent)
+        right = (chances >= 0.5) == violent
+        headline = {
+            "accuracy": lambda rows: float(right[rows].mean()),
+            "auc": lambda rows: roc_auc(chances[rows], violent[rows]),
+        }
+    return metrics, {name: bootstrap_interval(figure, units, draws=500) for name, figure in headline.items()}
 
-    def measure(rows: Any) -> dict[str, float]:
-        if several:
-            return multilabel_metrics(scores.probabilities[rows], scores.labels[rows])
-        if positive is None:
-            return action_metrics(scores.probabilities[rows], scores.labels[rows])
-        return violence_metrics(scores.probabilities[rows, positive], (scores.labels[rows] == positive).astype(int))
 
-    def one(name: str) -> Callable[[NDArray[np.int64]], float]:
-        return lambda rows: measure(rows)[name]
-
-    metrics = measure(slice(None))
-    headline = list(metrics) if several else ["accuracy"] if positive is None else ["accuracy", "auc"]
-    return metrics, {name: bootstrap_interval(one(name), units, draws=500) for name in headline}
+def _several(scores: Scores, name: str) -> Statistic:
+    return lambda rows: multilabel_metrics(scores.probabilities[rows], scores.labels[rows])[name]
 
 
 def draw_figures(

@@ -105,6 +105,7 @@ def precision(rows: int, generator: torch.Generator) -> Draw:
     return Draw({name: readings[:, m, None] for m, name in enumerate(NAMES)}, sigma[..., None], label)
 
 
+@pytest.mark.slow
 def test_precision_a_told_gate_reaches_the_adaptive_bound_and_a_static_weight_its_own() -> None:
     static_bound, adaptive_bound = 0.8906, 0.9687
     static, _, _ = judge(train(Model("static", NAMES, 1, 2), precision, 400), precision)
@@ -133,7 +134,7 @@ def chorus(rows: int, generator: torch.Generator) -> Draw:
     return Draw(features, corrupted.float()[..., None], label)
 
 
-@pytest.mark.parametrize("name", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("name", [pytest.param("softmax", marks=pytest.mark.slow), "sigmoid"])
 def test_chorus_a_gate_gains_from_the_tell_and_from_nothing_else(name: str) -> None:
     blind_bound, aware_bound = 0.7422, 0.9062
     told, weights, draw = judge(train(Model(name, NAMES, 4, 4, quality=1), chorus, 800), chorus)
@@ -157,6 +158,7 @@ def solo(rows: int, generator: torch.Generator) -> Draw:
     return Draw(features, corrupted.float()[..., None], label)
 
 
+@pytest.mark.slow
 def test_solo_no_gate_gains() -> None:
     bound = 0.6141
     static, _, _ = judge(train(Model("static", NAMES, 6, 8), solo, 500), solo)
@@ -216,6 +218,7 @@ def test_duet_tokens_that_meet_in_time_solve_it(name: str) -> None:
     assert accuracy > 0.9
 
 
+@pytest.mark.slow
 def test_every_subset_keeps_nine_tenths_of_its_bound_after_modality_dropout() -> None:
     bounds = {1: 0.625, 2: 0.8125, 3: 0.9062}
     model = train(Model("softmax", NAMES, 4, 4, quality=1), chorus, 1200, dropout=True)

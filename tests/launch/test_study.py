@@ -11,8 +11,8 @@ import psutil
 import pytest
 from modalgate.launch.cli import main
 
-ENDLESS = ["name=ended", "experts.steps=1000000", "experts.log_every=1"]
-ROWS = "rows={gate: {fusion: softmax}, told: {fusion: sigmoid, arguments: {quality: 2}}, product: {fusion: product}}"
+ENDLESS = ["name=ended", "seeds=2", "jobs=2", "experts.steps=1000000", "experts.log_every=1"]
+ROWS = "rows={gate: {fusion: sigmoid, arguments: {quality: 3}}, product: {fusion: product}}"
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +39,8 @@ def options(shards: Path) -> list[str]:
         "fusion.steps=2",
         "fusion_batch_size=4",
         "noise=[1.0]",
-        "seeds=2",
-        "jobs=2",
+        "seeds=1",
+        "jobs=1",
         ROWS,
     ]
 
@@ -52,7 +52,7 @@ def test_a_study_leaves_its_tables_and_does_nothing_twice(
     assert main(["study", *options, "--json", str(figures)]) == 0
     assert "p (Holm)" in capsys.readouterr().out
     content = json.loads(figures.read_text())
-    assert list(content) == ["rgb", "audio", "gate", "told", "product"]
+    assert list(content) == ["rgb", "audio", "gate", "product"]
     for row in content.values():
         assert 0 <= row["value"]["low"] <= row["value"]["value"] <= row["value"]["high"] <= 1
         assert row["cost"]["multiply_adds"] > 0
@@ -63,12 +63,10 @@ def test_a_study_leaves_its_tables_and_does_nothing_twice(
         titles = [row[0] for row in csv.reader(file) if row[0].startswith("#")]
     assert len(titles) == 4
 
-    seeds = sorted(run.glob("fold-0/seed-*"))
-    assert [folder.name for folder in seeds] == ["seed-0", "seed-1"]
-    cells = {path: path.stat().st_mtime_ns for path in run.glob("fold-*/seed-*/rows/*.json")}
-    assert len(cells) == 10
+    cells = {path: path.stat().st_mtime_ns for path in run.glob("fold-0/seed-0/rows/*.json")}
+    assert len(cells) == 4
     # One cell is lost; resuming makes it again, bit for bit, and leaves the others.
-    lost = seeds[1] / "rows" / "gate.json"
+    lost = run / "fold-0" / "seed-0" / "rows" / "gate.json"
     before = json.loads(lost.read_text())
     lost.unlink()
     assert main(["study", *options, "--resume", "--json", str(figures)]) == 0

@@ -93,9 +93,9 @@ def test_every_window_is_that_of_the_whole_recording(
         for name in names:
             # The search keeps something from pair to pair: single bytes of flow are off by one.
             off = np.abs(window.streams[name].astype(float) - expected[name])
-            within = 1 if modality(name).flow_of else {"inertial": 1e-4}.get(name, 0)
-            assert off.max() <= within, f"{name} at {window.start}"
-            assert (off > 1e-6).mean() < 0.002
+            within = 1e-4 if name == "inertial" else 0
+            assert off.max() <= (1 if modality(name).flow_of else within), f"{name} at {window.start}"
+            assert (off > within).mean() < 0.002
 
 
 def test_a_recording_shorter_than_a_window_stands_still(

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import sklearn.metrics as sk
 from modalgate.tasks.metrics import (
     action_metrics,
     average_precision,
@@ -78,6 +79,20 @@ def test_violence_metrics_are_what_counting_gives() -> None:
     assert violence_metrics(SCORES, POSITIVE.astype(bool)) == violence_metrics(SCORES, POSITIVE)
     everything = violence_metrics(SCORES, POSITIVE, threshold=0.0)
     assert (everything["recall_violent"], everything["recall_other"]) == (1.0, 0.0)
+
+
+@pytest.mark.parametrize("digits", [0, 1, 6])
+def test_areas_f1_and_confusion_are_those_of_scikit_learn(digits: int) -> None:
+    generator = np.random.default_rng(digits)
+    for rows in range(2, 30):
+        positive = generator.permutation(np.arange(rows) < max(1, rows // 3))
+        scores = np.round(generator.random(rows), digits)
+        assert roc_auc(scores, positive) == pytest.approx(sk.roc_auc_score(positive, scores))
+        assert average_precision(scores, positive) == pytest.approx(sk.average_precision_score(positive, scores))
+        guessed = (scores >= 0.5).astype(int)
+        assert violence_metrics(scores, positive)["f1"] == pytest.approx(sk.f1_score(positive, guessed))
+        counted = confusion(guessed, positive.astype(int), 3)
+        assert np.array_equal(counted, sk.confusion_matrix(positive, guessed, labels=[0, 1, 2]))
 
 
 @pytest.mark.parametrize("side", [0, 1])
