@@ -28,8 +28,8 @@ class Cost:
     `cosine`: of the embeddings, the mean over windows.
 
     Of a classifier: `agreement`, the share of windows with the same first class (of several classes, the same set),
-    and `accuracy` of both on the `labelled` windows whose label it knows. Measured on `windows` of `source`: the shards'
-    clips, or noise where none were given.
+    and `accuracy` of both on the `labelled` windows whose label it knows. Measured on `windows` of `source`: the
+    shards' clips, or noise where none were given.
     """
 
     path: Path

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def compute_flow(frames: NDArray[np.uint8] | NDArray[np.uint16]) -> NDArray[np.float32]:
+def compute_flow(frames: NDArray[np.integer]) -> NDArray[np.float32]:
     """Dense inverse search (Kroeger et al. 2016) on frames of RGB (T, H, W, 3) uint8, or of depth (T, H, W) uint16:
     (T, 2, H, W) in pixel/frame, (dx, dy).
 
@@ -29,7 +29,7 @@ def compute_flow(frames: NDArray[np.uint8] | NDArray[np.uint16]) -> NDArray[np.f
     return flow
 
 
-def _stretch(pair: NDArray[np.uint16]) -> NDArray[np.uint8]:
+def _stretch(pair: NDArray[np.integer]) -> NDArray[np.uint8]:
     """Depth (2, H, W) as grays that the search can follow, near dark, nothing measured white.
 
     Both frames are stretched alike, by themselves alone: flow is the same wherever in a recording its pair is read.

@@ -84,9 +84,11 @@ def read_recording(
             return
         duration = len(leading) / settings.fps if leading is not None else min(settings.clip_seconds, longest - start)
         for source, seen in (("rgb", frames), ("depth", depths)):
+            if seen is None or leading is None:
+                continue
             # Depth may run on after the video, which sets the end.
-            values = seen[: len(leading)] if seen is not None and leading is not None else None
-            for name in shown_by(source, wanted) if values is not None else ():
+            values = seen[: len(leading)]
+            for name in shown_by(source, wanted):
                 streams[name] = values if name == source else _flow(name, values, stored, first)
                 total[name] += len(values)
         silent = False

@@ -24,10 +24,9 @@ def judge(
 
     `positive`: the class that means violence, or none for actions. Labels (n, C) are of several classes.
     """
-    headline: dict[str, Statistic]
     if scores.labels.ndim == 2:
         metrics = multilabel_metrics(scores.probabilities, scores.labels)
-        headline = {name: _of_several(scores, name) for name in metrics}
+        headline: dict[str, Statistic] = {name: _several(scores, name) for name in metrics}
     elif positive is None:
         metrics = action_metrics(scores.probabilities, scores.labels)
         right = scores.probabilities.argmax(axis=1) == scores.labels
@@ -43,7 +42,7 @@ def judge(
     return metrics, {name: bootstrap_interval(figure, units, draws=500) for name, figure in headline.items()}
 
 
-def _of_several(scores: Scores, name: str) -> Statistic:
+def _several(scores: Scores, name: str) -> Statistic:
     return lambda rows: multilabel_metrics(scores.probabilities[rows], scores.labels[rows])[name]
 
 

@@ -57,23 +57,18 @@ def average_precision(scores: Array, positive: Array) -> float:
     NaN where no row is positive.
     """
     _check(scores, positive)
-    return float(average_precisions(np.asarray(scores)[:, None], np.asarray(positive)[:, None])[0])
+    order = np.argsort(-np.asarray(scores), kind="stable")
+    ordered, hits = np.asarray(scores)[order], np.cumsum(np.asarray(positive, bool)[order])
+    if not hits[-1]:
+        return float("nan")
+    # Rows of one score are found together.
+    last = np.append(np.flatnonzero(np.diff(ordered)), len(ordered) - 1)
+    return float((np.diff(hits[last], prepend=0) * hits[last] / (last + 1)).sum() / hits[-1])
 
 
 def average_precisions(scores: Array, truth: Array) -> NDArray[np.float64]:
-    """The same of each class (C,), of scores and binary truth (n, C); NaN for a class that does not occur.
-
-    All classes at once: scikit-learn's checks of its arguments cost more than this, and an interval asks 500 times.
-    """
-    order = np.argsort(-scores, axis=0, kind="stable")
-    ranked, right = np.take_along_axis(scores, order, axis=0), np.take_along_axis(truth, order, axis=0) == 1
-    # Rows of equal scores are found together: each counts with the precision at the last of them.
-    rows = np.arange(len(ranked))[:, None]
-    last = np.append(ranked[1:] != ranked[:-1], np.ones((1, ranked.shape[1]), bool), axis=0)
-    ends = np.minimum.accumulate(np.where(last, rows, len(ranked))[::-1], axis=0)[::-1]
-    precision = np.take_along_axis(right.cumsum(axis=0) / (rows + 1), ends, axis=0)
-    with np.errstate(invalid="ignore"):
-        return (precision * right).sum(axis=0) / right.sum(axis=0)
+    """The same of each class (C,), of scores and binary truth (n, C)."""
+    return np.array([average_precision(*columns) for columns in zip(scores.T, truth.T, strict=True)])
 
 
 def action_metrics(probabilities: Array, labels: Array) -> dict[str, float]:

@@ -191,6 +191,7 @@ def test_finished_folds_scored_by_two_processes_score_as_by_one(
     assert launch([*command, "--resume"], 2, log=str(log)) == [0, 0], log.read_text()
     again = load_scores(held)
     assert again[0].keys == alone[0].keys
-    np.testing.assert_array_equal(again[0].probabilities, alone[0].probabilities)
+    # Those were scored by what had just been trained, these by what was read: single last bits differ.
+    np.testing.assert_allclose(again[0].probabilities, alone[0].probabilities, rtol=1e-5)
     np.testing.assert_array_equal(again[0].labels, alone[0].labels)
     assert again[1:] == alone[1:]

@@ -28,6 +28,14 @@ def test_the_surest_by_turns_and_the_most_wrong() -> None:
     assert choose_examples(scores_of([0.1], [1])) == ([], [0])
 
 
+def test_of_several_classes_all_have_to_be_right() -> None:
+    labels = np.array([[1, 1], [1, 0], [0, 0], [1, 1], [0, 1]])
+    chances = np.array([[0.9, 0.7], [0.8, 0.4], [0.1, 0.05], [0.95, 0.9], [0.6, 0.99]], np.float32)
+    scores = Scores(chances, np.ones((5, 1), np.float32), labels, list("abcde"))
+    # By turns of the sets of classes: none, the first alone, both; the last guesses one class too many.
+    assert choose_examples(scores, each=4) == ([2, 1, 3, 0], [4])
+
+
 def test_pictures_are_of_the_clips_they_are_named_after(tmp_path: Path) -> None:
     colours = {"red": (230, 20, 20), "blue": (20, 20, 230)}
     (tmp_path / "in").mkdir()

@@ -68,3 +68,24 @@ def test_few_classes_have_curves_of_each_against_the_others() -> None:
     assert precision.series["a"][1] == pytest.approx((1.0, 10 / 11))
     many = Scores(np.eye(9, dtype=np.float32), np.ones((9, 1), np.float32), np.arange(9), list("abcdefghi"))
     assert [type(figure) for figure in draw_figures(many, list("abcdefghi"), None, ["rgb"])] == [Confusion, Gates]
+
+
+def test_clips_of_several_classes_have_curves_and_gates_of_each_and_no_confusion() -> None:
+    truth = np.array([[1, 1, 0], [1, 0, 0], [0, 0, 0], [0, 1, 0]])
+    chances = np.array([[0.9, 0.8, 0.1], [0.7, 0.9, 0.1], [0.2, 0.1, 0.1], [0.1, 0.6, 0.1]], np.float32)
+    weights = np.array([[1, 0], [0.5, 0.5], [0, 1], [0, 1]], np.float32)
+    scored = Scores(chances, weights, truth, list("abcd"))
+    metrics, intervals = judge(scored, None, list("abcd"))
+    # The second class's ranking is false, true, true... : 1/2 and 2/3 at its two clips.
+    assert metrics["mean_average_precision"] == pytest.approx((1 + (1 / 2 + 2 / 3) / 2) / 2)
+    assert metrics["micro_f1"] == pytest.approx(2 * 4 / (5 + 4))
+    assert metrics["macro_f1"] == pytest.approx((1 + 4 / 5 + 0) / 3)
+    assert set(intervals) == set(metrics)
+    gates, roc, precision = draw_figures(scored, ["run", "shout", "never"], None, ["rgb", "audio"])
+    assert isinstance(gates, Gates)
+    assert (gates.groups, gates.weights) == (["run", "shout"], [[0.75, 0.25], [0.5, 0.5]])
+    assert isinstance(roc, Curves)
+    assert isinstance(precision, Curves)
+    assert list(roc.series) == list(precision.series) == ["run", "shout"]
+    assert (0.0, 1.0) in roc.series["run"]
+    assert (0.0, 1.0) not in roc.series["shout"]
