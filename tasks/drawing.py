@@ -44,10 +44,16 @@ def new_panel(title: str, size: tuple[float, float] = (4.4, 2.5)) -> tuple[Canva
 
 
 def plot_lines(
-    axes: Axes, series: Mapping[str, tuple[Any, Any]], share: bool, legend: bool = True, beside: bool = False
+    axes: Axes,
+    series: Mapping[str, tuple[Any, Any]],
+    share: bool,
+    legend: bool = True,
+    beside: bool = False,
+    others: Sequence[str] = (),
 ) -> None:
-    """Draws (x, y) by name; `share`: from 0 to 1; the legend stands under the axes, or `beside` them."""
-    for number, (colour, name) in enumerate(zip(colours_of(list(series)), series, strict=True)):
+    """Draws (x, y) by name; `share`: from 0 to 1; the legend stands under the axes, or `beside` them; `others`: names
+    in the same picture."""
+    for number, (colour, name) in enumerate(zip(colours_of(list(series), others), series, strict=True)):
         x, y = series[name]
         x, y = np.array(x, float), np.array(y, float)
         marker = "o" if len(x) < 2 else None
@@ -64,11 +70,12 @@ def plot_lines(
         axes.get_figure(root=True).legend(loc="outside lower left", ncols=columns)  # pyright: ignore
 
 
-def colours_of(names: Sequence[str]) -> list[str]:
-    """A modality keeps its colour in every picture; other names take those that are left."""
-    free = [colour for colour in PALETTE if colour not in {MODALITY_COLOURS.get(name) for name in names}]
-    others = [name for name in names if name not in MODALITY_COLOURS]
-    given = MODALITY_COLOURS | {name: free[number % len(free)] for number, name in enumerate(others)}
+def colours_of(names: Sequence[str], others: Sequence[str] = ()) -> list[str]:
+    """A modality keeps its colour in every picture; names that are none take those that it and `others` leave."""
+    taken = {MODALITY_COLOURS.get(name) for name in (*names, *others)}
+    free = [colour for colour in PALETTE if colour not in taken]
+    unnamed = [name for name in names if name not in MODALITY_COLOURS]
+    given = MODALITY_COLOURS | {name: free[number % len(free)] for number, name in enumerate(unnamed)}
     return [given[name] for name in names]
 
 

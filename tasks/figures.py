@@ -46,7 +46,8 @@ def draw(figure: Figure) -> list[Drawing]:
                 drawings = []
                 for title, series in _timeline_parts(figure):
                     canvas, axes = new_panel(title)
-                    plot_lines(axes, {name: (figure.times, values) for name, values in series.items()}, share=True)
+                    lines = {name: (figure.times, values) for name, values in series.items()}
+                    plot_lines(axes, lines, share=True, others=list(figure.gates))
                     axes.set_xlabel("seconds")
                     drawings.append(as_drawing(canvas, f"{title} over time: {', '.join(series)}"))
             return drawings
@@ -81,12 +82,12 @@ def draw_timeline(
         canvas.suptitle(shorten(timeline.title, 80), fontsize=11)
         for axes, (title, series) in zip(rows, _timeline_parts(timeline), strict=True):
             axes.set_title(title, loc="left")
-            plot_lines(
-                axes, {name: (timeline.times, values) for name, values in series.items()}, share=True, beside=True
-            )
+            lines = {name: (timeline.times, values) for name, values in series.items()}
+            plot_lines(axes, lines, share=True, beside=True, others=list(timeline.gates))
             for begin, end in spans:
                 axes.axvspan(begin, end, color=ALARM_COLOUR, alpha=0.15, linewidth=0)
-            for colour, (name, values) in zip(colours_of(list(series)), series.items(), strict=True):
+            colours = colours_of(list(series), list(timeline.gates))
+            for colour, (name, values) in zip(colours, series.items(), strict=True):
                 if peaks and name in peaks:
                     axes.fill_between(timeline.times, values, peaks[name], color=colour, alpha=0.25, linewidth=0)
         rows[1].set_xlabel("seconds")

@@ -9,7 +9,7 @@ from matplotlib.colors import to_rgb
 from numpy.typing import NDArray
 
 from ..shards.rewriting import FrameRewriter
-from .drawing import ALARM_COLOUR, MODALITY_COLOURS, PALETTE
+from .drawing import ALARM_COLOUR, MODALITY_COLOURS, PALETTE, colours_of
 from .predict import Prediction
 
 MOST_ROWS = 5
@@ -57,9 +57,9 @@ def paint(picture: NDArray[np.uint8], prediction: Prediction, alarm: str | None)
     line, margin = round(13 * unit), round(6 * unit)
     top = max(height - max(len(scores), len(gates)) * line - margin, 0)
     picture[top:] = picture[top:] // 4
-    free = [colour for colour in PALETTE if colour not in MODALITY_COLOURS.values()]
     names = list(prediction.probabilities)
-    classes = [(name, value, free[names.index(name) % len(free)], True) for name, value in scores.items()]
+    colours = dict(zip(names, colours_of(names, list(prediction.gates)), strict=True))
+    classes = [(name, value, colours[name], True) for name, value in scores.items()]
     weights = [
         (name, value, MODALITY_COLOURS.get(name, PALETTE[-1]), name in prediction.present)
         for name, value in gates.items()
