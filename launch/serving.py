@@ -18,7 +18,7 @@ from ..fusion.card import card_sections
 from ..fusion.classifier import Classifier
 from ..shards.errors import DataError, RequestError, choice_error
 from ..shards.modality import modality
-from ..tasks.drawing import MODALITY_COLOURS, PALETTE
+from ..tasks.drawing import PALETTE, colours_of
 from .answering import NDJSON, STOPPED, Deferred, Service, answer
 from .http_guard import Guard, refusal
 from .probing import find_bundle
@@ -42,7 +42,7 @@ def open_service(model: Path, folder: Path, *, max_mb: int, queue: int, log: Cal
     # Everything but pictures in colour may also come in a file of its own.
     roles = [Role(name="video", kind="video")] if {"rgb", "flow", "audio"} & set(names) else []
     roles += [Role(name=name, kind=modality(name).kind) for name in names if name not in ("rgb", "flow")]
-    free = iter([colour for colour in PALETTE if colour not in {MODALITY_COLOURS.get(name) for name in names}])
+    given = dict(zip(names, colours_of(names), strict=True))
     facts = ModelFacts(
         name=model.resolve().name,
         task=bundle.task,
@@ -59,8 +59,8 @@ def open_service(model: Path, folder: Path, *, max_mb: int, queue: int, log: Cal
         intended_use=card.get("Intended use", ""),
         limits=card.get("Limits", ""),
         colours=Colours(
-            palette=list(PALETTE),
-            modalities={name: MODALITY_COLOURS.get(name) or next(free, PALETTE[-1]) for name in names},
+            palette=[colour for colour in PALETTE if colour not in given.values()],
+            modalities=given,
         ),
     )
     return Service(bundle, facts, Turns(queue), folder, log)
