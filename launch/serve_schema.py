@@ -15,7 +15,7 @@ class Role(BaseModel):
 
 
 class Colours(BaseModel):
-    """Of charts: `palette` for classes as they come, and a fixed one for each modality."""
+    """Of charts: a fixed one for each modality, and those that are left, the `palette` for classes as they come."""
 
     palette: list[str]
     modalities: dict[str, str]

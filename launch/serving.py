@@ -18,7 +18,7 @@ from ..fusion.card import card_sections
 from ..fusion.classifier import Classifier
 from ..shards.errors import DataError, RequestError, choice_error
 from ..shards.modality import modality, sources_of
-from ..tasks.drawing import MODALITY_COLOURS, PALETTE
+from ..tasks.drawing import PALETTE, colours_of
 from .answering import NDJSON, STOPPED, Deferred, Service, answer
 from .http_guard import Guard, refusal
 from .probing import find_bundle
@@ -43,7 +43,7 @@ def open_service(model: Path, folder: Path, *, max_mb: int, queue: int, log: Cal
     sources = sources_of(names)
     roles = [Role(name="video", kind="video")] if {"rgb", "audio"} & set(sources) else []
     roles += [Role(name=name, kind=modality(name).kind) for name in sources if name != "rgb"]
-    free = iter([colour for colour in PALETTE if colour not in {MODALITY_COLOURS.get(name) for name in names}])
+    given = dict(zip(names, colours_of(names), strict=True))
     facts = ModelFacts(
         name=model.resolve().name,
         task=bundle.task,
@@ -60,8 +60,8 @@ def open_service(model: Path, folder: Path, *, max_mb: int, queue: int, log: Cal
         intended_use=card.get("Intended use", ""),
         limits=card.get("Limits", ""),
         colours=Colours(
-            palette=list(PALETTE),
-            modalities={name: MODALITY_COLOURS.get(name) or next(free, PALETTE[-1]) for name in names},
+            palette=[colour for colour in PALETTE if colour not in given.values()],
+            modalities=given,
         ),
     )
     return Service(bundle, facts, Turns(queue), folder, log)
