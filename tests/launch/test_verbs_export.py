@@ -128,11 +128,8 @@ def test_the_card_beside_the_graph_has_limits_licence_and_that_cost(sound_run: t
     card = (folder / "sound.onnx.md").read_text()
     assert "license: mit" in card
     assert "Surveillance: it must not identify" in card
-    row = next(line for line in card.splitlines() if line.startswith("| accuracy on"))
-    assert (
-        row
-        == f"| accuracy on {cost['labelled']} labelled windows | {cost['accuracy'][0]:.4g} | {cost['accuracy'][1]:.4g} |"
-    )
+    before, after = (f"{share:.4g}" for share in cost["accuracy"])
+    assert f"| accuracy on {cost['labelled']} labelled windows | {before} | {after} |" in card
     assert f"| same first class, share of windows | - | {cost['agreement']:.4g} |" in card
     assert 'onnxruntime.InferenceSession("sound.onnx")' in card
 
