@@ -51,10 +51,7 @@ class TopKExperts(Gate):
         some = mask.any(dim=-1, keepdim=True)
         available = torch.cat([mask, some.expand(*mask.shape[:-1], self.free)], dim=-1)
         ranked = noisy.masked_fill(~available, float("-inf"))
-        chosen = torch.zeros_like(available).scatter(
-            -1, ranked.topk(min(self.k, ranked.shape[-1]), dim=-1).indices, True
-        )
-        shares = masked_softmax(noisy, chosen & available)
+        shares = masked_softmax(noisy, _largest(ranked, self.k) & available)
         count = mask.shape[-1]
         spread = presence_shares(mask, shares)
         weights = shares[..., :count] + shares[..., count:].sum(dim=-1, keepdim=True) * spread
@@ -69,6 +66,14 @@ class TopKExperts(Gate):
 
 def _expert(inputs: int, hidden: int, width: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(inputs, hidden), nn.GELU(), nn.Linear(hidden, width))
+
+
+def _largest(values: Tensor, k: int) -> Tensor:
+    """Where the `k` largest of the last dimension are; of equal ones the first, where `topk` takes any."""
+    mine, other = values.unsqueeze(-1), values.unsqueeze(-2)
+    place = torch.arange(values.shape[-1], device=values.device)
+    before = (other > mine) | ((other == mine) & (place < place.unsqueeze(-1)))
+    return before.sum(dim=-1) < k
 
 
 def _variation(values: Tensor) -> Tensor:

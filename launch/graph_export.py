@@ -88,7 +88,7 @@ def trace(graph: GraphModel) -> torch.export.ExportedProgram:
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with torch.no_grad(), _quiet():
+        with torch.no_grad(), quiet():
             return torch.export.export(graph, (present, *streams.values()), dynamic_shapes=shapes)
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
@@ -116,7 +116,7 @@ def describe(bundle: Bundle, graph: GraphModel) -> dict[str, Any]:
 
 def _write_onnx(program: torch.export.ExportedProgram, graph: GraphModel, facts: dict[str, Any], path: Path) -> None:
     names = ["present", *graph.modalities]
-    with _quiet():
+    with quiet():
         try:
             written = torch.onnx.export(
                 program, (), dynamo=True, input_names=names, output_names=list(graph.outputs), verbose=False
@@ -134,7 +134,7 @@ def _write_onnx(program: torch.export.ExportedProgram, graph: GraphModel, facts:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """The exporter's progress and deprecation notes concern its authors; what fails is raised."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)

@@ -13,7 +13,7 @@ from ..fusion.bundle import Bundle
 from ..fusion.classifier import Classifier
 from ..shards.index import Index
 from ..shards.labels import label_values
-from .graph_export import METADATA
+from .graph_export import METADATA, quiet
 from .parity import Windows, clip_windows, noise_windows
 from .runtime import Runner, need_onnx, open_onnx
 
@@ -77,7 +77,8 @@ def quantise(bundle: Bundle, path: Path, index: Index | None = None, label: str 
         facts = {entry.key: entry.value for entry in model.metadata_props}
         # Shapes noted for fp32 tensors contradict those the quantiser finds.
         del model.graph.value_info[:]
-        quantize_dynamic(model, str(partial), op_types_to_quantize=OPERATORS, weight_type=QuantType.QInt8)
+        with quiet():
+            quantize_dynamic(model, str(partial), op_types_to_quantize=OPERATORS, weight_type=QuantType.QInt8)
         written = onnx.load(str(partial))
         onnx.helper.set_model_props(written, {METADATA: facts[METADATA]})
         onnx.save(written, str(partial))

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import torch
-from modalgate.fusion.experts import TopKExperts, _chance_of_choice
+from modalgate.fusion.experts import TopKExperts, _chance_of_choice, _largest
 from torch import Tensor
 
 
@@ -30,6 +30,15 @@ def naive(fusion: TopKExperts, row: dict[str, Tensor]) -> tuple[Tensor, dict[str
 def test_it_equals_the_loop(equals_the_loop: Callable) -> None:
     for k in (1, 2, 9):
         equals_the_loop("topk", naive, k=k, free=2, hidden=5)
+
+
+def test_of_equal_experts_the_first_are_chosen() -> None:
+    """An untrained gate says the same of all: which of them answer must not hang on the library that runs it."""
+    never = float("-inf")
+    values = torch.tensor([[0.0, 0.0, 0.0, 0.0], [1.0, 2.0, 1.0, 2.0], [never, 0.0, never, never]])
+    expected = [[True, True, False, False], [False, True, False, True], [True, True, False, False]]
+    assert _largest(values, 2).tolist() == expected
+    assert _largest(values, 9).all()
 
 
 def test_the_load_is_the_chance_that_an_expert_is_chosen_again() -> None:
