@@ -59,7 +59,7 @@ def test_finetune_export_predict_and_report(corpus: Path, few: list[str], capsys
     png = corpus / "timeline.png"
     assert main(["predict", str(exported), str(video), "--with", f"depth={depth}", "--png", str(png)]) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    windows = [line for line in lines if "alarm" not in line]
+    windows = [line for line in lines if line["kind"] == "window"]
     assert windows[0]["present"] == ["rgb", "flow", "depth", "audio"]
     assert all(sum(window["probabilities"].values()) == pytest.approx(1, abs=1e-4) for window in windows)
     assert [window["start"] for window in windows] == pytest.approx([0.375 * i for i in range(len(windows))])
