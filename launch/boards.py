@@ -129,7 +129,9 @@ def tracked_identity(run: Path) -> str | None:
 def _media(of: str, tables: Sequence[Table], drawn: "Sequence[tuple[str, NDArray[np.uint8]]]") -> dict[str, Any]:
     import wandb
 
-    rows = {f"{of}/{table.title}": wandb.Table(table.columns, table.rows, allow_mixed_types=True) for table in tables}
+    rows = {
+        f"{of}/{table.title}": wandb.Table([*table.columns], table.rows, allow_mixed_types=True) for table in tables
+    }
     return {**rows, **{title: wandb.Image(pixels) for title, pixels in drawn}}
 
 
