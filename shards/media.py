@@ -12,7 +12,7 @@ from typing import Any
 import av
 import cv2
 import numpy as np
-from av.error import EOFError as EndOfFile
+from av.error import EOFError as EndOfFileError
 from av.error import InvalidDataError
 from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
@@ -57,7 +57,7 @@ def open_media(
         container = av.open(
             opened, mode="r", format=container_format, metadata_errors="replace", options=options, timeout=timeout
         )
-    except (InvalidDataError, EndOfFile) as error:
+    except (InvalidDataError, EndOfFileError) as error:
         if not isinstance(source, Path):
             raise
         raise ValueError(_no_media(source)) from error

@@ -38,6 +38,8 @@ class FrameRewriter:
         self.target, self.partial = target, target.with_name(f".partial-{target.name}")
         self.source = open_media(source)
         try:
+            # FFmpeg would find out at the first frame.
+            self.partial.touch()
             self.written = av.open(str(self.partial), "w")
         except OSError as error:
             self.source.close()
