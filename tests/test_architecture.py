@@ -98,6 +98,7 @@ def test_the_wheel_holds_all_five_rooms_and_their_files_and_nothing_else(tmp_pat
     pages = {f"modalgate/{path.relative_to(ROOT).as_posix()}" for path in ROOT.glob("[tl]a*/*.html*")}
     assert {"modalgate/tasks/report.html.j2", "modalgate/launch/serve.html"} <= pages
     assert configs
-    assert names == expected | configs | pages | {"modalgate/launch/slurm.sh"}
+    others = {"modalgate/launch/slurm.sh", "modalgate/launch/sweep.yaml"}
+    assert names == expected | configs | pages | others
     for room in FLOORS:
         assert any(name.startswith(f"modalgate/{room}/") for name in names)
