@@ -39,14 +39,14 @@ def save_single(bundle: Bundle, name: str, path: Path) -> list[str]:
     encoder = backbone.encoders[name]
     network = encoder.network
     assert isinstance(network, nn.Module)
-    arguments = "".join(f", {key}={value!r}" for key, value in spec.arguments.items())
+    arguments = "".join(f", {key}={_literal(value)}" for key, value in spec.arguments.items())
     if family == "timm":
         channels = modality(name).channels * (spec.stack if modality(name).kind == "video" else 1)
-        lines = [f"network = timm.create_model({model!r}, in_chans={channels}, num_classes=0{arguments})"]
+        lines = [f"network = timm.create_model({_literal(model)}, in_chans={channels}, num_classes=0{arguments})"]
     else:
         assert isinstance(encoder, VideoEncoder)
         lines = _video_lines(encoder, model, arguments)
-    lines.append(f"network.load_state_dict(safetensors.torch.load_file({path.name!r}), strict=True)")
+    lines.append(f"network.load_state_dict(safetensors.torch.load_file({_literal(path.name)}), strict=True)")
     lines.append(f"features = network.eval()(inputs)  # {input_form(bundle.spec, name, spec.stack, family)}")
     state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
     facts = {"model": spec.model, "modality": name, "arguments": json.dumps(spec.arguments), "use": "\n".join(lines)}
@@ -90,11 +90,16 @@ def _video_lines(encoder: VideoEncoder, model: str, arguments: str) -> list[str]
             f"{stem.in_channels}, {stem.out_channels}, {stem.kernel_size}, {stem.stride}, {stem.padding}, "
             f"bias={stem.bias is not None}"
         )
-        place = f"network.get_submodule({parent!r})" if parent else "network"
-        lines.append(f"setattr({place}, {child!r}, torch.nn.Conv3d({shape}))")
+        place = f"network.get_submodule({_literal(parent)})" if parent else "network"
+        lines.append(f"setattr({place}, {_literal(child)}, torch.nn.Conv3d({shape}))")
     if isinstance(getattr(network, "avgpool", None), nn.AdaptiveAvgPool3d) and model == "s3d":
         lines.append("network.avgpool = torch.nn.AdaptiveAvgPool3d(1)")
     return lines
+
+
+def _literal(value: object) -> str:
+    """As Python, in the quotes that formatters use."""
+    return json.dumps(value) if isinstance(value, str) else repr(value)
 
 
 def _numbers(values: list[float]) -> str:

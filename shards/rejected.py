@@ -1,6 +1,7 @@
 """Recordings that cannot be read: what their readers raise, the list of them, and how many are too many."""
 
 import csv
+import glob
 import json
 import zlib
 from collections.abc import Sequence
@@ -53,6 +54,8 @@ def printable(path: Path | str) -> str:
 
 def list_rejected(path: Path, rejected: Sequence[Rejected]) -> None:
     """Writes one JSON line each to `path`; where there are none, an older list goes."""
+    for left in path.parent.glob(f"{glob.escape(path.name)}.*.partial"):  # whoever wrote these was killed
+        left.unlink(missing_ok=True)
     if rejected:
         lines = [json.dumps(asdict(item)) for item in rejected]
         write_whole(path, ("\n".join(lines) + "\n").encode())

@@ -31,7 +31,7 @@ BLOCKS = {
 def folder(
     tiny_encoder: Callable[..., EncoderSpec], tiny_clip: ClipSpec, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """What the pages name: an encoder, a classifier, a film, and one network exported by the command."""
+    """What the pages name: an encoder, a classifier, a film and its features by the command."""
     folder = tmp_path_factory.mktemp("documented")
     torch.manual_seed(0)
     encoders = {"video": EncoderSpec("timm/test_convnext", pooling="mean"), "audio": tiny_encoder()}
@@ -42,6 +42,9 @@ def folder(
     pictures = generator.integers(0, 255, (20, 32, 32, 3)).astype(np.uint8)
     sound = (generator.standard_normal(16000) * 0.1).astype(np.float32)
     write_video(folder / "film.mp4", pictures, 10, sound=sound, sample_rate=8000, sound_codec="aac")
+    for name in ("features.parquet", "features.npz"):
+        command = ["embed", str(folder / "encoder"), str(folder / "film.mp4"), str(folder / name), "--workers", "0"]
+        assert main(command) == 0
     return folder
 
 
@@ -67,6 +70,11 @@ def test_a_documented_block_runs_as_it_stands(
     exec(block, names)
     if "create_model(" in block:
         assert names["features"].shape == (2, names["network"].num_features)
+    if "pq.read_table(" in block:
+        assert names["features"].shape == (9, 8)
+        assert set(names["keys"]) == {"film.mp4"}
+        assert names["made_of"]["windows"] == 9
+        assert sum(names["gates"].values()) == pytest.approx(1, abs=1e-5)
     if "encoder.embed(" in block:
         assert len(names["found"]) == 9
         assert names["found"].features.shape == (9, 8)
