@@ -5,9 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import fsspec
-from fsspec.core import url_to_fs
-
 from .credentials import masked
 from .errors import DataError, RequestError
 
@@ -40,6 +37,8 @@ def locate(place: Path | str | Remote) -> Location:
         raise RequestError(f"'{place}' would run a shell command: give a folder, or a URL such as s3://bucket/shards")
     if "://" not in place:
         return Path(place)
+    import fsspec
+
     protocol = place.split("://", 1)[0]
     try:
         fsspec.get_filesystem_class(protocol)
@@ -79,6 +78,8 @@ class FolderReader:
             if name not in self._opened:
                 self._opened[name] = os.open(self.location / name, os.O_RDONLY)
             return os.pread(self._opened[name], size, offset)
+        from fsspec.core import url_to_fs
+
         try:
             if self._remote is None:
                 self._remote = url_to_fs(self.location.url)
