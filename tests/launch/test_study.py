@@ -45,6 +45,7 @@ def options(shards: Path) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_a_study_leaves_its_tables_and_does_nothing_twice(
     options: list[str], shards: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
