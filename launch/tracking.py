@@ -14,30 +14,20 @@ METRICS = "metrics.jsonl"
 
 
 class Tracker:
-    """Appends one line per `log` to RUN/metrics.jsonl and sends the same to the `Boards`, which see for `mode`.
+    """Appends one line per `log` to RUN/metrics.jsonl and sends the same to `boards`.
 
-    `identity`: of wandb's run, kept in the checkpoint so that a resumed job stays one run. Only the main process
-    makes one.
+    Lines after `step`, which a resumed run will log again, are dropped. Only the main process makes one.
     """
 
-    def __init__(
-        self,
-        run: Path,
-        mode: str,
-        settings: Mapping[str, Any],
-        warn: Callable[[str], None],
-        identity: str | None = None,
-        step: int = 0,
-        tensorboard: bool = False,
-    ) -> None:
+    def __init__(self, run: Path, boards: Boards, step: int = 0) -> None:
         self.run = run
-        self._boards = Boards(run, mode, settings, warn, identity, step, tensorboard)
+        self._boards = boards
         _cut(run / METRICS, step)
         self._file = (run / METRICS).open("a", encoding="utf-8")
 
     @property
     def identity(self) -> str:
-        """Of wandb's run."""
+        """Of wandb's run, kept in the checkpoint so that a resumed job stays one run."""
         return self._boards.identity
 
     def log(self, step: int, values: Mapping[str, float]) -> None:

@@ -12,7 +12,7 @@ import torch
 from accelerate.utils import broadcast_object_list, set_seed
 from torch import nn
 
-from .boards import need_tensorboard
+from .boards import Boards, need_tensorboard
 from .checkpoint import latest_checkpoint
 from .compiling import compiled
 from .device import agree, determinism, leave_cores_to, make_accelerator
@@ -103,7 +103,8 @@ def train(
     tracker = None
     if main:
         record_environment(run, state.step, accelerator.num_processes, settings)
-        tracker = Tracker(run, tracker_mode, settings, warn, state.tracked, state.step, tensorboard)
+        boards = Boards(run, tracker_mode, settings, warn, state.tracked, state.step, tensorboard)
+        tracker = Tracker(run, boards, state.step)
     # The copy that is trained, where there is one, has weights of its own that follow its schedules.
     weights: Mapping[str, float] = getattr(state.trained, "weights", {})
     logged = read_metrics(run) if folder is not None else []

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import wandb
-from modalgate.launch.boards import tracked_identity
+from modalgate.launch.boards import Boards, tracked_identity
 from modalgate.launch.tracking import Tracker, read_metrics, show_result
 from modalgate.tasks.results import Gates, Table, new_result
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -22,8 +22,19 @@ def lost(line: str) -> None:
     raise AssertionError(f"the tracker gave up: {line}")
 
 
+def tracked(
+    run: Path,
+    mode: str,
+    settings: dict[str, int],
+    identity: str | None = None,
+    step: int = 0,
+    tensorboard: bool = False,
+) -> Tracker:
+    return Tracker(run, Boards(run, mode, settings, lost, identity, step, tensorboard), step)
+
+
 def test_one_json_line_per_log(tmp_path: Path) -> None:
-    tracker = Tracker(tmp_path, "disabled", {}, lost)
+    tracker = tracked(tmp_path, "disabled", {})
     tracker.log(1, {"a/loss": 0.5, "gate/rgb": math.nan})
     assert read_metrics(tmp_path) == [{"step": 1, "a/loss": 0.5, "gate/rgb": None}]  # readable while it runs
     tracker.log(2, {"a/loss": math.inf})
@@ -34,13 +45,13 @@ def test_one_json_line_per_log(tmp_path: Path) -> None:
 
 
 def test_a_resumed_run_drops_what_it_will_log_again_and_a_cut_line(tmp_path: Path) -> None:
-    tracker = Tracker(tmp_path, "disabled", {}, lost)
+    tracker = tracked(tmp_path, "disabled", {})
     for step in range(1, 5):
         tracker.log(step, {"x": step})
     tracker.close()
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 5, "x"')
-    tracker = Tracker(tmp_path, "disabled", {}, lost, tracker.identity, step=2)
+    tracker = tracked(tmp_path, "disabled", {}, tracker.identity, step=2)
     tracker.log(3, {"x": 30.0})
     tracker.close()
     assert [(line["step"], line["x"]) for line in read_metrics(tmp_path)] == [(1, 1), (2, 2), (3, 30.0)]
@@ -69,10 +80,10 @@ def test_wandb_runs_offline_inside_the_run_folder_as_one_run_with_tables_and_gat
     """Interrupted, resumed and evaluated; read as wandb itself would."""
     monkeypatch.setenv("WANDB_API_KEY", "0123456789abcdef0123456789abcdef01234567")
     (tmp_path / "config.yaml").write_text("wandb: offline\n")
-    first = Tracker(tmp_path, "offline", {"seed": 1}, lost)
+    first = tracked(tmp_path, "offline", {"seed": 1})
     first.log(1, {**LINE, "gate/rgb": 0.5, "gate/audio": 0.5})
     first.close(exit_code=1)
-    second = Tracker(tmp_path, "offline", {"seed": 1}, lost, first.identity, step=1)
+    second = tracked(tmp_path, "offline", {"seed": 1}, first.identity, step=1)
     second.log(2, {**LINE, "pairs/loss": math.nan})
     second.close()
     assert second.identity == first.identity == tracked_identity(tmp_path)
@@ -104,7 +115,7 @@ def test_the_agent_of_a_sweep_names_the_run(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("WANDB_SWEEP_ID", "sw33p")
     monkeypatch.setenv("WANDB_RUN_ID", "a1b2c3d4")
     wandb.teardown()  # it reads the environment once in a process
-    tracker = Tracker(tmp_path, "offline", {}, lost)
+    tracker = tracked(tmp_path, "offline", {})
     tracker.close()
     wandb.teardown()
     assert tracker.identity == tracked_identity(tmp_path) == "a1b2c3d4"
@@ -112,11 +123,11 @@ def test_the_agent_of_a_sweep_names_the_run(tmp_path: Path, monkeypatch: pytest.
 
 def test_tensorboard_holds_the_same_and_hides_what_a_resumed_run_logs_again(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("wandb: disabled\ntensorboard: true\n")
-    tracker = Tracker(tmp_path, "disabled", {}, lost, tensorboard=True)
+    tracker = tracked(tmp_path, "disabled", {}, tensorboard=True)
     for step in (1, 2, 3):
         tracker.log(step, {"a/loss": 10.0 + step})
     tracker.close()
-    tracker = Tracker(tmp_path, "disabled", {}, lost, tracker.identity, step=2, tensorboard=True)
+    tracker = tracked(tmp_path, "disabled", {}, tracker.identity, step=2, tensorboard=True)
     tracker.log(3, {**LINE, "a/loss": 0.5, "gate/rgb": math.nan})
     tracker.close()
     show_result(tmp_path, RESULT, lost)
@@ -134,8 +145,11 @@ def test_tensorboard_holds_the_same_and_hides_what_a_resumed_run_logs_again(tmp_
 def test_a_tracker_that_cannot_start_is_said_once_and_the_file_goes_on(tmp_path: Path) -> None:
     """Online without a key, in a process that never had one."""
     script = (
-        "import sys; from pathlib import Path; from modalgate.launch.tracking import Tracker\n"
-        "tracker = Tracker(Path(sys.argv[1]), 'online', {}, print); tracker.log(1, {'x': 1.0}); tracker.close()"
+        "import sys; from pathlib import Path\n"
+        "from modalgate.launch.boards import Boards\n"
+        "from modalgate.launch.tracking import Tracker\n"
+        "run = Path(sys.argv[1]); tracker = Tracker(run, Boards(run, 'online', {}, print))\n"
+        "tracker.log(1, {'x': 1.0}); tracker.close()"
     )
     environment = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")}
     environment |= {"HOME": str(tmp_path), "NETRC": str(tmp_path / "none")}
