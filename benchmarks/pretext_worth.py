@@ -5,10 +5,10 @@
 A generated world (`impact12`) is written and packed under FOLDER where it is not there yet. Every row pretrains the
 backbone of `demo-pretrain` from random weights on the split `pretrain`, without labels, for as many steps as cost the
 processor time of `--steps` steps of cross-modal contrast; what a step of each row costs is measured beforehand, by
-turns, on one core. Then a linear probe reads the frozen features: fitted on `train`, its regulariser chosen on `val`,
-scored on `test`, or on `val` while one is still choosing a mixture. `untrained` is the same backbone with no step.
-Accuracies come with a 95 % t interval over seeds, `gain` is paired by seed with `untrained`. Costs and results that
-the JSON file holds already are not measured again.
+turns, on one core; a GPU trains and probes where there is one. Then a linear probe reads the frozen features:
+fitted on `train`, its regulariser chosen on `val`, scored on `test`, or on `val` while one is still choosing a
+mixture. `untrained` is the same backbone with no step. Accuracies come with a 95 % t interval over seeds, `gain` is
+paired by seed with `untrained`. Costs and results that the JSON file holds already are not measured again.
 """
 
 import argparse
@@ -128,7 +128,10 @@ def measure(name: str, seed: int, splits: Splits, steps: int, scored: str = "tes
         with tempfile.TemporaryDirectory() as scratch:
             train(objective, stream, budget, Path(scratch) / "run", seed=seed, tracker_mode="disabled")
     spec = clip_spec(request, index)
-    features = {split: extract_features([backbone], spec, held[split][0])[0] for split in ("train", "val", "test")}
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    features = {
+        split: extract_features([backbone], spec, held[split][0], device)[0] for split in ("train", "val", "test")
+    }
     scores = {"steps": float(steps)}
     for feature in ("fused", "concat"):
         rows = {split: (rows_of.values[feature], held[split][1]) for split, rows_of in features.items()}
