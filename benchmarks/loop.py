@@ -24,7 +24,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -72,19 +72,29 @@ def main() -> None:
         folder = Path(scratch)
         shards = arguments.shards or corpus(folder)
         figures: dict[str, float] = {}
-        if arguments.rounds:
-            figures |= compare(shards, folder, arguments.steps, arguments.rounds)
-        if arguments.memory_steps:
-            figures |= memory(shards, folder, arguments.memory_steps)
-        if arguments.scaling_steps:
-            figures |= waiting(shards, folder, arguments.scaling_steps)
-        if arguments.scaling_steps and arguments.rounds:
-            figures |= scaling(shards, folder, arguments.scaling_steps, arguments.rounds)
-    figures["load_average"] = os.getloadavg()[0]
-    for name, value in figures.items():
-        print(f"{name:28} {value:10.4f}")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        for part in asked_parts(shards, folder, arguments):
+            # Kept part by part: the whole takes many minutes.
+            found = part() | {"load_average": os.getloadavg()[0]}
+            figures |= found
+            for name, value in found.items():
+                print(f"{name:28} {value:10.4f}", flush=True)
+            if arguments.json:
+                arguments.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+
+
+def asked_parts(
+    shards: Path, folder: Path, arguments: argparse.Namespace
+) -> Iterator[Callable[[], dict[str, float]]]:
+    """What is measured, each to be called in turn."""
+    steps, rounds = arguments.scaling_steps, arguments.rounds
+    if rounds:
+        yield lambda: compare(shards, folder, arguments.steps, rounds)
+    if steps:
+        yield lambda: waiting(shards, folder, steps)
+    if steps and rounds:
+        yield lambda: scaling(shards, folder, steps, rounds)
+    if arguments.memory_steps:
+        yield lambda: memory(shards, folder, arguments.memory_steps)
 
 
 def corpus(folder: Path) -> Path:
