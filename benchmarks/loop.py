@@ -9,10 +9,11 @@ pretext tasks, on one thread.
 `outside_share`: of the time between the first ask for a batch and the end of the last step, what is neither data
 wait, forward, backward nor optimiser; clipping the gradients, which every loop here does, is apart as `clip_share`.
 `ratio_to_bare`, `ratio_to_lightning`: our steps per second over theirs, on the same held batches; the loops take
-turns, and the median over the rounds counts. `memory_mb_per_1000_steps`: slope of the resident memory over the second
-half of a long run. `scaling`: clips per second of two processes of one thread, each decoding its own clips, over one
-such process. `data_wait_share`: of the time of a training with one decoding process beside it, after its first log.
-No loop tracks by wandb here. 0 for a count of steps or rounds leaves a part out.
+turns, and the median over the rounds counts. `memory_mb_per_1000_steps`: slope of the resident memory over the
+second half of a long run. `scaling`: clips per second of two processes of one thread, each decoding its own clips,
+over one such process; `scaling_apart`: the same of two trainings apart, which is what the machine gives.
+`data_wait_share`: of the time of a training with one decoding process beside it, after its first log. No loop
+tracks by wandb here. 0 for a count of steps or rounds leaves a part out.
 """
 
 import argparse
@@ -183,20 +184,34 @@ def waiting(shards: Path, folder: Path, steps: int) -> dict[str, float]:
 
 
 def scaling(shards: Path, folder: Path, steps: int, rounds: int) -> dict[str, float]:
-    """Clips per second of one and of two processes that train together, each on one thread."""
-    rates: dict[int, list[float]] = defaultdict(list)
+    """Clips per second of one and of two processes that train together, each on one thread; and of two trainings that
+    know nothing of each other, at the same time: more than these two reach, the machine does not give."""
+    rates: dict[str, list[float]] = defaultdict(list)
     for number in range(rounds):
-        for world in (1, 2):
-            run = folder / f"scaling-{world}-{number}"
-            command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(world)]
-            command += [__file__, str(shards), "--as-rank", str(run), "--scaling-steps", str(steps)]
-            environment = os.environ | {"OMP_NUM_THREADS": "1"}
-            done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-            if done.returncode:
-                raise SystemExit(done.stderr)
-            rates[world] += [line["clips_per_second"] for line in read_metrics(run)[1:]]
-    one, two = (statistics.median(rates[world]) for world in (1, 2))
-    return {"one_process_clips_per_second": one, "two_processes_clips_per_second": two, "scaling": two / one}
+        for name, (trainings, world) in {"one": (1, 1), "two": (1, 2), "apart": (2, 1)}.items():
+            runs = [folder / f"scaling-{name}-{number}-{training}" for training in range(trainings)]
+            started = [start_ranks(shards, run, steps, world) for run in runs]
+            for process in started:
+                errors = process.communicate()[1]
+                if process.returncode:
+                    raise SystemExit(errors)
+            lines = [[line["clips_per_second"] for line in read_metrics(run)[1:]] for run in runs]
+            rates[name] += [sum(together) for together in zip(*lines, strict=True)]
+    one, two, apart = (statistics.median(rates[name]) for name in ("one", "two", "apart"))
+    return {
+        "one_process_clips_per_second": one,
+        "two_processes_clips_per_second": two,
+        "scaling": two / one,
+        "scaling_apart": apart / one,
+    }
+
+
+def start_ranks(shards: Path, run: Path, steps: int, world: int) -> subprocess.Popen[str]:
+    """One training of `world` processes."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(world)]
+    command += [__file__, str(shards), "--as-rank", str(run), "--scaling-steps", str(steps)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
 def train_as_rank(shards: Path, run: Path, steps: int) -> None:
