@@ -21,7 +21,9 @@ def options(name: str, shards: Path) -> list[str]:
     """What this corpus asks for: modalities it has, its positive label, folds it has groups for."""
     config: Any = partial_config(name)
     index = load_index(shards)
-    kept = [modality for modality in config.data.modalities if modality in index.modalities] or index.modalities
+    kept = [modality for modality in config.data.modalities if modality in index.modalities]
+    # A study of one modality fuses nothing.
+    kept = kept if len(kept) > 1 else index.modalities
     settings = [f"data.shards={shards}", f"data.modalities=[{','.join(kept)}]"]
     if config.get("positive"):
         settings.append("positive=contact")
