@@ -63,8 +63,9 @@ def _in_pool(
             ) from error
         while numbers or running:
             while numbers and len(running) < 2 * workers:
-                number = numbers.popleft()
-                running[pool.submit(work, items[number])] = number
+                # A pool that broke meanwhile refuses the item, which then still waits for the next pool.
+                future = pool.submit(work, items[numbers[0]])
+                running[future] = numbers.popleft()
             finished, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in finished:
                 result = future.result()

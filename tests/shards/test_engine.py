@@ -3,8 +3,10 @@
 import ctypes
 import importlib.util
 import math
+import multiprocessing
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -33,6 +35,19 @@ def test_an_item_that_kills_its_process() -> None:
     items = [b"a", 0, b"b", b"c", b"d", 0, b"e"]
     done = dict(run_local(ctypes.string_at, items, 2))
     assert done == {number: item or None for number, item in enumerate(items)}
+
+
+def test_a_death_while_nobody_asks_for_results() -> None:
+    """The pool is broken by the time the next item is handed to it, which is done all the same."""
+    items = [b"a", 0, b"b", b"c", b"d"]
+    results = run_local(ctypes.string_at, items, 2)
+    done = dict([next(results)])
+    deadline = time.monotonic() + 30
+    while multiprocessing.active_children():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    done |= dict(results)
+    assert done == {0: b"a", 1: None, 2: b"b", 3: b"c", 4: b"d"}
 
 
 WORKER = """
