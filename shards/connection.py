@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import av
-from av.error import FFmpegError
+from av.error import ExitError, FFmpegError
 
 from .address import Address
 from .media import MediaFacts, media_facts, open_media
@@ -39,14 +39,20 @@ class Connection:
 
     `finite`: its container tells how long it lasts, so it is a film and not an event: it waits to be read, and
     nothing of it is given up. Of others no more than `most_seconds` wait; older packets go, up to a key frame.
-    Raises `av.FFmpegError` and `ValueError` where it cannot be opened; `fault` says later why it ended.
+    Raises `av.FFmpegError` and `ValueError` where it cannot be opened, and `TimeoutError` after `timeout` seconds in
+    which nothing came; `fault` says later why it ended.
     """
 
     def __init__(
         self, address: Address, timeout: float, most_seconds: float, pictures: bool = True, sound: bool = True
     ) -> None:
-        self.opened = time.monotonic()
-        self.container = open_media(address.url, address.container_format, address.options, timeout)
+        self.opened, self.timeout = time.monotonic(), timeout
+        try:
+            self.container = open_media(address.url, address.container_format, address.options, timeout)
+        except FFmpegError as error:
+            if time.monotonic() - self.opened < timeout:
+                raise
+            raise self._silence() from error
         self.facts: MediaFacts = media_facts(self.container)
         self.video = self.container.streams.video[0] if pictures and self.facts.has_video else None
         self.audio = self.container.streams.audio[0] if sound and self.facts.has_sound else None
@@ -106,11 +112,15 @@ class Connection:
                 if packet.size:
                     self._put(Arrived(packet, time.monotonic()))
         except (FFmpegError, OSError, ValueError) as error:
-            self.fault = error
+            self.fault = self._silence() if isinstance(error, ExitError) else error
         finally:
             with self.changed:
                 self.ended = True
                 self.changed.notify_all()
+
+    def _silence(self) -> TimeoutError:
+        """For what FFmpeg says when its time is over: an exit was requested, or the data are invalid."""
+        return TimeoutError(f"nothing came for {self.timeout:g} s")
 
     def _put(self, item: Arrived) -> None:
         packet = item.packet

@@ -119,7 +119,8 @@ class LiveSource:
                 self.notice(f"{self.address}: {reason}")
                 return
             if failed == patience.retries:
-                raise ConnectionError(f"gave up after {failed} attempts to connect again: {fault}")
+                attempts = f"{failed} attempt{'s' * (failed > 1)}"
+                raise ConnectionError(f"gave up after {attempts} to connect again: {fault}")
             wait = min(patience.wait * 2**failed, LONGEST_WAIT)
             failed += 1
             self.notice(f"{self.address}: {reason}; attempt {failed} of {patience.retries} in {wait:g} s")

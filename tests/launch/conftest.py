@@ -20,8 +20,10 @@ from modalgate.launch.cli import main
 from modalgate.shards.index import PackSettings, load_index, save_index
 from modalgate.shards.media import write_video
 from modalgate.shards.pack import pack
+from modalgate.shards.sliding import Window
 from modalgate.shards.transforms import ClipSpec
 from modalgate.shards.world import write_world
+from modalgate.tasks.eager import EagerScorer
 from modalgate.tasks.results import Table, new_result, save_result
 
 from .odd_films import write_odd_films
@@ -135,6 +137,20 @@ def trained_run(tiny_backbone: Callable[..., Backbone], tiny_clip: ClipSpec, tmp
     table = Table("Test clips", ["metric", "value"], [["auc", 0.75]], "40 clips")
     save_result(new_result("finetune", "Fine-tuning", "", [table], []), run)
     return run
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[Window]:
+    """The windows that the model is given."""
+    given: list[Window] = []
+    score = EagerScorer.score
+
+    def watched(self: EagerScorer, windows: list[Window]) -> Any:
+        given.extend(windows)
+        return score(self, windows)
+
+    monkeypatch.setattr(EagerScorer, "score", watched)
+    return given
 
 
 @pytest.fixture(scope="session")

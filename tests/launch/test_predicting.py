@@ -12,7 +12,6 @@ import pytest
 from modalgate.launch.cli import main
 from modalgate.shards.media import write_video
 from modalgate.shards.sliding import Window
-from modalgate.tasks.eager import EagerScorer
 
 from .odd_films import ODD_FILMS, write_timed
 
@@ -104,20 +103,6 @@ def test_windows_reach_to_the_end(
     found = predicted(trained_run, odd_films / name, capsys)
     assert found[0]["start"] == 0
     assert found[-1]["end"] == pytest.approx(end)
-
-
-@pytest.fixture
-def seen(monkeypatch: pytest.MonkeyPatch) -> list[Window]:
-    """The windows that the model is given."""
-    given: list[Window] = []
-    score = EagerScorer.score
-
-    def watched(self: EagerScorer, windows: list[Window]) -> Any:
-        given.extend(windows)
-        return score(self, windows)
-
-    monkeypatch.setattr(EagerScorer, "score", watched)
-    return given
 
 
 def test_a_phone_s_film_is_seen_upright(

@@ -130,6 +130,22 @@ def test_what_cannot_be_reached_the_first_time_is_not_tried_again() -> None:
         next(LiveSource(address_of(f"http://127.0.0.1:{port}/"), Patience(timeout=2)).slide(SPEC, NAMES))
 
 
+@pytest.mark.parametrize("protocol", ["http", "rtsp"])
+def test_what_answers_nothing_is_waited_for_so_long(protocol: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = address_of(f"{protocol}://127.0.0.1:{listener.getsockname()[1]}/")
+        with pytest.raises(TimeoutError, match=r"nothing came for 0\.5 s"):
+            next(LiveSource(address, Patience(timeout=0.5)).slide(SPEC, NAMES))
+
+
+def test_what_falls_silent_is_lost(station: Station) -> None:
+    """Half of the broadcast, and then a second of nothing."""
+    notices: list[str] = []
+    source = LiveSource(address_of(station(1, 2, 3)), Patience(retries=0, timeout=1), notices.append)
+    assert list(source.slide(SPEC, NAMES))
+    assert [notice.split(": ", 1)[1] for notice in notices] == ["connection lost: nothing came for 1 s"]
+
+
 def test_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_address("film.mp4") is None
     assert address_of("rtsp://camera/1").options == {"rtsp_transport": "tcp"}
