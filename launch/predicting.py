@@ -4,7 +4,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,13 +73,13 @@ class PredictRequest:
     patience: Patience = field(default_factory=Patience)
 
 
-def predict_source(model: Path, source: str, request: PredictRequest) -> list[Predicted]:
+def predict_source(model: Path, source: str, request: PredictRequest) -> Iterator[Predicted]:
     """Scores what `source` names: a media file, a folder of recordings, a webcam's number or a stream's URL.
 
-    JSON lines go to `request.out` or standard output as they come. Of a folder, a recording that cannot be read is
-    told on standard error and left out. An interruption ends a live source, its timeline is still drawn. Raises
-    `RequestError` for what is not there, does not fit the model or cannot be written, and `DataError` for a recording
-    that cannot be read, or any of a folder's, after the lines of what can.
+    JSON lines go to `request.out` or standard output as they come, and each recording's figures when it ends, also
+    where it ends in a fault or an interruption. Of a folder, a recording that cannot be read is told on standard
+    error, and the others go on. Raises `RequestError` for what is not there, does not fit the model or cannot be
+    written, and at the end `DataError` for a recording that cannot be read, or any of a folder's.
     """
     address, path = find_address(source), Path(source)
     if address is None and not path.exists():
@@ -94,11 +94,12 @@ def predict_source(model: Path, source: str, request: PredictRequest) -> list[Pr
             raise RequestError("--video reads its source twice, which a stream does not allow: record it first")
     with _lines_to(request.out) as lines:
         if address is not None:
-            return [_predict_address(scorer, address, request, lines, alarm)]
-        if path.is_dir():
-            return _predict_folder(scorer, path, request, lines, alarm)
-        files = recording_files(scorer.modalities, path, request.beside)
-        return [_predict_files(scorer, Source("", files), request, lines, alarm)]
+            yield from _predict_address(scorer, address, request, lines, alarm)
+        elif path.is_dir():
+            yield from _predict_folder(scorer, path, request, lines, alarm)
+        else:
+            files = recording_files(scorer.modalities, path, request.beside)
+            yield from _predict_files(scorer, Source("", files), request, lines, alarm)
 
 
 def load_scorer(model: Path) -> tuple[Scorer, float | None]:
@@ -153,7 +154,7 @@ def prediction_result(timeline: Timeline, command: str) -> Result:
 
 def _predict_folder(
     scorer: Scorer, folder: Path, request: PredictRequest, lines: TextIO, alarm: tuple[str, AlarmRule] | None
-) -> list[Predicted]:
+) -> Iterator[Predicted]:
     sources = find_sources(folder)
     for option, target in (("--png", request.png), ("--video", request.video)):
         try:
@@ -161,7 +162,6 @@ def _predict_folder(
                 target.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RequestError(f"{option} '{target}' has to be a folder, for several recordings") from error
-    found: list[Predicted] = []
     faults = 0
     with track(len(sources), "predict", show=request.out is not None) as advance:
         for source in sources:
@@ -169,14 +169,13 @@ def _predict_folder(
                 if source.problem:
                     raise DataError(f"'{source.path}' cannot be read: {source.problem}")
                 file = os.path.relpath(source.path, folder)
-                found.append(_predict_files(scorer, source, request, lines, alarm, file))
+                yield from _predict_files(scorer, source, request, lines, alarm, file)
             except DataError as error:
                 faults += 1
                 _say(f"error: {error}")
             advance()
     if faults:
         raise DataError(f"{faults} of {len(sources)} recordings in '{folder}' cannot be read to their end")
-    return found
 
 
 def _predict_files(
@@ -186,31 +185,35 @@ def _predict_files(
     lines: TextIO,
     alarm: tuple[str, AlarmRule] | None,
     file: str | None = None,
-) -> Predicted:
+) -> Iterator[Predicted]:
     """One recording; with `file`, its name in the lines, it is one of several."""
     png, video, path = request.png, request.video, source.path
     if file is not None:
         png = png and png / f"{source.key}.png"
         video = video and video / f"{source.key}.mp4"
-    told = PredictionLines(scorer, path.name, lines, alarm, file)
-    with _readable(path, told):
+    told = PredictionLines(scorer, file or path.name, lines, alarm, file)
+
+    def run() -> None:
         if video is not None:
             told.film = _film(path, video)
         seconds = 0.0 if path.is_dir() or file is not None or request.out is None else probe(path).duration
         events = predict(scorer, source.files, request.hop, rates=source.rates | request.rates)
         with track(math.ceil(seconds), "predict", show=seconds > 0) as advance:
             _follow(told, events, png, advance)
-    return told.predicted
+
+    yield from _figures(path, told, run)
 
 
 def _predict_address(
     scorer: Scorer, address: Address, request: PredictRequest, lines: TextIO, alarm: tuple[str, AlarmRule] | None
-) -> Predicted:
+) -> Iterator[Predicted]:
     told = PredictionLines(scorer, str(address), lines, alarm)
-    with _readable(address, told):
+
+    def run() -> None:
         events = predict_live(scorer, LiveSource(address, request.patience, _say), request.hop)
         _follow(told, _with_notices(events), request.png)
-    return told.predicted
+
+    yield from _figures(address, told, run)
 
 
 def _film(path: Path, target: Path) -> "OverlayVideo":
@@ -244,16 +247,26 @@ def _follow(
             told.draw(png)
 
 
-@contextmanager
-def _readable(name: Path | Address, told: PredictionLines) -> Iterator[None]:
-    """What reading raises, as a `DataError` that says how far it came."""
+def _figures(name: Path | Address, told: PredictionLines, run: Callable[[], None]) -> Iterator[Predicted]:
+    """What is known of a recording when `run` has ended, also in an interruption or a fault, which is raised after.
+
+    What reading raises becomes a `DataError` that says how far it came.
+    """
+    fault: BaseException | None = None
     try:
-        yield
-    except (RequestError, DataError):
+        run()
+    except RequestError:
         raise
+    except (DataError, KeyboardInterrupt) as error:
+        fault = error
     except UNREADABLE as error:
         end = f", beyond {told.predicted.seconds:g} s," if told.predicted.windows else ""
-        raise DataError(f"'{name}'{end} cannot be read: {reason_of(error)}") from error
+        fault = DataError(f"'{name}'{end} cannot be read: {reason_of(error)}")
+        fault.__cause__ = error
+    if told.predicted.windows or fault is None:
+        yield told.predicted
+    if fault is not None:
+        raise fault
 
 
 def _with_notices(events: Iterator[Prediction | Gap]) -> Iterator[Prediction | Gap]:

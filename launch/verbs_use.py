@@ -158,23 +158,25 @@ def predict(
 
     if smoothing not in ("mean", "exponential"):
         raise choice_error("smoothing", smoothing, ("mean", "exponential"))
-    predicted = predict_source(
-        model,
-        source,
-        PredictRequest(
-            parse_beside(beside or []),
-            parse_rates(rate or []),
-            hop,
-            out,
-            png,
-            video,
-            AlarmRequest(alarm, on, off, smooth, smoothing, min_on, min_off),
-            Patience(max_lag, retries, timeout),
-        ),
+    request = PredictRequest(
+        parse_beside(beside or []),
+        parse_rates(rate or []),
+        hop,
+        out,
+        png,
+        video,
+        AlarmRequest(alarm, on, off, smooth, smoothing, min_on, min_off),
+        Patience(max_lag, retries, timeout),
     )
-    if out is not None:
-        _print_predicted(predicted, out)
-    write_json(json, {"recordings": [entry.figures() for entry in predicted]})
+    predicted: list[Predicted] = []
+    try:
+        # What came before a fault or an interruption stays in the list.
+        predicted.extend(predict_source(model, source, request))
+    finally:
+        if predicted:
+            if out is not None:
+                _print_predicted(predicted, out)
+            write_json(json, {"recordings": [entry.figures() for entry in predicted]})
 
 
 def _print_predicted(predicted: "list[Predicted]", out: Path) -> None:

@@ -1,6 +1,7 @@
 """`predict` on recordings good and bad, by the command line."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -183,3 +184,45 @@ def test_memory_does_not_grow_with_the_film(film_too: bool, trained_run: Path, t
     short, long = (float(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("peak"))
     assert len(windows((tmp_path / "10.jsonl").read_text())) == 200
     assert long - short < 16
+
+
+def test_a_folder_goes_on_after_a_film_that_cannot_be_read(
+    odd_films: Path, trained_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One whole, one that is no film, one cut short, and one in a folder below."""
+    folder, out, drawn = tmp_path / "hall", tmp_path / "lines.jsonl", tmp_path / "drawn"
+    places = {"a.mp4": "one_second.mp4", "b.mp4": "text.mp4", "c.mkv": "cut.mkv", "night/d.mp4": "no_sound.mp4"}
+    for name, odd in places.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(odd_films / odd, folder / name)
+    command = ["predict", str(trained_run), str(folder), "--out", str(out), "--png", str(drawn)]
+    capsys.readouterr()
+    assert main([*command, "--json", str(tmp_path / "figures.json")]) == 3
+    said = capsys.readouterr()
+    text, cut, last = (line for line in said.err.splitlines() if "error: " in line)
+    assert text == f"error: '{folder / 'b.mp4'}' cannot be read: it holds no media in a form that FFmpeg knows"
+    assert cut.startswith(f"error: '{folder / 'c.mkv'}', beyond ")
+    assert last == f"error: 2 of 4 recordings in '{folder}' cannot be read to their end"
+    found = windows(out.read_text())
+    readable = ["a.mp4", "c.mkv", "night/d.mp4"]
+    assert list(dict.fromkeys(window["file"] for window in found)) == readable
+    assert [window["start"] for window in found if window["file"] == "a.mp4"] == pytest.approx([0, 0.2, 0.4, 0.6])
+    figures = json.loads((tmp_path / "figures.json").read_text())["recordings"]
+    assert [entry["title"] for entry in figures] == readable
+    assert sum(entry["windows"] for entry in figures) == len(found)
+    assert [name in said.out for name in ("a.mp4", "b.mp4", "c.mkv", "d.mp4")] == [True, False, True, True]
+    assert len(list(drawn.rglob("*.png"))) == 3
+
+
+def test_a_folder_without_faults_is_done(
+    odd_films: Path, trained_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a.mp4", "b.mp4"):
+        shutil.copy(odd_films / "one_second.mp4", tmp_path / name)
+    capsys.readouterr()
+    assert main(["predict", str(trained_run), str(tmp_path)]) == 0
+    said = capsys.readouterr()
+    first, second = ([w for w in windows(said.out) if w.pop("file") == name] for name in ("a.mp4", "b.mp4"))
+    assert said.err == ""
+    assert len(first) == 4
+    assert first == second
