@@ -1,6 +1,8 @@
 """`predict` on a camera over RTSP, by the command line: its pictures and sound, and the way back when it was lost."""
 
 import json
+import os
+import signal
 import threading
 import time
 from datetime import UTC, datetime
@@ -81,6 +83,29 @@ def test_a_camera_that_died_is_found_again(trained_run: Path, capsys: pytest.Cap
     assert given_up.startswith(
         f"error: '{first.url}', beyond {found[-1]['end']:g} s, cannot be read: gave up after 1 att"
     )
+
+
+def test_ctrl_c_ends_it_with_all_that_is_known(
+    trained_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, drawn, figures = (tmp_path / name for name in ("lines.jsonl", "drawn.png", "figures.json"))
+
+    def interrupt() -> None:
+        while not out.exists() or out.read_text().count("window") < 3:
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    capsys.readouterr()
+    with camera() as watched:
+        command = ["predict", str(trained_run), watched.url, "--out", str(out), "--png", str(drawn)]
+        assert main([*command, "--json", str(figures)]) == 130
+    said = capsys.readouterr()
+    assert said.err == "interrupted\n"
+    (entry,) = json.loads(figures.read_text())["recordings"]
+    assert entry["windows"] == len(of_kind("window", out.read_text())) >= 3
+    assert "Lines in " in said.out
+    assert drawn.read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_camera_that_is_not_as_told(trained_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
