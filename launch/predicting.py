@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from ..shards.address import Address, find_address
 from ..shards.credentials import masked
+from ..shards.damage import Damage
 from ..shards.errors import DataError, RequestError, choice_error
 from ..shards.live import Gap, LiveSource, Patience
 from ..shards.media import probe
@@ -197,9 +198,15 @@ def _predict_files(
         if video is not None:
             told.film = _film(path, video)
         seconds = 0.0 if path.is_dir() or file is not None or request.out is None else probe(path).duration
-        events = predict(scorer, source.files, request.hop, rates=source.rates | request.rates)
-        with track(math.ceil(seconds), "predict", show=seconds > 0) as advance:
-            _follow(told, events, png, advance)
+        damage = Damage()
+        events = predict(scorer, source.files, request.hop, rates=source.rates | request.rates, damage=damage)
+        try:
+            with track(math.ceil(seconds), "predict", show=seconds > 0) as advance:
+                _follow(told, events, png, advance)
+        finally:
+            told.predicted.damaged = damage.packets
+            if damage.packets:
+                _say(f"'{path}': {damage}")
 
     yield from _figures(path, told, run)
 

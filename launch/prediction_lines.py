@@ -23,7 +23,8 @@ MOST_ALARMS = 1000
 @dataclass
 class Predicted:
     """Figures of one recording: how many `windows`, and the mean score of each class over them; `dropped` windows
-    and `gaps` of a live source; the `alarms` that ended, the last thousand of `alarm_count`."""
+    and `gaps` of a live source; `damaged` packets of a file, which were skipped; the `alarms` that ended, the last
+    thousand of `alarm_count`."""
 
     title: str
     timeline: Timeline
@@ -32,6 +33,7 @@ class Predicted:
     means: dict[str, float] = field(default_factory=dict)
     dropped: int = 0
     gaps: int = 0
+    damaged: int = 0
     alarm_count: int = 0
     alarms: list[Alarm] = field(default_factory=list)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..fusion.bundle import Bundle
 from ..shards.containers import check_container
+from ..shards.damage import Damage
 from ..shards.errors import DataError
 from ..shards.modality import MODALITIES
 from ..shards.rejected import UNREADABLE, reason_of
@@ -35,7 +36,7 @@ class Wish:
 
 
 async def score(bundle: Bundle, turns: Turns, uploads: dict[str, Upload], wish: Wish) -> AsyncGenerator[Line]:
-    """Lines by `kind`: one `recording`, a `window` each, `frames`, a `note` where there is a fault, `end`.
+    """Lines by `kind`: one `recording`, a `window` each, `frames`, a `note` where there is a fault or damage, `end`.
 
     Nothing comes before the first window is known. Raises `DataError`, in one line, where there is no window at all,
     and `Stopping`.
@@ -43,11 +44,13 @@ async def score(bundle: Bundle, turns: Turns, uploads: dict[str, Upload], wish: 
     name = next(iter(uploads.values())).name
     windows: list[Prediction] = []
     note: str | None = None
+    damage = Damage()
     async with turns.turn():
         try:
             duration = await turns.call(lambda: _check(uploads))
             files = {role: upload.path for role, upload in uploads.items()}
-            async with aclosing(turns.iterate(predict(bundle, files, wish.hop, BATCH))) as steps:
+            predictions = predict(bundle, files, wish.hop, BATCH, damage=damage)
+            async with aclosing(turns.iterate(predictions)) as steps:
                 async for window in steps:
                     if not windows:
                         yield _recording(name, duration, window)
@@ -60,6 +63,8 @@ async def score(bundle: Bundle, turns: Turns, uploads: dict[str, Upload], wish: 
         chosen = highlights(windows, wish.frames, wish.class_name)
         pictures = await turns.call(lambda: _pictures(uploads.get("video"), chosen))
     yield {"kind": "frames", "frames": pictures}
+    if note is None and damage.packets:
+        note = f"'{name}': {damage}"
     if note is not None:
         yield {"kind": "note", "note": note}
     yield {"kind": "end", "windows": len(windows)}

@@ -1,7 +1,6 @@
 """Reading and writing media with PyAV, whose wheel carries FFmpeg."""
 
 import io
-import math
 import wave
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,6 +15,8 @@ from av.error import EOFError as EndOfFileError
 from av.error import InvalidDataError
 from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
+
+from .damage import Damage, decode
 
 MediaSource = Path | str | io.BytesIO
 
@@ -134,14 +135,15 @@ def _tagged_seconds(video: Any) -> float:
     return 3600 * hours + 60 * minutes + seconds
 
 
-def iterate_frames(source: MediaSource) -> Iterator[tuple[float, Any]]:
+def iterate_frames(source: MediaSource, damage: Damage | None = None) -> Iterator[tuple[float, Any]]:
     """(time in seconds, decoded `av.VideoFrame`) in presentation order; pictures are made only of those one needs.
 
-    Times are the stream's own, not counted from its first frame.
+    Times are the stream's own, not counted from its first frame. With `damage`, packets that cannot be decoded are
+    counted there and skipped.
     """
     with open_media(source) as container:
         stream = container.streams.video[0]
-        for frame in container.decode(stream):
+        for frame in decode(container, stream, damage):
             if frame.pts is not None:
                 yield float(frame.pts * frame.time_base), frame
 
@@ -200,43 +202,6 @@ def fit_short_side(width: int, height: int, short_side: int | None) -> tuple[int
 
 def _even(length: int, scale: float) -> int:
     return max(2, min(round(length * scale / 2), length // 2) * 2)
-
-
-def read_sound(source: MediaSource, rate: int, max_seconds: float = math.inf) -> tuple[float, NDArray[np.float32]]:
-    """The first audio stream, mixed to mono at `rate` Hz: (time of its first sample in seconds, (N,) float32).
-
-    Raises `ValueError` where it lasts longer than `max_seconds`.
-    """
-    start, parts = 0.0, []
-    for number, (time, samples) in enumerate(iterate_sound(source, rate, max_seconds)):
-        start = time if number == 0 else start
-        parts.append(samples)
-    return start, np.concatenate(parts) if parts else np.zeros(0, np.float32)
-
-
-def iterate_sound(
-    source: MediaSource, rate: int, max_seconds: float = math.inf
-) -> Iterator[tuple[float, NDArray[np.float32]]]:
-    """The same piece by piece, never whole in memory: (time of the track's first sample, samples (n,))."""
-    with open_media(source) as container:
-        stream = container.streams.audio[0]
-        resampler = av.AudioResampler(format="flt", layout="mono", rate=rate)
-        start: float | None = None
-        length = 0.0
-        for frame in container.decode(stream):
-            length += frame.samples / frame.sample_rate
-            if length > max_seconds:
-                raise ValueError(f"its sound lasts longer than {max_seconds:g} s (--max-seconds)")
-            if start is None and frame.pts is not None:
-                start = float(frame.pts * frame.time_base)
-            for out in resampler.resample(frame):
-                yield start or 0.0, _samples(out)
-        for out in resampler.resample(None):
-            yield start or 0.0, _samples(out)
-
-
-def _samples(frame: av.AudioFrame) -> NDArray[np.float32]:
-    return frame.to_ndarray().reshape(-1).astype(np.float32)
 
 
 def write_video(

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .arrays import ARRAY_SUFFIXES, open_array
+from .damage import Damage
 from .index import PackSettings
 from .media import FrameReader, MediaFacts, iterate_frames, probe
 
@@ -39,16 +40,21 @@ def read_pictures(
 
 
 def iterate_pictures(
-    path: Path, reader: FrameReader, settings: PackSettings, rate: float | None = None
+    path: Path,
+    reader: FrameReader,
+    settings: PackSettings,
+    rate: float | None = None,
+    damage: Damage | None = None,
 ) -> Iterator[NDArray[Any]]:
     """Pictures (H, W, ...) at `settings.fps`, each the nearest in time, one after the other.
 
     `path`: a video file; a folder of JPEG or PNG frames in the order of their names' numbers; or an array, NPY
-    (T, H, W) or MATLAB (H, W, T). The latter two have `rate` pictures per second. Raises `ValueError` where the
+    (T, H, W) or MATLAB (H, W, T). The latter two have `rate` pictures per second. `damage`: of a video file, as
+    `iterate_frames` takes it. Raises `ValueError` where the
     pictures' size changes or exceeds `settings.max_pixels`, they last longer than `settings.max_seconds`, or have no
     rate; and what reading raises.
     """
-    facts, frames = _open(path, rate)
+    facts, frames = _open(path, rate, damage)
     # Asked before anything is decoded: a small file can promise a picture that fills the memory.
     check_pixels(path, facts.width, facts.height, settings)
     check_seconds(path.name, max(facts.duration, facts.video_seconds), settings)
@@ -74,7 +80,7 @@ def check_seconds(name: str, seconds: float, settings: PackSettings) -> None:
         raise ValueError(f"'{name}' lasts {seconds:g} s, more than {settings.max_seconds:g} (--max-seconds)")
 
 
-def _open(path: Path, rate: float | None) -> tuple[MediaFacts, Iterator[tuple[float, Any]]]:
+def _open(path: Path, rate: float | None, damage: Damage | None) -> tuple[MediaFacts, Iterator[tuple[float, Any]]]:
     """What is known beforehand, and (seconds, picture) in turn."""
     if path.is_dir() or path.suffix.lower() in ARRAY_SUFFIXES:
         if rate is None:
@@ -83,7 +89,7 @@ def _open(path: Path, rate: float | None) -> tuple[MediaFacts, Iterator[tuple[fl
     facts = probe(path)
     if not facts.has_video:
         raise ValueError(f"'{path.name}' has no video stream")
-    return facts, iterate_frames(path)
+    return facts, iterate_frames(path, damage)
 
 
 def _frame_folder(path: Path, rate: float) -> tuple[MediaFacts, Iterator[tuple[float, Any]]]:

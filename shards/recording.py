@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from .arrays import ARRAY_SUFFIXES, open_array
 from .flow import compute_flow
 from .index import PackSettings
-from .media import FrameReader, iterate_frames, probe, read_sound
+from .media import FrameReader, iterate_frames, probe
 from .modality import MODALITIES, modality, shown_by
 from .pictures import check_seconds, read_pictures
+from .soundtrack import read_sound
 
 
 @dataclass

@@ -12,6 +12,7 @@ import numpy as np
 from av.error import FFmpegError
 from numpy.typing import NDArray
 
+from .damage import Damage, decode
 from .errors import RequestError
 from .media import FrameReader, open_media, to_planar
 
@@ -110,7 +111,7 @@ class FrameRewriter:
     def _frames(self) -> Iterator[tuple[float, Any]]:
         origin, last = None, -math.inf
         try:
-            for frame in self.source.decode(self.source.streams.video[0]):
+            for frame in decode(self.source, self.source.streams.video[0], Damage()):
                 if frame.pts is None:
                     continue
                 time = float(frame.pts * frame.time_base)
@@ -120,7 +121,7 @@ class FrameRewriter:
                     yield time - origin, frame
                 last = max(last, time)
         except FFmpegError:
-            # A damaged tail ends the film; whoever predicts from it tells what was wrong.
+            # A container that ends in damage ends the film; whoever predicts from it tells what was wrong.
             return
 
     def _write_sound(self, time: float) -> None:
@@ -149,7 +150,7 @@ class FrameRewriter:
             context = self.sound.codec_context
             resampler = av.AudioResampler(context.format, context.layout, context.rate, context.frame_size or 1024)
             count = None
-            for frame in container.decode(stream):
+            for frame in decode(container, stream, Damage()):
                 if frame.pts is None:
                     continue
                 if count is None:

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from .clip_spec import ClipSpec
+from .damage import Damage
 from .index import PackSettings
-from .media import FrameReader, iterate_frames, iterate_sound, probe
+from .media import FrameReader, iterate_frames, probe
 from .modality import modality, shown_by
 from .pictures import iterate_pictures
+from .soundtrack import iterate_sound
 from .tracks import Pictures, Signal, Sound, Track
 
 if TYPE_CHECKING:
@@ -38,17 +40,19 @@ def slide(
     modalities: tuple[str, ...],
     hop: float | None = None,
     rates: dict[str, float] | None = None,
+    damage: Damage | None = None,
 ) -> Iterator[Window]:
     """Windows of `spec.seconds` every `hop` seconds (half a window by default), the last one whole.
 
     `files`: `video` (with its sound) and other modalities' files by name; `rates`: Hz of those that do not tell their
-    own (frame folders, arrays, signals), under the same names. A recording shorter than one window gives
+    own (frame folders, arrays, signals), under the same names; `damage`: packets that cannot be decoded are counted
+    there and skipped: pictures stand still meanwhile, and sound is silent. A recording shorter than one window gives
     one, whose last picture stands still and whose sound ends in silence. Sound counts as absent while it has stayed
     below the packing's threshold for the last half minute. Raises `ValueError` where there is nothing of
     `modalities`, or hop is not above 0, and what reading raises, after the windows that came before the fault.
     """
     hop = check_hop(hop, spec)
-    tracks = _open(files, sliding_settings(spec, modalities), spec, rates or {})
+    tracks = _open(files, sliding_settings(spec, modalities), spec, rates or {}, damage)
     if not tracks:
         raise ValueError(f"it has none of {', '.join(modalities)}")
     yield from cut_windows(tracks, spec, modalities, hop)
@@ -117,27 +121,33 @@ def batch_windows(windows: list[Window], modalities: tuple[str, ...]) -> "Batch"
     return stack(clips, seed=0)
 
 
-def _open(files: dict[str, Path], settings: PackSettings, spec: ClipSpec, rates: dict[str, float]) -> list[Track]:
+def _open(
+    files: dict[str, Path], settings: PackSettings, spec: ClipSpec, rates: dict[str, float], damage: Damage | None
+) -> list[Track]:
     """The tracks there are, pictures first."""
     wanted, video = settings.modalities, files.get("video")
     facts = probe(video) if video is not None and not video.is_dir() else None
     tracks: list[Track] = []
     colours = shown_by("rgb", wanted)
     if video is not None and colours and (facts is None or facts.has_video):
-        pictures = iterate_pictures(video, FrameReader("rgb24", settings.size), settings, rates.get("video"))
+        reader = FrameReader("rgb24", settings.size)
+        pictures = iterate_pictures(video, reader, settings, rates.get("video"), damage)
         tracks.append(Pictures(pictures, colours, spec))
     measured = shown_by("depth", wanted)
     if measured and "depth" in files:
         reader = FrameReader("gray16le", settings.size, settings.depth_scale)
-        pictures = iterate_pictures(files["depth"], reader, settings, rates.get("depth"))
+        pictures = iterate_pictures(files["depth"], reader, settings, rates.get("depth"), damage)
         tracks.append(Pictures(pictures, measured, spec))
     if "audio" in wanted:
         path, origin = files.get("audio"), None
         if path is None and video is not None and facts is not None and facts.has_sound:
             path = video
-            origin = next((time for time, _ in iterate_frames(video)), 0.0) if facts.has_video else None
+            if facts.has_video:
+                # What is damaged before the first picture is counted where the pictures are read.
+                uncounted = None if damage is None else Damage()
+                origin = next((time for time, _ in iterate_frames(video, uncounted)), 0.0)
         if path is not None:
-            sound = iterate_sound(path, spec.sample_rate)
+            sound = iterate_sound(path, spec.sample_rate, damage=damage)
             tracks.append(Sound(sound, origin, spec, settings.silence_db, settings.clip_seconds))
     tracks += [
         Signal(files[name], name, spec, rates.get(name))

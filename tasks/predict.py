@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..shards.ahead import Ahead
 from ..shards.clip_spec import ClipSpec
+from ..shards.damage import Damage
 from ..shards.live import Gap, LiveSource
 from ..shards.sliding import Window, slide
 
@@ -54,18 +55,19 @@ def predict(
     hop: float | None = None,
     batch_size: int = 4,
     rates: dict[str, float] | None = None,
+    damage: Damage | None = None,
 ) -> Iterator[Prediction]:
     """Windows every `hop` seconds (half a window by default) over a recording of any length, prepared as in packing.
 
-    `files`: `video`, and other modalities' files by name; `rates`: Hz of those that do not tell. Every frame is
-    decoded once, in a thread ahead of the model. Batches begin with one window, so that the first comes soon, and
-    grow to `batch_size`. What is read before a fault is predicted before it is raised. Raises `RequestError` where
-    the bundle is no classifier, `ValueError` and what decoding raises where the recording cannot be read.
+    `files`: `video`, and other modalities' files by name; `rates`: Hz of those that do not tell; `damage`: counts the
+    packets that cannot be decoded, each of which is a fault without it. Every frame is decoded once, in a thread
+    ahead of the model. Batches begin with one window, so that the first comes soon, and grow to `batch_size`. What is
+    read before a fault is predicted before it is raised. Raises `RequestError` where the bundle is no classifier,
+    `ValueError` and what decoding raises where the recording cannot be read.
     """
     scorer = scorer_of(bundle)
-    rated = (rates,) if rates else ()
     size = 1
-    with Ahead(slide(files, scorer.spec, scorer.modalities, hop, *rated), batch_size) as windows:
+    with Ahead(slide(files, scorer.spec, scorer.modalities, hop, rates, damage), batch_size) as windows:
         while held := windows.take(min(size, batch_size), whole=True):
             yield from _score(scorer, held)
             size *= 2

@@ -9,8 +9,10 @@ import numpy as np
 from modalgate.shards.media import write_video
 from numpy.typing import NDArray
 
+from ..overwritten import overwrite_packets
+
 RATE = 16000
-# By name: the exit status of `predict`, whether there are windows, and what its one line says.
+# By name: the exit status of `predict`, whether there are windows, and what it says, a line on a fault or damage.
 ODD_FILMS: dict[str, tuple[int, bool, str]] = {
     "no_sound.mp4": (0, True, ""),
     "variable_rate.mp4": (0, True, ""),
@@ -23,7 +25,10 @@ ODD_FILMS: dict[str, tuple[int, bool, str]] = {
     "cut.mkv": (3, True, "is cut short: "),
     "cut_with_sound.mkv": (3, True, "is cut short: "),
     "zeroed_tail.mkv": (3, True, "is cut short: "),
-    "damaged_tail.mp4": (3, True, "beyond "),
+    "damaged_middle.mp4": (0, True, "3 damaged packets were skipped, from 1."),
+    "damaged_sound.mp4": (0, True, "5 damaged packets were skipped, from 0."),
+    "damaged_tail.mp4": (3, True, "15 damaged packets were skipped, from 1."),
+    "damaged_whole.mp4": (3, False, "no picture of its 3.0 s can be read"),
     "cut.mp4": (3, False, "an MP4 has its index at its end"),
     "header_alone.mkv": (3, False, "cannot be read: "),
     "empty.mp4": (3, False, "it is empty"),
@@ -50,14 +55,18 @@ def write_odd_films(folder: Path) -> None:
     write_video(folder / "cut.mp4", pictures, 10)
     write_video(folder / "cut_with_sound.mkv", pictures, 10, **tracks)
     write_video(folder / "zeroed_tail.mkv", pictures, 10, **tracks)
-    write_video(folder / "damaged_tail.mp4", pictures, 10)
+    damaged = {
+        "middle": ("video", range(12, 15)),
+        "sound": ("audio", range(10, 15)),
+        "tail": ("video", range(15, 30)),
+        "whole": ("video", range(30)),
+    }
+    for part, (kind, numbers) in damaged.items():
+        write_video(folder / f"damaged_{part}.mp4", pictures, 10, **tracks)
+        overwrite_packets(folder / f"damaged_{part}.mp4", kind, numbers)
     for name in ("cut.mkv", "cut.mp4", "cut_with_sound.mkv"):
         _rewrite(folder / name, lambda data: data[: len(data) // 2])
     _rewrite(folder / "zeroed_tail.mkv", lambda data: data[: len(data) // 2] + bytes(len(data) - len(data) // 2))
-    _rewrite(
-        folder / "damaged_tail.mp4",
-        lambda data: data[: len(data) // 2] + bytes([90]) * 5000 + data[len(data) // 2 + 5000 :],
-    )
     write_timed(folder / "header_alone.mkv", pictures[:0], [])
     (folder / "empty.mp4").touch()
     (folder / "text.mp4").write_text("this is no film\n" * 50, encoding="utf-8")

@@ -11,7 +11,7 @@ import av
 import numpy as np
 import pytest
 from modalgate.launch.cli import main
-from modalgate.shards.media import write_video
+from modalgate.shards.media import iterate_frames, write_video
 from modalgate.shards.sliding import Window
 
 from .odd_films import ODD_FILMS, write_timed
@@ -68,7 +68,7 @@ def test_a_film_cut_off_is_predicted_up_to_the_cut(
 
 
 @pytest.mark.parametrize("name", ODD_FILMS)
-def test_every_odd_film_gives_windows_or_one_line(
+def test_every_odd_film_gives_windows_or_says_why_not(
     name: str, odd_films: Path, trained_run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     status, scored, says = ODD_FILMS[name]
@@ -80,7 +80,7 @@ def test_every_odd_film_gives_windows_or_one_line(
     for window in found:
         assert sum(window["probabilities"].values()) == pytest.approx(1, abs=1e-5)
     assert says in said.err
-    assert said.err.count("\n") == (status != 0)
+    assert said.err.count("\n") == (status != 0) + ("damaged" in name)
     if status:
         assert f"/{name}'" in said.err
 
@@ -104,6 +104,16 @@ def test_windows_reach_to_the_end(
     found = predicted(trained_run, odd_films / name, capsys)
     assert found[0]["start"] == 0
     assert found[-1]["end"] == pytest.approx(end)
+
+
+def test_a_damaged_film_is_predicted_and_drawn_to_its_end(odd_films: Path, trained_run: Path, tmp_path: Path) -> None:
+    out, drawn, figures = (tmp_path / name for name in ("lines.jsonl", "drawn.mp4", "figures.json"))
+    command = ["predict", str(trained_run), str(odd_films / "damaged_middle.mp4"), "--out", str(out)]
+    assert main([*command, "--video", str(drawn), "--json", str(figures)]) == 0
+    assert [window["end"] for window in windows(out.read_text())][-1] == pytest.approx(3)
+    assert json.loads(figures.read_text())["recordings"][0]["damaged"] == 3
+    times = [time for time, _ in iterate_frames(drawn)]
+    assert (len(times), times[-1]) == (27, pytest.approx(2.9))
 
 
 def test_a_phone_s_film_is_seen_upright(

@@ -8,9 +8,10 @@ import pytest
 from modalgate.shards.ceilings import ceilings
 from modalgate.shards.errors import RequestError
 from modalgate.shards.factors import PRESETS, Law
-from modalgate.shards.media import FrameReader, iterate_frames, probe, read_sound
+from modalgate.shards.media import FrameReader, iterate_frames, probe
 from modalgate.shards.render import render
 from modalgate.shards.scene import scene_from_json
+from modalgate.shards.soundtrack import read_sound
 from modalgate.shards.world import split_ranges, write_world
 
 CLIPS = 14

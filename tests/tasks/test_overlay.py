@@ -6,7 +6,8 @@ import av
 import numpy as np
 import pytest
 from modalgate.shards.errors import RequestError
-from modalgate.shards.media import read_sound, write_video
+from modalgate.shards.media import write_video
+from modalgate.shards.soundtrack import read_sound
 from modalgate.tasks.overlay import OverlayVideo
 from modalgate.tasks.predict import Prediction
 
