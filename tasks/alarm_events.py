@@ -39,7 +39,8 @@ class AlarmRule:
 class Alarm:
     """From the start of the first window at `on`, to the end of the last at `off`, none while it goes on.
 
-    `peak`: the highest smoothed score so far, of the window whose centre is `peak_at`. All times in seconds.
+    It begins no earlier than the one before it ended, though windows may overlap. `peak`: the highest smoothed score
+    so far, of the window whose centre is `peak_at`. All times in seconds.
     """
 
     on: float
@@ -57,10 +58,12 @@ class AlarmWatch:
         self.average: tuple[float, float] | None = None
         self.begun: Alarm | None = None
         self.raised = False
+        self.free = 0.0
 
     def update(self, start: float, end: float, score: float) -> list[Alarm]:
         """What the window from `start` to `end` seconds changes."""
         level = self._smooth(end, score)
+        start = max(start, self.free)
         at = (start + end) / 2
         if not self.raised:
             if level < self.rule.on:
@@ -87,6 +90,8 @@ class AlarmWatch:
 
     def _end(self) -> list[Alarm]:
         assert self.begun is not None
+        assert self.begun.off is not None
+        self.free = self.begun.off
         ended, self.begun, self.raised = [self.begun], None, False
         return ended
 

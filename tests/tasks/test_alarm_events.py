@@ -48,6 +48,16 @@ def test_the_exponential_mean_has_its_time_constant() -> None:
     assert began.peak == pytest.approx(level)
 
 
+def test_alarms_do_not_overlap_where_windows_do() -> None:
+    """Windows of a second, one every quarter: the second alarm would begin before the first is over."""
+    watcher = AlarmWatch(AlarmRule(0.6, 0.4))
+    scores = [0.9, 0.9, 0.1, 0.9, 0.9, 0.1, 0.1]
+    told = [alarm for n, score in enumerate(scores) for alarm in watcher.update(n / 4, n / 4 + 1, score)]
+    spans = [(alarm.on, alarm.off) for alarm in told if alarm.off is not None]
+    assert spans == [(0, 1.25), (1.25, 2)]
+    assert all(alarm.on <= alarm.peak_at for alarm in told)
+
+
 def test_a_gap_ends_an_alarm_and_what_was_averaged() -> None:
     watcher = AlarmWatch(AlarmRule(0.6, 0.4, smooth=10))
     assert watcher.update(0, 1, 0.9)
