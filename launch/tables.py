@@ -36,7 +36,7 @@ def print_rejected(path: Path, limit: int = 20) -> None:
     rejected = read_rejected(path)
     if rejected:
         more = f", the first {limit}" if len(rejected) > limit else ""
-        title = f"{len(rejected)} recordings rejected, listed in {path}{more}"
+        title = f"{len(rejected)} recording{'s' * (len(rejected) > 1)} rejected, listed in {path}{more}"
         print_table(title, ("file", "reason"), [(item.file, item.reason) for item in rejected[:limit]])
 
 

@@ -250,7 +250,7 @@ def test_too_many_that_cannot_be_read_end_it_and_are_shown(
     command = ["embed", str(bundle), str(media), str(tmp_path / "features.npz"), "--workers", "0"]
     assert main(command) == 3
     printed = capsys.readouterr()
-    assert "1 recordings rejected" in printed.out
+    assert "1 recording rejected" in printed.out
     assert "torn.mp4" in printed.out
     assert "1 of 4 recordings cannot be embedded" in printed.err
     assert not (tmp_path / "features.npz").exists()

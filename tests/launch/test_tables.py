@@ -5,8 +5,9 @@ import math
 from pathlib import Path
 
 import pytest
-from modalgate.launch.tables import print_table, write_json
+from modalgate.launch.tables import print_rejected, print_table, write_json
 from modalgate.shards.errors import RequestError
+from modalgate.shards.rejected import Rejected, list_rejected
 
 
 def test_a_table_shows_every_cell_and_brackets_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
@@ -25,3 +26,11 @@ def test_json_has_no_nan_and_replaces_the_whole_file(tmp_path: Path) -> None:
     write_json(None, {"a": object()})
     with pytest.raises(RequestError, match="cannot write"):
         write_json(tmp_path / "no" / "figures.json", {})
+
+
+def test_one_rejected_recording_is_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "rejected.jsonl"
+    for number, counted in ((1, "1 recording rejected, "), (2, "2 recordings rejected, ")):
+        list_rejected(path, [Rejected(f"{name}.mp4", "it is empty") for name in range(number)])
+        print_rejected(path)
+        assert capsys.readouterr().out.startswith(counted)

@@ -51,7 +51,7 @@ def test_pack_inspect_verify(recordings: Path, tmp_path: Path, capsys: pytest.Ca
     command += ["--workers", "1", "--samples-per-shard", "2", "--rate", "depth=10", "--json", str(figures)]
     assert cli.main(command) == 3
     captured = capsys.readouterr()
-    assert "1 recordings rejected" in captured.out
+    assert "1 recording rejected" in captured.out
     assert "cut.mkv" in captured.out
     assert "raise --max-rejected" in captured.err
     assert cli.main([*command, "--max-rejected", "0.5"]) == 0
