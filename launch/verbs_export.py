@@ -1,11 +1,42 @@
 """`modalgate export`: a trained model in the forms that others take."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+if TYPE_CHECKING:
+    from ..shards.index import Index
+
 Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the figures here.")]
+
+
+@dataclass(frozen=True)
+class GraphRequest:
+    """Which graph is asked for: its `form` (onnx, torch), of the encoder alone or of all, with one in `int8` beside
+    it or not; `shards`: clips that it is compared on, `label`: their column."""
+
+    form: str
+    encoder_only: bool
+    int8: bool
+    shards: Path | None
+    label: str | None
+
+    def clips(self) -> "tuple[Index | None, str | None]":
+        """The clips and their label column, `label` where none was named and it is there.
+
+        Raises what `load_index` raises, and `RequestError` for a column that is not there.
+        """
+        from ..shards.index import load_index
+
+        if self.shards is None:
+            return None, None
+        index = load_index(self.shards)
+        if self.label is None:
+            return index, "label" if "label" in index.columns else None
+        index.column(self.label)
+        return index, self.label
 
 
 def export(
@@ -53,7 +84,7 @@ def export(
     if modality is not None:
         _export_single(run, out, modality, json)
     elif graph:
-        _export_graph(run, out, form, encoder_only, shards, int8, label, licence, json)
+        _export_graph(run, out, GraphRequest(form, encoder_only, int8, shards, label), licence, json)
     else:
         _export_bundle(run, out, licence, json)
 
@@ -88,20 +119,9 @@ def _export_single(run: Path, out: Path, modality: str, json: Path | None) -> No
     write_json(json, {"modality": modality, "file": out, "use": lines})
 
 
-def _export_graph(
-    run: Path,
-    out: Path,
-    form: str,
-    encoder_only: bool,
-    shards: Path | None,
-    int8: bool,
-    label: str | None,
-    licence: str | None,
-    json: Path | None,
-) -> None:
+def _export_graph(run: Path, out: Path, request: GraphRequest, licence: str | None, json: Path | None) -> None:
     from dataclasses import asdict, replace
 
-    from ..shards.index import load_index
     from .exporting import trained_bundle
     from .graph_card import save_card
     from .graph_export import export_graph
@@ -109,12 +129,8 @@ def _export_graph(
 
     bundle = trained_bundle(run)
     bundle = replace(bundle, licence=licence or bundle.licence)
-    index = None if shards is None else load_index(shards)
-    if index is not None and label is None and "label" in index.columns:
-        label = "label"
-    elif index is not None and label is not None:
-        index.column(label)
-    exported = export_graph(bundle, out, form, encoder_only, index)
+    index, label = request.clips()
+    exported = export_graph(bundle, out, request.form, request.encoder_only, index)
     facts = {
         "inputs": ", ".join(("present", *bundle.backbone.modalities)),
         "outputs": ", ".join(exported.outputs),
@@ -126,7 +142,7 @@ def _export_graph(
     print_table(f"{run} exported to {out}", ("figure", "value"), list(facts.items()))
     content: dict[str, object] = {"graph": asdict(exported)}
     cost = None
-    if int8:
+    if request.int8:
         from .quantised import quantise
 
         cost = quantise(bundle, out, index, label)
