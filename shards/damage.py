@@ -10,7 +10,7 @@ from av.error import FFmpegError
 @dataclass
 class Damage:
     """How many packets of a recording were skipped, and when the first and the last of them would have been shown, in
-    seconds by its own clock."""
+    seconds from its beginning."""
 
     packets: int = 0
     first: float | None = None
@@ -24,11 +24,12 @@ class Damage:
             return text
         return f"{text}, from {self.first:.1f} to {self.last:.1f} s" if several else f"{text}, at {self.first:.1f} s"
 
-    def add(self, packet: Any) -> None:
+    def add(self, packet: Any, begin: float) -> None:
+        """`begin`: when the recording begins, by its own clock."""
         self.packets += 1
         stamp = packet.pts if packet.pts is not None else packet.dts
         if stamp is not None:
-            seconds = float(stamp * packet.time_base)
+            seconds = max(float(stamp * packet.time_base) - begin, 0.0)
             self.first = seconds if self.first is None else min(self.first, seconds)
             self.last = seconds if self.last is None else max(self.last, seconds)
 
@@ -46,6 +47,6 @@ def decode(container: Any, stream: Any, damage: Damage | None = None) -> Iterato
         except FFmpegError:
             if damage is None:
                 raise
-            damage.add(packet)
+            damage.add(packet, (container.start_time or 0) / 1_000_000)
         else:
             yield from frames

@@ -38,6 +38,18 @@ def test_what_can_be_decoded_keeps_its_time(broken: Path) -> None:
     assert damage.last == pytest.approx(max(missing) / 10)
 
 
+def test_its_times_count_from_the_beginning(
+    film: Callable[..., Path], delayed: Callable[[Path, Path, float], Path], tmp_path: Path
+) -> None:
+    """As those of windows do, of a film whose own clock begins at an hour."""
+    path = delayed(film(tmp_path / "film.mp4", 3.0), tmp_path / "late.mp4", 3600.0)
+    overwrite_packets(path, "video", (12,))
+    damage = Damage()
+    list(iterate_frames(path, damage))
+    assert damage.packets == 1
+    assert 0.9 < (damage.first or 0) < 1.8
+
+
 def test_it_is_told_in_a_sentence() -> None:
     assert str(Damage(3, 1.24, 1.5)) == "3 damaged packets were skipped, from 1.2 to 1.5 s"
     assert str(Damage(1, 0.5, 0.5)) == "1 damaged packet was skipped, at 0.5 s"
