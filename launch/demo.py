@@ -156,7 +156,8 @@ def _held_out(world: Path) -> _HeldOut:
 
 def _predict(out: Path) -> dict[str, Any]:
     from ..tasks.results import save_result
-    from .predicting import PredictRequest, predict_source, prediction_result
+    from .predicting import predict_source, prediction_result
+    from .prediction_request import PredictRequest
 
     clip = _held_out(out / "world" / "violence")
     request = PredictRequest({"depth": clip.depth}, out=out / "prediction.jsonl", png=out / "prediction.png")

@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -14,15 +13,16 @@ from ..shards.address import Address, find_address
 from ..shards.credentials import masked
 from ..shards.damage import Damage
 from ..shards.errors import DataError, RequestError, choice_error
-from ..shards.live import Gap, LiveSource, Patience
+from ..shards.live import Gap, LiveSource
 from ..shards.media import probe
 from ..shards.modality import sources_of
 from ..shards.rejected import UNREADABLE, reason_of
 from ..shards.sources import Source, find_sources
-from ..tasks.alarm_events import AlarmRule, Smoothing
+from ..tasks.alarm_events import AlarmRule
 from ..tasks.predict import Prediction, Scorer, predict, predict_live, scorer_of
 from ..tasks.results import Result, Timeline, new_result
 from .prediction_lines import Predicted, PredictionLines
+from .prediction_request import PredictRequest
 from .progress import Advance, track
 
 if TYPE_CHECKING:
@@ -32,50 +32,8 @@ if TYPE_CHECKING:
 SECONDS_BETWEEN_NOTICES = 5.0
 
 
-@dataclass(frozen=True)
-class AlarmRequest:
-    """What was asked of alarms: the class, by default the violent one; thresholds, by default the one that validation
-    clips chose, or a half, and four fifths of it; seconds of smoothing and of the shortest alarm and pause."""
-
-    name: str | None = None
-    on: float | None = None
-    off: float | None = None
-    smooth: float = 2.0
-    smoothing: Smoothing = "mean"
-    min_on: float = 0.0
-    min_off: float = 0.0
-
-    def rule(self, scorer: Scorer, threshold: float | None) -> tuple[str, AlarmRule] | None:
-        """The class and its rule; none where no class is the violent one and none was named."""
-        name = self.name or scorer.positive
-        if name is None:
-            if self.on is not None or self.off is not None:
-                raise RequestError("--on and --off are for alarms: name their class with --alarm")
-            return None
-        if name not in scorer.classes:
-            raise choice_error("class of this model", name, scorer.classes)
-        on = self.on if self.on is not None else 0.5 if threshold is None else threshold
-        off = self.off if self.off is not None else 0.8 * on
-        return name, AlarmRule(on, off, self.smooth, self.smoothing, self.min_on, self.min_off)
-
-
-@dataclass(frozen=True)
-class PredictRequest:
-    """What one `predict` is asked for: `beside`: files of further modalities by name; `rates`: Hz of files that do
-    not tell; where lines, timeline and film go (of a folder: the folders of them)."""
-
-    beside: dict[str, Path] = field(default_factory=dict)
-    rates: dict[str, float] = field(default_factory=dict)
-    hop: float | None = None
-    out: Path | None = None
-    png: Path | None = None
-    video: Path | None = None
-    alarm: AlarmRequest = field(default_factory=AlarmRequest)
-    patience: Patience = field(default_factory=Patience)
-
-
 def predict_source(model: Path, source: str, request: PredictRequest) -> Iterator[Predicted]:
-    """Scores what `source` names: a media file, a folder of recordings, a webcam's number or a stream's URL.
+    """Scores what `source` names: a media file, frames or recordings in a folder, a webcam's number, a stream's URL.
 
     JSON lines go to `request.out` or standard output as they come, and each recording's figures when it ends, also
     where it ends in a fault or an interruption. Of a folder, a recording that cannot be read is told on standard
@@ -87,7 +45,10 @@ def predict_source(model: Path, source: str, request: PredictRequest) -> Iterato
         raise RequestError(f"no file at '{source}'")
     scorer, threshold = load_scorer(model)
     alarm = request.alarm.rule(scorer, threshold)
-    if address is not None or path.is_dir():
+    sources = find_sources(path) if address is None and path.is_dir() else []
+    if [source.path for source in sources] == [path]:  # a folder of frames is one recording
+        sources = []
+    if address is not None or sources:
         what = "a folder" if address is None else "a stream"
         if request.beside:
             raise RequestError(f"--with names a file beside one recording: it does not go with {what}")
@@ -96,8 +57,8 @@ def predict_source(model: Path, source: str, request: PredictRequest) -> Iterato
     with _lines_to(request.out) as lines:
         if address is not None:
             yield from _predict_address(scorer, address, request, lines, alarm)
-        elif path.is_dir():
-            yield from _predict_folder(scorer, path, request, lines, alarm)
+        elif sources:
+            yield from _predict_folder(scorer, path, sources, request, lines, alarm)
         else:
             files = recording_files(scorer.modalities, path, request.beside)
             yield from _predict_files(scorer, Source("", files), request, lines, alarm)
@@ -154,9 +115,13 @@ def prediction_result(timeline: Timeline, command: str) -> Result:
 
 
 def _predict_folder(
-    scorer: Scorer, folder: Path, request: PredictRequest, lines: TextIO, alarm: tuple[str, AlarmRule] | None
+    scorer: Scorer,
+    folder: Path,
+    sources: list[Source],
+    request: PredictRequest,
+    lines: TextIO,
+    alarm: tuple[str, AlarmRule] | None,
 ) -> Iterator[Predicted]:
-    sources = find_sources(folder)
     for option, target in (("--png", request.png), ("--video", request.video)):
         try:
             if target is not None:

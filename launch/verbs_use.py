@@ -152,7 +152,8 @@ def predict(
     """Class scores, gate weights and alarms over a recording or a live stream, one JSON line per window."""
     from ..shards.errors import choice_error
     from ..shards.live import Patience
-    from .predicting import AlarmRequest, PredictRequest, parse_beside, predict_source
+    from .predicting import parse_beside, predict_source
+    from .prediction_request import AlarmRequest, PredictRequest
     from .tables import write_json
     from .verbs_data import parse_rates
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import cv2
 import numpy as np
 import pytest
 from modalgate.launch.cli import main
@@ -222,6 +223,26 @@ def test_a_folder_goes_on_after_a_film_that_cannot_be_read(
     assert sum(entry["windows"] for entry in figures) == len(found)
     assert [name in said.out for name in ("a.mp4", "b.mp4", "c.mkv", "d.mp4")] == [True, False, True, True]
     assert len(list(drawn.rglob("*.png"))) == 3
+
+
+def test_a_folder_of_frames_is_one_recording(
+    trained_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frames = tmp_path / "hall"
+    frames.mkdir()
+    for number in range(12):
+        cv2.imwrite(str(frames / f"{number}.png"), np.full((32, 32, 3), 20 * number, np.uint8))
+    capsys.readouterr()
+    command = ["predict", str(trained_run), str(frames), "--png", str(tmp_path / "drawn.png")]
+    assert main([*command, "--rate", "video=10"]) == 0
+    found = windows(capsys.readouterr().out)
+    assert (found[0]["start"], found[-1]["end"]) == (0, pytest.approx(1.2))
+    assert not any("file" in window for window in found)
+    assert (tmp_path / "drawn.png").is_file()
+    assert main(command) == 3
+    said = capsys.readouterr().err
+    assert "has no frame rate: give --rate" in said
+    assert said.count("\n") == 1
 
 
 def test_a_folder_without_faults_is_done(
