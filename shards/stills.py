@@ -7,6 +7,7 @@ from typing import Any
 import cv2
 from av.error import FFmpegError
 
+from .damage import Damage, decode
 from .media import FrameReader, iterate_frames, open_media
 
 QUALITY = 82
@@ -17,14 +18,14 @@ SLACK = 5e-4
 def stills(video: Path, times: Sequence[float], short_side: int = 240) -> list[bytes | None]:
     """A JPEG for each of `times`, in seconds from the first frame: the frame shown then, turned as it is displayed.
 
-    None where that place cannot be decoded. Only from the key frame before a time on is anything decoded, unless the
-    container does not know where that is. Raises `av.FFmpegError` where the file cannot be opened, `ValueError` where
-    it has no pictures.
+    Damaged packets are skipped; None where nothing can be decoded. Only from the key frame before a time on is
+    anything decoded, unless the container does not know where that is. Raises `av.FFmpegError` where the file
+    cannot be opened, `ValueError` where it has no pictures.
     """
     with open_media(video) as container:
         if not container.streams.video:
             raise ValueError("it has no pictures")
-        origin = next((time for time, _ in iterate_frames(video)), 0.0)
+        origin = next((time for time, _ in iterate_frames(video, Damage())), 0.0)
         reader = FrameReader("rgb24", short_side)
         return [_still(video, container, origin + time, reader) for time in times]
 
@@ -33,7 +34,7 @@ def _still(video: Path, container: Any, time: float, reader: FrameReader) -> byt
     try:
         found = _shown_at(_from(container, time), time)
         if found is None or found[0] > time + SLACK:
-            found = _shown_at(iterate_frames(video), time)
+            found = _shown_at(iterate_frames(video, Damage()), time)
         if found is None:
             return None
         picture = cv2.cvtColor(reader.read(found[1]), cv2.COLOR_RGB2BGR)
@@ -46,7 +47,7 @@ def _from(container: Any, time: float) -> Iterable[tuple[float, Any]]:
     """(time, frame) from the key frame before `time` on."""
     stream = container.streams.video[0]
     container.seek(int(time / stream.time_base), stream=stream)
-    for frame in container.decode(stream):
+    for frame in decode(container, stream, Damage()):
         if frame.pts is not None:
             yield float(frame.pts * frame.time_base), frame
 

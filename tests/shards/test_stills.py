@@ -10,6 +10,8 @@ from modalgate.shards import stills as module
 from modalgate.shards.media import write_video, write_wave
 from modalgate.shards.stills import stills
 
+from ..overwritten import overwrite_packets
+
 FPS = 10
 
 
@@ -64,6 +66,14 @@ def test_they_are_small_and_keep_their_aspect(tmp_path: Path) -> None:
     (jpeg,) = stills(tmp_path / "wide.mkv", [0.2])
     assert jpeg is not None
     assert cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR).shape == (240, 480, 3)
+
+
+def test_around_damage_the_last_picture_stays(tmp_path: Path) -> None:
+    """Each packet is a key frame, those of 2 to 2.4 s and the first are overwritten."""
+    path = film(tmp_path / "a.mp4", {"g": "1"})
+    overwrite_packets(path, "video", (0, *range(20, 25)))
+    # Times count from the first picture that is there.
+    assert [number(jpeg) for jpeg in stills(path, (1.0, 2.1, 3.0))] == [11, 19, 31]
 
 
 def test_sound_alone_has_none(tmp_path: Path) -> None:
