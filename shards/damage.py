@@ -24,12 +24,10 @@ class Damage:
             return text
         return f"{text}, from {self.first:.1f} to {self.last:.1f} s" if several else f"{text}, at {self.first:.1f} s"
 
-    def add(self, packet: Any, begin: float) -> None:
-        """`begin`: when the recording begins, by its own clock."""
+    def add(self, seconds: float | None) -> None:
+        """One more, at `seconds` where that is known."""
         self.packets += 1
-        stamp = packet.pts if packet.pts is not None else packet.dts
-        if stamp is not None:
-            seconds = max(float(stamp * packet.time_base) - begin, 0.0)
+        if seconds is not None:
             self.first = seconds if self.first is None else min(self.first, seconds)
             self.last = seconds if self.last is None else max(self.last, seconds)
 
@@ -38,15 +36,26 @@ def decode(container: Any, stream: Any, damage: Damage | None = None) -> Iterato
     """The frames of one stream of an open container.
 
     A packet that the decoder refuses is counted in `damage` and skipped: the decoder goes on at the next it
-    understands, as players do. Raises `av.FFmpegError` for it where no `damage` is given, and where the container
-    itself cannot be read on.
+    understands, as players do. Raises `ValueError` for it where no `damage` is given, and `av.FFmpegError` where the
+    container itself cannot be read on.
     """
     for packet in container.demux(stream):
         try:
             frames = packet.decode()
-        except FFmpegError:
-            if damage is None:
-                raise
-            damage.add(packet, (container.start_time or 0) / 1_000_000)
-        else:
-            yield from frames
+        except FFmpegError as error:
+            seconds = _seconds(packet, container)
+            if damage is not None:
+                damage.add(seconds)
+                continue
+            # FFmpeg has words such as "Operation not permitted" for it.
+            place = "" if seconds is None else f" at {seconds:.1f} s"
+            raise ValueError(f"its {stream.type}{place} cannot be decoded") from error
+        yield from frames
+
+
+def _seconds(packet: Any, container: Any) -> float | None:
+    """From the beginning of the recording on, as windows are counted."""
+    stamp = packet.pts if packet.pts is not None else packet.dts
+    if stamp is None:
+        return None
+    return max(float(stamp * packet.time_base) - (container.start_time or 0) / 1_000_000, 0.0)
