@@ -215,7 +215,8 @@ class StudyConfig:
     features (`fusion`), each modality alone among them. `rows`: by name; empty means every mechanism as it is.
     `expert_split`: other clips for the encoders than `data.split`; null means the same. `noise`: levels of the
     noise curve. `metric`: accuracy, or auc of the class `positive`. `jobs`: processes, null for one per core.
-    `unimodal_weight`: of the heads per modality while a row is trained.
+    `unimodal_weight`: of the heads per modality while a row is trained. `validation_group`: the column whose values
+    stay together where validation clips are taken from the training clips; null means `data.group`.
     """
 
     name: str = "study"
@@ -227,6 +228,7 @@ class StudyConfig:
     model: BackboneSpec = field(default_factory=BackboneSpec)
     rows: dict[str, RowConfig] = field(default_factory=dict)
     expert_split: str | None = None
+    validation_group: str | None = None
     experts: TrainConfig = field(default_factory=TrainConfig)
     fusion: TrainConfig = field(default_factory=TrainConfig)
     fusion_batch_size: int = _between(64, 2)

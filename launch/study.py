@@ -56,13 +56,14 @@ def study(config: StudyConfig, command: Sequence[str] = (), resume: bool = False
     rows = config.rows or {name: RowConfig(name) for name in FUSIONS}
     for name, row in rows.items():
         _check_row(name, row, request.modalities, classes)
+    divided = _splits(config, index)
     run = run_folder(config)
     open_run(run, settings_of(config, command), resume)
     jobs = config.jobs or len(os.sched_getaffinity(0))
     if jobs > 1:
         one = {"threads": 1}
         config = replace(config, experts=replace(config.experts, **one), fusion=replace(config.fusion, **one))
-    work, divided = [], _splits(config, index)
+    work = []
     with track(len(index.samples), "frames compared") as advance:
         splits = [split for split, _ in divided]
         warn_of_duplicates(index, splits, config.data.group, Path(config.out), config.data.workers, advance)
@@ -124,7 +125,10 @@ def _splits(config: StudyConfig, index: Index) -> list[tuple[Split, Any]]:
     """Each fold's split with validation clips, and the clips that teach its encoders."""
     data = config.data
     splits = config_splits(data, index, config.seed)
-    splits = [hold_out(split, index, data.label, data.group, config.seed) for split in splits]
+    group = config.validation_group or data.group
+    if config.validation_group is not None and group not in index.columns:
+        raise choice_error("column of validation_group", group, index.columns)
+    splits = [hold_out(split, index, data.label, group, config.seed) for split in splits]
     if config.expert_split is None:
         return [(split, split.train) for split in splits]
     if split_plan(data, config.seed).crossed:

@@ -18,6 +18,7 @@ class Modality:
     `rate`: default frames or samples per second a packed stream has; `None` keeps the source's.
     `unit`: what one step of the physical value means; `low`, `high`: the range a sane value lies in.
     `flow_of`: the modality between whose pictures it is the optical flow, empty for all others.
+    `vectors`: the channels come in threes, along the x, y and z of a worn sensor.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Modality:
     low: float
     high: float
     flow_of: str = ""
+    vectors: bool = False
 
 
 MODALITIES: dict[str, Modality] = {
@@ -39,7 +41,9 @@ MODALITIES: dict[str, Modality] = {
         "depth_flow", "video", 2, "depth_flow.mp4", None, "pixel/frame", -64.0, 64.0, flow_of="depth"
     ),
     "audio": Modality("audio", "audio", 1, "audio.wav", 16000.0, "amplitude", -1.0, 1.0),
-    "inertial": Modality("inertial", "signal", 6, "inertial.npy", 50.0, "g and degree/s", -2000.0, 2000.0),
+    "inertial": Modality(
+        "inertial", "signal", 6, "inertial.npy", 50.0, "g and degree/s", -2000.0, 2000.0, vectors=True
+    ),
 }
 
 

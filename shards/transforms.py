@@ -61,6 +61,8 @@ class Preparation(nn.Module):
                 streams[name] = stream.add_(noise, alpha=augment.noise)
             elif modality(name).kind == "audio":
                 streams[name] = self._augment_sound(stream, augment, generator)
+            elif modality(name).kind == "signal":
+                streams[name] = self._augment_signal(name, stream, augment, generator)
         return streams
 
     def log_mel(self, sound: Tensor) -> Tensor:
@@ -118,6 +120,31 @@ class Preparation(nn.Module):
             shape = (*sound.shape[:2], 1, 1, length) if dimension == -1 else (*sound.shape[:2], 1, length, 1)
             spectrogram = torch.where(masked.view(shape).to(sound.device), floor, spectrogram)
         return spectrogram
+
+    def _augment_signal(
+        self, name: str, signal: Tensor, augment: AugmentConfig, generator: torch.Generator
+    ) -> Tensor:
+        if modality(name).vectors and augment.turn:
+            centre, spread = (value.to(signal.device) for value in stored_scale(self.spec, name))
+            turns = draw_turns(signal.shape[:2], augment.turn, generator).to(signal.device)
+            # The axes turn in physical units: normalised ones are stretched each for itself.
+            triples = (signal * spread + centre).unflatten(-1, (-1, 3))
+            turned = torch.einsum("bkij,bknvj->bknvi", turns, triples).flatten(-2)
+            signal = (turned - centre) / spread
+        if augment.signal_noise:
+            noise = torch.randn(signal.shape, generator=generator).to(signal.device)
+            signal = signal + augment.signal_noise * noise
+        return signal
+
+
+def draw_turns(leading: tuple[int, ...], degrees: float, generator: torch.Generator) -> Tensor:
+    """Rotations (B, K, 3, 3) about axes of any direction, by angles uniform up to `degrees` either way."""
+    axes = F.normalize(torch.randn((*leading, 3), generator=generator), dim=-1)
+    angles = (torch.rand(leading, generator=generator) * 2 - 1) * math.radians(degrees)
+    x, y, z = (axes * angles[..., None]).unbind(-1)
+    still = torch.zeros_like(x)
+    rows = [still, -z, y, z, still, -x, -y, x, still]
+    return torch.linalg.matrix_exp(torch.stack(rows, dim=-1).unflatten(-1, (3, 3)))
 
 
 def stored_scale(spec: ClipSpec, name: str) -> tuple[Tensor, Tensor]:

@@ -97,21 +97,24 @@ def test_sigterm_ends_the_processes_that_train_too(options: list[str], launch: C
 
 
 @pytest.mark.parametrize(
-    ("setting", "message"),
+    ("settings", "message"),
     [
-        ("rows={x: {fusion: sofmax}}", "unknown fusion of row 'x' 'sofmax': did you mean 'softmax'"),
-        ("rows={rgb: {fusion: softmax}}", "row 'rgb' has a modality's name"),
-        ("rows={x: {fusion: softmax, arguments: {heat: 1}}}", "fusion 'softmax' does not take its arguments"),
-        ("data.modalities=[rgb]", "give at least two modalities"),
-        ("metric=auc", "metric auc needs two classes and 'positive' among them"),
-        ("name=tiny", "already holds"),
+        (["rows={x: {fusion: sofmax}}"], "unknown fusion of row 'x' 'sofmax': did you mean 'softmax'"),
+        (["rows={rgb: {fusion: softmax}}"], "row 'rgb' has a modality's name"),
+        (["rows={x: {fusion: softmax, arguments: {heat: 1}}}"], "fusion 'softmax' does not take its arguments"),
+        (["data.modalities=[rgb]"], "give at least two modalities"),
+        (["metric=auc"], "metric auc needs two classes and 'positive' among them"),
+        (["validation_group=person"], "unknown column of validation_group 'person'"),
+        # All clips of this corpus have the same value there: it is the column that validation is divided by.
+        (["data.folds=2", "validation_group=z"], "2 folds need as many groups, there are 1"),
+        (["name=tiny"], "already holds"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_anything_is_trained(
-    setting: str, message: str, options: list[str], shards: Path, capsys: pytest.CaptureFixture[str]
+    settings: list[str], message: str, options: list[str], shards: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (shards.parent / "runs" / "tiny").mkdir(parents=True, exist_ok=True)
     (shards.parent / "runs" / "tiny" / "config.yaml").touch()
-    assert main(["study", *options, "name=other", setting]) == 2
+    assert main(["study", *options, "name=other", *settings]) == 2
     assert message in capsys.readouterr().err
     assert not (shards.parent / "runs" / "other").exists()

@@ -8,7 +8,7 @@ import torch
 from modalgate.shards.augment import AugmentConfig
 from modalgate.shards.batch import Batch
 from modalgate.shards.index import Statistics
-from modalgate.shards.transforms import ClipSpec, Preparation, draw_geometry, move_geometry
+from modalgate.shards.transforms import ClipSpec, Preparation, draw_geometry, draw_turns, move_geometry
 
 SPEC = ClipSpec(
     seconds=0.5,
@@ -23,6 +23,7 @@ SPEC = ClipSpec(
         "flow": Statistics((0.3, 0.1), (2.0, 0.5)),
         "depth": Statistics((3000.0,), (400.0,)),
         "audio": Statistics((0.0,), (0.1,)),
+        "inertial": Statistics((0.1, -0.2, 0.9, 4.0, 0.0, -3.0), (0.5, 0.6, 0.7, 90.0, 80.0, 100.0)),
     },
 )
 OFF = AugmentConfig(1.0, False, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
@@ -39,6 +40,7 @@ def batch(seed: int = 0) -> Batch:
         "flow": levels(2, 256).to(torch.uint8),
         "depth": levels(1, 6000).to(torch.uint16),
         "audio": torch.randn(2, 2, 8000, generator=generator) * 0.1,
+        "inertial": torch.randn(2, 2, 25, 6, generator=generator),
     }
     present = {name: torch.ones(2, 2, dtype=torch.bool) for name in streams}
     return Batch(streams, present, ["a", "b"], torch.zeros(2, 2), None, torch.ones(2, dtype=torch.bool), seed)
@@ -96,12 +98,39 @@ def test_everything_switched_off_changes_nothing() -> None:
         ({"audio_noise": 0.5}, {"audio"}),
         ({"time_mask": 0.5}, {"audio"}),
         ({"frequency_mask": 0.5}, {"audio"}),
+        ({"turn": 20.0}, {"inertial"}),
+        ({"signal_noise": 0.3}, {"inertial"}),
     ],
 )
 def test_each_switch_moves_its_streams_and_no_other(change: dict[str, float], streams: set[str]) -> None:
     plain = Preparation(SPEC)(batch())
     augmented = Preparation(SPEC)(batch(seed=3), replace(OFF, **change))  # pyright: ignore[reportArgumentType]
     assert {name for name in plain if not torch.allclose(plain[name], augmented[name])} == streams
+
+
+def test_a_worn_sensor_is_turned_as_a_whole() -> None:
+    """Acceleration and rate turn alike: their lengths and the angle between them stay, in physical units."""
+    raw = batch(seed=3)
+    raw.streams["inertial"] *= torch.tensor([1.0, 1.0, 1.0, 50.0, 50.0, 50.0])
+    statistics = SPEC.statistics["inertial"]
+    mean, std = torch.tensor(statistics.mean), torch.tensor(statistics.std)
+    turned = Preparation(SPEC)(raw, replace(OFF, turn=30.0))["inertial"] * std + mean
+    products = []
+    for stream in (raw.streams["inertial"], turned):
+        acceleration, rate = stream[..., :3], stream[..., 3:]
+        products.append([acceleration.norm(dim=-1), rate.norm(dim=-1), (acceleration * rate).sum(-1)])
+    torch.testing.assert_close(products[0], products[1], rtol=1e-4, atol=1e-3)
+    assert not torch.allclose(turned, raw.streams["inertial"], atol=0.01)
+
+
+def test_turns_are_rotations_up_to_their_angle() -> None:
+    turns = draw_turns((400, 5), 30.0, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(turns @ turns.mT, torch.eye(3).expand_as(turns), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(torch.linalg.det(turns), torch.ones(400, 5), rtol=1e-5, atol=1e-5)
+    angles = ((turns.diagonal(dim1=-2, dim2=-1).sum(-1) - 1) / 2).clamp(-1, 1).arccos().rad2deg()
+    assert angles.max() <= 30.01
+    # Uniform either way: half of them beyond 15 degrees, within four deviations of 2000 draws.
+    assert abs(float((angles > 15).float().mean()) - 0.5) < 4 * (0.25 / 2000) ** 0.5
 
 
 def test_mirrored_flow_turns_whatever_it_is_the_flow_of() -> None:
