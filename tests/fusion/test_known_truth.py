@@ -134,7 +134,8 @@ def chorus(rows: int, generator: torch.Generator) -> Draw:
     return Draw(features, corrupted.float()[..., None], label)
 
 
-@pytest.mark.parametrize("name", [pytest.param("softmax", marks=pytest.mark.slow), "sigmoid"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["softmax", "sigmoid"])
 def test_chorus_a_gate_gains_from_the_tell_and_from_nothing_else(name: str) -> None:
     blind_bound, aware_bound = 0.7422, 0.9062
     told, weights, draw = judge(train(Model(name, NAMES, 4, 4, quality=1), chorus, 800), chorus)
@@ -187,7 +188,13 @@ def duet(rows: int, generator: torch.Generator) -> Draw:
     return Draw(features, torch.zeros(rows, 2, 1), label)
 
 
-@pytest.mark.parametrize("name", ["mean", "product", "entropy", "energy", "evidential"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "product",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("mean", "entropy", "energy", "evidential")),
+    ],
+)
 def test_duet_decisions_of_separate_heads_stay_at_chance(name: str) -> None:
     model = Model(name, ("rgb", "audio"), 16, 2)
     generator = torch.Generator().manual_seed(11)
