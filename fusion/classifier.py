@@ -22,11 +22,10 @@ class Scored:
 class Classifier(nn.Module):
     """Backbone, dropout and a linear layer per `classes`; `unimodal` adds one linear head per modality.
 
-    With `decision`, a mechanism that joins scores (`mean`, `product`, `entropy`, `energy`, `evidential`), the logits
-    are those of the heads per modality joined by it, and the fused embedding has no part in them; the weights in
-    `Scored.encoded` are the decision's then. `multilabel`: a clip may be of several classes, or of none; each has a
-    probability of its own. Raises `RequestError` for a mechanism that joins something else, or classes of which
-    several may hold.
+    With `decision`, a mechanism that joins scores (see `fusions_at`), the logits are those of the heads per modality
+    joined by it, and the fused embedding has no part in them; the weights in `Scored.encoded` are the decision's
+    then. `multilabel`: a clip may be of several classes, or of none; each has a probability of its own. Raises
+    `RequestError` for a mechanism that joins something else, or classes of which several may hold.
     """
 
     def __init__(

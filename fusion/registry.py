@@ -10,6 +10,7 @@ from .decision import EnergyDecision, EntropyDecision, EvidentialDecision, MeanD
 from .exchange import FilmFusion, TransferModule
 from .experts import TopKExperts
 from .gates import Fusion, SigmoidGate, SoftmaxGate
+from .opinion import OpinionPool
 from .products import BilinearFusion, LowRankFusion, TensorFusion
 from .static import StaticFusion
 
@@ -33,6 +34,7 @@ FUSIONS: dict[str, type[Fusion]] = {
     "entropy": EntropyDecision,
     "energy": EnergyDecision,
     "evidential": EvidentialDecision,
+    "opinion": OpinionPool,
 }
 
 

@@ -216,7 +216,8 @@ class StudyConfig:
     `expert_split`: other clips for the encoders than `data.split`; null means the same. `noise`: levels of the
     noise curve. `metric`: accuracy, or auc of the class `positive`. `jobs`: processes, null for one per core.
     `unimodal_weight`: of the heads per modality while a row is trained. `validation_group`: the column whose values
-    stay together where validation clips are taken from the training clips; null means `data.group`.
+    stay together where validation clips are taken from the training clips; null means `data.group`. `taught_noise`:
+    share of a row's training clips in which one modality, each as often, has noise of one of the levels of `noise`.
     """
 
     name: str = "study"
@@ -229,6 +230,7 @@ class StudyConfig:
     rows: dict[str, RowConfig] = field(default_factory=dict)
     expert_split: str | None = None
     validation_group: str | None = None
+    taught_noise: float = _between(0.0, 0, 1)
     experts: TrainConfig = field(default_factory=TrainConfig)
     fusion: TrainConfig = field(default_factory=TrainConfig)
     fusion_batch_size: int = _between(64, 2)

@@ -97,13 +97,13 @@ def train_expert(work: Work, name: str) -> None:
 def store_features(works: Sequence[Work], part: str) -> None:
     """Features of `part` (train, validation or test) under the experts of every seed of a fold, decoded once.
 
-    Of the test clips also at each level of noise.
+    Of the test clips also at each level of noise, and of the training clips where rows are taught by it.
     """
     torch.set_num_threads(1)
     first = works[0]
     levels = {part: 0.0}
-    if part == "test":
-        levels |= {_noise(level): level for level in first.config.noise}
+    if part == "test" or (part == "train" and first.config.taught_noise):
+        levels |= {_noise(part, level): level for level in first.config.noise}
     if all(_stored(work, name).is_file() for work in works for name in levels):
         return
     experts = [{name: _expert(work, name).backbone for name in work.request.modalities} for work in works]
@@ -127,7 +127,9 @@ def train_row(work: Work, name: str, row: RowConfig, modalities: tuple[str, ...]
         return
     config, run = work.config, work.folder / "rows" / name
     stored = {part: load_stored(_stored(work, part)) for part in ("train", "validation", "test")}
-    noisy = {level: load_stored(_stored(work, _noise(level))) for level in config.noise}
+    noisy = {level: load_stored(_stored(work, _noise("test", level))) for level in config.noise}
+    taught = config.noise if config.taught_noise else []
+    loud = [load_stored(_stored(work, _noise("train", level))).only(*modalities) for level in taught]
     with _quietly(run):
         set_seed(work.seed)
         clips = stored["train"].only(*modalities)
@@ -142,7 +144,7 @@ def train_row(work: Work, name: str, row: RowConfig, modalities: tuple[str, ...]
             batches=loop.steps * loop.accumulate,
             keys=clips.keys,
         )
-        stream = StoredStream(clips, config.fusion_batch_size, work.seed)
+        stream = StoredStream(clips, config.fusion_batch_size, work.seed, noisy=loud, share=config.taught_noise)
         resume = (run / "config.yaml").is_file()
         train(objective, stream, loop, run, seed=work.seed, resume=resume, tracker_mode="disabled")
         cell = judge_cell(
@@ -188,8 +190,8 @@ def _expert(work: Work, name: str) -> Classifier:
     return model
 
 
-def _noise(level: float) -> str:
-    return f"noise-{level:g}"
+def _noise(part: str, level: float) -> str:
+    return f"{part}-noise-{level:g}"
 
 
 def _stored(work: Work, part: str) -> Path:

@@ -125,12 +125,18 @@ def _joined(names: tuple[str, ...], parts: list[StoredClips]) -> StoredClips:
 
 @dataclass
 class StoredStream:
-    """Endless shuffled batches of stored clips, a pure function of (seed, batch number), in this process."""
+    """Endless shuffled batches of stored clips, a pure function of (seed, batch number), in this process.
+
+    `noisy`: the same clips at levels of noise. In a `share` of the clips one modality's stream and quality, each as
+    often, are those of one of them.
+    """
 
     clips: StoredClips
     batch_size: int
     seed: int = 0
     workers: int = 0
+    noisy: Sequence[StoredClips] = ()
+    share: float = 0.0
 
     def train(self, start: int = 0) -> Iterator[StoredBatch]:
         """Batches from number `start` on, every clip once an epoch."""
@@ -141,8 +147,23 @@ class StoredStream:
             epoch, place = divmod(number, per_epoch)
             order = np.random.default_rng([self.seed, epoch]).permutation(count)
             rows = torch.from_numpy(order[place * self.batch_size : (place + 1) * self.batch_size])
-            yield self.clips.rows(rows, seed=number)
+            yield self._with_noise(self.clips.rows(rows, seed=number), rows)
             number += 1
+
+    def _with_noise(self, batch: StoredBatch, rows: Tensor) -> StoredBatch:
+        if not self.noisy or not self.share:
+            return batch
+        generator = np.random.default_rng([self.seed, batch.seed, 1])
+        chosen = torch.from_numpy(generator.random(len(rows)) < self.share)
+        level = torch.from_numpy(generator.integers(len(self.noisy), size=len(rows)))
+        place = torch.from_numpy(generator.integers(len(batch.streams), size=len(rows)))
+        assert batch.quality is not None
+        for number, clips in enumerate(self.noisy):
+            for column, name in enumerate(batch.streams):
+                mask = chosen & (level == number) & (place == column)
+                batch.streams[name][mask] = clips.streams[name][rows[mask]]
+                batch.quality[mask, :, column] = clips.quality[rows[mask], :, column]
+        return batch
 
 
 def save_stored(clips: StoredClips, path: Path) -> None:

@@ -46,13 +46,8 @@ class StudyRow:
 
     @property
     def noise_area(self) -> float:
-        """Mean over modalities of the area under the metric against the level of noise, relative to the levels."""
-        levels = [[float(level) for level in curve] for curve in self.noise.values()]
-        areas = [
-            area_under(list(curve.values()), places) if len(curve) > 1 else curve["0"]
-            for curve, places in zip(self.noise.values(), levels, strict=True)
-        ]
-        return float(np.mean(areas))
+        """Mean over modalities of the area under the metric against the level of noise on it alone."""
+        return float(np.mean([curve_area(curve) for curve in self.noise.values()]))
 
 
 def study_rows(
@@ -157,27 +152,41 @@ def study_tables(rows: Sequence[StudyRow], best: str, metric: str, note: str) ->
         [[row.name, *(row.subsets.get(name) for name in subsets)] for row in rows if not row.single],
         "only these modalities are present, for every test clip",
     )
-    levels = list(next(iter(rows[0].noise.values())))
-    noise = Table(
-        f"Noise on one modality at a time, {metric}",
-        ["row", *levels, "area"],
-        [[row.name, *(_level(row, level) for level in levels), row.noise_area] for row in rows],
-        "level: deviation of the noise over that of the training set's values, or of the clip's own sound; mean over "
-        "the noisy modality; area under the curve, relative to the levels",
-    )
-    return [headline, gates, missing, noise]
+    noise = [
+        Table(
+            f"Noise on {name}, {metric}",
+            ["row", *next(iter(curves.values())), "area"],
+            [[row, *curve.values(), curve_area(curve)] for row, curve in curves.items()],
+            "level: deviation of the noise over that of the training set's values, or of the clip's own sound; area "
+            "under the curve, relative to the levels",
+        )
+        for name, curves in _noise_curves(rows).items()
+    ]
+    return [headline, gates, missing, *noise]
 
 
 def study_figures(rows: Sequence[StudyRow], metric: str) -> list[Curves]:
-    """The noise curve of every row."""
-    series = {
-        row.name: [(float(level), _level(row, level)) for level in next(iter(row.noise.values()))] for row in rows
-    }
-    return [Curves("Noise on one modality at a time", "noise over signal", metric, series)]
+    """For every modality the curve of each row that has it, under noise on it alone."""
+    return [
+        Curves(
+            f"Noise on {name}",
+            "noise over signal",
+            metric,
+            {row: [(float(level), value) for level, value in curve.items()] for row, curve in curves.items()},
+        )
+        for name, curves in _noise_curves(rows).items()
+    ]
 
 
-def _level(row: StudyRow, level: str) -> float:
-    return float(np.mean([curve[level] for curve in row.noise.values()]))
+def curve_area(curve: Mapping[str, float]) -> float:
+    """Area under a metric by level of noise, relative to the levels; the metric itself where there is but one."""
+    return area_under(list(curve.values()), [float(level) for level in curve]) if len(curve) > 1 else curve["0"]
+
+
+def _noise_curves(rows: Sequence[StudyRow]) -> dict[str, dict[str, dict[str, float]]]:
+    """By noisy modality and row, the metric by level."""
+    modalities = dict.fromkeys(name for row in rows for name in row.noise)
+    return {name: {row.name: row.noise[name] for row in rows if name in row.noise} for name in modalities}
 
 
 @dataclass(frozen=True)

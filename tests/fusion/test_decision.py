@@ -120,7 +120,7 @@ def test_an_opinion_without_evidence_is_the_identity() -> None:
 
 
 def test_flat_contradiction_stays_finite() -> None:
-    for name in ("mean", "product", "entropy", "energy", "evidential"):
+    for name in ("mean", "product", "entropy", "energy", "evidential", "opinion"):
         fusion = build_fusion(name, ("a", "b"), 3, {}).double()
         one_way = torch.tensor([[1e4, -1e4, 0.0]], dtype=torch.float64, requires_grad=True)
         fused = fusion({"a": one_way, "b": one_way.flip(-1)}, everyone(1))

@@ -117,3 +117,28 @@ def test_it_survives_the_disk_and_damage_is_named(stored: StoredClips, tmp_path:
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(DataError, match="are damaged"):
         load_stored(path)
+
+
+def test_a_share_of_the_clips_has_one_noisy_modality() -> None:
+    """The value of a stream and of its quality is its level: 0 where clean."""
+    names, count = ("rgb", "audio"), 40
+
+    def at(level: float) -> StoredClips:
+        streams = {name: torch.full((count, 1, 2, 3), level) for name in names}
+        present = {name: torch.ones(count, 1, dtype=torch.bool) for name in names}
+        quality = torch.full((count, 1, 2, 1), level)
+        label = torch.zeros(count, dtype=torch.long)
+        return StoredClips(streams, present, quality, torch.zeros(count, 1), label, [str(n) for n in range(count)])
+
+    stream = StoredStream(at(0.0), 20, seed=3, noisy=[at(1.0), at(2.0)], share=0.5)
+    batches = [batch for _, batch in zip(range(200), stream.train(), strict=False)]
+    levels = torch.stack([torch.cat([batch.streams[name][:, 0, 0, 0] for batch in batches]) for name in names])
+    assert torch.equal(levels, torch.cat([batch.quality[:, 0, :, 0] for batch in batches]).T)  # pyright: ignore
+    assert not ((levels > 0).sum(dim=0) > 1).any()
+    # Each of 4000 clips is one of four kinds with probability 1/8, within four deviations.
+    for row in levels:
+        for level in (1.0, 2.0):
+            assert abs(float((row == level).float().mean()) - 0.125) < 4 * (0.125 * 0.875 / 4000) ** 0.5
+    assert stream.clips.streams["rgb"].eq(0).all()
+    again = next(stream.train(start=7))
+    assert torch.equal(again.streams["audio"], batches[7].streams["audio"])

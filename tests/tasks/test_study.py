@@ -99,13 +99,19 @@ def test_the_noise_area_is_the_trapezoid_relative_to_the_levels(cells: list[Cell
 def test_tables_name_every_row_and_leave_out_what_is_not_known(cells: list[Cell]) -> None:
     cells = [replace(entry, shuffled=None) if entry.row == "coin" else entry for entry in cells]
     rows, best = rows_of(cells)
-    headline, gates, missing, noise = study_tables(list(rows.values()), best, "accuracy", "60 clips")
+    headline, gates, missing, rgb, audio = study_tables(list(rows.values()), best, "accuracy", "60 clips")
     assert [row[0] for row in headline.rows] == ["rgb", "audio", "softmax", "coin"]
     assert headline.rows[3][-1] is None
     assert headline.rows[2][-1] == 0.55
     assert "against rgb" in headline.columns
     assert gates.columns[1:3] == ["weight rgb", "weight audio"]
     assert [row[0] for row in missing.rows] == ["softmax", "coin"]
-    assert noise.columns == ["row", "0", "1", "area"]
-    (curves,) = study_figures(list(rows.values()), "accuracy")
-    assert curves.series["softmax"] == [(0.0, pytest.approx(0.9)), (1.0, pytest.approx(0.675))]
+    assert rgb.columns == audio.columns == ["row", "0", "1", "area"]
+    assert rgb.rows[2] == ["softmax", *(pytest.approx(value) for value in (0.9, 0.45, 0.675))]
+    assert audio.rows[2] == ["softmax", *[pytest.approx(0.9)] * 3]
+    # A single modality is judged by its own noise alone.
+    alone = replace(rows["rgb"], noise={"rgb": rows["rgb"].noise["rgb"]})
+    pages = study_figures([alone, rows["softmax"]], "accuracy")
+    assert [page.title for page in pages] == ["Noise on rgb", "Noise on audio"]
+    assert [list(page.series) for page in pages] == [["rgb", "softmax"], ["softmax"]]
+    assert pages[0].series["softmax"] == [(0.0, pytest.approx(0.9)), (1.0, pytest.approx(0.45))]

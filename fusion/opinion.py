@@ -1,0 +1,50 @@
+"""The product of experts with a gate: how far each modality's opinion counts, told by the opinions themselves."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from .decision import Decision
+from .gates import Fused
+
+
+class OpinionPool(Decision):
+    """`log p = sum_m g_m log p_m`, normalised: a logarithmic opinion pool (Genest & Zidek 1986) with gated weights.
+
+    `g = 2 sigmoid(W2 relu(W1 [s_1; ...; s_M; present] + b1) + b2)`, zero where absent. `s_m` is what a gate can know
+    of an opinion without knowing of what class: its entropy over log K, its largest probability, and its agreement
+    with the others, `sum_k p_m(k) mean_{n != m} p_n(k)`. The last layer starts at zero, so training starts from the
+    `product` rule, every weight one; a weight below that mutes an expert that is too sure or alone with what it says.
+    Classes are taken to be equally frequent.
+    """
+
+    def __init__(self, modalities: tuple[str, ...], width: int, hidden: int = 16) -> None:
+        super().__init__(modalities, width)
+        count = len(modalities)
+        self.network = nn.Sequential(nn.Linear(4 * count, hidden), nn.ReLU(), nn.Linear(hidden, count))
+        last = self.network[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+
+    def gate_parameters(self) -> list[nn.Parameter]:
+        return list(self.network.parameters())
+
+    def forward(self, features: dict[str, Tensor], present: dict[str, Tensor]) -> Fused:
+        logits, mask = self.logits(features, present)
+        opinions = logits.log_softmax(dim=-1)
+        signs = torch.cat([_signs(opinions, mask).flatten(-2), mask.to(logits.dtype)], dim=-1)
+        weights = 2 * self.network(signs).sigmoid() * mask
+        pooled = (weights[..., None] * opinions).sum(dim=-2)
+        return self.finish(pooled.log_softmax(dim=-1), weights, mask)
+
+
+def _signs(opinions: Tensor, mask: Tensor) -> Tensor:
+    """Entropy, largest probability and agreement (..., M, 3) of log probabilities (..., M, K); zero where absent."""
+    chances = opinions.exp() * mask[..., None]
+    entropy = -(chances * opinions).sum(dim=-1) / math.log(opinions.shape[-1])
+    others = chances.sum(dim=-2, keepdim=True) - chances
+    count = (mask.sum(dim=-1, keepdim=True) - 1).clamp_min(1)
+    agreement = (chances * others).sum(dim=-1) / count
+    return torch.stack([entropy, chances.amax(dim=-1), agreement], dim=-1)
