@@ -122,8 +122,11 @@ def need_tensorboard() -> None:
 
 def tracked_identity(run: Path) -> str | None:
     """wandb's id of what was tracked last in `run`; none where nothing was."""
-    folders = [path for path in (run / "wandb").glob("*run-*-*") if path.is_dir()]
-    return max(folders, key=lambda path: path.name.rpartition("run-")[2]).name.rpartition("-")[2] if folders else None
+    # The folder's own name ends in the id only where no other run began in the same second.
+    logs = list((run / "wandb").glob("*run-*-*/run-*.wandb"))
+    if not logs:
+        return None
+    return max(logs, key=lambda path: path.parent.name.removeprefix("offline-")).stem.removeprefix("run-")
 
 
 def _media(of: str, tables: Sequence[Table], drawn: "Sequence[tuple[str, NDArray[np.uint8]]]") -> dict[str, Any]:

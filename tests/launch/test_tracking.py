@@ -88,7 +88,7 @@ def test_wandb_runs_offline_inside_the_run_folder_as_one_run_with_tables_and_gat
     second.close()
     assert second.identity == first.identity == tracked_identity(tmp_path)
     show_result(tmp_path, RESULT, lost)
-    folders = sorted((tmp_path / "wandb").glob(f"offline-run-*-{first.identity}"))
+    folders = sorted((tmp_path / "wandb").glob(f"offline-run-*-{first.identity}*"))
     assert len(folders) == len(list((tmp_path / "wandb").glob("offline-run-*"))) >= 1
 
     told = read_history(tmp_path)
@@ -109,6 +109,22 @@ def test_wandb_runs_offline_inside_the_run_folder_as_one_run_with_tables_and_gat
         if path.is_file():
             assert b"0123456789abcdef0123456789abcdef01234567" not in path.read_bytes()
     assert capfd.readouterr() == ("", "")
+
+
+def test_runs_of_one_second_keep_their_identity(tmp_path: Path) -> None:
+    """wandb numbers the folder of the second one, and an id may hold a dash."""
+    assert tracked_identity(tmp_path) is None
+    for folder, log in (
+        ("run-20260101_120000-first", "run-first.wandb"),
+        ("offline-run-20260101_120001-my-run", "run-my-run.wandb"),
+        ("offline-run-20260101_120001-my-run-1", "run-my-run.wandb"),
+    ):
+        (tmp_path / "wandb" / folder).mkdir(parents=True)
+        (tmp_path / "wandb" / folder / log).touch()
+    assert tracked_identity(tmp_path) == "my-run"
+    (tmp_path / "wandb" / "run-20260101_120002-last").mkdir()
+    (tmp_path / "wandb" / "run-20260101_120002-last" / "run-last.wandb").touch()
+    assert tracked_identity(tmp_path) == "last"
 
 
 def test_the_agent_of_a_sweep_names_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
