@@ -152,7 +152,7 @@ def killed(bundle: Path, media: Path) -> Iterator[Callable[[Path, int], int]]:
         process.stdin.close()
 
 
-@pytest.mark.parametrize("form", [".parquet", ".npz"])
+@pytest.mark.parametrize("form", [".parquet", pytest.param(".npz", marks=pytest.mark.slow)])
 def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(
     form: str, run: Callable[..., Embedded], killed: Callable[[Path, int], int], tmp_path: Path
 ) -> None:

@@ -27,6 +27,7 @@ def start(launcher: tuple[str, ...], *arguments: str) -> subprocess.CompletedPro
     return subprocess.run(command(launcher, *arguments), capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_accelerate_launch_trains_in_two_processes_that_are_one_run(tmp_path: Path, tiny_config: str) -> None:
     done = start(ACCELERATE, tiny_config, f"out={tmp_path}", "name=run", "train.steps=4", "probe=null")
     assert done.returncode == 0, done.stderr

@@ -173,7 +173,8 @@ def repeat(source: Path, target: Path, times: int) -> None:
                     written.mux(packet)
 
 
-@pytest.mark.parametrize("film_too", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("film_too", [False, True])
 def test_memory_does_not_grow_with_the_film(film_too: bool, trained_run: Path, tmp_path: Path) -> None:
     """Ten minutes after one: their pictures take 55 MB, their sound 38 MB."""
     seconds, rate = 30, 16000
