@@ -56,6 +56,8 @@ def study(config: StudyConfig, command: Sequence[str] = (), resume: bool = False
     rows = config.rows or {name: RowConfig(name) for name in FUSIONS}
     for name, row in rows.items():
         _check_row(name, row, request.modalities, classes)
+    if config.taught_noise and not config.noise:
+        raise RequestError("taught_noise needs levels: give 'noise' some, such as [0.5, 1.0]")
     divided = _splits(config, index)
     run = run_folder(config)
     open_run(run, settings_of(config, command), resume)

@@ -104,6 +104,7 @@ def test_sigterm_ends_the_processes_that_train_too(options: list[str], launch: C
         (["rows={x: {fusion: softmax, arguments: {heat: 1}}}"], "fusion 'softmax' does not take its arguments"),
         (["data.modalities=[rgb]"], "give at least two modalities"),
         (["metric=auc"], "metric auc needs two classes and 'positive' among them"),
+        (["taught_noise=0.5", "noise=[]"], "taught_noise needs levels"),
         (["validation_group=person"], "unknown column of validation_group 'person'"),
         # All clips of this corpus have the same value there: it is the column that validation is divided by.
         (["data.folds=2", "validation_group=z"], "2 folds need as many groups, there are 1"),
