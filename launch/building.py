@@ -23,13 +23,14 @@ from .schema import Config, DataConfig, TrainConfig
 def clip_request(data: DataConfig, index: Index) -> ClipRequest:
     """What to cut from each clip; `RequestError` for a modality the shards do not have."""
     modalities = select_modalities(index.modalities, data.modalities)
-    return ClipRequest(modalities, data.segments, data.seconds, data.frames, data.size or index.settings.size)
+    size = data.size or index.settings.size
+    return ClipRequest(modalities, data.segments, data.seconds, data.frames, size, data.stretch)
 
 
 def request_of(bundle: Bundle, segments: int | None = None) -> ClipRequest:
     """The same, as a bundle's model was trained with."""
-    spec = bundle.spec
-    return ClipRequest(bundle.backbone.modalities, segments or bundle.segments, spec.seconds, spec.frames, spec.size)
+    spec, names = bundle.spec, bundle.backbone.modalities
+    return ClipRequest(names, segments or bundle.segments, spec.seconds, spec.frames, spec.size, spec.stretch)
 
 
 def clip_spec(request: ClipRequest, index: Index) -> ClipSpec:
@@ -44,6 +45,7 @@ def clip_spec(request: ClipRequest, index: Index) -> ClipSpec:
         settings.sample_rate,
         settings.flow_bound,
         {name: index.statistics[name] for name in request.modalities},
+        request.stretch,
     )
 
 

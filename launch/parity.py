@@ -1,7 +1,7 @@
 """How far an exported graph is from the model it was made of, on noise and on real clips."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -53,7 +53,7 @@ def clip_windows(bundle: Bundle, index: Index, label: str | None = None, limit: 
     labels = dict(zip([sample.key for sample in index.samples], index.column(label), strict=True)) if label else None
     request = request_of(bundle, 1)
     names = tuple(name for name in request.modalities if name in index.modalities)
-    request = type(request)(names, 1, request.seconds, request.frames, request.size)
+    request = replace(request, modalities=names, segments=1)
     for batch in ClipStream(index, request, 16).evaluate():
         yield windows_of(bundle, batch, [labels[key] for key in batch.key] if labels else None)
 

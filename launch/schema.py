@@ -24,7 +24,8 @@ class DataConfig:
     """Which clips, and what is cut from each.
 
     `shards`: a packed folder; `modalities`: empty means all in its index; `segments` windows of `seconds` per clip,
-    `frames` video frames in each; `size`: pixels of the square crop, null for the packed short side; `split`: the
+    `frames` video frames in each; `stretch`: the share of its clip that a window covers, played at the speed at which
+    it lasts `seconds` (0: as it is); `size`: pixels of the square crop, null for the packed short side; `split`: the
     training clips' value of the column `split`, several joined by `+`, null for all; `label`: the column to learn;
     `labels`: columns of 0 and 1, a class each, in its place, for the task multilabel;
     `folds`: cross-validation folds that keep a `group` together (0: use `split` and `test_split`), or do not where
@@ -39,6 +40,7 @@ class DataConfig:
     segments: int = _between(3, 1)
     seconds: float = _between(1.0, 0.01)
     frames: int = _between(8, 1)
+    stretch: float = _between(0.0, 0, 1)
     size: int | None = _between(None, 8)
     batch_size: int = _between(32, 1)
     workers: int = _between(1, 0)

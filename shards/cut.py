@@ -30,26 +30,30 @@ def cut_clip(
     frames: int,
     size: int,
     crop: tuple[float, float] = (0.5, 0.5),
+    covered: float | None = None,
 ) -> dict[str, NDArray[Any]]:
     """Streams of K windows from `starts` (K,): video (K, T, C, H, W), audio (K, N), signals (K, N, C).
 
-    `crop`: where along the longer side the square lies. Raises `ValueError`, `OSError` and what decoding raises.
+    `crop`: where along the longer side the square lies; `covered`: the seconds of the clip that a window takes and
+    plays in `seconds`, where they differ (never of sound). Raises `ValueError`, `OSError` and what decoding raises.
     """
     streams: dict[str, NDArray[Any]] = {}
+    covered = seconds if covered is None else covered
     for name in modalities:
         entry = modality(name)
         if entry.suffix not in sample.members:
             continue
         data = files.read(sample.shard, *sample.members[entry.suffix])
         if entry.kind == "video":
-            times = frame_times(starts, seconds, frames)
+            times = frame_times(starts, covered, frames)
             streams[name] = decode_frames(data, times, settings.fps, entry, size, crop)
         elif entry.kind == "audio":
             streams[name] = decode_sound(data, starts, seconds, settings.sample_rate)
         else:
             facts = json.loads(files.read(sample.shard, *sample.members["json"]))["modalities"]
             rate = float(facts[name]["rate"])
-            streams[name] = decode_signal(data, rate, starts, seconds, entry.rate or rate)
+            played = (entry.rate or rate) * seconds / covered
+            streams[name] = decode_signal(data, rate, starts, covered, played)
     return streams
 
 

@@ -27,13 +27,28 @@ Starts = Mapping[str, Sequence[float] | NDArray[np.float64]]
 
 @dataclass(frozen=True)
 class ClipRequest:
-    """What to cut from every clip: `segments` windows of `seconds`, `frames` video frames each, `size` px square."""
+    """What to cut from every clip: `segments` windows of `seconds`, `frames` video frames each, `size` px square.
+
+    `stretch`: each window covers this share of its clip, however long that is, and is played at the speed at which it
+    lasts `seconds` (0: as it is): an action's pace no longer tells who acts. Sound would change its pitch, so its
+    windows are not stretched: `RequestError` for a request of both.
+    """
 
     modalities: tuple[str, ...]
     segments: int
     seconds: float
     frames: int
     size: int
+    stretch: float = 0.0
+
+    def __post_init__(self) -> None:
+        heard = [name for name in self.modalities if self.stretch and modality(name).kind == "audio"]
+        if heard:
+            raise RequestError(f"windows of '{heard[0]}' cannot be stretched: leave it out, or give data.stretch 0")
+
+    def covered(self, duration: float) -> float:
+        """The seconds of a clip of so many that one window covers."""
+        return self.stretch * duration or self.seconds
 
 
 @dataclass(frozen=True)
@@ -227,17 +242,18 @@ class _ClipFiles(Dataset[_Read]):
 
     def _read_clip(self, sample: Sample, row: _Row) -> Clip:
         request, settings = self.request, self.index.settings
+        covered = request.covered(sample.duration)
         generator = np.random.default_rng(row.draw) if row.draw is not None else None
         if row.starts is not None:
             starts, crop = np.array(row.starts), (0.5, 0.5)
         elif generator is None:
-            starts = uniform_starts(sample.duration, request.seconds, request.segments)
+            starts = uniform_starts(sample.duration, covered, request.segments)
             crop = (0.5, 0.5)
         else:
-            starts = random_starts(sample.duration, request.seconds, request.segments, generator)
+            starts = random_starts(sample.duration, covered, request.segments, generator)
             crop = (float(generator.random()), float(generator.random()))
         window = request.seconds, request.frames, request.size
-        cut = cut_clip(self.files, sample, settings, request.modalities, starts, *window, crop)
+        cut = cut_clip(self.files, sample, settings, request.modalities, starts, *window, crop, covered)
         streams = {name: torch.from_numpy(values) for name, values in cut.items()}
         label = None if self.label is None else self._label(sample.labels[self.label])
         present = {name: name in streams for name in request.modalities}

@@ -194,7 +194,8 @@ class Sweeper:
         """One modality cut from the recording before or after the others, at views with room for it."""
         request, samples = self.stream.request, self.stream.index.samples
         levels = AXES["desync"].levels
-        placed = [shifted_starts(s.duration, request.seconds, request.segments, levels) for s in samples]
+        windows = [(s.duration, request.covered(s.duration), request.segments) for s in samples]
+        placed = [shifted_starts(*window, levels) for window in windows]
         starts = {sample.key: views for sample, (views, _) in zip(samples, placed, strict=True)}
         room = torch.tensor([margin for _, margin in placed])
         base = join_clips(list(self._views(starts, self.names)), self.names)

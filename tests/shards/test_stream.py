@@ -244,3 +244,40 @@ def test_views_at_given_times_are_cut_from_the_recording(index: Index) -> None:
                 first = round(start * rate)
                 found = batch.streams["audio"][row, view].numpy()
                 np.testing.assert_array_equal(found, whole[first : first + len(found)])
+
+
+def test_a_stretched_window_is_the_clip_at_another_speed(tmp_path: Path) -> None:
+    """Clips of 1 and 2 s, each brightening from black to white, with a signal that rises from 0 to 1."""
+    (tmp_path / "media" / "video").mkdir(parents=True)
+    (tmp_path / "media" / "inertial").mkdir()
+    for name, seconds in (("fast", 1), ("slow", 2)):
+        levels = np.linspace(20, 235, 20 * seconds).astype(np.uint8)
+        frames = np.broadcast_to(levels[:, None, None, None], (len(levels), 16, 16, 3)).copy()
+        write_video(tmp_path / "media" / "video" / f"{name}.mkv", frames, 20.0, options={"crf": "8"})
+        ramp = np.repeat(np.linspace(0, 1, 50 * seconds, endpoint=False)[:, None], 6, axis=1)
+        np.save(tmp_path / "media" / "inertial" / f"{name}.npy", ramp.astype(np.float32))
+    settings = PackSettings(modalities=("rgb", "inertial"), size=16, fps=20.0, rates={"inertial": 50.0})
+    packed = pack(tmp_path / "media", tmp_path / "shards", settings, workers=1)
+    whole = next(ClipStream(packed, ClipRequest(("rgb", "inertial"), 1, 0.8, 4, 16, 1.0), 2).evaluate())
+    brightness = whole.streams["rgb"].float().mean(dim=(1, 3, 4, 5))
+    signal = whole.streams["inertial"][:, 0, :, 0]
+    assert signal.shape == (2, 40)
+    torch.testing.assert_close(brightness[0], brightness[1], atol=8.0, rtol=0.0)
+    torch.testing.assert_close(signal[0], signal[1], atol=0.02, rtol=0.0)
+    assert brightness[0, 3] - brightness[0, 0] > 120
+    # Half of a clip: views over all of it, the first and the last of its own half.
+    half = next(ClipStream(packed, ClipRequest(("inertial",), 2, 0.8, 4, 16, 0.5), 2).evaluate())
+    torch.testing.assert_close(half.start, torch.tensor([[0.0, 0.5], [0.0, 1.0]]))
+    torch.testing.assert_close(
+        half.streams["inertial"][..., 0].amax(dim=-1), torch.tensor([[0.5, 1.0]] * 2), atol=0.03, rtol=0
+    )
+    drawn = next(ClipStream(packed, ClipRequest(("inertial",), 1, 0.8, 4, 16, 0.9), 2).train())
+    assert all(
+        0 <= start <= 0.1 * (1 if key == "fast" else 2) + 1e-6
+        for key, start in zip(drawn.key, drawn.start[:, 0], strict=True)
+    )
+
+
+def test_sound_is_not_stretched() -> None:
+    with pytest.raises(RequestError, match="windows of 'audio' cannot be stretched"):
+        ClipRequest(("rgb", "audio"), 1, 0.5, 3, 16, 1.0)
