@@ -13,9 +13,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from ..shards.clip_spec import ClipSpec, plain_clip_spec
 from ..shards.errors import DataError, RequestError
-from ..shards.index import Statistics
-from ..shards.transforms import ClipSpec
 from .backbone import Backbone, encoder_spec
 from .card import model_card
 from .classifier import Classifier
@@ -131,7 +130,7 @@ def load_bundle(folder: Path | str) -> Bundle:
                 multilabel=facts.get("multilabel", False),
             )
         model.load_state_dict(load_file(folder / weights_name))
-        spec = clip_spec(facts["clip"])
+        spec = plain_clip_spec(facts["clip"])
         return Bundle(
             model.eval(),
             spec,
@@ -187,15 +186,6 @@ def _read_facts(path: Path) -> dict[str, Any]:
         )
     check_facts(facts, path)
     return facts
-
-
-def clip_spec(content: dict[str, Any]) -> ClipSpec:
-    """A `ClipSpec` from its plain form."""
-    statistics = {
-        name: Statistics(tuple(entry["mean"]), tuple(entry["std"])) for name, entry in content["statistics"].items()
-    }
-    plain: dict[str, Any] = content | {"statistics": statistics}
-    return ClipSpec(**plain)
 
 
 def count_parameters(module: nn.Module) -> int:

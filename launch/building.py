@@ -46,6 +46,7 @@ def clip_spec(request: ClipRequest, index: Index) -> ClipSpec:
         settings.flow_bound,
         {name: index.statistics[name] for name in request.modalities},
         request.stretch,
+        settings.region,
     )
 
 
@@ -63,6 +64,15 @@ def check_shards_fit(bundle: Bundle, index: Index) -> None:
                 f"'{index.folder}' is packed with {name} {packed:g}, the encoder was trained with {trained:g}: "
                 "pack the source again with that setting"
             )
+    if spec.region != settings.region:
+        trained, packed = (
+            "the whole picture" if region is None else f"region {','.join(f'{share:g}' for share in region)}"
+            for region in (spec.region, settings.region)
+        )
+        raise RequestError(
+            f"'{index.folder}' is packed with {packed}, the encoder was trained with {trained}: "
+            "pack the source again with that setting"
+        )
 
 
 def select_clips(config: DataConfig) -> Index:

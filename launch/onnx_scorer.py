@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..shards.clip_spec import ClipSpec
+from ..shards.clip_spec import plain_clip_spec
 from ..shards.errors import DataError, RequestError
-from ..shards.index import Statistics
 from ..shards.sliding import Window
 
 METADATA = "modalgate.json"
@@ -44,9 +43,7 @@ class OnnxScorer:
             self.positive: str | None = facts["positive"]
             self.metrics: dict[str, float] = facts.get("metrics") or {}
             self.inputs: dict[str, Any] = {name: facts["inputs"][name] for name in self.modalities}
-            clip = facts["clip"]
-            statistics = {name: Statistics(**entry) for name, entry in clip["statistics"].items()}
-            self.spec = ClipSpec(**clip | {"statistics": statistics})
+            self.spec = plain_clip_spec(facts["clip"])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(f"'{path}' is damaged ({error!r}): export it again") from error
         if not self.classes:

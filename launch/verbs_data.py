@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from ..shards.index import PackSettings
+from ..shards.region import Region
 
 Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the figures here.")]
 Shards = Annotated[Path, typer.Argument(metavar="SHARDS", help="A folder that `modalgate pack` wrote.")]
@@ -75,6 +76,14 @@ def pack(
     depth_scale: Annotated[
         float, typer.Option(min=1e-6, help="Millimetres that one level of a depth file means.")
     ] = PackSettings.depth_scale,
+    region: Annotated[
+        str,
+        typer.Option(
+            metavar="L,T,W,H",
+            help="The part of every picture to keep, as shares of it: left, top, width, height.",
+            show_default=False,
+        ),
+    ] = "",
     samples_per_shard: Annotated[int, typer.Option(min=1, help="Clips per tar.")] = PackSettings.samples_per_shard,
     readers: Annotated[
         int, typer.Option(min=1, help="Ranks x workers that will read at once: at least so many shards.")
@@ -111,6 +120,7 @@ def pack(
         silence_db=silence_db,
         rates=parse_rates(rate or []),
         depth_scale=depth_scale,
+        region=parse_region(region),
         samples_per_shard=samples_per_shard,
         readers=readers,
         max_pixels=max_pixels,
@@ -128,6 +138,21 @@ def pack(
         raise
     _summary(out, json)
     print_rejected(out / REJECTED_NAME)
+
+
+def parse_region(given: str) -> Region | None:
+    """`0.25,0.5,0.5,0.5` as left, top, width and height; none where nothing is given."""
+    from ..shards.errors import RequestError
+    from ..shards.region import plain_region
+
+    if not given:
+        return None
+    try:
+        return plain_region([float(share) for share in given.split(",")])
+    except ValueError as error:
+        raise RequestError(
+            f"--region {given}: give left, top, width and height as shares of the picture, such as 0.25,0.5,0.5,0.5"
+        ) from error
 
 
 def parse_rates(given: list[str]) -> dict[str, float]:

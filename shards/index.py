@@ -9,6 +9,7 @@ from pathlib import Path
 
 from .errors import DataError, RequestError, choice_error
 from .location import FolderReader, Location, Remote, locate
+from .region import Region, plain_region
 
 FORMAT_VERSION = 1
 INDEX_NAME = "index.json"
@@ -51,7 +52,9 @@ class PackSettings:
     below is absent; `crf`, `gop`: H.264 quality and key-frame distance; `clip_seconds`: longest piece;
     `readers`: processes that are to read shards of their own; `max_pixels` of a source's picture, `max_seconds` of a
     source: what is larger is rejected; `rates`: Hz of files that do not tell their own, by what they hold;
-    `depth_scale`: millimetres that one level of a depth file means.
+    `depth_scale`: millimetres that one level of a depth file means; `region`: left, top, width and height of the part
+    of every picture that is packed, as shares of it, null for all. Raises `RequestError` for a region that is not
+    within the picture.
     """
 
     modalities: tuple[str, ...] = ("rgb", "flow", "audio")
@@ -70,6 +73,17 @@ class PackSettings:
     max_seconds: float = 6 * 3600.0
     rates: dict[str, float] = field(default_factory=dict)
     depth_scale: float = 1.0
+    region: Region | None = None
+
+    def __post_init__(self) -> None:
+        if self.region is not None:
+            left, top, width, height = self.region
+            inside = min(left, top) >= 0 and min(width, height) > 0 and max(left + width, top + height) <= 1 + 1e-9
+            if not inside:
+                raise RequestError(
+                    f"region {','.join(f'{share:g}' for share in self.region)} is not within the picture: give left, "
+                    "top, width and height as shares of it, such as 0.25,0.5,0.5,0.5"
+                )
 
 
 @dataclass(frozen=True)
@@ -169,6 +183,7 @@ def load_index(place: Path | str | Remote) -> Index:
         )
     try:
         settings = content["settings"] | {"modalities": tuple(content["settings"]["modalities"])}
+        settings["region"] = plain_region(settings.get("region"))
         return Index(
             settings=PackSettings(**settings),
             statistics={

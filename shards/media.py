@@ -17,6 +17,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
 from .damage import Damage, decode
+from .region import Region, cut_region
 
 MediaSource = Path | str | io.BytesIO
 
@@ -155,23 +156,34 @@ class FrameReader:
     `short_side`: pixels to shrink to, keeping the aspect and even sizes; a smaller picture keeps its size, none is
     magnified. 16-bit gray is a measurement: it is picked by nearest neighbour, never averaged, and its levels, also
     those of a file with fewer bits or of an array (H, W), are multiplied by `scale`. The display rotation a phone
-    stores is applied.
+    stores is applied. `region`: left, top, width and height of the part to keep, as shares of the upright picture.
     """
 
     pixel_format: str = "rgb24"
     short_side: int | None = None
     scale: float = 1.0
+    region: Region | None = None
     # One scaler for all frames: PyAV would set up a new one for each, at half a millisecond.
     scaler: VideoReformatter = field(default_factory=VideoReformatter)
 
     def read(self, frame: Any) -> NDArray[Any]:
+        if self.region is None:
+            return self._read(frame, self.short_side)
+        part = cut_region(self._read(frame, None), self.region)
+        size = fit_short_side(part.shape[1], part.shape[0], self.short_side)
+        if size != part.shape[1::-1]:
+            how = cv2.INTER_NEAREST if part.dtype == np.uint16 else cv2.INTER_AREA
+            part = cv2.resize(part, size, interpolation=how)
+        return np.ascontiguousarray(part)
+
+    def _read(self, frame: Any, short_side: int | None) -> NDArray[Any]:
         if self.pixel_format == "gray16le":
             picture = self._measured(frame)
-            width, height = fit_short_side(picture.shape[1], picture.shape[0], self.short_side)
-            if self.short_side is not None and min(picture.shape) > self.short_side:
+            width, height = fit_short_side(picture.shape[1], picture.shape[0], short_side)
+            if short_side is not None and min(picture.shape) > short_side:
                 picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_NEAREST)
         else:
-            width, height = fit_short_side(frame.width, frame.height, self.short_side)
+            width, height = fit_short_side(frame.width, frame.height, short_side)
             same = (frame.width, frame.height) == (width, height)
             how = Interpolation.POINT if same else Interpolation.AREA
             picture = self.scaler.reformat(frame, width, height, self.pixel_format, interpolation=how).to_ndarray()

@@ -19,15 +19,16 @@ FULL_RANGE = 2
 def copy_if_fitting(path: Path, settings: PackSettings, frames: int) -> bytes | None:
     """The video stream of `path` as MP4, or None where it must be encoded.
 
-    It fits as H.264 in yuv420p of limited range and BT.601, with the packed size, upright, one frame at each of the
-    `frames` grid times n / fps, none reordered, and key frames at most `settings.gop` apart.
+    It fits as H.264 in yuv420p of limited range and BT.601, whole, with the packed size, upright, one frame at each
+    of the `frames` grid times n / fps, none reordered, and key frames at most `settings.gop` apart.
     """
     with open_media(path) as container:
         stream = container.streams.video[0]
         context = stream.codec_context
         size = (context.width, context.height)
         if (
-            context.codec.canonical_name != "h264"
+            settings.region is not None
+            or context.codec.canonical_name != "h264"
             or context.pix_fmt != "yuv420p"
             or context.color_range == FULL_RANGE
             or context.colorspace not in MATRICES

@@ -58,10 +58,12 @@ def read_recording(
     stored = {name: _stored_flow(files[name]) for name in wanted if modality(name).flow_of and name in files}
     pictures = None
     if video is not None and shown_by("rgb", wanted):
-        pictures = read_pictures(video, FrameReader("rgb24", settings.size), settings, given.get("video"))
+        pictures = read_pictures(
+            video, FrameReader("rgb24", settings.size, region=settings.region), settings, given.get("video")
+        )
     depth = None
     if shown_by("depth", wanted) and "depth" in files:
-        reader = FrameReader("gray16le", settings.size, settings.depth_scale)
+        reader = FrameReader("gray16le", settings.size, settings.depth_scale, settings.region)
         depth = read_pictures(files["depth"], reader, settings, given.get("depth"))
     longest = max(
         [len(sound) / settings.sample_rate if sound is not None else 0.0]

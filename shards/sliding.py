@@ -69,7 +69,13 @@ def check_hop(hop: float | None, spec: ClipSpec) -> float:
 def sliding_settings(spec: ClipSpec, modalities: tuple[str, ...]) -> PackSettings:
     """How the packing made what the encoder knows, for a recording of any length."""
     return PackSettings(
-        modalities, spec.short_side, spec.fps, spec.flow_bound, spec.sample_rate, max_seconds=math.inf
+        modalities,
+        spec.short_side,
+        spec.fps,
+        spec.flow_bound,
+        spec.sample_rate,
+        max_seconds=math.inf,
+        region=spec.region,
     )
 
 
@@ -130,12 +136,12 @@ def _open(
     tracks: list[Track] = []
     colours = shown_by("rgb", wanted)
     if video is not None and colours and (facts is None or facts.has_video):
-        reader = FrameReader("rgb24", settings.size)
+        reader = FrameReader("rgb24", settings.size, region=settings.region)
         pictures = iterate_pictures(video, reader, settings, rates.get("video"), damage)
         tracks.append(Pictures(pictures, colours, spec))
     measured = shown_by("depth", wanted)
     if measured and "depth" in files:
-        reader = FrameReader("gray16le", settings.size, settings.depth_scale)
+        reader = FrameReader("gray16le", settings.size, settings.depth_scale, settings.region)
         pictures = iterate_pictures(files["depth"], reader, settings, rates.get("depth"), damage)
         tracks.append(Pictures(pictures, measured, spec))
     if "audio" in wanted:

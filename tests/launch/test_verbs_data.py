@@ -87,6 +87,8 @@ def test_pack_inspect_verify(recordings: Path, tmp_path: Path, capsys: pytest.Ca
     ("given", "said"),
     [
         (["--rate", "dept=3"], "unknown name in --rate 'dept': did you mean 'depth'"),
+        (["--region", "0.5,0.5"], "--region 0.5,0.5: give left, top, width and height as shares of the picture"),
+        (["--region", "0.5,0,0.6,1"], "region 0.5,0,0.6,1 is not within the picture: give left, top"),
         (["--rate", "depth=fast"], "--rate depth=fast: give a number of Hz above 0"),
         (["--engine", "loca"], "unknown engine 'loca': did you mean 'local'"),
     ],
