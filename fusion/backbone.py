@@ -161,6 +161,23 @@ def select_modalities(available: tuple[str, ...], wanted: list[str]) -> tuple[st
     return tuple(wanted) or available
 
 
+def take_over(backbone: Backbone, name: str, other: Backbone) -> None:
+    """Gives `backbone` the encoder and projection that `other` has of modality `name`.
+
+    Raises `RequestError` where `other` lacks it, or has another network.
+    """
+    if name not in other.modalities:
+        raise choice_error("modality of the pretrained encoder", name, other.modalities)
+    for mine, theirs in ((backbone.encoders, other.encoders), (backbone.projections, other.projections)):
+        try:
+            mine[name].load_state_dict(theirs[name].state_dict())
+        except RuntimeError as error:
+            raise RequestError(
+                f"the pretrained encoder of '{name}' is {encoder_spec(other.spec, name)} of width {other.width}, "
+                f"not {encoder_spec(backbone.spec, name)} of width {backbone.width}: give its own under 'model'"
+            ) from error
+
+
 def alone(backbone: Backbone, name: str) -> Backbone:
     """One modality's encoder and projection, copied, behind the trivial fusion of one."""
     spec = replace(
@@ -171,8 +188,7 @@ def alone(backbone: Backbone, name: str) -> Backbone:
         encoders={name: encoder_spec(backbone.spec, name).untrained()},
     )
     single = Backbone((name,), spec)
-    single.encoders[name].load_state_dict(backbone.encoders[name].state_dict())
-    single.projections[name].load_state_dict(backbone.projections[name].state_dict())
+    take_over(single, name, backbone)
     return single
 
 

@@ -16,7 +16,7 @@ from ..shards.sources import Source, find_sources
 from ..tasks.detection import ScoredVideo, detection_tables
 from ..tasks.predict import predict
 from ..tasks.results import Result, new_result
-from .probing import find_bundle
+from .run_bundles import find_bundle
 
 COLUMNS = ("video", "start", "end")
 

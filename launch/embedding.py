@@ -24,8 +24,8 @@ from ..tasks.feature_files import FeatureRows, check_form, read_about, write_fea
 from ..tasks.feature_parts import FeatureParts, open_parts, remove_parts
 from .building import check_shards_fit
 from .device import leave_cores_to
-from .probing import find_bundle
 from .progress import track
+from .run_bundles import find_bundle
 
 FORMAT_VERSION = 1
 

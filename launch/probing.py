@@ -8,7 +8,7 @@ import torch
 from accelerate.utils import set_seed
 
 from ..fusion.backbone import fresh_copy
-from ..fusion.bundle import load_bundle, local_bundle
+from ..fusion.bundle import load_bundle
 from ..shards.errors import RequestError, choice_error
 from ..shards.index import load_index
 from ..shards.stream import ClipStream
@@ -34,6 +34,7 @@ from ..tasks.splits import groups_of, keep_used
 from .building import check_shards_fit, request_of
 from .device import leave_cores_to, make_accelerator, ranks
 from .progress import track
+from .run_bundles import cache_folder, find_bundle
 
 # A batch is what an interrupted extraction does not do again.
 BATCH_SIZE = 32
@@ -47,23 +48,6 @@ class Probed:
     untrained: list[ProbeRow] | list[MultilabelRow]
     result: Result
     weights: dict[str, float]
-
-
-def find_bundle(path: Path) -> Path:
-    """A bundle folder, the one in a run folder, or, of `hf://owner/name[@revision]`, the one in the hub's cache."""
-    path = local_bundle(path)
-    return path / "encoder" if (path / "encoder").is_dir() else path
-
-
-def run_of(path: Path) -> Path | None:
-    """The run folder that `path` is, or a bundle lies in; none for an exported bundle, which is left as it is."""
-    return next((folder for folder in (path, path.parent) if (folder / "config.yaml").is_file()), None)
-
-
-def cache_folder(path: Path) -> Path | None:
-    """RUN/features of the run a bundle lies in."""
-    run = run_of(path)
-    return None if run is None else run / "features"
 
 
 def probe(

@@ -36,6 +36,7 @@ from .building import (
     select_clips,
 )
 from .config import settings_of
+from .run_bundles import any_bundle, split_bundle
 from .schema import FinetuneConfig
 from .train import Evaluation, train
 
@@ -96,6 +97,12 @@ class Recipe:
         classifier = Classifier(backbone, self.classes, config.dropout, multilabel=self.multilabel)
         return replace(self, config=config, request=request, spec=spec), classifier
 
+    def for_split(self, split: str) -> "Recipe":
+        """The same from the encoder that was pretrained for this split, where each has its own."""
+        if self.start is None or not self.config.encoder:
+            return self
+        return replace(self, start=load_bundle(split_bundle(Path(self.config.encoder), split)))
+
     def for_clips(self, numbers: NDArray[np.int64]) -> "Recipe":
         """The same with the steps that its epochs of these training clips come to."""
         data = self.config.data
@@ -121,7 +128,7 @@ def set_up(config: FinetuneConfig, command: Sequence[str]) -> Recipe:
     index = present_clips(data) if several else select_clips(data)
     clips = labelled_clips(index, data.label, data.labels, several, data.classes)
     index, positive = clips.index, _positive(config, clips.classes)
-    start = load_bundle(config.encoder) if config.encoder else None
+    start = load_bundle(any_bundle(Path(config.encoder))) if config.encoder else None
     if start is not None:
         check_shards_fit(start, index)
         request, spec = request_of(start, config.data.segments), start.spec

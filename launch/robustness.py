@@ -31,8 +31,8 @@ from ..tasks.sweep import Answer, Sweeper, classifier_answer, embed_clips
 from .building import check_shards_fit, config_splits, request_of, select_clips, split_plan
 from .config import load_config
 from .device import leave_cores_to
-from .probing import find_bundle
 from .progress import Advance
+from .run_bundles import find_bundle
 from .schema import FinetuneConfig
 
 EVERY = "all"

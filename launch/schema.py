@@ -159,9 +159,10 @@ class PretrainConfig:
 class FinetuneConfig:
     """Supervised training of a classifier on an encoder.
 
-    `encoder`: a bundle to start from; null starts `model` from random weights. `positive`: for the task violence, the
-    label that means it. The task multilabel learns a column whose values name several classes (`fight|shouting`, and
-    `|` for none), or the columns `data.labels`. The learning rates multiply `train.learning_rate`;
+    `encoder`: a bundle or run to start from, also one that was divided as `data` is here; null starts `model` from
+    random weights. `positive`: for the task violence, the label that means it. The task multilabel learns a column
+    whose values name several classes (`fight|shouting`, and `|` for none), or the columns `data.labels`. The learning
+    rates multiply `train.learning_rate`;
     `unimodal_weight`: weight of one auxiliary head per modality; `decision`: a mechanism that joins those heads'
     scores, in place of a head on what is fused; `balanced`: classes weigh the same whatever their counts. `aids`:
     remedies for modalities that compete.
@@ -215,11 +216,13 @@ class StudyConfig:
 
     Every modality's encoder is trained alone on its labels (`experts`); then every row is trained on its stored
     features (`fusion`), each modality alone among them. `rows`: by name; empty means every mechanism as it is.
-    `expert_split`: other clips for the encoders than `data.split`; null means the same. `noise`: levels of the
-    noise curve. `metric`: accuracy, or auc of the class `positive`. `jobs`: processes, null for one per core.
-    `unimodal_weight`: of the heads per modality while a row is trained. `validation_group`: the column whose values
-    stay together where validation clips are taken from the training clips; null means `data.group`. `taught_noise`:
-    share of a row's training clips in which one modality, each as often, has noise of one of the levels of `noise`.
+    `pretrained`: a bundle or run whose encoders those of `model`, which must be like them, start from, or a run of
+    `pretrain` that was divided as `data` is here, each split from its own. `expert_split`: other clips for the
+    encoders than `data.split`; null means the same. `noise`: levels of the noise curve. `metric`: accuracy, or auc of
+    the class `positive`. `jobs`: processes, null for one per core. `unimodal_weight`: of the heads per modality while
+    a row is trained. `validation_group`: the column whose values stay together where validation clips are taken from
+    the training clips; null means `data.group`. `taught_noise`: share of a row's training clips in which one
+    modality, each as often, has noise of one of the levels of `noise`.
     """
 
     name: str = "study"
@@ -230,6 +233,7 @@ class StudyConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     model: BackboneSpec = field(default_factory=BackboneSpec)
     rows: dict[str, RowConfig] = field(default_factory=dict)
+    pretrained: str | None = None
     expert_split: str | None = None
     validation_group: str | None = None
     taught_noise: float = _between(0.0, 0, 1)

@@ -21,7 +21,7 @@ from ..shards.modality import modality, sources_of
 from ..tasks.drawing import PALETTE, colours_of
 from .answering import NDJSON, STOPPED, Deferred, Service, answer
 from .http_guard import Guard, refusal
-from .probing import find_bundle
+from .run_bundles import find_bundle
 from .scoring import Wish
 from .serve_schema import Colours, Health, ModelFacts, Refused, Role, Scored
 from .turns import Full, Stopping, Turns

@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from ..fusion.backbone import Backbone, take_over
+from ..fusion.bundle import load_bundle
 from ..fusion.cost import blank_segment, measure_cost
 from ..fusion.registry import FUSIONS, build_fusion
 from ..shards.errors import DataError, RequestError, choice_error
@@ -24,9 +26,10 @@ from ..tasks.results import Result, new_result, save_result
 from ..tasks.splits import Split, given_split, groups_of, hold_out, labelled
 from ..tasks.study import RowCost, StudyRow, study_figures, study_rows, study_tables
 from ..tasks.study_cell import Cell
-from .building import clip_request, clip_spec, config_splits, run_folder, select_clips, split_plan
+from .building import check_shards_fit, clip_request, clip_spec, config_splits, run_folder, select_clips, split_plan
 from .config import settings_of
 from .progress import track
+from .run_bundles import split_bundle
 from .run_folder import open_run
 from .schema import RowConfig, StudyConfig
 from .study_cells import Work, real_backbone, run_errand, store_features, train_expert, train_row
@@ -59,6 +62,9 @@ def study(config: StudyConfig, command: Sequence[str] = (), resume: bool = False
     if config.taught_noise and not config.noise:
         raise RequestError("taught_noise needs levels: give 'noise' some, such as [0.5, 1.0]")
     divided = _splits(config, index)
+    if config.pretrained:
+        for split, _ in divided:
+            _check_pretrained(config, split, request.modalities, index)
     run = run_folder(config)
     open_run(run, settings_of(config, command), resume)
     jobs = config.jobs or len(os.sched_getaffinity(0))
@@ -113,6 +119,14 @@ def _check_row(name: str, row: RowConfig, modalities: tuple[str, ...], classes: 
         raise RequestError(f"row '{name}' names a file: give a name without '/' that does not start with a dot")
     decision = FUSIONS[row.fusion].level == "decision"
     build_fusion(row.fusion, modalities, len(classes) if decision else 8, row.arguments)
+
+
+def _check_pretrained(config: StudyConfig, split: Split, modalities: tuple[str, ...], index: Index) -> None:
+    bundle = load_bundle(split_bundle(Path(config.pretrained or ""), split.name))
+    check_shards_fit(bundle, index)
+    for name in modalities:
+        model = replace(config.model, fusion="static", fusion_arguments={})
+        take_over(Backbone((name,), model), name, bundle.backbone)
 
 
 def _positive(config: StudyConfig, classes: list[str]) -> int | None:

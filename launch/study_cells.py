@@ -13,7 +13,7 @@ import torch
 from accelerate.utils import set_seed
 from numpy.typing import NDArray
 
-from ..fusion.backbone import Backbone, encoder_spec
+from ..fusion.backbone import Backbone, encoder_spec, take_over
 from ..fusion.bundle import Bundle, load_bundle, save_bundle
 from ..fusion.classifier import Classifier
 from ..fusion.registry import fusions_at
@@ -27,6 +27,7 @@ from ..tasks.stored import StoredClips, StoredStream, load_stored, save_stored, 
 from ..tasks.study_cell import judge_cell
 from ..tasks.supervised import SupervisedObjective
 from .building import clip_spec, clip_stream, in_steps
+from .run_bundles import split_bundle
 from .schema import RowConfig, StudyConfig
 from .train import train
 
@@ -82,6 +83,9 @@ def train_expert(work: Work, name: str) -> None:
         spec = clip_spec(request, work.index)
         model = replace(config.model, fusion="static", fusion_arguments={}, modality_dropout=0.0)
         classifier = Classifier(Backbone((name,), model), work.classes)
+        if config.pretrained:
+            bundle = load_bundle(split_bundle(Path(config.pretrained), work.split.name))
+            take_over(classifier.backbone, name, bundle.backbone)
         objective = SupervisedObjective(classifier, spec, config.augment)
         clips = with_modalities(take(work.index, work.experts), [name])
         stream = clip_stream(

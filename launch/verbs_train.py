@@ -120,6 +120,9 @@ def pretrain(
     rows = [(name, value) for name, value in last.items() if name not in ("loss", "learning_rate", "gradient_norm")]
     print_table(f"{run}: mean of the last {settings.train.log_every} steps", ("figure", "value"), rows)
     write_json(json, last)
+    if "splits" in last:
+        typer.echo(f"encoders: {run}/*/encoder\nnext: a study with pretrained={run}, or finetune with encoder={run}")
+        return
     typer.echo(f"encoder: {run / 'encoder'}\nnext: modalgate probe {run / 'encoder'} {masked(settings.data.shards)}")
 
 

@@ -62,8 +62,8 @@ def probe(
     from .device import ranks
     from .logbook import warn
     from .probing import probe as run_probe
-    from .probing import run_of
     from .progress import counted
+    from .run_bundles import run_of
     from .tables import print_table, write_json
     from .tracking import show_result
 

@@ -7,7 +7,7 @@ import pytest
 from modalgate.launch.cli import main
 from modalgate.launch.exporting import find_model
 from modalgate.launch.predicting import load_scorer
-from modalgate.launch.probing import find_bundle
+from modalgate.launch.run_bundles import find_bundle
 
 from ..hub import TOKEN, Hub
 
