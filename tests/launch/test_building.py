@@ -1,8 +1,16 @@
 """From a config to the things it names."""
 
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
-from modalgate.launch.building import in_steps
-from modalgate.launch.schema import TrainConfig
+from modalgate.fusion.backbone import Backbone
+from modalgate.fusion.bundle import Bundle
+from modalgate.launch.building import check_shards_fit, clip_request, clip_spec, in_steps, request_of
+from modalgate.launch.schema import DataConfig, TrainConfig
+from modalgate.shards.errors import RequestError
+from modalgate.shards.index import load_index
 
 
 @pytest.mark.parametrize(
@@ -13,3 +21,26 @@ def test_epochs_come_to_whole_global_batches(
     epochs: float | None, clips: int, batch_size: int, accumulate: int, steps: int
 ) -> None:
     assert in_steps(TrainConfig(epochs=epochs, accumulate=accumulate), clips, batch_size).steps == steps
+
+
+def test_a_model_asks_for_its_windows_and_its_part_of_the_picture(
+    tiny_backbone: Callable[..., Backbone], packed: Path
+) -> None:
+    index = load_index(packed)
+    data = DataConfig(modalities=["rgb"], segments=2, seconds=0.4, frames=2, size=32, stretch=0.8)
+    request = clip_request(data, index)
+    assert request.covered(3.0) == pytest.approx(2.4)
+    bundle = Bundle(tiny_backbone(("rgb",)), clip_spec(request, index), 2)
+    assert request_of(bundle) == request
+    check_shards_fit(bundle, index)
+    door = replace(index, settings=replace(index.settings, region=(0.5, 0, 0.5, 1)))
+    with pytest.raises(
+        RequestError, match=r"with region 0.5,0,0.5,1, the encoder was trained with the whole picture"
+    ):
+        check_shards_fit(bundle, door)
+    seen = Bundle(bundle.model, clip_spec(request, door), 2)
+    check_shards_fit(seen, door)
+    with pytest.raises(
+        RequestError, match=r"with the whole picture, the encoder was trained with region 0.5,0,0.5,1"
+    ):
+        check_shards_fit(seen, index)
