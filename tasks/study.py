@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from .metrics import top_k_accuracy
 from .results import Curves, Table
 from .robustness import area_under
 from .statistics import Difference, holm, mcnemar, paired_difference
@@ -27,11 +28,13 @@ class RowCost:
 @dataclass(frozen=True)
 class StudyRow:
     """One row over all seeds and folds; `against`: its difference from the best single modality, `adjusted`: Holm's p
-    of the exact McNemar test on scores averaged over seeds (none for single modalities)."""
+    of the exact McNemar test on scores averaged over seeds (none for single modalities); `accuracy`: beside a `value`
+    that is of another metric."""
 
     name: str
     single: bool
     value: Difference
+    accuracy: Difference
     validation: float
     against: Difference | None
     p: float | None
@@ -73,6 +76,11 @@ def study_rows(
     for name in names:
         pool = pools[name]
         value = paired_difference(lambda r, s, p=pool: p.measure(metric, r, s), units, pool.seeds, DRAWS)
+        accuracy = value
+        if metric is not top_k_accuracy:
+            accuracy = paired_difference(
+                lambda r, s, p=pool: p.measure(top_k_accuracy, r, s), units, pool.seeds, DRAWS
+            )
         against = None
         if name in tested:
             against = paired_difference(
@@ -89,6 +97,7 @@ def study_rows(
                 name,
                 name in single,
                 value,
+                accuracy,
                 pool.validation,
                 against,
                 p_values.get(name),
@@ -162,6 +171,16 @@ def study_tables(rows: Sequence[StudyRow], best: str, metric: str, note: str) ->
         )
         for name, curves in _noise_curves(rows).items()
     ]
+    if metric != "accuracy":
+        correct = [[row.name, row.accuracy.value, row.accuracy.low, row.accuracy.high] for row in rows]
+        note = "of the class with the highest score; intervals as above"
+        return [
+            headline,
+            Table("Accuracy", ["row", "accuracy", "low", "high"], correct, note),
+            gates,
+            missing,
+            *noise,
+        ]
     return [headline, gates, missing, *noise]
 
 

@@ -66,6 +66,7 @@ def test_a_run_is_measured_kept_reported_and_compared(
     assert page.read_text().count("area under accuracy over the levels") == 1
 
 
+@pytest.mark.slow
 def test_folds_are_scored_by_their_own_classifier_and_a_bundle_by_a_split(
     corpus: Path, few: list[str], tmp_path: Path
 ) -> None:

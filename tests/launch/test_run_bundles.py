@@ -87,6 +87,7 @@ def test_where_the_bundles_lie(divided: Path) -> None:
     assert not same_parameters(first, second)
 
 
+@pytest.mark.slow
 def test_fine_tuning_starts_each_fold_from_its_own(divided: Path, packed: Path) -> None:
     more = [f"data.shards={packed}", f"out={divided.parent}", "name=tuned", "data.batch_size=4", "data.workers=0"]
     tuned = ["finetune", "surveillance-violence", f"encoder={divided}", "positive=contact", *FOLDS, *STILL, *more]

@@ -78,6 +78,7 @@ def test_a_study_leaves_its_tables_and_does_nothing_twice(
     assert "Fusion mechanisms, accuracy" in (shards.parent / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_sigterm_ends_the_processes_that_train_too(options: list[str], launch: Callable[..., list[int]]) -> None:
     folder = Path(next(word for word in options if word.startswith("out=")).removeprefix("out=")) / "ended"
     # Experts are started in order: once the second one logs, the first one trains too.

@@ -5,10 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from modalgate.tasks.metrics import top_k_accuracy
+from modalgate.tasks.metrics import roc_auc, top_k_accuracy
 from modalgate.tasks.statistics import holm, mcnemar
 from modalgate.tasks.study import RowCost, StudyRow, study_figures, study_rows, study_tables
 from modalgate.tasks.study_cell import Cell
+from numpy.typing import NDArray
 
 CLIPS = 60
 COST = RowCost(10, 20, 0.5)
@@ -115,3 +116,17 @@ def test_tables_name_every_row_and_leave_out_what_is_not_known(cells: list[Cell]
     assert [page.title for page in pages] == ["Noise on rgb", "Noise on audio"]
     assert [list(page.series) for page in pages] == [["rgb", "softmax"], ["softmax"]]
     assert pages[0].series["softmax"] == [(0.0, pytest.approx(0.9)), (1.0, pytest.approx(0.45))]
+
+
+def test_beside_another_metric_the_accuracy_has_a_table_of_its_own(cells: list[Cell]) -> None:
+    def auc(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
+        return roc_auc(probabilities[:, 1], labels == 1)
+
+    rows, best = study_rows(cells, ["rgb", "audio"], {}, dict.fromkeys({cell.row for cell in cells}, COST), auc)
+    tables = study_tables(rows, best, "auc", "60 clips")
+    assert tables[0].rows[2][1] == pytest.approx(0.9, abs=0.01)  # two scores, so about the balanced accuracy
+    assert tables[1].title == "Accuracy"
+    assert [row[:2] for row in tables[1].rows[:3]] == [
+        [name, pytest.approx(value)] for name, value in (("rgb", 0.5), ("audio", 40 / 60), ("softmax", 0.9))
+    ]
+    assert tables[1].rows[2][2] <= 0.9 <= tables[1].rows[2][3]
