@@ -41,6 +41,14 @@ def model_card(facts: dict[str, Any], loading: str, further: Mapping[str, str] |
         f"- Input: {facts['segments']} windows of {clip['seconds']} s, {clip['frames']} frames of {clip['size']} px "
         f"from video at {clip['fps']:g} frames per second, sound at {clip['sample_rate']} Hz",
     ]
+    if clip.get("region"):
+        shares = ", ".join(f"{share:g}" for share in clip["region"])
+        lines.append(f"- Of every picture only the part at left, top, width, height {shares} (shares of it)")
+    if clip.get("stretch"):
+        lines.append(
+            f"- Trained on windows of {clip['stretch']:.0%} of a clip, played in {clip['seconds']} s; a recording of "
+            f"any length is read in windows of {clip['seconds']} s as they are"
+        )
     if facts["classes"]:
         lines.append(f"- Classes ({facts['task']}): {', '.join(facts['classes'])}")
     lines += ["", "## Data and training", ""]

@@ -75,7 +75,6 @@ def embed(
         "encoder": digest(model),
         "modalities": list(model.modalities),
         "seconds": model.spec.seconds,
-        "region": None if model.spec.region is None else list(model.spec.region),
         "hop": hop,
         "batch_size": batch_size,
         "by_modality": by_modality,

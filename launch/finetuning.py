@@ -51,6 +51,8 @@ def finetune(config: FinetuneConfig, command: Sequence[str] = (), resume: bool =
     recipe = set_up(config, command)
     index, positive = recipe.index, recipe.positive
     splits = config_splits(config.data, index, config.seed, recipe.strata)
+    for split in splits:
+        recipe.for_split(split)
     plan = split_plan(config.data, config.seed)
     run, folds = run_folder(config), plan.crossed or len(splits) > 1
     if ranks()[1] > 1:
@@ -100,7 +102,7 @@ def _run_split(recipe: Recipe, split: Split, run: Path, resume: bool) -> tuple[S
     """Scores of the split's test clips, and of validation clips where those choose something, under a classifier
     trained on its train clips; one of a finished fold is loaded."""
     watched = _watched(recipe, split) if recipe.config.hold_out else split
-    recipe = recipe.for_split(split.name).for_clips(watched.train)
+    recipe = recipe.for_split(split).for_clips(watched.train)
     config = recipe.config
     if resume and (run / "encoder").is_dir() and run != run_folder(config):
         model = load_bundle(run / "encoder").model

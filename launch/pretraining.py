@@ -7,16 +7,17 @@ from pathlib import Path
 from accelerate.utils import set_seed
 
 from ..fusion.backbone import Backbone
-from ..fusion.bundle import Bundle, count_parameters, save_bundle
+from ..fusion.bundle import Bundle, count_parameters, load_bundle, save_bundle
 from ..shards.errors import RequestError
 from ..shards.index import Index, load_index
+from ..shards.selection import fraction_of
 from ..shards.stream import ClipRequest
 from ..shards.transforms import ClipSpec
 from ..ssl.objective import PretextObjective
 from ..ssl.schedule import Schedule
 from ..tasks.results import versions
 from ..tasks.split_plan import SplitPlan
-from ..tasks.splits import given_split, labelled, take
+from ..tasks.splits import given_split, groups_of, labelled, take
 from .building import (
     check_shards_fit,
     clip_request,
@@ -29,6 +30,7 @@ from .building import (
 )
 from .config import settings_of
 from .device import ranks
+from .run_bundles import UNSEEN, tested_digest
 from .run_folder import open_run
 from .schema import PretrainConfig
 from .train import Evaluation, train
@@ -38,46 +40,61 @@ def pretrain(config: PretrainConfig, command: Sequence[str] = (), resume: bool =
     """Trains an encoder without labels and saves it as RUN/encoder; returns the last means and what was saved.
 
     Where `data` divides the clips (folds, groups left out, lists) every split gets an encoder of its own,
-    RUN/fold-N/encoder, that has never seen the split's test clips: of its training clips, and of those that have no
-    label. Labels do no more than divide. The means are then those of the last split.
+    RUN/SPLIT/encoder, which has seen neither the split's test clips nor, unless `leaky`, unlabelled clips of their
+    groups: it learns from the training clips and from all others without a label. Labels do no more than divide. The
+    means are then those of the last split.
     """
-    index = select_clips(config.data)
-    if config.data.split is not None:
-        index = take(index, given_split(index, config.data.split).train)
-    run, divided = run_folder(config), _divided(config, index)
-    if not divided:
-        return _pretrain(config, index, run, command, resume)
+    index, data = select_clips(config.data), config.data
+    run = run_folder(config)
+    if not (data.folds or data.leave_one_out or data.lists):
+        if data.split is not None:
+            index = take(index, given_split(index, data.split).train)
+        return _pretrain(config, index, run, {}, command, resume)
+    divided = _divided(config, index)
+    clips, _ = next(iter(divided.values()))
+    # A config that does not suit the clips is refused before its name is taken.
+    _build(config, clips)
     if ranks()[0] == 0:
         open_run(run, settings_of(config, command), resume)
     last: dict[str, float | str] = {}
-    for name, clips in divided.items():
-        if resume and (run / name / "encoder").is_dir():
-            continue
-        last = _pretrain(config, clips, run / name, command, resume and (run / name / "config.yaml").is_file())
+    for name, (clips, unseen) in divided.items():
+        place = run / name
+        steps = _steps(config, clips).train.steps
+        done = resume and (place / "encoder").is_dir()
+        if not done or load_bundle(place / "encoder").provenance.get("steps") != steps:
+            again = resume and (place / "config.yaml").is_file()
+            last = _pretrain(config, clips, place, {UNSEEN: unseen}, command, again)
     return last | {"splits": len(divided)}
 
 
-def _divided(config: PretrainConfig, index: Index) -> dict[str, Index]:
-    """By split, the clips that teach; empty where nothing is divided."""
+def _divided(config: PretrainConfig, index: Index) -> dict[str, tuple[Index, str]]:
+    """By split, the clips that teach, and the digest of those that are kept from it."""
     data = config.data
-    if not (data.folds or data.leave_one_out or data.lists):
-        return {}
     known = labelled(index, data.label)[0]
     named = {sample.key for sample in known.samples}
-    unlabelled = [sample.key for sample in index.samples if sample.key not in named]
-    return {
-        split.name: index.keep([*(known.samples[number].key for number in split.train), *unlabelled])
-        for split in config_splits(data, known, config.seed)
-    }
+    bare = index.keep(sample.key for sample in index.samples if sample.key not in named)
+    divided: dict[str, tuple[Index, str]] = {}
+    for split in config_splits(data, known, config.seed):
+        if split.name in divided:
+            raise RequestError(f"two splits are named '{split.name}': give their lists names that differ")
+        tested = set() if data.leaky else set(groups_of(take(known, split.test), data.group) or ())
+        groups = groups_of(bare, data.group) or [""] * len(bare.samples)
+        spare = [s.key for s, group in zip(bare.samples, groups, strict=True) if not group or group not in tested]
+        keys = [*(known.samples[number].key for number in split.train), *spare]
+        divided[split.name] = index.keep(keys), tested_digest(known, split)
+    return divided
 
 
-def _pretrain(
-    config: PretrainConfig, index: Index, run: Path, command: Sequence[str], resume: bool
-) -> dict[str, float | str]:
-    request = clip_request(config.data, index)
+def _steps(config: PretrainConfig, index: Index) -> PretrainConfig:
+    """The config with the steps that its epochs of these clips come to."""
+    count = len(fraction_of(index, config.data.fraction).samples)
+    return replace(config, train=in_steps(config.train, count, config.data.batch_size))
+
+
+def _build(config: PretrainConfig, index: Index) -> tuple[ClipRequest, PretextObjective, Evaluation | None]:
+    """What is cut from the clips, the untrained objective, and the online probe where the config has one."""
+    config, request = _steps(config, index), clip_request(config.data, index)
     spec = clip_spec(request, index)
-    stream = clip_stream(index, request, config.data, config.seed, run)
-    config = replace(config, train=in_steps(config.train, len(stream.index.samples), config.data.batch_size))
     set_seed(config.seed)
     backbone = Backbone(request.modalities, config.model)
     tasks = {name: (task.weight, task.arguments) for name, task in config.tasks.items()}
@@ -90,6 +107,16 @@ def _pretrain(
             f"train.accumulate {config.train.accumulate} would cut the batch that task '{compared[0]}' compares "
             "clips of: set it to 1 and use a larger data.batch_size, or more processes"
         )
+    return request, objective, _probe(config, backbone, spec, request)
+
+
+def _pretrain(
+    config: PretrainConfig, index: Index, run: Path, told: dict[str, str], command: Sequence[str], resume: bool
+) -> dict[str, float | str]:
+    """One encoder; `told`: what its bundle is to say of it besides."""
+    request, objective, probe = _build(config, index)
+    config = _steps(config, index)
+    stream = clip_stream(index, request, config.data, config.seed, run)
     last = train(
         objective,
         stream,
@@ -100,21 +127,22 @@ def _pretrain(
         tracker_mode=config.wandb,
         tensorboard=config.tensorboard,
         settings=settings_of(config, command),
-        evaluation=_probe(config, backbone, spec, request),
+        evaluation=probe,
     )
     if ranks()[0] == 0:
+        split = f", without the test clips of {run.name}" if told else ""
+        split = f", split {config.data.split}" if config.data.split and not told else split
         provenance = {
-            "trained": "pretext tasks " + ", ".join(tasks) + " (no labels)",
-            "data": f"{index.folder.name}: {len(stream.index.samples)} clips"
-            + (f", split {config.data.split}" if config.data.split else "")
-            + (f", without the test clips of {run.name}" if run != run_folder(config) else ""),
+            "trained": f"pretext tasks {', '.join(config.tasks)} (no labels)",
+            "data": f"{index.folder.name}: {len(stream.index.samples)} clips{split}",
             "steps": config.train.steps,
             "seed": config.seed,
             "command": " ".join(command),
             "versions": versions(),
         }
-        save_bundle(Bundle(backbone, spec, request.segments, provenance=provenance), run / "encoder")
-    return last | {"parameters": count_parameters(backbone), "clips": len(stream.index.samples)}
+        bundle = Bundle(objective.backbone, clip_spec(request, index), request.segments, provenance=provenance | told)
+        save_bundle(bundle, run / "encoder")
+    return last | {"parameters": count_parameters(objective.backbone), "clips": len(stream.index.samples)}
 
 
 def _probe(config: PretrainConfig, backbone: Backbone, spec: ClipSpec, request: ClipRequest) -> Evaluation | None:

@@ -22,7 +22,7 @@ from ..tasks.aids import AidsConfig
 from ..tasks.layer_decay import encoder_groups
 from ..tasks.multilabel import labelled_clips
 from ..tasks.scoring import Scores, score_clips
-from ..tasks.splits import take
+from ..tasks.splits import Split, take
 from ..tasks.stopping import EarlyStopping
 from ..tasks.supervised import SupervisedObjective, balanced_weights, positive_weights
 from .building import (
@@ -97,11 +97,14 @@ class Recipe:
         classifier = Classifier(backbone, self.classes, config.dropout, multilabel=self.multilabel)
         return replace(self, config=config, request=request, spec=spec), classifier
 
-    def for_split(self, split: str) -> "Recipe":
-        """The same from the encoder that was pretrained for this split, where each has its own."""
+    def for_split(self, split: Split) -> "Recipe":
+        """The same from the encoder that was pretrained for this split, where each has its own.
+
+        Raises `RequestError` where that one has seen the split's test clips.
+        """
         if self.start is None or not self.config.encoder:
             return self
-        return replace(self, start=load_bundle(split_bundle(Path(self.config.encoder), split)))
+        return replace(self, start=split_bundle(Path(self.config.encoder), self.index, split))
 
     def for_clips(self, numbers: NDArray[np.int64]) -> "Recipe":
         """The same with the steps that its epochs of these training clips come to."""

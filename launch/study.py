@@ -15,7 +15,6 @@ from typing import Any
 import torch
 
 from ..fusion.backbone import Backbone, take_over
-from ..fusion.bundle import load_bundle
 from ..fusion.cost import blank_segment, measure_cost
 from ..fusion.registry import FUSIONS, build_fusion
 from ..shards.errors import DataError, RequestError, choice_error
@@ -122,7 +121,7 @@ def _check_row(name: str, row: RowConfig, modalities: tuple[str, ...], classes: 
 
 
 def _check_pretrained(config: StudyConfig, split: Split, modalities: tuple[str, ...], index: Index) -> None:
-    bundle = load_bundle(split_bundle(Path(config.pretrained or ""), split.name))
+    bundle = split_bundle(Path(config.pretrained or ""), index, split)
     check_shards_fit(bundle, index)
     for name in modalities:
         model = replace(config.model, fusion="static", fusion_arguments={})

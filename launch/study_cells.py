@@ -84,7 +84,7 @@ def train_expert(work: Work, name: str) -> None:
         model = replace(config.model, fusion="static", fusion_arguments={}, modality_dropout=0.0)
         classifier = Classifier(Backbone((name,), model), work.classes)
         if config.pretrained:
-            bundle = load_bundle(split_bundle(Path(config.pretrained), work.split.name))
+            bundle = split_bundle(Path(config.pretrained), work.index, work.split)
             take_over(classifier.backbone, name, bundle.backbone)
         objective = SupervisedObjective(classifier, spec, config.augment)
         clips = with_modalities(take(work.index, work.experts), [name])

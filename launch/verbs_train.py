@@ -68,7 +68,7 @@ def summed_up(run: Path, log_every: int) -> Iterator[None]:
         from .tables import print_table
         from .tracking import read_metrics
 
-        found = [folder for folder in (run, *run.glob("fold-*")) if (folder / "checkpoints").is_dir()]
+        found = [folder for folder in (run, *run.glob("*/")) if (folder / "checkpoints").is_dir()]
         under_way = max(found, key=lambda folder: (folder / "checkpoints").stat().st_mtime, default=None)
         if ranks()[0] == 0 and under_way is not None:
             last = next((line for line in reversed(read_metrics(under_way)) if "loss" in line), {})

@@ -14,8 +14,7 @@ class ClipSpec:
     `seconds`, `frames`: the window; `size`: pixels of the square; `short_side`, `fps`, `sample_rate`, `flow_bound`:
     the packed media's; `statistics`: per modality, in its unit; `stretch`: the share of a packed clip that one window
     covers, played in `seconds` (0: as it is; a recording of any length never is); `region`: the part of the picture
-    that was packed. A bundle carries it, so that
-    prediction prepares data as training did.
+    that was packed. A bundle carries it, so that prediction prepares data as training did.
     """
 
     seconds: float

@@ -52,8 +52,9 @@ def cut_clip(
         else:
             facts = json.loads(files.read(sample.shard, *sample.members["json"]))["modalities"]
             rate = float(facts[name]["rate"])
-            played = (entry.rate or rate) * seconds / covered
-            streams[name] = decode_signal(data, rate, starts, covered, played)
+            read_at = entry.rate or rate
+            step = covered / seconds / read_at
+            streams[name] = decode_signal(data, rate, starts, round(seconds * read_at), step)
     return streams
 
 

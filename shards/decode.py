@@ -168,12 +168,12 @@ def decode_sound(data: bytes, starts: NDArray[np.float64], seconds: float, sampl
 
 
 def decode_signal(
-    data: bytes, rate: float, starts: NDArray[np.float64], seconds: float, target_rate: float
+    data: bytes, rate: float, starts: NDArray[np.float64], count: int, step: float
 ) -> NDArray[np.float32]:
-    """Windows (K, N, C) of a signal member of `rate` Hz, read at `target_rate` by linear interpolation."""
+    """Windows (K, N, C) of a signal member of `rate` Hz: `count` samples, `step` seconds apart, by linear
+    interpolation."""
     signal = np.load(io.BytesIO(data), allow_pickle=False).astype(np.float32)
-    count = round(seconds * target_rate)
-    times = starts[:, None] + np.arange(count) / target_rate
+    times = starts[:, None] + np.arange(count) * step
     places = np.arange(len(signal)) / rate
     channels = [np.interp(times, places, channel) for channel in signal.T]
     return np.stack(channels, axis=-1).astype(np.float32)

@@ -78,8 +78,9 @@ class PackSettings:
     def __post_init__(self) -> None:
         if self.region is not None:
             left, top, width, height = self.region
-            inside = min(left, top) >= 0 and min(width, height) > 0 and max(left + width, top + height) <= 1 + 1e-9
-            if not inside:
+            # A comparison with NaN is false.
+            inside = left >= 0 and top >= 0 and left + width <= 1 + 1e-9 and top + height <= 1 + 1e-9
+            if not (inside and width > 0 and height > 0):
                 raise RequestError(
                     f"region {','.join(f'{share:g}' for share in self.region)} is not within the picture: give left, "
                     "top, width and height as shares of it, such as 0.25,0.5,0.5,0.5"

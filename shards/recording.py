@@ -56,6 +56,8 @@ def read_recording(
     if "audio" in wanted:
         sound = _sound(files, settings)
     stored = {name: _stored_flow(files[name]) for name in wanted if modality(name).flow_of and name in files}
+    if stored and settings.region is not None:
+        raise ValueError("its flow is of the whole picture, not of the region: leave it out, and it is computed")
     pictures = None
     if video is not None and shown_by("rgb", wanted):
         pictures = read_pictures(

@@ -1,9 +1,10 @@
 """The part of a picture that a camera is watched for: a door, a face, a crossing."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 # Left, top, width and height, as shares of the upright picture.
 Region = tuple[float, float, float, float]
@@ -17,13 +18,15 @@ def plain_region(content: Sequence[float] | None) -> Region | None:
     return (float(left), float(top), float(width), float(height))
 
 
-def cut_region(picture: NDArray[Any], region: Region) -> NDArray[Any]:
+def cut_region(picture: "NDArray[Any]", region: Region) -> "NDArray[Any]":
     """The part (h, w, ...) of a picture (H, W, ...) whose left, top, width and height are these shares of it.
 
     Sides are even, as video needs them, and at least 2 pixels.
     """
     height, width = picture.shape[:2]
     left, top, wide, high = region
-    across, down = (max(2, round(share * side / 2) * 2) for share, side in ((wide, width), (high, height)))
+    across, down = (
+        max(2, min(round(share * side / 2), side // 2) * 2) for share, side in ((wide, width), (high, height))
+    )
     x, y = min(round(left * width), width - across), min(round(top * height), height - down)
     return picture[y : y + down, x : x + across]

@@ -30,8 +30,8 @@ class ClipRequest:
     """What to cut from every clip: `segments` windows of `seconds`, `frames` video frames each, `size` px square.
 
     `stretch`: each window covers this share of its clip, however long that is, and is played at the speed at which it
-    lasts `seconds` (0: as it is): an action's pace no longer tells who acts. Sound would change its pitch, so its
-    windows are not stretched: `RequestError` for a request of both.
+    lasts `seconds` (0: as it is), so that slow and fast executions of an action look alike; flow keeps its pixels per
+    packed frame. Sound would change its pitch, so its windows are not stretched: `RequestError` for both.
     """
 
     modalities: tuple[str, ...]

@@ -80,5 +80,7 @@ def build_task(
             raise choice_error(f"argument of task {name}", argument, known)
     if name not in ALONE and len(modalities) < 2:
         raise RequestError(f"task '{name}' compares modalities: give at least two, not {', '.join(modalities)}")
+    if "seconds" in parameters and spec is not None and spec.stretch:
+        raise RequestError(f"task '{name}' keeps windows apart by seconds: it goes with data.stretch 0 only")
     extra = {key: value for key, value in given.items() if key in parameters}
     return PRETEXT_TASKS[name](modalities, width, **extra, **arguments)

@@ -1,17 +1,22 @@
 """A pretraining that is divided as the evaluation after it: no encoder has seen what it is tested on."""
 
-import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from modalgate.fusion.bundle import load_bundle
 from modalgate.launch import pretraining
 from modalgate.launch.cli import main
 from modalgate.launch.run_bundles import any_bundle, find_bundle, split_bundle
-from modalgate.shards.index import Index, load_index
+from modalgate.shards.errors import RequestError
+from modalgate.shards.index import Index, load_index, save_index
 from modalgate.tasks.split_plan import SplitPlan, plan_splits
-from modalgate.tasks.splits import labelled, take
+from modalgate.tasks.splits import Split, take
+from numpy.typing import NDArray
 from torch import nn
 
 FOLDS = ["data.folds=2", "data.leaky=true"]
@@ -31,60 +36,104 @@ def same_parameters(first: nn.Module, second: nn.Module) -> bool:
     return all(map(torch.equal, first.parameters(), second.parameters()))
 
 
-def test_no_fold_sees_its_test_clips(
-    tmp_path: Path, tiny_config: str, packed: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    taught: list[set[str]] = []
+def splits_of(index: Index, **plan: Any) -> list[Split]:
+    return plan_splits(index, "label", SplitPlan(folds=2, leaky=True, **plan))
+
+
+def keys_of(index: Index, numbers: NDArray[np.int64]) -> set[str]:
+    return {sample.key for sample in take(index, numbers).samples}
+
+
+@pytest.fixture
+def taught(monkeypatch: pytest.MonkeyPatch) -> list[set[str]]:
+    """The keys that each training was given."""
+    found: list[set[str]] = []
     stream = pretraining.clip_stream
 
-    def watched(index: Index, *more: object, **named: object) -> object:
-        taught.append({sample.key for sample in index.samples})
-        return stream(index, *more, **named)  # pyright: ignore[reportArgumentType]
+    def watched(index: Index, *more: Any, **named: Any) -> Any:
+        found.append({sample.key for sample in index.samples})
+        return stream(index, *more, **named)
 
     monkeypatch.setattr(pretraining, "clip_stream", watched)
-    command = ["pretrain", tiny_config, *FOLDS, "train.steps=1", f"out={tmp_path}", "name=run"]
-    assert main(command) == 0
-    index, _, _ = labelled(load_index(packed), "label")
-    splits = plan_splits(index, "label", SplitPlan(folds=2, leaky=True))
+    return found
+
+
+def test_no_fold_sees_its_test_clips(tmp_path: Path, tiny_config: str, packed: Path, taught: list[set[str]]) -> None:
+    command = ["pretrain", tiny_config, *FOLDS, f"out={tmp_path}", "name=run"]
+    assert main([*command, "train.steps=1"]) == 0
+    index = load_index(packed)
+    splits = splits_of(index)
     assert [split.name for split in splits] == [
         folder.parent.name for folder in sorted(tmp_path.glob("run/*/encoder"))
     ]
+    everything = {sample.key for sample in index.samples}
     for keys, split in zip(taught, splits, strict=True):
-        tested = {sample.key for sample in take(index, split.test).samples}
-        assert not keys & tested
-        assert keys == {sample.key for sample in load_index(packed).samples} - tested
-    # What is finished is left as it is.
-    assert main([*command, "--resume"]) == 0
+        assert keys == everything - keys_of(index, split.test)
+    # What is finished is left as it is, until more steps are asked for.
+    assert main([*command, "train.steps=1", "--resume"]) == 0
     assert len(taught) == 2
+    assert main([*command, "train.steps=2", "--resume"]) == 0
+    assert len(taught) == 4
 
 
-def test_clips_without_a_label_teach_in_every_fold(tmp_path: Path, tiny_config: str, packed: Path) -> None:
+def test_clips_without_a_label_teach_unless_their_group_is_tested(
+    tmp_path: Path, tiny_config: str, packed: Path, taught: list[set[str]]
+) -> None:
+    """Three clips lose their label: one of a group of its own, and one of each group that is tested."""
     index = load_index(packed)
-    bare = [sample.key for sample in index.samples[:3]]
-    content = json.loads((packed / "index.json").read_text())
-    for entry in content["samples"]:
-        if entry["key"] in bare:
-            entry["labels"]["label"] = ""
+    bare = {sample.key: number for number, sample in enumerate(index.samples[:3])}
+    samples = [
+        replace(
+            s, labels=s.labels | {"group": f"g{bare.get(s.key, n % 2)}"} | ({"label": ""} if s.key in bare else {})
+        )
+        for n, s in enumerate(index.samples)
+    ]
     shards = tmp_path / "shards"
-    shards.mkdir()
-    for shard in packed.glob("*.tar"):
-        (shards / shard.name).symlink_to(shard)
-    (shards / "index.json").write_text(json.dumps(content))
-    more = [f"data.shards={shards}", "train.steps=1", f"out={tmp_path}", "name=run"]
-    assert main(["pretrain", tiny_config, *FOLDS, *more]) == 0
-    told = [load_bundle(split_bundle(tmp_path / "run", f"fold-{fold}")).provenance["data"] for fold in (0, 1)]
-    count = len(index.samples)
-    assert sum(int(line.split(": ")[1].split(" clips")[0]) for line in told) == (count - 3) + 2 * 3
-    assert "without the test clips of fold-1" in told[1]
+    shutil.copytree(packed, shards)
+    save_index(replace(index, samples=tuple(samples)), shards)
+    more = [f"data.shards={shards}", "train.steps=1", f"out={tmp_path}", "name=run", "data.leave_one_out=true"]
+    assert main(["pretrain", tiny_config, *more]) == 0
+    groups = {sample.key: sample.labels["group"] for sample in samples}
+    assert len(taught) == 2
+    for number, keys in enumerate(taught):
+        assert keys == {key for key, group in groups.items() if group != f"g{number}"}
+    told = load_bundle(tmp_path / "run" / "group-g1" / "encoder").provenance["data"]
+    assert told == f"shards: {len(taught[1])} clips, without the test clips of group-g1"
 
 
-def test_where_the_bundles_lie(divided: Path) -> None:
-    assert split_bundle(divided, "fold-1") == divided / "fold-1" / "encoder"
-    assert any_bundle(divided) == divided / "fold-0" / "encoder"
+def test_a_mistake_does_not_take_the_name(
+    tmp_path: Path, tiny_config: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["pretrain", tiny_config, *FOLDS, f"out={tmp_path}", "name=run", "train.steps=1"]
+    assert main([*command, "data.modalities=[audoi]"]) == 2
+    assert "audoi" in capsys.readouterr().err
+    assert main([*command, "train.accumulate=2"]) == 2
+    assert not (tmp_path / "run").exists()
+
+
+def test_where_the_bundles_lie(divided: Path, packed: Path) -> None:
+    index = load_index(packed)
     whole = divided / "fold-0"
-    assert find_bundle(whole) == any_bundle(whole) == split_bundle(whole, "fold-1") == whole / "encoder"
-    first, second = (load_bundle(split_bundle(divided, f"fold-{fold}")).backbone for fold in (0, 1))
+    assert any_bundle(divided) == find_bundle(whole) == any_bundle(whole) == whole / "encoder"
+    with pytest.raises(RequestError, match=r"a model for each of its splits \(fold-0, fold-1\): give one, such as"):
+        find_bundle(divided)
+    first, second = (split_bundle(divided, index, split).backbone for split in splits_of(index))
     assert not same_parameters(first, second)
+    assert same_parameters(second, load_bundle(divided / "fold-1" / "encoder").backbone)
+
+
+def test_an_encoder_that_has_seen_a_test_clip_is_refused(divided: Path, packed: Path) -> None:
+    index = load_index(packed)
+    _, second = splits_of(index)
+    with pytest.raises(RequestError, match="was kept from other clips than those fold-1 tests: give the folds"):
+        split_bundle(divided / "fold-0", index, second)
+    drawn = splits_of(index, seed=1)[0]
+    with pytest.raises(RequestError, match="was kept from other clips than those fold-0 tests"):
+        split_bundle(divided, index, drawn)
+    with pytest.raises(
+        RequestError, match="has encoders for the splits fold-0, fold-1, none for fold-2: pretrain that one too"
+    ):
+        split_bundle(divided, index, replace(second, name="fold-2"))
 
 
 @pytest.mark.slow

@@ -86,7 +86,7 @@ def test_signals_are_interpolated_at_the_wanted_rate() -> None:
     values = np.stack([np.arange(100.0), 5 - np.arange(100.0)], axis=1).astype(np.float32)
     target = io.BytesIO()
     np.save(target, values)
-    windows = decode_signal(target.getvalue(), 10.0, np.array([1.0, 3.0]), 2.0, 25.0)
+    windows = decode_signal(target.getvalue(), 10.0, np.array([1.0, 3.0]), 50, 1 / 25)
     assert windows.shape == (2, 50, 2)
     np.testing.assert_allclose(windows[1, :, 0], 30 + np.arange(50) * 10 / 25, rtol=1e-5)
     np.testing.assert_allclose(windows[1, :, 1], 5 - (30 + np.arange(50) * 10 / 25), rtol=1e-5)

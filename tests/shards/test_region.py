@@ -1,16 +1,17 @@
 """A region of the picture: cut in packing and in prediction alike, and refused where it leaves the picture."""
 
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 from modalgate.shards.batch import Batch
 from modalgate.shards.clip_spec import ClipSpec
-from modalgate.shards.errors import RequestError
+from modalgate.shards.errors import DataError, RequestError
 from modalgate.shards.index import PackSettings, load_index
 from modalgate.shards.media import write_video
-from modalgate.shards.pack import pack
-from modalgate.shards.region import cut_region, plain_region
+from modalgate.shards.pack import REJECTED_NAME, pack
+from modalgate.shards.region import Region, cut_region, plain_region
 from modalgate.shards.sliding import slide
 from modalgate.shards.stream import ClipRequest, ClipStream
 
@@ -36,10 +37,21 @@ def test_it_is_cut_by_shares() -> None:
     # Video wants even sides, within the picture.
     assert cut_region(picture, (0.9, 0.9, 0.1, 0.05)).shape == (2, 4)
     assert cut_region(picture, (0.999, 0.999, 0.001, 0.001)).shape == (2, 2)
+    assert cut_region(picture[:19, :39], (0.25, 0, 0.5, 1)).shape == (18, 20)
 
 
-@pytest.mark.parametrize("region", [(0.5, 0, 0.6, 1), (0, 0.5, 1, 0.6), (-0.1, 0, 1, 1), (0, 0, 0, 1), (0, 0, 1, -1)])
-def test_one_that_leaves_the_picture_is_refused(region: tuple[float, float, float, float]) -> None:
+@pytest.mark.parametrize(
+    "region",
+    [
+        (0.5, 0.0, 0.6, 1.0),
+        (0.0, 0.5, 1.0, 0.6),
+        (-0.1, 0.0, 1.0, 1.0),
+        (0.0, 0.0, 0.0, 1.0),
+        (0.0, 0.0, 1.0, -1.0),
+        (0.0, math.nan, 1.0, 1.0),
+    ],
+)
+def test_one_that_leaves_the_picture_is_refused(region: Region) -> None:
     with pytest.raises(RequestError, match="is not within the picture: give left, top, width and height"):
         PackSettings(region=region)
 
@@ -61,3 +73,14 @@ def test_packing_and_sliding_see_the_same_part(film: Path, tmp_path: Path) -> No
     # None of the dark surroundings is left.
     assert packed.streams["rgb"].min() > 30
     assert 55 < packed.streams["rgb"][0, 0, 0].float().mean() < 75
+
+
+def test_flow_that_was_given_for_the_whole_picture_is_refused(film: Path, tmp_path: Path) -> None:
+    (film.parent / "video").mkdir()
+    film.rename(film.parent / "video" / film.name)
+    (film.parent / "flow").mkdir()
+    np.save(film.parent / "flow" / "door.npy", np.zeros((20, 2, 24, 48), np.float32))
+    settings = PackSettings(modalities=("rgb", "flow"), size=24, fps=10.0, region=REGION)
+    with pytest.raises(DataError):
+        pack(film.parent, tmp_path / "shards", settings, workers=1)
+    assert "of the whole picture, not of the region" in (tmp_path / "shards" / REJECTED_NAME).read_text()
