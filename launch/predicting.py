@@ -80,6 +80,11 @@ def load_scorer(model: Path) -> tuple[Scorer, float | None]:
     model = local_bundle(model)
     folder = model / "encoder" if (model / "encoder").is_dir() else model
     bundle = load_bundle(folder)
+    if bundle.spec.stretch:
+        _say(
+            f"warning: '{model}' was trained on {bundle.spec.stretch:.0%} of a clip at a time, played in "
+            f"{bundle.spec.seconds:g} s; here it sees {bundle.spec.seconds:g} s as they are"
+        )
     run = folder.parent
     metrics = bundle.metrics or (recorded_metrics(run) if (run / "config.yaml").is_file() else {})
     return scorer_of(bundle), alarm_threshold(metrics)

@@ -32,6 +32,7 @@ _FREE = {
     "probe.neighbours",
     "wandb",
     "tensorboard",
+    "jobs",
     "out",
     "name",
 }

@@ -138,7 +138,8 @@ class ProbeConfig:
 class PretrainConfig:
     """Self-supervised pretraining: `tasks` by name over one backbone. The run folder is `out`/`name`.
 
-    `probe`: labelled clips to watch the encoder by; null has none.
+    Where `data` divides the clips by folds, groups left out or lists, each split gets an encoder of its own that has
+    not seen its test clips. `probe`: labelled clips to watch the encoder by; null has none.
     `tensorboard`: the metrics also as events in RUN/tensorboard.
     """
 

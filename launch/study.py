@@ -67,9 +67,9 @@ def study(config: StudyConfig, command: Sequence[str] = (), resume: bool = False
     run = run_folder(config)
     open_run(run, settings_of(config, command), resume)
     jobs = config.jobs or len(os.sched_getaffinity(0))
-    if jobs > 1:
-        one = {"threads": 1}
-        config = replace(config, experts=replace(config.experts, **one), fusion=replace(config.fusion, **one))
+    # Each on one thread: sums round alike however many run side by side.
+    one = {"threads": 1}
+    config = replace(config, experts=replace(config.experts, **one), fusion=replace(config.fusion, **one))
     work = []
     with track(len(index.samples), "frames compared") as advance:
         splits = [split for split, _ in divided]

@@ -83,9 +83,10 @@ def _row_height(sample: Sample, entry: Modality) -> float:
 
 def _title(index: Index, count: int) -> str:
     settings = index.settings
+    part = "" if settings.region is None else f" of region {','.join(f'{share:g}' for share in settings.region)}"
     return (
         f"{index.folder.name}: {count} of {len(index.samples)} clips   "
-        f"{settings.size} px short side, {settings.fps:g} frames/s, central squares"
+        f"{settings.size} px short side, {settings.fps:g} frames/s, central squares{part}"
     )
 
 

@@ -130,9 +130,7 @@ def test_an_encoder_that_has_seen_a_test_clip_is_refused(divided: Path, packed: 
     drawn = splits_of(index, seed=1)[0]
     with pytest.raises(RequestError, match="was kept from other clips than those fold-0 tests"):
         split_bundle(divided, index, drawn)
-    with pytest.raises(
-        RequestError, match="has encoders for the splits fold-0, fold-1, none for fold-2: pretrain that one too"
-    ):
+    with pytest.raises(RequestError, match="the splits fold-0, fold-1, none for fold-2: pretrain that one too"):
         split_bundle(divided, index, replace(second, name="fold-2"))
 
 

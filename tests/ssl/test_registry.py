@@ -1,5 +1,7 @@
 """Pretext tasks by name: built, refused, and on two processes what they are on one."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from modalgate.shards.errors import RequestError
@@ -40,6 +42,8 @@ def test_arguments_and_segments_reach_the_task() -> None:
     assert len(build_task("clip_order", ("rgb",), 8, 4, {}).orders) == 24  # pyright: ignore
     clip = ClipSpec(0.75, 4, 32, 32, 8.0, 8000, 8.0, {})
     assert build_task("synchrony", ("rgb", "audio"), 8, 3, {"gap": 0.25}, clip).distance == 1.0
+    with pytest.raises(RequestError, match=r"'offset' keeps windows apart by seconds: it goes with data.stretch 0"):
+        build_task("offset", ("rgb", "audio"), 8, 3, {}, replace(clip, stretch=0.9))
 
 
 @pytest.mark.parametrize(
