@@ -67,7 +67,8 @@ def _in_pool(
                 future = pool.submit(work, items[numbers[0]])
                 running[future] = numbers.popleft()
             finished, _ = wait(running, return_when=FIRST_COMPLETED)
-            for future in finished:
+            # What was done before a process died counts: its future may be found beside those that broke.
+            for future in sorted(finished, key=lambda future: future.exception() is not None):
                 result = future.result()
                 yield running.pop(future), result
         pool.shutdown()

@@ -20,9 +20,9 @@ from .hub import TOKEN, Hub, open_hub
 FRAMES, SIZE, SECONDS, SAMPLE_RATE = 2, 32, 0.4, 8000
 
 
-@pytest.fixture(autouse=True, scope="session")
+@pytest.fixture(autouse=True)
 def one_thread() -> None:
-    """Tensors this small take longer to share out than to compute."""
+    """Tensors this small take longer to share out than to compute; what a test trains sets the number anew."""
     torch.set_num_threads(1)
 
 
