@@ -13,7 +13,7 @@ from modalgate.launch.tracking import read_metrics
 from modalgate.shards.index import load_index
 
 TRAINED = ["train.steps=2", "train.log_every=1", "data.batch_size=4", "data.workers=0", "wandb=disabled"]
-STUDIED = ["experts.steps=2", "fusion.steps=2", "data.batch_size=4", "data.segments=1", "data.frames=48"]
+STUDIED = ["experts.steps=2", "fusion.steps=2", "data.batch_size=4", "data.segments=1", "data.frames=80"]
 STUDIED += ["fusion_batch_size=4", "noise=[1.0]", "seeds=1", "jobs=1"]
 
 
@@ -53,8 +53,14 @@ def test_a_study_runs_in_its_smallest_form(corpus: Path, tmp_path: Path, name: s
     given = options(name, corpus / "shards")
     kept = given[1].removeprefix("data.modalities=[").removesuffix("]").split(",")
     figures = tmp_path / "figures.json"
-    # The corpus has no column of its own to take validation clips by.
-    smallest = [*STUDIED, *others, "validation_group=null", f"data.modalities=[{kept[0]},{kept[-1]}]"]
+    # The corpus has no columns of its own to learn or to take validation clips by.
+    smallest = [
+        *STUDIED,
+        *others,
+        "validation_group=null",
+        "data.label=label",
+        f"data.modalities=[{kept[0]},{kept[-1]}]",
+    ]
     smallest += [f"out={tmp_path}", "--json", str(figures)]
     assert main(["study", name, *given, *smallest]) == 0
     assert list(json.loads(figures.read_text())) == [kept[0], kept[-1], rows[0]]
