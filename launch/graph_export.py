@@ -60,7 +60,8 @@ def export_graph(
         if kind == "onnx":
             _write_onnx(program, graph, facts, partial)
         else:
-            torch.export.save(program, partial, extra_files={METADATA: json.dumps(facts)})
+            with quiet():
+                torch.export.save(program, partial, extra_files={METADATA: json.dumps(facts)})
         run = open_onnx(partial) if kind == "onnx" else open_program(partial)
         noise = worst_difference(bundle, run, noise_windows(bundle), encoder_only)
         clips = None
