@@ -66,7 +66,7 @@ class Row:
 
 
 DEPTH: dict[str, Any] = {"modalities": ("depth",)}
-SOUND: dict[str, Any] = {"modalities": ("depth", "audio"), "steps": 800}
+SOUND: dict[str, Any] = {"modalities": ("depth", "audio"), "steps": 1600}
 # The three segments of a second are the three seconds of a clip, as the twin without order cuts them.
 ORDER: dict[str, Any] = {"segments": 3, "twin": "order", **DEPTH}
 STREAM: dict[str, Any] = {"streams": ["depth"]}
@@ -80,7 +80,7 @@ ROWS = {name: Row() for name in PRETEXT_TASKS} | {
     "agreement": Row({"size": 64}, steps=600),
     # Without negatives, or with much of the input hidden, rows come apart slowly.
     **{name: Row(steps=1200) for name in ("byol", "crisscross")},
-    "masked_latent": Row({"share": 0.34}, segments=3, steps=1000),
+    "masked_latent": Row({"share": 0.34}, segments=3, steps=1500),
     "contrastive_masked": Row({"share": 0.34}, segments=3, steps=1000),
     "swapped_assignments": Row(steps=600),
     "clip_order": Row(STREAM | {"dropout": 0.1}, **ORDER),
