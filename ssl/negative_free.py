@@ -37,6 +37,13 @@ class Paired(NamedTuple):
     clips: Tensor
 
 
+class Seen(NamedTuple):
+    """A modality's rows of one segment (N, D): the predictor's guess from them, and they themselves, held still."""
+
+    guess: Tensor
+    row: Tensor
+
+
 class PairAgreement(PretextTask):
     """What they share: one expander per modality with batch norm, and the rows that both of a pair have.
 
@@ -201,7 +208,8 @@ class CrissCross(PairAgreement):
 
     The SimSiam form `1 - (cos(q(z), sg(z')) + cos(q(z'), sg(z))) / 2`, the mean of six terms over two segments of a
     clip: within a modality across time, across modalities at the same time, and across both. Heads 2 x 256 (published
-    3 x 2048), predictor 128 hidden. Needs K of at least 2.
+    3 x 2048), predictor 128 hidden. Needs K of at least 2. The accuracy is that of `retrieval` between what one
+    modality's predictor guesses and the other's rows at the same time.
 
     Shortcut it guards against: collapse, by predictor and stopped gradient; a common crop (augmentation per segment).
     """
@@ -221,7 +229,6 @@ class CrissCross(PairAgreement):
         self.predictors = nn.ModuleDict(
             {name: SimSiamPredictionHead(dimension, hidden // 2, dimension) for name in names_in(self.pairs)}
         )
-        self.loss = NegativeCosineSimilarity()
 
     def forward(self, encoded: Mapping[str, Encoded], generator: torch.Generator) -> dict[str, Tensor]:
         rows, present = self.projected(encoded[PLAIN])
@@ -231,24 +238,23 @@ class CrissCross(PairAgreement):
             mask = present[first].all(dim=1) & present[second].all(dim=1)
             if int(mask.sum()) < FEWEST:
                 continue
-            v, a = rows[first][mask], rows[second][mask]
-            terms = [
-                self._agree((first, v[:, 0]), (first, v[:, 1])),
-                self._agree((second, a[:, 0]), (second, a[:, 1])),
-                self._agree((first, v[:, 0]), (second, a[:, 0])),
-                self._agree((first, v[:, 1]), (second, a[:, 1])),
-                self._agree((first, v[:, 0]), (second, a[:, 1])),
-                self._agree((first, v[:, 1]), (second, a[:, 0])),
-            ]
-            losses.append(torch.stack(terms).mean())
-            clips = torch.arange(len(v), device=v.device).repeat_interleave(v.shape[1])
-            found.append(Paired(v.flatten(0, 1), a.flatten(0, 1), clips))
+            v, a = ([self._seen(name, row) for row in rows[name][mask].unbind(dim=1)[:2]] for name in (first, second))
+            within, across = [_agree(*v), _agree(*a)], [_agree(one, other) for one in v for other in a]
+            losses.append(torch.stack(within + across).mean())
+            clips = torch.arange(int(mask.sum()), device=mask.device).repeat(2)
+            for query, key in ((v, a), (a, v)):
+                guesses = torch.cat([seen.guess for seen in query])
+                found.append(Paired(guesses, torch.cat([seen.row for seen in key]), clips))
         return {"loss": mean_of(losses, *rows.values(), *self.predictors.parameters()), **retrieval(found)}
 
-    def _agree(self, one: tuple[str, Tensor], other: tuple[str, Tensor]) -> Tensor:
-        forth = self.loss(self.predictors[one[0]](one[1]), other[1].detach())
-        back = self.loss(self.predictors[other[0]](other[1]), one[1].detach())
-        return 1 + (forth + back) / 2
+    def _seen(self, name: str, row: Tensor) -> Seen:
+        return Seen(self.predictors[name](row), row.detach())
+
+
+def _agree(one: Seen, other: Seen) -> Tensor:
+    """How far each's guess is from the other's row: zero where they point one way."""
+    apart = NegativeCosineSimilarity()
+    return 1 + (apart(one.guess, other.row) + apart(other.guess, one.row)) / 2
 
 
 class LeJepa(PairAgreement):

@@ -148,7 +148,10 @@ def test_crisscross_and_its_gradients_equal_its_six_terms(
                 sides.append(mean([-cosine(guess, z) for guess, z in zip(guesses, wanted, strict=True)]))
             terms.append(1 + mean(sides))
         losses.append(mean(terms))
-        pairs.append(tuple({(b, k): rows[name][b, k] for b in whole for k in range(2)} for name in (v, a)))
+        for query, key in ((v, a), (a, v)):
+            guesses = [task.predictors[query](torch.stack([rows[query][b, k] for b in whole])) for k in range(2)]
+            guessed = {(b, k): guess for k in range(2) for b, guess in zip(whole, guesses[k], strict=True)}
+            pairs.append((guessed, {(b, k): rows[key][b, k] for b in whole for k in range(2)}))
     assert_equation(outputs["loss"], mean(losses), task, {"plain": batch})
     assert_retrieval(outputs, pairs)
 
