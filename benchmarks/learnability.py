@@ -66,15 +66,17 @@ class Row:
 
 
 DEPTH: dict[str, Any] = {"modalities": ("depth",)}
-SOUND: dict[str, Any] = {"modalities": ("depth", "audio"), "steps": 1600}
+SOUND: dict[str, Any] = {"modalities": ("depth", "audio")}
+# A strike is in one window or in another where windows are shorter than its period.
+MOMENTS: dict[str, Any] = {"segments": 6, "seconds": 0.25, "twin": "synchrony", "steps": 600, **SOUND}
 # The three segments of a second are the three seconds of a clip, as the twin without order cuts them.
 ORDER: dict[str, Any] = {"segments": 3, "twin": "order", **DEPTH}
 STREAM: dict[str, Any] = {"streams": ["depth"]}
 ROWS = {name: Row() for name in PRETEXT_TASKS} | {
-    "correspondence": Row(**SOUND),
+    "correspondence": Row(steps=1600, **SOUND),
     # Another clip's sound has another rhythm: without such easy negatives nothing but the moment is left to go by.
-    "synchrony": Row({"hard": 1.0, "easy_until": 0.0}, twin="synchrony", **SOUND),
-    "offset": Row(twin="synchrony", **SOUND),
+    "synchrony": Row({"hard": 1.0, "easy_until": 0.0, "gap": 0.0}, **MOMENTS),
+    "offset": Row({"gap": 0.0}, **MOMENTS),
     # Guessing finds one of so many rows, and not of thousands.
     "momentum_queue": Row({"size": 64}),
     "agreement": Row({"size": 64}, steps=600),
