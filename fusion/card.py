@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from ..shards.region import region_text
+
 _INTENDED = """\
 Research and prototypes of action recognition and violence detection on video with consent or a lawful ground: as
 frozen features for a small classifier, or as a score that points a person to the seconds worth looking at."""
@@ -42,8 +44,8 @@ def model_card(facts: dict[str, Any], loading: str, further: Mapping[str, str] |
         f"from video at {clip['fps']:g} frames per second, sound at {clip['sample_rate']} Hz",
     ]
     if clip.get("region"):
-        shares = ", ".join(f"{share:g}" for share in clip["region"])
-        lines.append(f"- Of every picture only the part at left, top, width, height {shares} (shares of it)")
+        part = region_text(clip["region"])
+        lines.append(f"- Of every picture only the part at left,top,width,height {part} (shares of it)")
     if clip.get("stretch"):
         lines.append(
             f"- Trained on windows of {clip['stretch']:.0%} of a clip, played in {clip['seconds']} s; a recording of "

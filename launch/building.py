@@ -11,6 +11,7 @@ from ..fusion.bundle import Bundle
 from ..shards.credentials import masked
 from ..shards.errors import RequestError
 from ..shards.index import Index, load_index
+from ..shards.region import region_text
 from ..shards.selection import fraction_of, with_labels, with_modalities
 from ..shards.stream import ClipRequest, ClipStream
 from ..shards.transforms import ClipSpec
@@ -66,7 +67,7 @@ def check_shards_fit(bundle: Bundle, index: Index) -> None:
             )
     if spec.region != settings.region:
         trained, packed = (
-            "the whole picture" if region is None else f"region {','.join(f'{share:g}' for share in region)}"
+            "the whole picture" if region is None else f"region {region_text(region)}"
             for region in (spec.region, settings.region)
         )
         raise RequestError(

@@ -18,6 +18,7 @@ from .flow import colour_flow, dequantise_flow
 from .index import Index, Sample, load_index
 from .location import FolderReader
 from .modality import Modality, modality
+from .region import region_text
 from .windows import frame_times
 
 FRAMES = 8
@@ -83,7 +84,7 @@ def _row_height(sample: Sample, entry: Modality) -> float:
 
 def _title(index: Index, count: int) -> str:
     settings = index.settings
-    part = "" if settings.region is None else f" of region {','.join(f'{share:g}' for share in settings.region)}"
+    part = "" if settings.region is None else f" of region {region_text(settings.region)}"
     return (
         f"{index.folder.name}: {count} of {len(index.samples)} clips   "
         f"{settings.size} px short side, {settings.fps:g} frames/s, central squares{part}"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .errors import DataError, RequestError, choice_error
 from .location import FolderReader, Location, Remote, locate
-from .region import Region, plain_region
+from .region import Region, plain_region, region_text
 
 FORMAT_VERSION = 1
 INDEX_NAME = "index.json"
@@ -82,7 +82,7 @@ class PackSettings:
             inside = left >= 0 and top >= 0 and left + width <= 1 + 1e-9 and top + height <= 1 + 1e-9
             if not (inside and width > 0 and height > 0):
                 raise RequestError(
-                    f"region {','.join(f'{share:g}' for share in self.region)} is not within the picture: give left, "
+                    f"region {region_text(self.region)} is not within the picture: give left, "
                     "top, width and height as shares of it, such as 0.25,0.5,0.5,0.5"
                 )
 

@@ -18,6 +18,11 @@ def plain_region(content: Sequence[float] | None) -> Region | None:
     return (float(left), float(top), float(width), float(height))
 
 
+def region_text(region: Sequence[float]) -> str:
+    """A region as `--region` takes it."""
+    return ",".join(f"{share:g}" for share in region)
+
+
 def cut_region(picture: "NDArray[Any]", region: Region) -> "NDArray[Any]":
     """The part (h, w, ...) of a picture (H, W, ...) whose left, top, width and height are these shares of it.
 
