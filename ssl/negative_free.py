@@ -5,7 +5,12 @@ from typing import NamedTuple
 
 import torch
 from lightly.loss import BarlowTwinsLoss, LeJEPALoss, NegativeCosineSimilarity, VICRegLoss
-from lightly.models.modules.heads import BYOLPredictionHead, SimSiamPredictionHead, VICRegProjectionHead
+from lightly.models.modules.heads import (
+    BYOLPredictionHead,
+    SimSiamPredictionHead,
+    SimSiamProjectionHead,
+    VICRegProjectionHead,
+)
 from torch import Tensor, nn
 
 from ..fusion.backbone import Encoded
@@ -207,11 +212,12 @@ class CrissCross(PairAgreement):
     """CrissCross (Sarkar & Etemad 2023): agreement within and across modalities, at one time and at another.
 
     The SimSiam form `1 - (cos(q(z), sg(z')) + cos(q(z'), sg(z))) / 2`, the mean of six terms over two segments of a
-    clip: within a modality across time, across modalities at the same time, and across both. Heads 2 x 256 (published
-    3 x 2048), predictor 128 hidden. Needs K of at least 2. The accuracy is that of `retrieval` between what one
-    modality's predictor guesses and the other's rows at the same time.
+    clip: within a modality across time, across modalities at the same time, and across both. SimSiam's heads, 3 x 256
+    (published 3 x 2048), predictor 128 hidden. Needs K of at least 2. The accuracy is that of `retrieval` between
+    what one modality's predictor guesses and the other's rows at the same time.
 
-    Shortcut it guards against: collapse, by predictor and stopped gradient; a common crop (augmentation per segment).
+    Shortcut it guards against: collapse, by predictor, stopped gradient and the batch norm that ends the heads; a
+    common crop (augmentation per segment).
     """
 
     def __init__(
@@ -226,6 +232,7 @@ class CrissCross(PairAgreement):
         if segments < 2:
             raise RequestError(f"task 'crisscross' needs data.segments of at least 2, not {segments}")
         super().__init__(modalities, width, pairs, hidden, dimension)
+        self.heads = nn.ModuleDict({name: SimSiamProjectionHead(width, hidden, dimension) for name in self.heads})
         self.predictors = nn.ModuleDict(
             {name: SimSiamPredictionHead(dimension, hidden // 2, dimension) for name in names_in(self.pairs)}
         )
