@@ -56,7 +56,8 @@ import time
 from modalgate.shards.engine import run_local
 import multiprocessing
 if __name__ == "__main__":
-    for number, _ in run_local(time.sleep, [0.0] * 4 + [600.0] * 2, 2):
+    # Long enough that no process is idle when the next item comes: an idle one would be given it, and none started.
+    for number, _ in run_local(time.sleep, [0.3] * 4 + [600.0] * 2, 2):
         print(*(process.pid for process in multiprocessing.active_children()), flush=True)
 """
 
