@@ -13,7 +13,7 @@ from modalgate.launch.tracking import read_metrics
 from modalgate.shards.index import load_index
 
 TRAINED = ["train.steps=2", "train.log_every=1", "data.batch_size=4", "data.workers=0", "wandb=disabled"]
-STUDIED = ["experts.steps=2", "fusion.steps=2", "data.batch_size=4", "data.segments=1", "data.frames=80"]
+STUDIED = ["experts.steps=2", "fusion.steps=2", "data.batch_size=4", "data.segments=1", "data.frames=160"]
 STUDIED += ["fusion_batch_size=4", "noise=[1.0]", "seeds=1", "jobs=1"]
 
 
