@@ -45,7 +45,7 @@ def model_card(facts: dict[str, Any], loading: str, further: Mapping[str, str] |
     ]
     if clip.get("region"):
         part = region_text(clip["region"])
-        lines.append(f"- Of every picture only the part at left,top,width,height {part} (shares of it)")
+        lines.append(f"- Of every picture only the region {part}: its left, top, width and height as shares of it")
     if clip.get("stretch"):
         lines.append(
             f"- Trained on windows of {clip['stretch']:.0%} of a clip, played in {clip['seconds']} s; a recording of "
