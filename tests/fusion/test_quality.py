@@ -22,6 +22,24 @@ def test_the_deviation_of_white_noise_is_found(shape: tuple[int, ...], deviation
     torch.testing.assert_close(found, torch.full_like(found, deviation), rtol=0.05, atol=0.0)
 
 
+@pytest.mark.parametrize("shape", [(3, 2, 4, 3, 12, 9), (3, 2, 1, 16, 30)])
+def test_the_noise_of_pictures_is_the_answer_to_immerkaers_mask(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    stream = torch.randn(shape, dtype=torch.float64)
+    mask = torch.tensor([[1.0, -2.0, 1.0], [-2.0, 4.0, -2.0], [1.0, -2.0, 1.0]], dtype=torch.float64)
+    answer = F.conv2d(stream.reshape(-1, 1, *shape[-2:]), mask[None, None]).view(3, 2, -1)
+    torch.testing.assert_close(noise_deviation(stream), answer.abs().mean(dim=-1) * (torch.pi / 2) ** 0.5 / 6)
+
+
+@pytest.mark.parametrize("shape", [(3, 2, 4, 3, 12, 9), (3, 2, 1, 16, 30), (3, 2, 40, 6)])
+def test_the_other_clips_of_a_batch_change_nothing(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    stream, here = torch.randn(shape), torch.ones(3, 2, dtype=torch.bool)
+    together = measure_quality(("rgb",), {"rgb": stream}, {"rgb": here})
+    alone = [measure_quality(("rgb",), {"rgb": stream[i : i + 1]}, {"rgb": here[i : i + 1]}) for i in range(3)]
+    torch.testing.assert_close(together, torch.cat(alone))
+
+
 def test_noise_raises_the_first_number_and_blur_lowers_both() -> None:
     torch.manual_seed(0)
     sharp = torch.randn(1, 1, 2, 1, 32, 32)

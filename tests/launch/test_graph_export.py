@@ -119,6 +119,12 @@ def test_every_fusion_as_a_torch_program_under_every_subset(
 
 
 @pytest.mark.slow
+def test_a_gate_that_is_told_the_quality_as_onnx(build: Callable[..., Bundle], tmp_path: Path) -> None:
+    bundle = build(EVERY_KIND, fusion="softmax", fusion_arguments={"quality": 3})
+    assert export_graph(bundle, tmp_path / "model.onnx", "onnx").noise < 1e-4
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("decision", fusions_at("decision"))
 def test_every_joining_of_decisions_as_onnx(
     decision: str, tiny_backbone: Any, tiny_clip: ClipSpec, tmp_path: Path
