@@ -27,6 +27,7 @@ from ..tasks.stored import StoredClips, StoredStream, load_stored, save_stored, 
 from ..tasks.study_cell import judge_cell
 from ..tasks.supervised import SupervisedObjective
 from .building import clip_spec, clip_stream, in_steps
+from .device import keep_freed_memory
 from .run_bundles import split_bundle
 from .schema import RowConfig, StudyConfig
 from .train import train
@@ -104,6 +105,7 @@ def store_features(works: Sequence[Work], part: str) -> None:
     Of the test clips also at each level of noise, and of the training clips where rows are taught by it.
     """
     torch.set_num_threads(1)
+    keep_freed_memory()
     first = works[0]
     levels = {part: 0.0}
     if part == "test" or (part == "train" and first.config.taught_noise):

@@ -15,7 +15,7 @@ from torch import nn
 from .boards import Boards, need_tensorboard
 from .checkpoint import latest_checkpoint
 from .compiling import compiled
-from .device import agree, determinism, leave_cores_to, make_accelerator
+from .device import agree, determinism, keep_freed_memory, leave_cores_to, make_accelerator
 from .environment import record_environment
 from .heartbeat import BACKWARD, EVALUATING, FORWARD, SAVING, WAITING, Heartbeat
 from .interruption import Wishes, caught_signals
@@ -89,6 +89,7 @@ def train(
     if tensorboard:
         need_tensorboard()
     leave_cores_to(stream.workers, config.threads)
+    keep_freed_memory()
     accelerator = make_accelerator(config.precision, config.hang_minutes)
     main = accelerator.is_main_process
     # What the run is made of, beside what was asked for: other shards under the same name are another run.

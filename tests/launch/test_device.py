@@ -1,6 +1,9 @@
 """What the launcher and the switches ask of torch."""
 
+import ctypes
 import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -38,3 +41,31 @@ def test_determinism_makes_what_may_come_out_otherwise_an_error_while_it_is_open
     write_twice()
     assert torch.backends.cudnn.benchmark
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+
+
+# In a process of its own: the allocator's settings cannot be taken back.
+FAULTS = """
+import resource
+import sys
+import torch
+from modalgate.launch.device import keep_freed_memory
+
+if sys.argv[1] == "kept":
+    keep_freed_memory()
+torch.zeros(2**24)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    torch.zeros(2**24)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(
+    os.name != "posix" or not hasattr(ctypes.CDLL(None), "mallopt"), reason="not the C library that is told"
+)
+def test_what_a_step_frees_serves_the_next() -> None:
+    plain, kept = (
+        int(subprocess.run([sys.executable, "-c", FAULTS, mode], capture_output=True, text=True, check=True).stdout)
+        for mode in ("plain", "kept")
+    )
+    assert kept < plain / 4
