@@ -2,15 +2,13 @@
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..shards.batch import Batch
-from ..shards.modality import modality
 from ..shards.transforms import ClipSpec, Preparation
 from .backbone import Backbone
+from .blank import blank_segment
 
 
 @dataclass(frozen=True)
@@ -20,22 +18,6 @@ class Cost:
     part: str
     parameters: int
     multiply_adds: int
-
-
-def blank_segment(modalities: tuple[str, ...], spec: ClipSpec) -> Batch:
-    """One segment (B 1, K 1) of zeros with every modality present, in the shapes that the stream delivers."""
-    streams: dict[str, Tensor] = {}
-    for name in modalities:
-        entry = modality(name)
-        if entry.kind == "video":
-            streams[name] = torch.zeros(1, 1, spec.frames, entry.channels, spec.size, spec.size)
-        elif entry.kind == "audio":
-            streams[name] = torch.zeros(1, 1, round(spec.seconds * spec.sample_rate))
-        else:
-            rate = entry.rate or spec.fps
-            streams[name] = torch.zeros(1, 1, round(spec.seconds * rate), entry.channels)
-    present = {name: torch.ones(1, 1, dtype=torch.bool) for name in modalities}
-    return Batch(streams, present, ["blank"], torch.zeros(1, 1), valid=torch.ones(1, dtype=torch.bool))
 
 
 def measure_cost(backbone: Backbone, spec: ClipSpec) -> list[Cost]:

@@ -84,7 +84,7 @@ def keep_freed_memory() -> None:
     """Has glibc's allocator keep up to 2 GB of what is freed for what comes next; elsewhere it changes nothing.
 
     Every step frees the tensors of a whole batch and asks for as many again. By default each comes fresh from the
-    kernel, which blanks it page by page: an eighth of the processor time of a small video network.
+    kernel, which blanks it page by page.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt is not None:

@@ -21,6 +21,7 @@ def describe_model(name_or_path: str, overrides: Sequence[str] = ()) -> list[str
     if node.model is None or node.get("encoder") is not None:
         return ["model: that of the bundle it starts from"]
     from ..fusion.backbone import Backbone
+    from ..fusion.blank import check_windows
     from ..fusion.cost import in_words, measure_cost
     from ..shards.transforms import ClipSpec
 
@@ -42,7 +43,9 @@ def describe_model(name_or_path: str, overrides: Sequence[str] = ()) -> list[str
         spec = ClipSpec(data.seconds, data.frames, size, packed.size, *rates, neutral)
     else:
         return ["model: its size depends on the modalities; give data.shards or data.modalities"]
-    costs = measure_cost(Backbone(names, model), spec)
+    backbone = Backbone(names, model)
+    check_windows(backbone, spec)
+    costs = measure_cost(backbone, spec)
     width = max(len(cost.part) for cost in costs)
     lines = [
         f"  {cost.part:<{width}}  {in_words(cost.parameters):>7}  {in_words(cost.multiply_adds):>7}" for cost in costs

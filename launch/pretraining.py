@@ -7,6 +7,7 @@ from pathlib import Path
 from accelerate.utils import set_seed
 
 from ..fusion.backbone import Backbone
+from ..fusion.blank import check_windows
 from ..fusion.bundle import Bundle, count_parameters, load_bundle, save_bundle
 from ..shards.errors import RequestError
 from ..shards.index import Index, load_index
@@ -97,6 +98,7 @@ def _build(config: PretrainConfig, index: Index) -> tuple[ClipRequest, PretextOb
     spec = clip_spec(request, index)
     set_seed(config.seed)
     backbone = Backbone(request.modalities, config.model)
+    check_windows(backbone, spec)
     tasks = {name: (task.weight, task.arguments) for name, task in config.tasks.items()}
     schedules = {name: Schedule(task.begin, task.end, task.ramp) for name, task in config.tasks.items()}
     batches = config.train.steps * config.train.accumulate

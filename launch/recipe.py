@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..fusion.backbone import Backbone, alone
+from ..fusion.blank import check_windows
 from ..fusion.bundle import Bundle, load_bundle
 from ..fusion.classifier import Classifier
 from ..shards.errors import RequestError, choice_error
@@ -138,6 +139,7 @@ def set_up(config: FinetuneConfig, command: Sequence[str]) -> Recipe:
     elif config.model is not None:
         request = clip_request(config.data, index)
         spec = clip_spec(request, index)
+        check_windows(Backbone(request.modalities, config.model), spec)
     else:
         raise RequestError("nothing to train: give 'encoder' (a bundle to start from) or 'model' (random weights)")
     return Recipe(

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 
 from ..fusion.backbone import Backbone, take_over
-from ..fusion.cost import blank_segment, measure_cost
+from ..fusion.blank import blank_segment, check_windows
+from ..fusion.cost import measure_cost
 from ..fusion.registry import FUSIONS, build_fusion
 from ..shards.errors import DataError, RequestError, choice_error
 from ..shards.index import Index
@@ -60,6 +61,9 @@ def study(config: StudyConfig, command: Sequence[str] = (), resume: bool = False
         _check_row(name, row, request.modalities, classes)
     if config.taught_noise and not config.noise:
         raise RequestError("taught_noise needs levels: give 'noise' some, such as [0.5, 1.0]")
+    for name in request.modalities:
+        model = replace(config.model, fusion="static", fusion_arguments={})
+        check_windows(Backbone((name,), model), clip_spec(request, index))
     divided = _splits(config, index)
     if config.pretrained:
         for split, _ in divided:

@@ -5,7 +5,8 @@ from collections.abc import Callable
 import pytest
 import torch
 from modalgate.fusion.backbone import Backbone
-from modalgate.fusion.cost import blank_segment, in_words, measure_cost
+from modalgate.fusion.blank import blank_segment
+from modalgate.fusion.cost import in_words, measure_cost
 from modalgate.fusion.spec import PRESETS, BackboneSpec, EncoderSpec
 from modalgate.shards.index import Statistics
 from modalgate.shards.transforms import ClipSpec
@@ -52,7 +53,6 @@ def test_every_pooling_is_counted(tiny_encoder: Callable[..., EncoderSpec], pool
 
 
 def test_presets_grow() -> None:
-    clip = ClipSpec(0.5, 4, 32, 32, 8.0, 8000, 8.0, {})
     sizes = []
     for name in PRESETS:
         with torch.device("meta"):
@@ -61,7 +61,6 @@ def test_presets_grow() -> None:
         assert backbone.width == PRESETS[name].width
     assert sizes == sorted(sizes)
     assert sizes[-1] > 10 * sizes[0]
-    assert blank_segment(("audio",), clip).streams["audio"].shape == (1, 1, 4000)
 
 
 @pytest.mark.parametrize(("number", "words"), [(999, "999"), (1000, "1 k"), (3_449_000, "3.45 M"), (10**10, "10 G")])
