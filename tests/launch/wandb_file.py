@@ -5,6 +5,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
+import wandb
 from wandb.proto.wandb_internal_pb2 import Record
 
 BLOCK, HEADER = 32768, 7
@@ -32,6 +33,8 @@ def read_records(path: Path) -> list[Record]:
 
 def read_history(run: Path) -> dict[str, Any]:
     """The newest value of every key that the offline runs under RUN/wandb were told, in the order of their starts."""
+    # A run's file may be ended a moment after its `finish`, at the latest when wandb's service ends with the process.
+    wandb.teardown()
     found: dict[str, Any] = {}
     for path in sorted((run / "wandb").glob("offline-run-*/*.wandb")):
         for record in read_records(path):
