@@ -4,17 +4,18 @@ import logging
 import multiprocessing
 import os
 import signal
-import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
+from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
 import cv2
 
 from .errors import RequestError
+from .parent import end_with
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -82,19 +83,11 @@ def _in_pool(
     return []
 
 
-def _prepare_worker(parent: Any) -> None:
+def _prepare_worker(parent: Connection) -> None:
     """One thread for OpenCV; Ctrl-C, which reaches the whole process group, is the parent's to answer."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-
-
-def _end_with(parent: Any) -> None:
-    """A worker waits for its next task for ever if the parent was killed: the pipe between them says so."""
-    try:
-        parent.recv()
-    except (EOFError, OSError):
-        os._exit(1)
+    end_with(parent)
 
 
 def run_on_ray(

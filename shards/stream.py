@@ -2,8 +2,11 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import multiprocessing
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
@@ -19,6 +22,7 @@ from .index import Index, Sample
 from .labels import label_values
 from .location import FolderReader
 from .modality import modality
+from .parent import end_with
 from .windows import random_starts, uniform_starts
 
 # By key, the seconds at which the views of a clip begin.
@@ -181,6 +185,8 @@ class ClipStream:
     def _load(self, batches: Any) -> Iterator[Batch]:
         classes = {name: number for number, name in enumerate(self.classes)}
         dataset = _ClipFiles(self.index, self.request, self.label, classes, self.multilabel)
+        # Where this process is killed, nobody tells the workers but the pipe.
+        theirs, ours = multiprocessing.Pipe(duplex=False)
         loader = DataLoader(
             dataset,
             batch_size=None,
@@ -190,7 +196,13 @@ class ClipStream:
             multiprocessing_context="forkserver" if self.workers else None,
             prefetch_factor=3 if self.workers else None,
             pin_memory=torch.cuda.is_available(),
+            worker_init_fn=partial(_begin_worker, theirs) if self.workers else None,
         )
+        with theirs, ours:
+            yield from self._checked(loader)
+
+    def _checked(self, loader: Iterable[_Read]) -> Iterator[Batch]:
+        """The batches, as long as the damaged clips among them are not too many."""
         for read in loader:
             first = next(iter(read.damaged.values()), "")
             for key, reason in read.damaged.items():
@@ -205,6 +217,10 @@ class ClipStream:
                     f"{self.max_damaged:.0%}: {first}"
                 )
             yield read.batch
+
+
+def _begin_worker(parent: Connection, worker: int) -> None:
+    end_with(parent)
 
 
 class _ClipFiles(Dataset[_Read]):
