@@ -9,7 +9,6 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
-from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
 import cv2
@@ -83,7 +82,7 @@ def _in_pool(
     return []
 
 
-def _prepare_worker(parent: Connection) -> None:
+def _prepare_worker(parent: Any) -> None:
     """One thread for OpenCV; Ctrl-C, which reaches the whole process group, is the parent's to answer."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)

@@ -6,7 +6,6 @@ import multiprocessing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
@@ -219,7 +218,7 @@ class ClipStream:
             yield read.batch
 
 
-def _begin_worker(parent: Connection, worker: int) -> None:
+def _begin_worker(parent: Any, worker: int) -> None:
     end_with(parent)
 
 
