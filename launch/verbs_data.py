@@ -25,7 +25,7 @@ def world(
         float, typer.Option(min=0, max=1, help="Probability that a stream shows another class's symbol.")
     ] = 0.0,
     sensor_flow: Annotated[bool, typer.Option("--sensor-flow", help="Also write exact flow files.")] = False,
-    twin: Annotated[str, typer.Option(help="Leave a cue out: order, direction, pace or synchrony.")] = "",
+    twin: Annotated[str, typer.Option(help="Leave a cue out: order, direction, pace, synchrony or pairing.")] = "",
     workers: Workers = None,
     json: Json = None,
 ) -> None:

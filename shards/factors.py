@@ -37,19 +37,22 @@ class Preset:
     """A table of equally likely classes: `table[k]` holds the bits, in the order of `bits`, of class `classes[k]`.
 
     `streams`: the streams a world of this preset is made of; flow is one of them where a sensor measures it.
+    `boards`: the wall is of boards, at an angle and of a width that picture and distance show alike, from first frame
+    to last.
     """
 
     bits: str
     classes: tuple[str, ...]
     table: tuple[tuple[int, ...], ...]
     streams: tuple[str, ...]
+    boards: bool = False
 
 
-def _factorial(bits: str, streams: tuple[str, ...]) -> Preset:
+def _factorial(bits: str, streams: tuple[str, ...], *, boards: bool = False) -> Preset:
     """Every combination of `bits`, named after the words."""
     table = tuple(product((0, 1), repeat=len(bits)))
     names = tuple("_".join(WORDS[bit][value] for bit, value in zip(bits, row, strict=True)) for row in table)
-    return Preset(bits, names, table, streams)
+    return Preset(bits, names, table, streams, boards)
 
 
 # Kinds of impact12 as V A Z M S; `wood` is the norm that every other kind departs from in one way.
@@ -76,6 +79,7 @@ PRESETS: dict[str, Preset] = {
     "impact32": _factorial("VAZMS", _ALL),
     "chorus": _factorial("PT", _THREE),
     "solo": _factorial("VAZ", _THREE),
+    "place": _factorial("VAZ", _THREE, boards=True),
     "duet": _factorial("S", _ALL),
 }
 

@@ -1,7 +1,8 @@
 """From a scene of ImpactWorld to what its four sensors record.
 
 A disc drifts across a wall and strikes the floor once a period, with a ring at every contact; in `strike` two discs
-meet, or seem to (Sekuler, Sekuler and Lau, "Sound alters visual motion perception", Nature 1997).
+meet, or seem to (Sekuler, Sekuler and Lau, "Sound alters visual motion perception", Nature 1997). In `place` the wall
+is of boards, which picture and distance show alike.
 """
 
 from collections.abc import Sequence
@@ -10,7 +11,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from .scene import Scene, generator
+from .factors import preset_named
+from .scene import Scene, draw_scene, generator
 
 SIZE = 48
 FPS = 16
@@ -23,6 +25,8 @@ _SECONDS = FRAMES / FPS
 # clip, at gain 2, stays below full scale.
 _ENERGY = 3.0
 _LONGEST_RING = 0.6
+# How much boards shade the wall, and how far they stand out, where black to white and zero to the farthest are 1.
+_SHADE, _RELIEF = 0.12, 0.05
 
 Floats = NDArray[np.float32]
 
@@ -67,12 +71,15 @@ def render(scene: Scene) -> Clip:
     """The clip of `scene`, sensor noise included, the same to the last bit every time."""
     if scene.twin == "order":
         return _without_order(scene)
-    heard = scene
+    heard = far = scene
     if scene.twin == "synchrony":
         heard = replace(scene, phase0=float(generator(scene.seed, scene.clip, "twin").random()))
+    if scene.twin == "pairing":
+        other = int(generator(scene.seed, scene.clip, "twin").integers(2**62, 2**63))
+        far = replace(draw_scene(scene.preset, scene.seed, other, streams=scene.shown), shown=scene.shown)
     return Clip(
         rgb=_rgb(scene) if "rgb" in scene.shown else None,
-        depth=_depth(scene) if "depth" in scene.shown else None,
+        depth=_depth(far) if "depth" in scene.shown else None,
         flow=_flow(scene) if "flow" in scene.shown else None,
         audio=_audio(heard) if "audio" in scene.shown else None,
     )
@@ -153,9 +160,13 @@ def _crossing(scene: Scene, stream: str) -> tuple[_Disc, ...]:
     )
 
 
-def _background(seed: int) -> Floats:
-    """(48, 48, 3) a 7 x 7 grid of colours between .15 and .50, smoothly interpolated."""
-    colours = np.random.Generator(np.random.Philox(key=seed)).uniform(0.15, 0.50, (7, 7, 3))
+def _background(scene: Scene) -> Floats:
+    """(48, 48, 3) colours between .15 and .50: boards of one colour, or a smoothly interpolated grid of 7 x 7."""
+    draws = np.random.Generator(np.random.Philox(key=scene.background))
+    if preset_named(scene.preset).boards:
+        shade = _SHADE * _boards(draws)
+        return shade[..., None] + draws.uniform(0.15 + _SHADE, 0.50 - _SHADE, 3).astype(np.float32)
+    colours = draws.uniform(0.15, 0.50, (7, 7, 3))
     place = np.linspace(0, 6, SIZE)
     cell = np.minimum(place.astype(int), 5)
     share = (place - cell) ** 2 * (3 - 2 * (place - cell))
@@ -163,10 +174,18 @@ def _background(seed: int) -> Floats:
     return (rows[:, cell] + (rows[:, cell + 1] - rows[:, cell]) * share[:, None]).astype(np.float32)
 
 
+def _boards(draws: np.random.Generator) -> Floats:
+    """(48, 48) between -1 and 1: waves at any angle, 6 to 18 pixels long."""
+    angle, phase = draws.uniform(0, np.pi), draws.uniform(0, 2 * np.pi)
+    length = np.exp(draws.uniform(np.log(6), np.log(18)))
+    y, x = np.mgrid[:SIZE, :SIZE]
+    return np.sin(2 * np.pi * (x * np.cos(angle) + y * np.sin(angle)) / length + phase).astype(np.float32)
+
+
 def _rgb(scene: Scene) -> NDArray[np.uint8]:
     """Striped disc over the background. The discs of `strike` are plain and of one colour: none is in front."""
     colour = (0.55 + 0.45 * np.asarray(scene.hue)).astype(np.float32)
-    background = _background(scene.background)
+    background = _background(scene)
     cover, level = np.zeros((FRAMES, SIZE, SIZE), np.float32), np.ones((1, 1, 1), np.float32)
     for disc in _discs(scene, "rgb"):
         dx, dy, distance = disc.offsets()
@@ -182,8 +201,11 @@ def _rgb(scene: Scene) -> NDArray[np.uint8]:
 
 def _depth(scene: Scene) -> NDArray[np.uint16]:
     """Distance of the wall, and before it of the discs."""
-    wall = (0.9 - 0.1 * np.arange(SIZE) / SIZE).astype(np.float32)
-    distance = np.broadcast_to(wall[:, None], (FRAMES, SIZE, SIZE)).copy()
+    wall = np.broadcast_to((0.9 - 0.1 * np.arange(SIZE) / SIZE).astype(np.float32)[:, None], (SIZE, SIZE))
+    if preset_named(scene.preset).boards:
+        # What stands out catches the light.
+        wall = wall - _RELIEF * _boards(np.random.Generator(np.random.Philox(key=scene.background)))
+    distance = np.broadcast_to(wall, (FRAMES, SIZE, SIZE)).copy()
     for disc in _discs(scene, "depth"):
         inside = disc.offsets()[2] <= disc.radius
         np.copyto(distance, disc.depth[:, None, None].astype(np.float32), where=inside)

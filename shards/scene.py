@@ -19,6 +19,7 @@ TWINS = {
     "direction": "bodies rise as they fall and rings swell as they fade: a clip and its reverse look alike",
     "pace": "nothing moves",
     "synchrony": "the sound's contacts keep their period, at a phase of their own",
+    "pairing": "distances are of another scene than picture and sound, but for the label's own cue",
 }
 
 

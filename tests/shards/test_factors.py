@@ -29,6 +29,7 @@ def test_every_bit_has_just_its_carriers():
         ("impact32", "VAZMS", 32),
         ("chorus", "PT", 4),
         ("solo", "VAZ", 8),
+        ("place", "VAZ", 8),
         ("duet", "S", 2),
     ],
 )

@@ -317,6 +317,64 @@ def test_the_sound_keeps_its_period_at_another_phase_in_the_twin_without_synchro
         assert not same(one, other, "audio")
 
 
+def walls(clip, frames):
+    """The wall's shade and its distance beyond an even one, as most of the frames show them."""
+    return np.median(clip.rgb[frames].mean(axis=-1), axis=0), beyond_even(clip.depth[frames])
+
+
+def beyond_even(depth):
+    """How much farther the wall is than an even one, as most frames show it."""
+    return np.median(depth, axis=0) / 4000 - (0.9 - 0.1 * np.arange(SIZE)[:, None] / SIZE)
+
+
+def likeness(first, second):
+    return np.corrcoef(first[:16].ravel(), second[:16].ravel())[0, 1]
+
+
+def test_boards_are_nearer_where_they_are_bright_at_any_two_moments():
+    for scene in scenes_of("place", 12):
+        clip = render(scene)
+        shade, _ = walls(clip, slice(FPS))
+        _, beyond = walls(clip, slice(-FPS, None))
+        assert likeness(shade, beyond) < -0.9
+    for scene in scenes_of("solo", 12):
+        shade, beyond = walls(render(scene), slice(None))
+        assert abs(likeness(shade, beyond)) < 0.3
+
+
+def test_boards_are_at_any_angle_and_of_many_widths():
+    peaks = set()
+    for scene in scenes_of("place", 40, streams=("depth",)):
+        wave = np.fft.fft2(beyond_even(render(scene).depth))
+        row, column = np.unravel_index(np.abs(wave[:, : SIZE // 2]).argmax(), (SIZE, SIZE // 2))
+        peaks.add((int(row), int(column)))
+        # A peak stands in the nearest bin, of 1 / SIZE, or in the one beside.
+        waves = np.hypot(np.fft.fftfreq(SIZE)[row], np.fft.fftfreq(SIZE)[column])
+        assert 1 / 18 - 1 / SIZE < waves < 1 / 6 + 1 / SIZE
+    assert len(peaks) > 25
+
+
+def test_distances_are_of_another_scene_in_the_twin_without_pairing():
+    large, areas, trend = [], {"": [], "pairing": []}, []
+    for scenes in twins_of("pairing", 80):
+        one, other = map(render, scenes)
+        assert same(one, other, "rgb")
+        assert same(one, other, "audio")
+        large.append(scenes[0].bits["P"])
+        for scene, clip in zip(scenes, (one, other), strict=True):
+            areas[scene.twin].append(body_mask(clip).mean())
+        way = 1 if not scenes[1].factors("depth")["Z"] else -1
+        trend.append(way * (np.percentile(other.depth[-8:], 1) - np.percentile(other.depth[:8], 1)))
+    assert roc_auc_score(large, areas[""]) == 1
+    assert 0.3 < roc_auc_score(large, areas["pairing"]) < 0.7
+    assert np.mean(np.array(trend) > 0) > 0.9, "the label's own cue stays"
+
+
+def test_boards_are_of_another_wall_in_the_twin_without_pairing():
+    twins = [replace(scene, twin="pairing") for scene in scenes_of("place", 24)]
+    assert np.mean([abs(likeness(*walls(render(twin), slice(None)))) for twin in twins]) < 0.25
+
+
 def test_unknown_twins_are_refused():
     with pytest.raises(RequestError, match="did you mean 'order'"):
         draw_scene("solo", 0, 0, twin="ordr")
