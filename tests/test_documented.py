@@ -13,7 +13,10 @@ from modalgate.fusion.bundle import Bundle, save_bundle
 from modalgate.fusion.classifier import Classifier
 from modalgate.fusion.spec import BackboneSpec, EncoderSpec
 from modalgate.launch.cli import main
+from modalgate.shards.ceilings import ceilings
+from modalgate.shards.factors import PRESETS
 from modalgate.shards.media import write_video
+from modalgate.shards.scene import TWINS
 from modalgate.shards.transforms import ClipSpec
 
 ROOT = Path(__file__).parent.parent
@@ -78,3 +81,17 @@ def test_a_documented_block_runs_as_it_stands(
     if "encoder.embed(" in block:
         assert len(names["found"]) == 9
         assert names["found"].features.shape == (9, 8)
+
+
+def test_the_page_of_worlds_has_every_preset_with_its_ceilings_and_every_twin() -> None:
+    page = (ROOT / "docs" / "worlds.md").read_text(encoding="utf-8")
+    table = [[cell.strip() for cell in line.split("|")] for line in page.splitlines() if line.startswith("|")]
+    rows = {cells[1].strip("`"): cells for cells in table}
+    assert rows.keys() >= {*PRESETS, *TWINS}
+    for name, preset in PRESETS.items():
+        classes, singles, every = rows[name][2], rows[name][4], rows[name][5]
+        assert int(re.split("[:,]", classes)[0]) == len(preset.classes)
+        found = ceilings(name, flow="sensor")
+        exact = [found[stream]["aware"] for stream in ("rgb", "flow", "depth", "audio")]
+        assert [float(figure) for figure in singles.split(",")] == pytest.approx(exact, abs=0.0051)
+        assert float(every) == found["rgb+flow+depth+audio"]["aware"]
