@@ -67,9 +67,12 @@ class PairAgreement(PretextTask):
     ) -> None:
         super().__init__()
         self.pairs = modality_pairs([*modalities, FUSED], pairs)
-        self.heads = nn.ModuleDict(
-            {n: VICRegProjectionHead(width, hidden, dimension, num_layers=2) for n in names_in(self.pairs)}
-        )
+        self.heads = nn.ModuleDict({name: self.head(width, hidden, dimension) for name in names_in(self.pairs)})
+
+    @staticmethod
+    def head(width: int, hidden: int, dimension: int) -> nn.Module:
+        """A modality's expander (N, `width`) -> (N, `dimension`)."""
+        return VICRegProjectionHead(width, hidden, dimension, num_layers=2)
 
     def projected(self, plain: Encoded) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Every head's rows (B, K, D) where its modality is present, and where it is."""
@@ -217,7 +220,8 @@ class CrissCross(PairAgreement):
     what one modality's predictor guesses and the other's rows at the same time.
 
     Shortcut it guards against: collapse, by predictor, stopped gradient and the batch norm that ends the heads; a
-    common crop (augmentation per segment).
+    common crop (augmentation per segment). One two-valued cue that lasts, such as small or large, can satisfy it
+    alone: watch `embedding/rank`.
     """
 
     def __init__(
@@ -232,10 +236,13 @@ class CrissCross(PairAgreement):
         if segments < 2:
             raise RequestError(f"task 'crisscross' needs data.segments of at least 2, not {segments}")
         super().__init__(modalities, width, pairs, hidden, dimension)
-        self.heads = nn.ModuleDict({name: SimSiamProjectionHead(width, hidden, dimension) for name in self.heads})
         self.predictors = nn.ModuleDict(
-            {name: SimSiamPredictionHead(dimension, hidden // 2, dimension) for name in names_in(self.pairs)}
+            {name: SimSiamPredictionHead(dimension, hidden // 2, dimension) for name in self.heads}
         )
+
+    @staticmethod
+    def head(width: int, hidden: int, dimension: int) -> nn.Module:
+        return SimSiamProjectionHead(width, hidden, dimension)
 
     def forward(self, encoded: Mapping[str, Encoded], generator: torch.Generator) -> dict[str, Tensor]:
         rows, present = self.projected(encoded[PLAIN])
