@@ -15,17 +15,16 @@ from torch import Tensor, nn
 
 from ..fusion.backbone import Encoded
 from ..shards.errors import RequestError
-from .contrastive import cross_modal_loss
 from .pretext import (
     FUSED,
     PLAIN,
     TEACHER,
     PretextTask,
-    clip_numbers,
     mean_accuracy,
     mean_of,
     modality_pairs,
     names_in,
+    segment_numbers,
     source_feature,
     unit,
 )
@@ -35,11 +34,11 @@ FEWEST = 4
 
 
 class Paired(NamedTuple):
-    """Rows (N, D) of two modalities, partner beside partner, and the clip (N,) that each is of."""
+    """Rows (N, D) of two modalities, partner beside partner, and which of its clip's segments (N,) each is of."""
 
     first: Tensor
     second: Tensor
-    clips: Tensor
+    segments: Tensor
 
 
 class Seen(NamedTuple):
@@ -96,7 +95,7 @@ class PairAgreement(PretextTask):
         for first, second in self.pairs:
             mask = present[first] & present[second]
             if int(mask.sum()) >= FEWEST:
-                found.append(Paired(rows[first][mask], rows[second][mask], clip_numbers(plain)[mask.flatten()]))
+                found.append(Paired(rows[first][mask], rows[second][mask], segment_numbers(plain)[mask.flatten()]))
         return found, list(rows.values())
 
 
@@ -104,13 +103,17 @@ class PairAgreement(PretextTask):
 def retrieval(pairs: Sequence[Paired]) -> dict[str, Tensor]:
     """How often a row is nearer to its own partner, by cosine, than to any other clip's: `accuracy` and its `chance`.
 
-    Both ways, the mean over pairs. Other segments of the same clip are no rivals, for they may rightly agree.
+    Both ways, the mean over pairs. Looked among are the rows of one segment number, one of each clip: with more of
+    them, rows that last would be found by guessing more often than one in their number, for they look alike.
     """
-    found = [
-        cross_modal_loss(unit(first), unit(second), torch.ones_like(clips, dtype=torch.bool), clips, temperature=1.0)
-        for first, second, clips in pairs
-    ]
-    return mean_accuracy([accuracy for _, accuracy, _ in found], [chance for _, _, chance in found])
+    accuracies, chances = [], []
+    for first, second, segments in pairs:
+        candidates = segments[:, None] == segments[None, :]
+        similarity = (unit(first) @ unit(second).T).masked_fill(~candidates, float("-inf"))
+        own = torch.arange(len(first), device=first.device)
+        accuracies.append(torch.cat([similarity.argmax(1) == own, similarity.argmax(0) == own]).float().mean())
+        chances.append((1 / candidates.sum(1)).mean())
+    return mean_accuracy(accuracies, chances)
 
 
 class VicReg(PairAgreement):
@@ -207,7 +210,7 @@ class Byol(PretextTask):
                     predicted = self.predictors[query](plain.features[query][mask])
                     wanted = teacher.features[key][mask].detach()
                     losses.append(2 + 2 * self.loss(predicted, wanted))
-                    found.append(Paired(predicted, wanted, clip_numbers(plain)[mask.flatten()]))
+                    found.append(Paired(predicted, wanted, segment_numbers(plain)[mask.flatten()]))
         return {"loss": mean_of(losses, *idle), **retrieval(found)}
 
 
@@ -255,10 +258,10 @@ class CrissCross(PairAgreement):
             v, a = ([self._seen(name, row) for row in rows[name][mask].unbind(dim=1)[:2]] for name in (first, second))
             within, across = [_agree(*v), _agree(*a)], [_agree(one, other) for one in v for other in a]
             losses.append(torch.stack(within + across).mean())
-            clips = torch.arange(int(mask.sum()), device=mask.device).repeat(2)
+            segments = torch.arange(2, device=mask.device).repeat_interleave(int(mask.sum()))
             for query, key in ((v, a), (a, v)):
                 guesses = torch.cat([seen.guess for seen in query])
-                found.append(Paired(guesses, torch.cat([seen.row for seen in key]), clips))
+                found.append(Paired(guesses, torch.cat([seen.row for seen in key]), segments))
         return {"loss": mean_of(losses, *rows.values(), *self.predictors.parameters()), **retrieval(found)}
 
     def _seen(self, name: str, row: Tensor) -> Seen:

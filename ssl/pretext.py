@@ -96,6 +96,12 @@ def clip_numbers(encoded: Encoded) -> Tensor:
     return torch.arange(clips, device=encoded.start.device).repeat_interleave(segments)
 
 
+def segment_numbers(encoded: Encoded) -> Tensor:
+    """The segment number (B K,) of every row."""
+    clips, segments = encoded.start.shape
+    return torch.arange(segments, device=encoded.start.device).repeat(clips)
+
+
 def zero_loss(*tensors: Tensor) -> Tensor:
     """Zero that still reaches every given tensor's graph: no valid row, but gradients for all ranks."""
     return sum((tensor.sum() * 0 for tensor in tensors), start=tensors[0].new_zeros(()))

@@ -6,7 +6,16 @@ from collections.abc import Callable, Collection, Sequence
 import pytest
 import torch
 from modalgate.fusion.backbone import Encoded
-from modalgate.ssl.negative_free import BarlowTwins, Byol, CrissCross, LeJepa, PairAgreement, VicReg
+from modalgate.ssl.negative_free import (
+    BarlowTwins,
+    Byol,
+    CrissCross,
+    LeJepa,
+    PairAgreement,
+    Paired,
+    VicReg,
+    retrieval,
+)
 from torch import Tensor, nn
 
 Leaves, Assert, Absent = Callable[..., Encoded], Callable[..., None], Collection[tuple[str | int, ...]]
@@ -41,14 +50,14 @@ def cosine(a: Tensor, b: Tensor) -> Tensor:
 
 
 def assert_retrieval(outputs: dict[str, Tensor], pairs: Sequence[tuple[Rows, Rows]]) -> None:
-    """Accuracy and chance of these pairs, row by row: the nearest of the partner and of other clips' rows."""
+    """Accuracy and chance of these pairs, row by row: the nearest of all clips' rows of that segment."""
     shares: dict[str, list[float]] = {"accuracy": [], "chance": []}
     for first, second in pairs:
         hits, chances = [], []
         for queries, keys in ((first, second), (second, first)):
             both = [place for place in queries if place in keys]
             for place in both:
-                rivals = [other for other in both if other == place or other[0] != place[0]]
+                rivals = [other for other in both if other[1] == place[1]]
                 hits.append(max(rivals, key=lambda r: float(cosine(queries[place], keys[r]).detach())) == place)
                 chances.append(1 / len(rivals))
         shares["accuracy"].append(sum(hits) / len(hits))
@@ -56,6 +65,19 @@ def assert_retrieval(outputs: dict[str, Tensor], pairs: Sequence[tuple[Rows, Row
     for name, values in shares.items():
         assert float(outputs[name]) == pytest.approx(sum(values) / len(values), rel=1e-5)
         assert not outputs[name].requires_grad
+
+
+@pytest.mark.parametrize("lasting", [True, False])
+def test_rows_that_know_nothing_of_each_other_are_found_by_chance(lasting: bool) -> None:
+    """Whether a clip's segments look alike or not."""
+    generator, found = torch.Generator().manual_seed(0), []
+    for _ in range(400):
+        first, second = (torch.randn(16, 1 if lasting else 3, 4, generator=generator) for _ in range(2))
+        rows = [part.expand(16, 3, 4).flatten(0, 1) for part in (first, second)]
+        found.append(retrieval([Paired(*rows, torch.arange(3).repeat(16))]))
+    assert all(float(outputs["chance"]) == pytest.approx(1 / 16) for outputs in found)
+    accuracies = torch.stack([outputs["accuracy"] for outputs in found])
+    assert abs(float(accuracies.mean()) - 1 / 16) < 3 * float(accuracies.std()) / 20
 
 
 def vicreg(a: Tensor, b: Tensor) -> Tensor:
