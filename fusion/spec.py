@@ -6,23 +6,22 @@ from typing import Any
 
 @dataclass
 class EncoderSpec:
-    """One modality's encoder.
-
-    `model`: `timm/NAME` (a 2-D network per frame, or on a log-mel spectrogram), `torchvision/NAME` (a 3-D
-    video network) or `conv1d` (signals). `arguments` go to its constructor. `pooling` joins features over time:
-    `mean`, which is blind to order and, of sound, to the moment, `gru` or `attention`. `stack`: how many successive
-    frames a 2-D network takes at once, as channels (the stacks of two-stream networks, Simonyan & Zisserman 2014):
-    it then sees motion, at a fraction of the cost. `weights`: a local state dict (.safetensors) to start from;
-    `arguments` of `pretrained: true` ask timm for its own. `frozen_norms`: batch norms keep their statistics and
-    scales, for batches too small to measure them.
-    """
+    """One modality's encoder."""
 
     model: str = "timm/test_convnext"
+    """Network: `timm/NAME` (2-D, on each frame or on a log-mel spectrogram), `torchvision/NAME` (3-D video) or
+    `conv1d` (signals)."""
     arguments: dict[str, Any] = field(default_factory=dict)
+    """Arguments of the network's constructor. With `pretrained: true` timm downloads its own weights."""
     pooling: str = "gru"
+    """How features are joined over time: `mean` (ignores their order), `gru` or `attention`."""
     stack: int = 1
+    """Successive frames that a 2-D network takes at once, as channels (Simonyan & Zisserman 2014), so that it sees
+    motion. 1: one frame at a time."""
     weights: str | None = None
+    """Local state dict (.safetensors) to start from. Null: random weights."""
     frozen_norms: bool = False
+    """Whether batch norms keep their statistics and scales, for batches too small to measure them."""
 
     def untrained(self) -> "EncoderSpec":
         """The same network without the weights it started from."""
@@ -68,19 +67,19 @@ PRESETS = {
 
 @dataclass
 class BackboneSpec:
-    """Encoders by modality, the width of their projections, and the fusion over them.
-
-    `preset`: the size, `tiny`, `small` or `base`, where `width` and `encoders` say nothing else. `encoders` may name
-    `video`, `audio` or `signal` for every modality of that kind, and a modality itself for its own.
-    `fusion_arguments` of `quality: 2` let a gate see each stream's measured noise and contrast, of `quality: 3` also
-    how much of it repeats itself. `modality_dropout`:
-    share of training clips in which every modality is hidden from the fusion with probability one half, except
-    where that would hide all of a segment.
-    """
+    """Encoders by modality, the width of their projections, and the fusion over them."""
 
     preset: str = field(default="tiny", metadata={"choices": tuple(PRESETS)})
+    """Size of the encoders and the width, for what `encoders` and `width` do not set."""
     width: int | None = None
+    """Width of every modality's projection and of the fused embedding. Null: that of the preset."""
     fusion: str = "softmax"
+    """Fusion mechanism over the modalities' features."""
     fusion_arguments: dict[str, Any] = field(default_factory=dict)
+    """The mechanism's own arguments, such as `quality: 3`: a gate sees each stream's noise, contrast and
+    repetition."""
     modality_dropout: float = 0.0
+    """Share of training clips in which random modalities are hidden from the fusion; a segment keeps at least one.
+    0: none is hidden."""
     encoders: dict[str, EncoderSpec] = field(default_factory=dict)
+    """Encoders by modality, or by kind: `video`, `audio` or `signal`. Empty: those of the preset."""

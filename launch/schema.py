@@ -21,231 +21,309 @@ def _between(default: Any, low: float, high: float | None = None) -> Any:
 
 @dataclass
 class DataConfig:
-    """Which clips, and what is cut from each.
-
-    `shards`: a packed folder; `modalities`: empty means all in its index; `segments` windows of `seconds` per clip,
-    `frames` video frames in each; `stretch`: the share of its clip that a window covers, played at the speed at which
-    it lasts `seconds` (0: as it is); `size`: pixels of the square crop, null for the packed short side; `split`: the
-    training clips' value of the column `split`, several joined by `+`, null for all; `label`: the column to learn;
-    `labels`: columns of 0 and 1, a class each, in its place, for the task multilabel;
-    `folds`: cross-validation folds that keep a `group` together (0: use `split` and `test_split`), or do not where
-    `leaky`; `leave_one_out`: a fold per value of `group`; `lists`: official train and test lists of files by turns;
-    `fold`: only that one of them. `present`: only clips that have these modalities; `classes`: only these values of
-    `label`; `fraction`: share of the training clips in use; `max_damaged`: share of undecodable clips that ends
-    training.
-    """
+    """Which clips are used, and what is cut from each."""
 
     shards: str = MISSING
+    """Folder of packed shards, as `modalgate pack` writes it."""
     modalities: list[str] = field(default_factory=list)
+    """Modalities to use, such as [rgb,audio]. Empty: all that the shards have."""
     segments: int = _between(3, 1)
+    """Windows cut from each clip. Evaluation averages over as many."""
     seconds: float = _between(1.0, 0.01)
+    """Length of a window in seconds."""
     frames: int = _between(8, 1)
+    """Video frames in each window, at even distances."""
     stretch: float = _between(0.0, 0, 1)
+    """Share of its clip that a window covers, played so that it lasts `seconds`; not for sound. 0: windows keep
+    their own speed."""
     size: int | None = _between(None, 8)
+    """Side of the square crop in pixels. Null: the packed short side."""
     batch_size: int = _between(32, 1)
+    """Clips in a batch, over all processes."""
     workers: int = _between(1, 0)
+    """Processes that decode clips. 0: the training process decodes them itself."""
     split: str | None = None
+    """Value of the column `split` whose clips train; join several with `+`. Null: all clips in pretraining, `train`
+    elsewhere."""
     test_split: str = "test"
+    """Value of the column `split` whose clips are tested."""
     label: str = "label"
+    """Column that holds the label."""
     labels: list[str] = field(default_factory=list)
+    """Columns of 0 and 1, one class each, for the task multilabel. Empty: the column `label` names the classes."""
     folds: int = _between(0, 0)
+    """Number of cross-validation folds; a fold keeps the clips of one `group` together. 0: no folds, the column
+    `split` divides the clips."""
     fold: int | None = _between(None, 0)
+    """Number of the only fold to run, counted from 0. Null: all folds."""
     group: str = "group"
+    """Column whose clips stay on one side of a split, such as the person or the recording."""
     leaky: bool = False
+    """Whether folds may divide a group. Scores are then too good."""
     leave_one_out: bool = False
+    """Whether every value of `group` is a fold of its own."""
     lists: list[str] = field(default_factory=list)
+    """Files of official splits, in pairs of training list and test list. Empty: none."""
     present: list[str] = field(default_factory=list)
+    """Use only clips that have all these modalities. Empty: every clip."""
     classes: list[str] = field(default_factory=list)
+    """Use only clips with these values of `label`. Empty: every value."""
     fraction: float = _between(1.0, 0.0001, 1)
+    """Share of the training clips that is used, between 0 and 1."""
     max_damaged: float = _between(0.05, 0, 1)
+    """Share of undecodable clips above which training ends with an error."""
 
 
 @dataclass
 class TaskConfig:
-    """A pretext task's weight in the sum of losses, and its own arguments.
-
-    `begin`, `end`: shares of the run between which it counts; over the share `ramp` its weight rises to the full.
-    """
+    """One pretext task of the mixture."""
 
     weight: float = _between(1.0, 0)
+    """Factor on the task's loss in the sum of losses."""
     begin: float = _between(0.0, 0, 1)
+    """Share of the run after which the task starts to count. 0: from the first step."""
     end: float = _between(1.0, 0, 1)
+    """Share of the run after which the task no longer counts. 1: up to the last step."""
     ramp: float = _between(0.0, 0, 1)
+    """Share of the run over which the weight rises from 0 to `weight`. 0: at once."""
     arguments: dict[str, Any] = field(default_factory=dict)
+    """The task's own arguments. Empty: its defaults."""
 
 
 @dataclass
 class TrainConfig:
-    """The loop: an optimiser with a cosine schedule after a linear `warmup` (a share of `steps`).
-
-    `epochs`: passes over the training clips, in place of `steps`; `strategy`, of several processes: ddp, or fsdp,
-    where each keeps a share of weights and moments; `compile`: the encoders by torch.compile;
-    `momentum`: of sgd and lars; `average`: decay of the moving average of the weights that is exported, 0 exports
-    the last step's; `accumulate`: batches per step; `precision` auto: bf16 where the GPU has it, fp32 on a CPU.
-    A checkpoint is saved after every `checkpoint_every` steps and `checkpoint_minutes`; the newest `keep` stay, and
-    the one with the best `best`: a logged metric, lower is better where its name ends in loss; null keeps none.
-    Evaluations that measure `best` are followed by a checkpoint.
-    `nonfinite_limit`: so many steps in a row whose loss or gradient is not finite end the run.
-    `hang_minutes`: where one of several processes does not move for so long, all end and it is named.
-    `deterministic`: only algorithms that give the same result twice, which some GPU operations lack.
-    `log_every` in steps; `threads`: of torch on the CPU, null: the cores that the decoding processes leave.
-    """
+    """The training loop: length, optimiser, schedule, precision and checkpoints."""
 
     steps: int = _between(400, 1)
+    """Optimiser steps. Give `steps` or `epochs`, not both."""
     epochs: float | None = _between(None, 0.001)
+    """Passes over the training clips, in place of `steps`. Null: `steps` counts."""
     learning_rate: float = _between(1e-3, 0)
+    """Peak learning rate. It rises linearly over `warmup`, then falls to 0 along a cosine."""
     optimizer: str = _one_of("adamw", "sgd", "lars")
+    """Optimiser."""
     momentum: float = _between(0.9, 0, 1)
+    """Momentum of sgd and lars; adamw does not use it."""
     weight_decay: float = _between(0.05, 0)
+    """Weight decay. Norms and biases do not decay."""
     warmup: float = _between(0.05, 0, 1)
+    """Share of the steps over which the learning rate rises. 0: it starts at its peak."""
     clip_norm: float = _between(1.0, 0)
+    """Largest norm of the gradient; a larger one is scaled down. 0: no limit."""
     average: float = _between(0.0, 0, 1)
+    """Decay of the moving average of the weights, which is then evaluated and exported, such as 0.999. 0: no
+    average."""
     accumulate: int = _between(1, 1)
+    """Batches per optimiser step."""
     precision: str = _one_of("auto", "fp32", "bf16", "fp16")
+    """Number format of the forward pass. auto: fp32 on a CPU, on a GPU bf16, or fp16 where it has no bf16."""
     strategy: str = _one_of("ddp", "fsdp")
+    """How several processes share the model. ddp: each holds all of it; fsdp: each holds a part of weights and
+    optimiser state."""
     compile: bool = False
+    """Whether torch.compile compiles the encoders. The first steps then take a minute or more."""
     log_every: int = _between(10, 1)
+    """Steps between two lines of the log."""
     checkpoint_every: int = _between(200, 1)
+    """Steps between two checkpoints."""
     checkpoint_minutes: float = _between(30.0, 0)
+    """Longest time between two checkpoints, in minutes."""
     keep: int = _between(2, 1)
+    """Number of newest checkpoints that are kept."""
     best: str | None = "loss"
+    """Logged metric whose best checkpoint is also kept; lower is better if its name ends in `loss`. Null: only the
+    newest are kept."""
     nonfinite_limit: int = _between(10, 1)
+    """Steps in a row with a loss or gradient that is not finite after which the run ends."""
     hang_minutes: float = _between(10.0, 0.01)
+    """Minutes without progress of one of several processes after which all end and that one is named."""
     deterministic: bool = False
+    """Whether only algorithms run that give the same result every time. Some GPU operations have none and raise an
+    error."""
     threads: int | None = _between(None, 1)
+    """Threads of torch on the CPU. Null: the cores that the decoding processes do not use."""
 
 
 @dataclass
 class ProbeConfig:
-    """The encoder probed every `every` steps while it pretrains: nearest neighbours on its fused embedding.
-
-    `shards`: a packed folder with labels, null for that of the training; `label`: their column; the clips with these
-    values of the column `split`: `train` lends the neighbours, `test` is asked, by its `neighbours` nearest. With
-    `folds`, for sets without such a column, each fold is asked in turn, and a `group` is kept in one fold.
-    """
+    """An online probe: nearest neighbours on the fused embedding, while the encoder pretrains."""
 
     every: int = _between(100, 1)
+    """Steps between two probes."""
     shards: str | None = None
+    """Folder of packed shards with labels. Null: the training shards."""
     label: str = "label"
+    """Column that holds the label."""
     train: str = "train"
+    """Value of the column `split` whose clips serve as neighbours."""
     test: str = "val"
+    """Value of the column `split` whose clips are scored."""
     folds: int = _between(0, 0)
+    """Number of folds, for shards without a column `split`. 0: the column `split` divides the clips."""
     group: str = "group"
+    """Column whose clips stay in one fold."""
     neighbours: int = _between(20, 1)
+    """Number of nearest neighbours that vote."""
 
 
 @dataclass
 class PretrainConfig:
-    """Self-supervised pretraining: `tasks` by name over one backbone. The run folder is `out`/`name`.
+    """Self-supervised pretraining: pretext tasks over one backbone.
 
-    Where `data` divides the clips by folds, groups left out or lists, each split gets an encoder of its own that has
-    not seen its test clips. `probe`: labelled clips to watch the encoder by; null has none.
-    `tensorboard`: the metrics also as events in RUN/tensorboard.
+    Where `data` divides the clips by folds, groups or lists, each split gets an encoder of its own that has not seen
+    its test clips.
     """
 
     name: str = "pretrain"
+    """Name of the run."""
     out: str = "runs"
+    """Folder of all runs. The run is written to `out`/`name`."""
     seed: int = _between(0, 0)
+    """Seed of every random choice."""
     data: DataConfig = field(default_factory=DataConfig)
+    """Which clips are used, and what is cut from each."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    """Random changes of the training clips."""
     model: BackboneSpec = field(default_factory=BackboneSpec)
+    """Encoders by modality, and the fusion over them."""
     tasks: dict[str, TaskConfig] = field(default_factory=dict)
+    """Pretext tasks by name; their weighted losses are summed."""
     probe: ProbeConfig | None = None
+    """Online probe on labelled clips; it does not train the encoder. Null: no probe."""
     train: TrainConfig = field(default_factory=TrainConfig)
+    """The training loop."""
     wandb: str = _one_of("offline", "online", "disabled")
+    """Weights & Biases. offline: files in the run folder, to upload later; online: uploads at once; disabled:
+    writes nothing."""
     tensorboard: bool = False
+    """Whether metrics are also written as TensorBoard events, to RUN/tensorboard."""
 
 
 @dataclass
 class FinetuneConfig:
-    """Supervised training of a classifier on an encoder.
-
-    `encoder`: a bundle or run to start from, also one that was divided as `data` is here; null starts `model` from
-    random weights. `positive`: for the task violence, the label that means it. The task multilabel learns a column
-    whose values name several classes (`fight|shouting`, and `|` for none), or the columns `data.labels`. The learning
-    rates multiply `train.learning_rate`;
-    `unimodal_weight`: weight of one auxiliary head per modality; `decision`: a mechanism that joins those heads'
-    scores, in place of a head on what is fused; `balanced`: classes weigh the same whatever their counts. `aids`:
-    remedies for modalities that compete.
-
-    `layer_decay`: factor on the rate per layer below an encoder's top; until the share `heads_first` of the steps
-    only the heads train, and by the share `unfrozen_by` the lowest layer does. `hold_out`: the given validation
-    clips, or a fifth of the training groups, choose the threshold and the temperature, and do not train;
-    `evaluate_every` steps they are scored, and the best state is kept; `patience`: so many scorings in a row without
-    a better one end the run (0: none do).
-    """
+    """Supervised training of a classifier, on a pretrained encoder or from random weights."""
 
     name: str = "finetune"
+    """Name of the run."""
     out: str = "runs"
+    """Folder of all runs. The run is written to `out`/`name`."""
     seed: int = _between(0, 0)
+    """Seed of every random choice."""
     data: DataConfig = field(default_factory=DataConfig)
+    """Which clips are used, and what is cut from each."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    """Random changes of the training clips."""
     encoder: str | None = None
+    """Bundle or pretraining run to start from. Null: `model` starts from random weights."""
     model: BackboneSpec | None = None
+    """Encoders by modality, and the fusion over them, used if `encoder` is null. Null: the model comes from
+    `encoder`."""
     task: str = _one_of("action", "violence", "multilabel")
+    """What is predicted. action: one class of several; violence: one of two classes, with AUC and a threshold;
+    multilabel: any number of classes."""
     positive: str | None = None
+    """For the task violence: the label that means violence. Null in the other tasks."""
     head_learning_rate: float = _between(10.0, 0)
+    """Factor on `train.learning_rate` for the classifier heads."""
     encoder_learning_rate: float = _between(1.0, 0)
+    """Factor on `train.learning_rate` for the encoders and the fusion. 0: they do not train."""
     dropout: float = _between(0.2, 0, 1)
+    """Share of features set to 0 before the classifier head."""
     unimodal_weight: float = _between(0.0, 0)
+    """Weight of the losses of one auxiliary head per modality. 0: no such heads."""
     decision: str | None = None
+    """Fusion of class scores, over one head per modality, in place of a head on the fused embedding. Null: a head
+    on the fused embedding."""
     balanced: bool = False
+    """Whether all classes weigh the same in the loss, whatever their counts."""
     aids: AidsConfig = field(default_factory=AidsConfig)
+    """Remedies for modalities that compete in training."""
     layer_decay: float = _between(1.0, 0.01, 1)
+    """Factor on the learning rate for each layer below an encoder's top. 1: all layers train at one rate."""
     heads_first: float = _between(0.0, 0, 1)
+    """Share of the steps in which only the heads train. 0: everything trains from the first step."""
     unfrozen_by: float = _between(0.0, 0, 1)
+    """Share of the steps by which the lowest layer trains; layers start from the top down. 0: all layers start
+    together."""
     hold_out: bool = False
+    """Whether validation clips, or a fifth of the training groups, choose threshold and temperature and do not
+    train."""
     evaluate_every: int = _between(0, 0)
+    """Steps between two scorings of the validation clips; the best state is kept. 0: they are not scored in
+    training."""
     patience: int = _between(0, 0)
+    """Scorings in a row without a better one after which training ends. 0: training runs to its last step."""
     train: TrainConfig = field(default_factory=TrainConfig)
+    """The training loop."""
     wandb: str = _one_of("offline", "online", "disabled")
+    """Weights & Biases. offline: files in the run folder, to upload later; online: uploads at once; disabled:
+    writes nothing."""
     tensorboard: bool = False
+    """Whether metrics are also written as TensorBoard events, to RUN/tensorboard."""
 
 
 @dataclass
 class RowConfig:
-    """A row of a study: a fusion mechanism and its arguments; `aids` as in fine-tuning."""
+    """One row of a study: a fusion mechanism."""
 
     fusion: str = MISSING
+    """Name of the fusion mechanism."""
     arguments: dict[str, Any] = field(default_factory=dict)
+    """The mechanism's own arguments. Empty: its defaults."""
     aids: AidsConfig = field(default_factory=AidsConfig)
+    """Remedies for modalities that compete in training."""
 
 
 @dataclass
 class StudyConfig:
     """Fusion mechanisms compared on one set: the same encoders, the same budget, paired by clip and seed.
 
-    Every modality's encoder is trained alone on its labels (`experts`); then every row is trained on its stored
-    features (`fusion`), each modality alone among them. `rows`: by name; empty means every mechanism as it is.
-    `pretrained`: a bundle or run whose encoders those of `model`, which must be like them, start from, or a run of
-    `pretrain` that was divided as `data` is here, each split from its own. `expert_split`: other clips for the
-    encoders than `data.split`; null means the same. `noise`: levels of the noise curve. `metric`: accuracy, or auc of
-    the class `positive`. `jobs`: processes, null for one per core. `unimodal_weight`: of the heads per modality while
-    a row is trained. `validation_group`: the column whose values stay together where validation clips are taken from
-    the training clips; null means `data.group`. `taught_noise`: share of a row's training clips in which one
-    modality, each as often, has noise of one of the levels of `noise`.
+    Each modality's encoder is trained alone on labels (`experts`). Then every row is trained on its stored features
+    (`fusion`), each modality alone among them.
     """
 
     name: str = "study"
+    """Name of the run."""
     out: str = "runs"
+    """Folder of all runs. The run is written to `out`/`name`."""
     seed: int = _between(0, 0)
+    """First seed. Runs use this one and those that follow it."""
     seeds: int = _between(3, 1)
+    """Number of seeds."""
     data: DataConfig = field(default_factory=DataConfig)
+    """Which clips are used, and what is cut from each."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    """Random changes of the clips that train the encoders."""
     model: BackboneSpec = field(default_factory=BackboneSpec)
+    """Encoders by modality. The rows replace the fusion."""
     rows: dict[str, RowConfig] = field(default_factory=dict)
+    """Rows by name. Empty: every fusion mechanism with its defaults."""
     pretrained: str | None = None
+    """Bundle or pretraining run whose encoders, of the same networks as `model`, are the start. Null: random
+    weights."""
     expert_split: str | None = None
+    """Value of the column `split` whose clips train the encoders. Null: the same clips as the rows."""
     validation_group: str | None = None
+    """Column whose clips stay together where validation clips come from the training clips. Null: `data.group`."""
     taught_noise: float = _between(0.0, 0, 1)
+    """Share of a row's training clips in which one modality gets noise of a level of `noise`. 0: rows train on
+    clean clips."""
     experts: TrainConfig = field(default_factory=TrainConfig)
+    """The training loop of the encoders."""
     fusion: TrainConfig = field(default_factory=TrainConfig)
+    """The training loop of the rows."""
     fusion_batch_size: int = _between(64, 2)
+    """Clips in a batch while a row trains."""
     unimodal_weight: float = _between(0.3, 0)
+    """Weight of the losses of one head per modality while a row trains. 0: no such heads."""
     noise: list[float] = field(default_factory=lambda: [0.5, 1.0, 2.0])
+    """Levels of noise at which every row is tested, in standard deviations. Empty: no noise curve."""
     metric: str = _one_of("accuracy", "auc")
+    """What rows are compared by."""
     positive: str | None = None
+    """For the metric auc: the label that is detected. Null with accuracy."""
     jobs: int | None = _between(None, 1)
+    """Processes that work side by side. Null: one per core."""
 
 
 Config = PretrainConfig | FinetuneConfig | StudyConfig

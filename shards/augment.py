@@ -5,25 +5,30 @@ from dataclasses import dataclass
 
 @dataclass
 class AugmentConfig:
-    """Strengths of the training-time augmentation; zero switches one off (`crop_scale` 1).
-
-    `crop_scale`: smallest side kept by the random crop; `flip`: left-right at random (never where direction is a
-    class); `brightness`, `contrast`, `saturation`: largest relative change; `gain_db`: largest change of loudness;
-    `noise`: deviation of noise added to normalised video; `audio_noise`: largest deviation of white noise added to
-    sound, as a share of the segment's own level; `turn`: largest angle in degrees by which a worn sensor's axes are
-    turned, about any axis (Um et al. 2017); `signal_noise`: deviation of noise added to normalised signals;
-    `time_mask`, `frequency_mask`: largest share of the spectrogram blanked (SpecAugment, Park et al. 2019).
-    """
+    """Strengths of the random changes that training clips get."""
 
     crop_scale: float = 0.8
+    """Smallest side of the random crop, as a share of the picture. 1: no crop."""
     flip: bool = False
+    """Whether clips are mirrored left to right at random. Not where direction is part of a class."""
     brightness: float = 0.2
+    """Largest shift of RGB brightness, in standard deviations. 0: off."""
     contrast: float = 0.2
+    """Largest relative change of RGB contrast. 0: off."""
     saturation: float = 0.2
+    """Largest relative change of RGB saturation. 0: off."""
     gain_db: float = 6.0
+    """Largest change of loudness, in decibels. 0: off."""
     noise: float = 0.0
+    """Standard deviation of the noise added to normalised video. 0: off."""
     time_mask: float = 0.1
+    """Largest share of a spectrogram's time that is blanked (SpecAugment, Park et al. 2019). 0: off."""
     frequency_mask: float = 0.1
+    """Largest share of a spectrogram's frequencies that is blanked. 0: off."""
     audio_noise: float = 0.0
+    """Largest standard deviation of white noise added to sound, as a share of the segment's own level. 0: off."""
     turn: float = 0.0
+    """Largest angle by which the axes of a worn sensor are turned, in degrees, about any axis (Um et al. 2017). 0:
+    off."""
     signal_noise: float = 0.0
+    """Standard deviation of the noise added to normalised signals. 0: off."""

@@ -10,17 +10,16 @@ def _at_least_zero(high: float | None = None) -> Any:
 
 @dataclass
 class AidsConfig:
-    """Zero switches a remedy off.
-
-    `modulation`: alpha of OGM-GE, which holds back the stream that leads, in the first half of training, and needs
-    heads per modality (`unimodal_weight`); published values .1 to 1. `gate_warmup`: share of the steps in which the
-    gate stays where it started. `rank`: weight of the loss that ties a modality's confidence to the history of a
-    sample's losses, for the decision `energy`; published value .1. `blending`: share of the steps in which each
-    modality alone, and all together, are trained beforehand on four fifths of the clips, to weigh their heads by
-    gradient blending; needs heads per modality; published value about .2 to .5.
-    """
+    """Strengths of remedies for modalities that compete in training."""
 
     modulation: float = _at_least_zero()
+    """Strength of OGM-GE, which slows the leading modality in the first half of training; needs `unimodal_weight`.
+    Published: 0.1 to 1; 0: off."""
     gate_warmup: float = _at_least_zero(1)
+    """Share of the steps in which the gate keeps its first weights. 0: off."""
     rank: float = _at_least_zero()
+    """Weight of the loss that ties a modality's confidence to a clip's past losses, for the decision `energy`.
+    Published: 0.1; 0: off."""
     blending: float = _at_least_zero(1)
+    """Share of the steps that train each modality alone first, to weigh the heads by gradient blending; needs
+    `unimodal_weight`. Published: 0.2 to 0.5; 0: off."""
