@@ -20,12 +20,36 @@ from ..tasks.splits import Split
 from .device import ranks
 from .schema import Config, DataConfig, TrainConfig
 
+# A window where neither the config nor an encoder gives one.
+SECONDS, FRAMES = 1.0, 8
+
 
 def clip_request(data: DataConfig, index: Index) -> ClipRequest:
     """What to cut from each clip; `RequestError` for a modality the shards do not have."""
     modalities = select_modalities(index.modalities, data.modalities)
     size = data.size or index.settings.size
-    return ClipRequest(modalities, data.segments, data.seconds, data.frames, size, data.stretch)
+    seconds, frames = data.seconds or SECONDS, data.frames or FRAMES
+    return ClipRequest(modalities, data.segments, seconds, frames, size, data.stretch or 0.0)
+
+
+def request_from(bundle: Bundle, data: DataConfig) -> ClipRequest:
+    """What to cut for a training that starts from `bundle`: its own windows where `data` gives none.
+
+    An encoder of frames, sound or signals takes windows of another length than it was pretrained on.
+    """
+    request = request_of(bundle, data.segments)
+    return replace(
+        request,
+        seconds=data.seconds or request.seconds,
+        frames=data.frames or request.frames,
+        size=data.size or request.size,
+        stretch=request.stretch if data.stretch is None else data.stretch,
+    )
+
+
+def spec_for(spec: ClipSpec, request: ClipRequest) -> ClipSpec:
+    """`spec` with the windows of `request`."""
+    return replace(spec, seconds=request.seconds, frames=request.frames, size=request.size, stretch=request.stretch)
 
 
 def request_of(bundle: Bundle, segments: int | None = None) -> ClipRequest:

@@ -16,6 +16,7 @@ import typer
 from ..shards.credentials import masked
 from ..shards.errors import DataError, RequestError
 from . import (
+    auto,
     demo,
     verbs_config,
     verbs_data,
@@ -45,6 +46,7 @@ config.command("list")(verbs_config.list_shipped)
 config.command("show")(verbs_config.show)
 config.command("check")(verbs_config.check)
 
+app.command("auto")(auto.auto)
 app.command("demo")(demo.demo)
 app.command("world")(verbs_data.world)
 app.command("pack")(verbs_data.pack)
@@ -89,13 +91,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     # Taken out here, because a person adds it at the end of the command that failed.
     debug = "--debug" in given
-    given = _with_value("--resume", "auto", [argument for argument in given if argument != "--debug"]) or ["--help"]
+    given = [argument for argument in given if argument != "--debug"] or ["--help"]
     before = _handle_signals()
     try:
-        status = app(given, prog_name="modalgate", standalone_mode=False)
-        if status == 130:  # newer typers turn Ctrl-C into this status
-            return _leave("interrupted", 130, debug)
-        return status if isinstance(status, int) else 0
+        return run_verb(given)
     except (KeyboardInterrupt, typer.Abort):
         return _leave("interrupted", 130, debug)
     except RequestError as error:
@@ -111,6 +110,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def run_verb(arguments: Sequence[str]) -> int:
+    """Runs one command and returns its status; raises what it raises, and `KeyboardInterrupt` on an interruption."""
+    words = _with_value("--resume", "auto", list(arguments))
+    status = app(words, prog_name="modalgate", standalone_mode=False)
+    if status == 130:  # newer typers turn Ctrl-C into this status
+        raise KeyboardInterrupt
+    return status if isinstance(status, int) else 0
 
 
 def _handle_signals() -> dict[signal.Signals, Any]:

@@ -1,7 +1,7 @@
 """Typed configs: defaults, then a YAML file (and what it is based on), then `key=value` arguments."""
 
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -13,6 +13,8 @@ from yaml import YAMLError
 from ..shards.credentials import masked_values
 from ..shards.errors import RequestError, choice_error
 from ..shards.modality import modality
+from .choosing import with_choices
+from .defaults import Choice
 from .layering import check_length, choices_first, make_way, merged, without_steps
 from .schema import KINDS, Config, FinetuneConfig, PretrainConfig
 
@@ -30,13 +32,23 @@ def list_configs() -> list[tuple[str, str, str]]:
     return rows
 
 
-def load_config(kind: str, name_or_path: str, overrides: Sequence[str] = ()) -> Config:
-    """The config of `kind` that a command runs with.
+def load_config(
+    kind: str,
+    name_or_path: str | None,
+    overrides: Sequence[str] = (),
+    report: Callable[[list[Choice]], None] | None = None,
+) -> Config:
+    """The config of `kind` that a command runs with: what it does not set is chosen from its shards.
+
+    `name_or_path`: a shipped config, a YAML file or a run folder; without one everything else is chosen. `report` is
+    called with the choices.
 
     Raises `RequestError`, in one line that names the dotted key, for an unknown key or name, a value of a wrong type
     or out of range, and a key that must be given and is not.
     """
-    node, _ = _compose(kind, name_or_path, overrides)
+    node, _, choices = _compose(kind, name_or_path, overrides)
+    if report is not None:
+        report(choices)
     if missing := sorted(OmegaConf.missing_keys(node)):
         raise RequestError(f"config key '{missing[0]}' is not given: add {missing[0]}=VALUE")
     return OmegaConf.to_object(node)  # pyright: ignore[reportReturnType]  (the structured node's own class)
@@ -44,19 +56,19 @@ def load_config(kind: str, name_or_path: str, overrides: Sequence[str] = ()) -> 
 
 def show_config(name_or_path: str, overrides: Sequence[str] = ()) -> str:
     """The resolved config as YAML; keys that are still to be given read `???`."""
-    node, kind = _compose(None, name_or_path, overrides)
+    node, kind, _ = _compose(None, name_or_path, overrides)
     return f"kind: {kind}\n{OmegaConf.to_yaml(node, resolve=True)}"
 
 
 def partial_config(name_or_path: str, overrides: Sequence[str] = ()) -> Config:
     """The config whatever is still to be given: such keys raise `MissingMandatoryValue` when they are read."""
-    node, _ = _compose(None, name_or_path, overrides)
+    node, _, _ = _compose(None, name_or_path, overrides)
     return node
 
 
 def check_config(name_or_path: str, overrides: Sequence[str] = ()) -> list[str]:
     """The keys that are still to be given; `RequestError` where something is wrong."""
-    node, _ = _compose(None, name_or_path, overrides)
+    node, _, _ = _compose(None, name_or_path, overrides)
     return sorted(OmegaConf.missing_keys(node))
 
 
@@ -69,19 +81,19 @@ def settings_of(config: Config, command: Sequence[str] = ()) -> dict[str, Any]:
     return masked_values({"kind": kind, "command": list(command), **asdict(config)})
 
 
-def _compose(kind: str | None, name_or_path: str, overrides: Sequence[str]) -> tuple[Any, str]:
-    """The merged and checked node, and its kind."""
-    found, content = _read(name_or_path, ())
+def _compose(kind: str | None, name_or_path: str | None, overrides: Sequence[str]) -> tuple[Any, str, list[Choice]]:
+    """The merged and checked node, its kind, and what was chosen for it."""
+    found, content = (kind, {}) if name_or_path is None else _read(name_or_path, ())
     if kind is None and found is None:
         raise RequestError(f"config '{name_or_path}' does not say its kind: add a line `kind: {' | '.join(KINDS)}`")
     kind = kind or str(found)
     if found not in (None, kind):
         raise RequestError(f"config '{name_or_path}' is for `modalgate {found}`, not for `modalgate {kind}`")
     schema = KINDS[kind]
-    check_length(name_or_path, content, overrides)
+    check_length(name_or_path or "", content, overrides)
     for override in choices_first(overrides):
         _assign(schema, content, override)
-    content = _checked(schema, content, "", _known_keys(schema))
+    content, choices = with_choices(kind, _checked(schema, content, "", _known_keys(schema)))
     try:
         node = OmegaConf.merge(OmegaConf.structured(schema), content)
         _check_values(schema, OmegaConf.to_container(node, resolve=True), "")
@@ -89,7 +101,7 @@ def _compose(kind: str | None, name_or_path: str, overrides: Sequence[str]) -> t
         raise RequestError(_explain(schema, content, error)) from error
     for name in node.data.modalities:
         modality(name)
-    return node, kind
+    return node, kind, choices
 
 
 def _read(name_or_path: str, seen: tuple[str, ...]) -> tuple[str | None, dict[str, Any]]:

@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 from ..shards.errors import RequestError
 from ..shards.index import PackSettings, Statistics, load_index
 from ..shards.modality import modality
-from .building import clip_request, clip_spec
+from .building import FRAMES, SECONDS, clip_request, clip_spec
 from .config import partial_config
 
 
@@ -40,7 +40,7 @@ def describe_model(name_or_path: str, overrides: Sequence[str] = ()) -> list[str
         neutral = {n: Statistics((0.0,) * modality(n).channels, (1.0,) * modality(n).channels) for n in names}
         size = data.size or packed.size
         rates = packed.fps, packed.sample_rate, packed.flow_bound
-        spec = ClipSpec(data.seconds, data.frames, size, packed.size, *rates, neutral)
+        spec = ClipSpec(data.seconds or SECONDS, data.frames or FRAMES, size, packed.size, *rates, neutral)
     else:
         return ["model: its size depends on the modalities; give data.shards or data.modalities"]
     backbone = Backbone(names, model)
@@ -50,4 +50,4 @@ def describe_model(name_or_path: str, overrides: Sequence[str] = ()) -> list[str
     lines = [
         f"  {cost.part:<{width}}  {in_words(cost.parameters):>7}  {in_words(cost.multiply_adds):>7}" for cost in costs
     ]
-    return [f"model: parameters, multiply-adds for one segment of {data.seconds:g} s", *lines]
+    return [f"model: parameters, multiply-adds for one segment of {spec.seconds:g} s", *lines]

@@ -31,6 +31,7 @@ from .building import (
 )
 from .config import settings_of
 from .device import ranks
+from .pace import seconds_per_step
 from .run_bundles import UNSEEN, tested_digest
 from .run_folder import open_run
 from .schema import PretrainConfig
@@ -66,6 +67,13 @@ def pretrain(config: PretrainConfig, command: Sequence[str] = (), resume: bool =
             again = resume and (place / "config.yaml").is_file()
             last = _pretrain(config, clips, place, {UNSEEN: unseen}, command, again)
     return last | {"splits": len(divided)}
+
+
+def pretraining_pace(config: PretrainConfig) -> float:
+    """Seconds per step of a pretraining by `config`, measured on its clips."""
+    index = select_clips(config.data)
+    request, objective, _ = _build(config, index)
+    return seconds_per_step(objective, clip_stream(index, request, config.data, config.seed, run_folder(config)))
 
 
 def _divided(config: PretrainConfig, index: Index) -> dict[str, tuple[Index, str]]:

@@ -33,10 +33,12 @@ from .building import (
     clip_stream,
     in_steps,
     present_clips,
-    request_of,
+    request_from,
     select_clips,
+    spec_for,
 )
 from .config import settings_of
+from .pace import seconds_per_step
 from .run_bundles import any_bundle, split_bundle
 from .schema import FinetuneConfig
 from .train import Evaluation, train
@@ -135,7 +137,9 @@ def set_up(config: FinetuneConfig, command: Sequence[str]) -> Recipe:
     start = load_bundle(any_bundle(Path(config.encoder))) if config.encoder else None
     if start is not None:
         check_shards_fit(start, index)
-        request, spec = request_of(start, config.data.segments), start.spec
+        request = request_from(start, config.data)
+        spec = spec_for(start.spec, request)
+        check_windows(start.backbone, spec)
     elif config.model is not None:
         request = clip_request(config.data, index)
         spec = clip_spec(request, index)
@@ -157,6 +161,40 @@ def set_up(config: FinetuneConfig, command: Sequence[str]) -> Recipe:
     )
 
 
+def supervised_objective(
+    recipe: Recipe,
+    classifier: Classifier,
+    numbers: NDArray[np.int64],
+    head_weights: Mapping[str, float] | None = None,
+) -> SupervisedObjective:
+    """What the training of `classifier` on the samples `numbers` minimises."""
+    config, weights = recipe.config, None
+    if config.balanced and recipe.multilabel:
+        weights = positive_weights(recipe.labels[numbers])
+    elif config.balanced:
+        weights = balanced_weights(recipe.labels[numbers].tolist(), len(recipe.classes))
+    clips = take(recipe.index, numbers)
+    return SupervisedObjective(
+        classifier,
+        recipe.spec,
+        config.augment,
+        config.unimodal_weight if classifier.unimodal else 0.0,
+        weights,
+        aids=config.aids,
+        batches=config.train.steps * config.train.accumulate,
+        keys=[sample.key for sample in clips.samples],
+        head_weights=head_weights,
+    )
+
+
+def finetuning_pace(config: FinetuneConfig) -> float:
+    """Seconds per step of a fine-tuning by `config`, measured on its clips."""
+    recipe = set_up(config, ())
+    numbers, classifier = np.arange(len(recipe.index.samples)), recipe.classifier()
+    stream = clip_stream(recipe.index, recipe.request, config.data, config.seed, Path(config.out), **recipe.told)
+    return seconds_per_step(supervised_objective(recipe, classifier, numbers), stream)
+
+
 def train_classifier(
     recipe: Recipe,
     classifier: Classifier,
@@ -168,23 +206,8 @@ def train_classifier(
     resume: bool = False,
 ) -> None:
     """Trains `classifier` in place on the samples `numbers`; `stopping` ends it early and gives back its best."""
-    config, weights = recipe.config, None
-    if config.balanced and recipe.multilabel:
-        weights = positive_weights(recipe.labels[numbers])
-    elif config.balanced:
-        weights = balanced_weights(recipe.labels[numbers].tolist(), len(recipe.classes))
-    clips = take(recipe.index, numbers)
-    objective = SupervisedObjective(
-        classifier,
-        recipe.spec,
-        config.augment,
-        config.unimodal_weight if classifier.unimodal else 0.0,
-        weights,
-        aids=config.aids,
-        batches=config.train.steps * config.train.accumulate,
-        keys=[sample.key for sample in clips.samples],
-        head_weights=head_weights,
-    )
+    config, clips = recipe.config, take(recipe.index, numbers)
+    objective = supervised_objective(recipe, classifier, numbers, head_weights)
     groups = encoder_groups(
         classifier.backbone,
         scale=config.encoder_learning_rate,

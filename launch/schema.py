@@ -29,13 +29,13 @@ class DataConfig:
     """Modalities to use, such as [rgb,audio]. Empty: all that the shards have."""
     segments: int = _between(3, 1)
     """Windows cut from each clip. Evaluation averages over as many."""
-    seconds: float = _between(1.0, 0.01)
-    """Length of a window in seconds."""
-    frames: int = _between(8, 1)
-    """Video frames in each window, at even distances."""
-    stretch: float = _between(0.0, 0, 1)
+    seconds: float | None = _between(None, 0.01)
+    """Length of a window in seconds. Null: that of the encoder a training starts from, else 1."""
+    frames: int | None = _between(None, 1)
+    """Video frames in each window, at even distances. Null: those of the encoder a training starts from, else 8."""
+    stretch: float | None = _between(None, 0, 1)
     """Share of its clip that a window covers, played so that it lasts `seconds`; not for sound. 0: windows keep
-    their own speed."""
+    their own speed. Null: as the encoder a training starts from, else 0."""
     size: int | None = _between(None, 8)
     """Side of the square crop in pixels. Null: the packed short side."""
     batch_size: int = _between(32, 1)

@@ -1,21 +1,33 @@
 """`modalgate pretrain` and `finetune`."""
 
+import os
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..shards.credentials import masked
 from ..shards.errors import RequestError, choice_error
+from ..shards.index import INDEX_NAME
+
+if TYPE_CHECKING:
+    from .defaults import Choice
 
 Config = Annotated[
     str, typer.Argument(metavar="CONFIG", help="A shipped config's name, or a YAML file or run folder.")
+]
+Start = Annotated[
+    str,
+    typer.Argument(
+        metavar="SHARDS|CONFIG",
+        help="Packed shards, to choose all settings from; or a shipped config, a YAML file, a run folder.",
+    ),
 ]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[key=value]...", help="Settings over it, such as data.shards=FOLDER.")
@@ -93,8 +105,33 @@ def resumes(resume: str, accept: list[str] | None, run: Path, settings: dict[str
     return going_on
 
 
+def start_of(start: str, overrides: Sequence[str] | None) -> tuple[str | None, list[str]]:
+    """The config that `start` names, none where it names shards, and the settings over it.
+
+    A folder that holds an index, and a URL, are shards; `key=value` in its place is a setting.
+    """
+    settings = list(overrides or [])
+    if "=" in start:
+        return None, [start, *settings]
+    if "://" in start or (Path(start) / INDEX_NAME).is_file():
+        return None, [f"data.shards={start}", *settings]
+    if Path(start).is_dir() and not (Path(start) / "config.yaml").is_file():
+        raise RequestError(f"'{start}' holds neither shards nor a run: give a folder that `modalgate pack` wrote")
+    return start, settings
+
+
+def print_choices(choices: "list[Choice]") -> None:
+    """What was chosen from the shards, a line per setting, on the first process."""
+    from .defaults import describe
+
+    if choices and os.environ.get("RANK", "0") == "0":
+        typer.echo("chosen from the shards (give KEY=VALUE to change one):")
+        for line in describe(choices):
+            typer.echo(f"  {line}")
+
+
 def pretrain(
-    config: Config,
+    config: Start,
     overrides: Overrides = None,
     resume: Resume = "",
     accept: Accept = None,
@@ -109,7 +146,8 @@ def pretrain(
     from .schema import PretrainConfig
     from .tables import print_table, write_json
 
-    settings = load_config("pretrain", config, [*(overrides or []), *(["train.deterministic=true"] * deterministic)])
+    name, given = start_of(config, overrides)
+    settings = load_config("pretrain", name, [*given, *(["train.deterministic=true"] * deterministic)], print_choices)
     assert isinstance(settings, PretrainConfig)
     run = run_folder(settings)
     again = resumes(resume, accept, run, settings_of(settings))
@@ -156,8 +194,20 @@ def study(config: Config, overrides: Overrides = None, resume: Resume = "", json
 
 
 def finetune(
-    config: Config,
+    config: Start,
     overrides: Overrides = None,
+    label: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN", help="Column to learn; `label` if there is one.", show_default=False),
+    ] = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option(metavar="ENCODER", help="Pretrained bundle or run to start from.", show_default=False),
+    ] = None,
+    positive: Annotated[
+        str | None,
+        typer.Option(metavar="CLASS", help="Of two classes, the one to detect: task violence.", show_default=False),
+    ] = None,
     resume: Resume = "",
     accept: Accept = None,
     deterministic: Deterministic = False,
@@ -171,7 +221,11 @@ def finetune(
     from .schema import FinetuneConfig
     from .tables import print_table, write_json
 
-    settings = load_config("finetune", config, [*(overrides or []), *(["train.deterministic=true"] * deterministic)])
+    name, given = start_of(config, overrides)
+    for key, value in (("data.label", label), ("encoder", encoder), ("positive", positive)):
+        given += [] if value is None else [f"{key}={value}"]
+    given += ["task=violence"] * (positive is not None)
+    settings = load_config("finetune", name, [*given, *(["train.deterministic=true"] * deterministic)], print_choices)
     assert isinstance(settings, FinetuneConfig)
     run = run_folder(settings)
     again = resumes(resume, accept, run, settings_of(settings))

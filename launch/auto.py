@@ -1,0 +1,156 @@
+"""`auto`: the whole way on a person's own folder, by the verbs themselves, within a number of minutes."""
+
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..shards.errors import choice_error
+
+# Shares of the time that is left after packing. Probe, scoring, export and report take the rest.
+PRETRAINING, FINETUNING = 0.3, 0.5
+# A training of fewer steps than this learns nothing worth a table.
+FEWEST_STEPS = 100
+FEWEST_FOLDS = 2
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long to train: `steps` of each of `folds` models; `short`: whether even that is more than fits."""
+
+    steps: int
+    folds: int
+    short: bool
+
+
+def auto(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Your recordings, with or without a labels.csv.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where all goes; FOLDER-modalgate by default.", show_default=False),
+    ] = None,
+    label: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN", help="Column to learn; `label` if there is one.", show_default=False),
+    ] = None,
+    positive: Annotated[
+        str | None,
+        typer.Option(metavar="CLASS", help="Of two classes, the one to detect.", show_default=False),
+    ] = None,
+    minutes: Annotated[float, typer.Option(min=1, help="Time to aim at; trainings are shortened to fit.")] = 20.0,
+    preset: Annotated[str, typer.Option(help="Size of the networks: tiny, small or base.")] = "tiny",
+    workers: Annotated[int, typer.Option(min=0, help="Processes that decode while a training runs.")] = 1,
+    json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the figures here.")] = None,
+) -> None:
+    """Pack a folder, pretrain, probe, fine-tune, export and report: everything chosen. Rerun to resume."""
+    from ..shards.index import load_index
+    from .choosing import chosen_label
+    from .defaults import SIZES
+    from .tables import write_json
+
+    if preset not in SIZES:
+        raise choice_error("preset", preset, SIZES)
+    began = time.monotonic()
+    out = out or folder.with_name(f"{folder.resolve().name}-modalgate")
+    out.mkdir(parents=True, exist_ok=True)
+    shards, runs = out / "shards", out / "runs"
+    _run("pack", folder, shards)
+    index = load_index(shards)
+    column = chosen_label(index, label)
+    left = 60 * minutes - (time.monotonic() - began)
+    shared = [f"out={runs}", f"data.workers={workers}", f"model.preset={preset}"]
+    share = PRETRAINING if column else PRETRAINING + FINETUNING
+    if (runs / "pretrain" / "encoder").is_dir():
+        typer.echo(f"\n{runs / 'pretrain'} is finished: it is kept")
+    else:
+        _run(
+            "pretrain", shards, *shared, *_shortened("pretrain", shards, [*shared], share * left), "--resume", "auto"
+        )
+    encoder = runs / "pretrain"
+    if column is None:
+        typer.echo("\nno label column with two values or more: probe and fine-tuning need one")
+        _run("report", encoder, "--out", out / "report.html")
+        typer.echo(f"\nencoder: {encoder / 'encoder'}\nnext: modalgate embed {encoder} {folder} features.parquet")
+        return
+    _run("probe", encoder, shards, "--label", column)
+    left = max(60 * minutes - (time.monotonic() - began), 60.0)
+    labelled = ["--label", column, "--encoder", encoder, *(["--positive", positive] if positive else [])]
+    budget = left * FINETUNING / (1 - PRETRAINING)
+    settings = [
+        f"data.label={column}",
+        f"encoder={encoder}",
+        *([f"positive={positive}", "task=violence"] * bool(positive)),
+    ]
+    fitting = _shortened("finetune", shards, [*shared[:2], *settings], budget)
+    figures = out / "finetune.json"
+    _run("finetune", shards, *shared[:2], *fitting, *labelled, "--final", "--json", figures, "--resume", "auto")
+    _run("export", runs / "finetune", out / "classifier")
+    _run("report", runs / "finetune", encoder, "--out", out / "report.html")
+    write_json(json, {"seconds": time.monotonic() - began, "label": column, "out": str(out)})
+    typer.echo(f"\ntook {(time.monotonic() - began) / 60:.1f} minutes; report: {out / 'report.html'}")
+    typer.echo(f"next: {shlex.join(['modalgate', 'predict', str(out / 'classifier'), str(_first_file(folder))])}")
+
+
+def plan_steps(chosen: int, folds: int, seconds: float, budget: float) -> Plan:
+    """What fits into `budget` seconds at `seconds` per step: all `chosen` steps of all `folds` models, else fewer
+    steps, and fewer folds where they would be too few to learn. One more model is trained at the end, on all clips.
+    """
+    models = folds + 1 if folds > 1 else 1
+    steps = int(budget / (seconds * models))
+    while folds > FEWEST_FOLDS and steps < min(FEWEST_STEPS, chosen):
+        folds -= 1
+        steps = int(budget / (seconds * (folds + 1)))
+    floor = min(FEWEST_STEPS, chosen)
+    return Plan(min(max(steps, floor), chosen), folds, steps < floor)
+
+
+def _shortened(kind: str, shards: Path, settings: Sequence[str], budget: float) -> list[str]:
+    """Settings that shorten a training to `budget` seconds; none where it fits as it is chosen."""
+    from .config import load_config
+    from .schema import FinetuneConfig, PretrainConfig
+
+    config = load_config(kind, None, [f"data.shards={shards}", *settings])
+    if isinstance(config, PretrainConfig):
+        from .pretraining import pretraining_pace
+
+        pace, folds = pretraining_pace(config), 1
+    else:
+        from .recipe import finetuning_pace
+
+        assert isinstance(config, FinetuneConfig)
+        pace, folds = finetuning_pace(config), max(config.data.folds, 1)
+    plan = plan_steps(config.train.steps, folds, pace, budget)
+    models = f"{folds} folds and a final model of " if folds > 1 else ""
+    typer.echo(
+        f"\n{kind}: {pace:.2f} s per step; {models}{config.train.steps} steps would take "
+        f"{pace * config.train.steps * (folds + (folds > 1)) / 60:.0f} minutes of {budget / 60:.0f}"
+    )
+    if plan.short:
+        typer.echo(f"warning: {plan.steps} steps are more than fit: give --minutes more time")
+    shorter = [f"train.steps={plan.steps}"] if plan.steps < config.train.steps else []
+    return [*shorter, *([f"data.folds={plan.folds}"] if plan.folds < folds else [])]
+
+
+def _run(*words: object) -> None:
+    """Runs one verb as if it had been typed, and shows the line."""
+    from .cli import run_verb
+
+    arguments = [str(word) for word in words]
+    typer.secho(f"\n$ {shlex.join(['modalgate', *arguments])}", bold=True)
+    before = sys.argv
+    sys.argv = ["modalgate", *arguments]  # the run folder records the line that would make it
+    try:
+        run_verb(arguments)
+    finally:
+        sys.argv = before
+
+
+def _first_file(folder: Path) -> Path:
+    from ..shards.sources import find_sources
+
+    return next(source.path for source in find_sources(folder) if not source.problem)

@@ -1,0 +1,108 @@
+"""A config's content with what `defaults` chooses from its shards laid beneath it."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..shards.clip_spec import ClipSpec, plain_clip_spec
+from ..shards.errors import RequestError
+from ..shards.index import INDEX_NAME, Index, load_index
+from .defaults import Choice, choose, nested
+from .layering import merged
+from .schema import DataConfig
+
+# Columns that divide clips, and name no class.
+STRUCTURE = ("split", "group", "subject", "trial", "source", "camera")
+
+
+def with_choices(kind: str, content: Mapping[str, Any]) -> tuple[dict[str, Any], list[Choice]]:
+    """`content` over what is chosen for it, and the choices; nothing is chosen for a study, or without shards.
+
+    Raises `RequestError` for a label column or an encoder that is not there.
+    """
+    data = content.get("data")
+    if kind not in ("pretrain", "finetune") or not isinstance(data, Mapping) or not _packed(data.get("shards")):
+        return dict(content), []
+    whole, chosen = load_index(str(data["shards"])), list[Choice]()
+    if kind == "finetune" and not data.get("label") and not data.get("labels"):
+        column = chosen_label(whole, None)
+        if column is None:
+            raise RequestError(
+                f"'{whole.folder}' has no column of labels to learn: add one to labels.csv and pack again"
+            )
+        chosen = [Choice("data.label", column, "the column of labels")] if column != DataConfig.label else []
+        content = merged(content, nested(chosen))
+    index = _trained_on(kind, whole, content["data"])
+    chosen += choose(kind, index, content, _start(content), _at_a_time(kind, index, content))
+    return merged(nested(chosen), content), chosen
+
+
+def _packed(shards: Any) -> bool:
+    """Whether there is an index to choose from; the training itself says what is wrong where there is none."""
+    return bool(shards) and ("://" in str(shards) or (Path(str(shards)) / INDEX_NAME).is_file())
+
+
+def chosen_label(index: Index, label: str | None) -> str | None:
+    """The column to learn: `label`, else the column `label`, else the only one that could be one; none of none.
+
+    Raises `RequestError` for a column that is not there, and where several could be meant.
+    """
+    if label is not None:
+        index.column(label)
+        return label
+    known = [column for column in index.columns if column not in STRUCTURE and _is_label(index.column(column))]
+    if DataConfig.label in known or not known:
+        return DataConfig.label if known else None
+    if len(known) > 1:
+        raise RequestError(f"which column is to be learned? Give --label with one of {', '.join(known)}")
+    return known[0]
+
+
+def _is_label(values: list[str]) -> bool:
+    """Whether a column names classes: two or more, each of several clips."""
+    named = [value for value in values if value]
+    return 2 <= len(set(named)) <= len(named) / 2
+
+
+def _trained_on(kind: str, index: Index, data: Mapping[str, Any]) -> Index:
+    """The clips that may train: those of the split in pretraining, those with a label in fine-tuning."""
+    if kind == "pretrain":
+        values = str(data.get("split") or "").split("+")
+        kept = [s for s in index.samples if not data.get("split") or s.labels.get("split") in values]
+    else:
+        columns = data.get("labels") or [data.get("label", DataConfig.label)]
+        for column in columns:
+            index.column(column)
+        kept = [sample for sample in index.samples if all(sample.labels.get(column) for column in columns)]
+    return index.keep(sample.key for sample in kept) if kept else index
+
+
+def _at_a_time(kind: str, index: Index, content: Mapping[str, Any]) -> int:
+    """How many of the clips train one model: all in pretraining, else the given split's or those outside a fold."""
+    data: Mapping[str, Any] = content["data"]
+    count = round(len(index.samples) * float(data.get("fraction", 1.0)))
+    if kind == "pretrain":
+        return count
+    if "split" in index.columns and not data.get("folds"):
+        names = str(data.get("split") or "train").split("+")
+        found = index.column("split")
+        if any(value in names for value in found):
+            return round(sum(value in names for value in found) * float(data.get("fraction", 1.0)))
+    folds = max(int(data.get("folds") or 5), 2)
+    return count * (folds - 1) // folds
+
+
+def _start(content: Mapping[str, Any]) -> ClipSpec | None:
+    """How the encoder that a fine-tuning starts from sees a segment."""
+    place = content.get("encoder")
+    if not place:
+        return None
+    from ..fusion.bundle import LAYOUTS
+    from .run_bundles import any_bundle
+
+    folder = any_bundle(Path(str(place)))
+    path = next((folder / name for name in LAYOUTS if (folder / name).is_file()), None)
+    if path is None:
+        raise RequestError(f"no encoder at '{place}': give a bundle folder, or a run that `modalgate pretrain` wrote")
+    return plain_clip_spec(json.loads(path.read_text(encoding="utf-8"))["clip"])

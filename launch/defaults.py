@@ -1,0 +1,281 @@
+"""What a training uses where its config says nothing: windows, networks, tasks, augmentation, rate and length.
+
+All of it follows from what the shards hold: which modalities, how long the clips are, how many there are, and what
+their labels say. docs/defaults.md explains the rule and what it reaches.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..shards.clip_spec import ClipSpec
+from ..shards.errors import choice_error
+from ..shards.index import Index
+from ..shards.modality import modality
+
+# Clips up to this length, in seconds, show one action each: a window covers nearly all of one.
+SHORT = 6.0
+COVERED = 0.9
+# The window of longer footage, in seconds.
+WINDOW = 3.0
+# Frames per second in a window, and the most of them.
+RATE, MOST_FRAMES = 12.0, 32
+# Frames that a network takes at once, as channels: it then sees motion.
+STACK = 8
+# Pretraining compares windows of one clip with each other: so many, none of which overlap.
+SEGMENTS = 3
+FOLDS = 5
+_DIRECTIONS = re.compile(r"(?<![a-z])(left|right|cw|ccw|(counter|anti)?-?clockwise)(?![a-z])", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Size:
+    """A size of network: `pixels` of the picture's side, the `width` of features, and an encoder by kind."""
+
+    pixels: int
+    width: int
+    encoders: dict[str, dict[str, Any]]
+
+
+SIZES = {
+    "tiny": Size(
+        64,
+        128,
+        {
+            "video": {"model": "timm/test_resnet", "stack": STACK, "pooling": "gru"},
+            "audio": {"model": "timm/test_resnet", "arguments": {"output_stride": 16}, "pooling": "gru"},
+            "signal": {"model": "conv1d", "arguments": {"widths": [64, 128, 256]}, "pooling": "gru"},
+        },
+    ),
+    "small": Size(
+        96,
+        256,
+        {
+            "video": {"model": "timm/resnet10t", "stack": STACK, "pooling": "gru"},
+            "audio": {"model": "timm/resnet10t", "arguments": {"output_stride": 16}, "pooling": "gru"},
+            "signal": {"model": "conv1d", "arguments": {"widths": [128, 256, 512]}, "pooling": "gru"},
+        },
+    ),
+    "base": Size(
+        112,
+        512,
+        {
+            "video": {"model": "timm/resnet18", "stack": STACK, "pooling": "gru"},
+            "audio": {"model": "timm/resnet18", "arguments": {"output_stride": 16}, "pooling": "gru"},
+            "signal": {"model": "conv1d", "arguments": {"widths": [256, 512, 512]}, "pooling": "gru"},
+        },
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A setting that was chosen: its dotted `key`, the `value`, and why, in a few words."""
+
+    key: str
+    value: Any
+    reason: str
+
+
+def choose(
+    kind: str, index: Index, given: Mapping[str, Any], start: ClipSpec | None = None, clips: int | None = None
+) -> list[Choice]:
+    """The settings of a `pretrain` or `finetune` config that `given`, its content so far, does not have.
+
+    `index`: the clips it trains on; `start`: how the encoder it starts from sees a segment, where there is one;
+    `clips`: how many of them train at a time, all where not given. Raises `RequestError` for an unknown size.
+    """
+    data = _section(given, "data")
+    names = tuple(data.get("modalities") or index.modalities)
+    names = tuple(name for name in names if name in index.modalities) or index.modalities
+    choices = [
+        *_windows(kind, index, names, data, start),
+        *_network(kind, index, names, given, start),
+        *_augmentation(index, names),
+    ]
+    choices += _pretraining(names, given) if kind == "pretrain" else _finetuning(index, names, given)
+    choices += _length(kind, len(index.samples) if clips is None else clips, given)
+    return [choice for choice in choices if not _has(given, choice.key)]
+
+
+def nested(choices: list[Choice]) -> dict[str, Any]:
+    """The choices as a config's content."""
+    content: dict[str, Any] = {}
+    for choice in choices:
+        *sections, last = choice.key.split(".")
+        place = content
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[last] = choice.value
+    return content
+
+
+def describe(choices: list[Choice]) -> list[str]:
+    """A line per choice: key, value and reason."""
+    width = max((len(choice.key) for choice in choices), default=0)
+    return [f"{choice.key:<{width}}  {_plain(choice.value)}  ({choice.reason})" for choice in choices]
+
+
+def typical_seconds(index: Index) -> float:
+    """The median length of the clips."""
+    return float(np.median([sample.duration for sample in index.samples]))
+
+
+def _windows(
+    kind: str, index: Index, names: tuple[str, ...], data: Mapping[str, Any], start: ClipSpec | None
+) -> list[Choice]:
+    """One window per clip where clips are short, a few of a fixed length where they are long; pretraining takes
+    windows of a third of it at the same speed, so that one encoder serves both."""
+    typical = typical_seconds(index)
+    sounds = any(modality(name).kind == "audio" for name in names)
+    short = typical <= SHORT
+    seconds = round(COVERED * typical, 2) if short else WINDOW
+    stretch = COVERED if short and not sounds else 0.0
+    why = f"clips last {typical:.1f} s"
+    if stretch:
+        why += ", whatever their length a window covers nine tenths"
+    rate = min(RATE, index.settings.fps)
+    frames = STACK * min(max(round(seconds * rate / STACK), 1), MOST_FRAMES // STACK)
+    segments = 1 if short else 2
+    if start is not None:
+        # The speed at which its frames follow each other is part of what an encoder has learned.
+        frames = _multiple(frames, start.frames)
+        seconds = round(frames * start.seconds / start.frames, 3) if not stretch else seconds
+    if kind == "pretrain":
+        pieces = max(frames // STACK // SEGMENTS, 1)
+        seconds = round(seconds * pieces * STACK / frames, 3)
+        stretch = round(stretch * pieces * STACK / frames, 3)
+        frames, segments = pieces * STACK, SEGMENTS
+        why = f"{SEGMENTS} windows of a clip are compared; {why}"
+    return [
+        Choice("data.segments", segments, "windows of a clip"),
+        Choice("data.seconds", seconds, why),
+        Choice("data.stretch", stretch, why),
+        Choice("data.frames", frames, f"{frames / seconds:.0f} a second, in stacks of {STACK}"),
+    ]
+
+
+def _network(
+    kind: str, index: Index, names: tuple[str, ...], given: Mapping[str, Any], start: ClipSpec | None
+) -> list[Choice]:
+    if start is not None:
+        return [Choice("data.size", start.size, "as the encoder was trained")]
+    model = _section(given, "model")
+    name = str(model.get("preset") or "tiny")
+    if name not in SIZES:
+        raise choice_error("value for config key 'model.preset'", name, SIZES)
+    size = SIZES[name]
+    pixels = min(size.pixels, index.settings.size)
+    choices = [
+        Choice("data.size", pixels, f"pixels, preset '{name}'"),
+        Choice("model.preset", name, "the smallest; `small` and `base` want more clips and time"),
+        Choice("model.width", size.width, f"preset '{name}'"),
+    ]
+    encoders = _section(model, "encoders")
+    kinds = [group for group in dict.fromkeys(modality(entry).kind for entry in names) if group not in encoders]
+    choices += [Choice(f"model.encoders.{group}", size.encoders[group], f"preset '{name}'") for group in kinds]
+    if kind == "pretrain" and len(names) > 1 and "fusion" not in model:
+        choices.append(Choice("model.fusion_arguments", {"balance": 0.1}, "keeps the gate from one modality"))
+    return choices
+
+
+def _augmentation(index: Index, names: tuple[str, ...]) -> list[Choice]:
+    words = {value for column in index.columns for value in set(index.column(column)) if _DIRECTIONS.search(value)}
+    flip = not words and any(modality(name).kind == "video" for name in names)
+    why = f"a label says a direction: {min(words)}" if words else "no label says left or right"
+    choices = [Choice("augment.flip", flip, why)]
+    if any(modality(name).vectors for name in names):
+        choices.append(Choice("augment.turn", 20.0, "degrees: a sensor is worn at an angle"))
+    if any(modality(name).kind == "signal" for name in names):
+        choices.append(Choice("augment.signal_noise", 0.1, "of the signal's deviation"))
+    return choices
+
+
+def _pretraining(names: tuple[str, ...], given: Mapping[str, Any]) -> list[Choice]:
+    """Tasks that compare modalities where there are several, and moments of one clip in any case."""
+    if given.get("tasks"):
+        return []
+    pictures = [name for name in names if modality(name).kind == "video"]
+    tasks: dict[str, Any] = {"across_time": {"weight": 1.0}}
+    if len(names) > 1:
+        tasks |= {"cross_modal": {"weight": 1.0}, "correspondence": {"weight": 0.5}}
+    if pictures:
+        streams = ["fused", *pictures] if len(names) > 1 else pictures
+        tasks["clip_order"] = {"weight": 0.5, "arguments": {"streams": streams, "dropout": 0.2}}
+    why = "modalities of one moment, and moments of one clip" if len(names) > 1 else "moments of one clip"
+    return [Choice("tasks", tasks, why)]
+
+
+def _finetuning(index: Index, names: tuple[str, ...], given: Mapping[str, Any]) -> list[Choice]:
+    choices = []
+    model = _section(given, "model")
+    if len(names) > 1 and not ("fusion" in model or "fusion_arguments" in model):
+        choices.append(Choice("decision", "product", "each modality scores, and the scores are joined"))
+        choices.append(Choice("unimodal_weight", 1.0, "each modality learns the label on its own"))
+    choices.append(Choice("head_learning_rate", 1.0, "head and encoders learn at one rate"))
+    if not any(_has(given, f"data.{key}") for key in ("folds", "lists", "leave_one_out", "split")):
+        choices += _division(index, _section(given, "data"))
+    return choices
+
+
+def _division(index: Index, data: Mapping[str, Any]) -> list[Choice]:
+    """The column `split` where it says which clips train and which are tested, else folds."""
+    values = set(index.column("split")) if "split" in index.columns else set()
+    if {"train", str(data.get("test_split", "test"))} <= values:
+        return []
+    group = str(data.get("group", "group"))
+    if group not in index.columns:
+        return [Choice("data.folds", FOLDS, f"no column 'split'; no column '{group}': every clip stands alone")]
+    groups = len(set(index.column(group)))
+    return [Choice("data.folds", max(min(FOLDS, groups), 2), f"no column 'split'; '{group}' has {groups} values")]
+
+
+def _length(kind: str, clips: int, given: Mapping[str, Any]) -> list[Choice]:
+    batch = 32 if clips >= 64 else max(2 ** int(math.log2(max(clips // 2, 2))), 2)
+    given_batch = int(_section(given, "data").get("batch_size") or batch)
+    choices = [Choice("data.batch_size", batch, f"{clips} clips train at a time")]
+    train = _section(given, "train")
+    if train.get("steps") is None and train.get("epochs") is None:
+        steps = _steps(kind, clips, given_batch)
+        passes = steps * given_batch / max(clips, 1)
+        choices.append(Choice("train.steps", steps, f"{passes:.0f} passes over {clips} clips"))
+    choices.append(Choice("train.learning_rate", 2e-3, f"for batches of {given_batch}"))
+    return choices
+
+
+def _steps(kind: str, clips: int, batch: int) -> int:
+    passes = 40
+    return round(min(max(passes * clips / batch, 200), 2000))
+
+
+def _plain(value: Any) -> str:
+    """A value in few words: of a mapping its names, with what is chosen for them."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Mapping):
+        return ", ".join(
+            f"{name} {entry}" if isinstance(entry, str | int | float) else str(name) for name, entry in value.items()
+        )
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _multiple(number: int, base: int) -> int:
+    """The multiple of `base` that is nearest to `number`, at least one."""
+    return base * max(round(number / base), 1)
+
+
+def _section(content: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    section = content.get(name)
+    return section if isinstance(section, Mapping) else {}
+
+
+def _has(content: Mapping[str, Any], key: str) -> bool:
+    """Whether `content` sets the dotted `key`; null counts as a setting."""
+    *sections, last = key.split(".")
+    for section in sections:
+        content = _section(content, section)
+    return last in content
