@@ -4,6 +4,7 @@ All of it follows from what the shards hold: which modalities, how long the clip
 their labels say. docs/defaults.md explains the rule and what it reaches.
 """
 
+import io
 import math
 import re
 from collections.abc import Mapping
@@ -15,7 +16,10 @@ import numpy as np
 from ..shards.clip_spec import ClipSpec
 from ..shards.errors import choice_error
 from ..shards.index import Index
+from ..shards.location import FolderReader
+from ..shards.media import open_media
 from ..shards.modality import modality
+from ..shards.rejected import UNREADABLE
 
 # Clips up to this length, in seconds, show one action each: a window covers nearly all of one.
 SHORT = 6.0
@@ -28,7 +32,10 @@ RATE, MOST_FRAMES = 12.0, 32
 STACK = 8
 # Pretraining compares windows of one clip with each other: so many, none of which overlap.
 SEGMENTS = 3
-FOLDS = 5
+# Folds, and how many clips are many: fewer folds of more clips say as much in less time.
+FOLDS, FEWER_FOLDS, MANY = 5, 3, 600
+# By verb: passes over the training clips, and the fewest and the most steps.
+PASSES = {"pretrain": (25, 200, 1000), "finetune": (35, 200, 1000)}
 _DIRECTIONS = re.compile(r"(?<![a-z])(left|right|cw|ccw|(counter|anti)?-?clockwise)(?![a-z])", re.IGNORECASE)
 
 
@@ -47,7 +54,11 @@ SIZES = {
         128,
         {
             "video": {"model": "timm/test_resnet", "stack": STACK, "pooling": "gru"},
-            "audio": {"model": "timm/test_resnet", "arguments": {"output_stride": 16}, "pooling": "gru"},
+            "audio": {
+                "model": "timm/test_resnet",
+                "arguments": {"channels": [24, 32, 48, 96], "stem_width": 8, "output_stride": 16},
+                "pooling": "gru",
+            },
             "signal": {"model": "conv1d", "arguments": {"widths": [64, 128, 256]}, "pooling": "gru"},
         },
     ),
@@ -125,6 +136,24 @@ def typical_seconds(index: Index) -> float:
     return float(np.median([sample.duration for sample in index.samples]))
 
 
+def picture_side(index: Index, names: tuple[str, ...]) -> int:
+    """The short side in pixels of the packed pictures, which are smaller than asked for where their sources were."""
+    files = FolderReader(index.folder)
+    for name in names:
+        entry = modality(name)
+        sample = next((sample for sample in index.samples if entry.suffix in sample.members), None)
+        if entry.kind == "video" and sample is not None:
+            data = files.read(sample.shard, *sample.members[entry.suffix])
+            try:
+                with open_media(io.BytesIO(data)) as container:
+                    stream = container.streams.video[0]
+                    # Channels of anything but colour lie one below the other.
+                    return min(stream.width, stream.height // (1 if entry.channels == 3 else entry.channels))
+            except UNREADABLE:
+                continue  # damaged: training says so, and skips it
+    return index.settings.size
+
+
 def _windows(
     kind: str, index: Index, names: tuple[str, ...], data: Mapping[str, Any], start: ClipSpec | None
 ) -> list[Choice]:
@@ -169,18 +198,29 @@ def _network(
     if name not in SIZES:
         raise choice_error("value for config key 'model.preset'", name, SIZES)
     size = SIZES[name]
-    pixels = min(size.pixels, index.settings.size)
-    choices = [
-        Choice("data.size", pixels, f"pixels, preset '{name}'"),
-        Choice("model.preset", name, "the smallest; `small` and `base` want more clips and time"),
-        Choice("model.width", size.width, f"preset '{name}'"),
-    ]
+    pixels = min(size.pixels, picture_side(index, names))
+    choices = [Choice("data.size", pixels, f"pixels, preset '{name}'")]
     encoders = _section(model, "encoders")
-    kinds = [group for group in dict.fromkeys(modality(entry).kind for entry in names) if group not in encoders]
-    choices += [Choice(f"model.encoders.{group}", size.encoders[group], f"preset '{name}'") for group in kinds]
+    own = {entry for entry in names if entry in encoders}
+    kinds = dict.fromkeys(modality(entry).kind for entry in names if entry not in own)
+    if missing := [group for group in kinds if group not in encoders]:
+        choices.append(Choice("model.preset", name, "the smallest; `small` and `base` want more clips and time"))
+        choices.append(Choice("model.width", size.width, f"preset '{name}'"))
+        frames = _section(given, "data").get("frames")
+        choices += [
+            Choice(f"model.encoders.{group}", _encoder(size, group, frames), f"preset '{name}'") for group in missing
+        ]
     if kind == "pretrain" and len(names) > 1 and "fusion" not in model:
         choices.append(Choice("model.fusion_arguments", {"balance": 0.1}, "keeps the gate from one modality"))
     return choices
+
+
+def _encoder(size: Size, kind: str, frames: int | None) -> dict[str, Any]:
+    """The size's encoder of a kind; where the frames of a window are given its stacks divide them."""
+    encoder = size.encoders[kind]
+    if kind != "video" or not frames:
+        return encoder
+    return encoder | {"stack": max(number for number in range(1, STACK + 1) if frames % number == 0)}
 
 
 def _augmentation(index: Index, names: tuple[str, ...]) -> list[Choice]:
@@ -196,24 +236,26 @@ def _augmentation(index: Index, names: tuple[str, ...]) -> list[Choice]:
 
 
 def _pretraining(names: tuple[str, ...], given: Mapping[str, Any]) -> list[Choice]:
-    """Tasks that compare modalities where there are several, and moments of one clip in any case."""
+    """Moments of one clip against other clips', and where there are several modalities, each against the others.
+
+    `leave_one_out` also trains the gate: it compares the fused embedding of the others.
+    """
     if given.get("tasks"):
         return []
     pictures = [name for name in names if modality(name).kind == "video"]
-    tasks: dict[str, Any] = {"across_time": {"weight": 1.0}}
+    tasks: dict[str, Any] = {"across_time": {}}
     if len(names) > 1:
-        tasks |= {"cross_modal": {"weight": 1.0}, "correspondence": {"weight": 0.5}}
+        return [Choice("tasks", tasks | {"leave_one_out": {}}, "moments of a clip, and what its modalities share")]
     if pictures:
-        streams = ["fused", *pictures] if len(names) > 1 else pictures
-        tasks["clip_order"] = {"weight": 0.5, "arguments": {"streams": streams, "dropout": 0.2}}
-    why = "modalities of one moment, and moments of one clip" if len(names) > 1 else "moments of one clip"
-    return [Choice("tasks", tasks, why)]
+        tasks["clip_order"] = {"weight": 0.5, "arguments": {"streams": pictures, "dropout": 0.2}}
+    return [Choice("tasks", tasks, "moments of a clip: there is one modality")]
 
 
 def _finetuning(index: Index, names: tuple[str, ...], given: Mapping[str, Any]) -> list[Choice]:
     choices = []
     model = _section(given, "model")
-    if len(names) > 1 and not ("fusion" in model or "fusion_arguments" in model):
+    several = given.get("task") == "multilabel"
+    if len(names) > 1 and not (several or "fusion" in model or "fusion_arguments" in model):
         choices.append(Choice("decision", "product", "each modality scores, and the scores are joined"))
         choices.append(Choice("unimodal_weight", 1.0, "each modality learns the label on its own"))
     choices.append(Choice("head_learning_rate", 1.0, "head and encoders learn at one rate"))
@@ -227,11 +269,11 @@ def _division(index: Index, data: Mapping[str, Any]) -> list[Choice]:
     values = set(index.column("split")) if "split" in index.columns else set()
     if {"train", str(data.get("test_split", "test"))} <= values:
         return []
-    group = str(data.get("group", "group"))
+    group, folds = str(data.get("group", "group")), FOLDS if len(index.samples) <= MANY else FEWER_FOLDS
     if group not in index.columns:
-        return [Choice("data.folds", FOLDS, f"no column 'split'; no column '{group}': every clip stands alone")]
+        return [Choice("data.folds", folds, f"no column 'split'; no column '{group}': every clip stands alone")]
     groups = len(set(index.column(group)))
-    return [Choice("data.folds", max(min(FOLDS, groups), 2), f"no column 'split'; '{group}' has {groups} values")]
+    return [Choice("data.folds", max(min(folds, groups), 2), f"no column 'split'; '{group}' has {groups} values")]
 
 
 def _length(kind: str, clips: int, given: Mapping[str, Any]) -> list[Choice]:
@@ -248,8 +290,9 @@ def _length(kind: str, clips: int, given: Mapping[str, Any]) -> list[Choice]:
 
 
 def _steps(kind: str, clips: int, batch: int) -> int:
-    passes = 40
-    return round(min(max(passes * clips / batch, 200), 2000))
+    """Passes over the clips, within bounds: few clips are seen more often, and many are not all seen so often."""
+    passes, fewest, most = PASSES[kind]
+    return round(min(max(passes * clips / batch, fewest), most))
 
 
 def _plain(value: Any) -> str:

@@ -3,11 +3,14 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
-from modalgate.launch.defaults import STACK, choose, describe, nested
+from modalgate.launch.defaults import STACK, choose, describe, nested, picture_side
 from modalgate.shards.clip_spec import ClipSpec
 from modalgate.shards.errors import RequestError
 from modalgate.shards.index import Index, PackSettings, Sample, Shard, Statistics
+from modalgate.shards.media import write_video
+from modalgate.shards.pack import pack
 
 
 def index(
@@ -103,7 +106,7 @@ def test_one_modality_is_pretrained_by_moments_alone():
     assert set(tasks) == {"across_time", "clip_order"}
     assert tasks["clip_order"]["arguments"]["streams"] == ["rgb"]
     assert set(chosen("pretrain", index(names=("audio",)))["tasks"]) == {"across_time"}
-    assert "cross_modal" in chosen("pretrain", index(names=("depth", "inertial")))["tasks"]
+    assert "leave_one_out" in chosen("pretrain", index(names=("depth", "inertial")))["tasks"]
 
 
 def test_what_is_given_is_not_chosen():
@@ -111,6 +114,20 @@ def test_what_is_given_is_not_chosen():
     found = chosen("pretrain", index(), given)
     assert not {"data.seconds", "tasks", "train.steps", "train.epochs"} & set(found)
     assert {"data.frames", "train.learning_rate"} <= set(found)
+
+
+@pytest.mark.parametrize(("frames", "stack"), [(6, 6), (9, 3), (16, 8), (7, 7), (11, 1)])
+def test_stacks_divide_the_frames_that_are_given(frames: int, stack: int):
+    assert chosen("pretrain", index(), {"data": {"frames": frames}})["model.encoders.video"]["stack"] == stack
+
+
+def test_encoders_that_are_given_are_kept():
+    own = {"model": {"encoders": {"rgb": {"model": "timm/resnet18"}, "flow": {"model": "timm/resnet18"}}}}
+    assert not [key for key in chosen("pretrain", index(), own) if key.startswith("model.encoders")]
+
+
+def test_several_classes_at_once_have_one_head():
+    assert "decision" not in chosen("finetune", index(), {"task": "multilabel"})
 
 
 def test_a_fusion_that_is_given_scores_alone():
@@ -125,6 +142,7 @@ def test_the_column_split_is_used_or_else_folds():
     assert chosen("finetune", index(group=[f"g{n}" for n in range(9)]))["data.folds"] == 5
     assert chosen("finetune", index(group=["a", "b", "c"]))["data.folds"] == 3
     assert chosen("finetune", index())["data.folds"] == 5
+    assert chosen("finetune", index(clips=2000))["data.folds"] == 3
 
 
 @pytest.mark.parametrize("clips", [2, 5, 40, 300, 20_000])
@@ -132,6 +150,16 @@ def test_length_and_batch_suit_the_number_of_clips(clips: int):
     found = chosen("finetune", index(clips=clips))
     assert 2 <= found["data.batch_size"] <= max(clips, 2)
     assert 100 <= found["train.steps"] <= 2000
+
+
+@pytest.mark.parametrize("names", [("rgb",), ("flow",), ("rgb", "flow")])
+def test_the_side_of_pictures_is_that_of_the_packed_ones(tmp_path: Path, names: tuple[str, ...]):
+    frames = np.zeros((8, 24, 40, 3), np.uint8)
+    (tmp_path / "media").mkdir()
+    write_video(tmp_path / "media" / "small.mp4", frames, 8.0)
+    packed = pack(tmp_path / "media", tmp_path / "shards", PackSettings(names), workers=1)
+    assert picture_side(packed, names) == 24
+    assert chosen("pretrain", packed)["data.size"] == 24
 
 
 def test_sizes_by_name():
