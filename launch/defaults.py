@@ -36,6 +36,11 @@ SEGMENTS = 3
 FOLDS, FEWER_FOLDS, MANY = 5, 3, 600
 # By verb: passes over the training clips, and the fewest and the most steps.
 PASSES = {"pretrain": (25, 200, 1000), "finetune": (35, 200, 1000)}
+# Names that say that nothing happens: `normal`, `no_fall`, `noFight`, and not `north`.
+_NOTHING = re.compile(
+    r"(?i:0|false|no|non|not|none|normal|negative|others?|background|nothing|adl|rest|idle)(?![a-zA-Z])"
+    r"|[nN]on?(?=[A-Z])"
+)
 _DIRECTIONS = re.compile(r"(?<![a-z])(left|right|cw|ccw|(counter|anti)?-?clockwise)(?![a-z])", re.IGNORECASE)
 
 
@@ -259,9 +264,26 @@ def _finetuning(index: Index, names: tuple[str, ...], given: Mapping[str, Any]) 
         choices.append(Choice("decision", "product", "each modality scores, and the scores are joined"))
         choices.append(Choice("unimodal_weight", 1.0, "each modality learns the label on its own"))
     choices.append(Choice("head_learning_rate", 1.0, "head and encoders learn at one rate"))
+    if "task" not in given and (found := event_class(index, str(_section(given, "data").get("label", "label")))):
+        choices.append(Choice("task", "violence", "two classes, one of which says that nothing happens"))
+        choices.append(Choice("positive", found, "the class to detect"))
     if not any(_has(given, f"data.{key}") for key in ("folds", "lists", "leave_one_out", "split")):
         choices += _division(index, _section(given, "data"))
     return choices
+
+
+def event_class(index: Index, label: str) -> str | None:
+    """Of two classes the one that is an event, where the other's name says that there is none: fight and noFight."""
+    classes = sorted({value for value in index.column(label) if value}) if label in index.columns else []
+    if len(classes) != 2:
+        return None
+    first, second = classes
+    events = [name for name, other in ((first, second), (second, first)) if not _denies(name, other)]
+    return events[0] if len(events) == 1 else None
+
+
+def _denies(name: str, other: str) -> bool:
+    return bool(_NOTHING.match(name) or re.fullmatch(rf"(no|non|not)[-_ ]?{re.escape(other)}", name, re.IGNORECASE))
 
 
 def _division(index: Index, data: Mapping[str, Any]) -> list[Choice]:

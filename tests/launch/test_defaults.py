@@ -136,6 +136,27 @@ def test_a_fusion_that_is_given_scores_alone():
     assert "decision" not in chosen("finetune", index(names=("rgb",)))
 
 
+@pytest.mark.parametrize(
+    ("names", "event"),
+    [
+        (("fight", "noFight"), "fight"),
+        (("fight", "nofight"), "fight"),
+        (("NonViolence", "Violence"), "Violence"),
+        (("fall", "no_fall"), "fall"),
+        (("0", "1"), "1"),
+        (("north", "south"), None),
+        (("nod", "shake"), None),
+        (("normal", "nothing"), None),
+        (("fight", "noFight", "run"), None),
+    ],
+)
+def test_of_two_classes_the_event_is_detected(names: tuple[str, ...], event: str | None):
+    found = chosen("finetune", index(label=list(names)))
+    assert found.get("positive") == event
+    assert found.get("task") == (None if event is None else "violence")
+    assert "positive" not in chosen("finetune", index(label=list(names)), {"task": "action"})
+
+
 def test_the_column_split_is_used_or_else_folds():
     assert "data.folds" not in chosen("finetune", index(split=["train", "test"]))
     assert chosen("finetune", index(split=["train", "unseen"]))["data.folds"] == 5
