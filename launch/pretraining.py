@@ -33,7 +33,7 @@ from .config import settings_of
 from .device import ranks
 from .run_bundles import UNSEEN, tested_digest
 from .run_folder import open_run
-from .schema import PretrainConfig
+from .schema import PretrainConfig, TaskConfig
 from .train import Evaluation, train
 
 
@@ -46,6 +46,7 @@ def pretrain(config: PretrainConfig, command: Sequence[str] = (), resume: bool =
     means are then those of the last split.
     """
     index, data = select_clips(config.data), config.data
+    config = replace(config, tasks=choose_tasks(config, index))
     run = run_folder(config)
     if not (data.folds or data.leave_one_out or data.lists):
         if data.split is not None:
@@ -66,6 +67,11 @@ def pretrain(config: PretrainConfig, command: Sequence[str] = (), resume: bool =
             again = resume and (place / "config.yaml").is_file()
             last = _pretrain(config, clips, place, {UNSEEN: unseen}, command, again)
     return last | {"splits": len(divided)}
+
+
+def choose_tasks(config: PretrainConfig, index: Index) -> dict[str, TaskConfig]:
+    """The pretext tasks of a run on these clips: those of the config, where it has any."""
+    return config.tasks
 
 
 def _divided(config: PretrainConfig, index: Index) -> dict[str, tuple[Index, str]]:
