@@ -1,5 +1,7 @@
 """The fusion mechanisms by name."""
 
+from collections.abc import Collection
+from inspect import signature
 from typing import Any
 
 from ..shards.errors import RequestError, choice_error
@@ -36,6 +38,8 @@ FUSIONS: dict[str, type[Fusion]] = {
     "evidential": EvidentialDecision,
     "opinion": OpinionPool,
 }
+# Arguments that a run sets itself.
+GIVEN = ("modalities", "width")
 
 
 def fusions_at(*levels: str) -> list[str]:
@@ -43,10 +47,19 @@ def fusions_at(*levels: str) -> list[str]:
     return [name for name, kind in FUSIONS.items() if kind.level in levels]
 
 
-def build_fusion(name: str, modalities: tuple[str, ...], width: int, arguments: dict[str, Any]) -> Fusion:
-    """The mechanism `name` over features of `width`; `RequestError` for an unknown name or argument."""
+def check_fusion(name: str, arguments: Collection[str]) -> None:
+    """`RequestError` for an unknown mechanism or an argument that it does not have."""
     if name not in FUSIONS:
         raise choice_error("fusion", name, FUSIONS)
+    known = set(signature(FUSIONS[name]).parameters) - set(GIVEN)
+    for argument in arguments:
+        if argument not in known:
+            raise choice_error(f"argument of fusion {name}", argument, known)
+
+
+def build_fusion(name: str, modalities: tuple[str, ...], width: int, arguments: dict[str, Any]) -> Fusion:
+    """The mechanism `name` over features of `width`; `RequestError` for an unknown name or argument."""
+    check_fusion(name, arguments)
     try:
         return FUSIONS[name](modalities, width, **arguments)
     except (TypeError, ValueError) as error:

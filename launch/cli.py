@@ -45,6 +45,7 @@ config = typer.Typer(context_settings=_SETTINGS)
 config.command("list")(verbs_config.list_shipped)
 config.command("show")(verbs_config.show)
 config.command("check")(verbs_config.check)
+config.command("reference")(verbs_config.reference)
 
 app.command("auto")(auto.auto)
 app.command("demo")(demo.demo)
@@ -65,7 +66,7 @@ app.command("serve")(verbs_serve.serve)
 app.command("report")(verbs_use.report)
 app.command("compare")(verbs_evaluate.compare)
 app.command("robustness")(verbs_evaluate.robustness)
-app.add_typer(config, name="config", help="List, show and check configs.")
+app.add_typer(config, name="config", help="List, show and check configs; explain every key.")
 
 
 def _version(asked: bool) -> None:

@@ -1,10 +1,9 @@
 """Typed configs: defaults, then a YAML file (and what it is based on), then `key=value` arguments."""
 
-import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -14,6 +13,7 @@ from ..shards.credentials import masked_values
 from ..shards.errors import RequestError, choice_error
 from ..shards.modality import modality
 from .choosing import with_choices
+from .config_keys import alternatives, explained, hint_at, join, known_keys
 from .defaults import Choice
 from .layering import check_length, choices_first, make_way, merged, without_steps
 from .schema import KINDS, Config, FinetuneConfig, PretrainConfig
@@ -54,10 +54,24 @@ def load_config(
     return OmegaConf.to_object(node)  # pyright: ignore[reportReturnType]  (the structured node's own class)
 
 
-def show_config(name_or_path: str, overrides: Sequence[str] = ()) -> str:
-    """The resolved config as YAML; keys that are still to be given read `???`."""
+def show_config(name_or_path: str, overrides: Sequence[str] = (), plain: bool = False) -> str:
+    """The resolved config as YAML, with a comment above every key unless `plain`.
+
+    Keys that are still to be given read `???`.
+    """
     node, kind, _ = _compose(None, name_or_path, overrides)
-    return f"kind: {kind}\n{OmegaConf.to_yaml(node, resolve=True)}"
+    text = OmegaConf.to_yaml(node, resolve=True)
+    if plain:
+        return f"kind: {kind}\n{text}"
+    _, how = config_kind(name_or_path, overrides)
+    verb = f"# The verb that runs this config: {', '.join(KINDS)}.\n" + (f"# Not given: {how}.\n" if how else "")
+    return f"{verb}kind: {kind}\n{explained(text, KINDS[kind])}"
+
+
+def config_kind(name_or_path: str, overrides: Sequence[str] = ()) -> tuple[str, str]:
+    """The verb that runs a config and, where its YAML does not say it, the key that tells it, in words."""
+    found, content = _read(name_or_path, ())
+    return (found, "") if found is not None else _kind_of([*content, *_sections(overrides)])
 
 
 def partial_config(name_or_path: str, overrides: Sequence[str] = ()) -> Config:
@@ -83,17 +97,13 @@ def settings_of(config: Config, command: Sequence[str] = ()) -> dict[str, Any]:
 
 def _compose(kind: str | None, name_or_path: str | None, overrides: Sequence[str]) -> tuple[Any, str, list[Choice]]:
     """The merged and checked node, its kind, and what was chosen for it."""
-    found, content = (kind, {}) if name_or_path is None else _read(name_or_path, ())
-    if kind is None and found is None:
-        raise RequestError(f"config '{name_or_path}' does not say its kind: add a line `kind: {' | '.join(KINDS)}`")
-    kind = kind or str(found)
-    if found not in (None, kind):
-        raise RequestError(f"config '{name_or_path}' is for `modalgate {found}`, not for `modalgate {kind}`")
+    found, content = (kind, {}) if name_or_path is None else _read(name_or_path, (), kind)
+    kind = found or _kind_of([*content, *_sections(overrides)])[0]
     schema = KINDS[kind]
     check_length(name_or_path or "", content, overrides)
     for override in choices_first(overrides):
         _assign(schema, content, override)
-    content, choices = with_choices(kind, _checked(schema, content, "", _known_keys(schema)))
+    content, choices = with_choices(kind, _checked(schema, content, "", known_keys(schema)))
     try:
         node = OmegaConf.merge(OmegaConf.structured(schema), content)
         _check_values(schema, OmegaConf.to_container(node, resolve=True), "")
@@ -104,8 +114,11 @@ def _compose(kind: str | None, name_or_path: str | None, overrides: Sequence[str
     return node, kind, choices
 
 
-def _read(name_or_path: str, seen: tuple[str, ...]) -> tuple[str | None, dict[str, Any]]:
-    """The kind and the content of a file laid over what it is based on."""
+def _read(name_or_path: str, seen: tuple[str, ...], verb: str | None = None) -> tuple[str | None, dict[str, Any]]:
+    """The kind, where one is stated, and the content of a file laid over what it is based on.
+
+    `verb` states the kind of a file that does not; it is an error where the file states another.
+    """
     if name_or_path in seen:
         raise RequestError(f"config '{name_or_path}' is based on itself: {' -> '.join((*seen, name_or_path))}")
     shipped, given = SHIPPED / f"{name_or_path}.yaml", Path(name_or_path)
@@ -122,16 +135,43 @@ def _read(name_or_path: str, seen: tuple[str, ...]) -> tuple[str | None, dict[st
     kind, base, *_ = (content.pop(key, None) for key in _HEADER)
     if kind is not None and kind not in KINDS:
         raise choice_error(f"kind in config '{name_or_path}'", str(kind), KINDS)
+    if kind is not None and verb not in (None, kind):
+        raise RequestError(f"config '{name_or_path}' is for `modalgate {kind}`, not for `modalgate {verb}`")
+    kind = kind or verb
     if base is None:
         return kind, content
     base_kind, below = _read(str(base), (*seen, name_or_path))
-    kind = kind or base_kind
-    if kind and base_kind != kind:
+    base_kind = base_kind or _kind_of(below)[0]
+    if kind is None:
+        # The base's, unless the file has keys that only another kind has.
+        kind = _kind_of(content)[0] if _kinds_with(set(content) - _names(base_kind)) else base_kind
+    if base_kind != kind:
         # A base of the other kind lends the sections both have: a fine-tuning reads its clips as pretraining did.
-        common = {entry.name for entry in fields(KINDS[kind])} - {"name"}
-        below = {key: value for key, value in below.items() if key in common}
+        below = {key: value for key, value in below.items() if key in _names(kind) - {"name"}}
     check_length(name_or_path, content, ())
     return kind, merged(below, content)
+
+
+def _kind_of(keys: Collection[str]) -> tuple[str, str]:
+    """The kind that most of these top-level keys belong to, pretraining where none tells, and which key tells it."""
+    kind = max(KINDS, key=lambda name: len(_names(name) & set(keys)))
+    others = set().union(*(_names(name) for name in KINDS if name != kind))
+    told = next((key for key in keys if key in _names(kind) - others), None)
+    return kind, f"{kind} is assumed" if told is None else f"key '{told}' means {kind}"
+
+
+def _kinds_with(keys: Collection[str]) -> list[str]:
+    """The kinds that have any of these top-level keys."""
+    return [kind for kind in KINDS if _names(kind) & set(keys)]
+
+
+def _names(kind: str) -> set[str]:
+    return {entry.name for entry in fields(KINDS[kind])}
+
+
+def _sections(overrides: Sequence[str]) -> list[str]:
+    """The top-level keys of `key=value` settings."""
+    return [override.partition("=")[0].partition(".")[0] for override in overrides]
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -140,9 +180,9 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         content = OmegaConf.to_container(OmegaConf.create(path.read_text(encoding="utf-8") or "{}"))
     except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
-        raise RequestError(f"config file '{path}' is no valid YAML: {' '.join(str(error).split())}") from error
+        raise RequestError(f"config file '{path}' is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
-        raise RequestError(f"config file '{path}' holds no mapping of keys to values")
+        raise RequestError(f"config file '{path}' does not hold a mapping of keys to values")
     return {str(key): value for key, value in content.items()}
 
 
@@ -150,12 +190,12 @@ def _assign(schema: type[Any], content: dict[str, Any], override: str) -> None:
     """Sets one `key=value`; a mapping given there replaces the one that was."""
     key, sign, text = override.partition("=")
     if not sign or not key:
-        raise RequestError(f"'{override}' is no setting: write key=value")
+        raise RequestError(f"'{override}' is not a setting: write key=value")
     try:
         value = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))["value"]  # pyright: ignore
     except (YAMLError, OmegaConfBaseException) as error:
-        raise RequestError(f"config key '{key}': the value '{text}' is no valid YAML") from error
-    if str in _alternatives(_hint_at(schema, key)) and value is not None:
+        raise RequestError(f"config key '{key}': the value '{text}' is not valid YAML") from error
+    if str in alternatives(hint_at(schema, key)) and value is not None:
         value = value if isinstance(value, str) else text  # name=007 and positive=yes are text, not YAML
     *sections, last = key.split(".")
     for section in sections:
@@ -169,7 +209,7 @@ def _assign(schema: type[Any], content: dict[str, Any], override: str) -> None:
 
 def _checked(hint: Any, value: Any, key: str, known: list[str]) -> Any:
     """`value` without the entries that null removes; `RequestError` for an unknown key or a section that is none."""
-    choices = _alternatives(hint)
+    choices = alternatives(hint)
     schema = next((choice for choice in choices if is_dataclass(choice)), None)
     if value is None and type(None) in choices:
         return None
@@ -180,15 +220,15 @@ def _checked(hint: Any, value: Any, key: str, known: list[str]) -> Any:
         hints = get_type_hints(schema)
         for name in value:
             if name not in hints:
-                raise _unknown_key(_join(key, name), known, [_join(key, entry) for entry in hints])
-        return {name: _checked(hints[name], entry, _join(key, name), known) for name, entry in value.items()}
-    if get_origin(hint) is dict and value is None:
-        return {}
+                raise _unknown_key(join(key, name), known, [join(key, entry) for entry in hints])
+        return {name: _checked(hints[name], entry, join(key, name), known) for name, entry in value.items()}
+    if get_origin(hint) in (dict, list) and value is None:
+        return get_origin(hint)()
     if get_origin(hint) is dict and isinstance(value, dict):
         # Free names (tasks, encoders, arguments): null takes one out of the base.
         inner = get_args(hint)[1]
         return {
-            name: _checked(inner, entry, _join(key, str(name)), known)
+            name: _checked(inner, entry, join(key, str(name)), known)
             for name, entry in value.items()
             if entry is not None
         }
@@ -198,8 +238,11 @@ def _checked(hint: Any, value: Any, key: str, known: list[str]) -> Any:
 
 
 def _unknown_key(key: str, known: list[str], siblings: list[str]) -> RequestError:
-    """Near by spelling; else by the last word in another section, or by initials (`lr`)."""
+    """Near by spelling; else by the last word in another section, or by initials (`lr`); or one of another verb's."""
     leaf = key.rpartition(".")[2]
+    if others := _kinds_with([key]):
+        verbs = " or ".join(f"`modalgate {kind}`" for kind in others)
+        return RequestError(f"config key '{key}' is for {verbs}, not for this config")
     for path in known:
         name = path.rpartition(".")[2]
         if name == leaf or "".join(word[0] for word in name.split("_")) == leaf:
@@ -207,25 +250,12 @@ def _unknown_key(key: str, known: list[str], siblings: list[str]) -> RequestErro
     return choice_error("config key", key, siblings if "." in key else known)
 
 
-def _known_keys(schema: type[Any], prefix: str = "") -> list[str]:
-    """Dotted names of all settings, sections included."""
-    return list(_walk(schema, prefix))
-
-
-def _walk(schema: type[Any], prefix: str) -> Iterator[str]:
-    for name, hint in get_type_hints(schema).items():
-        yield _join(prefix, name)
-        for choice in _alternatives(hint):
-            if is_dataclass(choice):
-                yield from _walk(choice, _join(prefix, name))  # pyright: ignore[reportArgumentType]
-
-
 def _check_values(schema: type[Any], content: Any, prefix: str) -> None:
     """The choices and ranges that the schema states; `content` is complete and of the right types."""
     hints = get_type_hints(schema)
     for entry in fields(schema):
         value: Any = content[entry.name]
-        key = _join(prefix, entry.name)
+        key = join(prefix, entry.name)
         if choices := entry.metadata.get("choices"):
             if value not in choices:
                 raise choice_error(f"value for config key '{key}'", value, choices)
@@ -234,12 +264,12 @@ def _check_values(schema: type[Any], content: Any, prefix: str) -> None:
             if not (value >= low and (high is None or value <= high)):
                 valid = f"at least {low}" if high is None else f"between {low} and {high}"
                 raise RequestError(f"config key '{key}' is {value}: it must be {valid}")
-        for choice in _alternatives(hints[entry.name]):
+        for choice in alternatives(hints[entry.name]):
             if is_dataclass(choice) and isinstance(value, dict):
                 _check_values(choice, value, key)  # pyright: ignore[reportArgumentType]
             elif isinstance(value, dict) and get_origin(choice) is dict and is_dataclass(get_args(choice)[1]):
                 for name, inner in value.items():
-                    _check_values(get_args(choice)[1], inner, _join(key, str(name)))
+                    _check_values(get_args(choice)[1], inner, join(key, str(name)))
 
 
 def _explain(schema: type[Any], content: dict[str, Any], error: OmegaConfBaseException) -> str:
@@ -249,44 +279,21 @@ def _explain(schema: type[Any], content: dict[str, Any], error: OmegaConfBaseExc
         value = value.get(part) if isinstance(value, dict) else None
     if not key or value is None or (isinstance(value, str) and "${" in value):
         return f"config key '{key}': {str(error).splitlines()[0]}"
-    return f"config key '{key}': {value!r} is not {_words(_hint_at(schema, key))}"
-
-
-def _hint_at(schema: Any, key: str) -> Any:
-    """The declared type at a dotted key; `None` where there is no such key or any value goes."""
-    hint: Any = schema
-    for part in key.split("."):
-        for choice in _alternatives(hint):
-            if is_dataclass(choice):
-                hint = get_type_hints(choice).get(part)
-                break
-            if get_origin(choice) is dict:
-                hint = get_args(choice)[1]
-                break
-        else:
-            return None
-    return hint
+    return f"config key '{key}': {value!r} is not {_words(hint_at(schema, key))}"
 
 
 def _words(hint: Any) -> str:
     if get_origin(hint) is list:
         return "a list such as [a,b]"
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
-    return " or ".join(names.get(choice, "a mapping") for choice in _alternatives(hint))
-
-
-def _alternatives(hint: Any) -> tuple[Any, ...]:
-    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
-
-
-def _join(prefix: str, name: str) -> str:
-    return f"{prefix}.{name}" if prefix else name
+    return " or ".join(names.get(choice, "a mapping") for choice in alternatives(hint))
 
 
 __all__ = [
     "FinetuneConfig",
     "PretrainConfig",
     "check_config",
+    "config_kind",
     "list_configs",
     "load_config",
     "partial_config",

@@ -51,7 +51,7 @@ def check_length(name: str, content: Mapping[str, Any], settings: Sequence[str])
     given = [key for key, sign, text in (entry.partition("=") for entry in settings) if sign and text != "null"]
     for section, entry in content.items():
         if isinstance(entry, dict) and all(entry.get(key) is not None for key in _RIVALS):
-            raise RequestError(f"config '{name}' gives both {section}.steps and {section}.epochs: leave one out")
+            raise RequestError(f"config '{name}' gives both {section}.steps and {section}.epochs: keep one of them")
     for key in given:
         if key.endswith(".epochs") and f"{key.removesuffix('epochs')}steps" in given:
-            raise RequestError(f"{key} and {key.removesuffix('epochs')}steps are both given: leave one out")
+            raise RequestError(f"{key} and {key.removesuffix('epochs')}steps are both given: keep one of them")

@@ -18,7 +18,9 @@ def describe_model(name_or_path: str, overrides: Sequence[str] = ()) -> list[str
     Of the shards' own modalities and settings where they are there, else of `data.modalities` at `pack`'s defaults.
     """
     node: Any = partial_config(name_or_path, overrides)
-    if node.model is None or node.get("encoder") is not None:
+    if node.model is None and node.get("encoder") is None:
+        return ["model: none; give encoder=BUNDLE, or model.preset=tiny for random weights"]
+    if node.get("encoder") is not None:
         return ["model: that of the bundle it starts from"]
     from ..fusion.backbone import Backbone
     from ..fusion.blank import check_windows

@@ -69,7 +69,7 @@ class DataConfig:
     classes: list[str] = field(default_factory=list)
     """Use only clips with these values of `label`. Empty: every value."""
     fraction: float = _between(1.0, 0.0001, 1)
-    """Share of the training clips that is used, between 0 and 1."""
+    """Share of the training clips that is used."""
     max_damaged: float = _between(0.05, 0, 1)
     """Share of undecodable clips above which training ends with an error."""
 

@@ -11,8 +11,13 @@ from ..shards.errors import RequestError
 from ..tasks.results import Table
 
 
-def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Prints a table on standard output; columns that hold only numbers are set to the right."""
+def print_table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], *, width: int | None = None
+) -> None:
+    """Prints a table on standard output; columns that hold only numbers are set to the right.
+
+    `width`: at most so many columns; by default those of the terminal, 120 in a pipe or a log.
+    """
     import rich.table
     from rich.console import Console
 
@@ -24,7 +29,8 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
         table.add_row(*(_text(cell) for cell in row))
     console = Console(highlight=False, markup=False)
     # A pipe or a log has no width of its own; the guess of 80 columns would break rows.
-    console.width = console.width if console.is_terminal else 120
+    there = console.width if console.is_terminal else 120
+    console.width = there if width is None else min(there, width)
     console.print(title, style="bold")
     console.print(table)
 

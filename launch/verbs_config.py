@@ -1,4 +1,4 @@
-"""`modalgate config`: the shipped configs, one resolved, one checked."""
+"""`modalgate config`: the shipped configs, one resolved and explained, one checked, and all keys."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +9,7 @@ Name = Annotated[str, typer.Argument(metavar="CONFIG", help="A shipped config's 
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[key=value]...", help="Settings over it, such as train.steps=100.")
 ]
+Plain = Annotated[bool, typer.Option("--plain", help="Without the comments that explain the keys.")]
 Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the figures here.")]
 
 
@@ -17,24 +18,38 @@ def list_shipped(json: Json = None) -> None:
     from .config import list_configs
     from .tables import print_table, write_json
 
-    rows = list_configs()
-    print_table("Shipped configs", ("name", "verb", "what it does"), rows)
-    write_json(json, [dict(zip(("name", "kind", "description"), row, strict=True)) for row in rows])
+    rows, columns = list_configs(), ("name", "kind", "description")
+    print_table("Shipped configs", columns, rows, width=80)
+    write_json(json, [dict(zip(columns, row, strict=True)) for row in rows])
 
 
-def show(config: Name, overrides: Overrides = None) -> None:
-    """Print a config with all its defaults as YAML, and what its model costs."""
+def show(config: Name, overrides: Overrides = None, plain: Plain = False) -> None:
+    """Print a config with all its keys as YAML, what each means, and what its model costs."""
     from .config import show_config
-    from .model_size import describe_model
 
-    typer.echo(show_config(config, overrides or []), nl=False)
+    typer.echo(show_config(config, overrides or [], plain), nl=False)
+    from .model_size import describe_model  # imports torch: a wrong key is named before that takes its seconds
+
     for line in describe_model(config, overrides or []):
         typer.echo(f"# {line}")
 
 
 def check(config: Name, overrides: Overrides = None) -> None:
-    """Check a config's keys, types and ranges."""
-    from .config import check_config
+    """Check a config's keys, types and ranges, and the tasks and fusions it names."""
+    from .config import check_config, config_kind, partial_config
 
     missing = check_config(config, overrides or [])
-    typer.echo(f"config '{config}' is valid" + (f"; still to be given: {', '.join(missing)}" if missing else ""))
+    from .config_names import check_names  # imports torch: a wrong key is named before that takes its seconds
+
+    check_names(partial_config(config, overrides or []))
+    kind, how = config_kind(config, overrides or [])
+    typer.echo(f"config '{config}' is valid for `modalgate {kind}`" + (f" (kind not given: {how})" if how else ""))
+    if missing:
+        typer.echo(f"to be given: {' '.join(f'{key}=VALUE' for key in missing)}")
+
+
+def reference() -> None:
+    """Print the page of all config keys, pretext tasks and fusions as Markdown."""
+    from .config_reference import reference_page
+
+    typer.echo(reference_page(), nl=False)

@@ -1,6 +1,6 @@
 """The pretext tasks by name."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from inspect import signature
 from typing import Any
 
@@ -58,6 +58,20 @@ ALONE = (
 )
 
 
+# Arguments that a run sets itself.
+GIVEN = ("modalities", "width", "segments", "seconds")
+
+
+def check_task(name: str, arguments: Collection[str]) -> None:
+    """`RequestError` for an unknown task or an argument that it does not have."""
+    if name not in PRETEXT_TASKS:
+        raise choice_error("pretext task", name, PRETEXT_TASKS)
+    known = set(signature(PRETEXT_TASKS[name]).parameters) - set(GIVEN)
+    for argument in arguments:
+        if argument not in known:
+            raise choice_error(f"argument of task {name}", argument, known)
+
+
 def build_task(
     name: str,
     modalities: Sequence[str],
@@ -70,14 +84,9 @@ def build_task(
 
     `spec`: what a segment is, for tasks that need its length. A task that compares modalities needs two of them.
     """
-    if name not in PRETEXT_TASKS:
-        raise choice_error("pretext task", name, PRETEXT_TASKS)
+    check_task(name, arguments)
     parameters = signature(PRETEXT_TASKS[name]).parameters
     given = {"segments": segments, "seconds": 0.0 if spec is None else spec.seconds}
-    known = set(parameters) - {"modalities", "width", *given}
-    for argument in arguments:
-        if argument not in known:
-            raise choice_error(f"argument of task {name}", argument, known)
     if name not in ALONE and len(modalities) < 2:
         raise RequestError(f"task '{name}' compares modalities: give at least two, not {', '.join(modalities)}")
     if "seconds" in parameters and spec is not None and spec.stretch:

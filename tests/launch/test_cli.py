@@ -63,6 +63,7 @@ def test_the_version_is_the_package_s(capsys: pytest.CaptureFixture[str]) -> Non
         (["inspect", "nowhere"], "no shard folder at 'nowhere'"),
         (["config", "show", "demo-pretrian"], "did you mean 'demo-pretrain'?"),
         (["config", "check", "demo-violence", "train.lr=2"], "did you mean 'train.learning_rate'?"),
+        (["config", "check", "demo-pretrain", "tasks.clip_ordr={}"], "'tasks.clip_ordr': unknown pretext task"),
     ],
 )
 def test_a_wrong_request_is_one_line_and_exit_2(
@@ -122,13 +123,29 @@ def test_debug_shows_the_traceback_wherever_it_stands(
 
 def test_config_verbs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["config", "list", "--json", str(tmp_path / "list.json")]) == 0
-    assert "demo-pretrain" in capsys.readouterr().out
+    listed = capsys.readouterr().out
+    assert all(word in listed for word in ("name", "kind", "description", "demo-pretrain"))
+    assert max(map(len, listed.splitlines())) <= 80
     names = [entry["name"] for entry in json.loads((tmp_path / "list.json").read_text())]
     assert {"demo-pretrain", "demo-violence"} <= set(names)
     assert cli.main(["config", "show", "demo-pretrain", "train.steps=3"]) == 0
-    assert "steps: 3\n" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "steps: 3\n" in shown
+    assert "  # Length of a window in seconds. At least 0.01.\n  seconds: 0.75\n" in shown
+    assert cli.main(["config", "show", "demo-pretrain", "data.modalities=[]", "--plain"]) == 0
+    assert "# Length" not in capsys.readouterr().out
     assert cli.main(["config", "check", "demo-pretrain"]) == 0
-    assert capsys.readouterr().out == "config 'demo-pretrain' is valid; still to be given: data.shards\n"
+    valid, missing = capsys.readouterr().out.splitlines()
+    assert valid == "config 'demo-pretrain' is valid for `modalgate pretrain`"
+    assert missing == "to be given: data.shards=VALUE"
+    assert cli.main(["config", "reference"]) == 0
+    assert "`train.learning_rate`" in capsys.readouterr().out
+
+
+def test_check_says_how_it_knows_the_kind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine.yaml").write_text("task: violence\ndata: {shards: packed}\n", encoding="utf-8")
+    assert cli.main(["config", "check", str(tmp_path / "mine.yaml")]) == 0
+    assert "for `modalgate finetune` (kind not given: key 'task' means finetune)\n" in capsys.readouterr().out
 
 
 def test_json_into_a_folder_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from modalgate.launch.config import check_config, list_configs, load_config, settings_of, show_config
-from modalgate.launch.schema import FinetuneConfig, PretrainConfig, TaskConfig
+from modalgate.launch.config import check_config, config_kind, list_configs, load_config, settings_of, show_config
+from modalgate.launch.schema import KINDS, FinetuneConfig, PretrainConfig, TaskConfig
 from modalgate.shards.errors import RequestError
 
 MINIMAL = "kind: pretrain\ndata: {shards: packed}\n"
@@ -77,10 +77,10 @@ def test_steps_and_epochs_exclude_each_other_and_the_upper_layer_counts(tmp_path
     back = load_config("pretrain", diff, ["train.steps=5"])
     assert (back.train.steps, back.train.epochs) == (5, None)  # pyright: ignore[reportAttributeAccessIssue]
     assert load_config("pretrain", base, ["train.epochs=null"]).train.steps == 7  # pyright: ignore
-    with pytest.raises(RequestError, match=r"train\.epochs and train\.steps are both given: leave one out"):
+    with pytest.raises(RequestError, match=r"train\.epochs and train\.steps are both given: keep one of them"):
         load_config("pretrain", base, ["train.steps=5", "train.epochs=2"])
     both = written(tmp_path, "both", MINIMAL + "train: {steps: 7, epochs: 1}\n")
-    with pytest.raises(RequestError, match=r"gives both train\.steps and train\.epochs: leave one out"):
+    with pytest.raises(RequestError, match=r"gives both train\.steps and train\.epochs: keep one of them"):
         load_config("pretrain", both)
     # A run's record tells the steps that its epochs came to.
     config = load_config("pretrain", diff)
@@ -115,8 +115,11 @@ def test_a_config_based_on_itself_is_refused(tmp_path: Path) -> None:
         ("train.clip_norm=nan", "config key 'train.clip_norm' is nan: it must be at least 0"),
         ("tasks.clip_order.weight=-1", "config key 'tasks.clip_order.weight' is -1.0: it must be at least 0"),
         ("wandb=onlin", "unknown value for config key 'wandb' 'onlin': did you mean 'online'?"),
-        ("seed", "'seed' is no setting: write key=value"),
-        ("seed=}{", "config key 'seed': the value '}{' is no valid YAML"),
+        ("tsaks.clip_order.weight=1", "unknown config key 'tsaks': did you mean 'tasks'?"),
+        ("task=violence", "config key 'task' is for `modalgate finetune`, not for this config"),
+        ("positive=fight", "config key 'positive' is for `modalgate finetune` or `modalgate study`"),
+        ("seed", "'seed' is not a setting: write key=value"),
+        ("seed=}{", "config key 'seed': the value '}{' is not valid YAML"),
         ("seed=${nowhere}", "config key 'seed': Interpolation key 'nowhere' not found"),
     ],
 )
@@ -133,8 +136,8 @@ def test_one_line_names_the_key(minimal: str, override: str, message: str) -> No
         ("kind: pretrain\nsteps: 3\n", "unknown config key 'steps': did you mean 'train.steps'?"),
         ("kind: pretrian\n", "did you mean 'pretrain'?"),
         ("kind: pretrain\nname: yes\n", "config key 'name': True is not text: write it in quotes"),
-        ("a: [1\n", "is no valid YAML"),
-        ("- 1\n", "holds no mapping"),
+        ("a: [1\n", "is not valid YAML"),
+        ("- 1\n", "does not hold a mapping"),
         ("kind: pretrain\n", "config key 'data.shards' is not given: add data.shards=VALUE"),
         ("kind: finetune\n", "is for `modalgate finetune`, not for `modalgate pretrain`"),
         ("base: demo-pretrian\n", "unknown config 'demo-pretrian': did you mean 'demo-pretrain'?"),
@@ -161,10 +164,82 @@ def test_every_shipped_config_is_valid_and_described(name: str) -> None:
     assert set(check_config(name)) <= {"data.shards"}
 
 
-def test_what_is_shown_loads_to_the_same_config(tmp_path: Path) -> None:
-    overrides = ["data.shards=packed", "train.steps=3"]
-    path = written(tmp_path, "shown", show_config("demo-violence", overrides))
-    assert load_config("finetune", path) == load_config("finetune", "demo-violence", overrides)
+@pytest.mark.parametrize(
+    ("name", "plain"), [*((name, False) for name, _, _ in list_configs()), ("surveillance-violence", True)]
+)
+def test_what_is_shown_loads_to_the_same_config(name: str, plain: bool, tmp_path: Path) -> None:
+    kind = next(kind for shipped, kind, _ in list_configs() if shipped == name)
+    overrides = ["data.shards=packed", "seed=3"]
+    text = show_config(name, overrides, plain)
+    assert ("#" in text) is not plain
+    path = written(tmp_path, "shown", text)
+    assert load_config(kind, path) == load_config(kind, name, overrides)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "told"),
+    [
+        ("tasks: {clip_order: {}}\n", "pretrain", "tasks"),
+        ("probe: {every: 5}\n", "pretrain", "probe"),
+        ("task: violence\npositive: fight\n", "finetune", "task"),
+        ("encoder: runs/x/encoder\n", "finetune", "encoder"),
+        ("positive: fight\n", "finetune", ""),
+        ("rows: {gate: {fusion: softmax}}\n", "study", "rows"),
+        ("experts: {steps: 3}\n", "study", "experts"),
+        ("data: {segments: 2}\n", "pretrain", ""),
+    ],
+)
+def test_a_kind_that_is_not_given_is_told_by_the_keys(text: str, kind: str, told: str, tmp_path: Path) -> None:
+    path = written(tmp_path, "mine", text + "# comment\n")
+    assert check_config(path) == ["data.shards"]
+    found, how = config_kind(path)
+    assert found == kind
+    assert how == (f"key '{told}' means {kind}" if told else f"{kind} is assumed")
+    shown = show_config(path)
+    assert f"# Not given: {how}.\n" in shown
+    assert f"\nkind: {kind}\n" in shown
+    assert f"kind: {kind}\n" in show_config(path, plain=True)
+    assert load_config(kind, path, ["data.shards=packed"]).data.shards == "packed"
+
+
+def test_settings_tell_a_kind_too(tmp_path: Path) -> None:
+    path = written(tmp_path, "mine", "data: {segments: 2}\n")
+    assert config_kind(path, ["task=violence"])[0] == "finetune"
+    assert "task: violence" in show_config(path, ["task=violence"])
+
+
+def test_the_verb_decides_the_kind_of_a_file_without_one(tmp_path: Path) -> None:
+    plain = written(tmp_path, "plain", "data: {shards: packed}\n")
+    for kind, schema in KINDS.items():
+        assert isinstance(load_config(kind, plain), schema)
+    # The base's kind is not the file's: a fine-tuning may be a diff of a pretraining.
+    diff = written(tmp_path, "diff", "base: demo-pretrain\ndata: {shards: packed}\n")
+    assert isinstance(load_config("finetune", diff), FinetuneConfig)
+    assert config_kind(diff) == ("pretrain", "")
+    tuned = written(tmp_path, "tuned", "base: demo-pretrain\ntask: violence\ndata: {shards: packed}\n")
+    assert config_kind(tuned)[0] == "finetune"
+    assert check_config(tuned) == []
+    with pytest.raises(RequestError, match="config key 'tasks' is for `modalgate pretrain`, not for this config"):
+        load_config("finetune", written(tmp_path, "wrong", "tasks: {clip_order: {}}\n"))
+    with pytest.raises(RequestError, match="is for `modalgate pretrain`, not for `modalgate finetune`"):
+        load_config("finetune", "demo-pretrain")
+
+
+def test_a_base_without_a_kind_lends_its_sections_only_where_the_kinds_differ(tmp_path: Path) -> None:
+    base = written(tmp_path, "base", "name: first\ntask: violence\ndropout: 0.4\ndata: {shards: packed}\n")
+    same = load_config("finetune", written(tmp_path, "same", f"kind: finetune\nbase: {base}\n"))
+    assert isinstance(same, FinetuneConfig)
+    assert (same.name, same.task, same.dropout) == ("first", "violence", 0.4)
+    other = load_config("pretrain", written(tmp_path, "other", f"kind: pretrain\nbase: {base}\n"))
+    assert (other.name, other.data.shards) == ("pretrain", "packed")
+
+
+@pytest.mark.parametrize("text", ["", "tasks: {}\n", "tasks: null\n", "data: {modalities: null}\n"])
+def test_tasks_and_modalities_may_be_empty(text: str, tmp_path: Path) -> None:
+    config = load_config("pretrain", written(tmp_path, "bare", text), ["data.shards=packed"])
+    assert isinstance(config, PretrainConfig)
+    assert config.tasks == {}
+    assert config.data.modalities == []
 
 
 def test_a_run_folder_is_a_config(tmp_path: Path) -> None:

@@ -30,3 +30,9 @@ def test_an_unknown_size_is_no_error(settings: list[str], line: str, tmp_path: P
 
 def test_a_bundle_brings_its_own_model() -> None:
     assert describe_model("demo-violence", ["encoder=runs/x/encoder"]) == ["model: that of the bundle it starts from"]
+
+
+def test_a_config_without_a_model_says_what_to_give() -> None:
+    (line,) = describe_model("demo-violence", ["model=null"])
+    assert "encoder=" in line
+    assert "model.preset=" in line

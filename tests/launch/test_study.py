@@ -102,7 +102,7 @@ def test_sigterm_ends_the_processes_that_train_too(options: list[str], launch: C
     [
         (["rows={x: {fusion: sofmax}}"], "unknown fusion of row 'x' 'sofmax': did you mean 'softmax'"),
         (["rows={rgb: {fusion: softmax}}"], "row 'rgb' has a modality's name"),
-        (["rows={x: {fusion: softmax, arguments: {heat: 1}}}"], "fusion 'softmax' does not take its arguments"),
+        (["rows={x: {fusion: softmax, arguments: {heat: 1}}}"], "unknown argument of fusion softmax 'heat'"),
         (["data.modalities=[rgb]"], "give at least two modalities"),
         (["metric=auc"], "metric auc needs two classes and 'positive' among them"),
         (["taught_noise=0.5", "noise=[]"], "taught_noise needs levels"),
