@@ -261,7 +261,7 @@ def _finetuning(index: Index, names: tuple[str, ...], given: Mapping[str, Any]) 
     model = _section(given, "model")
     several = given.get("task") == "multilabel"
     if len(names) > 1 and not (several or "fusion" in model or "fusion_arguments" in model):
-        choices.append(Choice("decision", "product", "each modality scores, and the scores are joined"))
+        choices.append(Choice("decision", "opinion", "each modality scores; a gate joins the scores"))
         choices.append(Choice("unimodal_weight", 1.0, "each modality learns the label on its own"))
     choices.append(Choice("head_learning_rate", 1.0, "head and encoders learn at one rate"))
     if "task" not in given and (found := event_class(index, str(_section(given, "data").get("label", "label")))):
