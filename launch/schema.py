@@ -197,6 +197,9 @@ class FinetuneConfig:
     hold_out: bool = False
     evaluate_every: int = _between(0, 0)
     patience: int = _between(0, 0)
+    final: bool = False
+    """After the splits, train one more classifier on all their clips, with the settings that they validated; its
+    threshold and temperature are fitted on their test scores."""
     train: TrainConfig = field(default_factory=TrainConfig)
     wandb: str = _one_of("offline", "online", "disabled")
     tensorboard: bool = False
