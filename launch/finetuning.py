@@ -98,7 +98,9 @@ def finetune(config: FinetuneConfig, command: Sequence[str] = (), resume: bool =
     if config.final:
         calibration = calibrate(scores, recipe.classes, positive)
         chosen = chosen_rows([(scores, scores)], recipe.classes, positive, seconds)
-        told = f"fitted on the scores of the {len(scores.keys)} test clips, and shown on the same clips"
+        told = (
+            f"fitted on the {len(scores.keys)} test clips, none scored by a model that trained on it; same clips here"
+        )
         tables.append(Table(OUT_OF_FOLD, ["figure", "value"], chosen, told))
     if positive is None:
         tables.append(_class_table(scores, recipe.classes))

@@ -16,7 +16,7 @@ from .results import Cell
 from .scoring import Scores
 
 # Titles of the tables of a fine-tuning that hold these rows.
-ON_VALIDATION, OUT_OF_FOLD = "Chosen on validation clips", "Final model, calibrated out of fold"
+ON_VALIDATION, OUT_OF_FOLD = "Chosen on validation clips", "Calibration of the final model"
 
 TEMPERATURE, THRESHOLD = "temperature", "threshold of best F1"
 

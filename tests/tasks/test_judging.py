@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from modalgate.tasks.judging import draw_figures, judge
+from modalgate.tasks.judging import draw_figures, judge, split_line
 from modalgate.tasks.results import Confusion, Curves, Gates
 from modalgate.tasks.scoring import Scores, join_scores
 
@@ -93,3 +93,16 @@ def test_clips_of_several_classes_have_curves_and_gates_of_each_and_no_confusion
     assert list(roc.series) == list(precision.series) == ["run", "shout"]
     assert (0.0, 1.0) in roc.series["run"]
     assert (0.0, 1.0) not in roc.series["shout"]
+
+
+def test_a_finished_split_is_one_line_with_chance() -> None:
+    three = scores([0.9, 0.2, 0.4], [1, 0, 1], "abc")
+    line = split_line("fold-0", three, ["no fall", "fall"], 1)
+    assert line == "fold-0: 3 clips, accuracy 0.667 (chance 0.667), AUC 1.000 (chance 0.500)"
+    assert split_line("camera-1", three, ["no", "yes"], None) == "camera-1: 3 clips, accuracy 0.667 (chance 0.667)"
+    # Of one class alone there is no area.
+    assert "AUC" not in split_line("fold-1", scores([0.9], [1], "a"), ["no", "yes"], 1)
+    truth = np.array([[1, 0, 0], [1, 1, 0], [0, 0, 0], [0, 0, 0]])
+    several = Scores(truth.astype(np.float32), np.ones((4, 1), np.float32), truth, list("abcd"))
+    line = split_line("fold-0", several, ["run", "shout", "never"], None)
+    assert line == "fold-0: 4 clips, mean average precision 1.000 (chance 0.375)"
