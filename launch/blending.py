@@ -19,6 +19,9 @@ from .recipe import Recipe, train_classifier
 
 JOINT = "joint"
 
+# In a run's folder.
+WEIGHTS = "blending.json"
+
 
 def head_weights(recipe: Recipe, split: Split, run: Path) -> dict[str, float]:
     """Weights of the heads, `joint` among them, that sum to one (Wang, Tran & Feiszli 2020, offline form).

@@ -45,7 +45,7 @@ def detect(
 ) -> tuple[list[ScoredVideo], Result]:
     """Scores every recording of `folder`; those that `spans` does not name are calm from begin to end.
 
-    `label`: the class whose scores count, by default the one that means violence. Raises `RequestError` where the
+    `label`: the class whose scores count, by default the positive one. Raises `RequestError` where the
     table does not suit the recordings or the model, `DataError` for a recording that cannot be read.
     """
     bundle = load_bundle(find_bundle(model))

@@ -15,6 +15,7 @@ from ..shards.transforms import Preparation
 from ..tasks.stopping import BEST
 from .checkpoint import latest_checkpoint, load_checkpoint
 from .recorded import recorded_metrics
+from .run_bundles import find_bundle
 
 
 def export_bundle(run: Path, out: Path, licence: str | None = None) -> tuple[Bundle, float]:
@@ -35,7 +36,7 @@ def export_bundle(run: Path, out: Path, licence: str | None = None) -> tuple[Bun
 
 
 def trained_bundle(place: Path) -> Bundle:
-    """The bundle at `place`, or the model of the run there, with what the run's evaluations measured of it.
+    """The bundle at `place`, or the model of the run there (see `find_bundle`), with what was measured of it.
 
     Of a run its provenance says which weights these are: those that validation clips chose, else the moving average,
     else the last step's. Raises `RequestError` for a folder that holds no finished run, and `DataError` where its
@@ -43,22 +44,23 @@ def trained_bundle(place: Path) -> Bundle:
     """
     path = find_model(place)
     bundle = load_bundle(path)
-    if path != place / "encoder":
+    run = path.parent
+    if path == local_bundle(place):
         return bundle
-    told = bundle.provenance | {"run": place.name}
-    checkpoint = latest_checkpoint(place)
+    told = bundle.provenance | {"run": "/".join((place.name, *run.relative_to(place).parts))}
+    checkpoint = latest_checkpoint(run)
     if checkpoint is not None:
-        told["weights"], state = _final_state(place, checkpoint)
+        told["weights"], state = _last_state(run, checkpoint)
         prefix = "classifier." if isinstance(bundle.model, Classifier) else "backbone."
         reference = load_bundle(path).model
         reference.load_state_dict({key.removeprefix(prefix): v for key, v in state.items() if key.startswith(prefix)})
         difference = largest_difference(reference, bundle)
         if difference > 1e-6:
             raise DataError(f"'{path}' differs from checkpoint '{checkpoint}' by {difference:.2g}: train again")
-    return replace(bundle, provenance=told, metrics=recorded_metrics(place) or bundle.metrics)
+    return replace(bundle, provenance=told, metrics=bundle.metrics or recorded_metrics(run))
 
 
-def _final_state(run: Path, checkpoint: Path) -> tuple[str, dict[str, torch.Tensor]]:
+def _last_state(run: Path, checkpoint: Path) -> tuple[str, dict[str, torch.Tensor]]:
     """What the run ended with, and in words which of its weights that are."""
     step, weights, state = load_checkpoint(checkpoint)
     average = state.get("average") or {}
@@ -70,19 +72,16 @@ def _final_state(run: Path, checkpoint: Path) -> tuple[str, dict[str, torch.Tens
 
 
 def find_model(path: Path) -> Path:
-    """The bundle at `path` or on the hub, or the one of the run there; `RequestError` where there is none."""
+    """The bundle at `path` or on the hub, or that of the run there to use; `RequestError` where there is none."""
     path = local_bundle(path)
-    return path if any((path / name).is_file() for name in LAYOUTS) else _trained(path)
-
-
-def _trained(run: Path) -> Path:
-    if not run.is_dir():
-        raise RequestError(f"no run folder at '{run}'")
-    if not (run / "encoder").is_dir():
-        folds = sorted(folder.parent.name for folder in run.glob("fold-*/encoder"))
-        hint = f"give one of its folds, such as {run / folds[0]}" if folds else "has its training finished?"
-        raise RequestError(f"'{run}' holds no trained model: {hint}")
-    return run / "encoder"
+    if any((path / name).is_file() for name in LAYOUTS):
+        return path
+    if not path.is_dir():
+        raise RequestError(f"no run folder at '{path}'")
+    found = find_bundle(path)
+    if found == path:
+        raise RequestError(f"'{path}' holds no trained model: has its training finished?")
+    return found
 
 
 def largest_difference(reference: torch.nn.Module, exported: Bundle) -> float:

@@ -12,18 +12,20 @@ from accelerate.utils import set_seed
 from ..fusion.bundle import Bundle, load_bundle, save_bundle
 from ..fusion.classifier import Classifier
 from ..shards.errors import RequestError
-from ..tasks.chosen import chosen_multilabel_rows, chosen_rows
+from ..tasks.chosen import ON_VALIDATION, OUT_OF_FOLD, Calibration, calibrate, chosen_rows
 from ..tasks.duplicates import warn_of_duplicates
 from ..tasks.examples import draw_examples
-from ..tasks.judging import draw_figures, judge
-from ..tasks.metrics import average_precisions
+from ..tasks.judging import draw_figures, judge, split_line
+from ..tasks.metrics import average_precisions, class_recalls
 from ..tasks.results import Cell, Figure, Result, Table, new_result, save_result
+from ..tasks.score_table import write_score_table
 from ..tasks.scoring import Scores, join_scores, save_scores
-from ..tasks.splits import Split, groups_of, hold_out
+from ..tasks.splits import Split, groups_of
 from ..tasks.stopping import BEST, EarlyStopping
-from .blending import head_weights
+from .blending import WEIGHTS, head_weights
 from .building import config_splits, run_folder, split_plan
 from .device import make_accelerator, ranks
+from .final_model import Figures, check_final, train_final
 from .logbook import warn
 from .progress import track
 from .recipe import Recipe, set_up, train_classifier
@@ -34,25 +36,30 @@ from .tracking import show_result
 
 @dataclass(frozen=True)
 class Finetuned:
-    """`metrics` over all test clips, pooled over folds; `intervals` (95 %, by group); `scores`; the record."""
+    """`metrics` over all test clips, pooled over folds; `intervals` (95 %, by group); `scores`; the record;
+    `calibration`: of the final model, where there is one."""
 
     metrics: dict[str, float]
     intervals: dict[str, tuple[float, float]]
     scores: Scores
     result: Result
+    calibration: Calibration | None = None
 
 
 def finetune(config: FinetuneConfig, command: Sequence[str] = (), resume: bool = False) -> Finetuned:
     """Trains and scores a classifier per split; RUN/encoder holds it, or RUN/fold-N/encoder for each fold.
 
-    The recipe is fixed beforehand: nothing is chosen on the test clips. Raises `RequestError` where the config does
-    not suit the shards: a label, split, positive class or encoder that is not there.
+    With `config.final` RUN/final/encoder holds one more, trained on the clips of all splits. The recipe is fixed
+    beforehand: nothing that is scored is chosen on the test clips. Raises `RequestError` where the config does not
+    suit the shards: a label, split, positive class or encoder that is not there.
     """
     recipe = set_up(config, command)
     index, positive = recipe.index, recipe.positive
     splits = config_splits(config.data, index, config.seed, recipe.strata)
     for split in splits:
         recipe.for_split(split)
+    if config.final:
+        check_final(recipe, splits)
     plan = split_plan(config.data, config.seed)
     run, folds = run_folder(config), plan.crossed or len(splits) > 1
     if ranks()[1] > 1:
@@ -62,29 +69,40 @@ def finetune(config: FinetuneConfig, command: Sequence[str] = (), resume: bool =
         open_run(run, recipe.settings, resume)
     with track(len(index.samples), "frames compared", show=ranks()[0] == 0) as advance:
         warn_of_duplicates(index, splits, config.data.group, Path(config.out), config.data.workers, advance)
-    parts = [_run_split(recipe, split, run / split.name if folds else run, resume) for split in splits]
+    folders = [run / split.name if folds else run for split in splits]
+    parts: list[tuple[Scores, Scores | None]] = []
+    for split, folder in zip(splits, folders, strict=True):
+        parts.append(_run_split(recipe, split, folder, resume))
+        if folds and ranks()[0] == 0:
+            print(split_line(split.name, parts[-1][0], recipe.classes, positive), flush=True)
     scores = join_scores([test for test, _ in parts])
     groups = groups_of(index, config.data.group)
     unit = dict(zip([sample.key for sample in index.samples], groups, strict=True)) if groups else {}
     units = [unit.get(key, key) for key in scores.keys]
-    metrics, intervals = judge(scores, positive, units)
-    how = plan.describe()
+    metrics, intervals = judge(scores, recipe.classes, positive, units)
+    how = plan.describe(index)
     how += f", only fold {config.data.fold}" if config.data.fold is not None else ""
     note = f"{len(scores.keys)} test clips, {how}; {recipe.request.segments} views averaged; 95 % interval by group"
     rows: list[Any] = [[name, value, *intervals.get(name, (None, None))] for name, value in metrics.items()]
     tables = [Table("Test clips", ["metric", "value", "low", "high"], rows, note)]
     watched = [(test, held) for test, held in parts if held is not None]
+    durations = {sample.key: sample.duration for sample in index.samples}
+    seconds = np.array([durations[key] for key in scores.keys])
     if watched:
-        seconds = {sample.key: sample.duration for sample in index.samples}
-        if recipe.multilabel:
-            chosen = chosen_multilabel_rows(watched, recipe.classes)
-        else:
-            chosen = chosen_rows(watched, positive, np.array([seconds[key] for key in scores.keys]))
-        note = (
+        chosen = chosen_rows(watched, recipe.classes, positive, seconds)
+        told = (
             "threshold and temperature were chosen on validation clips of each split, the mean over splits is shown"
         )
-        tables.append(Table("Chosen on validation clips", ["figure", "value"], chosen, note))
-    if recipe.multilabel:
+        tables.append(Table(ON_VALIDATION, ["figure", "value"], chosen, told))
+    calibration = None
+    if config.final:
+        calibration = calibrate(scores, recipe.classes, positive)
+        chosen = chosen_rows([(scores, scores)], recipe.classes, positive, seconds)
+        told = (
+            f"fitted on the {len(scores.keys)} test clips, none scored by a model that trained on it; same clips here"
+        )
+        tables.append(Table(OUT_OF_FOLD, ["figure", "value"], chosen, told))
+    if positive is None:
         tables.append(_class_table(scores, recipe.classes))
     modalities = recipe.request.modalities
     figures: list[Figure] = [*draw_figures(scores, recipe.classes, positive, modalities)]
@@ -95,13 +113,21 @@ def finetune(config: FinetuneConfig, command: Sequence[str] = (), resume: bool =
         save_result(result, run)
         show_result(run, result, warn)
         save_scores(scores, units, recipe.classes, run / "results" / "scores.safetensors")
-    return Finetuned(metrics, intervals, scores, result)
+        names = [split.name for split, (test, _) in zip(splits, parts, strict=True) for _ in test.keys]
+        grouped = [unit.get(key, "") for key in scores.keys]
+        write_score_table(
+            run / "results" / "scores.csv", scores, names, grouped, recipe.classes, positive, modalities
+        )
+    if calibration is not None:
+        kind = "out of fold" if folds else "held out"
+        train_final(recipe, splits, run, folders, Figures(metrics, note, calibration, kind), resume)
+    return Finetuned(metrics, intervals, scores, result, calibration)
 
 
 def _run_split(recipe: Recipe, split: Split, run: Path, resume: bool) -> tuple[Scores, Scores | None]:
     """Scores of the split's test clips, and of validation clips where those choose something, under a classifier
     trained on its train clips; one of a finished fold is loaded."""
-    watched = _watched(recipe, split) if recipe.config.hold_out else split
+    watched = recipe.watched(split)
     recipe = recipe.for_split(split).for_clips(watched.train)
     config = recipe.config
     if resume and (run / "encoder").is_dir() and run != run_folder(config):
@@ -116,21 +142,9 @@ def _run_split(recipe: Recipe, split: Split, run: Path, resume: bool) -> tuple[S
     train_classifier(recipe, classifier, watched.train, run, stopping=stopping, head_weights=weights, resume=again)
     if ranks()[0] == 0:
         if weights:
-            (run / "blending.json").write_text(json.dumps(weights) + "\n", encoding="utf-8")
+            (run / WEIGHTS).write_text(json.dumps(weights) + "\n", encoding="utf-8")
         _save(recipe, watched, run, classifier)
     return _score(recipe, classifier, watched)
-
-
-def _watched(recipe: Recipe, split: Split) -> Split:
-    """The split with validation clips, which must hold what they are to choose by."""
-    data, positive = recipe.config.data, recipe.positive
-    watched = hold_out(split, recipe.index, recipe.strata, data.group, recipe.config.seed)
-    if positive is not None and not (recipe.labels[watched.validation] == positive).any():
-        raise RequestError(
-            f"the {len(watched.validation)} validation clips of split '{split.name}' hold none of class "
-            f"'{recipe.classes[positive]}' to choose a threshold by: give another seed=, or hold_out=false"
-        )
-    return watched
 
 
 def _stopping(recipe: Recipe, classifier: Classifier, split: Split, run: Path, resume: bool) -> EarlyStopping | None:
@@ -163,7 +177,7 @@ def _save(recipe: Recipe, split: Split, run: Path, classifier: Classifier) -> No
     used = f" ({config.data.fraction:.0%} of them used)" if config.data.fraction < 1 else ""
     clips = f"{len(split.train)} clips{used}"
     provenance = {
-        "trained": f"to tell {_told_apart(recipe)}",
+        "trained": recipe.purpose,
         "data": f"{recipe.index.folder.name}: {clips}, tested on {len(split.test)} ({split.name})",
         "encoder": "pretrained without labels" if config.encoder else "from random weights",
         "steps": config.train.steps,
@@ -175,18 +189,17 @@ def _save(recipe: Recipe, split: Split, run: Path, classifier: Classifier) -> No
     save_bundle(bundle, run / "encoder")
 
 
-def _told_apart(recipe: Recipe) -> str:
-    classes = recipe.classes
-    if recipe.multilabel:
-        return f"which of {len(classes)} classes a clip has"
-    return " from ".join(classes) if len(classes) == 2 else f"{len(classes)} classes"
-
-
 def _class_table(scores: Scores, classes: Sequence[str]) -> Table:
-    precisions, counts = average_precisions(scores.probabilities, scores.labels), scores.labels.sum(axis=0)
+    labels = scores.labels
+    if labels.ndim == 2:
+        values, counts = average_precisions(scores.probabilities, labels), labels.sum(axis=0)
+        figure, note = "average precision", "average precision of each class; chance is its share of the clips"
+    else:
+        values = class_recalls(scores.probabilities.argmax(axis=1), labels, len(classes))
+        counts = np.bincount(labels, minlength=len(classes))
+        figure, note = "recall", "share of each class's clips that were recognised"
     rows: list[list[Cell]] = [
-        [name, value, int(count), int(count) / len(scores.keys)]
-        for name, value, count in zip(classes, precisions.tolist(), counts, strict=True)
+        [name, value if np.isfinite(value) else None, int(count), int(count) / len(scores.keys)]
+        for name, value, count in zip(classes, values.tolist(), counts, strict=True)
     ]
-    note = "average precision of each class; chance is its share of the clips"
-    return Table("Classes", ["class", "average precision", "clips", "share"], rows, note)
+    return Table("Classes", ["class", figure, "clips", "share"], rows, note)

@@ -11,7 +11,7 @@ from ..tasks.predict import Scorer
 
 @dataclass(frozen=True)
 class AlarmRequest:
-    """What was asked of alarms: the class, by default the violent one; thresholds, by default the one that validation
+    """What was asked of alarms: the class, else the positive one; thresholds, by default the one that validation
     clips chose, or a half, and four fifths of it; seconds of smoothing and of the shortest alarm and pause."""
 
     name: str | None = None
@@ -23,7 +23,7 @@ class AlarmRequest:
     min_off: float = 0.0
 
     def rule(self, scorer: Scorer, threshold: float | None) -> tuple[str, AlarmRule] | None:
-        """The class and its rule; none where no class is the violent one and none was named."""
+        """The class and its rule; none where no class is the positive one and none was named."""
         name = self.name or scorer.positive
         if name is None:
             if self.on is not None or self.off is not None:

@@ -8,7 +8,6 @@ import torch
 from accelerate.utils import set_seed
 
 from ..fusion.backbone import fresh_copy
-from ..fusion.bundle import load_bundle
 from ..shards.errors import RequestError, choice_error
 from ..shards.index import load_index
 from ..shards.stream import ClipStream
@@ -34,7 +33,7 @@ from ..tasks.splits import groups_of, keep_used
 from .building import check_shards_fit, request_of
 from .device import leave_cores_to, make_accelerator, ranks
 from .progress import track
-from .run_bundles import cache_folder, find_bundle
+from .run_bundles import cache_folder, measured_bundle
 
 # A batch is what an interrupted extraction does not do again.
 BATCH_SIZE = 32
@@ -82,8 +81,9 @@ def probe(
     if world > 1:
         make_accelerator("fp32")  # joins the processes
     plan = plan or SplitPlan()
-    bundle = load_bundle(find_bundle(encoder))
-    clips = labelled_clips(load_index(shards), label, labels, multilabel)
+    shown = load_index(shards)
+    bundle = measured_bundle(encoder, shown)
+    clips = labelled_clips(shown, label, labels, multilabel)
     check_shards_fit(bundle, clips.index)
     index, splits = keep_used(clips.index, plan_splits(clips.index, clips.strata, plan))
     clips = labelled_clips(index, clips.column, multilabel=multilabel)
@@ -110,7 +110,7 @@ def probe(
     encoders = [bundle.backbone, fresh_copy(bundle.backbone)]
     features, fresh = cached_features(encoders, bundle.spec, stream, kept, device, count)
     units = groups_of(index, plan.group)
-    note = f"{request.segments} views averaged; {plan.describe()}; interval 95 %; kNN k 20, temperature 0.07"
+    note = f"{request.segments} views averaged; {plan.describe(index)}; interval 95 %; kNN k 20, temperature 0.07"
     if multilabel:
         rows, untrained = (probe_multilabel(f, clips.labels, splits, units) for f in (features, fresh))
         tables = [multilabel_table(rows, untrained, note), class_precision_table(rows, clips)]

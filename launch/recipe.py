@@ -23,8 +23,8 @@ from ..tasks.aids import AidsConfig
 from ..tasks.layer_decay import encoder_groups
 from ..tasks.multilabel import labelled_clips
 from ..tasks.scoring import Scores, score_clips
-from ..tasks.splits import Split, take
-from ..tasks.stopping import EarlyStopping
+from ..tasks.splits import Split, hold_out, take
+from ..tasks.stopping import EarlyStopping, Until
 from ..tasks.supervised import SupervisedObjective, balanced_weights, positive_weights
 from .building import (
     check_shards_fit,
@@ -46,7 +46,7 @@ from .train import Evaluation, train
 
 @dataclass(frozen=True)
 class Recipe:
-    """`start` is the pretrained bundle, `positive` the violent class's number, `settings` the resolved config.
+    """`start` is the pretrained bundle, `positive` the number of the class to find, `settings` the resolved config.
 
     `labels`: class numbers (n,), or for the task multilabel 0 and 1 (n, C), of the column `column`; folds spread the
     values of the column `strata`.
@@ -91,6 +91,14 @@ class Recipe:
         """What a stream has to know of labels."""
         return {"label": self.column, "classes": self.classes, "multilabel": self.multilabel}
 
+    @property
+    def purpose(self) -> str:
+        """What the classifier is trained for, in words."""
+        if self.multilabel:
+            return f"to tell which of {len(self.classes)} classes a clip has"
+        pair = " from ".join(self.classes) if len(self.classes) == 2 else f"{len(self.classes)} classes"
+        return f"to tell {pair}"
+
     def alone(self, name: str) -> tuple["Recipe", Classifier]:
         """The same with one of its modalities, without aids or heads beside the one; and its classifier."""
         config = replace(self.config, unimodal_weight=0.0, decision=None, aids=AidsConfig())
@@ -108,6 +116,21 @@ class Recipe:
         if self.start is None or not self.config.encoder:
             return self
         return replace(self, start=split_bundle(Path(self.config.encoder), self.index, split))
+
+    def watched(self, split: Split) -> Split:
+        """The split, with validation clips where the config holds some out.
+
+        Raises `RequestError` where these do not hold what they are to choose by.
+        """
+        if not self.config.hold_out:
+            return split
+        watched = hold_out(split, self.index, self.strata, self.config.data.group, self.config.seed)
+        if self.positive is not None and not (self.labels[watched.validation] == self.positive).any():
+            raise RequestError(
+                f"the {len(watched.validation)} validation clips of split '{split.name}' hold none of class "
+                f"'{self.classes[self.positive]}' to choose a threshold by: give another seed=, or hold_out=false"
+            )
+        return watched
 
     def for_clips(self, numbers: NDArray[np.int64]) -> "Recipe":
         """The same with the steps that its epochs of these training clips come to."""
@@ -201,7 +224,7 @@ def train_classifier(
     numbers: NDArray[np.int64],
     run: Path,
     *,
-    stopping: EarlyStopping | None = None,
+    stopping: EarlyStopping | Until | None = None,
     head_weights: Mapping[str, float] | None = None,
     resume: bool = False,
 ) -> None:
@@ -215,6 +238,7 @@ def train_classifier(
         begin=config.heads_first,
         end=config.unfrozen_by,
     )
+    every = stopping.steps if isinstance(stopping, Until) else config.evaluate_every
     heads = [*classifier.head.parameters(), *classifier.unimodal.parameters()]
     train(
         objective,
@@ -227,9 +251,9 @@ def train_classifier(
         tracker_mode=config.wandb,
         tensorboard=config.tensorboard,
         settings=recipe.settings,
-        evaluation=None if stopping is None else Evaluation(stopping, config.evaluate_every),
+        evaluation=None if stopping is None else Evaluation(stopping, every),
     )
-    if stopping is not None:
+    if isinstance(stopping, EarlyStopping):
         stopping.restore()
 
 
@@ -237,9 +261,9 @@ def _positive(config: FinetuneConfig, classes: list[str]) -> int | None:
     if config.task != "violence":
         return None
     if config.positive is None:
-        raise RequestError(f"config key 'positive' is not given: which of {', '.join(classes)} means violence?")
+        raise RequestError(f"config key 'positive' is not given: which of {', '.join(classes)} is to be found?")
     if config.positive not in classes:
         raise choice_error("class for 'positive'", config.positive, classes)
     if len(classes) != 2:
-        raise RequestError(f"violence is one of two classes, column '{config.data.label}' has {len(classes)}")
+        raise RequestError(f"task violence finds one of two classes, column '{config.data.label}' has {len(classes)}")
     return classes.index(config.positive)

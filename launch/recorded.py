@@ -2,21 +2,19 @@
 
 from pathlib import Path
 
+from ..tasks.chosen import ON_VALIDATION, THRESHOLD
 from ..tasks.results import Result, load_result
-
-# As `tasks.chosen` calls it.
-THRESHOLD = "threshold of best F1"
 
 
 def recorded_metrics(run: Path) -> dict[str, float]:
     """By name: what fine-tuning measured on test clips, and the linear probe of the fused features.
 
-    `run`: a run folder, or a fold's inside one, which has the figures pooled over all folds. Raises `DataError` for a
-    damaged result file.
+    `run`: a run folder, or a split's inside one, which has the figures pooled over all splits. Raises `DataError` for
+    a damaged result file.
     """
     found: dict[str, float] = {}
     for name, read in (("finetune", _finetune), ("probe", _probe)):
-        for folder in (run, run.parent if run.name.startswith("fold-") else run):
+        for folder in (run, run.parent if (run.parent / "config.yaml").is_file() else run):
             path = folder / "results" / f"{name}.json"
             if path.is_file():
                 found |= read(load_result(path))
@@ -25,7 +23,7 @@ def recorded_metrics(run: Path) -> dict[str, float]:
 
 
 def alarm_threshold(metrics: dict[str, float]) -> float | None:
-    """The threshold that validation clips chose, where they did."""
+    """The threshold that held-out clips chose, where they did."""
     return next((value for name, value in metrics.items() if name.startswith(THRESHOLD)), None)
 
 
@@ -33,7 +31,7 @@ def _finetune(result: Result) -> dict[str, float]:
     table = result.tables[0]
     found = {f"{row[0]} ({table.note})": float(row[1]) for row in table.rows if isinstance(row[1], int | float)}
     for chosen in result.tables[1:]:
-        for row in chosen.rows:
+        for row in chosen.rows if chosen.title == ON_VALIDATION else ():
             if row[0] == THRESHOLD and isinstance(row[1], int | float):
                 found[f"{THRESHOLD} ({chosen.note})"] = float(row[1])
     return found

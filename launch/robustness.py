@@ -32,7 +32,7 @@ from .building import check_shards_fit, config_splits, request_of, select_clips,
 from .config import load_config
 from .device import leave_cores_to
 from .progress import Advance
-from .run_bundles import find_bundle
+from .run_bundles import SEEN, measured_bundle
 from .schema import FinetuneConfig
 
 EVERY = "all"
@@ -156,18 +156,24 @@ def _of_run(run: Path, shards: Path) -> tuple[list[_Subject], str, str, str]:
             raise RequestError(
                 f"'{folder}' holds no classifier yet: finish it with `modalgate finetune ... --resume` first"
             )
-        subjects.append(_classifier(load_bundle(folder / "encoder"), take(index, split.test), data.label))
+        bundle = load_bundle(folder / "encoder")
+        if SEEN in bundle.provenance:
+            raise RequestError(
+                f"'{folder}' holds a final model, trained on all labelled clips: give '{run.parent}', whose models "
+                "have not seen their test clips"
+            )
+        subjects.append(_classifier(bundle, take(index, split.test), data.label))
         if list(subjects[-1].classes) != classes:
             raise RequestError(
                 f"'{shards}' has the classes {', '.join(classes)}, the run was trained to tell "
                 f"{', '.join(subjects[-1].classes)} apart: give the shards it was trained on"
             )
-    return subjects, split_plan(data, config.seed).describe(), data.label, data.group
+    return subjects, split_plan(data, config.seed).describe(index), data.label, data.group
 
 
 def _of_bundle(model: Path, shards: Path, options: Options, device: str) -> tuple[list[_Subject], str]:
-    bundle = load_bundle(find_bundle(model))
     index = load_index(shards)
+    bundle = measured_bundle(model, index)
     check_shards_fit(bundle, index)
     index, classes, labels = labelled(index, options.label)
     if isinstance(bundle.model, Classifier):
@@ -195,7 +201,7 @@ def _of_bundle(model: Path, shards: Path, options: Options, device: str) -> tupl
             values[split.train], labels[split.train], len(classes), validation=held, groups=names
         )
         subjects.append(_Subject(bundle, _probe_answer(probe), take(index, split.test), tuple(classes)))
-    return subjects, f"{plan.describe()}; a linear probe fitted on clean fused features"
+    return subjects, f"{plan.describe(index)}; a linear probe fitted on clean fused features"
 
 
 def _several(model: Path) -> RequestError:

@@ -1,37 +1,80 @@
-"""Where the bundles of a run lie: one, or one for each split that it was trained on."""
+"""Where the bundles of a run lie: one, one for each split that it was trained on, and one of all clips."""
 
 import hashlib
+import json
+import shlex
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..fusion.bundle import Bundle, load_bundle, local_bundle
 from ..shards.errors import RequestError
 from ..shards.index import Index
+from ..tasks.run_facts import FINAL
+from .run_folder import read_settings
 
 if TYPE_CHECKING:
     from ..tasks.splits import Split
 
-# Of a bundle's provenance: the digest of the test clips that it was kept from.
-UNSEEN = "unseen"
+# Of a bundle's provenance: the digest of the test clips that it was kept from, and the fingerprint of shards of which
+# a final model was trained on every labelled clip.
+UNSEEN, SEEN = "unseen", "seen"
 
 
 def find_bundle(path: Path) -> Path:
-    """A bundle folder, the one in a run folder, or, of `hf://owner/name[@revision]`, the one in the hub's cache.
+    """The bundle folder to use: `path`, or of a run its final model, else its only one, else that of its first split.
 
-    Raises `RequestError` for a run that has one for each of its splits.
+    Of `hf://owner/name[@revision]` it is the one in the hub's cache. Where it takes one of several splits, one line
+    on standard error says which, and how to get a final model.
+    """
+    path = local_bundle(path)
+    for folder in (path / FINAL / "encoder", path / "encoder"):
+        if folder.is_dir():
+            return folder
+    if divided := _divided(path):
+        chosen = divided[0]
+        print(
+            f"note: '{path}' has a model for each of its {len(divided)} splits and none of all clips: this takes "
+            f"{chosen.name}, which has not seen its own test clips; for a final model: {final_command(path)}",
+            file=sys.stderr,
+        )
+        return chosen / "encoder"
+    return path
+
+
+def measured_bundle(path: Path, index: Index) -> Bundle:
+    """The model at `path` that is to be measured on clips of `index`, or lend its weights to one that is.
+
+    Of a run it is the one that the run evaluated; where each split has one, the final model. Raises `RequestError`
+    for a run that has one for each of its splits alone, and for a final model that was trained on these shards.
+    """
+    path = local_bundle(path)
+    if (path / "encoder").is_dir():
+        path = path / "encoder"
+    elif divided := _divided(path):
+        if not (path / FINAL / "encoder").is_dir():
+            names = ", ".join(folder.name for folder in divided)
+            raise RequestError(
+                f"'{path}' has a model for each of its splits ({names}): give one, such as {divided[0]}"
+            )
+        path = path / FINAL / "encoder"
+    bundle = load_bundle(path)
+    if bundle.provenance.get(SEEN) == index.fingerprint:
+        raise RequestError(
+            f"'{path}' is a final model, trained on all labelled clips of '{index.folder}': its figures on them are "
+            "those of its run; give shards that it has not seen"
+        )
+    return bundle
+
+
+def any_bundle(path: Path) -> Path:
+    """The bundle folder at `path`, or of a run the evaluated one, or the first where each split has its own.
+
+    What all of a run's models share can be read from it.
     """
     path = local_bundle(path)
     if (path / "encoder").is_dir():
         return path / "encoder"
-    if divided := _divided(path):
-        names = ", ".join(folder.name for folder in divided)
-        raise RequestError(f"'{path}' has a model for each of its splits ({names}): give one, such as {divided[0]}")
-    return path
-
-
-def any_bundle(path: Path) -> Path:
-    """`find_bundle(path)`, or the first of a run that has one for each of its splits."""
-    path = local_bundle(path)
     divided = _divided(path)
     return divided[0] / "encoder" if divided else find_bundle(path)
 
@@ -40,7 +83,7 @@ def split_bundle(path: Path, index: Index, split: "Split") -> Bundle:
     """The bundle of a split in a run that has one for each, else the one at `path`.
 
     Raises `RequestError` where the run has none for this split, or where it was kept from other clips than those the
-    split tests: their scores would flatter it.
+    split tests, or from none: their scores would flatter it.
     """
     path = local_bundle(path)
     if divided := _divided(path):
@@ -50,7 +93,7 @@ def split_bundle(path: Path, index: Index, split: "Split") -> Bundle:
                 f"'{path}' has encoders for the splits {names}, none for {split.name}: pretrain that one too"
             )
         path = path / split.name
-    bundle = load_bundle(find_bundle(path))
+    bundle = measured_bundle(path, index)
     unseen = bundle.provenance.get(UNSEEN)
     if unseen is not None and unseen != tested_digest(index, split):
         raise RequestError(
@@ -58,6 +101,38 @@ def split_bundle(path: Path, index: Index, split: "Split") -> Bundle:
             "label, classes and seed that it was pretrained with, or pretrain it with these"
         )
     return bundle
+
+
+def undivided_bundle(path: Path) -> Bundle:
+    """What a model of all clips starts from: the bundle at `path`, or the final one of a divided run.
+
+    Raises `RequestError`, with the command that makes it, where a run has encoders for its splits alone.
+    """
+    path = local_bundle(path)
+    if not _divided(path):
+        return load_bundle(any_bundle(path))
+    folder = path / FINAL / "encoder"
+    if not folder.is_dir():
+        raise RequestError(
+            f"'{path}' has an encoder for each of its splits and none of all clips, which a final model starts from: "
+            f"make it by `{final_command(path)}`, or leave out --final"
+        )
+    return load_bundle(folder)
+
+
+def final_command(run: Path) -> str:
+    """The command that adds to a run that is divided by splits the model of all its clips."""
+    settings = read_settings(run / "config.yaml")
+    # A name without a slash would be taken for that of a shipped config.
+    place = str(run) if "/" in str(run) else f"./{run}"
+    if settings.get("kind") == "finetune":
+        moved = (Path(settings.get("out", "")) / settings.get("name", "")).resolve() != run.resolve()
+        where = [f"out={run.resolve().parent}", f"name={run.resolve().name}"] if moved else []
+        return shlex.join(["modalgate", "finetune", place, *where, "--final", "--resume"])
+    data: dict[str, Any] = settings.get("data") or {}
+    undivided = {"folds": 0, "fold": None, "leave_one_out": False, "lists": [], "split": None}
+    changed = [f"data.{key}={json.dumps(value)}" for key, value in undivided.items() if data.get(key, value) != value]
+    return shlex.join(["modalgate", "pretrain", place, *changed, f"out={run}", f"name={FINAL}"])
 
 
 def tested_digest(index: Index, split: "Split") -> str:
@@ -70,7 +145,7 @@ def _divided(path: Path) -> list[Path]:
     """The folders of a divided run's splits; none of any other folder."""
     if (path / "encoder").is_dir() or not (path / "config.yaml").is_file():
         return []
-    return [encoder.parent for encoder in sorted(path.glob("*/encoder"))]
+    return [encoder.parent for encoder in sorted(path.glob("*/encoder")) if encoder.parent.name != FINAL]
 
 
 def run_of(path: Path) -> Path | None:

@@ -32,6 +32,7 @@ _FREE = {
     "probe.neighbours",
     "wandb",
     "tensorboard",
+    "final",
     "jobs",
     "out",
     "name",
@@ -72,9 +73,13 @@ def accept_changes(run: Path, settings: Mapping[str, Any], accepted: Sequence[st
     names = {*accepted, "fingerprint"} if "data.shards" in accepted else set(accepted)
     changed: set[str] = set()
     merged: dict[Path, dict[str, Any]] = {}
+    title = None
     for path in (run / "config.yaml", *sorted(run.glob("*/config.yaml"))):
         if path.is_file():
             old = _flat(read_settings(path))
+            title = title or old.get("name")
+            if old.get("name") != title:
+                continue  # a run of its own in this folder
             changed |= {key for key in (*old, *now) if old.get(key) != now.get(key)} - _FREE
             kept = {key: value for key, value in old.items() if not _covers(names, key)}
             merged[path] = kept | {key: value for key, value in now.items() if _covers(names, key)}

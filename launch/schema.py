@@ -253,6 +253,9 @@ class FinetuneConfig:
     training."""
     patience: int = _between(0, 0)
     """Scorings in a row without a better one after which training ends. 0: training runs to its last step."""
+    final: bool = False
+    """After the splits, train one more classifier on all their clips, with the settings that they validated; its
+    threshold and temperature are fitted on their test scores."""
     train: TrainConfig = field(default_factory=TrainConfig)
     """The training loop."""
     wandb: str = _one_of("offline", "online", "disabled")

@@ -117,7 +117,7 @@ def create_app(service: Service, host: str = "127.0.0.1") -> FastAPI:
         ] = None,
         frames: Annotated[int, Query(ge=0, le=24, description="Pictures of the highest scores.")] = 6,
         class_name: Annotated[
-            str | None, Query(alias="class", description="Whose scores; by default the violent class, or any.")
+            str | None, Query(alias="class", description="Whose scores; by default the positive class, or any.")
         ] = None,
         name: Annotated[str | None, Query(description="Of a file that is sent as a plain body.")] = None,
     ) -> Response:

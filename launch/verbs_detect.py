@@ -16,7 +16,7 @@ def detect(
         Path, typer.Option(metavar="CSV", help="What happens when: video,start,end[,label], in seconds.")
     ],
     label: Annotated[
-        str | None, typer.Option(help="The class to find; by default what means violence.", show_default=False)
+        str | None, typer.Option(help="The class to find; by default the positive one.", show_default=False)
     ] = None,
     hop: Annotated[
         float | None,

@@ -45,6 +45,9 @@ Accept = Annotated[
 Deterministic = Annotated[
     bool, typer.Option("--deterministic", help="The same result twice on a GPU too, at some cost in speed.")
 ]
+Final = Annotated[
+    bool, typer.Option("--final", help="Afterwards train one more classifier on all labelled clips, for use.")
+]
 Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the figures here.")]
 
 
@@ -211,13 +214,16 @@ def finetune(
     resume: Resume = "",
     accept: Accept = None,
     deterministic: Deterministic = False,
+    final: Final = False,
     json: Json = None,
 ) -> None:
     """Train a classifier with labels, from a pretrained encoder or from nothing."""
+    from ..tasks.chosen import ON_VALIDATION
     from .building import run_folder
     from .config import load_config, settings_of
     from .device import ranks
     from .finetuning import finetune as run_finetuning
+    from .run_bundles import find_bundle
     from .schema import FinetuneConfig
     from .tables import print_table, write_json
 
@@ -225,7 +231,8 @@ def finetune(
     for key, value in (("data.label", label), ("encoder", encoder), ("positive", positive)):
         given += [] if value is None else [f"{key}={value}"]
     given += ["task=violence"] * (positive is not None)
-    settings = load_config("finetune", name, [*given, *(["train.deterministic=true"] * deterministic)], print_choices)
+    given += ["train.deterministic=true"] * deterministic + ["final=true"] * final
+    settings = load_config("finetune", name, given, print_choices)
     assert isinstance(settings, FinetuneConfig)
     run = run_folder(settings)
     again = resumes(resume, accept, run, settings_of(settings))
@@ -235,10 +242,15 @@ def finetune(
         return
     for table in done.result.tables:
         print_table(f"{run}: {table.note}", table.columns, table.rows)
-    chosen = {
-        str(name): value for table in done.result.tables if len(table.columns) == 2 for name, value in table.rows
+    by_title = {table.title: table for table in done.result.tables}
+    chosen = {str(name): value for name, value in by_title[ON_VALIDATION].rows} if ON_VALIDATION in by_title else {}
+    figures: dict[str, Any] = {
+        "metrics": done.metrics,
+        "intervals": done.intervals,
+        "clips": len(done.scores.keys),
     }
-    figures = {"metrics": done.metrics, "intervals": done.intervals, "clips": len(done.scores.keys)}
-    write_json(json, figures | ({"chosen": chosen} if chosen else {}))
-    folder = run if (run / "encoder").is_dir() else sorted(run.glob("*/encoder"))[0].parent
-    typer.echo(f"classifier: {folder / 'encoder'}\nnext: modalgate predict {folder / 'encoder'} VIDEO")
+    figures |= {"chosen": chosen} if chosen else {}
+    figures |= {"final": asdict(done.calibration)} if done.calibration is not None else {}
+    write_json(json, figures)
+    typer.echo(f"scores: {run / 'results' / 'scores.csv'}")
+    typer.echo(f"classifier: {find_bundle(run)}\nnext: modalgate predict {run} VIDEO")

@@ -134,7 +134,7 @@ def predict(
         Path | None, typer.Option(metavar="FILE", help="Write the film with scores, gates and alarms drawn on.")
     ] = None,
     alarm: Annotated[
-        str | None, typer.Option(metavar="CLASS", help="Raise alarms for it; by default for the violent class.")
+        str | None, typer.Option(metavar="CLASS", help="Raise alarms for it; by default for the positive class.")
     ] = None,
     on: Annotated[
         float | None, typer.Option(help="Score that raises one; by default as validation chose, or 0.5.")

@@ -1,4 +1,4 @@
-"""Violence as an alarm: the threshold chosen on validation, false alarms per hour, and scores of single frames."""
+"""A class as an alarm: the threshold chosen on validation, false alarms per hour, and scores of single frames."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -27,7 +27,7 @@ def best_f1_threshold(scores: Array, positive: Array) -> float:
 
 
 def false_alarms_per_hour(scores: Array, positive: Array, seconds: Array, recall: float = 0.9) -> float:
-    """Alarms an hour of calm video raises at the highest threshold that still finds `recall` of the violent clips.
+    """Alarms an hour of calm video raises at the highest threshold that still finds `recall` of the positive clips.
 
     Scores, binary truth and durations in seconds (n,), a clip being one decision. Raises `ValueError` where one of
     the sides does not occur, or the recall is outside (0, 1].

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import precision_recall_curve, roc_curve
 
+from .class_names import class_identifiers
 from .metrics import action_metrics, bootstrap_interval, roc_auc, violence_metrics
 from .multilabel import multilabel_metrics
 from .results import Confusion, Curves, Gates
@@ -18,28 +19,60 @@ MOST_CLASSES = 8
 
 
 def judge(
-    scores: Scores, positive: int | None, units: Sequence[str]
+    scores: Scores, classes: Sequence[str], positive: int | None, units: Sequence[str]
 ) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
     """Metrics, and 95 % intervals of the headline ones by bootstrap over `units` (a clip's group, or itself).
 
-    `positive`: the class that means violence, or none for actions. Labels (n, C) are of several classes.
+    `positive`: the one of two `classes` that is to be found, or none for actions: with it the recalls of both are
+    among the metrics by their names. Labels (n, C) are of several classes.
     """
+    metrics = _metrics(scores, classes, positive)
     if scores.labels.ndim == 2:
-        metrics = multilabel_metrics(scores.probabilities, scores.labels)
         headline: dict[str, Statistic] = {name: _several(scores, name) for name in metrics}
     elif positive is None:
-        metrics = action_metrics(scores.probabilities, scores.labels)
         right = scores.probabilities.argmax(axis=1) == scores.labels
         headline = {"accuracy": lambda rows: float(right[rows].mean())}
     else:
-        chances, violent = scores.probabilities[:, positive], scores.labels == positive
-        metrics = violence_metrics(chances, violent)
-        right = (chances >= 0.5) == violent
+        chances, truth = scores.probabilities[:, positive], scores.labels == positive
+        right = (chances >= 0.5) == truth
         headline = {
             "accuracy": lambda rows: float(right[rows].mean()),
-            "auc": lambda rows: roc_auc(chances[rows], violent[rows]),
+            "auc": lambda rows: roc_auc(chances[rows], truth[rows]),
         }
     return metrics, {name: bootstrap_interval(figure, units, draws=500) for name, figure in headline.items()}
+
+
+def split_line(name: str, scores: Scores, classes: Sequence[str], positive: int | None) -> str:
+    """The figures of a finished split in one line, each with what guessing gives; undefined ones are not shown.
+
+    Chance is the share of the most frequent class for accuracy, and the mean share of the classes for mean average
+    precision.
+    """
+    metrics = _metrics(scores, classes, positive)
+    if scores.labels.ndim == 2:
+        shares = scores.labels.mean(axis=0)
+        shown = [
+            ("mean average precision", "mean_average_precision", float(shares.sum() / max((shares > 0).sum(), 1)))
+        ]
+    else:
+        shown = [("accuracy", "accuracy", float(np.bincount(scores.labels).max()) / len(scores.labels))]
+        shown.append(("AUC", "auc", 0.5))
+    parts = [
+        f"{title} {metrics[key]:.3f} (chance {chance:.3f})"
+        for title, key, chance in shown
+        if np.isfinite(metrics.get(key, np.nan))
+    ]
+    return ", ".join([f"{name}: {len(scores.keys)} clips", *parts])
+
+
+def _metrics(scores: Scores, classes: Sequence[str], positive: int | None) -> dict[str, float]:
+    if scores.labels.ndim == 2:
+        return multilabel_metrics(scores.probabilities, scores.labels)
+    if positive is None:
+        return action_metrics(scores.probabilities, scores.labels)
+    names = class_identifiers(classes)
+    chances, truth = scores.probabilities[:, positive], scores.labels == positive
+    return violence_metrics(chances, truth, (names[1 - positive], names[positive]))
 
 
 def _several(scores: Scores, name: str) -> Statistic:
@@ -51,7 +84,7 @@ def draw_figures(
 ) -> list[Confusion | Curves | Gates]:
     """Confusion, ROC and precision-recall, and mean gate weights by class; classes without a clip are left out.
 
-    The curves are of the class that means violence, or else of each class against all others where they are few.
+    The curves are of the positive class, or else of each class against all others where they are few.
     Where a clip may be of several classes there is no confusion.
     """
     if scores.labels.ndim == 2:
@@ -63,7 +96,7 @@ def draw_figures(
     means = [scores.weights[scores.labels == number].mean(axis=0).tolist() for number in seen]
     figures.append(Gates("Mean gate weight by class", list(modalities), [classes[n] for n in seen], means))
     if positive is not None and len(seen) == 2:
-        figures += _curves(scores, {"fused": positive})
+        figures += _curves(scores, {classes[positive]: positive})
     elif 1 < len(seen) <= MOST_CLASSES:
         figures += _curves(scores, {classes[number]: number for number in seen})
     return figures

@@ -1,4 +1,4 @@
-"""Figures of merit for actions and violence, and their intervals."""
+"""Figures of merit for actions and for one class to find, and their intervals."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -79,23 +79,26 @@ def action_metrics(probabilities: Array, labels: Array) -> dict[str, float]:
     return figures | {"mean_class_accuracy": mean_class_accuracy(probabilities, labels)}
 
 
-def violence_metrics(scores: Array, positive: Array, threshold: float = 0.5) -> dict[str, float]:
-    """Accuracy, F1 and recall of each side at `threshold`; ROC AUC and average precision over all thresholds.
+def violence_metrics(
+    scores: Array, positive: Array, names: tuple[str, str], threshold: float = 0.5
+) -> dict[str, float]:
+    """Accuracy, F1 and recall of each class at `threshold`; ROC AUC and average precision over all thresholds.
 
-    Scores (n,), truth (n,) of 0 and 1. NaN where the truth leaves a figure undefined.
+    Scores (n,), truth (n,) of 0 and 1; `names`: identifiers of the classes 0 and 1, whose recalls are
+    `recall_NAME`. NaN where the truth leaves a figure undefined.
     """
     positive = np.asarray(positive).astype(int)
     _check(scores, positive, 2)
     guessed = (scores >= threshold).astype(int)
-    other, violent = class_recalls(guessed, positive, 2).tolist()
+    recalls = class_recalls(guessed, positive, 2).tolist()
     told = int(guessed.sum() + positive.sum())
     return {
         "accuracy": float((guessed == positive).mean()),
         "auc": roc_auc(scores, positive),
         "average_precision": average_precision(scores, positive),
         "f1": 2 * int((guessed & positive).sum()) / told if positive.any() else float("nan"),
-        "recall_violent": violent,
-        "recall_other": other,
+        f"recall_{names[1]}": recalls[1],
+        f"recall_{names[0]}": recalls[0],
     }
 
 

@@ -33,7 +33,7 @@ class Prediction:
 
 
 class Scorer(Protocol):
-    """A classifier ready to score windows. `positive`: the violent class, where it was trained to find one."""
+    """A classifier ready to score windows. `positive`: the class to find, where it was trained for one."""
 
     @property
     def spec(self) -> ClipSpec: ...

@@ -17,7 +17,7 @@ from ..shards.errors import DataError, RequestError
 from .drawing import Drawing, thin
 from .figures import draw, draw_series
 from .results import Cell, Example, Examples, Result, Table, load_result
-from .run_facts import run_facts
+from .run_facts import FINAL, run_facts
 
 GATE = "gate/"
 
@@ -174,7 +174,7 @@ def _read_run(run: Path) -> Run:
     results = sorted(found, key=lambda result: (result.created, result.name))
     sections = []
     # Cross-validation leaves one training per fold beside the common results.
-    folds = sorted(file.parent for file in run.glob("*/metrics.jsonl"))
+    folds = sorted((file.parent for file in run.glob("*/metrics.jsonl")), key=lambda fold: (fold.name == FINAL, fold))
     for place, folder in enumerate(folder for folder in (run, *folds) if (folder / "metrics.jsonl").is_file()):
         of = "" if folder == run else f", {folder.name}"
         sections += _sections(read_curves(folder / "metrics.jsonl"), of, folded=place > 0)

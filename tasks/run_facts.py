@@ -12,6 +12,9 @@ from .results import Result
 
 ENVIRONMENT = "environment.json"
 
+# The folder, in a run, of the model that is trained on all of its clips.
+FINAL = "final"
+
 
 def read_environment(run: Path) -> list[dict[str, Any]]:
     """The starts of a run, oldest first; none where they cannot be read, for no run hangs on them."""
@@ -26,7 +29,8 @@ def run_facts(run: Path, settings: Mapping[str, Any], results: Sequence[Result])
 
     Raises `DataError` for a damaged bundle.
     """
-    starts = next(filter(None, map(read_environment, (run, *sorted(run.glob("fold-*"))))), [])
+    folds = sorted(run.glob("*/"), key=lambda fold: (fold.name == FINAL, fold))
+    starts = next(filter(None, map(read_environment, (run, *folds))), [])
     began = datetime.fromtimestamp((run / "config.yaml").stat().st_mtime, UTC)
     facts = [("kind", str(settings["kind"]))] if "kind" in settings else []
     facts.append(("date", f"{began:%Y-%m-%d %H:%M} UTC"))

@@ -39,21 +39,25 @@ class SplitPlan:
         """Whether every clip is tested by some split, rather than those of a given one."""
         return bool(self.folds) or self.leave_one_out
 
-    def describe(self) -> str:
-        """In a table's note."""
+    def describe(self, index: Index) -> str:
+        """In a table's note, of the clips of `index`."""
         if self.lists:
             return f"{len(self.lists) // 2} official splits"
         if self.leave_one_out:
             return f"each '{self.group}' left out in turn"
         if self.folds:
-            return f"{self.folds} folds " + ("that may split a group" if self.leaky else f"by '{self.group}'")
+            if self.leaky:
+                return f"{self.folds} folds that may split a group"
+            grouped = self.group in index.columns
+            return f"{self.folds} folds " + (f"by '{self.group}'" if grouped else "of clips without a group")
         return f"trained on split '{self.train}', scored on '{self.test}'"
 
 
 def plan_splits(index: Index, label: str, plan: SplitPlan) -> list[Split]:
     """The splits that `plan` asks for, of an index whose clips all have a `label`.
 
-    Where a given split, or folds by another column, divide a group nobody is stopped, but told on standard error.
+    Where a given split, or folds by another column, divide a group nobody is stopped, but told on standard error; so
+    are folds of clips that have no column 'group', where every clip is a group of its own.
     Raises `RequestError` where the plan does not suit the shards, and for a random split of clips that have groups.
     """
     if plan.lists:
@@ -83,6 +87,12 @@ def _folds(index: Index, label: str, plan: SplitPlan) -> list[Split]:
     if "group" in index.columns:
         raise RequestError(
             "a random split would put clips of one group on both sides: keep 'group' as the group, or say leaky"
+        )
+    if rank() == 0:
+        print(
+            f"note: '{index.folder}' has no column 'group', so every clip is a group of its own: if clips of one "
+            "recording or person belong together, give labels.csv that column and pack again",
+            file=sys.stderr,
         )
     return folds_of(_ungrouped(index), label, plan.folds, "group", plan.seed)
 

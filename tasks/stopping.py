@@ -2,7 +2,8 @@
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -47,8 +48,7 @@ class EarlyStopping:
         if not self.patience or not self.losses:
             return False
         steps = sorted(self.losses)
-        best = min(steps, key=self.losses.__getitem__)
-        return len(steps) - 1 - steps.index(best) >= self.patience
+        return len(steps) - 1 - steps.index(_least(self.losses)) >= self.patience
 
     def resume(self) -> None:
         """Takes up the history and the best state that an interrupted run left; nothing where it left none.
@@ -57,13 +57,8 @@ class EarlyStopping:
         """
         if not self.file.is_file():
             return
-        try:
-            with safe_open(self.file, framework="pt") as file:
-                facts = json.loads(file.metadata()["losses"])
-            self.state = load_file(self.file)
-        except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
-            raise DataError(f"best state '{self.file}' is damaged ({error}): delete it to go on without") from error
-        self.losses = {int(step): loss for step, loss in facts.items()}
+        self.losses = _losses(self.file)
+        self.state = load_file(self.file)
 
     def __call__(self, step: int) -> dict[str, float]:
         # A killed run goes on from a checkpoint before its last measurements, and must not count those twice.
@@ -91,3 +86,37 @@ class EarlyStopping:
         state = {name: value.contiguous() for name, value in self.state.items()}
         save_file(state, partial, {"losses": json.dumps(self.losses)})
         partial.replace(self.file)
+
+
+def chosen_step(file: Path) -> int:
+    """The step whose state an `EarlyStopping` kept in `file`; `DataError` for a damaged file."""
+    return _least(_losses(file))
+
+
+def _losses(file: Path) -> dict[int, float]:
+    try:
+        with safe_open(file, framework="pt") as opened:
+            facts = json.loads(opened.metadata()["losses"])
+        return {int(step): float(loss) for step, loss in facts.items()}
+    except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
+        raise DataError(f"best state '{file}' is damaged ({error}): delete it to go on without") from error
+
+
+def _least(losses: Mapping[int, float]) -> int:
+    return min(sorted(losses), key=losses.__getitem__)
+
+
+@dataclass
+class Until:
+    """Ends a training after `steps` steps and measures nothing; `reached`: the steps that are behind it."""
+
+    steps: int
+    reached: int = 0
+
+    @property
+    def stop(self) -> bool:
+        return self.reached >= self.steps
+
+    def __call__(self, step: int) -> dict[str, float]:
+        self.reached = step
+        return {}

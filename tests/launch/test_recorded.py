@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import pytest
-from modalgate.launch.recorded import recorded_metrics
+from modalgate.launch.recorded import alarm_threshold, recorded_metrics
 from modalgate.shards.errors import DataError
+from modalgate.tasks.chosen import ON_VALIDATION, OUT_OF_FOLD
 from modalgate.tasks.results import Table, new_result, save_result
 
 
@@ -23,12 +24,24 @@ def test_fine_tuning_and_the_fused_probe(tmp_path: Path) -> None:
     }
 
 
+def test_only_the_threshold_of_validation_clips_is_the_evaluated_models(tmp_path: Path) -> None:
+    rows: list[list[str | float | None]] = [["threshold of best F1", 0.3]]
+    tables = [Table("Test clips", ["metric", "value"], [["auc", 0.7]], "40 clips")]
+    tables += [Table(title, ["figure", "value"], rows, "n") for title in (OUT_OF_FOLD, ON_VALIDATION)]
+    save_result(new_result("finetune", "f", "", tables[:2], []), tmp_path)
+    assert alarm_threshold(recorded_metrics(tmp_path)) is None
+    save_result(new_result("finetune", "f", "", tables, []), tmp_path)
+    assert alarm_threshold(recorded_metrics(tmp_path)) == 0.3
+
+
 def test_a_fold_has_the_figures_of_all_folds(tmp_path: Path) -> None:
     record(tmp_path, "finetune", ["metric", "value"], ["auc", 0.7])
-    (tmp_path / "fold-0").mkdir()
-    assert recorded_metrics(tmp_path / "fold-0") == {"auc (40 clips)": 0.7}
-    (tmp_path / "other").mkdir()
-    assert recorded_metrics(tmp_path / "other") == {}
+    for name in ("fold-0", "group-camera1", "final"):
+        (tmp_path / name).mkdir()
+        assert recorded_metrics(tmp_path / name) == {}
+    (tmp_path / "config.yaml").touch()
+    for name in ("fold-0", "group-camera1", "final"):
+        assert recorded_metrics(tmp_path / name) == {"auc (40 clips)": 0.7}
 
 
 def test_a_damaged_record_is_named(tmp_path: Path) -> None:

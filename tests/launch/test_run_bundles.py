@@ -1,5 +1,7 @@
 """A pretraining that is divided as the evaluation after it: no encoder has seen what it is tested on."""
 
+import re
+import shlex
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +13,7 @@ import torch
 from modalgate.fusion.bundle import load_bundle
 from modalgate.launch import pretraining
 from modalgate.launch.cli import main
-from modalgate.launch.run_bundles import any_bundle, find_bundle, split_bundle
+from modalgate.launch.run_bundles import any_bundle, find_bundle, measured_bundle, split_bundle, undivided_bundle
 from modalgate.shards.errors import RequestError
 from modalgate.shards.index import Index, load_index, save_index
 from modalgate.tasks.split_plan import SplitPlan, plan_splits
@@ -111,12 +113,16 @@ def test_a_mistake_does_not_take_the_name(
     assert not (tmp_path / "run").exists()
 
 
-def test_where_the_bundles_lie(divided: Path, packed: Path) -> None:
+def test_where_the_bundles_lie(divided: Path, packed: Path, capsys: pytest.CaptureFixture[str]) -> None:
     index = load_index(packed)
     whole = divided / "fold-0"
     assert any_bundle(divided) == find_bundle(whole) == any_bundle(whole) == whole / "encoder"
+    assert not capsys.readouterr().err
+    assert find_bundle(divided) == whole / "encoder"
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "this takes fold-0" in line
     with pytest.raises(RequestError, match=r"a model for each of its splits \(fold-0, fold-1\): give one, such as"):
-        find_bundle(divided)
+        measured_bundle(divided, index)
     first, second = (split_bundle(divided, index, split).backbone for split in splits_of(index))
     assert not same_parameters(first, second)
     assert same_parameters(second, load_bundle(divided / "fold-1" / "encoder").backbone)
@@ -164,3 +170,24 @@ def test_a_study_starts_its_experts_from_them(
             assert same_parameters(expert.projections[name], started.projections[name])
     assert main([*command, "name=other", "model.width=16"]) == 2
     assert "the pretrained encoder of 'rgb' is" in capsys.readouterr().err
+
+
+def test_the_command_that_is_named_makes_the_encoder_of_all_clips(
+    divided: Path, packed: Path, tmp_path: Path, tiny_config: str
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(divided, run)
+    with pytest.raises(RequestError, match="none of all clips") as refused:
+        undivided_bundle(run)
+    command = re.findall(r"`modalgate (.*?)`", str(refused.value))[0]
+    assert main([*shlex.split(command), "train.steps=1"]) == 0
+    index = load_index(packed)
+    assert f"{len(index.samples)} clips" in undivided_bundle(run).provenance["data"]
+    assert find_bundle(run) == run / "final" / "encoder"
+    # Evaluations start from the splits' own encoders as before.
+    assert any_bundle(run) == run / "fold-0" / "encoder"
+    first = split_bundle(run, index, splits_of(index)[0])
+    assert same_parameters(first.backbone, load_bundle(divided / "fold-0" / "encoder").backbone)
+    # The divided run can be resumed, also with another setting.
+    again = ["pretrain", tiny_config, *FOLDS, f"out={tmp_path}", "name=run", "train.steps=2", "--resume"]
+    assert main([*again, "train.weight_decay=0.1", "--accept", "train.weight_decay"]) == 0

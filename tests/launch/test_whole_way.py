@@ -96,7 +96,8 @@ def test_folds_train_one_model_each_and_resume_skips_finished_ones(corpus: Path,
     assert main(["finetune", "demo-violence", *options, "--resume"]) == 0
     again = json.loads((runs / "folds" / "results" / "finetune.json").read_text())["tables"][0]["rows"]
     assert again == rows
-    assert main(["export", str(runs / "folds"), str(corpus / "no")]) == 2
+    assert main(["export", str(runs / "folds"), str(corpus / "first")]) == 0
+    assert load_bundle(corpus / "first").provenance["run"] == "folds/fold-0"
 
 
 @pytest.mark.parametrize(

@@ -57,3 +57,13 @@ def test_no_clips_are_refused() -> None:
         fit_temperature(np.zeros((0, 2)), np.zeros(0, int))
     with pytest.raises(ValueError, match="no samples"):
         expected_calibration_error(np.zeros((0, 2)), np.zeros(0, int))
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+def test_few_clips_that_are_all_right_do_not_ask_for_certainty(classes: int) -> None:
+    labels = np.arange(20) % classes
+    probabilities = np.full((20, classes), 0.2 / (classes - 1))
+    probabilities[np.arange(20), labels] = 0.8
+    sharpened = apply_temperature(probabilities, fit_temperature(probabilities, labels))
+    # Where all clips are alike the mean target is met.
+    assert sharpened[np.arange(20), labels] == pytest.approx(21 / 22, abs=1e-3)

@@ -24,6 +24,7 @@ PROBABILITIES = GENERATOR.dirichlet(np.ones(7), 200)
 LABELS = GENERATOR.integers(0, 6, 200)  # class 6 never occurs
 POSITIVE = GENERATOR.integers(0, 2, 80)
 SCORES = np.round(np.clip(0.25 * POSITIVE + GENERATOR.random(80) * 0.75, 0, 1), 2)  # with ties
+NAMES = ("no_fall", "fall")
 
 
 def test_action_metrics_are_what_counting_gives() -> None:
@@ -66,19 +67,19 @@ def test_violence_metrics_are_what_counting_gives() -> None:
     both = int(((SCORES >= 0.5) & (POSITIVE == 1)).sum())
     alarms, violent = int((SCORES >= 0.5).sum()), int(POSITIVE.sum())
     correct = both + int(((SCORES < 0.5) & (POSITIVE == 0)).sum())
-    assert violence_metrics(SCORES, POSITIVE) == pytest.approx(
+    assert violence_metrics(SCORES, POSITIVE, NAMES) == pytest.approx(
         {
             "accuracy": correct / 80,
             "auc": sum(pairs) / len(pairs),
             "average_precision": precision_by_recall,
             "f1": 2 * both / (alarms + violent),
-            "recall_violent": both / violent,
-            "recall_other": 1 - (alarms - both) / (80 - violent),
+            "recall_fall": both / violent,
+            "recall_no_fall": 1 - (alarms - both) / (80 - violent),
         }
     )
-    assert violence_metrics(SCORES, POSITIVE.astype(bool)) == violence_metrics(SCORES, POSITIVE)
-    everything = violence_metrics(SCORES, POSITIVE, threshold=0.0)
-    assert (everything["recall_violent"], everything["recall_other"]) == (1.0, 0.0)
+    assert violence_metrics(SCORES, POSITIVE.astype(bool), NAMES) == violence_metrics(SCORES, POSITIVE, NAMES)
+    everything = violence_metrics(SCORES, POSITIVE, NAMES, threshold=0.0)
+    assert (everything["recall_fall"], everything["recall_no_fall"]) == (1.0, 0.0)
 
 
 @pytest.mark.parametrize("digits", [0, 1, 6])
@@ -90,17 +91,17 @@ def test_areas_f1_and_confusion_are_those_of_scikit_learn(digits: int) -> None:
         assert roc_auc(scores, positive) == pytest.approx(sk.roc_auc_score(positive, scores))
         assert average_precision(scores, positive) == pytest.approx(sk.average_precision_score(positive, scores))
         guessed = (scores >= 0.5).astype(int)
-        assert violence_metrics(scores, positive)["f1"] == pytest.approx(sk.f1_score(positive, guessed))
+        assert violence_metrics(scores, positive, NAMES)["f1"] == pytest.approx(sk.f1_score(positive, guessed))
         counted = confusion(guessed, positive.astype(int), 3)
         assert np.array_equal(counted, sk.confusion_matrix(positive, guessed, labels=[0, 1, 2]))
 
 
 @pytest.mark.parametrize("side", [0, 1])
 def test_one_class_leaves_figures_undefined_and_the_others_known(side: int) -> None:
-    metrics = violence_metrics(np.array([0.2, 0.7, 0.9]), np.full(3, side))
+    metrics = violence_metrics(np.array([0.2, 0.7, 0.9]), np.full(3, side), NAMES)
     assert math.isnan(metrics["auc"])
     assert math.isnan(metrics["average_precision"]) == math.isnan(metrics["f1"]) == (side == 0)
-    assert math.isnan(metrics["recall_other"]) == (side == 1)
+    assert math.isnan(metrics["recall_no_fall"]) == (side == 1)
     assert metrics["accuracy"] == pytest.approx(2 / 3 if side else 1 / 3)
 
 
@@ -108,7 +109,7 @@ def test_one_class_leaves_figures_undefined_and_the_others_known(side: int) -> N
     "measure",
     [
         lambda: action_metrics(np.zeros((0, 3)), np.zeros(0, int)),
-        lambda: violence_metrics(np.zeros(0), np.zeros(0, int)),
+        lambda: violence_metrics(np.zeros(0), np.zeros(0, int), NAMES),
         lambda: roc_auc(np.zeros(0), np.zeros(0)),
         lambda: average_precision(np.zeros(0), np.zeros(0)),
         lambda: wilson_interval(0, 0),
@@ -129,7 +130,7 @@ def test_broken_scores_are_an_error() -> None:
         with pytest.raises(ValueError, match="there are 2 classes"):
             action_metrics(np.array([[0.5, 0.5]]), np.array([label]))
         with pytest.raises(ValueError, match="there are 2 classes"):
-            violence_metrics(np.array([0.5]), np.array([label]))
+            violence_metrics(np.array([0.5]), np.array([label]), NAMES)
 
 
 @pytest.mark.parametrize(("correct", "count"), [(0, 10), (7, 10), (400, 400), (123, 400)])

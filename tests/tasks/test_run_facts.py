@@ -25,9 +25,11 @@ def run(tmp_path: Path) -> Path:
 
 def test_all_that_is_known(run: Path) -> None:
     settings = {"kind": "finetune", "command": ["modalgate", "finetune", "a b"], "data": {"shards": "corpus"}}
-    # Of cross-validation the folds hold the record.
-    (run / "fold-0").mkdir()
-    (run / "fold-0" / "environment.json").write_text(json.dumps({"starts": [START]}))
+    # Of cross-validation the splits hold the record, before the final model.
+    for name in ("final", "group-hall"):
+        (run / name).mkdir()
+    (run / "group-hall" / "environment.json").write_text(json.dumps({"starts": [START]}))
+    (run / "final" / "environment.json").write_text(json.dumps({"starts": [START | {"git": None}]}))
     facts = dict(run_facts(run, settings, []))
     assert facts["kind"] == "finetune"
     assert facts["command"] == "modalgate finetune 'a b'"

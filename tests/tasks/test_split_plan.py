@@ -46,10 +46,19 @@ def test_folds_by_another_column_tell_of_the_groups_they_divide(capsys: pytest.C
     assert not capsys.readouterr().err
 
 
-def test_clips_without_groups_are_folded_one_by_one() -> None:
+def test_clips_without_groups_are_folded_one_by_one_and_it_says_so_once(capsys: pytest.CaptureFixture[str]) -> None:
     plain = index([{"label": "ab"[number % 2]} for number in range(20)])
-    splits = plan_splits(plain, "label", SplitPlan(folds=4))
-    assert [len(split.test) for split in splits] == [5] * 4 or sum(len(split.test) for split in splits) == 20
+    plan = SplitPlan(folds=4)
+    splits = plan_splits(plain, "label", plan)
+    assert sorted(np.concatenate([split.test for split in splits]).tolist()) == list(range(20))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "no column 'group'" in line
+    assert "'group'" not in plan.describe(plain)
+    assert "'group'" in plan.describe(GROUPED)
+    # Asked for as such, or with groups: nothing to say.
+    plan_splits(plain, "label", SplitPlan(folds=4, leaky=True))
+    plan_splits(GROUPED, "label", plan)
+    assert not capsys.readouterr().err
     with pytest.raises(RequestError, match="'camera'"):
         plan_splits(plain, "label", SplitPlan(folds=4, group="camera"))
 

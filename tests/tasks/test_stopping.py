@@ -7,7 +7,7 @@ import pytest
 import torch
 from modalgate.shards.errors import DataError
 from modalgate.tasks.scoring import Scores
-from modalgate.tasks.stopping import EarlyStopping, mean_loss
+from modalgate.tasks.stopping import EarlyStopping, Until, chosen_step, mean_loss
 
 
 def scores(right: float) -> Scores:
@@ -84,3 +84,21 @@ def test_figures_are_named_for_the_log(tmp_path: Path) -> None:
     planted = Planted([0.9], 1, tmp_path / "best.safetensors")
     torch.nn.init.zeros_(planted.model.weight)
     assert planted.stopping(0) == pytest.approx({"validation/loss": -np.log(0.9), "validation/accuracy": 1.0})
+
+
+def test_the_chosen_step_is_read_from_what_was_kept(tmp_path: Path) -> None:
+    file = tmp_path / "best.safetensors"
+    Planted([0.5, 0.7, 0.9, 0.8, 0.9], 0, file).run(range(5))
+    assert chosen_step(file) == 2
+    file.write_bytes(file.read_bytes()[:20])
+    with pytest.raises(DataError, match=r"best\.safetensors' is damaged"):
+        chosen_step(file)
+
+
+def test_a_number_of_steps_ends_a_training_also_one_that_had_reached_it() -> None:
+    stopping = Until(4)
+    assert not stopping.stop
+    assert stopping(4) == {}
+    assert stopping.stop
+    assert Until(4, reached=4).stop
+    assert not Until(4, reached=3).stop
