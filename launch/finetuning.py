@@ -86,7 +86,7 @@ def finetune(config: FinetuneConfig, command: Sequence[str] = (), resume: bool =
         tables.append(Table("Chosen on validation clips", ["figure", "value"], chosen, note))
     if recipe.multilabel:
         tables.append(_class_table(scores, recipe.classes))
-    modalities = recipe.request.modalities
+    modalities = recipe.modalities
     figures: list[Figure] = [*draw_figures(scores, recipe.classes, positive, modalities)]
     if ranks()[0] == 0:
         figures.append(draw_examples(scores, index, recipe.classes, modalities, run / "results"))

@@ -28,7 +28,7 @@ from ..tasks.robustness_tables import robustness_figures, robustness_tables
 from ..tasks.split_plan import SplitPlan, plan_splits
 from ..tasks.splits import groups_of, labelled, take
 from ..tasks.sweep import Answer, Sweeper, classifier_answer, embed_clips
-from .building import check_shards_fit, config_splits, request_of, select_clips, split_plan
+from .building import check_shards_fit, config_splits, held_request, request_of, select_clips, split_plan
 from .config import load_config
 from .device import leave_cores_to
 from .progress import Advance
@@ -229,13 +229,7 @@ def _no_answer(encoded: Encoded) -> tuple[Tensor, Tensor]:
 
 
 def _stream(subject: _Subject, label: str, options: Options) -> ClipStream:
-    request = request_of(subject.bundle, options.views)
-    names = tuple(name for name in request.modalities if name in subject.clips.modalities)
-    if not names:
-        raise RequestError(
-            f"'{subject.clips.folder}' has none of the model's modalities ({', '.join(request.modalities)})"
-        )
-    request = replace(request, modalities=names)
+    request = held_request(request_of(subject.bundle, options.views), subject.clips)
     return ClipStream(
         subject.clips, request, options.batch_size, workers=options.workers, label=label, classes=subject.classes
     )

@@ -35,7 +35,8 @@ class DataConfig:
     training.
     """
 
-    shards: str = MISSING
+    shards: Any = field(default=MISSING, metadata={"texts": True})
+    """A packed folder, or a list of packed folders that are read as one set, as in `[shards/day,shards/night]`."""
     modalities: list[str] = field(default_factory=list)
     segments: int = _between(3, 1)
     seconds: float = _between(1.0, 0.01)
@@ -54,6 +55,8 @@ class DataConfig:
     leaky: bool = False
     leave_one_out: bool = False
     lists: list[str] = field(default_factory=list)
+    where: dict[str, list[str]] = field(default_factory=dict)
+    """By label column, its value or a list of values: only such clips are used, as in `where.camera=cam0`."""
     present: list[str] = field(default_factory=list)
     classes: list[str] = field(default_factory=list)
     fraction: float = _between(1.0, 0.0001, 1)

@@ -102,16 +102,20 @@ def pretrain(
     json: Json = None,
 ) -> None:
     """Train an encoder without labels, by the config's pretext tasks."""
+    from .adapting import adapt_modalities
     from .building import run_folder
     from .config import load_config, settings_of
     from .device import ranks
     from .pretraining import pretrain as run_pretraining
+    from .pretraining import pretraining_clips
     from .schema import PretrainConfig
     from .tables import print_table, write_json
 
     settings = load_config("pretrain", config, [*(overrides or []), *(["train.deterministic=true"] * deterministic)])
     assert isinstance(settings, PretrainConfig)
     run = run_folder(settings)
+    if accept:
+        settings, _ = adapt_modalities(settings, pretraining_clips(settings.data))
     again = resumes(resume, accept, run, settings_of(settings))
     with summed_up(run, settings.train.log_every):
         last = run_pretraining(settings, command_line(), again)
@@ -123,7 +127,9 @@ def pretrain(
     if "splits" in last:
         typer.echo(f"encoders: {run}/*/encoder\nnext: a study with pretrained={run}, or finetune with encoder={run}")
         return
-    typer.echo(f"encoder: {run / 'encoder'}\nnext: modalgate probe {run / 'encoder'} {masked(settings.data.shards)}")
+    shards = settings.data.shards
+    folders = " ".join(masked(place) for place in ([shards] if isinstance(shards, str) else shards))
+    typer.echo(f"encoder: {run / 'encoder'}\nnext: modalgate probe {run / 'encoder'} {folders}")
 
 
 def study(config: Config, overrides: Overrides = None, resume: Resume = "", json: Json = None) -> None:
@@ -164,16 +170,20 @@ def finetune(
     json: Json = None,
 ) -> None:
     """Train a classifier with labels, from a pretrained encoder or from nothing."""
+    from .adapting import adapt_modalities
     from .building import run_folder
     from .config import load_config, settings_of
     from .device import ranks
     from .finetuning import finetune as run_finetuning
+    from .recipe import finetuning_clips
     from .schema import FinetuneConfig
     from .tables import print_table, write_json
 
     settings = load_config("finetune", config, [*(overrides or []), *(["train.deterministic=true"] * deterministic)])
     assert isinstance(settings, FinetuneConfig)
     run = run_folder(settings)
+    if accept:
+        settings, _ = adapt_modalities(settings, finetuning_clips(settings).index)
     again = resumes(resume, accept, run, settings_of(settings))
     with summed_up(run, settings.train.log_every):
         done = run_finetuning(settings, command_line(), again)
