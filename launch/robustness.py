@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -36,6 +36,7 @@ from .run_bundles import find_bundle
 from .schema import FinetuneConfig
 
 EVERY = "all"
+Shards = Path | str | Sequence[str]
 Track = Callable[[int], AbstractContextManager[Advance]]
 
 
@@ -89,7 +90,7 @@ class _Subject:
     classes: tuple[str, ...]
 
 
-def robustness(model: Path, shards: Path, options: Options, track: Track, command: str = "") -> Measured:
+def robustness(model: Path, shards: Shards, options: Options, track: Track, command: str = "") -> Measured:
     """A fine-tuned run by its folds' own test clips, a classifier's bundle, or an encoder with a linear probe.
 
     `options.split`: value of the column `split` that a bundle is scored on, `all` for every labelled clip;
@@ -140,11 +141,11 @@ def _settings(model: Path) -> dict[str, Any]:
         raise DataError(f"'{path}' is damaged: {' '.join(str(error).split())}") from error
 
 
-def _of_run(run: Path, shards: Path) -> tuple[list[_Subject], str, str, str]:
+def _of_run(run: Path, shards: Shards) -> tuple[list[_Subject], str, str, str]:
     """Every fold's classifier with its own test clips; how they were divided; the columns of labels and groups."""
-    config = load_config("finetune", str(run.resolve()), [f"data.shards={shards}"])
+    config = load_config("finetune", str(run.resolve()))
     assert isinstance(config, FinetuneConfig)
-    data = config.data
+    data = replace(config.data, shards=shards)
     index, classes, _ = labelled(select_clips(data), data.label)
     splits = config_splits(data, index, config.seed)
     # A fold's own folder stands for that fold alone.
@@ -159,13 +160,13 @@ def _of_run(run: Path, shards: Path) -> tuple[list[_Subject], str, str, str]:
         subjects.append(_classifier(load_bundle(folder / "encoder"), take(index, split.test), data.label))
         if list(subjects[-1].classes) != classes:
             raise RequestError(
-                f"'{shards}' has the classes {', '.join(classes)}, the run was trained to tell "
+                f"'{index.folder}' has the classes {', '.join(classes)}, the run was trained to tell "
                 f"{', '.join(subjects[-1].classes)} apart: give the shards it was trained on"
             )
     return subjects, split_plan(data, config.seed).describe(), data.label, data.group
 
 
-def _of_bundle(model: Path, shards: Path, options: Options, device: str) -> tuple[list[_Subject], str]:
+def _of_bundle(model: Path, shards: Shards, options: Options, device: str) -> tuple[list[_Subject], str]:
     bundle = load_bundle(find_bundle(model))
     index = load_index(shards)
     check_shards_fit(bundle, index)
@@ -177,8 +178,8 @@ def _of_bundle(model: Path, shards: Path, options: Options, device: str) -> tupl
             return [_classifier(bundle, index, options.label)], "all that have a label, whichever it was trained on"
         if "split" not in index.columns:
             raise RequestError(
-                f"'{shards}' has no column 'split' that says which clips are for testing: give --split all to score "
-                "every labelled clip, also those the model may have been trained on"
+                f"'{index.folder}' has no column 'split' that says which clips are for testing: give --split all to "
+                "score every labelled clip, also those the model may have been trained on"
             )
         name = options.split or "test"
         return [_classifier(bundle, index.where(split=name), options.label)], f"split '{name}'"
