@@ -45,7 +45,8 @@ class Backbone(nn.Module):
 
     `forward(streams, present, start)` takes prepared streams (B, K, ...) and returns `Encoded`. Only present rows
     are encoded: a silent clip costs nothing and does not enter any statistic. While training, `modality_dropout`
-    hides random subsets from the fusion (Neverova et al. 2016), never the last modality a row has. `quality`
+    hides random subsets from the fusion (Neverova et al. 2016), never the last modality a row has. A modality that
+    `present` does not name is absent in all rows. `quality`
     (B, K, M, Q): what a gate is told of the streams; by default it is measured on them.
     """
 
@@ -87,6 +88,8 @@ class Backbone(nn.Module):
         start: Tensor,
         quality: Tensor | None = None,
     ) -> Encoded:
+        never = torch.zeros_like(start, dtype=torch.bool)
+        present = {name: present.get(name, never) for name in self.modalities}
         parts = {name: self.encode(name, streams.get(name), present[name]) for name in self.modalities}
         if quality is None:
             quality = self.quality_of(streams, present)

@@ -12,7 +12,7 @@ from ..shards.credentials import masked
 from ..shards.errors import RequestError
 from ..shards.index import Index, load_index
 from ..shards.region import region_text
-from ..shards.selection import fraction_of, with_labels, with_modalities
+from ..shards.selection import fraction_of, with_columns, with_labels, with_modalities
 from ..shards.stream import ClipRequest, ClipStream
 from ..shards.transforms import ClipSpec
 from ..tasks.split_plan import SplitPlan, plan_splits
@@ -58,6 +58,14 @@ def request_of(bundle: Bundle, segments: int | None = None) -> ClipRequest:
     return ClipRequest(names, segments or bundle.segments, spec.seconds, spec.frames, spec.size, spec.stretch)
 
 
+def held_request(request: ClipRequest, index: Index) -> ClipRequest:
+    """The same without the modalities that the shards do not have; `RequestError` where none is left."""
+    names = tuple(name for name in request.modalities if name in index.modalities)
+    if not names:
+        raise RequestError(f"'{index.folder}' has none of the model's modalities ({', '.join(request.modalities)})")
+    return replace(request, modalities=names)
+
+
 def clip_spec(request: ClipRequest, index: Index) -> ClipSpec:
     """How segments cut by `request` from these shards are prepared."""
     settings = index.settings
@@ -101,14 +109,15 @@ def check_shards_fit(bundle: Bundle, index: Index) -> None:
 
 
 def select_clips(config: DataConfig) -> Index:
-    """The index of the config's shards, with the clips it asks for: modalities that must be there, label values."""
+    """The index of the config's shards, with the clips it asks for: `present_clips` of the given label values."""
     index = present_clips(config)
     return with_labels(index, config.label, config.classes) if config.classes else index
 
 
 def present_clips(config: DataConfig) -> Index:
-    """The index of the config's shards, with the clips that have the modalities which must be there."""
+    """The index of the config's shards, with the clips that have the modalities and columns which must be there."""
     index = load_index(config.shards)
+    index = with_columns(index, config.where) if config.where else index
     return with_modalities(index, config.present) if config.present else index
 
 

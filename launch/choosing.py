@@ -8,6 +8,7 @@ from typing import Any
 from ..shards.clip_spec import ClipSpec, plain_clip_spec
 from ..shards.errors import RequestError
 from ..shards.index import INDEX_NAME, Index, load_index
+from ..shards.selection import with_columns, with_modalities
 from .defaults import Choice, choose, nested
 from .layering import merged
 from .schema import DataConfig
@@ -24,7 +25,7 @@ def with_choices(kind: str, content: Mapping[str, Any]) -> tuple[dict[str, Any],
     data = content.get("data")
     if kind not in ("pretrain", "finetune") or not isinstance(data, Mapping) or not _packed(data.get("shards")):
         return dict(content), []
-    whole, chosen = load_index(str(data["shards"])), list[Choice]()
+    whole, chosen = load_index(data["shards"]), list[Choice]()
     if kind == "finetune" and not data.get("label") and not data.get("labels"):
         column = chosen_label(whole, None)
         if column is None:
@@ -40,7 +41,8 @@ def with_choices(kind: str, content: Mapping[str, Any]) -> tuple[dict[str, Any],
 
 def _packed(shards: Any) -> bool:
     """Whether there is an index to choose from; the training itself says what is wrong where there is none."""
-    return bool(shards) and ("://" in str(shards) or (Path(str(shards)) / INDEX_NAME).is_file())
+    places = shards if isinstance(shards, list) else [shards] if shards else []
+    return bool(places) and all("://" in str(place) or (Path(str(place)) / INDEX_NAME).is_file() for place in places)
 
 
 def chosen_label(index: Index, label: str | None) -> str | None:
@@ -67,6 +69,8 @@ def _is_label(values: list[str]) -> bool:
 
 def _trained_on(kind: str, index: Index, data: Mapping[str, Any]) -> Index:
     """The clips that may train: those of the split in pretraining, those with a label in fine-tuning."""
+    index = with_columns(index, data["where"]) if data.get("where") else index
+    index = with_modalities(index, data["present"]) if data.get("present") else index
     if kind == "pretrain":
         values = str(data.get("split") or "").split("+")
         kept = [s for s in index.samples if not data.get("split") or s.labels.get("split") in values]

@@ -5,6 +5,7 @@ from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
+import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
@@ -21,6 +22,8 @@ from .schema import KINDS, Config, FinetuneConfig, PretrainConfig
 SHIPPED = Path(__file__).parent / "configs"
 # Said of a file, not of a run: what it configures and what it is a diff of; and what a run folder records.
 _HEADER = ("kind", "base", "command", "fingerprint")
+# Settings whose value is one text or a list of texts.
+_TEXTS = ("data.shards",)
 
 
 def list_configs() -> list[tuple[str, str, str]]:
@@ -195,8 +198,12 @@ def _assign(schema: type[Any], content: dict[str, Any], override: str) -> None:
         value = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))["value"]  # pyright: ignore
     except (YAMLError, OmegaConfBaseException) as error:
         raise RequestError(f"config key '{key}': the value '{text}' is not valid YAML") from error
-    if str in alternatives(hint_at(schema, key)) and value is not None:
+    hint = hint_at(schema, key)
+    if str in alternatives(hint) and value is not None:
         value = value if isinstance(value, str) else text  # name=007 and positive=yes are text, not YAML
+    elif (hint == list[str] or key in _TEXTS) and value is not None:
+        texts = yaml.load(text, yaml.BaseLoader)  # and so do those of classes=[007,yes]
+        value = texts if isinstance(texts, list) or isinstance(value, str | dict) else text
     *sections, last = key.split(".")
     for section in sections:
         below = content.get(section)
@@ -227,6 +234,8 @@ def _checked(hint: Any, value: Any, key: str, known: list[str]) -> Any:
     if get_origin(hint) is dict and isinstance(value, dict):
         # Free names (tasks, encoders, arguments): null takes one out of the base.
         inner = get_args(hint)[1]
+        if inner == list[str]:
+            value = {name: _texts(entry, join(key, str(name))) for name, entry in value.items()}
         return {
             name: _checked(inner, entry, join(key, str(name)), known)
             for name, entry in value.items()
@@ -235,6 +244,14 @@ def _checked(hint: Any, value: Any, key: str, known: list[str]) -> Any:
     if str in choices and isinstance(value, bool):
         raise RequestError(f"config key '{key}': {value!r} is not text: write it in quotes")
     return value
+
+
+def _texts(value: Any, key: str) -> Any:
+    """A list of texts, also where one text stands for it, or where a number means its digits."""
+    texts = value if isinstance(value, list) else [value]
+    if wrong := [text for text in texts if isinstance(text, bool)]:
+        raise RequestError(f"config key '{key}': {wrong[0]!r} is not text: write it in quotes")
+    return [str(text) for text in texts] if all(isinstance(text, str | int | float) for text in texts) else value
 
 
 def _unknown_key(key: str, known: list[str], siblings: list[str]) -> RequestError:
@@ -256,7 +273,11 @@ def _check_values(schema: type[Any], content: Any, prefix: str) -> None:
     for entry in fields(schema):
         value: Any = content[entry.name]
         key = join(prefix, entry.name)
-        if choices := entry.metadata.get("choices"):
+        if "texts" in entry.metadata:
+            texts = value if isinstance(value, list) else [value]
+            if not texts or not all(isinstance(text, str) and text for text in texts):
+                raise RequestError(f"config key '{key}': {value!r} is not text or a list such as [a,b]")
+        elif choices := entry.metadata.get("choices"):
             if value not in choices:
                 raise choice_error(f"value for config key '{key}'", value, choices)
         elif isinstance(value, int | float) and "range" in entry.metadata:

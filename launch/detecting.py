@@ -45,12 +45,15 @@ def detect(
 ) -> tuple[list[ScoredVideo], Result]:
     """Scores every recording of `folder`; those that `spans` does not name are calm from begin to end.
 
-    `label`: the class whose scores count, by default the positive one. Raises `RequestError` where the
+    Where the folder has a `labels.csv`, only the recordings that it names are scored.
+
+    `label`: the class whose scores count, by default the one that means violence. Raises `RequestError` where the
     table does not suit the recordings or the model, `DataError` for a recording that cannot be read.
     """
     bundle = load_bundle(find_bundle(model))
     label = _class(bundle, label)
-    sources = find_sources(folder)
+    # Of a recording that neither table names nobody knows that it is calm.
+    sources = find_sources(folder, labelled_only=True)
     held = _by_source(read_spans(spans), sources, folder, spans, label)
     videos = []
     for number, source in enumerate(sources):

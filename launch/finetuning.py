@@ -104,7 +104,7 @@ def finetune(config: FinetuneConfig, command: Sequence[str] = (), resume: bool =
         tables.append(Table(OUT_OF_FOLD, ["figure", "value"], chosen, told))
     if positive is None:
         tables.append(_class_table(scores, recipe.classes))
-    modalities = recipe.request.modalities
+    modalities = recipe.modalities
     figures: list[Figure] = [*draw_figures(scores, recipe.classes, positive, modalities)]
     if ranks()[0] == 0:
         figures.append(draw_examples(scores, index, recipe.classes, modalities, run / "results"))

@@ -33,6 +33,7 @@ def describe_model(name_or_path: str, overrides: Sequence[str] = ()) -> list[str
         try:
             index = load_index(data.shards)
             settings: Any = OmegaConf.to_object(data)
+            settings.modalities = [name for name in settings.modalities if name in index.modalities]
             request = clip_request(settings, index)
             names, spec = request.modalities, clip_spec(request, index)
         except RequestError as error:

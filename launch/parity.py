@@ -14,7 +14,7 @@ from ..shards.batch import Batch
 from ..shards.index import Index
 from ..shards.stream import ClipStream
 from ..shards.transforms import Preparation
-from .building import check_shards_fit, request_of
+from .building import check_shards_fit, held_request, request_of
 from .runtime import Arrays, Runner
 
 CLIPS = 64
@@ -51,9 +51,7 @@ def clip_windows(bundle: Bundle, index: Index, label: str | None = None, limit: 
     places = np.linspace(0, len(index.samples) - 1, min(limit, len(index.samples))).round().astype(int)
     index = index.keep(index.samples[place].key for place in places)
     labels = dict(zip([sample.key for sample in index.samples], index.column(label), strict=True)) if label else None
-    request = request_of(bundle, 1)
-    names = tuple(name for name in request.modalities if name in index.modalities)
-    request = replace(request, modalities=names, segments=1)
+    request = replace(held_request(request_of(bundle, 1), index), segments=1)
     for batch in ClipStream(index, request, 16).evaluate():
         yield windows_of(bundle, batch, [labels[key] for key in batch.key] if labels else None)
 

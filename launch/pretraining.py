@@ -19,12 +19,14 @@ from ..ssl.schedule import Schedule
 from ..tasks.results import versions
 from ..tasks.split_plan import SplitPlan
 from ..tasks.splits import given_split, groups_of, labelled, take
+from .adapting import adapt
 from .building import (
     check_shards_fit,
     clip_request,
     clip_spec,
     clip_stream,
     config_splits,
+    held_request,
     in_steps,
     run_folder,
     select_clips,
@@ -34,7 +36,7 @@ from .device import ranks
 from .pace import seconds_per_step
 from .run_bundles import UNSEEN, tested_digest
 from .run_folder import open_run
-from .schema import PretrainConfig
+from .schema import DataConfig, PretrainConfig
 from .train import Evaluation, train
 
 
@@ -46,11 +48,10 @@ def pretrain(config: PretrainConfig, command: Sequence[str] = (), resume: bool =
     groups: it learns from the training clips and from all others without a label. Labels do no more than divide. The
     means are then those of the last split.
     """
-    index, data = select_clips(config.data), config.data
+    index, data = pretraining_clips(config.data), config.data
+    config = adapt(config, index, command)
     run = run_folder(config)
-    if not (data.folds or data.leave_one_out or data.lists):
-        if data.split is not None:
-            index = take(index, given_split(index, data.split).train)
+    if not divides(data):
         return _pretrain(config, index, run, {}, command, resume)
     divided = _divided(config, index)
     clips, _ = next(iter(divided.values()))
@@ -71,9 +72,23 @@ def pretrain(config: PretrainConfig, command: Sequence[str] = (), resume: bool =
 
 def pretraining_pace(config: PretrainConfig) -> float:
     """Seconds per step of a pretraining by `config`, measured on its clips."""
-    index = select_clips(config.data)
+    index = pretraining_clips(config.data)
+    config = adapt(config, index)
     request, objective, _ = _build(config, index)
     return seconds_per_step(objective, clip_stream(index, request, config.data, config.seed, run_folder(config)))
+
+
+def divides(data: DataConfig) -> bool:
+    """Whether `data` divides the clips into splits."""
+    return bool(data.folds or data.leave_one_out or data.lists)
+
+
+def pretraining_clips(data: DataConfig) -> Index:
+    """The clips that a pretraining learns from, before they are divided."""
+    index = select_clips(data)
+    if divides(data) or data.split is None:
+        return index
+    return take(index, given_split(index, data.split).train)
 
 
 def _divided(config: PretrainConfig, index: Index) -> dict[str, tuple[Index, str]]:
@@ -168,7 +183,7 @@ def _probe(config: PretrainConfig, backbone: Backbone, spec: ClipSpec, request: 
         backbone,
         spec,
         index,
-        request,
+        held_request(request, index),
         config.data.batch_size,
         config.data.workers,
         probe.label,

@@ -1,7 +1,7 @@
 """`probe`: an encoder's frozen features on labelled shards, beside the same encoder untrained."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -30,7 +30,7 @@ from ..tasks.results import Figure, Gates, Result, new_result
 from ..tasks.retrieval_rows import class_rows, cross_modal_rows
 from ..tasks.split_plan import SplitPlan, plan_splits
 from ..tasks.splits import groups_of, keep_used
-from .building import check_shards_fit, request_of
+from .building import check_shards_fit, held_request, request_of
 from .device import leave_cores_to, make_accelerator, ranks
 from .progress import track
 from .run_bundles import cache_folder, measured_bundle
@@ -51,7 +51,7 @@ class Probed:
 
 def probe(
     encoder: Path,
-    shards: Path,
+    shards: Path | str | Sequence[str],
     *,
     label: str = "label",
     labels: Sequence[str] = (),
@@ -90,10 +90,7 @@ def probe(
     index, kept = clips.index, cache or cache_folder(encoder)
     with track(len(index.samples), "frames compared", show=progress is not None and rank == 0) as advance:
         warn_of_duplicates(index, splits, plan.group, kept, workers, advance)
-    request = request_of(bundle, views)
-    missing = [name for name in request.modalities if name not in index.modalities]
-    if missing:
-        request = replace(request, modalities=tuple(name for name in request.modalities if name in index.modalities))
+    request = held_request(request_of(bundle, views), index)
     stream = ClipStream(index, request, BATCH_SIZE, workers=workers)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     done = 0

@@ -21,16 +21,18 @@ from ..shards.stream import ClipRequest, ClipStream
 from ..shards.transforms import ClipSpec
 from ..tasks.aids import AidsConfig
 from ..tasks.layer_decay import encoder_groups
-from ..tasks.multilabel import labelled_clips
+from ..tasks.multilabel import Labelled, labelled_clips
 from ..tasks.scoring import Scores, score_clips
 from ..tasks.splits import Split, hold_out, take
 from ..tasks.stopping import EarlyStopping, Until
 from ..tasks.supervised import SupervisedObjective, balanced_weights, positive_weights
+from .adapting import adapt
 from .building import (
     check_shards_fit,
     clip_request,
     clip_spec,
     clip_stream,
+    held_request,
     in_steps,
     present_clips,
     request_from,
@@ -38,6 +40,8 @@ from .building import (
     spec_for,
 )
 from .config import settings_of
+from .device import ranks
+from .logbook import warn
 from .pace import seconds_per_step
 from .run_bundles import any_bundle, split_bundle
 from .schema import FinetuneConfig
@@ -80,6 +84,11 @@ class Recipe:
             config.decision,
             multilabel=self.multilabel,
         )
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Those of the model, in the order of its gate's weights; the clips may lack some of them."""
+        return self.request.modalities if self.start is None else self.start.backbone.modalities
 
     @property
     def multilabel(self) -> bool:
@@ -151,20 +160,30 @@ class Recipe:
         return score_clips(classifier, self.spec, stream, "cuda" if torch.cuda.is_available() else "cpu")
 
 
-def set_up(config: FinetuneConfig, command: Sequence[str]) -> Recipe:
-    """Raises `RequestError` where the config does not suit its shards."""
+def finetuning_clips(config: FinetuneConfig) -> Labelled:
+    """The labelled clips that the config divides into splits."""
     data, several = config.data, config.task == "multilabel"
     index = present_clips(data) if several else select_clips(data)
-    clips = labelled_clips(index, data.label, data.labels, several, data.classes)
+    return labelled_clips(index, data.label, data.labels, several, data.classes)
+
+
+def set_up(config: FinetuneConfig, command: Sequence[str]) -> Recipe:
+    """Raises `RequestError` where the config does not suit its shards."""
+    clips = finetuning_clips(config)
     index, positive = clips.index, _positive(config, clips.classes)
+    config = adapt(config, index, command)
+    data = config.data
     start = load_bundle(any_bundle(Path(config.encoder))) if config.encoder else None
     if start is not None:
         check_shards_fit(start, index)
-        request = request_from(start, config.data)
-        spec = spec_for(start.spec, request)
+        asked = request_from(start, data)
+        request, spec = held_request(asked, index), spec_for(start.spec, asked)
         check_windows(start.backbone, spec)
+        for name in asked.modalities:
+            if name not in request.modalities and ranks()[0] == 0:
+                warn(f"'{name}' of the encoder is in no clip of '{index.folder}': no class is learned from it")
     elif config.model is not None:
-        request = clip_request(config.data, index)
+        request = clip_request(data, index)
         spec = clip_spec(request, index)
         check_windows(Backbone(request.modalities, config.model), spec)
     else:

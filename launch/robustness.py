@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -28,7 +28,7 @@ from ..tasks.robustness_tables import robustness_figures, robustness_tables
 from ..tasks.split_plan import SplitPlan, plan_splits
 from ..tasks.splits import groups_of, labelled, take
 from ..tasks.sweep import Answer, Sweeper, classifier_answer, embed_clips
-from .building import check_shards_fit, config_splits, request_of, select_clips, split_plan
+from .building import check_shards_fit, config_splits, held_request, request_of, select_clips, split_plan
 from .config import load_config
 from .device import leave_cores_to
 from .progress import Advance
@@ -36,6 +36,7 @@ from .run_bundles import SEEN, measured_bundle
 from .schema import FinetuneConfig
 
 EVERY = "all"
+Shards = Path | str | Sequence[str]
 Track = Callable[[int], AbstractContextManager[Advance]]
 
 
@@ -89,7 +90,7 @@ class _Subject:
     classes: tuple[str, ...]
 
 
-def robustness(model: Path, shards: Path, options: Options, track: Track, command: str = "") -> Measured:
+def robustness(model: Path, shards: Shards, options: Options, track: Track, command: str = "") -> Measured:
     """A fine-tuned run by its folds' own test clips, a classifier's bundle, or an encoder with a linear probe.
 
     `options.split`: value of the column `split` that a bundle is scored on, `all` for every labelled clip;
@@ -140,11 +141,11 @@ def _settings(model: Path) -> dict[str, Any]:
         raise DataError(f"'{path}' is damaged: {' '.join(str(error).split())}") from error
 
 
-def _of_run(run: Path, shards: Path) -> tuple[list[_Subject], str, str, str]:
+def _of_run(run: Path, shards: Shards) -> tuple[list[_Subject], str, str, str]:
     """Every fold's classifier with its own test clips; how they were divided; the columns of labels and groups."""
-    config = load_config("finetune", str(run.resolve()), [f"data.shards={shards}"])
+    config = load_config("finetune", str(run.resolve()))
     assert isinstance(config, FinetuneConfig)
-    data = config.data
+    data = replace(config.data, shards=shards)
     index, classes, _ = labelled(select_clips(data), data.label)
     splits = config_splits(data, index, config.seed)
     # A fold's own folder stands for that fold alone.
@@ -165,13 +166,13 @@ def _of_run(run: Path, shards: Path) -> tuple[list[_Subject], str, str, str]:
         subjects.append(_classifier(bundle, take(index, split.test), data.label))
         if list(subjects[-1].classes) != classes:
             raise RequestError(
-                f"'{shards}' has the classes {', '.join(classes)}, the run was trained to tell "
+                f"'{index.folder}' has the classes {', '.join(classes)}, the run was trained to tell "
                 f"{', '.join(subjects[-1].classes)} apart: give the shards it was trained on"
             )
     return subjects, split_plan(data, config.seed).describe(index), data.label, data.group
 
 
-def _of_bundle(model: Path, shards: Path, options: Options, device: str) -> tuple[list[_Subject], str]:
+def _of_bundle(model: Path, shards: Shards, options: Options, device: str) -> tuple[list[_Subject], str]:
     index = load_index(shards)
     bundle = measured_bundle(model, index)
     check_shards_fit(bundle, index)
@@ -183,8 +184,8 @@ def _of_bundle(model: Path, shards: Path, options: Options, device: str) -> tupl
             return [_classifier(bundle, index, options.label)], "all that have a label, whichever it was trained on"
         if "split" not in index.columns:
             raise RequestError(
-                f"'{shards}' has no column 'split' that says which clips are for testing: give --split all to score "
-                "every labelled clip, also those the model may have been trained on"
+                f"'{index.folder}' has no column 'split' that says which clips are for testing: give --split all to "
+                "score every labelled clip, also those the model may have been trained on"
             )
         name = options.split or "test"
         return [_classifier(bundle, index.where(split=name), options.label)], f"split '{name}'"
@@ -235,13 +236,7 @@ def _no_answer(encoded: Encoded) -> tuple[Tensor, Tensor]:
 
 
 def _stream(subject: _Subject, label: str, options: Options) -> ClipStream:
-    request = request_of(subject.bundle, options.views)
-    names = tuple(name for name in request.modalities if name in subject.clips.modalities)
-    if not names:
-        raise RequestError(
-            f"'{subject.clips.folder}' has none of the model's modalities ({', '.join(request.modalities)})"
-        )
-    request = replace(request, modalities=names)
+    request = held_request(request_of(subject.bundle, options.views), subject.clips)
     return ClipStream(
         subject.clips, request, options.batch_size, workers=options.workers, label=label, classes=subject.classes
     )

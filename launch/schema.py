@@ -23,8 +23,8 @@ def _between(default: Any, low: float, high: float | None = None) -> Any:
 class DataConfig:
     """Which clips are used, and what is cut from each."""
 
-    shards: str = MISSING
-    """Folder of packed shards, as `modalgate pack` writes it."""
+    shards: Any = field(default=MISSING, metadata={"texts": True})
+    """A packed folder, or a list of packed folders that are read as one set, as in `[shards/day,shards/night]`."""
     modalities: list[str] = field(default_factory=list)
     """Modalities to use, such as [rgb,audio]. Empty: all that the shards have."""
     segments: int = _between(3, 1)
@@ -64,6 +64,8 @@ class DataConfig:
     """Whether every value of `group` is a fold of its own."""
     lists: list[str] = field(default_factory=list)
     """Files of official splits, in pairs of training list and test list. Empty: none."""
+    where: dict[str, list[str]] = field(default_factory=dict)
+    """By label column, its value or a list of values: only such clips are used, as in `where.camera=cam0`."""
     present: list[str] = field(default_factory=list)
     """Use only clips that have all these modalities. Empty: every clip."""
     classes: list[str] = field(default_factory=list)

@@ -26,6 +26,7 @@ from ..tasks.results import Result, new_result, save_result
 from ..tasks.splits import Split, given_split, groups_of, hold_out, labelled
 from ..tasks.study import RowCost, StudyRow, study_figures, study_rows, study_tables
 from ..tasks.study_cell import Cell
+from .adapting import adapt
 from .building import check_shards_fit, clip_request, clip_spec, config_splits, run_folder, select_clips, split_plan
 from .config import settings_of
 from .progress import track
@@ -52,9 +53,13 @@ def study(config: StudyConfig, command: Sequence[str] = (), resume: bool = False
     shards.
     """
     index, classes, _ = labelled(select_clips(config.data), config.data.label)
+    config = adapt(config, index, command)
     request = clip_request(config.data, index)
     if len(request.modalities) < 2:
-        raise RequestError("a study compares fusions: give at least two modalities")
+        raise RequestError(
+            f"a study compares fusions, which takes two modalities or more: of '{index.folder}', which holds "
+            f"{', '.join(index.modalities)}, only {', '.join(request.modalities)} is read"
+        )
     positive = _positive(config, classes)
     rows = config.rows or {name: RowConfig(name) for name in FUSIONS}
     for name, row in rows.items():

@@ -100,6 +100,9 @@ def pack(
         float, typer.Option(min=1, help="A longer recording is rejected.")
     ] = PackSettings.max_seconds,
     seed: Annotated[int, typer.Option(min=0, help="Of the clips' order over the shards.")] = PackSettings.seed,
+    labelled_only: Annotated[
+        bool, typer.Option("--labelled-only", help="Only the recordings that the label file names.")
+    ] = False,
     workers: Workers = None,
     engine: Annotated[str, typer.Option(help="local, or ray: a Ray cluster (RAY_ADDRESS).")] = "local",
     json: Json = None,
@@ -108,8 +111,10 @@ def pack(
     from ..shards.errors import DataError
     from ..shards.pack import REJECTED_NAME
     from ..shards.pack import pack as pack_folder
+    from ..shards.rejected import read_rejected
+    from ..shards.sources import find_recordings
     from .progress import counted
-    from .tables import print_rejected
+    from .tables import print_rejected, print_table
 
     names = tuple(dict.fromkeys(name.strip() for name in modalities.split(",") if name.strip()))
     settings = PackSettings(
@@ -131,14 +136,23 @@ def pack(
     )
     try:
         with counted("pack") as progress:
-            pack_folder(source, out, settings, labels, workers, max_rejected, progress, engine)
+            pack_folder(source, out, settings, labels, workers, max_rejected, progress, engine, labelled_only)
     except DataError:
         print_rejected(out / REJECTED_NAME)
         raise
     except KeyboardInterrupt:
         typer.echo("stopped: the same command goes on from here", err=True)
         raise
-    _summary(out, json)
+    found = find_recordings(source, labels, labelled_only)
+    counts = {
+        "labelled": found.labelled,
+        "unlabelled": len(found.sources) - found.labelled,
+        "rejected": len(read_rejected(out / REJECTED_NAME)),
+        "left_out": found.left_out,
+    }
+    _summary(out, json, counts)
+    columns = ("labelled", "unlabelled", "of these rejected", "files left out")
+    print_table(f"Recordings of {source}", columns, [tuple(counts.values())])
     print_rejected(out / REJECTED_NAME)
 
 
@@ -230,8 +244,8 @@ def _duplicates(shards: Path) -> list[tuple[str, str, int]]:
     return [(keys[pair.first], keys[pair.second], pair.bits) for pair in duplicates(index, *clip_hashes(index))]
 
 
-def _summary(shards: Path, json: Path | None) -> None:
-    """Tables of a shard folder's modalities, shards and label columns."""
+def _summary(shards: Path, json: Path | None, recordings: dict[str, int] | None = None) -> None:
+    """Tables of a shard folder's modalities, shards and label columns; the JSON also has the `recordings` counted."""
     from dataclasses import asdict
 
     from ..shards.index import load_index
@@ -267,11 +281,11 @@ def _summary(shards: Path, json: Path | None) -> None:
         (
             name,
             len(counts),
-            ", ".join(f"{value or '(none)'} {n}" for value, n in list(counts.items())[:8])
-            + ", ..." * (len(counts) > 8),
+            summary.clips - sum(counts.values()),
+            ", ".join(f"{value} {n}" for value, n in list(counts.items())[:8]) + ", ..." * (len(counts) > 8),
         )
         for name, counts in summary.labels.items()
     ]
     if values:
-        print_table("Label columns", ("column", "values", "most frequent"), values)
-    write_json(json, asdict(summary))
+        print_table("Label columns", ("column", "values", "clips without", "most frequent"), values)
+    write_json(json, asdict(summary) | ({"recordings": recordings} if recordings else {}))

@@ -49,7 +49,12 @@ def robustness(
     model: Annotated[
         Path, typer.Argument(metavar="RUN_OR_MODEL", help="A run of finetune, a classifier, or an encoder to probe.")
     ],
-    shards: Annotated[Path, typer.Argument(metavar="SHARDS", help="Labelled clips that `modalgate pack` wrote.")],
+    shards: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SHARDS...", help="Labelled clips that `modalgate pack` wrote, in one folder or more."
+        ),
+    ],
     split: Annotated[
         str | None,
         typer.Option(

@@ -111,12 +111,12 @@ def resumes(resume: str, accept: list[str] | None, run: Path, settings: dict[str
 def start_of(start: str, overrides: Sequence[str] | None) -> tuple[str | None, list[str]]:
     """The config that `start` names, none where it names shards, and the settings over it.
 
-    A folder that holds an index, and a URL, are shards; `key=value` in its place is a setting.
+    A folder that holds an index, a URL, and a list such as [a,b] are shards; `key=value` in its place is a setting.
     """
     settings = list(overrides or [])
     if "=" in start:
         return None, [start, *settings]
-    if "://" in start or (Path(start) / INDEX_NAME).is_file():
+    if "://" in start or (Path(start) / INDEX_NAME).is_file() or start.startswith("["):
         return None, [f"data.shards={start}", *settings]
     if Path(start).is_dir() and not (Path(start) / "config.yaml").is_file():
         raise RequestError(f"'{start}' holds neither shards nor a run: give a folder that `modalgate pack` wrote")
@@ -142,10 +142,12 @@ def pretrain(
     json: Json = None,
 ) -> None:
     """Train an encoder without labels, by the config's pretext tasks."""
+    from .adapting import adapt_modalities
     from .building import run_folder
     from .config import load_config, settings_of
     from .device import ranks
     from .pretraining import pretrain as run_pretraining
+    from .pretraining import pretraining_clips
     from .schema import PretrainConfig
     from .tables import print_table, write_json
 
@@ -153,6 +155,8 @@ def pretrain(
     settings = load_config("pretrain", name, [*given, *(["train.deterministic=true"] * deterministic)], print_choices)
     assert isinstance(settings, PretrainConfig)
     run = run_folder(settings)
+    if accept:
+        settings, _ = adapt_modalities(settings, pretraining_clips(settings.data))
     again = resumes(resume, accept, run, settings_of(settings))
     with summed_up(run, settings.train.log_every):
         last = run_pretraining(settings, command_line(), again)
@@ -164,7 +168,9 @@ def pretrain(
     if "splits" in last:
         typer.echo(f"encoders: {run}/*/encoder\nnext: a study with pretrained={run}, or finetune with encoder={run}")
         return
-    typer.echo(f"encoder: {run / 'encoder'}\nnext: modalgate probe {run / 'encoder'} {masked(settings.data.shards)}")
+    shards = settings.data.shards
+    folders = " ".join(masked(place) for place in ([shards] if isinstance(shards, str) else shards))
+    typer.echo(f"encoder: {run / 'encoder'}\nnext: modalgate probe {run / 'encoder'} {folders}")
 
 
 def study(config: Config, overrides: Overrides = None, resume: Resume = "", json: Json = None) -> None:
@@ -219,10 +225,12 @@ def finetune(
 ) -> None:
     """Train a classifier with labels, from a pretrained encoder or from nothing."""
     from ..tasks.chosen import ON_VALIDATION
+    from .adapting import adapt_modalities
     from .building import run_folder
     from .config import load_config, settings_of
     from .device import ranks
     from .finetuning import finetune as run_finetuning
+    from .recipe import finetuning_clips
     from .run_bundles import find_bundle
     from .schema import FinetuneConfig
     from .tables import print_table, write_json
@@ -235,6 +243,8 @@ def finetune(
     settings = load_config("finetune", name, given, print_choices)
     assert isinstance(settings, FinetuneConfig)
     run = run_folder(settings)
+    if accept:
+        settings, _ = adapt_modalities(settings, finetuning_clips(settings).index)
     again = resumes(resume, accept, run, settings_of(settings))
     with summed_up(run, settings.train.log_every):
         done = run_finetuning(settings, command_line(), again)

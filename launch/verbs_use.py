@@ -17,7 +17,12 @@ def probe(
     encoder: Annotated[
         Path, typer.Argument(metavar="ENCODER", help="A bundle, a run folder that holds one, or hf://OWNER/NAME.")
     ],
-    shards: Annotated[Path, typer.Argument(metavar="SHARDS", help="Labelled clips that `modalgate pack` wrote.")],
+    shards: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SHARDS...", help="Labelled clips that `modalgate pack` wrote, in one folder or more."
+        ),
+    ],
     label: Annotated[str, typer.Option(help="The label column to read from the features.")] = "label",
     multilabel: Annotated[
         bool, typer.Option("--multilabel", help="A clip may have several classes: `fight|shouting`, or `|` for none.")
@@ -91,7 +96,7 @@ def probe(
         save_result(probed.result, run)
         show_result(run, probed.result, warn)
     for table in probed.result.tables:
-        print_table(f"{table.title}, {encoder} on {shards}: {table.note}", table.columns, table.rows)
+        print_table(f"{table.title}, {encoder} on {' + '.join(shards)}: {table.note}", table.columns, table.rows)
     print_table("Mean gate weight", list(probed.weights), [list(probed.weights.values())])
     write_json(
         json,

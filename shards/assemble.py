@@ -50,7 +50,8 @@ def assemble(out: Path, clips: list[SpooledClip], settings: PackSettings, source
             replace(sample, labels=sample.labels | {"group": group})
             for sample, group in zip(samples, groups, strict=True)
         ]
-    index = Index(settings, _statistics(shuffled), tuple(shards), tuple(samples), folder=out, source=source)
+    statistics, counts = _statistics(shuffled)
+    index = Index(settings, statistics, tuple(shards), tuple(samples), folder=out, source=source, counts=counts)
     save_index(index, out)
     return index
 
@@ -79,7 +80,8 @@ def _write_shard(path: Path, clips: list[SpooledClip]) -> list[Sample]:
     ]
 
 
-def _statistics(clips: list[SpooledClip]) -> dict[str, Statistics]:
+def _statistics(clips: list[SpooledClip]) -> tuple[dict[str, Statistics], dict[str, int]]:
+    """By modality its statistics, and the values of a channel they are of."""
     moments: dict[str, Moments] = {}
     for clip in clips:
         for name, entry in clip.moments.items():
@@ -89,7 +91,7 @@ def _statistics(clips: list[SpooledClip]) -> dict[str, Statistics]:
         mean = entry.total / entry.count
         variance = np.maximum(entry.squares / entry.count - mean**2, 0)
         statistics[name] = Statistics(tuple(mean.tolist()), tuple(np.sqrt(variance).tolist()))
-    return statistics
+    return statistics, {name: entry.count for name, entry in moments.items()}
 
 
 def sha256(path: Path) -> str:

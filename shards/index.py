@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -97,8 +97,11 @@ class Statistics:
 
 @dataclass(frozen=True)
 class Index:
-    """Everything `index.json` says. `source`: what was packed, as a digest; `folder` is where it was read from and is
-    not stored."""
+    """Everything `index.json` says.
+
+    `source`: what was packed, as a digest. `folder`: where it was read from, which is not stored. `counts`: by
+    modality, how many values of a channel its statistics were measured on; older shards do not say.
+    """
 
     settings: PackSettings
     statistics: dict[str, Statistics]
@@ -107,6 +110,7 @@ class Index:
     version: int = FORMAT_VERSION
     folder: Location = field(default=Path())
     source: str = ""
+    counts: dict[str, int] = field(default_factory=dict)
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -130,14 +134,19 @@ class Index:
             raise choice_error("label column", name, self.columns)
         return [sample.labels.get(name, "") for sample in self.samples]
 
-    def where(self, **equal: str) -> "Index":
-        """The samples whose label columns hold just these values; the value's nearest name if none does."""
+    def where(self, **equal: str | Sequence[str]) -> "Index":
+        """The samples whose label columns hold just these values, or one of several.
+
+        Raises `RequestError` that names the nearest for a column or a value that no sample has.
+        """
         kept = list(self.samples)
-        for column, value in equal.items():
+        for column, given in equal.items():
+            values = [given] if isinstance(given, str) else list(given)
             known = set(self.column(column))
-            if value not in known:
-                raise choice_error(f"value of column '{column}'", value, known)
-            kept = [sample for sample in kept if sample.labels.get(column) == value]
+            for value in values:
+                if value not in known:
+                    raise choice_error(f"value of column '{column}'", value, known - {""})
+            kept = [sample for sample in kept if sample.labels.get(column, "") in values]
         return replace(self, samples=tuple(kept))
 
     def keep(self, keys: Iterable[str]) -> "Index":
@@ -159,12 +168,16 @@ def save_index(index: Index, folder: Path) -> None:
     os.replace(partial, target)
 
 
-def load_index(place: Path | str | Remote) -> Index:
-    """Reads `index.json` of a shard folder, local or behind a URL.
+def load_index(place: Path | str | Remote | Sequence[str | Path]) -> Index:
+    """Reads `index.json` of a shard folder, local or behind a URL, or of several as one (see `join_indexes`).
 
     Raises `RequestError` where there is no such folder, no index, or an index of another format version, and
     `DataError` where the file is damaged.
     """
+    if not isinstance(place, Path | str | Remote):
+        from .joining import join_indexes
+
+        return join_indexes([load_index(folder) for folder in place])
     folder = locate(place)
     path = f"{folder}/{INDEX_NAME}"
     if isinstance(folder, Path):
@@ -204,6 +217,7 @@ def load_index(place: Path | str | Remote) -> Index:
             ),
             folder=folder,
             source=content.get("source", ""),
+            counts=content.get("counts", {}),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"'{path}' is damaged ({error!r}): pack the source again") from error

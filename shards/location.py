@@ -1,4 +1,4 @@
-"""Where shards lie: in a local folder, or behind a URL that fsspec reads by byte range."""
+"""Where shards lie: in a local folder, behind a URL that fsspec reads by byte range, or in several of these."""
 
 import os
 from dataclasses import dataclass
@@ -23,10 +23,24 @@ class Remote:
         return masked(self.url)
 
 
-Location = Path | Remote
+@dataclass(frozen=True)
+class Joined:
+    """Several folders read as one, by the name each has here: `FOLDER/FILE` is the file FILE of the folder FOLDER."""
+
+    folders: tuple[tuple[str, Path | Remote], ...]
+
+    @property
+    def name(self) -> str:
+        return " + ".join(name for name, _ in self.folders)
+
+    def __str__(self) -> str:
+        return " + ".join(str(folder) for _, folder in self.folders)
 
 
-def locate(place: Path | str | Remote) -> Location:
+Location = Path | Remote | Joined
+
+
+def locate(place: Path | str | Remote) -> Path | Remote:
     """The folder that `place` names; `RequestError` for a URL nobody can read here.
 
     `pipe:` is refused for good: it would run whatever shell command a config or an index says.
@@ -54,9 +68,11 @@ class FolderReader:
         self.location = location
         self._opened: dict[str, int] = {}
         self._remote: tuple[Any, str] | None = None
+        joined = location.folders if isinstance(location, Joined) else ()
+        self._folders = {name: FolderReader(folder) for name, folder in joined}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"location": self.location, "_opened": {}, "_remote": None}
+        return {"location": self.location, "_opened": {}, "_remote": None, "_folders": self._folders}
 
     def read(self, name: str, offset: int = 0, size: int | None = None) -> bytes:
         """`size` bytes of file `name` from `offset`, or the whole file without `size`.
@@ -64,6 +80,9 @@ class FolderReader:
         A name from an index is somebody else's input: `DataError` where it would lead out of the folder. Raises
         `OSError` where the file cannot be read, `ValueError` where it ends too early.
         """
+        folder, _, file = name.partition("/")
+        if folder in self._folders:
+            return self._folders[folder].read(file, offset, size)
         if name != os.path.basename(name) or name in ("", ".", ".."):
             raise DataError(f"'{self.location}': the index gives the path '{name}' where a file name belongs")
         data = self._read(name, offset, size)
@@ -80,6 +99,8 @@ class FolderReader:
             return os.pread(self._opened[name], size, offset)
         from fsspec.core import url_to_fs
 
+        if not isinstance(self.location, Remote):
+            raise DataError(f"'{self.location}': the index gives '{name}', which names none of these folders")
         try:
             if self._remote is None:
                 self._remote = url_to_fs(self.location.url)

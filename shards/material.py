@@ -68,10 +68,10 @@ def find_material(place: str, rates: dict[str, float] | None = None) -> Material
     """The recordings or clips of `place`.
 
     A folder that `pack` wrote, or a URL of one, gives clips. Any other folder gives recordings as `pack` finds them,
-    further streams beside the video included. A `.csv` is a label file of `pack`; a `.txt` has a path on every line,
-    from where the list lies, and `#` before what is none. `rates`: Hz of what does not tell its own, by what it
-    holds, unless a label file says otherwise. Raises `RequestError` where there is nothing of the kind, and what
-    `load_index` raises.
+    further streams beside the video included, also those without a label. A `.csv` is a label file of `pack`, and
+    gives what it names; a `.txt` has a path on every line, from where the list lies, and `#` before what is none.
+    `rates`: Hz of what does not tell its own, by what it holds, unless a label file says otherwise. Raises
+    `RequestError` where there is nothing of the kind, and what `load_index` raises.
     """
     path = Path(place)
     if "://" in place or (path / INDEX_NAME).is_file() or (path / SPOOL_NAME).is_dir():
@@ -87,7 +87,7 @@ def find_material(place: str, rates: dict[str, float] | None = None) -> Material
             "packed shards"
         )
     elif suffix == ".csv":
-        root, sources = path.parent, find_sources(path.parent, path)
+        root, sources = path.parent, find_sources(path.parent, path, labelled_only=True)
     elif suffix in LIST_SUFFIXES:
         root, sources = path.parent, _from_list(path)
     elif suffix in SUFFIXES["video"] | SUFFIXES["audio"]:

@@ -14,7 +14,7 @@ from .modality import MODALITIES, modality
 from .passthrough import copy_if_fitting
 from .recording import Recording, read_recording
 from .rejected import KILLED, UNREADABLE, Rejected, judge_rejected, list_rejected, printable, reason_of
-from .sources import Source, find_sources, fingerprint
+from .sources import LABEL_FILE, Recordings, Source, find_recordings, fingerprint
 from .spool import SpoolWriter, difference, holds, open_spool, read_clips, remove_spool
 
 REJECTED_NAME = "rejected.jsonl"
@@ -30,9 +30,11 @@ def pack(
     max_rejected: float = 0.05,
     progress: Progress | None = None,
     engine: str = "local",
+    labelled_only: bool = False,
 ) -> Index:
     """Packs every recording below `source` into shards in `out`, shuffled, and returns their index.
 
+    Recordings that the label file does not name have empty labels; with `labelled_only` they are not packed.
     Without `settings.modalities`, all that the recordings can have are packed, but of flow only that of RGB.
     `progress(done, total, rejected)` is told at the start and after each recording. Unreadable recordings are skipped
     and listed in `rejected.jsonl`; above the share `max_rejected` of them a `DataError` is raised. `out` must be
@@ -44,10 +46,13 @@ def pack(
         modality(name)
     if engine not in ENGINES:
         raise choice_error("engine", engine, ENGINES)
-    sources = find_sources(source, labels)
+    if labelled_only and labels is None and not (source / LABEL_FILE).is_file():
+        raise RequestError(f"'{source}' holds no {LABEL_FILE} that says what is labelled: give --labels CSV")
+    found = find_recordings(source, labels, labelled_only)
+    sources = found.sources
     settings = _choose_modalities(sources, settings)
     if (out / INDEX_NAME).is_file():
-        return _finished(out, settings, sources)
+        return _finished(out, settings, found)
     try:
         with open_spool(out, settings) as spool:
             waiting = [item for item in sources if not holds(spool, item)]
@@ -79,11 +84,17 @@ def pack(
     return index
 
 
-def _finished(out: Path, settings: PackSettings, sources: list[Source]) -> Index:
+def _finished(out: Path, settings: PackSettings, found: Recordings) -> Index:
     """What an earlier run made of the same request."""
     index = load_index(out)
     named = difference(asdict(index.settings), asdict(settings))
-    if not named and index.source != fingerprint(sources):
+    if not named and index.source != fingerprint(found.sources):
+        if index.source == fingerprint(found.sources[: found.named]):
+            raise RequestError(
+                f"'{out}' holds the {found.named} labelled recordings only, and there are "
+                f"{len(found.sources) - found.named} more: add --labelled-only to keep these shards, or give a new "
+                "folder to pack all"
+            )
         named = "other recordings, labels or rates"
     if named:
         raise RequestError(f"'{out}' already holds shards with {named}: give an empty or new folder for the shards")

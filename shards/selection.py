@@ -1,10 +1,10 @@
 """Which clips of an index are used: those that have certain modalities or labels, and a fixed share of them."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from .errors import RequestError, choice_error
+from .errors import RequestError
 from .index import Index
 from .modality import modality
 
@@ -23,11 +23,19 @@ def with_modalities(index: Index, present: Sequence[str]) -> Index:
 
 def with_labels(index: Index, column: str, values: Sequence[str]) -> Index:
     """The clips whose label `column` is one of `values`; `RequestError` for one that never occurs."""
-    known = set(index.column(column))
-    for value in values:
-        if value not in known:
-            raise choice_error(f"value of column '{column}'", value, known)
-    return replace(index, samples=tuple(s for s in index.samples if s.labels.get(column) in values))
+    return index.where(**{column: values})
+
+
+def with_columns(index: Index, where: Mapping[str, Sequence[str]]) -> Index:
+    """The clips that have in every column of `where` one of its values.
+
+    Raises `RequestError` for a column or a value that no clip has, and where no clip is left.
+    """
+    kept = index.where(**where)
+    if not kept.samples:
+        wanted = " and ".join(f"{column} {' or '.join(values)}" for column, values in where.items())
+        raise RequestError(f"no clip in '{index.folder}' has {wanted}")
+    return kept
 
 
 def fraction_of(index: Index, fraction: float, seed: int = 0) -> Index:

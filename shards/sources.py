@@ -1,4 +1,4 @@
-"""What there is to pack: the recordings of a folder, joined by a label file or by their names."""
+"""What there is to pack: the recordings of a folder, those a label file names and those it does not."""
 
 import csv
 import hashlib
@@ -7,8 +7,9 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -72,14 +73,47 @@ def fingerprint(sources: list[Source]) -> str:
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
-def find_sources(folder: Path, labels: Path | None = None) -> list[Source]:
+@dataclass(frozen=True)
+class Recordings:
+    """What a folder holds: `sources`, the `named` first ones by its label file; `left_out`: media files that belong
+    to none of them."""
+
+    sources: list[Source]
+    named: int
+    left_out: int
+
+    @property
+    def labelled(self) -> int:
+        """The recordings that have a label in at least one column."""
+        return sum(any(value.strip() for value in source.labels.values()) for source in self.sources)
+
+
+def find_sources(folder: Path, labels: Path | None = None, labelled_only: bool = False) -> list[Source]:
+    """The recordings that `find_recordings` finds; those of a label file alone without a look at the folder."""
+    table = table_of(folder, labels)
+    if labelled_only and table is not None:
+        return _unique(_from_table(table), [])
+    return find_recordings(folder, labels, labelled_only).sources
+
+
+def table_of(folder: Path, labels: Path | None = None) -> Path | None:
+    """The label file: the one that is given, or the folder's own."""
+    return labels or (folder / LABEL_FILE if (folder / LABEL_FILE).is_file() else None)
+
+
+def find_recordings(folder: Path, labels: Path | None = None, labelled_only: bool = False) -> Recordings:
     """The recordings below `folder`, in a stable order.
+
+    Without a label file every media file counts, and every folder of nothing but JPEG or PNG frames; those of one
+    stem in folders named `video`, `audio`, `depth`, ... are one recording, and so are frames in `STEM/video`,
+    `STEM/depth`, ...
 
     With a label file (`labels`, or `labels.csv` in the folder), its columns named `video` or after a modality are
     paths relative to it (of a file, or of a folder of frames), `video_rate` and the like are rates in Hz, all others
-    are labels. Without one, every media file counts, and every folder of nothing but JPEG or PNG frames; those of one
-    stem in folders named `video`, `audio`, `depth`, ... are one recording, and so are frames in `STEM/video`,
-    `STEM/depth`, ...
+    are labels. The recordings of the folder that it does not name follow, with empty labels, unless `labelled_only`:
+    files of the kinds it has columns for, joined by their stems as above, with a video where it has a column `video`.
+    Frames count where it names folders of frames. A file beside a named one of the same stem belongs to that
+    recording, and is left out.
 
     Files that cannot belong to a recording of their own have a `problem`: a stem or a row that is there twice, a
     file that is absent, a name that is no text. Raises `RequestError` for a missing or empty folder, one without
@@ -87,14 +121,77 @@ def find_sources(folder: Path, labels: Path | None = None) -> list[Source]:
     """
     if not folder.is_dir():
         raise RequestError(f"no folder at '{folder}': give the folder of recordings to pack")
-    table = labels or (folder / LABEL_FILE if (folder / LABEL_FILE).is_file() else None)
-    sources = _from_table(table) if table is not None else _from_folder(folder)
-    if not sources:
+    table = table_of(folder, labels)
+    if table is None:
+        named, (others, left_out) = [], _from_folder(folder)
+    else:
+        named = _from_table(table)
+        others, left_out = _from_folder(folder, _Table(named))
+    if labelled_only and table is not None:
+        left_out += sum(len(source.files) for source in others)
+        others = []
+    if not named and not others:
         raise RequestError(
             f"'{folder}' holds no media: video files such as .mp4 or .mkv, folders of .jpg or .png frames, "
             f"or a {LABEL_FILE} naming them"
         )
-    return _unique(sources)
+    return Recordings(_unique(named, others), len(named), left_out)
+
+
+class _Table:
+    """What the recordings that a label file names say of the files it does not name."""
+
+    def __init__(self, named: Sequence[Source]) -> None:
+        files = [(kind, path) for source in named for kind, path in source.files.items()]
+        self.paths = {os.path.realpath(path) for _, path in files}
+        self.kinds = {kind for kind, _ in files}
+        self.frames = any(path.is_dir() for _, path in files)
+        self.labels = {column: "" for source in named for column in source.labels}
+        rates: dict[str, set[float]] = {}
+        for source in named:
+            for kind, rate in source.rates.items():
+                rates.setdefault(kind, set()).add(rate)
+        # A rate that differs from row to row says nothing of another file.
+        self.rates = {kind: held.pop() for kind, held in rates.items() if len(held) == 1}
+        self._alike: dict[tuple[str, str], set[str]] = {}
+        homes: dict[str, set[str]] = {}
+        # What follows in `a1_depth.mat` and `a1_inertial.csv` after the part that both share.
+        tails: dict[str, set[str]] = {}
+        for source in named:
+            stems = {kind: path.name if path.is_dir() else path.stem for kind, path in source.files.items()}
+            columns = zip(*stems.values(), strict=False)
+            shared = sum(1 for _ in takewhile(lambda letters: len(set(letters)) == 1, columns))
+            for kind, stem in stems.items():
+                tails.setdefault(kind, set()).add(stem[shared:] if len(stems) > 1 else "")
+        self._tails = {kind: held.pop() for kind, held in tails.items() if len(held) == 1}
+        for kind, path in files:
+            self._alike.setdefault(_likeness(path), set()).add(kind)
+            homes.setdefault(kind, set()).add(os.path.realpath(path.parent))
+        # Each kind in one folder, which no other kind shares.
+        apart = [next(iter(held)) for held in homes.values() if len(held) == 1]
+        several = len(homes) > 1 and len(set(apart)) == len(homes)
+        self._homes = {next(iter(held)): kind for kind, held in homes.items()} if several else {}
+
+    def home_of(self, folder: Path) -> str | None:
+        """The kind of all files in `folder`, where each kind has a folder of its own."""
+        return self._homes.get(os.path.realpath(folder))
+
+    def kind_of(self, path: Path) -> str | None:
+        """The kind of the named files that lie in the same folder and end alike; none where they differ."""
+        kinds = self._alike.get(_likeness(path), set())
+        return next(iter(kinds)) if len(kinds) == 1 else None
+
+    def recording_of(self, stem: str, kind: str) -> str:
+        """The stem of the recording: less what only files of this kind have at its end."""
+        return stem.removesuffix(self._tails.get(kind, "")).rstrip("-_. ") or stem
+
+    def takes(self, files: dict[str, Path]) -> bool:
+        """Whether these files make a recording of the kind that the table lists."""
+        return bool(files) and ("video" in files or "video" not in self.kinds)
+
+
+def _likeness(path: Path) -> tuple[str, str]:
+    return os.path.realpath(path.parent), path.suffix.lower()
 
 
 def _from_table(path: Path) -> list[Source]:
@@ -153,31 +250,53 @@ def _rate(text: str, place: str) -> float:
     return rate
 
 
-def _from_folder(folder: Path) -> list[Source]:
+def _from_folder(folder: Path, table: _Table | None = None) -> tuple[list[Source], int]:
+    """The recordings that `table` does not name, and how many media files belong to none."""
     joined: dict[tuple[str, str], dict[str, Path]] = {}
-    sources: list[Source] = []
+    problems: list[tuple[tuple[str, str], Source]] = []
+    known: set[tuple[str, str]] = set()
+    labels, rates = ({}, {}) if table is None else (table.labels, table.rates)
+    left_out = 0
     for path, kind in _media(folder):
         kinds = ("video", *MODALITIES)
+        home = path.parent.name if path.parent.name in kinds else table and table.home_of(path.parent)
         if kind == "frames" and path.name in kinds:
             named, place, stem = path.name, path.parent.parent, path.parent.name
         else:
-            named = path.parent.name if path.parent.name in kinds else None
-            place = path.parent.parent if named else path.parent
+            named = home or (table and table.kind_of(path))
+            place = path.parent.parent if home else path.parent
             stem = path.name if kind == "frames" else path.stem
-        if kind == "signal" and named is None:
-            continue
         # A folder named for a camera may hold the sound recorded with it.
         held = "audio" if kind == "audio" else _kind(named or ("video" if kind == "frames" else kind))
-        files = joined.setdefault((str(place), stem), {})
+        stem = stem if table is None else table.recording_of(stem, held)
+        if table is not None and os.path.realpath(path) in table.paths:
+            known.add((str(place), stem))
+            continue
+        if kind == "signal" and named is None:
+            continue
+        if table is not None and (held not in table.kinds or (kind == "frames" and not table.frames)):
+            left_out += 1
+            continue
+        place = str(place), stem
+        files = joined.setdefault(place, {})
+        problem = ""
         if not _is_text(path):
-            sources.append(Source(_key(path), {held: path}, problem="its name is not UTF-8 text: rename it"))
+            problem = "its name is not UTF-8 text: rename it"
         elif held in files:
             problem = f"its stem is that of '{files[held].name}' beside it: rename one of them"
-            sources.append(Source(_key(path), {held: path}, problem=problem))
+        if problem:
+            problems.append((place, Source(_key(path), {held: path}, labels, problem=problem)))
         else:
             files[held] = path
-    whole = [Source(clean_key(stem), files) for (_, stem), files in joined.items() if files]
-    return [*whole, *sources]
+    sources: list[Source] = []
+    for place, files in joined.items():
+        if place in known or (table is not None and not table.takes(files)):
+            left_out += len(files)
+        elif files:
+            own = {kind: rate for kind, rate in rates.items() if kind in files}
+            sources.append(Source(clean_key(place[1]), files, labels, own))
+    left_out += sum(place in known for place, _ in problems)
+    return [*sources, *(source for place, source in problems if place not in known)], left_out
 
 
 def _media(folder: Path) -> Iterator[tuple[Path, str]]:
@@ -219,18 +338,31 @@ def clean_key(stem: str) -> str:
     return text.encode()[:KEY_BYTES].decode(errors="ignore") or "_"
 
 
-def _unique(sources: list[Source]) -> list[Source]:
-    """Equal stems get their folder's name in front, then a number; so do those that a piece of another would have."""
-    counts = Counter(source.key for source in sources if not source.problem)
+def _unique(named: list[Source], others: list[Source]) -> list[Source]:
+    """Equal stems get their folder's name in front, then a number; so do those that a piece of another would have.
+
+    The keys of `named` do not depend on `others`.
+    """
+    counts = Counter[str]()
     taken: set[str] = set()
+    cut: set[str] = set()
     result = []
-    for source in sources:
-        key = source.key
-        if counts[key] > 1:
-            key = f"{clean_key(source.path.parent.name)}_{key}"
-        base, number = key, 2
-        while key in taken or (re.sub(r"-\d+$", "", key) != key and re.sub(r"-\d+$", "", key) in counts):
-            key, number = f"{base}_{number}", number + 1
-        taken.add(key)
-        result.append(replace(source, key=key))
+    for sources in (named, others):
+        counts += Counter(source.key for source in sources if not source.problem)
+        for source in sources:
+            key = source.key
+            if counts[key] > 1:
+                key = f"{clean_key(source.path.parent.name)}_{key}"
+            base, number = key, 2
+            while key in taken or key in cut or (_whole(key) != key and _whole(key) in counts):
+                key, number = f"{base}_{number}", number + 1
+            taken.add(key)
+            result.append(replace(source, key=key))
+        # What is named next must not have such a key as its own, or its pieces would be called like these.
+        cut = {_whole(key) for key in taken} - taken
     return result
+
+
+def _whole(key: str) -> str:
+    """The key of the recording that a piece of this key would be cut from."""
+    return re.sub(r"-\d+$", "", key)

@@ -34,8 +34,9 @@ class ShardSummary:
 
 @dataclass(frozen=True)
 class Summary:
-    """`labels`: clips by value, by column, most frequent first. `entropy`: of `label_column` over all clips, in bits;
-    shards far below it were not shuffled. `silent`: clips whose sound track is silence, and so absent."""
+    """`labels`: clips by value, by column, most frequent first; clips without a value are not counted. `entropy`: of
+    `label_column` over the clips that have one, in bits; shards far below it were not shuffled. `silent`: clips whose
+    sound track is silence, and so absent."""
 
     clips: int
     hours: float
@@ -61,14 +62,15 @@ def summarise(index: Index) -> Summary:
         modalities.append(ModalitySummary(name, len(sizes), rates.get(entry.kind, entry.rate), sum(sizes)))
     values: dict[str, list[str]] = {shard.name: [] for shard in index.shards}
     for sample in index.samples:
-        values.setdefault(sample.shard, []).append(sample.labels.get(column or "", ""))
+        if value := sample.labels.get(column or "", ""):
+            values.setdefault(sample.shard, []).append(value)
     shards = [
         ShardSummary(
             shard.name, shard.samples, shard.bytes, shard.present, entropy(values[shard.name]) if column else None
         )
         for shard in index.shards
     ]
-    labels = {name: dict(Counter(index.column(name)).most_common()) for name in columns}
+    labels = {name: dict(Counter(filter(None, index.column(name))).most_common()) for name in columns}
     return Summary(
         clips=len(index.samples),
         hours=sum(sample.duration for sample in index.samples) / 3600,
@@ -78,12 +80,14 @@ def summarise(index: Index) -> Summary:
         shards=shards,
         labels=labels,
         label_column=column,
-        entropy=entropy(index.column(column)) if column else None,
+        entropy=entropy(filter(None, index.column(column))) if column else None,
     )
 
 
 def entropy(values: Iterable[str]) -> float:
-    """Shannon entropy in bits of the values' frequencies."""
+    """Shannon entropy in bits of the values' frequencies; 0 where there are none."""
     counts = np.array(list(Counter(values).values()), dtype=np.float64)
+    if not len(counts):
+        return 0.0
     shares = counts / counts.sum()
     return abs(float(-(shares * np.log2(shares)).sum()))

@@ -66,6 +66,7 @@ class Pace(PretextTask):
     views = (PLAIN, "pace")
     chance = 0.5
     across_clips = False
+    kind = "video"
 
     def __init__(self, modalities: Sequence[str], width: int, streams: Sequence[str] | None = None) -> None:
         super().__init__()

@@ -23,7 +23,8 @@ class PretextTask(nn.Module):
     generator for its draws, and returns `loss`, and the task's `accuracy` where it has one. `chance` is what guessing
     would reach: of the task where that is always the same, else returned beside the accuracy. `progress`: the share
     of the run that is done. `across_clips`: whether the loss compares clips of a batch, so that a batch cut in pieces
-    is another loss. `reads_summary`: whether it wants the plain view's `facts["summary/<modality>"]`.
+    is another loss. `reads_summary`: whether it wants the plain view's `facts["summary/<modality>"]`. `kind`: the
+    kind of modality of which it needs one, where not any will do.
     """
 
     views: tuple[str, ...] = (PLAIN,)
@@ -31,6 +32,7 @@ class PretextTask(nn.Module):
     progress: float = 0.0
     across_clips = True
     reads_summary = False
+    kind: str = ""
 
     @abstractmethod
     def forward(self, encoded: Mapping[str, Encoded], generator: torch.Generator) -> dict[str, Tensor]:

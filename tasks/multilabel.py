@@ -60,7 +60,7 @@ def multi_labelled(
     for one that never occurs.
     """
     texts = index.column(label)
-    index = index.keep(sample.key for sample, text in zip(index.samples, texts, strict=True) if text)
+    index = index.keep(sample.key for sample, text in zip(index.samples, texts, strict=True) if text.strip())
     held = [label_values(text) for text in index.column(label)]
     known = sorted({value for values in held for value in values})
     for name in classes:

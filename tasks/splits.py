@@ -26,7 +26,7 @@ class Split:
 def labelled(index: Index, label: str) -> tuple[Index, list[str], NDArray[np.int64]]:
     """The samples that have a `label`, its values in sorted order, and each sample's class number."""
     values = index.column(label)
-    index = index.keep(sample.key for sample, value in zip(index.samples, values, strict=True) if value)
+    index = index.keep(sample.key for sample, value in zip(index.samples, values, strict=True) if value.strip())
     classes = sorted(set(index.column(label)))
     if len(classes) < 2:
         raise RequestError(f"label column '{label}' of '{index.folder}' has fewer than two values")
@@ -35,13 +35,19 @@ def labelled(index: Index, label: str) -> tuple[Index, list[str], NDArray[np.int
 
 
 def groups_of(index: Index, group: str) -> list[str] | None:
-    """The column `group` by sample, or none where the index has no such column."""
-    return index.column(group) if group in index.columns else None
+    """The column `group` by sample, or none where the index has no such column.
+
+    A sample whose column is empty is a group of its own, by its key.
+    """
+    if group not in index.columns:
+        return None
+    return [value or sample.key for value, sample in zip(index.column(group), index.samples, strict=True)]
 
 
 def folds_of(index: Index, label: str, folds: int, group: str, seed: int = 0) -> list[Split]:
     """Cross-validation folds that keep a `group` together; `RequestError` where there is no such column."""
-    numbers = grouped_folds(index.column(label), index.column(group), folds, seed)
+    groups = groups_of(index, group) or index.column(group)
+    numbers = grouped_folds(index.column(label), groups, folds, seed)
     everything = np.arange(len(numbers))
     return [
         Split(f"fold-{fold}", everything[numbers != fold], everything[:0], everything[numbers == fold])
@@ -52,17 +58,16 @@ def folds_of(index: Index, label: str, folds: int, group: str, seed: int = 0) ->
 def one_group_out(index: Index, group: str) -> list[Split]:
     """A split for every value of the column `group`, which is tested by a model fitted on all others.
 
-    Raises `RequestError` where there is no such column, or one value only.
+    Samples whose column is empty are in no split: nobody knows whose they are. Raises `RequestError` where there is
+    no such column, or one value only.
     """
     column = np.array(index.column(group))
-    names = np.unique(column)
+    names = np.unique(column[column != ""])
     if len(names) < 2:
         raise RequestError(f"column '{group}' has one value only: nothing can be left out")
-    everything = np.arange(len(column))
-    return [
-        Split(f"{group}-{name}", everything[column != name], everything[:0], everything[column == name])
-        for name in names
-    ]
+    known = np.flatnonzero(column != "")
+    column = column[known]
+    return [Split(f"{group}-{name}", known[column != name], known[:0], known[column == name]) for name in names]
 
 
 def given_split(index: Index, train: str, test: str | None = None) -> Split:

@@ -96,9 +96,9 @@ class SupervisedObjective(nn.Module):
         }
         losses = []
         for name, logits in scored.unimodal.items():
-            mask = batch.present[name]
+            mask = scored.encoded.present[name]
             idle = logits.sum() * 0
-            share = self.head_weights[name] if self.head_weights else 1 / len(scored.unimodal)
+            share = self.head_weights.get(name, 0.0) if self.head_weights else 1 / len(scored.unimodal)
             losses.append(share * self._cross_entropy(logits[mask], label[mask]) if bool(mask.any()) else idle)
         if losses:
             outputs["unimodal/loss"] = torch.stack(losses).sum()
@@ -118,18 +118,19 @@ class SupervisedObjective(nn.Module):
         if self.modulation is not None:
             # The published runs hold back during the first half of their epochs.
             self.modulation.active = share < 0.5
-            self.modulation.measure(scored.unimodal, label, batch.present)
+            self.modulation.measure(scored.unimodal, label, scored.encoded.present)
         if self.warmup is not None:
             self.warmup.holding = share < self.aids.gate_warmup
         if self.history is None:
             return {}
         confidence, losses, present = {}, {}, {}
+        there = scored.encoded.present
         for name, logits in scored.unimodal.items():
             each = F.cross_entropy(logits.flatten(0, 1), label.flatten(), reduction="none").view(label.shape)
-            count = batch.present[name].sum(dim=1).clamp_min(1)
-            confidence[name] = (logits.logsumexp(dim=-1) / 10 * batch.present[name]).sum(dim=1) / count
-            losses[name] = (each * batch.present[name]).sum(dim=1) / count
-            present[name] = batch.present[name].any(dim=1)
+            count = there[name].sum(dim=1).clamp_min(1)
+            confidence[name] = (logits.logsumexp(dim=-1) / 10 * there[name]).sum(dim=1) / count
+            losses[name] = (each * there[name]).sum(dim=1) / count
+            present[name] = there[name].any(dim=1)
         return {"rank/loss": self.history(batch.key, confidence, losses, present)}
 
     def _modulation(self) -> GradientModulation:

@@ -70,6 +70,7 @@ def test_pack_inspect_verify(recordings: Path, tmp_path: Path, capsys: pytest.Ca
     assert "already holds shards with size 32, not 16" in capsys.readouterr().err
     sheet, seen = tmp_path / "sheet.png", tmp_path / "seen.json"
     assert cli.main(["inspect", str(out), "--png", str(sheet), "--json", str(seen)]) == 0
+    assert packed.pop("recordings") == {"labelled": 5, "unlabelled": 0, "rejected": 1, "left_out": 0}
     assert json.loads(seen.read_text()) == packed
     assert sheet.read_bytes()[:4] == b"\x89PNG"
     assert cli.main(["verify", str(out)]) == 0

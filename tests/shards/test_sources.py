@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from modalgate.shards.errors import RequestError
-from modalgate.shards.sources import find_sources, fingerprint, stamp
+from modalgate.shards.sources import find_recordings, find_sources, fingerprint, stamp
 
 
 def touch(root: Path, *names: str) -> None:
@@ -175,3 +175,116 @@ def test_bad_places(tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_bytes(b"video\n\xff\xfe.mp4\n")
     with pytest.raises(RequestError, match="not a UTF-8 CSV"):
         find_sources(tmp_path)
+
+
+def found(root: Path, labels: Path | None = None) -> dict[str, tuple[set[str], dict[str, str]]]:
+    return {source.key: (set(source.files), source.labels) for source in find_sources(root, labels)}
+
+
+def test_what_a_table_does_not_name_is_found_without_labels(tmp_path: Path) -> None:
+    """Joined by stem, in the columns the table has; a named recording's own files make no second one."""
+    touch(tmp_path, "video/a.mp4", "depth/a.mkv", "video/b.mp4", "depth/b.mkv", "video/c.mp4", "audio/c.wav")
+    touch(tmp_path, "audio/a.wav", "depth/lost.mkv", "video/.hidden.mp4", "notes.txt", "plots/curve.png")
+    (tmp_path / "labels.csv").write_text("video,depth,label,group\nvideo/a.mp4,depth/a.mkv,x,g\n")
+    empty = {"label": "", "group": ""}
+    assert found(tmp_path) == {
+        "a": ({"video", "depth"}, {"label": "x", "group": "g"}),
+        "b": ({"video", "depth"}, empty),
+        "c": ({"video"}, empty),
+    }
+    whole = find_recordings(tmp_path)
+    # The two sounds, the depth without a video, and the folder of a picture.
+    assert (whole.named, whole.labelled, len(whole.sources), whole.left_out) == (1, 1, 3, 4)
+    only = find_recordings(tmp_path, labelled_only=True)
+    assert ([source.key for source in only.sources], only.left_out) == (["a"], 7)
+    assert [source.key for source in find_sources(tmp_path, labelled_only=True)] == ["a"]
+
+
+def test_a_depth_that_the_table_has_no_column_for_is_no_recording(tmp_path: Path) -> None:
+    touch(tmp_path, "video/a.mp4", "depth/a.mkv", "video/b.mp4", "depth/b.mkv")
+    (tmp_path / "labels.csv").write_text("video,label\nvideo/a.mp4,x\n")
+    assert {key: files for key, (files, _) in found(tmp_path).items()} == {
+        "a": {"video"},
+        "b": {"video"},
+    }
+
+
+def test_another_container_of_a_named_film_is_no_second_one(tmp_path: Path) -> None:
+    touch(tmp_path, "a.mp4", "a.avi", "a.mkv", "b.mp4", "b.avi")
+    (tmp_path / "labels.csv").write_text("video,label\na.mkv,x\n")
+    sources = find_sources(tmp_path)
+    assert [(source.key, source.path.name, bool(source.problem)) for source in sources] == [
+        ("a", "a.mkv", False),
+        ("b", "b.avi", False),
+        ("b_2", "b.mp4", True),
+    ]
+
+
+def test_keys_of_the_named_stay_when_others_come(tmp_path: Path) -> None:
+    touch(tmp_path, "one/a.mp4", "one/b-000.mp4")
+    (tmp_path / "labels.csv").write_text("video,label\none/a.mp4,x\none/b-000.mp4,y\n")
+    before = [source.key for source in find_sources(tmp_path)]
+    assert before == ["a", "b-000"]
+    touch(tmp_path, "two/a.mp4", "two/b.mp4")
+    keys = [source.key for source in find_sources(tmp_path)]
+    assert keys[:2] == before
+    assert len(set(keys)) == 4
+    # Cut in pieces, b would be b-000 too.
+    assert "b" not in keys
+
+
+def test_a_named_file_by_another_path_is_the_same(tmp_path: Path) -> None:
+    touch(tmp_path, "store/a.mp4", "store/b.mp4")
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "a.mp4").symlink_to(tmp_path / "store" / "a.mp4")
+    (tmp_path / "labels.csv").write_text("video,label\n./links/../store/a.mp4,x\n")
+    assert set(found(tmp_path)) == {"a", "b"}
+    (tmp_path / "labels.csv").write_text("video,label\nlinks/a.mp4,x\n")
+    assert set(found(tmp_path)) == {"a", "b"}
+
+
+def test_a_table_from_elsewhere_labels_what_it_names(tmp_path: Path) -> None:
+    touch(tmp_path, "films/a.mp4", "films/b.mp4")
+    (tmp_path / "tables").mkdir()
+    table = tmp_path / "tables" / "mine.csv"
+    table.write_text("video,label\n../films/a.mp4,x\n")
+    assert {key: labels["label"] for key, (_, labels) in found(tmp_path / "films", table).items()} == {
+        "a": "x",
+        "b": "",
+    }
+
+
+def test_unnamed_frames_count_where_frames_are_named(tmp_path: Path) -> None:
+    touch(tmp_path, "f/0.png", "g/0.png", "s/rgb/0.png", "s/depth/0.png", "t/rgb/0.png", "t/depth/0.png")
+    (tmp_path / "labels.csv").write_text("rgb,rgb_rate,depth,label\nf,12.5,,x\ns/rgb,12.5,s/depth,y\n")
+    sources = {source.labels["label"] or source.path.name: source for source in find_sources(tmp_path)}
+    assert {name: set(source.files) for name, source in sources.items()} == {
+        "x": {"video"},
+        "y": {"video", "depth"},
+        "g": {"video"},
+        "rgb": {"video", "depth"},
+    }
+    # All rows have one rate: so have the frames beside them.
+    assert sources["g"].rates == {"video": 12.5}
+    (tmp_path / "labels.csv").write_text("rgb,rgb_rate,depth,label\nf,12.5,,x\ns/rgb,10,s/depth,y\n")
+    assert not any(source.rates for source in find_sources(tmp_path)[2:])
+
+
+def test_kinds_and_stems_as_the_table_names_them(tmp_path: Path) -> None:
+    """Folders and endings of a set's own making: what they hold is learned from the rows."""
+    for name in ("p1", "p2", "q3"):
+        touch(tmp_path, f"Depth/{name}_depth.mat", f"Inertial/{name}_inertial.mat")
+        touch(tmp_path, f"flat/{name}_rgb.mp4", f"flat/{name}_far.mkv")
+    rows = ["depth,inertial,label", *(f"Depth/{n}_depth.mat,Inertial/{n}_inertial.mat,x" for n in ("p1", "p2"))]
+    (tmp_path / "labels.csv").write_text("\n".join(rows) + "\n")
+    (*_, last) = find_sources(tmp_path)
+    assert {kind: path.name for kind, path in last.files.items()} == {
+        "depth": "q3_depth.mat",
+        "inertial": "q3_inertial.mat",
+    }
+    rows = ["video,depth,label", *(f"flat/{n}_rgb.mp4,flat/{n}_far.mkv,x" for n in ("p1", "p2"))]
+    (tmp_path / "labels.csv").write_text("\n".join(rows) + "\n")
+    sources = find_sources(tmp_path)
+    assert [{kind: path.name for kind, path in source.files.items()} for source in sources[2:]] == [
+        {"video": "q3_rgb.mp4", "depth": "q3_far.mkv"}
+    ]

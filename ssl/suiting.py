@@ -1,0 +1,51 @@
+"""A pretext task cut down to the modalities that are there."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..shards.modality import MODALITIES
+from .pretext import FUSED
+from .registry import ALONE, PRETEXT_TASKS
+
+
+@dataclass(frozen=True)
+class Suited:
+    """A task's `arguments` without the modalities in `dropped`; `problem`: why nothing of the task is left."""
+
+    arguments: dict[str, Any]
+    dropped: list[str] = field(default_factory=list)
+    problem: str = ""
+
+
+def suit_task(name: str, arguments: dict[str, Any], modalities: Sequence[str]) -> Suited:
+    """The arguments that task `name` can have over `modalities`.
+
+    `streams` lose the modalities that are missing, and `pairs` those with one of them. A task is of no use where
+    nothing of these is left, where its `anchor` is missing, where it compares modalities and there is one, and where
+    no modality is of the kind it needs. A name that is no modality at all stays: the task itself refuses it.
+    """
+    there = ", ".join(modalities)
+    kind = PRETEXT_TASKS[name].kind if name in PRETEXT_TASKS else ""
+    if name in PRETEXT_TASKS and name not in ALONE and len(modalities) < 2:
+        return Suited(arguments, problem=f"it compares modalities, and there is only {there}")
+    if kind and not any(MODALITIES[other].kind == kind for other in modalities):
+        return Suited(arguments, problem=f"it needs {kind}, and there is only {there}")
+    suited, dropped = dict(arguments), dict[str, None]()
+
+    def missing(*names: Any) -> list[str]:
+        return [str(n) for n in names if n in MODALITIES and n != FUSED and n not in modalities]
+
+    for key in ("streams", "pairs"):
+        given = arguments.get(key)
+        if not isinstance(given, list | tuple) or not given:
+            continue
+        kept = [entry for entry in given if not missing(*([entry] if isinstance(entry, str) else entry))]
+        dropped |= dict.fromkeys(missing(*(n for e in given for n in ([e] if isinstance(e, str) else e))))
+        if not kept:
+            return Suited(arguments, list(dropped), f"its {key} have only {', '.join(dropped)}")
+        suited[key] = kept
+    anchor = arguments.get("anchor")
+    if missing(anchor):
+        return Suited(arguments, [anchor], f"its anchor is '{anchor}'")
+    return Suited(suited, list(dropped))
