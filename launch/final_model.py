@@ -1,4 +1,4 @@
-"""The final model of a fine-tuning: trained on every clip of its splits, calibrated on scores they have of each."""
+"""The final model of a fine-tuning: trained on the clips of all splits, calibrated on their test scores."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -128,7 +128,8 @@ def final_length(recipe: Recipe, splits: Sequence[Split], folders: Sequence[Path
 
 def card_metrics(figures: Figures) -> dict[str, float]:
     """The figures of a final model's card, by what was measured on what."""
-    found = {f"{name} ({figures.kind}; {figures.note})": value for name, value in figures.metrics.items()}
+    known = {name: value for name, value in figures.metrics.items() if np.isfinite(value)}
+    found = {f"{name} ({figures.kind}; {figures.note})": value for name, value in known.items()}
     calibration, several = figures.calibration, len(figures.calibration.thresholds) > 1
     if calibration.temperature is not None:
         found[f"{TEMPERATURE} ({figures.kind})"] = calibration.temperature

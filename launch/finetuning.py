@@ -82,7 +82,8 @@ def finetune(config: FinetuneConfig, command: Sequence[str] = (), resume: bool =
     metrics, intervals = judge(scores, recipe.classes, positive, units)
     how = plan.describe(index)
     how += f", only fold {config.data.fold}" if config.data.fold is not None else ""
-    note = f"{len(scores.keys)} test clips, {how}; {recipe.request.segments} views averaged; 95 % interval by group"
+    drawn = "group" if groups else "clip"
+    note = f"{len(scores.keys)} test clips, {how}; {recipe.request.segments} views averaged; 95 % interval by {drawn}"
     rows: list[Any] = [[name, value, *intervals.get(name, (None, None))] for name, value in metrics.items()]
     tables = [Table("Test clips", ["metric", "value", "low", "high"], rows, note)]
     watched = [(test, held) for test, held in parts if held is not None]

@@ -12,6 +12,8 @@ from modalgate.fusion.classifier import Classifier
 from modalgate.launch.checkpoint import latest_checkpoint, load_checkpoint
 from modalgate.launch.cli import main
 from modalgate.launch.tracking import read_metrics
+from modalgate.tasks.chosen import ON_VALIDATION, OUT_OF_FOLD
+from modalgate.tasks.multilabel import class_thresholds
 from modalgate.tasks.results import load_result
 from modalgate.tasks.scoring import load_scores
 
@@ -143,7 +145,7 @@ def told(several: Path, few: list[str], tmp_path_factory: pytest.TempPathFactory
     folder = tmp_path_factory.mktemp("told")
     (folder / "several.yaml").write_text(SEVERAL, encoding="utf-8")
     command = ["finetune", str(folder / "several.yaml"), f"data.shards={several}", f"out={folder}", "name=told", *few]
-    command += ["hold_out=true", "balanced=true", "train.learning_rate=0.05"]
+    command += ["hold_out=true", "balanced=true", "train.learning_rate=0.05", "--final"]
     assert main([*command, "--json", str(folder / "told.json")]) == 0
     return folder / "told", command
 
@@ -160,7 +162,11 @@ def test_several_classes_are_learnt_judged_and_told_each_for_itself(
     assert set(figures["metrics"]) == set(figures["intervals"]) == {"mean_average_precision", "micro_f1", "macro_f1"}
     assert {"micro_f1 at them", "threshold of odd"} <= set(figures["chosen"])
     titles = [table.title for table in load_result(run / "results" / "finetune.json").tables]
-    assert titles == ["Test clips", "Chosen on validation clips", "Classes"]
+    assert titles == ["Test clips", ON_VALIDATION, OUT_OF_FOLD, "Classes"]
+    thresholds = dict(zip(classes, class_thresholds(scores.probabilities, scores.labels).tolist(), strict=True))
+    assert figures["final"] == {"temperature": None, "thresholds": thresholds}
+    final = load_bundle(run / "final" / "encoder")
+    assert {name: final.metrics[f"threshold of {name} (out of fold)"] for name in classes} == thresholds
     lines = {}
     assert main(["export", str(run / "fold-1"), str(tmp_path / "model.onnx"), "--format", "onnx"]) == 0
     for name, source in {"run": run / "fold-1", "onnx": tmp_path / "model.onnx"}.items():
