@@ -276,3 +276,19 @@ def test_tokens_reach_the_fusion_in_time(tiny_backbone: Build, prepared: Callabl
     assert seen["audio"][:2] == (4, 2)
     assert seen["audio"][2] >= 2
     assert encoded.features["rgb"].shape == (4, 2, 8)
+
+
+def test_a_modality_that_no_clip_has_need_not_be_named(
+    tiny_backbone: Callable[..., Backbone], tiny_batch: Callable[..., Batch], tiny_clip: ClipSpec
+) -> None:
+    """It counts as absent in all: the same numbers as with a mask that is off."""
+    backbone = tiny_backbone(("rgb", "flow", "audio")).eval()
+    batch = tiny_batch(modalities=("rgb", "flow"))
+    streams = Preparation(tiny_clip)(batch)
+    off = torch.zeros_like(batch.start, dtype=torch.bool)
+    found = backbone(streams, batch.present, batch.start)
+    masked = backbone(streams, batch.present | {"audio": off}, batch.start)
+    assert torch.equal(found.embedding, masked.embedding)
+    assert torch.equal(found.weights, masked.weights)
+    assert not found.present["audio"].any()
+    assert not found.weights[..., 2].any()

@@ -1,5 +1,6 @@
 """From a config to the things it names."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -7,7 +8,16 @@ from pathlib import Path
 import pytest
 from modalgate.fusion.backbone import Backbone
 from modalgate.fusion.bundle import Bundle
-from modalgate.launch.building import check_shards_fit, clip_request, clip_spec, in_steps, request_of
+from modalgate.launch.building import (
+    check_shards_fit,
+    clip_request,
+    clip_spec,
+    held_request,
+    in_steps,
+    present_clips,
+    request_of,
+    select_clips,
+)
 from modalgate.launch.schema import DataConfig, TrainConfig
 from modalgate.shards.errors import RequestError
 from modalgate.shards.index import load_index
@@ -44,3 +54,32 @@ def test_a_model_asks_for_its_windows_and_its_part_of_the_picture(
         RequestError, match=r"with the whole picture, the encoder was trained with region 0.5,0,0.5,1"
     ):
         check_shards_fit(seen, index)
+
+
+def test_columns_folders_classes_and_modalities_choose_together(packed: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(packed, other)
+    index = load_index(packed)
+    data = DataConfig(shards=[str(packed), str(other)], where={"split": ["train", "val"]}, present=["audio"])
+    wanted = [
+        sample.key
+        for sample in index.samples
+        if sample.labels["split"] in ("train", "val") and "audio.wav" in sample.members
+    ]
+    assert wanted
+    assert [sample.key for sample in present_clips(data).samples] == [
+        f"{place.name}_{key}" for place in (packed, other) for key in wanted
+    ]
+    chosen = select_clips(replace(data, classes=["contact"]))
+    assert set(chosen.column("label")) == {"contact"}
+    assert set(chosen.column("split")) <= {"train", "val"}
+    with pytest.raises(RequestError, match="did you mean 'train'"):
+        select_clips(replace(data, where={"split": ["trian"]}))
+
+
+def test_a_request_less_what_the_shards_lack(packed: Path) -> None:
+    index = load_index(packed)
+    request = clip_request(DataConfig(modalities=["rgb"], seconds=0.4, frames=2), index)
+    assert held_request(replace(request, modalities=("flow", "rgb")), index) == request
+    with pytest.raises(RequestError, match=r"none of the model's modalities \(flow\)"):
+        held_request(replace(request, modalities=("flow",)), index)

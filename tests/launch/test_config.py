@@ -254,3 +254,31 @@ def test_reading_configs_needs_no_torch() -> None:
     script = "import sys, modalgate.launch.config as c; c.show_config('demo-pretrain'); print('torch' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "False"
+
+
+def test_one_folder_of_shards_or_several(tmp_path: Path) -> None:
+    for given, shards in (("a", "a"), ("007", "007"), ("[a,b]", ["a", "b"]), ("[007,s3://x/y]", ["007", "s3://x/y"])):
+        assert load_config("pretrain", "demo-pretrain", [f"data.shards={given}"]).data.shards == shards
+    path = tmp_path / "mine.yaml"
+    path.write_text("kind: pretrain\nbase: demo-pretrain\ndata: {shards: [a, b]}\n")
+    config = load_config("pretrain", str(path))
+    assert config.data.shards == ["a", "b"]
+    assert settings_of(config)["data"]["shards"] == ["a", "b"]
+    for wrong in ("[]", "{a: b}", "null", "[a,[b]]"):
+        with pytest.raises(RequestError, match=r"'data\.shards'"):
+            load_config("pretrain", str(path), [f"data.shards={wrong}"])
+
+
+def test_columns_that_choose_clips_are_texts(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "kind: pretrain\nbase: demo-pretrain\ndata: {shards: a, where: {camera: cam0, subject: [1, 2]}}\n"
+    )
+    assert load_config("pretrain", str(path)).data.where == {"camera": ["cam0"], "subject": ["1", "2"]}
+    typed = ["data.where.camera=[01,yes]", "data.where.subject=null", "data.where.site=007", 'data.where.label=""']
+    found = load_config("pretrain", str(path), typed).data.where
+    assert found == {"camera": ["01", "yes"], "site": ["007"], "label": [""]}
+    assert load_config("pretrain", str(path), ["data.classes=[007,yes]"]).data.classes == ["007", "yes"]
+    path.write_text("kind: pretrain\nbase: demo-pretrain\ndata: {shards: a, where: {camera: true}}\n")
+    with pytest.raises(RequestError, match=r"'data\.where\.camera': True is not text"):
+        load_config("pretrain", str(path))

@@ -1,5 +1,6 @@
 """Pretraining watched by a probe of labelled clips: what it logs, and that nothing learns of it."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -95,3 +96,34 @@ def test_a_wrong_probe_is_refused_before_the_run_begins(
     assert pretrain(tiny_config, tmp_path, "run", *PROBE, *more) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_several_folders_of_shards_from_pretraining_to_robustness(
+    tmp_path: Path, tiny_config: str, packed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(packed, other)
+    both, clips = f"data.shards=[{packed},{other}]", len(load_index(packed).samples)
+    assert pretrain(tiny_config, tmp_path, "both", both, "train.steps=2") == 0
+    assert f"probe {tmp_path / 'both' / 'encoder'} {packed} {other}" in capsys.readouterr().out
+    bundle = load_bundle(tmp_path / "both" / "encoder")
+    assert bundle.provenance["data"] == f"{packed.name} + other: {2 * clips} clips"
+    assert pretrain(tiny_config, tmp_path, "both", both, "train.steps=3", "--resume") == 0
+    turned = f"data.shards=[{other},{packed}]"
+    assert pretrain(tiny_config, tmp_path, "both", turned, "train.steps=4", "--resume") == 2
+    capsys.readouterr()
+    folders = [str(packed), str(other)]
+    held = ["--train-split", "pretrain+train"]
+    assert main(["probe", str(tmp_path / "both"), *folders, *held]) == 0
+    path = tmp_path / "tuned.yaml"
+    path.write_text(
+        f"kind: finetune\nencoder: {tmp_path / 'both'}\nwandb: disabled\n"
+        "data: {split: pretrain+train, where: {label: [contact, calm]}, segments: 1, batch_size: 4, workers: 0}\n"
+        "train: {steps: 2, log_every: 1, threads: 1, precision: fp32}\n"
+    )
+    labels = sorted(set(load_index(packed).column("label")))
+    where = f"data.where.label=[{','.join(labels)}]"
+    assert main(["finetune", str(path), both, where, f"out={tmp_path}", "name=tuned"]) == 0
+    measured = tmp_path / "robust.json"
+    assert main(["robustness", str(tmp_path / "tuned"), *folders, "--axis", "noise", "--json", str(measured)]) == 0
+    assert measured.is_file()

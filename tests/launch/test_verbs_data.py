@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 from modalgate.launch import cli
+from modalgate.shards.index import load_index
 from modalgate.shards.media import write_video
 
 
@@ -98,3 +99,47 @@ def test_slips_of_pack(recordings: Path, capsys: pytest.CaptureFixture[str], giv
     assert cli.main(["pack", str(recordings), str(recordings.parent / "out"), *given]) == 2
     assert said in capsys.readouterr().err
     assert not (recordings.parent / "out").exists()
+
+
+def test_recordings_without_a_label_are_packed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Five films of which a table names two, a broken one, and a sound of nobody's."""
+    root, figures = tmp_path / "source", tmp_path / "packed.json"
+    (root / "video").mkdir(parents=True)
+    generator = np.random.default_rng(0)
+    for number in range(5):
+        write_video(root / "video" / f"c{number}.mp4", generator.integers(0, 255, (8, 32, 32, 3)).astype(np.uint8), 8)
+    (root / "video" / "broken.mp4").write_bytes(b"no film")
+    (root / "lonely.wav").write_bytes(b"no sound")
+    (root / "labels.csv").write_text("video,label,group\nvideo/c0.mp4,fight,a\nvideo/c1.mp4,calm,b\n")
+    small = ["--modalities", "rgb", "--size", "32", "--fps", "8", "--workers", "1", "--max-rejected", "0.5"]
+    command = ["pack", str(root), str(tmp_path / "all"), *small]
+    assert cli.main([*command, "--json", str(figures)]) == 0
+    packed = json.loads(figures.read_text())
+    assert packed["recordings"] == {"labelled": 2, "unlabelled": 4, "rejected": 1, "left_out": 1}
+    # No class of clips without one.
+    assert packed["labels"]["label"] == {"fight": 1, "calm": 1}
+    assert (packed["clips"], packed["entropy"]) == (5, 1.0)
+    index = load_index(tmp_path / "all")
+    assert sorted(index.column("label")) == ["", "", "", "calm", "fight"]
+    assert sorted(index.column("group")) == ["a", "b", "c2", "c3", "c4"]
+    assert cli.main(["verify", str(tmp_path / "all")]) == 0
+    assert cli.main(command) == 0, "what is finished is left as it is"
+
+    few = ["pack", str(root), str(tmp_path / "few"), *small]
+    assert cli.main([*few, "--labelled-only", "--json", str(figures)]) == 0
+    assert json.loads(figures.read_text())["recordings"] == {
+        "labelled": 2,
+        "unlabelled": 0,
+        "rejected": 0,
+        "left_out": 5,
+    }
+    # As a version wrote it that packed the table alone.
+    capsys.readouterr()
+    assert cli.main(few) == 2
+    said = capsys.readouterr().err
+    assert "--labelled-only" in said
+    assert "4 more" in said
+    assert cli.main([*few, "--labelled-only"]) == 0
+    (root / "labels.csv").unlink()
+    assert cli.main(["pack", str(root), str(tmp_path / "none"), *small, "--labelled-only"]) == 2
+    assert "labels.csv" in capsys.readouterr().err

@@ -1,10 +1,12 @@
 """Queries of an index."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from modalgate.shards.errors import RequestError
 from modalgate.shards.index import Index, PackSettings, Sample
-from modalgate.shards.selection import fraction_of, with_labels, with_modalities
+from modalgate.shards.selection import fraction_of, with_columns, with_labels, with_modalities
 
 
 def made(clips: int = 200) -> Index:
@@ -74,3 +76,36 @@ def test_the_draw_is_even_over_labels() -> None:
 def test_no_share_is_refused(part: float) -> None:
     with pytest.raises(RequestError, match="more than 0 and at most 1"):
         fraction_of(made(), part)
+
+
+def cameras() -> Index:
+    """Six clips of three cameras, two sites and a label that some lack."""
+    index = made(6)
+    texts = [("cam0", "a", "run"), ("cam1", "a", ""), ("cam2", "a", "fall")]
+    texts += [("cam0", "b", "fall"), ("cam1", "b", "run"), ("01", "b", "")]
+    samples = [
+        replace(sample, labels={"camera": camera, "site": site, "label": label})
+        for sample, (camera, site, label) in zip(index.samples, texts, strict=True)
+    ]
+    return replace(index, samples=tuple(samples))
+
+
+def test_clips_by_columns() -> None:
+    index = cameras()
+    assert keys(with_columns(index, {"camera": ["cam0"]})) == ["clip0000", "clip0003"]
+    assert keys(with_columns(index, {"camera": ["cam0", "01"]})) == ["clip0000", "clip0003", "clip0005"]
+    assert keys(with_columns(index, {"camera": ["cam0", "cam1"], "site": ["b"]})) == ["clip0003", "clip0004"]
+    assert keys(with_columns(index, {"label": [""]})) == ["clip0001", "clip0005"]
+    assert keys(with_columns(index, {})) == keys(index)
+
+
+def test_slips_in_columns_are_named() -> None:
+    with pytest.raises(RequestError, match="column 'camra': did you mean 'camera'"):
+        with_columns(cameras(), {"camra": ["cam0"]})
+    # Also where the first column has left no clip of that camera.
+    with pytest.raises(RequestError, match="value of column 'camera' 'cam9': did you mean 'cam"):
+        with_columns(cameras(), {"site": ["b"], "camera": ["cam9"]})
+    with pytest.raises(RequestError, match="has site b and camera cam2"):
+        with_columns(cameras(), {"site": ["b"], "camera": ["cam2"]})
+    with pytest.raises(RequestError, match=r"known: fall, run\)"):
+        with_columns(cameras(), {"label": ["rum bling"]})

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from modalgate.shards.errors import RequestError
 from modalgate.shards.index import Index, PackSettings, Sample
-from modalgate.tasks.splits import folds_of, given_split, groups_of, hold_out, labelled, take
+from modalgate.tasks.splits import folds_of, given_split, groups_of, hold_out, labelled, one_group_out, take
 
 
 def index(rows: list[dict[str, str]]) -> Index:
@@ -77,3 +77,21 @@ def test_what_is_held_out_is_a_whole_group_even_of_few() -> None:
     alone = index([{"label": "ab"[n % 2], "subject": "s", "split": "train" if n < 4 else "test"} for n in range(6)])
     with pytest.raises(RequestError, match="groups"):
         hold_out(given_split(alone, "train", "test"), alone, "label", "subject")
+
+
+def test_an_empty_text_is_no_class_and_no_group() -> None:
+    blank = index([{"label": "b"}, {"label": "  "}, {"label": ""}, {}, {"label": "a"}])
+    kept, classes, _ = labelled(blank, "label")
+    assert classes == ["a", "b"]
+    assert [sample.key for sample in kept.samples] == ["k0", "k4"]
+    people = [{"label": "ab"[number % 2], "subject": f"s{number // 4}"} for number in range(16)]
+    nobody = [{"label": "ab"[number % 2], "subject": ""} for number in range(4)]
+    both = index(people + nobody)
+    assert groups_of(both, "subject") == [*(row["subject"] for row in people), "k16", "k17", "k18", "k19"]
+    splits = one_group_out(both, "subject")
+    assert [split.name for split in splits] == ["subject-s0", "subject-s1", "subject-s2", "subject-s3"]
+    assert splits[0].test.tolist() == [0, 1, 2, 3]
+    assert splits[0].train.tolist() == list(range(4, 16)), "nobody knows who the others show"
+    folds = folds_of(both, "label", 4, "subject")
+    # As one group the four of nobody would all be tested together.
+    assert max(sum(number >= 16 for number in split.test.tolist()) for split in folds) < 4
