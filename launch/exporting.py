@@ -6,15 +6,16 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from ..fusion.bundle import LAYOUTS, Bundle, load_bundle, local_bundle, save_bundle
+from ..fusion.bundle import Bundle, load_bundle, save_bundle
 from ..fusion.classifier import Classifier
 from ..shards.batch import Clip, stack
-from ..shards.errors import DataError, RequestError
+from ..shards.errors import DataError
 from ..shards.modality import modality
 from ..shards.transforms import Preparation
 from ..tasks.stopping import BEST
 from .checkpoint import latest_checkpoint, load_checkpoint
 from .recorded import recorded_metrics
+from .run_bundles import find_model
 
 
 def export_bundle(run: Path, out: Path, licence: str | None = None) -> tuple[Bundle, float]:
@@ -67,22 +68,6 @@ def _final_state(run: Path, checkpoint: Path) -> tuple[str, dict[str, torch.Tens
         chosen = {f"classifier.{key}": value for key, value in load_file(best).items()}
         return "of the step that validation clips chose" + (", moving average" if average else ""), chosen
     return f"moving average over {step} steps" if average else f"of step {step}, the last", weights | average
-
-
-def find_model(path: Path) -> Path:
-    """The bundle at `path` or on the hub, or the one of the run there; `RequestError` where there is none."""
-    path = local_bundle(path)
-    return path if any((path / name).is_file() for name in LAYOUTS) else _trained(path)
-
-
-def _trained(run: Path) -> Path:
-    if not run.is_dir():
-        raise RequestError(f"no run folder at '{run}'")
-    if not (run / "encoder").is_dir():
-        folds = sorted(folder.parent.name for folder in run.glob("fold-*/encoder"))
-        hint = f"give one of its folds, such as {run / folds[0]}" if folds else "has its training finished?"
-        raise RequestError(f"'{run}' holds no trained model: {hint}")
-    return run / "encoder"
 
 
 def largest_difference(reference: torch.nn.Module, exported: Bundle) -> float:

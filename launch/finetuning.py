@@ -49,6 +49,7 @@ def finetune(config: FinetuneConfig, command: Sequence[str] = (), resume: bool =
     not suit the shards: a label, split, positive class or encoder that is not there.
     """
     recipe = set_up(config, command)
+    config = recipe.config
     index, positive = recipe.index, recipe.positive
     splits = config_splits(config.data, index, config.seed, recipe.strata)
     for split in splits:

@@ -75,7 +75,8 @@ def load_scorer(model: Path) -> tuple[Scorer, float | None]:
             raise RequestError(f"no file at '{model}'")
         graph = OnnxScorer(model)
         return graph, alarm_threshold(graph.metrics)
-    from ..fusion.bundle import load_bundle, local_bundle
+    from ..fusion.bundle import load_bundle
+    from ..fusion.layout import local_bundle
 
     model = local_bundle(model)
     folder = model / "encoder" if (model / "encoder").is_dir() else model

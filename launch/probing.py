@@ -11,6 +11,7 @@ from ..fusion.backbone import fresh_copy
 from ..fusion.bundle import load_bundle
 from ..shards.errors import RequestError, choice_error
 from ..shards.index import load_index
+from ..shards.labels import label_column
 from ..shards.stream import ClipStream
 from ..tasks.cache import cached_features
 from ..tasks.duplicates import warn_of_duplicates
@@ -29,7 +30,7 @@ from ..tasks.probe_tables import (
 from ..tasks.probing import SOLVERS, ProbeRow, probe_features
 from ..tasks.results import Figure, Gates, Result, new_result
 from ..tasks.retrieval_rows import class_rows, cross_modal_rows
-from ..tasks.split_plan import SplitPlan, plan_splits
+from ..tasks.split_plan import SplitPlan, default_plan, plan_splits, say
 from ..tasks.splits import groups_of, keep_used
 from .building import check_shards_fit, request_of
 from .device import leave_cores_to, make_accelerator, ranks
@@ -81,11 +82,14 @@ def probe(
     rank, world = ranks()
     if world > 1:
         make_accelerator("fp32")  # joins the processes
-    plan = plan or SplitPlan()
-    bundle = load_bundle(find_bundle(encoder))
-    clips = labelled_clips(load_index(shards), label, labels, multilabel)
+    bundle, whole = load_bundle(find_bundle(encoder)), load_index(shards)
+    chosen = label if labels else label_column(whole, label)
+    say("" if chosen == label else f"the label column is '{chosen}': --label {chosen}")
+    clips = labelled_clips(whole, chosen, labels, multilabel)
     check_shards_fit(bundle, clips.index)
+    plan, line = default_plan(clips.index, clips.strata, plan or SplitPlan(None))
     index, splits = keep_used(clips.index, plan_splits(clips.index, clips.strata, plan))
+    say(line)
     clips = labelled_clips(index, clips.column, multilabel=multilabel)
     index, kept = clips.index, cache or cache_folder(encoder)
     with track(len(index.samples), "frames compared", show=progress is not None and rank == 0) as advance:

@@ -28,6 +28,8 @@ from ..tasks.stopping import EarlyStopping
 from ..tasks.supervised import SupervisedObjective, balanced_weights, positive_weights
 from .building import (
     check_shards_fit,
+    choose_folds,
+    choose_label,
     clip_request,
     clip_spec,
     clip_stream,
@@ -128,9 +130,11 @@ class Recipe:
 
 def set_up(config: FinetuneConfig, command: Sequence[str]) -> Recipe:
     """Raises `RequestError` where the config does not suit its shards."""
-    data, several = config.data, config.task == "multilabel"
+    several = config.task == "multilabel"
+    data = choose_label(config.data, present_clips(config.data))
     index = present_clips(data) if several else select_clips(data)
     clips = labelled_clips(index, data.label, data.labels, several, data.classes)
+    config = replace(config, data=choose_folds(data, clips.index, clips.strata, config.seed))
     index, positive = clips.index, _positive(config, clips.classes)
     start = load_bundle(any_bundle(Path(config.encoder))) if config.encoder else None
     if start is not None:

@@ -14,10 +14,12 @@ import yaml
 from torch import Tensor
 
 from ..fusion.backbone import Encoded
-from ..fusion.bundle import FACTS, Bundle, load_bundle
+from ..fusion.bundle import Bundle, load_bundle
 from ..fusion.classifier import Classifier
+from ..fusion.layout import FACTS
 from ..shards.errors import DataError, RequestError
 from ..shards.index import Index, load_index
+from ..shards.labels import label_column
 from ..shards.stream import ClipStream
 from ..tasks.conditions import MISSING, SWEEP, Sweep, join_sweeps, save_sweep
 from ..tasks.degradation import AXES, axes_of
@@ -25,7 +27,7 @@ from ..tasks.linear_probe import LinearProbe, fit_linear_probe
 from ..tasks.results import Result, new_result, save_result
 from ..tasks.robustness import Robustness, measure_robustness
 from ..tasks.robustness_tables import robustness_figures, robustness_tables
-from ..tasks.split_plan import SplitPlan, plan_splits
+from ..tasks.split_plan import SplitPlan, default_plan, plan_splits, say
 from ..tasks.splits import groups_of, labelled, take
 from ..tasks.sweep import Answer, Sweeper, classifier_answer, embed_clips
 from .building import check_shards_fit, config_splits, request_of, select_clips, split_plan
@@ -45,7 +47,7 @@ class Options:
 
     label: str = "label"
     split: str | None = None
-    plan: SplitPlan = field(default_factory=SplitPlan)
+    plan: SplitPlan = field(default_factory=lambda: SplitPlan(None))
     axes: tuple[str, ...] = ()
     views: int | None = None
     batch_size: int = 32
@@ -105,6 +107,7 @@ def robustness(model: Path, shards: Path, options: Options, track: Track, comman
     if settings.get("kind") == "finetune" and options.split is None:
         subjects, how, label, group = _of_run(model, shards)
     else:
+        options = replace(options, label=label_column(load_index(shards), options.label))
         subjects, how = _of_bundle(model, shards, options, device)
         label, group = options.label, options.plan.group
     sweepers = [_sweeper(subject, label, options, device) for subject in subjects]
@@ -183,6 +186,8 @@ def _of_bundle(model: Path, shards: Path, options: Options, device: str) -> tupl
         name = options.split or "test"
         return [_classifier(bundle, index.where(split=name), options.label)], f"split '{name}'"
     plan = replace(options.plan, test=options.split or options.plan.test)
+    plan, line = default_plan(index, options.label, plan)
+    say(line)
     splits = plan_splits(index, options.label, plan)
     stream = _stream(_Subject(bundle, _no_answer, index, tuple(classes)), options.label, options)
     values = embed_clips(bundle.backbone, bundle.spec, stream, device)

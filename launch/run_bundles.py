@@ -4,11 +4,12 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..fusion.bundle import Bundle, load_bundle, local_bundle
+from ..fusion.layout import LAYOUTS, local_bundle
 from ..shards.errors import RequestError
 from ..shards.index import Index
 
 if TYPE_CHECKING:
+    from ..fusion.bundle import Bundle
     from ..tasks.splits import Split
 
 # Of a bundle's provenance: the digest of the test clips that it was kept from.
@@ -36,12 +37,30 @@ def any_bundle(path: Path) -> Path:
     return divided[0] / "encoder" if divided else find_bundle(path)
 
 
-def split_bundle(path: Path, index: Index, split: "Split") -> Bundle:
+def find_model(path: Path) -> Path:
+    """The bundle at `path` or on the hub, or the one of the run there; `RequestError` where there is none."""
+    path = local_bundle(path)
+    return path if any((path / name).is_file() for name in LAYOUTS) else _trained(path)
+
+
+def _trained(run: Path) -> Path:
+    if not run.is_dir():
+        raise RequestError(f"no run folder at '{run}'")
+    if not (run / "encoder").is_dir():
+        folds = sorted(folder.parent.name for folder in run.glob("fold-*/encoder"))
+        hint = f"give one of its folds, such as {run / folds[0]}" if folds else "has its training finished?"
+        raise RequestError(f"'{run}' holds no trained model: {hint}")
+    return run / "encoder"
+
+
+def split_bundle(path: Path, index: Index, split: "Split") -> "Bundle":
     """The bundle of a split in a run that has one for each, else the one at `path`.
 
     Raises `RequestError` where the run has none for this split, or where it was kept from other clips than those the
     split tests: their scores would flatter it.
     """
+    from ..fusion.bundle import load_bundle  # torch comes only with the first model
+
     path = local_bundle(path)
     if divided := _divided(path):
         if path / split.name not in divided:

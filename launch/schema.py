@@ -28,11 +28,11 @@ class DataConfig:
     it lasts `seconds` (0: as it is); `size`: pixels of the square crop, null for the packed short side; `split`: the
     training clips' value of the column `split`, several joined by `+`, null for all; `label`: the column to learn;
     `labels`: columns of 0 and 1, a class each, in its place, for the task multilabel;
-    `folds`: cross-validation folds that keep a `group` together (0: use `split` and `test_split`), or do not where
-    `leaky`; `leave_one_out`: a fold per value of `group`; `lists`: official train and test lists of files by turns;
-    `fold`: only that one of them. `present`: only clips that have these modalities; `classes`: only these values of
-    `label`; `fraction`: share of the training clips in use; `max_damaged`: share of undecodable clips that ends
-    training.
+    `folds`: cross-validation folds that keep a `group` together, or do not where `leaky` (0: use `split` and
+    `test_split`; null: use these where the clips have them, else five folds); `leave_one_out`: a fold per value of
+    `group`; `lists`: official train and test lists of files by turns; `fold`: only that one of them. `present`: only
+    clips that have these modalities; `classes`: only these values of `label`; `fraction`: share of the training clips
+    in use; `max_damaged`: share of undecodable clips that ends training.
     """
 
     shards: str = MISSING
@@ -48,7 +48,7 @@ class DataConfig:
     test_split: str = "test"
     label: str = "label"
     labels: list[str] = field(default_factory=list)
-    folds: int = _between(0, 0)
+    folds: int | None = _between(None, 0)
     fold: int | None = _between(None, 0)
     group: str = "group"
     leaky: bool = False

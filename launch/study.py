@@ -26,7 +26,18 @@ from ..tasks.results import Result, new_result, save_result
 from ..tasks.splits import Split, given_split, groups_of, hold_out, labelled
 from ..tasks.study import RowCost, StudyRow, study_figures, study_rows, study_tables
 from ..tasks.study_cell import Cell
-from .building import check_shards_fit, clip_request, clip_spec, config_splits, run_folder, select_clips, split_plan
+from .building import (
+    check_shards_fit,
+    choose_folds,
+    choose_label,
+    clip_request,
+    clip_spec,
+    config_splits,
+    present_clips,
+    run_folder,
+    select_clips,
+    split_plan,
+)
 from .config import settings_of
 from .progress import track
 from .run_bundles import split_bundle
@@ -51,7 +62,9 @@ def study(config: StudyConfig, command: Sequence[str] = (), resume: bool = False
     What is finished in RUN is not done again on `resume`. Raises `RequestError` where the config does not suit the
     shards.
     """
-    index, classes, _ = labelled(select_clips(config.data), config.data.label)
+    data = choose_label(config.data, present_clips(config.data))
+    index, classes, _ = labelled(select_clips(data), data.label)
+    config = replace(config, data=choose_folds(data, index, data.label, config.seed))
     request = clip_request(config.data, index)
     if len(request.modalities) < 2:
         raise RequestError("a study compares fusions: give at least two modalities")

@@ -28,6 +28,10 @@ def detect(
     json: Json = None,
 ) -> None:
     """Frame AP and AUC, false alarms per hour and delay on untrimmed recordings."""
+    from .first_checks import check_bundle, check_recordings
+
+    check_bundle(model)
+    check_recordings(folder, spans)
     from dataclasses import asdict
 
     from ..tasks.results import save_result

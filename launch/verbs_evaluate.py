@@ -23,6 +23,10 @@ def compare(
     json: Json = None,
 ) -> None:
     """Paired tests between runs: differences with intervals, McNemar, Holm."""
+    from ..tasks.results import scores_file
+
+    for run in runs:
+        scores_file(run)
     from dataclasses import asdict
 
     from ..tasks.comparison import compare as compare_runs
@@ -61,7 +65,10 @@ def robustness(
         typer.Option(metavar="AXIS", help="Only this corruption, such as blur; may be given several times."),
     ] = None,
     label: Annotated[str, typer.Option(help="The label column, where MODEL is no run of finetune.")] = "label",
-    folds: Annotated[int, typer.Option(min=0, help="For an encoder: folds of the linear probe.")] = 0,
+    folds: Annotated[
+        int | None,
+        typer.Option(min=0, help="For an encoder: folds of the probe, as `modalgate probe`.", show_default=False),
+    ] = None,
     group: Annotated[str, typer.Option(help="Column whose clips stay together.")] = "group",
     train_split: Annotated[str, typer.Option(help="For an encoder: value of `split` to fit the probe on.")] = "train",
     views: Annotated[
@@ -73,6 +80,10 @@ def robustness(
     json: Json = None,
 ) -> None:
     """Test clips with modalities missing, noisy, blurred, late or swapped: curves, areas, gate weights."""
+    from .first_checks import check_bundle, check_shards
+
+    check_shards(shards)
+    check_bundle(model, split=True)
     from functools import partial
 
     from ..tasks.conditions import ALL

@@ -80,7 +80,6 @@ def summed_up(run: Path, log_every: int) -> Iterator[None]:
 
 def resumes(resume: str, accept: list[str] | None, run: Path, settings: dict[str, Any]) -> bool:
     """Whether the run is gone on with; what of it may change is written into its folder first."""
-    from .device import ranks
     from .run_folder import accept_changes
 
     if resume not in ("", "yes", "auto"):
@@ -88,8 +87,11 @@ def resumes(resume: str, accept: list[str] | None, run: Path, settings: dict[str
     going_on = resume == "yes" or (resume == "auto" and (run / "config.yaml").is_file())
     if accept and not resume:
         raise RequestError("--accept is for a run that is gone on with: add --resume")
-    if accept and going_on and ranks()[0] == 0:
-        accept_changes(run, settings, accept)
+    if accept and going_on:
+        from .device import ranks  # with torch, which an error must not wait for
+
+        if ranks()[0] == 0:
+            accept_changes(run, settings, accept)
     return going_on
 
 
@@ -102,10 +104,9 @@ def pretrain(
     json: Json = None,
 ) -> None:
     """Train an encoder without labels, by the config's pretext tasks."""
-    from .building import run_folder
     from .config import load_config, settings_of
-    from .device import ranks
-    from .pretraining import pretrain as run_pretraining
+    from .first_checks import check_config
+    from .run_folder import run_folder
     from .schema import PretrainConfig
     from .tables import print_table, write_json
 
@@ -113,6 +114,10 @@ def pretrain(
     assert isinstance(settings, PretrainConfig)
     run = run_folder(settings)
     again = resumes(resume, accept, run, settings_of(settings))
+    check_config(settings, again)
+    from .device import ranks
+    from .pretraining import pretrain as run_pretraining
+
     with summed_up(run, settings.train.log_every):
         last = run_pretraining(settings, command_line(), again)
     if ranks()[0]:
@@ -128,16 +133,20 @@ def pretrain(
 
 def study(config: Config, overrides: Overrides = None, resume: Resume = "", json: Json = None) -> None:
     """Compare fusion mechanisms and single modalities over seeds and folds."""
-    from .building import run_folder
     from .config import load_config
+    from .first_checks import check_config
+    from .run_folder import run_folder
     from .schema import StudyConfig
-    from .study import study as run_study
     from .tables import print_table, write_json
 
     settings = load_config("study", config, overrides or [])
     assert isinstance(settings, StudyConfig)
     run = run_folder(settings)
-    done = run_study(settings, command_line(), resumes(resume, None, run, {}))
+    again = resumes(resume, None, run, {})
+    check_config(settings, again)
+    from .study import study as run_study
+
+    done = run_study(settings, command_line(), again)
     rows = [
         (
             row.name,
@@ -164,10 +173,9 @@ def finetune(
     json: Json = None,
 ) -> None:
     """Train a classifier with labels, from a pretrained encoder or from nothing."""
-    from .building import run_folder
     from .config import load_config, settings_of
-    from .device import ranks
-    from .finetuning import finetune as run_finetuning
+    from .first_checks import check_config
+    from .run_folder import run_folder
     from .schema import FinetuneConfig
     from .tables import print_table, write_json
 
@@ -175,6 +183,10 @@ def finetune(
     assert isinstance(settings, FinetuneConfig)
     run = run_folder(settings)
     again = resumes(resume, accept, run, settings_of(settings))
+    check_config(settings, again)
+    from .device import ranks
+    from .finetuning import finetune as run_finetuning
+
     with summed_up(run, settings.train.log_every):
         done = run_finetuning(settings, command_line(), again)
     if ranks()[0]:

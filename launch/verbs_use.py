@@ -25,7 +25,12 @@ def probe(
     labels: Annotated[
         str, typer.Option(metavar="A,B", help="With --multilabel, columns of 0 and 1.", show_default=False)
     ] = "",
-    folds: Annotated[int, typer.Option(min=0, help="Grouped cross-validation; 0 uses the column `split`.")] = 0,
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Grouped cross-validation; 0: the column `split`; by default that, or 5.", show_default=False
+        ),
+    ] = None,
     group: Annotated[str, typer.Option(help="Column whose clips stay on one side of a fold.")] = "group",
     leave_one_out: Annotated[
         bool, typer.Option("--leave-one-out", help="A fold for every value of the group column.")
@@ -55,6 +60,10 @@ def probe(
     json: Json = None,
 ) -> None:
     """Linear probe, kNN and retrieval on frozen features, beside the same encoder untrained."""
+    from .first_checks import check_bundle, check_shards
+
+    check_bundle(encoder)
+    check_shards(shards, None if labels else label)
     from dataclasses import asdict
 
     from ..tasks.results import save_result
@@ -151,6 +160,10 @@ def predict(
 ) -> None:
     """Class scores, gate weights and alarms over a recording or a live stream, one JSON line per window."""
     from ..shards.errors import choice_error
+    from .first_checks import check_scorer, check_source
+
+    check_source(source)
+    check_scorer(model)
     from ..shards.live import Patience
     from .predicting import parse_beside, predict_source
     from .prediction_request import AlarmRequest, PredictRequest

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..shards.errors import RequestError
 from .metrics import bootstrap_interval, roc_auc
-from .results import Cell, Figure, Result, Table, new_result
+from .results import Cell, Figure, Result, Table, new_result, scores_file
 from .robustness_comparison import area_figures, area_table, compare_areas, load_swept
 from .scoring import Scores, load_scores
 from .statistics import Difference, holm, mcnemar, paired_difference
@@ -129,10 +129,7 @@ def compare(runs: Sequence[Path], command: str = "", draws: int = 2000) -> tuple
 
 
 def _load(run: Path) -> Contender:
-    path = run / "results" / "scores.safetensors"
-    if not path.is_file():
-        raise RequestError(f"'{run}' holds no scores of test clips: give run folders of `modalgate finetune`")
-    scores, units, classes = load_scores(path)
+    scores, units, classes = load_scores(scores_file(run))
     if scores.labels.ndim == 2:
         raise RequestError(f"'{run}' scores several classes of a clip: compare runs of clips of one class each")
     order = np.argsort(scores.keys, kind="stable")

@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
-from ..shards.errors import DataError
+from ..shards.errors import DataError, RequestError
 
 Cell = str | float | int | None
 PACKAGES = ("modalgate", "torch", "torchvision", "torchaudio", "timm", "lightly", "webdataset", "accelerate", "av")
@@ -170,6 +170,14 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def scores_file(run: Path) -> Path:
+    """Where fine-tuning keeps the scores of `run`'s test clips; `RequestError` where there are none."""
+    path = run / "results" / "scores.safetensors"
+    if not path.is_file():
+        raise RequestError(f"'{run}' holds no scores of test clips: give run folders of `modalgate finetune`")
+    return path
 
 
 def save_result(result: Result, run: Path) -> Path:
