@@ -1,12 +1,13 @@
 """What paths, names and columns tell of a wrong request: an answer before any library of models is imported."""
 
+import ast
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..fusion.hub import find_repository
 from ..fusion.layout import facts_path
 from ..shards.address import find_address
-from ..shards.errors import RequestError
+from ..shards.errors import RequestError, choice_error
 from ..shards.index import load_index
 from ..shards.labels import label_column
 from ..shards.location import locate
@@ -84,4 +85,30 @@ def check_config(config: "Config", resume: bool) -> None:
         start = config.pretrained if isinstance(config, StudyConfig) else config.encoder
     if start:
         check_bundle(start, split=True)
+    _check_names(config)
     (check_there if resume else check_free)(run_folder(config))
+
+
+def _check_names(config: "Config") -> None:
+    """The errors of the registries for a task or a fusion that is not in them."""
+    from .schema import PretrainConfig, StudyConfig
+
+    wanted = [("fusion", config.model.fusion)] if config.model is not None else []
+    if isinstance(config, PretrainConfig):
+        wanted += [("pretext task", name) for name in config.tasks]
+    if isinstance(config, StudyConfig):
+        wanted += [(f"fusion of row '{name}'", row.fusion) for name, row in config.rows.items()]
+    for what, name in wanted:
+        known = registered("ssl", "PRETEXT_TASKS") if what == "pretext task" else registered("fusion", "FUSIONS")
+        if name not in known:
+            raise choice_error(what, name, known)
+
+
+def registered(room: str, table: str) -> list[str]:
+    """The names in the dictionary `table` of ROOM/registry.py, read from its source: its classes come with torch."""
+    source = (Path(__file__).parents[1] / room / "registry.py").read_text(encoding="utf-8")
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == table:
+            assert isinstance(node.value, ast.Dict)
+            return [str(key.value) for key in node.value.keys if isinstance(key, ast.Constant)]
+    raise AssertionError(f"{room}/registry.py has no {table}")
