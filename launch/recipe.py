@@ -25,7 +25,7 @@ from ..tasks.multilabel import labelled_clips
 from ..tasks.scoring import Scores, score_clips
 from ..tasks.splits import Split, take
 from ..tasks.stopping import EarlyStopping
-from ..tasks.supervised import SupervisedObjective, balanced_weights, positive_weights
+from ..tasks.supervised import SupervisedObjective, balanced_weights, guess, positive_weights
 from .building import (
     check_shards_fit,
     choose_folds,
@@ -188,6 +188,7 @@ def train_classifier(
         batches=config.train.steps * config.train.accumulate,
         keys=[sample.key for sample in clips.samples],
         head_weights=head_weights,
+        guessing=guess(recipe.labels[numbers], len(recipe.classes), weights),
     )
     groups = encoder_groups(
         classifier.backbone,

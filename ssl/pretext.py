@@ -24,6 +24,7 @@ class PretextTask(nn.Module):
     would reach: of the task where that is always the same, else returned beside the accuracy. `progress`: the share
     of the run that is done. `across_clips`: whether the loss compares clips of a batch, so that a batch cut in pieces
     is another loss. `reads_summary`: whether it wants the plain view's `facts["summary/<modality>"]`.
+    `orders_segments`: whether it asks in which order the segments of its `streams` happened.
     """
 
     views: tuple[str, ...] = (PLAIN,)
@@ -31,6 +32,7 @@ class PretextTask(nn.Module):
     progress: float = 0.0
     across_clips = True
     reads_summary = False
+    orders_segments = False
 
     @abstractmethod
     def forward(self, encoded: Mapping[str, Encoded], generator: torch.Generator) -> dict[str, Tensor]:
