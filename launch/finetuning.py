@@ -12,10 +12,11 @@ from accelerate.utils import set_seed
 from ..fusion.bundle import Bundle, load_bundle, save_bundle
 from ..fusion.classifier import Classifier
 from ..shards.errors import RequestError
+from ..tasks.chance import chance_warning, headline_figures
 from ..tasks.chosen import chosen_multilabel_rows, chosen_rows
 from ..tasks.duplicates import warn_of_duplicates
 from ..tasks.examples import draw_examples
-from ..tasks.judging import draw_figures, judge
+from ..tasks.judging import chances_of, draw_figures, judge
 from ..tasks.metrics import average_precisions
 from ..tasks.results import Cell, Figure, Result, Table, new_result, save_result
 from ..tasks.scoring import Scores, join_scores, save_scores
@@ -31,13 +32,21 @@ from .run_folder import open_run
 from .schema import FinetuneConfig
 from .tracking import show_result
 
+CHOSEN = "Chosen on validation clips"
+REMEDY = (
+    "train longer (train.steps or train.epochs), raise train.learning_rate or head_learning_rate, start from an "
+    "encoder (encoder=RUN), or show more of each clip (data.seconds, data.stretch)"
+)
+
 
 @dataclass(frozen=True)
 class Finetuned:
-    """`metrics` over all test clips, pooled over folds; `intervals` (95 %, by group); `scores`; the record."""
+    """`metrics` over all test clips, pooled over folds; `intervals` (95 %, by group); `chances`: what guessing
+    reaches; `scores`; the record."""
 
     metrics: dict[str, float]
     intervals: dict[str, tuple[float, float]]
+    chances: dict[str, float]
     scores: Scores
     result: Result
 
@@ -72,8 +81,11 @@ def finetune(config: FinetuneConfig, command: Sequence[str] = (), resume: bool =
     how = plan.describe()
     how += f", only fold {config.data.fold}" if config.data.fold is not None else ""
     note = f"{len(scores.keys)} test clips, {how}; {recipe.request.segments} views averaged; 95 % interval by group"
-    rows: list[Any] = [[name, value, *intervals.get(name, (None, None))] for name, value in metrics.items()]
-    tables = [Table("Test clips", ["metric", "value", "low", "high"], rows, note)]
+    chances = chances_of(scores, positive)
+    rows: list[Any] = [
+        [name, value, *intervals.get(name, (None, None)), chances.get(name)] for name, value in metrics.items()
+    ]
+    tables = [Table("Test clips", ["metric", "value", "low", "high", "chance"], rows, note)]
     watched = [(test, held) for test, held in parts if held is not None]
     if watched:
         seconds = {sample.key: sample.duration for sample in index.samples}
@@ -84,19 +96,22 @@ def finetune(config: FinetuneConfig, command: Sequence[str] = (), resume: bool =
         note = (
             "threshold and temperature were chosen on validation clips of each split, the mean over splits is shown"
         )
-        tables.append(Table("Chosen on validation clips", ["figure", "value"], chosen, note))
+        beside = [[*row, chances.get(str(row[0]).partition(" ")[0])] for row in chosen]
+        tables.append(Table(CHOSEN, ["figure", "value", "chance"], beside, note))
     if recipe.multilabel:
         tables.append(_class_table(scores, recipe.classes))
     modalities = recipe.request.modalities
     figures: list[Figure] = [*draw_figures(scores, recipe.classes, positive, modalities)]
     if ranks()[0] == 0:
         figures.append(draw_examples(scores, index, recipe.classes, modalities, run / "results"))
-    result = new_result("finetune", f"Fine-tuning: {config.task}", " ".join(command), tables, figures)
+    warnings = chance_warning(headline_figures(metrics, intervals, chances, scores.labels, positive), REMEDY)
+    title = f"Fine-tuning: {config.task}"
+    result = new_result("finetune", title, " ".join(command), tables, figures, warnings)
     if ranks()[0] == 0:
         save_result(result, run)
         show_result(run, result, warn)
         save_scores(scores, units, recipe.classes, run / "results" / "scores.safetensors")
-    return Finetuned(metrics, intervals, scores, result)
+    return Finetuned(metrics, intervals, chances, scores, result)
 
 
 def _run_split(recipe: Recipe, split: Split, run: Path, resume: bool) -> tuple[Scores, Scores | None]:
@@ -190,4 +205,4 @@ def _class_table(scores: Scores, classes: Sequence[str]) -> Table:
         for name, value, count in zip(classes, precisions.tolist(), counts, strict=True)
     ]
     note = "average precision of each class; chance is its share of the clips"
-    return Table("Classes", ["class", "average precision", "clips", "share"], rows, note)
+    return Table("Classes", ["class", "average precision", "clips", "chance"], rows, note)

@@ -14,6 +14,7 @@ from ..shards.index import load_index
 from ..shards.labels import label_column
 from ..shards.stream import ClipStream
 from ..tasks.cache import cached_features
+from ..tasks.chance import chance_warning, untrained_warning
 from ..tasks.duplicates import warn_of_duplicates
 from ..tasks.label_curve import label_curves
 from ..tasks.multilabel import labelled_clips
@@ -137,6 +138,9 @@ def probe(
         curves = label_curves(features, clips.labels, len(clips.classes), splits, units, seed=seed)
         tables.append(label_curve_table(curves))
         figures.append(label_curve_figure(curves))
-    result = new_result("probe", f"Probe of column '{clips.column}'", command, tables, figures)
+    trained, fresh_figures = [row.figure() for row in rows], [row.figure() for row in untrained]
+    remedy = "pretrain longer (train.steps) or on more clips, or probe another --label"
+    warnings = [*chance_warning(trained, remedy), *untrained_warning(trained, fresh_figures)]
+    result = new_result("probe", f"Probe of column '{clips.column}'", command, tables, figures, warnings)
     means = dict(zip(names, features.weights.mean(axis=0).tolist(), strict=True))
     return Probed(rows, untrained, result, means)

@@ -21,6 +21,7 @@ from ..shards.errors import DataError, RequestError
 from ..shards.index import Index, load_index
 from ..shards.labels import label_column
 from ..shards.stream import ClipStream
+from ..tasks.chance import accuracy_figure, chance_warning
 from ..tasks.conditions import MISSING, SWEEP, Sweep, join_sweeps, save_sweep
 from ..tasks.degradation import AXES, axes_of
 from ..tasks.linear_probe import LinearProbe, fit_linear_probe
@@ -78,7 +79,8 @@ class Measured:
             for curve in self.found.curves
         ]
         missing = [asdict(row) for row in self.found.missing]
-        return {"missing": missing, "curves": curves, "met_in_training": self.met}
+        said = {"met_in_training": self.met, "warnings": self.result.warnings}
+        return {"missing": missing, "curves": curves} | said
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,10 @@ def robustness(model: Path, shards: Path, options: Options, track: Track, comman
     note = f"{len(sweep.keys)} test clips in {len(set(units))} groups, {how}"
     met = _met_in_training(settings, subjects[0].bundle)
     tables = robustness_tables(found, note, met)
-    result = new_result("robustness", "Robustness", command, tables, list(robustness_figures(found)))
+    whole = max(found.missing, key=lambda row: len(row.present))
+    clean = accuracy_figure("accuracy", whole.accuracy, whole.low, whole.high, whole.chance, whole.clips)
+    warnings = chance_warning([clean], "areas and curves say little of such a model; train it longer (train.steps)")
+    result = new_result("robustness", "Robustness", command, tables, list(robustness_figures(found)), warnings)
     if settings:
         save_result(result, model)
         save_sweep(sweep, units, model / "results" / SWEEP)

@@ -36,6 +36,7 @@ def detect(
 
     from ..tasks.results import save_result
     from .detecting import detect as run_detection
+    from .logbook import warn
     from .progress import counted
     from .tables import print_table, write_json
 
@@ -54,10 +55,13 @@ def detect(
         save_result(result, model)
     for table in result.tables:
         print_table(f"{table.title}: {table.note}", table.columns, table.rows)
+    for line in result.warnings:
+        warn(line)
     write_json(
         json,
         {
             "tables": [asdict(table) for table in result.tables],
+            "warnings": result.warnings,
             "videos": {
                 video.name: {
                     "spans": video.spans,

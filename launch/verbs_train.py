@@ -115,6 +115,7 @@ def pretrain(
     run = run_folder(settings)
     again = resumes(resume, accept, run, settings_of(settings))
     check_config(settings, again)
+    from ..tasks.run_facts import read_warnings
     from .device import ranks
     from .pretraining import pretrain as run_pretraining
 
@@ -122,9 +123,13 @@ def pretrain(
         last = run_pretraining(settings, command_line(), again)
     if ranks()[0]:
         return  # one process speaks for all
-    rows = [(name, value) for name, value in last.items() if name not in ("loss", "learning_rate", "gradient_norm")]
-    print_table(f"{run}: mean of the last {settings.train.log_every} steps", ("figure", "value"), rows)
-    write_json(json, last)
+    rows = [
+        (name, value, last.get(f"{name.removesuffix('accuracy')}chance") if name.endswith("/accuracy") else None)
+        for name, value in last.items()
+        if name not in ("loss", "learning_rate", "gradient_norm") and not name.endswith("/chance")
+    ]
+    print_table(f"{run}: mean of the last {settings.train.log_every} steps", ("figure", "value", "chance"), rows)
+    write_json(json, last | {"warnings": read_warnings(run)})
     if "splits" in last:
         typer.echo(f"encoders: {run}/*/encoder\nnext: a study with pretrained={run}, or finetune with encoder={run}")
         return
@@ -144,6 +149,7 @@ def study(config: Config, overrides: Overrides = None, resume: Resume = "", json
     run = run_folder(settings)
     again = resumes(resume, None, run, {})
     check_config(settings, again)
+    from .logbook import warn
     from .study import study as run_study
 
     done = run_study(settings, command_line(), again)
@@ -160,6 +166,8 @@ def study(config: Config, overrides: Overrides = None, resume: Resume = "", json
     ]
     columns = ("row", f"{settings.metric} [95 %]", f"vs {done.best}", "p (Holm)", "noise area", "ms")
     print_table(f"{run}: {done.result.tables[0].note.partition(';')[0]}", columns, rows)
+    for line in done.result.warnings:
+        warn(line)
     write_json(json, {row.name: asdict(row) | {"noise_area": row.noise_area} for row in done.rows})
     typer.echo(f"tables: {run / 'study.md'}, study.csv, study.json\nnext: modalgate report {run}")
 
@@ -184,8 +192,11 @@ def finetune(
     run = run_folder(settings)
     again = resumes(resume, accept, run, settings_of(settings))
     check_config(settings, again)
+    from ..tasks.run_facts import read_warnings
     from .device import ranks
+    from .finetuning import CHOSEN
     from .finetuning import finetune as run_finetuning
+    from .logbook import warn
 
     with summed_up(run, settings.train.log_every):
         done = run_finetuning(settings, command_line(), again)
@@ -193,10 +204,16 @@ def finetune(
         return
     for table in done.result.tables:
         print_table(f"{run}: {table.note}", table.columns, table.rows)
-    chosen = {
-        str(name): value for table in done.result.tables if len(table.columns) == 2 for name, value in table.rows
+    chosen = {str(row[0]): row[1] for table in done.result.tables if table.title == CHOSEN for row in table.rows}
+    for line in done.result.warnings:
+        warn(line)
+    figures = {
+        "metrics": done.metrics,
+        "intervals": done.intervals,
+        "chances": done.chances,
+        "clips": len(done.scores.keys),
+        "warnings": [*read_warnings(run), *done.result.warnings],
     }
-    figures = {"metrics": done.metrics, "intervals": done.intervals, "clips": len(done.scores.keys)}
     write_json(json, figures | ({"chosen": chosen} if chosen else {}))
     folder = run if (run / "encoder").is_dir() else sorted(run.glob("*/encoder"))[0].parent
     typer.echo(f"classifier: {folder / 'encoder'}\nnext: modalgate predict {folder / 'encoder'} VIDEO")

@@ -102,6 +102,8 @@ def probe(
     for table in probed.result.tables:
         print_table(f"{table.title}, {encoder} on {shards}: {table.note}", table.columns, table.rows)
     print_table("Mean gate weight", list(probed.weights), [list(probed.weights.values())])
+    for line in probed.result.warnings:
+        warn(line)
     write_json(
         json,
         {
@@ -109,6 +111,7 @@ def probe(
             "untrained": [asdict(row) for row in probed.untrained],
             "gates": probed.weights,
             "tables": [asdict(table) for table in probed.result.tables],
+            "warnings": probed.result.warnings,
         },
     )
 

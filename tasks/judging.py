@@ -6,7 +6,15 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from .metrics import action_metrics, bootstrap_interval, roc_auc, violence_metrics
+from .chance import action_chances, multilabel_chances, violence_chances
+from .metrics import (
+    action_metrics,
+    average_precision,
+    bootstrap_interval,
+    mean_class_accuracy,
+    roc_auc,
+    violence_metrics,
+)
 from .multilabel import multilabel_metrics
 from .results import Confusion, Curves, Gates
 from .scoring import Scores
@@ -30,7 +38,10 @@ def judge(
     elif positive is None:
         metrics = action_metrics(scores.probabilities, scores.labels)
         right = scores.probabilities.argmax(axis=1) == scores.labels
-        headline = {"accuracy": lambda rows: float(right[rows].mean())}
+        headline = {
+            "accuracy": lambda rows: float(right[rows].mean()),
+            "mean_class_accuracy": lambda rows: mean_class_accuracy(scores.probabilities[rows], scores.labels[rows]),
+        }
     else:
         chances, violent = scores.probabilities[:, positive], scores.labels == positive
         metrics = violence_metrics(chances, violent)
@@ -38,8 +49,18 @@ def judge(
         headline = {
             "accuracy": lambda rows: float(right[rows].mean()),
             "auc": lambda rows: roc_auc(chances[rows], violent[rows]),
+            "average_precision": lambda rows: average_precision(chances[rows], violent[rows]),
         }
     return metrics, {name: bootstrap_interval(figure, units, draws=500) for name, figure in headline.items()}
+
+
+def chances_of(scores: Scores, positive: int | None) -> dict[str, float]:
+    """What guessing reaches of each metric of `judge` that has a chance."""
+    if scores.labels.ndim == 2:
+        return multilabel_chances(scores.labels)
+    if positive is None:
+        return action_chances(scores.labels, scores.probabilities.shape[1])
+    return violence_chances(scores.labels == positive)
 
 
 def _several(scores: Scores, name: str) -> Statistic:

@@ -59,7 +59,7 @@ def test_remedies_are_keys_of_the_training_that_is_warned() -> None:
         assert "aids" not in line
 
 
-def logged(accuracy: float, chance: float, count: int = 20, deviation: float = 0.05) -> list[Means]:
+def logged(accuracy: float, chance: float, count: int = 24, deviation: float = 0.05) -> list[Means]:
     """Lines whose last half is exactly that accuracy on average, whatever came before."""
     waves = deviation * np.array([1, -1] * (count // 2))
     return [{"clip_order/accuracy": accuracy + wave, "clip_order/chance": chance} for wave in waves]
