@@ -18,14 +18,12 @@ from ..shards.errors import DataError, RequestError
 from .backbone import Backbone, encoder_spec
 from .card import model_card
 from .classifier import Classifier
-from .hub import Repository, fetch, upload
+from .hub import Repository, upload
+from .layout import CARD, FACTS, LAYOUTS, facts_path, local_bundle
 from .seal import check_facts, check_files, seal
 from .spec import BackboneSpec, EncoderSpec
 
 FORMAT_VERSION = 2
-WEIGHTS, FACTS, CARD = "encoder.safetensors", "encoder.json", "README.md"
-# The weights' file by the facts': ours, and what the hub counts, shows and measures a model by.
-LAYOUTS = {FACTS: WEIGHTS, "config.json": "model.safetensors"}
 
 
 @dataclass
@@ -113,7 +111,7 @@ def load_bundle(folder: Path | str) -> Bundle:
     files are checked before any of them is used.
     """
     folder = local_bundle(folder)
-    path = folder / next((name for name in LAYOUTS if (folder / name).is_file()), FACTS)
+    path = facts_path(folder)
     facts, weights_name = _read_facts(path), LAYOUTS[path.name]
     try:
         check_files(facts, folder)
@@ -146,11 +144,6 @@ def load_bundle(folder: Path | str) -> Bundle:
         raise DataError(f"bundle '{folder}' is damaged ({reason}): export the run again") from error
 
 
-def local_bundle(place: Path | str) -> Path:
-    """The folder `place`, or, of `hf://owner/name[@revision]`, that of its files in the hub's cache."""
-    return fetch(place, [CARD, *LAYOUTS, *LAYOUTS.values()])
-
-
 def push_bundle(folder: Path | str, repository: Repository, *, private: bool = False) -> str:
     """Commits the bundle in `folder` to a model repository of the hub; returns the commit's URL.
 
@@ -165,10 +158,6 @@ def push_bundle(folder: Path | str, repository: Repository, *, private: bool = F
 
 def _read_facts(path: Path) -> dict[str, Any]:
     """What the facts at `path` say, of this format version and as they were sealed."""
-    if not path.is_file():
-        raise RequestError(
-            f"'{path.parent}' is no bundle (it has no {FACTS}): give a folder that `modalgate export` wrote"
-        )
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
         version = facts["format_version"]

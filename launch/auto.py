@@ -49,7 +49,7 @@ def auto(
 ) -> None:
     """Pack a folder, pretrain, probe, fine-tune, export and report: everything chosen. Rerun to resume."""
     from ..shards.index import load_index
-    from .choosing import chosen_label
+    from ..shards.labels import LABEL, class_columns, label_column
     from .defaults import SIZES
     from .tables import write_json
 
@@ -61,7 +61,7 @@ def auto(
     shards, runs = out / "shards", out / "runs"
     _run("pack", folder, shards)
     index = load_index(shards)
-    column = chosen_label(index, label)
+    column = label_column(index, label or LABEL) if label or class_columns(index) else None
     left = 60 * minutes - (time.monotonic() - began)
     shared = [f"out={runs}", f"data.workers={workers}", f"model.preset={preset}"]
     share = PRETRAINING if column else PRETRAINING + FINETUNING
@@ -123,7 +123,7 @@ def _shortened(kind: str, shards: Path, settings: Sequence[str], budget: float) 
         from .recipe import finetuning_pace
 
         assert isinstance(config, FinetuneConfig)
-        pace, folds = finetuning_pace(config), max(config.data.folds, 1)
+        pace, folds = finetuning_pace(config)
     plan = plan_steps(config.train.steps, folds, pace, budget)
     models = f"{folds} folds and a final model of " if folds > 1 else ""
     typer.echo(

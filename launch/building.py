@@ -11,14 +11,16 @@ from ..fusion.bundle import Bundle
 from ..shards.credentials import masked
 from ..shards.errors import RequestError
 from ..shards.index import Index, load_index
+from ..shards.labels import label_column
 from ..shards.region import region_text
 from ..shards.selection import fraction_of, with_columns, with_labels, with_modalities
 from ..shards.stream import ClipRequest, ClipStream
 from ..shards.transforms import ClipSpec
-from ..tasks.split_plan import SplitPlan, plan_splits
+from ..tasks.split_plan import SplitPlan, default_plan, plan_splits, say
 from ..tasks.splits import Split
 from .device import ranks
-from .schema import Config, DataConfig, TrainConfig
+from .run_folder import run_folder as run_folder
+from .schema import DataConfig, TrainConfig
 
 # A window where neither the config nor an encoder gives one.
 SECONDS, FRAMES = 1.0, 8
@@ -135,6 +137,20 @@ def split_plan(data: DataConfig, seed: int) -> SplitPlan:
     )
 
 
+def choose_label(data: DataConfig, index: Index) -> DataConfig:
+    """`data` with the label column of these clips if it has the usual name and they have another; says so."""
+    label = data.label if data.labels else label_column(index, data.label)
+    say("" if label == data.label else f"the label column is '{label}': data.label={label}")
+    return replace(data, label=label)
+
+
+def choose_folds(data: DataConfig, index: Index, column: str, seed: int) -> DataConfig:
+    """`data` with a number of folds where it leaves that open, which is said; `column`: see `config_splits`."""
+    plan, line = default_plan(index, column, split_plan(data, seed))
+    say(line)
+    return replace(data, folds=plan.folds, leaky=plan.leaky)
+
+
 def config_splits(data: DataConfig, index: Index, seed: int, column: str | None = None) -> list[Split]:
     """The config's splits of its labelled clips, or the one of them that `data.fold` names.
 
@@ -186,8 +202,3 @@ def in_steps(train: TrainConfig, clips: int, batch_size: int) -> TrainConfig:
     if train.epochs is None:
         return train
     return replace(train, steps=max(round(train.epochs * max(clips // batch_size, 1) / train.accumulate), 1))
-
-
-def run_folder(config: Config) -> Path:
-    """OUT/NAME."""
-    return Path(config.out) / config.name

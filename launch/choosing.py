@@ -8,13 +8,10 @@ from typing import Any
 from ..shards.clip_spec import ClipSpec, plain_clip_spec
 from ..shards.errors import RequestError
 from ..shards.index import INDEX_NAME, Index, load_index
+from ..shards.labels import LABEL, label_column
 from ..shards.selection import with_columns, with_modalities
 from .defaults import Choice, choose, nested
 from .layering import merged
-from .schema import DataConfig
-
-# Columns that divide clips, and name no class.
-STRUCTURE = ("split", "group", "subject", "trial", "source", "camera")
 
 
 def with_choices(kind: str, content: Mapping[str, Any]) -> tuple[dict[str, Any], list[Choice]]:
@@ -27,12 +24,8 @@ def with_choices(kind: str, content: Mapping[str, Any]) -> tuple[dict[str, Any],
         return dict(content), []
     whole, chosen = load_index(data["shards"]), list[Choice]()
     if kind == "finetune" and not data.get("label") and not data.get("labels"):
-        column = chosen_label(whole, None)
-        if column is None:
-            raise RequestError(
-                f"'{whole.folder}' has no column of labels to learn: add one to labels.csv and pack again"
-            )
-        chosen = [Choice("data.label", column, "the column of labels")] if column != DataConfig.label else []
+        column = label_column(whole)
+        chosen = [Choice("data.label", column, "the only column of classes")] if column != LABEL else []
         content = merged(content, nested(chosen))
     index = _trained_on(kind, whole, content["data"])
     chosen += choose(kind, index, content, _start(content), _at_a_time(kind, index, content))
@@ -45,28 +38,6 @@ def _packed(shards: Any) -> bool:
     return bool(places) and all("://" in str(place) or (Path(str(place)) / INDEX_NAME).is_file() for place in places)
 
 
-def chosen_label(index: Index, label: str | None) -> str | None:
-    """The column to learn: `label`, else the column `label`, else the only one that could be one; none of none.
-
-    Raises `RequestError` for a column that is not there, and where several could be meant.
-    """
-    if label is not None:
-        index.column(label)
-        return label
-    known = [column for column in index.columns if column not in STRUCTURE and _is_label(index.column(column))]
-    if DataConfig.label in known or not known:
-        return DataConfig.label if known else None
-    if len(known) > 1:
-        raise RequestError(f"which column is to be learned? Give --label with one of {', '.join(known)}")
-    return known[0]
-
-
-def _is_label(values: list[str]) -> bool:
-    """Whether a column names classes: two or more, each of several clips."""
-    named = [value for value in values if value]
-    return 2 <= len(set(named)) <= len(named) / 2
-
-
 def _trained_on(kind: str, index: Index, data: Mapping[str, Any]) -> Index:
     """The clips that may train: those of the split in pretraining, those with a label in fine-tuning."""
     index = with_columns(index, data["where"]) if data.get("where") else index
@@ -75,7 +46,7 @@ def _trained_on(kind: str, index: Index, data: Mapping[str, Any]) -> Index:
         values = str(data.get("split") or "").split("+")
         kept = [s for s in index.samples if not data.get("split") or s.labels.get("split") in values]
     else:
-        columns = data.get("labels") or [data.get("label", DataConfig.label)]
+        columns = data.get("labels") or [data.get("label", LABEL)]
         for column in columns:
             index.column(column)
         kept = [sample for sample in index.samples if all(sample.labels.get(column) for column in columns)]

@@ -32,8 +32,6 @@ RATE, MOST_FRAMES = 12.0, 32
 STACK = 8
 # Pretraining compares windows of one clip with each other: so many, none of which overlap.
 SEGMENTS = 3
-# Folds, and how many clips are many: fewer folds of more clips say as much in less time.
-FOLDS, FEWER_FOLDS, MANY = 5, 3, 600
 # By verb: passes over the training clips, and the fewest and the most steps.
 PASSES = {"pretrain": (25, 200, 1000), "finetune": (35, 200, 1000)}
 # Names that say that nothing happens: `normal`, `no_fall`, `noFight`, and not `north`.
@@ -267,8 +265,6 @@ def _finetuning(index: Index, names: tuple[str, ...], given: Mapping[str, Any]) 
     if "task" not in given and (found := event_class(index, str(_section(given, "data").get("label", "label")))):
         choices.append(Choice("task", "violence", "two classes, one of which says that nothing happens"))
         choices.append(Choice("positive", found, "the class to detect"))
-    if not any(_has(given, f"data.{key}") for key in ("folds", "lists", "leave_one_out", "split")):
-        choices += _division(index, _section(given, "data"))
     return choices
 
 
@@ -284,18 +280,6 @@ def event_class(index: Index, label: str) -> str | None:
 
 def _denies(name: str, other: str) -> bool:
     return bool(_NOTHING.match(name) or re.fullmatch(rf"(no|non|not)[-_ ]?{re.escape(other)}", name, re.IGNORECASE))
-
-
-def _division(index: Index, data: Mapping[str, Any]) -> list[Choice]:
-    """The column `split` where it says which clips train and which are tested, else folds."""
-    values = set(index.column("split")) if "split" in index.columns else set()
-    if {"train", str(data.get("test_split", "test"))} <= values:
-        return []
-    group, folds = str(data.get("group", "group")), FOLDS if len(index.samples) <= MANY else FEWER_FOLDS
-    if group not in index.columns:
-        return [Choice("data.folds", folds, f"no column 'split'; no column '{group}': every clip stands alone")]
-    groups = len(set(index.column(group)))
-    return [Choice("data.folds", max(min(folds, groups), 2), f"no column 'split'; '{group}' has {groups} values")]
 
 
 def _length(kind: str, clips: int, given: Mapping[str, Any]) -> list[Choice]:

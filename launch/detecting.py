@@ -13,7 +13,7 @@ from ..fusion.bundle import Bundle, load_bundle
 from ..fusion.classifier import Classifier
 from ..shards.errors import DataError, RequestError, choice_error
 from ..shards.sources import Source, find_sources
-from ..tasks.detection import ScoredVideo, detection_tables
+from ..tasks.detection import ScoredVideo, detection_tables, detection_warning
 from ..tasks.predict import predict
 from ..tasks.results import Result, new_result
 from .run_bundles import find_bundle
@@ -63,7 +63,8 @@ def detect(
     if progress is not None:
         progress(len(sources), len(sources))
     tables = detection_tables(videos, bundle.spec.fps, threshold)
-    return videos, new_result("detect", f"Detection of '{label}' in {folder.name}", command, tables, [])
+    warnings = detection_warning(videos, bundle.spec.fps)
+    return videos, new_result("detect", f"Detection of '{label}' in {folder.name}", command, tables, [], warnings)
 
 
 def read_spans(path: Path) -> list[Span]:

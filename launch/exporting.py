@@ -6,16 +6,17 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from ..fusion.bundle import LAYOUTS, Bundle, load_bundle, local_bundle, save_bundle
+from ..fusion.bundle import Bundle, load_bundle, save_bundle
 from ..fusion.classifier import Classifier
+from ..fusion.layout import local_bundle
 from ..shards.batch import Clip, stack
-from ..shards.errors import DataError, RequestError
+from ..shards.errors import DataError
 from ..shards.modality import modality
 from ..shards.transforms import Preparation
 from ..tasks.stopping import BEST
 from .checkpoint import latest_checkpoint, load_checkpoint
 from .recorded import recorded_metrics
-from .run_bundles import find_bundle
+from .run_bundles import find_model
 
 
 def export_bundle(run: Path, out: Path, licence: str | None = None) -> tuple[Bundle, float]:
@@ -69,19 +70,6 @@ def _last_state(run: Path, checkpoint: Path) -> tuple[str, dict[str, torch.Tenso
         chosen = {f"classifier.{key}": value for key, value in load_file(best).items()}
         return "of the step that validation clips chose" + (", moving average" if average else ""), chosen
     return f"moving average over {step} steps" if average else f"of step {step}, the last", weights | average
-
-
-def find_model(path: Path) -> Path:
-    """The bundle at `path` or on the hub, or that of the run there to use; `RequestError` where there is none."""
-    path = local_bundle(path)
-    if any((path / name).is_file() for name in LAYOUTS):
-        return path
-    if not path.is_dir():
-        raise RequestError(f"no run folder at '{path}'")
-    found = find_bundle(path)
-    if found == path:
-        raise RequestError(f"'{path}' holds no trained model: has its training finished?")
-    return found
 
 
 def largest_difference(reference: torch.nn.Module, exported: Bundle) -> float:

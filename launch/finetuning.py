@@ -12,10 +12,11 @@ from accelerate.utils import set_seed
 from ..fusion.bundle import Bundle, load_bundle, save_bundle
 from ..fusion.classifier import Classifier
 from ..shards.errors import RequestError
+from ..tasks.chance import chance_warning, headline_figures
 from ..tasks.chosen import ON_VALIDATION, OUT_OF_FOLD, Calibration, calibrate, chosen_rows
 from ..tasks.duplicates import warn_of_duplicates
 from ..tasks.examples import draw_examples
-from ..tasks.judging import draw_figures, judge, split_line
+from ..tasks.judging import chances_of, draw_figures, judge, split_line
 from ..tasks.metrics import average_precisions, class_recalls
 from ..tasks.results import Cell, Figure, Result, Table, new_result, save_result
 from ..tasks.score_table import write_score_table
@@ -33,14 +34,20 @@ from .run_folder import open_run
 from .schema import FinetuneConfig
 from .tracking import show_result
 
+REMEDY = (
+    "train longer (train.steps or train.epochs), raise train.learning_rate or head_learning_rate, start from an "
+    "encoder (encoder=RUN), or show more of each clip (data.seconds, data.stretch)"
+)
+
 
 @dataclass(frozen=True)
 class Finetuned:
-    """`metrics` over all test clips, pooled over folds; `intervals` (95 %, by group); `scores`; the record;
-    `calibration`: of the final model, where there is one."""
+    """`metrics` over all test clips, pooled over folds; `intervals` (95 %, by group); `chances`: what guessing
+    reaches; `scores`; the record; `calibration`: of the final model, where there is one."""
 
     metrics: dict[str, float]
     intervals: dict[str, tuple[float, float]]
+    chances: dict[str, float]
     scores: Scores
     result: Result
     calibration: Calibration | None = None
@@ -54,6 +61,7 @@ def finetune(config: FinetuneConfig, command: Sequence[str] = (), resume: bool =
     suit the shards: a label, split, positive class or encoder that is not there.
     """
     recipe = set_up(config, command)
+    config = recipe.config
     index, positive = recipe.index, recipe.positive
     splits = config_splits(config.data, index, config.seed, recipe.strata)
     for split in splits:
@@ -84,8 +92,11 @@ def finetune(config: FinetuneConfig, command: Sequence[str] = (), resume: bool =
     how += f", only fold {config.data.fold}" if config.data.fold is not None else ""
     drawn = "group" if groups else "clip"
     note = f"{len(scores.keys)} test clips, {how}; {recipe.request.segments} views averaged; 95 % interval by {drawn}"
-    rows: list[Any] = [[name, value, *intervals.get(name, (None, None))] for name, value in metrics.items()]
-    tables = [Table("Test clips", ["metric", "value", "low", "high"], rows, note)]
+    chances = chances_of(scores, positive)
+    rows: list[Any] = [
+        [name, value, *intervals.get(name, (None, None)), chances.get(name)] for name, value in metrics.items()
+    ]
+    tables = [Table("Test clips", ["metric", "value", "low", "high", "chance"], rows, note)]
     watched = [(test, held) for test, held in parts if held is not None]
     durations = {sample.key: sample.duration for sample in index.samples}
     seconds = np.array([durations[key] for key in scores.keys])
@@ -94,7 +105,7 @@ def finetune(config: FinetuneConfig, command: Sequence[str] = (), resume: bool =
         told = (
             "threshold and temperature were chosen on validation clips of each split, the mean over splits is shown"
         )
-        tables.append(Table(ON_VALIDATION, ["figure", "value"], chosen, told))
+        tables.append(_chosen_table(ON_VALIDATION, chosen, chances, told))
     calibration = None
     if config.final:
         calibration = calibrate(scores, recipe.classes, positive)
@@ -102,14 +113,16 @@ def finetune(config: FinetuneConfig, command: Sequence[str] = (), resume: bool =
         told = (
             f"fitted on the {len(scores.keys)} test clips, none scored by a model that trained on it; same clips here"
         )
-        tables.append(Table(OUT_OF_FOLD, ["figure", "value"], chosen, told))
+        tables.append(_chosen_table(OUT_OF_FOLD, chosen, chances, told))
     if positive is None:
         tables.append(_class_table(scores, recipe.classes))
     modalities = recipe.modalities
     figures: list[Figure] = [*draw_figures(scores, recipe.classes, positive, modalities)]
     if ranks()[0] == 0:
         figures.append(draw_examples(scores, index, recipe.classes, modalities, run / "results"))
-    result = new_result("finetune", f"Fine-tuning: {config.task}", " ".join(command), tables, figures)
+    warnings = chance_warning(headline_figures(metrics, intervals, chances, scores.labels, positive), REMEDY)
+    title = f"Fine-tuning: {config.task}"
+    result = new_result("finetune", title, " ".join(command), tables, figures, warnings)
     if ranks()[0] == 0:
         save_result(result, run)
         show_result(run, result, warn)
@@ -122,7 +135,7 @@ def finetune(config: FinetuneConfig, command: Sequence[str] = (), resume: bool =
     if calibration is not None:
         kind = "out of fold" if folds else "held out"
         train_final(recipe, splits, run, folders, Figures(metrics, note, calibration, kind), resume)
-    return Finetuned(metrics, intervals, scores, result, calibration)
+    return Finetuned(metrics, intervals, chances, scores, result, calibration)
 
 
 def _run_split(recipe: Recipe, split: Split, run: Path, resume: bool) -> tuple[Scores, Scores | None]:
@@ -188,6 +201,12 @@ def _save(recipe: Recipe, split: Split, run: Path, classifier: Classifier) -> No
     name = None if recipe.positive is None else classes[recipe.positive]
     bundle = Bundle(classifier, recipe.spec, recipe.request.segments, config.task, name, provenance)
     save_bundle(bundle, run / "encoder")
+
+
+def _chosen_table(title: str, rows: Sequence[Sequence[Cell]], chances: dict[str, float], note: str) -> Table:
+    """Figures that clips chose, each beside its chance where it has one."""
+    beside = [[*row, chances.get(str(row[0]).partition(" ")[0])] for row in rows]
+    return Table(title, ["figure", "value", "chance"], beside, note)
 
 
 def _class_table(scores: Scores, classes: Sequence[str]) -> Table:

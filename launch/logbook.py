@@ -2,20 +2,21 @@
 
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from ..shards.errors import choice_error
 from .means import Means
 from .meter import Meter
 from .progress import Advance
-from .tracking import Tracker
+from .tracking import Tracker, read_metrics
 
 
 class Logbook:
     """Collects the steps between two logs, over all processes; only the first has a `tracker`.
 
-    `last`: the newest means; `figures`: what an evaluation after this very step measured; `warnings`: of the
-    objective, lines that follow from means; `best`: the metric by which a checkpoint is the best.
+    `last`: the newest means; `figures`: what an evaluation after this very step measured; `judged`: the newest of
+    those that have a chance, in words; `warnings`: of the objective, lines that follow from means; `best`: the metric
+    by which a checkpoint is the best.
     """
 
     def __init__(
@@ -27,6 +28,7 @@ class Logbook:
     ) -> None:
         self.tracker, self.best, self.last = tracker, best, last
         self.figures: dict[str, float] = {}
+        self.judged: dict[str, str] = {}
         self.means, self.meter = Means(), Meter()
         self._warnings, self._warned = warnings, set[str]()
 
@@ -36,17 +38,34 @@ class Logbook:
         if self.tracker is not None:
             self.tracker.log(step, self.last)
             for line in self._warnings(self.last):
-                # The same thing with another number is not news.
-                if (subject := line.partition("(")[0]) not in self._warned:
-                    self._warned.add(subject)
-                    warn(f"step {step}: {line}")
+                self._warn(step, line, f"step {step}: ")
         shown = {key.removesuffix("/loss"): value for key, value in self.last.items() if key.endswith("loss")}
+        shown |= self.judged
         shown |= {"clips/s": self.last["clips_per_second"], "wait": f"{self.last['data_wait']:.0%}"}
         advance(0, **shown, memory=f"{self.last['memory_gb']:.2g} GB")
+
+    def finish(self, step: int, verdict: Callable[[Sequence[Mapping[str, float | None]]], list[str]]) -> None:
+        """Says what the lines of the whole run warn of, after the last of `step` steps."""
+        if self.tracker is not None:
+            lines = [line for line in read_metrics(self.tracker.run) if "loss" in line]
+            for line in verdict(lines):
+                self._warn(step, line)
+
+    def _warn(self, step: int, line: str, when: str = "") -> None:
+        # The same thing with another number is not news.
+        subject = line.partition("(")[0]
+        if self.tracker is not None and subject not in self._warned:
+            self._warned.add(subject)
+            self.tracker.warn(step, line)
+            warn(f"{when}{line}")
 
     def evaluated(self, step: int, figures: dict[str, float]) -> None:
         """What an evaluation after `step` steps measured."""
         self.figures = figures
+        for name, value in figures.items():
+            chance = figures.get(f"{name.rpartition('/')[0]}/chance")
+            if chance is not None and not name.endswith("/chance"):
+                self.judged[name] = f"{value:.3g} (chance {chance:.3g})"
         if self.tracker is not None:
             self.tracker.log(step, figures)
 
@@ -65,5 +84,5 @@ class Logbook:
 
 
 def warn(line: str) -> None:
-    """One line on standard error."""
-    print(f"warning: {line}", file=sys.stderr)
+    """One line on standard error, as a warning unless it says that it is a note."""
+    print(line if line.startswith("note: ") else f"warning: {line}", file=sys.stderr)

@@ -10,8 +10,10 @@ from accelerate.utils import set_seed
 from ..fusion.backbone import fresh_copy
 from ..shards.errors import RequestError, choice_error
 from ..shards.index import load_index
+from ..shards.labels import label_column
 from ..shards.stream import ClipStream
 from ..tasks.cache import cached_features
+from ..tasks.chance import chance_warning, untrained_warning
 from ..tasks.duplicates import warn_of_duplicates
 from ..tasks.label_curve import label_curves
 from ..tasks.multilabel import labelled_clips
@@ -28,7 +30,7 @@ from ..tasks.probe_tables import (
 from ..tasks.probing import SOLVERS, ProbeRow, probe_features
 from ..tasks.results import Figure, Gates, Result, new_result
 from ..tasks.retrieval_rows import class_rows, cross_modal_rows
-from ..tasks.split_plan import SplitPlan, plan_splits
+from ..tasks.split_plan import SplitPlan, default_plan, plan_splits, say
 from ..tasks.splits import groups_of, keep_used
 from .building import check_shards_fit, held_request, request_of
 from .device import leave_cores_to, make_accelerator, ranks
@@ -80,12 +82,15 @@ def probe(
     rank, world = ranks()
     if world > 1:
         make_accelerator("fp32")  # joins the processes
-    plan = plan or SplitPlan()
     shown = load_index(shards)
     bundle = measured_bundle(encoder, shown)
-    clips = labelled_clips(shown, label, labels, multilabel)
+    chosen = label if labels else label_column(shown, label)
+    say("" if chosen == label else f"the label column is '{chosen}': --label {chosen}")
+    clips = labelled_clips(shown, chosen, labels, multilabel)
     check_shards_fit(bundle, clips.index)
+    plan, line = default_plan(clips.index, clips.strata, plan or SplitPlan(None))
     index, splits = keep_used(clips.index, plan_splits(clips.index, clips.strata, plan))
+    say(line)
     clips = labelled_clips(index, clips.column, multilabel=multilabel)
     index, kept = clips.index, cache or cache_folder(encoder)
     with track(len(index.samples), "frames compared", show=progress is not None and rank == 0) as advance:
@@ -130,6 +135,9 @@ def probe(
         curves = label_curves(features, clips.labels, len(clips.classes), splits, units, seed=seed)
         tables.append(label_curve_table(curves))
         figures.append(label_curve_figure(curves))
-    result = new_result("probe", f"Probe of column '{clips.column}'", command, tables, figures)
+    trained, fresh_figures = [row.figure() for row in rows], [row.figure() for row in untrained]
+    remedy = "pretrain longer (train.steps) or on more clips, or probe another --label"
+    warnings = [*chance_warning(trained, remedy), *untrained_warning(trained, fresh_figures)]
+    result = new_result("probe", f"Probe of column '{clips.column}'", command, tables, figures, warnings)
     means = dict(zip(names, features.weights.mean(axis=0).tolist(), strict=True))
     return Probed(rows, untrained, result, means)

@@ -25,10 +25,12 @@ from ..tasks.multilabel import Labelled, labelled_clips
 from ..tasks.scoring import Scores, score_clips
 from ..tasks.splits import Split, hold_out, take
 from ..tasks.stopping import EarlyStopping, Until
-from ..tasks.supervised import SupervisedObjective, balanced_weights, positive_weights
+from ..tasks.supervised import SupervisedObjective, balanced_weights, guess, positive_weights
 from .adapting import adapt
 from .building import (
     check_shards_fit,
+    choose_folds,
+    choose_label,
     clip_request,
     clip_spec,
     clip_stream,
@@ -169,7 +171,9 @@ def finetuning_clips(config: FinetuneConfig) -> Labelled:
 
 def set_up(config: FinetuneConfig, command: Sequence[str]) -> Recipe:
     """Raises `RequestError` where the config does not suit its shards."""
+    config = replace(config, data=choose_label(config.data, present_clips(config.data)))
     clips = finetuning_clips(config)
+    config = replace(config, data=choose_folds(config.data, clips.index, clips.strata, config.seed))
     index, positive = clips.index, _positive(config, clips.classes)
     config = adapt(config, index, command)
     data = config.data
@@ -226,15 +230,17 @@ def supervised_objective(
         batches=config.train.steps * config.train.accumulate,
         keys=[sample.key for sample in clips.samples],
         head_weights=head_weights,
+        guessing=guess(recipe.labels[numbers], len(recipe.classes), weights),
     )
 
 
-def finetuning_pace(config: FinetuneConfig) -> float:
-    """Seconds per step of a fine-tuning by `config`, measured on its clips."""
+def finetuning_pace(config: FinetuneConfig) -> tuple[float, int]:
+    """Seconds per step of a fine-tuning by `config`, measured on its clips, and how many splits it has."""
     recipe = set_up(config, ())
     numbers, classifier = np.arange(len(recipe.index.samples)), recipe.classifier()
     stream = clip_stream(recipe.index, recipe.request, config.data, config.seed, Path(config.out), **recipe.told)
-    return seconds_per_step(supervised_objective(recipe, classifier, numbers), stream)
+    seconds = seconds_per_step(supervised_objective(recipe, classifier, numbers), stream)
+    return seconds, max(recipe.config.data.folds or 1, 1)
 
 
 def train_classifier(

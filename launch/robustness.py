@@ -14,18 +14,21 @@ import yaml
 from torch import Tensor
 
 from ..fusion.backbone import Encoded
-from ..fusion.bundle import FACTS, Bundle, load_bundle
+from ..fusion.bundle import Bundle, load_bundle
 from ..fusion.classifier import Classifier
+from ..fusion.layout import FACTS
 from ..shards.errors import DataError, RequestError
 from ..shards.index import Index, load_index
+from ..shards.labels import label_column
 from ..shards.stream import ClipStream
+from ..tasks.chance import accuracy_figure, chance_warning
 from ..tasks.conditions import MISSING, SWEEP, Sweep, join_sweeps, save_sweep
 from ..tasks.degradation import AXES, axes_of
 from ..tasks.linear_probe import LinearProbe, fit_linear_probe
 from ..tasks.results import Result, new_result, save_result
 from ..tasks.robustness import Robustness, measure_robustness
 from ..tasks.robustness_tables import robustness_figures, robustness_tables
-from ..tasks.split_plan import SplitPlan, plan_splits
+from ..tasks.split_plan import SplitPlan, default_plan, plan_splits, say
 from ..tasks.splits import groups_of, labelled, take
 from ..tasks.sweep import Answer, Sweeper, classifier_answer, embed_clips
 from .building import check_shards_fit, config_splits, held_request, request_of, select_clips, split_plan
@@ -46,7 +49,7 @@ class Options:
 
     label: str = "label"
     split: str | None = None
-    plan: SplitPlan = field(default_factory=SplitPlan)
+    plan: SplitPlan = field(default_factory=lambda: SplitPlan(None))
     axes: tuple[str, ...] = ()
     views: int | None = None
     batch_size: int = 32
@@ -77,7 +80,8 @@ class Measured:
             for curve in self.found.curves
         ]
         missing = [asdict(row) for row in self.found.missing]
-        return {"missing": missing, "curves": curves, "met_in_training": self.met}
+        said = {"met_in_training": self.met, "warnings": self.result.warnings}
+        return {"missing": missing, "curves": curves} | said
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,7 @@ def robustness(model: Path, shards: Shards, options: Options, track: Track, comm
     if settings.get("kind") == "finetune" and options.split is None:
         subjects, how, label, group = _of_run(model, shards)
     else:
+        options = replace(options, label=label_column(load_index(shards), options.label))
         subjects, how = _of_bundle(model, shards, options, device)
         label, group = options.label, options.plan.group
     sweepers = [_sweeper(subject, label, options, device) for subject in subjects]
@@ -123,7 +128,10 @@ def robustness(model: Path, shards: Shards, options: Options, track: Track, comm
     note = f"{len(sweep.keys)} test clips in {len(set(units))} groups, {how}"
     met = _met_in_training(settings, subjects[0].bundle)
     tables = robustness_tables(found, note, met)
-    result = new_result("robustness", "Robustness", command, tables, list(robustness_figures(found)))
+    whole = max(found.missing, key=lambda row: len(row.present))
+    clean = accuracy_figure("accuracy", whole.accuracy, whole.low, whole.high, whole.chance, whole.clips)
+    warnings = chance_warning([clean], "areas and curves say little of such a model; train it longer (train.steps)")
+    result = new_result("robustness", "Robustness", command, tables, list(robustness_figures(found)), warnings)
     if settings:
         save_result(result, model)
         save_sweep(sweep, units, model / "results" / SWEEP)
@@ -190,6 +198,8 @@ def _of_bundle(model: Path, shards: Shards, options: Options, device: str) -> tu
         name = options.split or "test"
         return [_classifier(bundle, index.where(split=name), options.label)], f"split '{name}'"
     plan = replace(options.plan, test=options.split or options.plan.test)
+    plan, line = default_plan(index, options.label, plan)
+    say(line)
     splits = plan_splits(index, options.label, plan)
     stream = _stream(_Subject(bundle, _no_answer, index, tuple(classes)), options.label, options)
     values = embed_clips(bundle.backbone, bundle.spec, stream, device)

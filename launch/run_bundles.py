@@ -7,13 +7,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..fusion.bundle import Bundle, load_bundle, local_bundle
+from ..fusion.layout import LAYOUTS, local_bundle
 from ..shards.errors import RequestError
 from ..shards.index import Index
 from ..tasks.run_facts import FINAL
 from .run_folder import read_settings
 
 if TYPE_CHECKING:
+    from ..fusion.bundle import Bundle
     from ..tasks.splits import Split
 
 # Of a bundle's provenance: the digest of the test clips that it was kept from, and the fingerprint of shards of which
@@ -42,12 +43,14 @@ def find_bundle(path: Path) -> Path:
     return path
 
 
-def measured_bundle(path: Path, index: Index) -> Bundle:
+def measured_bundle(path: Path, index: Index) -> "Bundle":
     """The model at `path` that is to be measured on clips of `index`, or lend its weights to one that is.
 
     Of a run it is the one that the run evaluated; where each split has one, the final model. Raises `RequestError`
     for a run that has one for each of its splits alone, and for a final model that was trained on these shards.
     """
+    from ..fusion.bundle import load_bundle  # torch comes only with the first model
+
     path = local_bundle(path)
     if (path / "encoder").is_dir():
         path = path / "encoder"
@@ -79,7 +82,20 @@ def any_bundle(path: Path) -> Path:
     return divided[0] / "encoder" if divided else find_bundle(path)
 
 
-def split_bundle(path: Path, index: Index, split: "Split") -> Bundle:
+def find_model(path: Path) -> Path:
+    """The bundle at `path` or on the hub, or that of the run there to use; `RequestError` where there is none."""
+    path = local_bundle(path)
+    if any((path / name).is_file() for name in LAYOUTS):
+        return path
+    if not path.is_dir():
+        raise RequestError(f"no run folder at '{path}'")
+    found = find_bundle(path)
+    if found == path:
+        raise RequestError(f"'{path}' holds no trained model: has its training finished?")
+    return found
+
+
+def split_bundle(path: Path, index: Index, split: "Split") -> "Bundle":
     """The bundle of a split in a run that has one for each, else the one at `path`.
 
     Raises `RequestError` where the run has none for this split, or where it was kept from other clips than those the
@@ -103,11 +119,13 @@ def split_bundle(path: Path, index: Index, split: "Split") -> Bundle:
     return bundle
 
 
-def undivided_bundle(path: Path) -> Bundle:
+def undivided_bundle(path: Path) -> "Bundle":
     """What a model of all clips starts from: the bundle at `path`, or the final one of a divided run.
 
     Raises `RequestError`, with the command that makes it, where a run has encoders for its splits alone.
     """
+    from ..fusion.bundle import load_bundle
+
     path = local_bundle(path)
     if not _divided(path):
         return load_bundle(any_bundle(path))

@@ -2,11 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from ..shards.errors import DataError, RequestError, choice_error
+
+if TYPE_CHECKING:
+    from .schema import Config
 
 # What may differ on resume: how long to train, and what no weight hangs on.
 _FREE = {
@@ -39,6 +42,11 @@ _FREE = {
 }
 
 
+def run_folder(config: "Config") -> Path:
+    """OUT/NAME."""
+    return Path(config.out) / config.name
+
+
 def open_run(run: Path, settings: Mapping[str, Any], resume: bool) -> None:
     """Creates `run` with `settings` in its `config.yaml`, or checks that a resumed run has the same.
 
@@ -46,20 +54,35 @@ def open_run(run: Path, settings: Mapping[str, Any], resume: bool) -> None:
     the keys, for settings that differ in more than the length of the training and what it has no part in.
     """
     stored = run / "config.yaml"
-    if run.exists() and not run.is_dir():
-        raise RequestError(f"the run folder '{run}' is a file: choose another name=")
+    _check_folder(run)
     if not resume:
-        if run.is_dir() and any(run.iterdir()):
-            holds = "a run" if stored.exists() else "something else"
-            raise RequestError(f"run folder '{run}' already holds {holds}: choose another name= or add --resume")
+        check_free(run)
         run.mkdir(parents=True, exist_ok=True)
-    elif not stored.is_file():
-        raise RequestError(f"no run to resume at '{run}': leave out --resume, or give the out= and name= it had")
     else:
+        check_there(run)
         changed = differences(read_settings(stored), settings)
         if changed:
             raise _refusal(run, changed)
     _write(stored, settings)
+
+
+def check_free(run: Path) -> None:
+    """`RequestError` where `run` is there already and holds something."""
+    _check_folder(run)
+    if run.is_dir() and any(run.iterdir()):
+        holds = "a run" if (run / "config.yaml").exists() else "something else"
+        raise RequestError(f"run folder '{run}' already holds {holds}: choose another name= or add --resume")
+
+
+def check_there(run: Path) -> None:
+    """`RequestError` where `run` is no run that could be resumed."""
+    if not (run / "config.yaml").is_file():
+        raise RequestError(f"no run to resume at '{run}': leave out --resume, or give the out= and name= it had")
+
+
+def _check_folder(run: Path) -> None:
+    if run.exists() and not run.is_dir():
+        raise RequestError(f"the run folder '{run}' is a file: choose another name=")
 
 
 def accept_changes(run: Path, settings: Mapping[str, Any], accepted: Sequence[str]) -> None:

@@ -13,9 +13,10 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse
 from starlette.exceptions import HTTPException
 
-from ..fusion.bundle import CARD, load_bundle
+from ..fusion.bundle import load_bundle
 from ..fusion.card import card_sections
 from ..fusion.classifier import Classifier
+from ..fusion.layout import CARD
 from ..shards.errors import DataError, RequestError, choice_error
 from ..shards.modality import modality, sources_of
 from ..tasks.drawing import PALETTE, colours_of

@@ -12,6 +12,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..fusion.backbone import Backbone, take_over
@@ -21,13 +22,25 @@ from ..fusion.registry import FUSIONS, build_fusion
 from ..shards.errors import DataError, RequestError, choice_error
 from ..shards.index import Index
 from ..shards.transforms import ClipSpec, Preparation
+from ..tasks.chance import Figure, chance_warning, majority_share
 from ..tasks.duplicates import warn_of_duplicates
 from ..tasks.results import Result, new_result, save_result
 from ..tasks.splits import Split, given_split, groups_of, hold_out, labelled
 from ..tasks.study import RowCost, StudyRow, study_figures, study_rows, study_tables
 from ..tasks.study_cell import Cell
 from .adapting import adapt
-from .building import check_shards_fit, clip_request, clip_spec, config_splits, run_folder, select_clips, split_plan
+from .building import (
+    check_shards_fit,
+    choose_folds,
+    choose_label,
+    clip_request,
+    clip_spec,
+    config_splits,
+    present_clips,
+    run_folder,
+    select_clips,
+    split_plan,
+)
 from .config import settings_of
 from .progress import track
 from .run_bundles import split_bundle
@@ -52,7 +65,9 @@ def study(config: StudyConfig, command: Sequence[str] = (), resume: bool = False
     What is finished in RUN is not done again on `resume`. Raises `RequestError` where the config does not suit the
     shards.
     """
-    index, classes, _ = labelled(select_clips(config.data), config.data.label)
+    data = choose_label(config.data, present_clips(config.data))
+    index, classes, _ = labelled(select_clips(data), data.label)
+    config = replace(config, data=choose_folds(data, index, data.label, config.seed))
     config = adapt(config, index, command)
     request = clip_request(config.data, index)
     if len(request.modalities) < 2:
@@ -112,10 +127,20 @@ def study(config: StudyConfig, command: Sequence[str] = (), resume: bool = False
     )
     tables = study_tables(done, best, config.metric, note)
     figures = list(study_figures(done, config.metric))
-    result = new_result("study", "Fusion study", " ".join(command), tables, figures)  # pyright: ignore
+    warnings = _warnings(done, config, index, work)
+    result = new_result("study", "Fusion study", " ".join(command), tables, figures, warnings)  # pyright: ignore
     save_result(result, run)
     _write_files(run, result, done)
     return Studied(done, best, result)
+
+
+def _warnings(rows: Sequence[StudyRow], config: StudyConfig, index: Index, work: Sequence[Work]) -> list[str]:
+    """A line of the rows that are no better than chance on the test clips."""
+    numbers = sorted({number for item in work for number in item.split.test.tolist()})
+    labels = np.array(index.column(config.data.label))[numbers]
+    chance = majority_share(labels) if config.metric == "accuracy" else 0.5
+    figures = [Figure(row.name, row.value.value, row.value.low, row.value.high, chance) for row in rows]
+    return chance_warning(figures, "train the experts longer (experts.steps), then the rows (fusion.steps)")
 
 
 def _check_row(name: str, row: RowConfig, modalities: tuple[str, ...], classes: list[str]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..tasks.results import Curves, Figure, Gates, Result, Table
+from ..tasks.run_facts import WARNINGS
 from .boards import Boards, tracked_identity
 from .run_folder import read_settings
 
@@ -23,6 +24,8 @@ class Tracker:
         self.run = run
         self._boards = boards
         _cut(run / METRICS, step)
+        # What was said at the end of a shorter training may hold no longer.
+        _cut(run / WARNINGS, step - 1)
         self._file = (run / METRICS).open("a", encoding="utf-8")
 
     @property
@@ -36,6 +39,11 @@ class Tracker:
         self._file.write(json.dumps({"step": step, **finite}) + "\n")
         self._file.flush()
         self._boards.log(step, values)
+
+    def warn(self, step: int, line: str) -> None:
+        """Keeps a warning of the training, after `step` steps, in RUN/warnings.jsonl."""
+        with (self.run / WARNINGS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, "warning": line}) + "\n")
 
     def close(self, exit_code: int = 0) -> None:
         """Closes the file and ends the boards' runs, which get the last figures in a table and pictures of gates."""
@@ -86,7 +94,10 @@ def gate_figures(lines: list[dict[str, Any]]) -> list[Figure]:
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
     """The lines of RUN/metrics.jsonl; a last line cut short by a kill is left out."""
-    path = run / METRICS
+    return _read_lines(run / METRICS)
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     lines = path.read_text(encoding="utf-8").split("\n")
@@ -97,7 +108,7 @@ def _cut(path: Path, step: int) -> None:
     """Takes out what was logged after `step`: a resumed run logs it again."""
     if not path.exists():
         return
-    kept = [json.dumps(line) + "\n" for line in read_metrics(path.parent) if line["step"] <= step]
+    kept = [json.dumps(line) + "\n" for line in _read_lines(path) if line["step"] <= step]
     partial = path.with_suffix(".jsonl.partial")
     partial.write_text("".join(kept), encoding="utf-8")
     partial.replace(path)

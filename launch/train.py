@@ -199,6 +199,7 @@ def train(
                 save()
         if stopping:
             raise KeyboardInterrupt
+        book.finish(state.step, getattr(objective, "verdict", lambda _: []))
         finished = True
     finally:
         if tracker is not None:

@@ -108,6 +108,9 @@ def pack(
     json: Json = None,
 ) -> None:
     """Turn a folder of media files into shards; run again after an interruption, it goes on."""
+    from .first_checks import check_recordings
+
+    check_recordings(source, labels)
     from ..shards.errors import DataError
     from ..shards.pack import REJECTED_NAME
     from ..shards.pack import pack as pack_folder
@@ -214,6 +217,9 @@ def verify(
     json: Json = None,
 ) -> None:
     """Check a shard folder in full: checksums, index, and that every clip decodes."""
+    from .first_checks import check_shards
+
+    check_shards(shards)
     from ..shards.errors import DataError
     from ..shards.verify import verify as verify_folder
     from .tables import print_table, write_json

@@ -28,10 +28,15 @@ def detect(
     json: Json = None,
 ) -> None:
     """Frame AP and AUC, false alarms per hour and delay on untrimmed recordings."""
+    from .first_checks import check_bundle, check_recordings
+
+    check_bundle(model)
+    check_recordings(folder, spans)
     from dataclasses import asdict
 
     from ..tasks.results import save_result
     from .detecting import detect as run_detection
+    from .logbook import warn
     from .progress import counted
     from .tables import print_table, write_json
 
@@ -50,10 +55,13 @@ def detect(
         save_result(result, model)
     for table in result.tables:
         print_table(f"{table.title}: {table.note}", table.columns, table.rows)
+    for line in result.warnings:
+        warn(line)
     write_json(
         json,
         {
             "tables": [asdict(table) for table in result.tables],
+            "warnings": result.warnings,
             "videos": {
                 video.name: {
                     "spans": video.spans,

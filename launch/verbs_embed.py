@@ -39,6 +39,11 @@ def embed(
     json: Json = None,
 ) -> None:
     """Features, times and gate weights of a folder, a list or shards; run again after an interruption, it goes on."""
+    from .first_checks import check_bundle, check_source
+
+    check_bundle(encoder)
+    if "://" not in source:
+        check_source(source)
     from dataclasses import asdict
 
     from ..shards.errors import DataError

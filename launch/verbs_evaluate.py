@@ -23,11 +23,16 @@ def compare(
     json: Json = None,
 ) -> None:
     """Paired tests between runs: differences with intervals, McNemar, Holm."""
+    from ..tasks.results import scores_file
+
+    for run in runs:
+        scores_file(run)
     from dataclasses import asdict
 
     from ..tasks.comparison import compare as compare_runs
     from ..tasks.conditions import SWEEP
     from ..tasks.report import write_report
+    from .logbook import warn
     from .tables import print_table, write_json
 
     duels, result = compare_runs(runs, " ".join(command_line()))
@@ -39,7 +44,10 @@ def compare(
     unmeasured = [run for run in runs if not (run / "results" / SWEEP).is_file()]
     if 0 < len(unmeasured) < len(runs):
         typer.echo(f"robustness is not compared: measure it with `modalgate robustness {unmeasured[0]} SHARDS`")
-    write_json(json, {"pairs": [asdict(duel) for duel in duels], "tables": [asdict(t) for t in result.tables]})
+    for line in result.warnings:
+        warn(line)
+    found = {"pairs": [asdict(duel) for duel in duels], "tables": [asdict(t) for t in result.tables]}
+    write_json(json, found | {"warnings": result.warnings})
     if out is not None:
         write_report(runs, out, [result])
         typer.echo(f"report: {out}")
@@ -66,7 +74,10 @@ def robustness(
         typer.Option(metavar="AXIS", help="Only this corruption, such as blur; may be given several times."),
     ] = None,
     label: Annotated[str, typer.Option(help="The label column, where MODEL is no run of finetune.")] = "label",
-    folds: Annotated[int, typer.Option(min=0, help="For an encoder: folds of the linear probe.")] = 0,
+    folds: Annotated[
+        int | None,
+        typer.Option(min=0, help="For an encoder: folds of the probe, as `modalgate probe`.", show_default=False),
+    ] = None,
     group: Annotated[str, typer.Option(help="Column whose clips stay together.")] = "group",
     train_split: Annotated[str, typer.Option(help="For an encoder: value of `split` to fit the probe on.")] = "train",
     views: Annotated[
@@ -78,10 +89,15 @@ def robustness(
     json: Json = None,
 ) -> None:
     """Test clips with modalities missing, noisy, blurred, late or swapped: curves, areas, gate weights."""
+    from .first_checks import check_bundle, check_shards
+
+    check_shards(shards)
+    check_bundle(model, split=True)
     from functools import partial
 
     from ..tasks.conditions import ALL
     from ..tasks.split_plan import SplitPlan
+    from .logbook import warn
     from .progress import track
     from .robustness import Options
     from .robustness import robustness as measure
@@ -103,6 +119,8 @@ def robustness(
         f"met in training: {', '.join(met['yes']) or 'none of these'}"
         + (f"; not known of {', '.join(met['unknown'])}" if met["unknown"] else "")
     )
+    for line in measured.result.warnings:
+        warn(line)
     write_json(json, measured.plain())
     if (model / "config.yaml").is_file():
         typer.echo(f"every level and the curves: modalgate report {model}")
@@ -121,7 +139,7 @@ def _gain_row(row: Sequence[Any]) -> tuple[str, ...]:
     return (pair, f"{name}: {axis}", f"{first:.2f}, {second:.2f}", interval, f"{adjusted:.2g}")
 
 
-_CURVES = ("corrupted", "clean", "area [95 %]", "worst", "single", "rho")
+_CURVES = ("corrupted", "clean", "area [95 %]", "chance", "worst", "single", "rho")
 
 
 def _curve_row(curve: "Curve") -> tuple[str, ...]:
@@ -133,6 +151,7 @@ def _curve_row(curve: "Curve") -> tuple[str, ...]:
         f"{curve.modality}: {curve.axis}",
         f"{curve.clean:.2f}",
         f"{curve.area:.3f} [{curve.area_low:.2f}, {curve.area_high:.2f}]",
+        f"{max(curve.chance):.2f}",
         f"{lowest:.2f} at {AXES[curve.axis].label(level)}",
         f"{curve.area / curve.single_area:.2f}" if curve.single_area else "-",
         "-" if curve.correlation is None else f"{curve.correlation:+.2f}",

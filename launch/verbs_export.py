@@ -81,6 +81,11 @@ def export(
     ):
         if given and not needed:
             raise RequestError(option)
+    from .first_checks import check_shards, check_trained
+
+    check_trained(run)
+    if shards is not None:
+        check_shards(shards)
     if modality is not None:
         _export_single(run, out, modality, json)
     elif graph:

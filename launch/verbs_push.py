@@ -18,11 +18,14 @@ def push(
     json: Json = None,
 ) -> None:
     """Write a bundle to the Hugging Face Hub; `hf://OWNER/NAME` then stands for it wherever a bundle can."""
-    from ..fusion.bundle import push_bundle
     from ..fusion.hub import Repository
-    from .tables import write_json
+    from .first_checks import check_bundle
 
     place = Repository(repository.removeprefix("hf://"), revision)
+    check_bundle(bundle)
+    from ..fusion.bundle import push_bundle
+    from .tables import write_json
+
     commit = push_bundle(bundle, place, private=private)
     typer.echo(f"{bundle} is at {commit}\nload_bundle('{place}') or load_encoder('{place}') loads it")
     write_json(json, {"repository": place.name, "revision": revision, "commit": commit})

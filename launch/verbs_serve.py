@@ -17,6 +17,9 @@ def serve(
     ] = None,
 ) -> None:
     """Serve a web page on which a recording is dropped and scored, and the same as JSON."""
+    from .first_checks import check_bundle
+
+    check_bundle(model)
     from .server import run_server
 
     run_server(model, host, port, max_mb=max_mb, queue=queue, threads=threads)

@@ -95,7 +95,6 @@ def summed_up(run: Path, log_every: int) -> Iterator[None]:
 
 def resumes(resume: str, accept: list[str] | None, run: Path, settings: dict[str, Any]) -> bool:
     """Whether the run is gone on with; what of it may change is written into its folder first."""
-    from .device import ranks
     from .run_folder import accept_changes
 
     if resume not in ("", "yes", "auto"):
@@ -103,8 +102,11 @@ def resumes(resume: str, accept: list[str] | None, run: Path, settings: dict[str
     going_on = resume == "yes" or (resume == "auto" and (run / "config.yaml").is_file())
     if accept and not resume:
         raise RequestError("--accept is for a run that is gone on with: add --resume")
-    if accept and going_on and ranks()[0] == 0:
-        accept_changes(run, settings, accept)
+    if accept and going_on:
+        from .device import ranks  # with torch, which an error must not wait for
+
+        if ranks()[0] == 0:
+            accept_changes(run, settings, accept)
     return going_on
 
 
@@ -142,12 +144,9 @@ def pretrain(
     json: Json = None,
 ) -> None:
     """Train an encoder without labels, by the config's pretext tasks."""
-    from .adapting import adapt_modalities
-    from .building import run_folder
     from .config import load_config, settings_of
-    from .device import ranks
-    from .pretraining import pretrain as run_pretraining
-    from .pretraining import pretraining_clips
+    from .first_checks import check_config
+    from .run_folder import run_folder
     from .schema import PretrainConfig
     from .tables import print_table, write_json
 
@@ -156,15 +155,27 @@ def pretrain(
     assert isinstance(settings, PretrainConfig)
     run = run_folder(settings)
     if accept:
+        from .adapting import adapt_modalities
+        from .pretraining import pretraining_clips
+
         settings, _ = adapt_modalities(settings, pretraining_clips(settings.data))
     again = resumes(resume, accept, run, settings_of(settings))
+    check_config(settings, again)
+    from ..tasks.run_facts import read_warnings
+    from .device import ranks
+    from .pretraining import pretrain as run_pretraining
+
     with summed_up(run, settings.train.log_every):
         last = run_pretraining(settings, command_line(), again)
     if ranks()[0]:
         return  # one process speaks for all
-    rows = [(name, value) for name, value in last.items() if name not in ("loss", "learning_rate", "gradient_norm")]
-    print_table(f"{run}: mean of the last {settings.train.log_every} steps", ("figure", "value"), rows)
-    write_json(json, last)
+    rows = [
+        (name, value, last.get(f"{name.removesuffix('accuracy')}chance") if name.endswith("/accuracy") else None)
+        for name, value in last.items()
+        if name not in ("loss", "learning_rate", "gradient_norm") and not name.endswith("/chance")
+    ]
+    print_table(f"{run}: mean of the last {settings.train.log_every} steps", ("figure", "value", "chance"), rows)
+    write_json(json, last | {"warnings": read_warnings(run)})
     if "splits" in last:
         typer.echo(f"encoders: {run}/*/encoder\nnext: a study with pretrained={run}, or finetune with encoder={run}")
         return
@@ -175,16 +186,21 @@ def pretrain(
 
 def study(config: Config, overrides: Overrides = None, resume: Resume = "", json: Json = None) -> None:
     """Compare fusion mechanisms and single modalities over seeds and folds."""
-    from .building import run_folder
     from .config import load_config
+    from .first_checks import check_config
+    from .run_folder import run_folder
     from .schema import StudyConfig
-    from .study import study as run_study
     from .tables import print_table, write_json
 
     settings = load_config("study", config, overrides or [])
     assert isinstance(settings, StudyConfig)
     run = run_folder(settings)
-    done = run_study(settings, command_line(), resumes(resume, None, run, {}))
+    again = resumes(resume, None, run, {})
+    check_config(settings, again)
+    from .logbook import warn
+    from .study import study as run_study
+
+    done = run_study(settings, command_line(), again)
     rows = [
         (
             row.name,
@@ -198,6 +214,8 @@ def study(config: Config, overrides: Overrides = None, resume: Resume = "", json
     ]
     columns = ("row", f"{settings.metric} [95 %]", f"vs {done.best}", "p (Holm)", "noise area", "ms")
     print_table(f"{run}: {done.result.tables[0].note.partition(';')[0]}", columns, rows)
+    for line in done.result.warnings:
+        warn(line)
     write_json(json, {row.name: asdict(row) | {"noise_area": row.noise_area} for row in done.rows})
     typer.echo(f"tables: {run / 'study.md'}, study.csv, study.json\nnext: modalgate report {run}")
 
@@ -224,14 +242,9 @@ def finetune(
     json: Json = None,
 ) -> None:
     """Train a classifier with labels, from a pretrained encoder or from nothing."""
-    from ..tasks.chosen import ON_VALIDATION
-    from .adapting import adapt_modalities
-    from .building import run_folder
     from .config import load_config, settings_of
-    from .device import ranks
-    from .finetuning import finetune as run_finetuning
-    from .recipe import finetuning_clips
-    from .run_bundles import find_bundle
+    from .first_checks import check_config
+    from .run_folder import run_folder
     from .schema import FinetuneConfig
     from .tables import print_table, write_json
 
@@ -244,20 +257,36 @@ def finetune(
     assert isinstance(settings, FinetuneConfig)
     run = run_folder(settings)
     if accept:
+        from .adapting import adapt_modalities
+        from .recipe import finetuning_clips
+
         settings, _ = adapt_modalities(settings, finetuning_clips(settings).index)
     again = resumes(resume, accept, run, settings_of(settings))
+    check_config(settings, again)
+    from ..tasks.chosen import ON_VALIDATION
+    from ..tasks.run_facts import read_warnings
+    from .device import ranks
+    from .finetuning import finetune as run_finetuning
+    from .logbook import warn
+    from .run_bundles import find_bundle
+
     with summed_up(run, settings.train.log_every):
         done = run_finetuning(settings, command_line(), again)
     if ranks()[0]:
         return
     for table in done.result.tables:
         print_table(f"{run}: {table.note}", table.columns, table.rows)
-    by_title = {table.title: table for table in done.result.tables}
-    chosen = {str(name): value for name, value in by_title[ON_VALIDATION].rows} if ON_VALIDATION in by_title else {}
+    for line in done.result.warnings:
+        warn(line)
+    chosen = {
+        str(row[0]): row[1] for table in done.result.tables if table.title == ON_VALIDATION for row in table.rows
+    }
     figures: dict[str, Any] = {
         "metrics": done.metrics,
         "intervals": done.intervals,
+        "chances": done.chances,
         "clips": len(done.scores.keys),
+        "warnings": [*read_warnings(run), *done.result.warnings],
     }
     figures |= {"chosen": chosen} if chosen else {}
     figures |= {"final": asdict(done.calibration)} if done.calibration is not None else {}

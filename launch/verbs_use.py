@@ -30,7 +30,12 @@ def probe(
     labels: Annotated[
         str, typer.Option(metavar="A,B", help="With --multilabel, columns of 0 and 1.", show_default=False)
     ] = "",
-    folds: Annotated[int, typer.Option(min=0, help="Grouped cross-validation; 0 uses the column `split`.")] = 0,
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Grouped cross-validation; 0: the column `split`; by default that, or 5.", show_default=False
+        ),
+    ] = None,
     group: Annotated[str, typer.Option(help="Column whose clips stay on one side of a fold.")] = "group",
     leave_one_out: Annotated[
         bool, typer.Option("--leave-one-out", help="A fold for every value of the group column.")
@@ -60,6 +65,10 @@ def probe(
     json: Json = None,
 ) -> None:
     """Linear probe, kNN and retrieval on frozen features, beside the same encoder untrained."""
+    from .first_checks import check_bundle, check_shards
+
+    check_bundle(encoder)
+    check_shards(shards, None if labels else label)
     from dataclasses import asdict
 
     from ..tasks.results import save_result
@@ -98,6 +107,8 @@ def probe(
     for table in probed.result.tables:
         print_table(f"{table.title}, {encoder} on {' + '.join(shards)}: {table.note}", table.columns, table.rows)
     print_table("Mean gate weight", list(probed.weights), [list(probed.weights.values())])
+    for line in probed.result.warnings:
+        warn(line)
     write_json(
         json,
         {
@@ -105,6 +116,7 @@ def probe(
             "untrained": [asdict(row) for row in probed.untrained],
             "gates": probed.weights,
             "tables": [asdict(table) for table in probed.result.tables],
+            "warnings": probed.result.warnings,
         },
     )
 
@@ -156,6 +168,10 @@ def predict(
 ) -> None:
     """Class scores, gate weights and alarms over a recording or a live stream, one JSON line per window."""
     from ..shards.errors import choice_error
+    from .first_checks import check_scorer, check_source
+
+    check_source(source)
+    check_scorer(model)
     from ..shards.live import Patience
     from .predicting import parse_beside, predict_source
     from .prediction_request import AlarmRequest, PredictRequest

@@ -1,27 +1,26 @@
-"""What is watched while training: gates, the spread of the embedding, and signs that either has collapsed."""
+"""What is watched while training: gates, their gradient, the spread of the embedding, segments that do not differ."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from ..fusion.backbone import Encoded
+from ..fusion.gates import Fusion
 
-# A gate that gives nearly all to one modality, in nearly every sample.
-GATE_COLLAPSED, ENTROPY_COLLAPSED = 0.95, 0.05
-# Share of the deviation that unit vectors spread over the whole sphere would have.
-SPREAD_COLLAPSED = 0.1
+# Batches between two measurements of gradients, which cost a second pass through the heads.
+GRADIENT_EVERY = 10
 
 
 @torch.no_grad()
 def monitors(encoded: Encoded) -> dict[str, Tensor]:
     """`gate/<modality>`: mean weight over the rows that have it; `gate/entropy`: of the weights as shares, relative
-    to that of equal ones, over rows with several modalities; `embedding/std`: mean deviation of the unit-length fused
-    embedding per dimension, healthy near 1/sqrt(D); `embedding/rank`: its effective rank, the exponential of the
-    entropy of its normalised singular values (Roy & Vetterli 2007); `embedding/uniformity`:
-    `log mean exp(-2 |x - y|^2)` over pairs of rows, lower is better (Wang & Isola 2020); `embedding/alignment`: mean
-    squared distance of a segment's unit features of two modalities.
+    to that of equal ones, over rows with several modalities; `fusion/spread`: see `gate_spread`; `embedding/std`:
+    mean deviation of the unit-length fused embedding per dimension, healthy near 1/sqrt(D); `embedding/rank`: its
+    effective rank, the exponential of the entropy of its normalised singular values (Roy & Vetterli 2007);
+    `embedding/uniformity`: `log mean exp(-2 |x - y|^2)` over pairs of rows, lower is better (Wang & Isola 2020);
+    `embedding/alignment`: mean squared distance of a segment's unit features of two modalities.
     """
     values: dict[str, Tensor] = {}
     for number, name in enumerate(encoded.modalities):
@@ -32,6 +31,9 @@ def monitors(encoded: Encoded) -> dict[str, Tensor]:
     if entropy is not None:
         values["gate/entropy"] = entropy
     rows = normalize(encoded.embedding.float().flatten(0, 1), dim=-1)
+    spread = gate_spread(encoded)
+    if spread is not None:
+        values["fusion/spread"] = spread
     values["embedding/std"] = rows.std(dim=0, correction=0).mean()
     values["embedding/rank"] = effective_rank(rows)
     if len(rows) > 1:
@@ -79,30 +81,61 @@ def alignment(encoded: Encoded) -> Tensor | None:
     return distances.mean() if len(distances) else None
 
 
-def collapse_warnings(means: Mapping[str, float], width: int) -> list[str]:
-    """A line with its remedy for each thing that has collapsed, of `monitors` averaged over a while.
+def gate_spread(encoded: Encoded) -> Tensor | None:
+    """Standard deviation of a modality's gate weight over rows, mean over modalities: 0 where all rows have the same.
 
-    A gate: one modality's mean weight is above .95 and the entropy below .05 of its largest. An embedding of `width`:
-    its deviation is below a tenth of 1/sqrt(width).
+    Of rows in which every modality is present and none is hidden; none where there are fewer than two such rows.
     """
-    lines = []
-    gates = {
-        key.removeprefix("gate/"): value
-        for key, value in means.items()
-        if key.startswith("gate/") and key not in ("gate/loss", "gate/entropy")
-    }
-    if len(gates) > 1 and means.get("gate/entropy", 1.0) < ENTROPY_COLLAPSED:
-        name = max(gates, key=lambda key: gates[key])
-        if gates[name] > GATE_COLLAPSED:
-            lines.append(
-                f"the gate has collapsed onto {name} (mean weight {gates[name]:.2f}): raise model.modality_dropout "
-                "or model.fusion_arguments.balance, give the modalities heads of their own (unimodal_weight), or "
-                "hold the gate for a while (aids.gate_warmup)"
-            )
-    spread = means.get("embedding/std", 1.0) * width**0.5
-    if spread < SPREAD_COLLAPSED:
-        lines.append(
-            f"the embedding has collapsed (its deviation is {spread:.0%} of a healthy one): add or raise a task that "
-            "pushes clips apart (cross_modal, vicreg), or lower train.learning_rate"
-        )
-    return lines
+    mask = torch.stack([encoded.present[name] for name in encoded.modalities], dim=-1)
+    weights = encoded.weights[(mask & (encoded.weights != 0)).all(dim=-1)].float()
+    return weights.std(dim=0, correction=0).mean() if len(weights) > 1 else None
+
+
+def gate_gradient(loss: Tensor, fusion: Fusion, embedding: Tensor) -> Tensor | None:
+    """Norm of the gradient of `loss` by the parameters of the gate: exactly 0 where no loss reads the `embedding`.
+
+    None where the fusion learns no gate of its own, or where its parameters are not those that made the embedding, as
+    in a sharded model.
+    """
+    parameters = [parameter for parameter in fusion.gate_parameters() if parameter.requires_grad]
+    if not parameters or not loss.requires_grad:
+        return None
+    norm = joint_norm(torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True), loss)
+    if float(norm) == 0:
+        whole = embedding.sum()
+        reached = torch.autograd.grad(whole, parameters, retain_graph=True, allow_unused=True)
+        if all(gradient is None for gradient in reached):
+            return None
+    return norm
+
+
+def joint_norm(gradients: Sequence[Tensor | None], like: Tensor) -> Tensor:
+    """Norm of all gradients there are as one vector; zero on the device of `like` where there are none."""
+    squares = [gradient.square().sum() for gradient in gradients if gradient is not None]
+    return torch.stack(squares).sum().sqrt() if squares else like.new_zeros(())
+
+
+@torch.no_grad()
+def segment_difference(streams: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> Tensor | None:
+    """How much the segments of a clip differ, as a share of how much clips differ: of the modality that differs most.
+
+    Mean absolute difference of neighbouring segments over that of neighbouring clips, streams (B, K, ...) as they
+    are stored: the middle frame of a video, every value of another stream. Flow counts where there are no pictures to
+    judge by: at rest it is noise, which differs everywhere. None where there is nothing to compare.
+    """
+    pictures = {"rgb", "depth"} & streams.keys()
+    found = []
+    for name, stream in streams.items():
+        mask = present[name]
+        if name == "flow" and pictures:
+            continue
+        values = stream
+        if stream.ndim == 6:
+            step = max(stream.shape[-1] // 32, 1)
+            values = stream[:, :, stream.shape[2] // 2, :, ::step, ::step]
+        values = values.float().flatten(2)
+        segments = (values[:, 1:] - values[:, :-1]).abs().mean(dim=-1)[mask[:, 1:] & mask[:, :-1]]
+        clips = (values[1:] - values[:-1]).abs().mean(dim=-1)[mask[1:] & mask[:-1]]
+        if len(segments) and len(clips) and float(clips.mean()) > 0:
+            found.append(segments.mean() / clips.mean())
+    return torch.stack(found).max() if found else None

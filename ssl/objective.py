@@ -1,7 +1,7 @@
 """Self-supervised training as one objective: encode once per view, sum the tasks' losses."""
 
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,16 +12,17 @@ from ..shards.batch import Batch
 from ..shards.errors import RequestError, choice_error
 from ..shards.transforms import AugmentConfig, ClipSpec, Preparation
 from .gather import gather_encoded
-from .monitors import collapse_warnings, monitors
-from .pretext import PLAIN, TEACHER, WITHOUT, PretextTask
+from .monitors import GRADIENT_EVERY, gate_gradient, joint_norm, monitors, segment_difference
+from .pretext import FUSED, PLAIN, TEACHER, WITHOUT, PretextTask
 from .registry import build_task
 from .schedule import Schedule
 from .summary import summarise
 from .teacher import Teacher
+from .verdicts import PRETRAINING, Means, collapse_warnings, gate_warnings, segment_warnings, task_warnings
 from .views import MAX_RATE, VIEWS, take_segments
 
-# Batches between two measurements of the tasks' gradients, which cost a second pass through their heads.
-GRADIENT_EVERY = 10
+# At the start of a run the segments are compared in so many batches.
+COMPARED_BATCHES = 10
 
 
 class PretextObjective(nn.Module):
@@ -29,8 +30,9 @@ class PretextObjective(nn.Module):
 
     `tasks`: name -> (weight, arguments), `schedules`: when each of them counts, in shares of the `batches` of the
     run. `forward(batch)` returns `<task>/loss`, `<task>/accuracy` beside its `<task>/chance`, now and then
-    `<task>/gradient` (norm of the weighted loss's gradient by the plain features), the fusion's own `gate/loss`, and
-    what `monitors` watches. The loop sums the losses by `weights`, which follow the schedules.
+    `<task>/gradient` (norm of the weighted loss's gradient by the plain features) and `fusion/gradient` (of all by
+    the gate's parameters), at the start `<task>/segment_difference`, the fusion's own `gate/loss`, and what
+    `monitors` watches. The loop sums the losses by `weights`, which follow the schedules.
 
     Every view that the tasks name is encoded once: `plain`; those of `VIEWS`, of which only the changed streams are
     encoded; `without_<modality>`, fused again with the modality hidden; `teacher`, the clip as it is under a moving
@@ -99,12 +101,33 @@ class PretextObjective(nn.Module):
             outputs |= {f"{name}/{key}": value for key, value in found.items()}
             if measure:
                 outputs[f"{name}/gradient"] = _gradient_norm(weight * outputs[f"{name}/loss"], plain)
+        if measure:
+            total = torch.stack([self.weights[f"{name}/loss"] * outputs[f"{name}/loss"] for name in self.tasks]).sum()
+            gradient = gate_gradient(total, self.backbone.fusion, here[PLAIN].embedding)
+            outputs |= {} if gradient is None else {"fusion/gradient": gradient}
+        if self.training and int(self.batches_seen) <= COMPARED_BATCHES:
+            outputs |= self._segment_differences(batch)
         outputs["gate/loss"] = torch.stack([part.aux_loss for part in here.values()]).mean()
         return outputs | monitors(here[PLAIN])
 
     def warnings(self, means: Mapping[str, float]) -> list[str]:
         """What the logged `means` warn of."""
-        return collapse_warnings(means, self.backbone.width)
+        return [*segment_warnings(means), *collapse_warnings(means, self.backbone.width, PRETRAINING)]
+
+    def verdict(self, lines: Sequence[Means]) -> list[str]:
+        """What all logged `lines` of a run warn of at its end."""
+        return [*task_warnings(lines), *gate_warnings(lines, PRETRAINING)]
+
+    def _segment_differences(self, batch: Batch) -> dict[str, Tensor]:
+        """By task that asks for the order of segments, how much these differ in the streams that it reads."""
+        found = {}
+        for name, task in self.tasks.items():
+            if task.orders_segments:
+                read = self.backbone.modalities if FUSED in task.streams else task.streams  # pyright: ignore
+                streams = {source: batch.streams[source] for source in read if source in batch.streams}  # pyright: ignore
+                difference = segment_difference(streams, batch.present)
+                found |= {} if difference is None else {f"{name}/segment_difference": difference}
+        return found
 
     def _encode(self, batch: Batch) -> dict[str, Encoded]:
         """Every view of this process's clips."""
@@ -165,6 +188,4 @@ def _check_frames(backbone: Backbone, frames: int, views: Collection[str]) -> No
 def _gradient_norm(loss: Tensor, plain: Encoded) -> Tensor:
     """Norm of the loss's gradient by the features and the fused embedding that all tasks share."""
     shared = [tensor for tensor in (*plain.features.values(), plain.embedding) if tensor.requires_grad]
-    gradients = torch.autograd.grad(loss, shared, retain_graph=True, allow_unused=True)
-    squares = [gradient.square().sum() for gradient in gradients if gradient is not None]
-    return torch.stack(squares).sum().sqrt() if squares else loss.new_zeros(())
+    return joint_norm(torch.autograd.grad(loss, shared, retain_graph=True, allow_unused=True), loss)

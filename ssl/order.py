@@ -21,6 +21,7 @@ class OrderTask(PretextTask):
     """
 
     across_clips = False
+    orders_segments = True
 
     def __init__(
         self,

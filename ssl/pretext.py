@@ -25,6 +25,7 @@ class PretextTask(nn.Module):
     of the run that is done. `across_clips`: whether the loss compares clips of a batch, so that a batch cut in pieces
     is another loss. `reads_summary`: whether it wants the plain view's `facts["summary/<modality>"]`. `kind`: the
     kind of modality of which it needs one, where not any will do.
+    `orders_segments`: whether it asks in which order the segments of its `streams` happened.
     """
 
     views: tuple[str, ...] = (PLAIN,)
@@ -33,6 +34,7 @@ class PretextTask(nn.Module):
     across_clips = True
     reads_summary = False
     kind: str = ""
+    orders_segments = False
 
     @abstractmethod
     def forward(self, encoded: Mapping[str, Encoded], generator: torch.Generator) -> dict[str, Tensor]:

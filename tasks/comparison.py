@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..shards.errors import RequestError
+from .chance import accuracy_figure, chance_warning, majority_share
 from .metrics import bootstrap_interval, roc_auc
-from .results import Cell, Figure, Result, Table, new_result
+from .results import Cell, Figure, Result, Table, new_result, scores_file
 from .robustness_comparison import area_figures, area_table, compare_areas, load_swept
 from .scoring import Scores, load_scores
 from .statistics import Difference, holm, mcnemar, paired_difference
@@ -96,12 +97,14 @@ def compare(runs: Sequence[Path], command: str = "", draws: int = 2000) -> tuple
     found = duels(contenders, draws)
     clips, units = len(contenders[0].units), len(set(contenders[0].units))
     alone: list[list[Cell]] = []
+    chance, warnings = majority_share(contenders[0].scores.labels), []
     for run in contenders:
         right, everywhere = run.right.astype(float), np.arange(clips)
         low, high = bootstrap_interval(lambda rows, right=right: float(right[rows].mean()), run.units)
-        alone.append(
-            [run.name, float(right.mean()), low, high, run.auc(everywhere) if len(run.classes) == 2 else None]
-        )
+        auc = run.auc(everywhere) if len(run.classes) == 2 else None
+        alone.append([run.name, float(right.mean()), low, high, chance, auc])
+        figure = accuracy_figure(f"{run.name}: accuracy", float(right.mean()), low, high, chance, clips)
+        warnings += chance_warning([figure], "its differences from others say little; train it longer (train.steps)")
     note = f"{clips} test clips in {units} groups; intervals by bootstrap over groups"
     pairs = [f"{duel.second} - {duel.first}" for duel in found]
     accuracies: list[list[Cell]] = [
@@ -115,7 +118,7 @@ def compare(runs: Sequence[Path], command: str = "", draws: int = 2000) -> tuple
     ]
     exact = f"{note}, paired; McNemar's p is exact, of single clips, and adjusted for the number of pairs (Holm)"
     tables = [
-        Table("Runs", ["run", "accuracy", "low", "high", "AUC"], alone, note),
+        Table("Runs", ["run", "accuracy", "low", "high", "chance", "AUC"], alone, note),
         Table("Accuracy, second less first", ["pair", "gain", "low", "high", "McNemar", "Holm"], accuracies, exact),
     ]
     if areas:
@@ -125,14 +128,11 @@ def compare(runs: Sequence[Path], command: str = "", draws: int = 2000) -> tuple
     if swept:
         tables.append(area_table(compare_areas(swept, draws)))
         figures += area_figures(swept)
-    return found, new_result("comparison", "Comparison of runs", command, tables, figures)
+    return found, new_result("comparison", "Comparison of runs", command, tables, figures, warnings)
 
 
 def _load(run: Path) -> Contender:
-    path = run / "results" / "scores.safetensors"
-    if not path.is_file():
-        raise RequestError(f"'{run}' holds no scores of test clips: give run folders of `modalgate finetune`")
-    scores, units, classes = load_scores(path)
+    scores, units, classes = load_scores(scores_file(run))
     if scores.labels.ndim == 2:
         raise RequestError(f"'{run}' scores several classes of a clip: compare runs of clips of one class each")
     order = np.argsort(scores.keys, kind="stable")

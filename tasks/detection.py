@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .alarms import frames_of
+from .chance import Figure, chance_warning
 from .metrics import average_precision, bootstrap_interval, roc_auc
 from .results import Cell, Table
 
@@ -118,20 +119,24 @@ def detection_tables(videos: Sequence[ScoredVideo], fps: float, threshold: float
     """
     held = [video.frames(fps) for video in videos]
     rows: list[list[Cell]] = [
-        [video.name, video.seconds, len(video.spans), _finite(average_precision(*frames)), _finite(roc_auc(*frames))]
+        [
+            *(video.name, video.seconds, len(video.spans)),
+            *(_finite(average_precision(*frames)), float(frames[1].mean()), _finite(roc_auc(*frames)), 0.5),
+        ]
         for video, frames in zip(videos, held, strict=True)
     ]
     scores, truth = (np.concatenate(parts) for parts in zip(*held, strict=True))
-    pooled = [average_precision(scores, truth), roc_auc(scores, truth)]
+    pooled = [average_precision(scores, truth), float(truth.mean()), roc_auc(scores, truth), 0.5]
     total, spans = sum(video.seconds for video in videos), sum(len(video.spans) for video in videos)
     rows.append(["all, pooled", total, spans, *map(_finite, pooled)])
     units = np.repeat(np.arange(len(videos)).astype(str), [len(part) for part, _ in held])
     low, high = bootstrap_interval(lambda rows: average_precision(scores[rows], truth[rows]), units, draws=500)
     note = (
-        f"frame AP and AUC at {fps:g} frames per second, a frame's score the mean of the windows over it; chance AP "
-        f"{truth.mean():.3g}; pooled AP 95 % {low:.3g} to {high:.3g}, by bootstrap over videos"
+        f"frame AP and AUC at {fps:g} frames per second, a frame's score the mean of the windows over it; beside "
+        "each its chance, of AP the share of frames inside spans; "
+        f"pooled AP 95 % {low:.3g} to {high:.3g}, by bootstrap over videos"
     )
-    columns = ["video", "seconds", "spans", "frame AP", "frame AUC"]
+    columns = ["video", "seconds", "spans", "frame AP", "chance AP", "frame AUC", "chance AUC"]
     frames = Table("Frames", columns, rows, note)
     chosen = [("given threshold", threshold), (f"finds {RECALL:.0%} of the spans", recall_threshold(videos))]
     alarms: list[list[Cell]] = []
@@ -146,6 +151,17 @@ def detection_tables(videos: Sequence[ScoredVideo], fps: float, threshold: float
     )
     columns = ["threshold", "value", "spans found", "alarms", "false", "false per hour", "delay"]
     return [frames, Table("Alarms", columns, alarms, note)]
+
+
+def detection_warning(videos: Sequence[ScoredVideo], fps: float) -> list[str]:
+    """A line where the pooled frame AP's interval, by bootstrap over videos, holds chance."""
+    held = [video.frames(fps) for video in videos]
+    scores, truth = (np.concatenate(parts) for parts in zip(*held, strict=True))
+    units = np.repeat(np.arange(len(videos)).astype(str), [len(part) for part, _ in held])
+    value = average_precision(scores, truth)
+    low, high = bootstrap_interval(lambda rows: average_precision(scores[rows], truth[rows]), units, draws=500)
+    figure = Figure("frame AP", value, low, high, float(truth.mean()))
+    return chance_warning([figure], "alarms of this model say little; fine-tune it longer (train.steps)")
 
 
 def _finite(value: float) -> float | None:

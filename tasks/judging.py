@@ -6,8 +6,16 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import precision_recall_curve, roc_curve
 
+from .chance import action_chances, multilabel_chances, violence_chances
 from .class_names import class_identifiers
-from .metrics import action_metrics, bootstrap_interval, roc_auc, violence_metrics
+from .metrics import (
+    action_metrics,
+    average_precision,
+    bootstrap_interval,
+    mean_class_accuracy,
+    roc_auc,
+    violence_metrics,
+)
 from .multilabel import multilabel_metrics
 from .results import Confusion, Curves, Gates
 from .scoring import Scores
@@ -31,35 +39,37 @@ def judge(
         headline: dict[str, Statistic] = {name: _several(scores, name) for name in metrics}
     elif positive is None:
         right = scores.probabilities.argmax(axis=1) == scores.labels
-        headline = {"accuracy": lambda rows: float(right[rows].mean())}
+        headline = {
+            "accuracy": lambda rows: float(right[rows].mean()),
+            "mean_class_accuracy": lambda rows: mean_class_accuracy(scores.probabilities[rows], scores.labels[rows]),
+        }
     else:
         chances, truth = scores.probabilities[:, positive], scores.labels == positive
         right = (chances >= 0.5) == truth
         headline = {
             "accuracy": lambda rows: float(right[rows].mean()),
             "auc": lambda rows: roc_auc(chances[rows], truth[rows]),
+            "average_precision": lambda rows: average_precision(chances[rows], truth[rows]),
         }
     return metrics, {name: bootstrap_interval(figure, units, draws=500) for name, figure in headline.items()}
 
 
-def split_line(name: str, scores: Scores, classes: Sequence[str], positive: int | None) -> str:
-    """The figures of a finished split in one line, each with what guessing gives; undefined ones are not shown.
-
-    Chance is the share of the most frequent class for accuracy, and the mean share of the classes for mean average
-    precision.
-    """
-    metrics = _metrics(scores, classes, positive)
+def chances_of(scores: Scores, positive: int | None) -> dict[str, float]:
+    """What guessing reaches of each metric of `judge` that has a chance."""
     if scores.labels.ndim == 2:
-        shares = scores.labels.mean(axis=0)
-        shown = [
-            ("mean average precision", "mean_average_precision", float(shares.sum() / max((shares > 0).sum(), 1)))
-        ]
-    else:
-        shown = [("accuracy", "accuracy", float(np.bincount(scores.labels).max()) / len(scores.labels))]
-        shown.append(("AUC", "auc", 0.5))
+        return multilabel_chances(scores.labels)
+    if positive is None:
+        return action_chances(scores.labels, scores.probabilities.shape[1])
+    return violence_chances(scores.labels == positive)
+
+
+def split_line(name: str, scores: Scores, classes: Sequence[str], positive: int | None) -> str:
+    """The figures of a finished split in one line, each with its chance; undefined ones are not shown."""
+    metrics, chances = _metrics(scores, classes, positive), chances_of(scores, positive)
+    titles = {"mean_average_precision": "mean average precision", "accuracy": "accuracy", "auc": "AUC"}
     parts = [
-        f"{title} {metrics[key]:.3f} (chance {chance:.3f})"
-        for title, key, chance in shown
+        f"{title} {metrics[key]:.3f} (chance {chances[key]:.3f})"
+        for key, title in titles.items()
         if np.isfinite(metrics.get(key, np.nan))
     ]
     return ", ".join([f"{name}: {len(scores.keys)} clips", *parts])

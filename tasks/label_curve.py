@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from .chance import majority_share
 from .features import Features
 from .label_fraction import FRACTIONS, few_shot_accuracy, label_fraction_curve
 from .splits import Split
@@ -21,7 +22,8 @@ class CurveRow:
     """One feature's accuracy by share of the labels; where a modality is missing, only the clips that have it count.
 
     `mean`, `std` over draws of the labelled clips, and `clips`, how many those are, are averaged over splits by their
-    test clips; `few_shot`: accuracy of episodes by shots, of `ways` classes, and half its 95 % interval.
+    test clips; `few_shot`: accuracy of episodes by shots, of `ways` classes, and half its 95 % interval, where
+    guessing reaches one in the ways; `chance`: the accuracy of always naming the commonest class of the test clips.
     """
 
     feature: str
@@ -31,6 +33,7 @@ class CurveRow:
     clips: list[float]
     ways: int
     few_shot: dict[int, tuple[float, float]]
+    chance: float
 
 
 def label_curves(
@@ -73,5 +76,6 @@ def label_curves(
             for shots in SHOTS
             if (np.bincount(labels[tested], minlength=classes) > shots).sum() >= ways
         }
-        rows.append(CurveRow(name, list(fractions), mean.tolist(), std.tolist(), clips.tolist(), ways, few))
+        chance = majority_share(labels[tested])
+        rows.append(CurveRow(name, list(fractions), mean.tolist(), std.tolist(), clips.tolist(), ways, few, chance))
     return rows

@@ -11,6 +11,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
+from .chance import Figure, multilabel_chances
 from .features import Features
 from .knn import knn_scores
 from .linear_probe import STRENGTHS, inner_folds, scale_of
@@ -50,7 +51,8 @@ class MultilabelRow:
     """One feature's result over the test clips of all splits that have it.
 
     `low`, `high`: 95 % interval of the probe's mean average precision, bootstrapped over groups; `knn`: that of the
-    nearest neighbours; F1 at thresholds that the fitted clips chose; `precisions`: average precision by class.
+    nearest neighbours; F1 at thresholds that the fitted clips chose; `precisions`: average precision by class;
+    `chance`: of the mean average precision, the mean share of the classes.
     """
 
     feature: str
@@ -62,6 +64,11 @@ class MultilabelRow:
     macro_f1: float
     clips: int
     precisions: list[float]
+    chance: float
+
+    def figure(self) -> Figure:
+        """The probe's mean average precision beside chance."""
+        return Figure(self.feature, self.mean_average_precision, self.low, self.high, self.chance)
 
 
 @threadpool_limits.wrap(limits=1, user_api="blas")
@@ -126,7 +133,7 @@ def _probe(
     if not len(scored):
         nothing = float("nan")
         return MultilabelRow(
-            name, nothing, nothing, nothing, nothing, nothing, nothing, 0, [nothing] * truth.shape[1]
+            *(name, nothing, nothing, nothing, nothing, nothing, nothing), 0, [nothing] * truth.shape[1], nothing
         )
     units = (np.arange(len(truth)).astype(str) if groups is None else groups)[scored].tolist()
     right, scores = truth[scored], scores[scored]
@@ -144,6 +151,7 @@ def _probe(
         judged["macro_f1"],
         len(scored),
         precisions.tolist(),
+        multilabel_chances(right)["mean_average_precision"],
     )
 
 

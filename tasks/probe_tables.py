@@ -15,26 +15,31 @@ RECALLS = [f"R@{k}" for k in RANKS]
 
 def probe_table(rows: Sequence[ProbeRow], untrained: Sequence[ProbeRow], note: str) -> Table:
     """Linear probe and kNN of every feature, beside those of the encoder untrained."""
-    columns = ["feature", "linear", "low", "high", "kNN", "AUC", "clips", "untrained linear", "untrained kNN"]
+    columns = ["feature", "linear", "low", "high", "kNN", "chance", "AUC", "clips", "untrained linear"]
     cells: list[list[Cell]] = [
-        [row.feature, row.accuracy, row.low, row.high, row.knn, row.auc, row.clips, control.accuracy, control.knn]
+        [
+            *(row.feature, row.accuracy, row.low, row.high, row.knn, row.chance, row.auc, row.clips),
+            *(control.accuracy, control.knn),
+        ]
         for row, control in zip(rows, untrained, strict=True)
     ]
-    return Table("Frozen features", columns, cells, note)
+    note = f"{note}; chance: always naming the commonest class (of the AUC: 0.5)"
+    return Table("Frozen features", [*columns, "untrained kNN"], cells, note)
 
 
 def multilabel_table(rows: Sequence[MultilabelRow], untrained: Sequence[MultilabelRow], note: str) -> Table:
     """The same where clips have several classes."""
-    columns = ["feature", "mAP", "low", "high", "kNN mAP", "micro F1", "macro F1", "clips"]
+    columns = ["feature", "mAP", "low", "high", "kNN mAP", "chance", "micro F1", "macro F1", "clips"]
     cells: list[list[Cell]] = [
         [
             row.feature,
-            *(row.mean_average_precision, row.low, row.high, row.knn, row.micro_f1, row.macro_f1, row.clips),
+            *(row.mean_average_precision, row.low, row.high, row.knn, row.chance),
+            *(row.micro_f1, row.macro_f1, row.clips),
             *(control.mean_average_precision, control.knn),
         ]
         for row, control in zip(rows, untrained, strict=True)
     ]
-    note = f"{note}; F1 at thresholds of each class that the fitted clips chose"
+    note = f"{note}; chance: mean share of the classes; F1 at thresholds of each class that the fitted clips chose"
     return Table("Frozen features", [*columns, "untrained mAP", "untrained kNN"], cells, note)
 
 
@@ -73,15 +78,19 @@ def cross_modal_table(rows: Sequence[RetrievalRow]) -> Table:
 def label_curve_table(rows: Sequence[CurveRow]) -> Table:
     """Accuracy of the linear probe by share of the labels, and of few-shot episodes."""
     shots = sorted({count for row in rows for count in row.few_shot})
-    columns = ["feature", *(f"{share:.0%}" for share in rows[0].fractions), *(f"{count} shot" for count in shots)]
+    columns = ["feature", *(f"{share:.0%}" for share in rows[0].fractions), "chance"]
+    columns += [f"{count} shot" for count in shots]
     cells: list[list[Cell]] = [
-        [row.feature, *row.mean, *(row.few_shot[count][0] if count in row.few_shot else None for count in shots)]
+        [
+            *(row.feature, *row.mean, row.chance),
+            *(row.few_shot[count][0] if count in row.few_shot else None for count in shots),
+        ]
         for row in rows
     ]
     clips = ", ".join(f"{count:.0f}" for count in rows[0].clips)
     note = f"linear probe on a share of the labels: {clips} clips; mean of {DRAWS} draws"
     if shots:
-        note += f"; episodes of {rows[0].ways} classes, nearest class mean"
+        note += f"; episodes of {rows[0].ways} classes (chance {1 / rows[0].ways:.3g}), nearest class mean"
     return Table("Few labels", columns, cells, note)
 
 

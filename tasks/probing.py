@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .chance import Figure, accuracy_figure, majority_share
 from .features import Features
 from .knn import knn_scores
 from .linear_probe import LinearProbe, fit_linear_probe, inner_folds
@@ -24,7 +25,8 @@ class ProbeRow:
     """One feature's result over the test clips of all splits that have it.
 
     `low`, `high`: 95 % interval of the linear probe's accuracy, bootstrapped over groups; `auc` for two classes, of
-    the second in sorted order unless told otherwise; `clips`: how many were scored.
+    the second in sorted order unless told otherwise; `clips`: how many were scored; `chance`: the accuracy of always
+    naming the commonest class of these clips.
     """
 
     feature: str
@@ -34,6 +36,11 @@ class ProbeRow:
     knn: float
     auc: float | None
     clips: int
+    chance: float
+
+    def figure(self) -> Figure:
+        """The linear probe's accuracy beside chance."""
+        return accuracy_figure(self.feature, self.accuracy, self.low, self.high, self.chance, self.clips)
 
 
 def probe_features(
@@ -100,11 +107,11 @@ def _probe(
         neighbours[test] = knn_scores(values[train], labels[train], values[test], classes).argmax(axis=1)
     scored = np.flatnonzero(neighbours >= 0)
     if not len(scored):
-        return ProbeRow(name, float("nan"), float("nan"), float("nan"), float("nan"), None, 0)
+        nothing = float("nan")
+        return ProbeRow(name, nothing, nothing, nothing, nothing, None, 0, nothing)
     right = scores[scored].argmax(axis=1) == labels[scored]
     units = (np.arange(len(labels)).astype(str) if names is None else names)[scored].tolist()
     low, high = bootstrap_interval(lambda rows: float(right[rows].mean()), units)
     auc = roc_auc(scores[scored, positive], labels[scored] == positive) if classes == 2 else None
-    return ProbeRow(
-        name, float(right.mean()), low, high, float((neighbours[scored] == labels[scored]).mean()), auc, len(scored)
-    )
+    near = float((neighbours[scored] == labels[scored]).mean())
+    return ProbeRow(name, float(right.mean()), low, high, near, auc, len(scored), majority_share(labels[scored]))

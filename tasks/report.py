@@ -17,7 +17,7 @@ from ..shards.errors import DataError, RequestError
 from .drawing import Drawing, thin
 from .figures import draw, draw_series
 from .results import Cell, Example, Examples, Result, Table, load_result
-from .run_facts import FINAL, run_facts
+from .run_facts import FINAL, read_warnings, run_facts
 
 GATE = "gate/"
 
@@ -60,11 +60,13 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Run:
-    """What the page shows of one run folder; `facts` are the lines under its name, `command` made it."""
+    """What the page shows of one run folder; `facts` are the lines under its name, `command` made it, `warnings`
+    are of its training."""
 
     name: str
     command: str
     facts: list[tuple[str, str]]
+    warnings: list[str]
     sections: list[Section]
     results: list[Evaluation]
     contact: str | None
@@ -183,6 +185,7 @@ def _read_run(run: Path) -> Run:
         run.resolve().name,
         " ".join(map(str, settings.get("command") or [])),
         run_facts(run, settings, results),
+        read_warnings(run),
         sections,
         [_drawn(result, run / "results") for result in results],
         base64.b64encode(contact.read_bytes()).decode() if contact.is_file() else None,
@@ -213,15 +216,16 @@ def _sections(curves: dict[str, Curve], of: str, folded: bool) -> list[Section]:
     """Losses, accuracies, the gates together, and folded away whatever else was logged."""
     # A fusion without a loss of its own logs zeros.
     losses = [name for name in curves if _last_part(name) == "loss" and np.any(np.nan_to_num(curves[name].values))]
-    accuracies = [name for name in curves if _last_part(name) == "accuracy"]
+    accuracies = [name for name in curves if _last_part(name) == "accuracy" or name == "probe/knn"]
     gates = [name for name in curves if name.startswith(GATE) and _last_part(name) != "loss"]
-    others = [name for name in curves if name not in {*losses, *accuracies, *gates}]
+    chances = {_chance_of(name) for name in accuracies}
+    others = [name for name in curves if name not in {*losses, *accuracies, *gates, *chances}]
     lines = max((curve.lines for curve in curves.values()), default=1)
     note = f"Each point is the mean of {lines} logged lines." if lines > 1 else ""
     together = {name.removeprefix(GATE): (curves[name].steps, curves[name].values) for name in gates}
     sections = [
         Section(f"Losses{of}", _panels(curves, losses), note, folded),
-        Section(f"Accuracies{of}", _panels(curves, accuracies, share=True), note, folded),
+        Section(f"Accuracies{of}", [_beside_chance(curves, name) for name in accuracies], note, folded),
         Section(
             f"Gate weights{of}",
             [draw_series("mean gate weight", together, share=True)] if gates else [],
@@ -233,8 +237,19 @@ def _sections(curves: dict[str, Curve], of: str, folded: bool) -> list[Section]:
     return [section for section in sections if section.drawings]
 
 
-def _panels(curves: dict[str, Curve], names: Sequence[str], share: bool = False) -> list[Drawing]:
-    return [draw_series(name, {name: (curves[name].steps, curves[name].values)}, share) for name in names]
+def _panels(curves: dict[str, Curve], names: Sequence[str]) -> list[Drawing]:
+    return [draw_series(name, {name: (curves[name].steps, curves[name].values)}) for name in names]
+
+
+def _beside_chance(curves: dict[str, Curve], name: str) -> Drawing:
+    """An accuracy over steps, and what guessing reaches where that was logged."""
+    shown = {name: name} | ({"chance": _chance_of(name)} if _chance_of(name) in curves else {})
+    series = {label: (curves[entry].steps, curves[entry].values) for label, entry in shown.items()}
+    return draw_series(name, series, share=True)
+
+
+def _chance_of(name: str) -> str:
+    return f"{name.rpartition('/')[0]}/chance"
 
 
 def _last_part(name: str) -> str:

@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
-from ..shards.errors import DataError
+from ..shards.errors import DataError, RequestError
 
 Cell = str | float | int | None
 PACKAGES = ("modalgate", "torch", "torchvision", "torchaudio", "timm", "lightly", "webdataset", "accelerate", "av")
@@ -144,7 +144,8 @@ FIGURES: dict[str, type[Figure]] = {
 
 @dataclass(frozen=True)
 class Result:
-    """One evaluation: `name` is the file it is kept in, `created` an ISO time, `command` what a person typed."""
+    """One evaluation: `name` is the file it is kept in, `created` an ISO time, `command` what a person typed;
+    `warnings`: lines that say what to make of its figures."""
 
     name: str
     title: str
@@ -153,12 +154,20 @@ class Result:
     versions: dict[str, str]
     tables: list[Table] = field(default_factory=list)
     figures: list[Figure] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
 
-def new_result(name: str, title: str, command: str, tables: list[Table], figures: list[Figure]) -> Result:
+def new_result(
+    name: str,
+    title: str,
+    command: str,
+    tables: list[Table],
+    figures: list[Figure],
+    warnings: Sequence[str] = (),
+) -> Result:
     """A record of now, with the versions that made it."""
     created = datetime.now(UTC).isoformat(timespec="seconds")
-    return Result(name, title, command, created, versions(), tables, figures)
+    return Result(name, title, command, created, versions(), tables, figures, list(warnings))
 
 
 def versions() -> dict[str, str]:
@@ -170,6 +179,14 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def scores_file(run: Path) -> Path:
+    """Where fine-tuning keeps the scores of `run`'s test clips; `RequestError` where there are none."""
+    path = run / "results" / "scores.safetensors"
+    if not path.is_file():
+        raise RequestError(f"'{run}' holds no scores of test clips: give run folders of `modalgate finetune`")
+    return path
 
 
 def save_result(result: Result, run: Path) -> Path:

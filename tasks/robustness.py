@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
+from .chance import majority_share
 from .conditions import ALL, MISSING, Condition, Sweep, subsets
 from .degradation import AXES
 from .metrics import bootstrap_interval, roc_auc
@@ -24,7 +25,7 @@ class Curve:
     modality; `clips`: how many were measured. `area` under the accuracy, from 0 to 1, with its interval, and
     `single_area`; `correlation`: Spearman's, of the corrupted modality's weight with the severity over clips and
     levels, none where the weight never changes. `absent`: clips without the modality; `left_out`: others that cannot
-    be measured at some level.
+    be measured at some level; `chance`: the accuracy of always naming the commonest class, at each level's clips.
     """
 
     axis: str
@@ -44,6 +45,7 @@ class Curve:
     correlation: float | None
     absent: int
     left_out: int
+    chance: list[float]
 
     @property
     def clean(self) -> float:
@@ -70,7 +72,8 @@ class Curve:
 
 @dataclass(frozen=True)
 class Subset:
-    """Accuracy, with its 95 % interval, with only `present` of a clip's modalities; mean gate `weights`."""
+    """Accuracy, with its 95 % interval, with only `present` of a clip's modalities; mean gate `weights`; `chance`: of
+    always naming the commonest class of these clips."""
 
     present: tuple[str, ...]
     accuracy: float
@@ -79,6 +82,7 @@ class Subset:
     auc: float | None
     weights: dict[str, float]
     clips: int
+    chance: float
 
 
 @dataclass(frozen=True)
@@ -156,6 +160,7 @@ def _subset(sweep: Sweep, place: int, names: tuple[str, ...], units: Sequence[st
         _auc(sweep, place),
         _weights(sweep, place),
         int(sweep.valid[place].sum()),
+        majority_share(sweep.labels[sweep.valid[place]]),
     )
 
 
@@ -191,6 +196,7 @@ def _curve(
         None if modality == ALL else _correlation(sweep, rows, axis, modality),
         absent,
         len(sweep.keys) - absent - min(clips),
+        [majority_share(sweep.labels[sweep.valid[row]]) for row in rows],
     )
 
 

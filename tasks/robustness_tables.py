@@ -7,7 +7,7 @@ from .degradation import AXES
 from .results import Cell, LevelCurves, Table
 from .robustness import Curve, Robustness
 
-_COLUMNS = ["corrupted", "by", "clean", "area", "low", "high", "kept", "worst", "at", "over single"]
+_COLUMNS = ["corrupted", "by", "clean", "area", "low", "high", "chance", "kept", "worst", "at", "over single"]
 _COLUMNS += ["weight and severity", "in training", "clips", "left out"]
 
 
@@ -20,12 +20,17 @@ def robustness_tables(found: Robustness, note: str, trained: Mapping[str, str]) 
     auc = ["AUC"] if binary else []
     missing = Table(
         "Missing modalities",
-        ["present", "accuracy", "low", "high", *auc, "clips"],
+        ["present", "accuracy", "low", "high", "chance", *auc, "clips"],
         [
-            ["+".join(row.present), row.accuracy, row.low, row.high, *([row.auc] if binary else []), row.clips]
+            [
+                *("+".join(row.present), row.accuracy, row.low, row.high, row.chance),
+                *([row.auc] if binary else []),
+                row.clips,
+            ]
             for row in found.missing
         ],
-        f"{note}; only these of a clip's modalities are there, in clips that have one of them; missing modalities "
+        f"{note}; chance: always naming the commonest class{' (of the AUC: 0.5)' if binary else ''}; "
+        "only these of a clip's modalities are there, in clips that have one of them; missing modalities "
         f"met in training: {trained.get(MISSING, 'unknown')}{_unmeasured(found)}",
     )
     explained = (
@@ -47,7 +52,10 @@ def robustness_tables(found: Robustness, note: str, trained: Mapping[str, str]) 
     tables.append(
         Table(
             "Every level",
-            ["corrupted", "by", "level", "accuracy", "low", "high", *auc, "best single", "own weight", "clips"],
+            [
+                *("corrupted", "by", "level", "accuracy", "low", "high", "chance"),
+                *(*auc, "best single", "own weight", "clips"),
+            ],
             [row for curve in found.curves for row in _level_rows(curve)],
             "own weight: the corrupted modality's gate weight, mean over clips",
             folded=True,
@@ -74,6 +82,7 @@ def _row(curve: Curve, trained: Mapping[str, str]) -> list[Cell]:
         curve.area,
         curve.area_low,
         curve.area_high,
+        max(curve.chance),
         curve.kept,
         worst,
         axis.label(level),
@@ -95,6 +104,7 @@ def _level_rows(curve: Curve) -> list[list[Cell]]:
             curve.accuracy[place],
             curve.low[place],
             curve.high[place],
+            curve.chance[place],
             *([] if curve.auc is None else [curve.auc[place]]),
             curve.single[place],
             None if own is None else own[place],

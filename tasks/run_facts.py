@@ -11,6 +11,32 @@ from ..shards.errors import DataError
 from .results import Result
 
 ENVIRONMENT = "environment.json"
+WARNINGS = "warnings.jsonl"
+
+
+def read_warnings(run: Path) -> list[str]:
+    """What the trainings of a run warned of, each thing once; of folds, in how many of them it was.
+
+    Two lines are of one thing where they are the same up to the first bracket.
+    """
+    files = [path for path in (run / WARNINGS, *sorted(run.glob(f"*/{WARNINGS}"))) if path.is_file()]
+    trainings = len(list(run.glob("*/metrics.jsonl")))
+    found: dict[str, dict[Path, str]] = {}
+    for path in files:
+        for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                line = str(json.loads(text)["warning"])
+            except (ValueError, KeyError, TypeError):
+                continue  # cut short by a kill
+            found.setdefault(line.partition("(")[0], {})[path.parent] = line
+    lines = []
+    for places in found.values():
+        first, line = next(iter(places.items()))
+        lines.append(
+            line if first == run else f"{line} (in {len(places)} of {trainings} trainings, such as {first.name})"
+        )
+    return lines
+
 
 # The folder, in a run, of the model that is trained on all of its clips.
 FINAL = "final"

@@ -2,6 +2,7 @@
 
 import re
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,17 +16,21 @@ from ..shards.sources import clean_key
 from ..ssl.gather import rank
 from .splits import Split, folds_of, given_split, groups_of, one_group_out
 
+# Folds that are chosen; fewer where there are many clips: each model then takes longer, and intervals are narrow.
+DEFAULT_FOLDS, FEWER_FOLDS, MANY_CLIPS = 5, 3, 600
+
 
 @dataclass(frozen=True)
 class SplitPlan:
     """What a person asks for; the first of these that is given counts.
 
     `lists`: official lists of files, train and test by turns, one pair per split; `leave_one_out`: a fold per value
-    of the column `group`; `folds`: stratified folds that keep a group together, or do not where `leaky`; otherwise
-    the column `split` with its values `train` (several joined by `+`), `test`, and `val` for validation.
+    of the column `group`; `folds`: stratified folds that keep a group together, or do not where `leaky`; with 0 the
+    column `split` with its values `train` (several joined by `+`), `test`, and `val` for validation. Where `folds` is
+    none, `default_plan` chooses.
     """
 
-    folds: int = 0
+    folds: int | None = 0
     leave_one_out: bool = False
     lists: tuple[str, ...] = ()
     group: str = "group"
@@ -53,6 +58,36 @@ class SplitPlan:
         return f"trained on split '{self.train}', scored on '{self.test}'"
 
 
+def default_plan(index: Index, label: str, plan: SplitPlan) -> tuple[SplitPlan, str]:
+    """`plan` with a number of folds where it leaves that open, and a line that says how it was chosen.
+
+    The column `split` is used where it has the values that `plan` names, also where a person named others than the
+    usual ones. Otherwise there are five folds (three of more than 600 clips), or as many as groups and clips of the
+    commonest `label` allow; clips with one value of the column `group` stay together. Without such a column, or with
+    a single value in it, clips are divided one by one. The line is empty where nothing was left open.
+    """
+    if plan.folds is not None or plan.lists or plan.leave_one_out:
+        return plan, ""
+    if "split" in index.columns:
+        wanted, named = {*plan.train.split("+"), plan.test}, SplitPlan()
+        if wanted <= set(index.column("split")) or (plan.train, plan.test) != (named.train, named.test):
+            return replace(plan, folds=0), ""
+        why = f"the column 'split' has no clips of {' or '.join(sorted(wanted - set(index.column('split'))))}"
+    else:
+        why = "there is no column 'split'"
+    groups = set(groups_of(index, plan.group) or ())
+    units = len(groups) if len(groups) > 1 else len(index.samples)
+    commonest = max(Counter(index.column(label)).values(), default=0)
+    usual = DEFAULT_FOLDS if len(index.samples) <= MANY_CLIPS else FEWER_FOLDS
+    folds = max(min(usual, units, commonest), 2)
+    if len(groups) > 1:
+        how = f"that keep each '{plan.group}' together"
+    else:
+        how = "by clip, for " + (f"all have the same '{plan.group}'" if groups else f"there is no '{plan.group}'")
+    line = f"{why}: {folds} folds {how} (--folds N or data.folds=N for others)"
+    return replace(plan, folds=folds, leaky=plan.leaky or len(groups) == 1), line
+
+
 def plan_splits(index: Index, label: str, plan: SplitPlan) -> list[Split]:
     """The splits that `plan` asks for, of an index whose clips all have a `label`.
 
@@ -60,6 +95,7 @@ def plan_splits(index: Index, label: str, plan: SplitPlan) -> list[Split]:
     are folds of clips that have no column 'group', where every clip is a group of its own.
     Raises `RequestError` where the plan does not suit the shards, and for a random split of clips that have groups.
     """
+    plan, _ = default_plan(index, label, plan)
     if plan.lists:
         splits = _listed(index, plan.lists)
     elif plan.leave_one_out:
@@ -81,9 +117,9 @@ def plan_splits(index: Index, label: str, plan: SplitPlan) -> list[Split]:
 
 def _folds(index: Index, label: str, plan: SplitPlan) -> list[Split]:
     if plan.leaky:
-        return folds_of(_ungrouped(index), label, plan.folds, "group", plan.seed)
+        return folds_of(_ungrouped(index), label, plan.folds or 0, "group", plan.seed)
     if plan.group and (plan.group in index.columns or plan.group != "group"):
-        return folds_of(index, label, plan.folds, plan.group, plan.seed)
+        return folds_of(index, label, plan.folds or 0, plan.group, plan.seed)
     if "group" in index.columns:
         raise RequestError(
             "a random split would put clips of one group on both sides: keep 'group' as the group, or say leaky"
@@ -94,7 +130,7 @@ def _folds(index: Index, label: str, plan: SplitPlan) -> list[Split]:
             "recording or person belong together, give labels.csv that column and pack again",
             file=sys.stderr,
         )
-    return folds_of(_ungrouped(index), label, plan.folds, "group", plan.seed)
+    return folds_of(_ungrouped(index), label, plan.folds or 0, "group", plan.seed)
 
 
 def _ungrouped(index: Index) -> Index:
@@ -159,5 +195,10 @@ def _warn_of_divided_groups(index: Index, splits: Sequence[Split], group: str) -
 
 def warn(line: str) -> None:
     """Tells a person on standard error; of several processes one speaks for all."""
-    if rank() == 0:
-        print(f"warning: {line}", file=sys.stderr)
+    say(f"warning: {line}")
+
+
+def say(line: str) -> None:
+    """The same of what is no fault."""
+    if rank() == 0 and line:
+        print(line, file=sys.stderr)

@@ -13,7 +13,8 @@ from ..fusion.classifier import Classifier, Scored
 from ..shards.batch import Batch
 from ..shards.errors import RequestError
 from ..shards.transforms import AugmentConfig, ClipSpec, Preparation
-from ..ssl.monitors import collapse_warnings, monitors
+from ..ssl.monitors import GRADIENT_EVERY, gate_gradient, monitors
+from ..ssl.verdicts import FINE_TUNING, Means, collapse_warnings, gate_warnings, guessing_warnings
 from .aids import AidsConfig
 from .modulation import GateWarmup, GradientModulation
 from .rank_loss import LossHistory
@@ -30,6 +31,36 @@ class StoredBatch(Batch):
         return StoredBatch(**vars(moved), quality=None if self.quality is None else self.quality.to(device))
 
 
+@dataclass(frozen=True)
+class Guessing:
+    """The `loss` and the `accuracy` of naming the same for every clip, as well as the shares of the classes allow."""
+
+    loss: float
+    accuracy: float
+
+
+def guess(labels: NDArray[np.int64], classes: int, weights: Sequence[float] | None = None) -> Guessing:
+    """Of class numbers (n,), or of 0 and 1 (n, C), with the loss's class `weights`: its least value for a constant.
+
+    Cross-entropy: the entropy of the (weighted) shares of the classes, log C where these are alike. Several classes
+    of a clip: the mean over classes of the same for one class against none.
+    """
+    factor = np.ones(classes) if weights is None else np.asarray(weights, float)
+    if labels.ndim == 2:
+        share = labels.mean(axis=0)
+        yes, no = factor * share, 1 - share
+        loss = float(np.mean(-_times_log(yes, yes / (yes + no)) - _times_log(no, no / (yes + no))))
+        return Guessing(loss, float(np.maximum(share, no).mean()))
+    counts = np.bincount(labels, minlength=classes)
+    share = factor * counts / (factor * counts).sum()
+    return Guessing(float(-_times_log(share, share).sum()), float(counts.max() / counts.sum()))
+
+
+def _times_log(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
+    """`first log second`, 0 where the first is."""
+    return first * np.log(np.where(first > 0, second, 1.0))
+
+
 class SupervisedObjective(nn.Module):
     """Cross-entropy of every segment's fused logits, plus, weighted, that of each present modality's own head.
 
@@ -41,8 +72,10 @@ class SupervisedObjective(nn.Module):
     `spec`: how to prepare the streams; none where they are stored features. `class_weights` (C,) balances unequal
     classes: weights of a clip's class or, multilabel, of what has the class. `aids` and the number of training
     `batches` they take shares of: see `AidsConfig`; `keys` of the training clips, for the one that remembers them.
-    `forward(batch)` returns `label/loss`, `label/accuracy`, `unimodal/loss` where there are such heads, `rank/loss`
-    where it is asked for, and what `monitors` watches.
+    `guessing`: what these labels give to a model that knows their shares only, see `guess`.
+    `forward(batch)` returns `label/loss` and `label/accuracy`, beside them `label/guessing` and `label/chance`;
+    `unimodal/loss` where there are such heads, `rank/loss` where it is asked for, now and then `fusion/gradient`
+    (norm of the gradient by the gate's parameters), and what `monitors` watches.
     Raises `RequestError` where an aid needs what the classifier lacks.
     """
 
@@ -59,8 +92,10 @@ class SupervisedObjective(nn.Module):
         batches: int = 0,
         keys: Sequence[str] = (),
         head_weights: Mapping[str, float] | None = None,
+        guessing: Guessing | None = None,
     ) -> None:
         super().__init__()
+        self.guessing = guessing
         self.classifier = classifier
         self.preparation = None if spec is None else Preparation(spec)
         self.augment = augment
@@ -94,6 +129,9 @@ class SupervisedObjective(nn.Module):
             "label/loss": self._cross_entropy(scored.logits.flatten(0, 1), label.flatten(0, 1)),
             "label/accuracy": (guessed == label).float().mean(),
         }
+        if self.guessing is not None:
+            outputs["label/guessing"] = scored.logits.new_tensor(self.guessing.loss, dtype=torch.float32)
+            outputs["label/chance"] = scored.logits.new_tensor(self.guessing.accuracy, dtype=torch.float32)
         losses = []
         for name, logits in scored.unimodal.items():
             mask = scored.encoded.present[name]
@@ -103,13 +141,27 @@ class SupervisedObjective(nn.Module):
         if losses:
             outputs["unimodal/loss"] = torch.stack(losses).sum()
         if self.training:
+            outputs |= self._measured(outputs, scored)
             outputs |= self._aid(scored, label, batch)
         outputs["gate/loss"] = scored.encoded.aux_loss
         return outputs | monitors(scored.encoded)
 
     def warnings(self, means: Mapping[str, float]) -> list[str]:
         """What the logged `means` warn of."""
-        return collapse_warnings(means, self.classifier.backbone.width)
+        return collapse_warnings(means, self.classifier.backbone.width, FINE_TUNING)
+
+    def verdict(self, lines: Sequence[Means]) -> list[str]:
+        """What all logged `lines` of a run warn of at its end."""
+        return [*guessing_warnings(lines), *gate_warnings(lines, FINE_TUNING)]
+
+    def _measured(self, outputs: dict[str, Tensor], scored: Scored) -> dict[str, Tensor]:
+        """Now and then, the gradient of the losses by the gate's parameters."""
+        if int(self.batches_seen) % GRADIENT_EVERY:
+            return {}
+        losses = [self.weights.get(name, 1.0) * value for name, value in outputs.items() if name.endswith("/loss")]
+        backbone = self.classifier.backbone
+        gradient = gate_gradient(torch.stack(losses).sum(), backbone.fusion, scored.encoded.embedding)
+        return {} if gradient is None else {"fusion/gradient": gradient}
 
     def _aid(self, scored: Scored, label: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Sets the aids for this batch's backward pass; the rank loss where it is asked for."""

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 import torch
 from modalgate.fusion.backbone import Backbone, encoder_spec
-from modalgate.fusion.bundle import CARD, FACTS, WEIGHTS, Bundle, load_bundle, same_tensors, save_bundle
+from modalgate.fusion.bundle import Bundle, load_bundle, same_tensors, save_bundle
 from modalgate.fusion.classifier import Classifier
+from modalgate.fusion.layout import CARD, FACTS, WEIGHTS
 from modalgate.fusion.seal import seal
 from modalgate.shards.batch import Batch
 from modalgate.shards.errors import DataError, RequestError

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 from modalgate.fusion.backbone import Backbone
-from modalgate.fusion.bundle import CARD, Bundle, save_bundle
+from modalgate.fusion.bundle import Bundle, save_bundle
 from modalgate.fusion.classifier import Classifier
+from modalgate.fusion.layout import CARD
 from modalgate.shards.transforms import ClipSpec
 
 

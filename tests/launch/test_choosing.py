@@ -6,12 +6,11 @@ from pathlib import Path
 
 import pytest
 from modalgate.fusion.bundle import load_bundle
-from modalgate.launch.choosing import chosen_label, with_choices
+from modalgate.launch.choosing import with_choices
 from modalgate.launch.cli import main
 from modalgate.launch.config import load_config
 from modalgate.launch.schema import FinetuneConfig, PretrainConfig
-from modalgate.shards.errors import RequestError
-from modalgate.shards.index import Index, load_index, save_index
+from modalgate.shards.index import load_index, save_index
 
 
 def relabelled(packed: Path, folder: Path, **columns: list[str]) -> Path:
@@ -24,24 +23,6 @@ def relabelled(packed: Path, folder: Path, **columns: list[str]) -> Path:
     )
     save_index(replace(index, samples=samples), folder)
     return folder
-
-
-def test_the_column_to_learn(packed: Path, tmp_path: Path) -> None:
-    def index(name: str, **columns: list[str]) -> Index:
-        return load_index(relabelled(packed, tmp_path / name, **columns))
-
-    one = index("one", action=["a", "b"], group=["g", "h"], split=["train", "test"])
-    assert chosen_label(one, None) == "action"
-    several = index("several", label=["a", "b"], place=["x", "y"])
-    assert chosen_label(several, None) == "label"
-    assert chosen_label(several, "place") == "place"
-    assert chosen_label(index("none", group=["g", "h"]), None) is None
-    # Every clip a value of its own: a name, no class.
-    assert chosen_label(index("names", note=[str(number) for number in range(16)]), None) is None
-    with pytest.raises(RequestError, match="--label with one of action, place"):
-        chosen_label(index("two", action=["a", "b"], place=["x", "y"]), None)
-    with pytest.raises(RequestError, match="did you mean 'action'"):
-        chosen_label(one, "actoin")
 
 
 def test_a_config_is_laid_over_what_is_chosen(packed: Path) -> None:
@@ -64,15 +45,7 @@ def test_shards_alone_are_a_whole_config(packed: Path) -> None:
     finetuning = load_config("finetune", None, [f"data.shards={packed}"])
     assert isinstance(finetuning, FinetuneConfig)
     assert finetuning.model is not None
-    assert finetuning.data.folds == 0  # the world has a column `split`
     assert load_config("finetune", None, [f"data.shards={packed}", "data.seconds=0.5"]).data.seconds == 0.5
-
-
-def test_folds_where_no_column_divides_the_clips(packed: Path, tmp_path: Path) -> None:
-    shards = relabelled(packed, tmp_path / "shards", label=["a", "b"], group=["g", "h", "i", "j"])
-    config = load_config("finetune", None, [f"data.shards={shards}"])
-    assert isinstance(config, FinetuneConfig)
-    assert (config.data.folds, config.data.group) == (4, "group")
 
 
 def test_the_whole_way_without_a_config(packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

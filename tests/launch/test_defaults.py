@@ -157,15 +157,6 @@ def test_of_two_classes_the_event_is_detected(names: tuple[str, ...], event: str
     assert "positive" not in chosen("finetune", index(label=list(names)), {"task": "action"})
 
 
-def test_the_column_split_is_used_or_else_folds():
-    assert "data.folds" not in chosen("finetune", index(split=["train", "test"]))
-    assert chosen("finetune", index(split=["train", "unseen"]))["data.folds"] == 5
-    assert chosen("finetune", index(group=[f"g{n}" for n in range(9)]))["data.folds"] == 5
-    assert chosen("finetune", index(group=["a", "b", "c"]))["data.folds"] == 3
-    assert chosen("finetune", index())["data.folds"] == 5
-    assert chosen("finetune", index(clips=2000))["data.folds"] == 3
-
-
 @pytest.mark.parametrize("clips", [2, 5, 40, 300, 20_000])
 def test_length_and_batch_suit_the_number_of_clips(clips: int):
     found = chosen("finetune", index(clips=clips))

@@ -5,7 +5,16 @@ import math
 import pytest
 import torch
 from modalgate.fusion.backbone import Encoded
-from modalgate.ssl.monitors import alignment, collapse_warnings, effective_rank, gate_entropy, monitors, uniformity
+from modalgate.fusion.registry import build_fusion
+from modalgate.ssl.monitors import (
+    alignment,
+    effective_rank,
+    gate_entropy,
+    gate_gradient,
+    gate_spread,
+    segment_difference,
+    uniformity,
+)
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -47,18 +56,60 @@ def test_gate_entropy_is_one_for_equal_weights_and_zero_for_one_that_takes_all()
     assert gate_entropy(encoded_of(rows, torch.ones(4, 2), absent=(0, 1, 2, 3))) is None
 
 
-def test_a_collapsed_gate_and_embedding_are_named_with_a_remedy() -> None:
+def test_the_spread_is_the_deviation_of_weights_over_whole_rows() -> None:
+    weights = torch.tensor([[0.2, 0.8], [0.6, 0.4], [1.0, 0.0], [0.5, 0.5]])
+    found = gate_spread(encoded_of(torch.randn(4, 8), weights, absent=(3,)))
+    assert found is not None
+    assert float(found) == pytest.approx(
+        0.2
+    )  # of .2 and .6, and of .8 and .4: a row with a hidden one does not count
+    assert float(gate_spread(encoded_of(torch.randn(4, 8), torch.full((4, 2), 0.3))) or 0) == 0
+    assert gate_spread(encoded_of(torch.randn(2, 8), weights[:2], absent=(0, 1))) is None
+
+
+@pytest.mark.parametrize(
+    ("fusion", "learns"), [("softmax", True), ("sigmoid", True), ("vector", True), ("concat", False)]
+)
+def test_a_gate_has_a_gradient_of_a_loss_that_reads_the_embedding_only(fusion: str, learns: bool) -> None:
     torch.manual_seed(0)
-    healthy = {k: float(v) for k, v in monitors(encoded_of(torch.randn(200, 16), torch.full((200, 2), 0.5))).items()}
-    assert collapse_warnings(healthy, 16) == []
-    rows = torch.ones(200, 16) + 1e-3 * torch.randn(200, 16)
-    sick = {k: float(v) for k, v in monitors(encoded_of(rows, torch.tensor([[0.999, 0.001]] * 200))).items()}
-    gate, embedding = collapse_warnings(sick, 16)
-    assert "collapsed onto rgb (mean weight 1.00)" in gate
-    assert "model.modality_dropout" in gate
-    assert "cross_modal" in embedding
+    mechanism = build_fusion(fusion, ("rgb", "audio"), 4, {})
+    features = {name: torch.randn(6, 4, requires_grad=True) for name in ("rgb", "audio")}
+    embedding = mechanism(features, dict.fromkeys(features, torch.ones(6, dtype=torch.bool))).embedding
+    read = gate_gradient(embedding.square().sum(), mechanism, embedding)
+    unread = gate_gradient(sum(feature.sum() for feature in features.values()), mechanism, embedding)  # pyright: ignore
+    if learns:
+        assert read is not None
+        assert unread is not None
+        assert float(read) > 0
+        assert float(unread) == 0
+    else:
+        assert read is None
+        assert unread is None
+    # An embedding that other parameters made says nothing of this gate's.
+    assert gate_gradient(features["rgb"].sum(), mechanism, features["audio"] * 1) is None
 
 
-def test_a_trusted_modality_alone_is_no_collapse() -> None:
-    assert collapse_warnings({"gate/rgb": 1.0, "gate/loss": 0.0, "embedding/std": 0.25}, 16) == []
-    assert collapse_warnings({"gate/rgb": 0.97, "gate/audio": 0.03, "gate/entropy": 0.3}, 16) == []
+def test_segments_of_a_still_clip_hardly_differ() -> None:
+    generator = torch.Generator().manual_seed(0)
+    clips = torch.randint(0, 256, (6, 1, 1, 3, 32, 32), generator=generator).float()
+    noise = torch.randint(0, 3, (6, 3, 4, 3, 32, 32), generator=generator).float()
+    still = (clips + noise).clamp(0, 255).to(torch.uint8)
+    moving = torch.stack([still[:, k].roll(5 * k, dims=-1) for k in range(3)], dim=1)
+    flow = torch.randint(126, 130, (6, 3, 4, 2, 32, 32), generator=generator).to(torch.uint8)
+    present = {name: torch.ones(6, 3, dtype=torch.bool) for name in ("rgb", "flow", "audio")}
+    alike = segment_difference({"rgb": still, "flow": flow}, present)
+    assert alike is not None
+    assert float(alike) < 0.03
+    assert float(segment_difference({"rgb": moving}, present) or 0) > 0.5
+    # Flow counts where there are no pictures, and sound in any case.
+    assert float(segment_difference({"flow": flow}, present) or 0) > 0.5
+    sound = torch.randn(6, 3, 100, generator=generator)
+    assert float(segment_difference({"rgb": still, "audio": sound}, present) or 0) > 0.5
+    assert segment_difference({"rgb": still[:1]}, {"rgb": present["rgb"][:1]}) is None
+
+
+def test_the_difference_of_segments_is_a_ratio_of_means() -> None:
+    values = torch.tensor([[0.0, 1.0, 3.0], [10.0, 10.0, 10.0]])[..., None, None].expand(2, 3, 5, 1)
+    whole = torch.ones(2, 3, dtype=torch.bool)
+    found = segment_difference({"inertial": values}, {"inertial": whole})
+    assert float(found or 0) == pytest.approx(((1 + 2 + 0 + 0) / 4) / ((10 + 9 + 7) / 3))

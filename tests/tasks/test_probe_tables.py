@@ -21,8 +21,8 @@ def rows(table: Table) -> list[dict[str, object]]:
 
 
 def test_a_feature_stands_beside_its_untrained_self() -> None:
-    trained = ProbeRow("fused", 0.8, 0.7, 0.9, 0.6, None, 40)
-    control = ProbeRow("fused", 0.3, 0.2, 0.4, 0.25, None, 40)
+    trained = ProbeRow("fused", 0.8, 0.7, 0.9, 0.6, None, 40, 0.25)
+    control = ProbeRow("fused", 0.3, 0.2, 0.4, 0.25, None, 40, 0.25)
     (row,) = rows(probe_table([trained], [control], "note"))
     assert (row["linear"], row["untrained linear"]) == (0.8, 0.3)
     assert (row["kNN"], row["untrained kNN"]) == (0.6, 0.25)
@@ -45,10 +45,12 @@ def test_retrieval_names_its_gallery() -> None:
 
 
 def test_few_labels_by_share_and_by_shots() -> None:
-    every = CurveRow("rgb", [0.1, 1.0], [0.4, 0.8], [0.05, 0.0], [12.0, 120.0], 5, {1: (0.3, 0.02), 5: (0.6, 0.01)})
-    one = CurveRow("audio", [0.1, 1.0], [0.2, 0.3], [0.05, 0.0], [12.0, 120.0], 5, {1: (0.25, 0.02)})
+    every = CurveRow(
+        "rgb", [0.1, 1.0], [0.4, 0.8], [0.05, 0.0], [12.0, 120.0], 5, {1: (0.3, 0.02), 5: (0.6, 0.01)}, 0.2
+    )
+    one = CurveRow("audio", [0.1, 1.0], [0.2, 0.3], [0.05, 0.0], [12.0, 120.0], 5, {1: (0.25, 0.02)}, 0.2)
     table = label_curve_table([every, one])
-    assert table.columns == ["feature", "10%", "100%", "1 shot", "5 shot"]
+    assert table.columns == ["feature", "10%", "100%", "chance", "1 shot", "5 shot"]
     assert table.rows == [["rgb", 0.4, 0.8, 0.3, 0.6], ["audio", 0.2, 0.3, 0.25, None]]
     assert f"12, 120 clips; mean of {DRAWS} draws; episodes of 5 classes" in table.note
     assert label_curve_figure([every]).series == {"rgb": [(0.1, 0.4), (1.0, 0.8)]}
