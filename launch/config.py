@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from ..fusion.spec import PRESETS, BackboneSpec, encoder_of
 from ..shards.credentials import masked_values
 from ..shards.errors import RequestError, choice_error
 from ..shards.modality import modality
@@ -43,8 +44,12 @@ def load_config(kind: str, name_or_path: str, overrides: Sequence[str] = ()) -> 
 
 
 def show_config(name_or_path: str, overrides: Sequence[str] = ()) -> str:
-    """The resolved config as YAML; keys that are still to be given read `???`."""
+    """The resolved config as YAML, with the encoder of every modality; keys that are still to be given read `???`."""
     node, kind = _compose(None, name_or_path, overrides)
+    if node.model is not None:
+        model: Any = OmegaConf.to_object(node.model)
+        names = dict.fromkeys([*model.encoders, *(node.data.modalities or PRESETS[model.preset].encoders)])
+        node.model.encoders = {name: encoder_of(model, name) for name in names}
     return f"kind: {kind}\n{OmegaConf.to_yaml(node, resolve=True)}"
 
 
@@ -66,7 +71,15 @@ def settings_of(config: Config, command: Sequence[str] = ()) -> dict[str, Any]:
     Without the credentials of URLs.
     """
     kind = next(name for name, schema in KINDS.items() if isinstance(config, schema))
-    return masked_values({"kind": kind, "command": list(command), **asdict(config)})
+    settings = {"kind": kind, "command": list(command), **asdict(config)}
+    if config.model is not None:
+        settings["model"]["encoders"] = _resolved_encoders(config.model)
+    return masked_values(settings)
+
+
+def _resolved_encoders(model: BackboneSpec) -> dict[str, Any]:
+    """What `encoders` comes to under each name that it gives."""
+    return {name: asdict(encoder_of(model, name)) for name in model.encoders}
 
 
 def _compose(kind: str | None, name_or_path: str, overrides: Sequence[str]) -> tuple[Any, str]:
@@ -89,6 +102,8 @@ def _compose(kind: str | None, name_or_path: str, overrides: Sequence[str]) -> t
         raise RequestError(_explain(schema, content, error)) from error
     for name in node.data.modalities:
         modality(name)
+    if node.model is not None:
+        _resolved_encoders(OmegaConf.to_object(node.model))  # pyright: ignore[reportArgumentType]
     return node, kind
 
 
@@ -170,11 +185,12 @@ def _checked(hint: Any, value: Any, key: str, known: list[str]) -> Any:
             if name not in hints:
                 raise _unknown_key(_join(key, name), known, [_join(key, entry) for entry in hints])
         return {name: _checked(hints[name], entry, _join(key, name), known) for name, entry in value.items()}
-    if get_origin(hint) is dict and value is None:
+    mapping = next((choice for choice in choices if get_origin(choice) is dict), None)
+    if mapping is not None and value is None:
         return {}
-    if get_origin(hint) is dict and isinstance(value, dict):
+    if mapping is not None and isinstance(value, dict):
         # Free names (tasks, encoders, arguments): null takes one out of the base.
-        inner = get_args(hint)[1]
+        inner = get_args(mapping)[1]
         return {
             name: _checked(inner, entry, _join(key, str(name)), known)
             for name, entry in value.items()

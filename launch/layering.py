@@ -3,15 +3,16 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..fusion.spec import BackboneSpec, EncoderSpec
+from ..fusion.spec import DEFAULTS, BackboneSpec
 from ..shards.errors import RequestError
 
-# Two ways to say how long to train: the one that is given last takes the other out.
-_RIVALS = {"steps": "epochs", "epochs": "steps"}
-# Arguments belong to what was chosen: another choice in a layer above does not inherit them. Where a layer says
-# nothing, the default is chosen.
-_ARGUMENTS_OF = {"fusion": ("fusion_arguments", "arguments"), "model": ("arguments",)}
-_DEFAULTS = {"fusion": BackboneSpec().fusion, "model": EncoderSpec().model}
+# Two ways to say how long to train, and where weights come from: the one that is given last takes the other out.
+_LENGTHS = ("steps", "epochs")
+_RIVALS = {"steps": "epochs", "epochs": "steps", "pretrained": "weights", "weights": "pretrained"}
+# Arguments and weights belong to what was chosen: another choice in a layer above does not inherit them. Where a
+# layer says nothing, the default is chosen.
+_ARGUMENTS_OF = {"fusion": ("fusion_arguments", "arguments"), "model": ("arguments", "pretrained", "weights")}
+_DEFAULTS = {"fusion": BackboneSpec().fusion, "model": DEFAULTS.model}
 
 
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -50,7 +51,7 @@ def check_length(name: str, content: Mapping[str, Any], settings: Sequence[str])
     """`RequestError` where one layer gives a section both `steps` and `epochs`; of two layers the upper counts."""
     given = [key for key, sign, text in (entry.partition("=") for entry in settings) if sign and text != "null"]
     for section, entry in content.items():
-        if isinstance(entry, dict) and all(entry.get(key) is not None for key in _RIVALS):
+        if isinstance(entry, dict) and all(entry.get(key) is not None for key in _LENGTHS):
             raise RequestError(f"config '{name}' gives both {section}.steps and {section}.epochs: leave one out")
     for key in given:
         if key.endswith(".epochs") and f"{key.removesuffix('epochs')}steps" in given:
