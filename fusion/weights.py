@@ -3,12 +3,16 @@
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
+from ssl import SSLError
 from typing import Any
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
 
 import timm
 import torch
 import torchvision
+from huggingface_hub import constants, try_to_load_from_cache
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -32,7 +36,7 @@ def load_known_weights(network: nn.Module, spec: ResolvedEncoder, channels: int)
             state = _through_timm(network, spec, state) or state
         of = _named_inside(path)
     elif spec.pretrained:
-        source, state, of = "the published weights", _published(network, spec, channels), ""
+        source, state, of = "the published weights", _published(spec), ""
     else:
         return
     adapted = fitted(network, state, channels)
@@ -144,37 +148,72 @@ def _shape(tensor: Tensor) -> str:
     return " x ".join(map(str, tensor.shape)) or "one number"
 
 
-def _published(network: nn.Module, spec: ResolvedEncoder, channels: int) -> State:
+def _published(spec: ResolvedEncoder) -> State:
     family, _, name = spec.model.partition("/")
-    if family == "torchvision":
-        published = torchvision.models.get_model_weights(name).DEFAULT  # pyright: ignore[reportAttributeAccessIssue]
-        try:
-            return published.get_state_dict(progress=False, check_hash=True)
-        except (OSError, RuntimeError) as error:
-            raise _unfetched(spec.model, f"https://{urlsplit(published.url).netloc}", error) from error
+    if family == "timm":
+        return _published_by_timm(name, spec)
+    published = torchvision.models.get_model_weights(name).DEFAULT  # pyright: ignore[reportAttributeAccessIssue]
+    try:
+        return published.get_state_dict(progress=False, check_hash=True)
+    except (OSError, RuntimeError) as error:
+        raise _unfetched(spec.model, _host(published.url), error) from error
+
+
+def _published_by_timm(name: str, spec: ResolvedEncoder) -> State:
+    own: dict[str, Any] = {key: value for key, value in spec.arguments.items() if key.startswith("pretrained")}
     configured: Any = timm.get_pretrained_cfg(name)
-    own = any(key.startswith("pretrained_cfg") for key in spec.arguments)
-    if not own and (configured is None or not configured.has_weights):
-        raise RequestError(
-            f"timm publishes no weights of 'timm/{name}': give weights: FILE, or a model of "
-            "timm.list_models(pretrained=True)"
-        )
+    place = "its own place"
+    if not own:
+        if configured is None or not configured.has_weights:
+            raise RequestError(
+                f"timm publishes no weights of '{spec.model}': give weights: FILE, or a model of "
+                "timm.list_models(pretrained=True)"
+            )
+        place = constants.ENDPOINT if configured.hf_hub_id else _host(configured.url)
+        cached = _cached(configured)
+        if cached is None:
+            _check_reachable(spec.model, place)
+        else:
+            own = {"pretrained_cfg_overlay": {"file": cached}}
     try:
         # With its own channels and classifier: only so does timm demand every tensor.
-        return timm.create_model(name, pretrained=True, **spec.arguments).state_dict()
+        return timm.create_model(name, pretrained=True, **(spec.arguments | own)).state_dict()
     except Exception as error:
         if not str(error).startswith("Error(s) in loading state_dict"):
-            from huggingface_hub import constants
+            raise _unfetched(spec.model, place, error) from error
+    # The published network, to say what differs.
+    return timm.create_model(name, pretrained=True, **own).state_dict()
 
-            place = urlsplit(configured.url or "").netloc if configured and not configured.hf_hub_id else ""
-            raise _unfetched(spec.model, f"https://{place}" if place else constants.ENDPOINT, error) from error
-    # Their own network, to say what differs.
-    given = {key: value for key, value in spec.arguments.items() if key.startswith("pretrained")}
-    return timm.create_model(name, pretrained=True, **given).state_dict()
+
+def _cached(configured: Any) -> str | None:
+    """The file of an earlier download from the hub: it serves without network."""
+    if not configured.hf_hub_id or configured.hf_hub_filename or configured.custom_load:
+        return None
+    repository, _, revision = configured.hf_hub_id.partition("@")
+    found = try_to_load_from_cache(repository, "model.safetensors", revision=revision or None)
+    return found if isinstance(found, str) else None
+
+
+def _check_reachable(model: str, place: str) -> None:
+    """`RequestError` at once where `place` does not answer: the hub's client tries for most of a minute."""
+    if constants.HF_HUB_OFFLINE:
+        raise _unfetched(model, place, ConnectionError("HF_HUB_OFFLINE is set"))
+    try:
+        urlopen(Request(place, method="HEAD"), timeout=10)
+    except HTTPError as error:
+        if error.code >= 500:
+            raise _unfetched(model, place, error) from error
+    except OSError as error:
+        if not isinstance(getattr(error, "reason", None), SSLError):  # the client may know other certificates
+            raise _unfetched(model, place, error) from error
+
+
+def _host(url: str) -> str:
+    return f"https://{urlsplit(url).netloc}"
 
 
 def _unfetched(model: str, place: str, error: Exception) -> RequestError:
-    reason = " ".join(str(error).split())[:160].rstrip(" .:") or type(error).__name__
+    reason = " ".join(str(error).split())[:160].strip("<> .:") or type(error).__name__
     return RequestError(
         f"cannot fetch the published weights of '{model}' from {place} ({reason}): connect to the network, or give "
         "weights: FILE, a copy of them"

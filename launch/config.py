@@ -10,11 +10,11 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from ..fusion.spec import PRESETS, BackboneSpec, encoder_of
+from ..fusion.spec import PRESETS, encoder_of
 from ..shards.credentials import masked_values
 from ..shards.errors import RequestError, choice_error
 from ..shards.modality import modality
-from .layering import check_length, choices_first, make_way, merged, without_steps
+from .layering import check_length, choices_first, make_way, merged, rows_by_name, without_steps
 from .schema import KINDS, Config, FinetuneConfig, PretrainConfig
 
 SHIPPED = Path(__file__).parent / "configs"
@@ -44,13 +44,12 @@ def load_config(kind: str, name_or_path: str, overrides: Sequence[str] = ()) -> 
 
 
 def show_config(name_or_path: str, overrides: Sequence[str] = ()) -> str:
-    """The resolved config as YAML, with the encoder of every modality; keys that are still to be given read `???`."""
+    """The resolved config as YAML; keys that are still to be given read `???`.
+
+    Comments at its end say which encoder each modality gets, of what is given and of the preset.
+    """
     node, kind = _compose(None, name_or_path, overrides)
-    if node.model is not None:
-        model: Any = OmegaConf.to_object(node.model)
-        names = dict.fromkeys([*model.encoders, *(node.data.modalities or PRESETS[model.preset].encoders)])
-        node.model.encoders = {name: encoder_of(model, name) for name in names}
-    return f"kind: {kind}\n{OmegaConf.to_yaml(node, resolve=True)}"
+    return f"kind: {kind}\n{OmegaConf.to_yaml(node, resolve=True)}{_encoder_comments(node)}"
 
 
 def partial_config(name_or_path: str, overrides: Sequence[str] = ()) -> Config:
@@ -71,15 +70,21 @@ def settings_of(config: Config, command: Sequence[str] = ()) -> dict[str, Any]:
     Without the credentials of URLs.
     """
     kind = next(name for name, schema in KINDS.items() if isinstance(config, schema))
-    settings = {"kind": kind, "command": list(command), **asdict(config)}
-    if config.model is not None:
-        settings["model"]["encoders"] = _resolved_encoders(config.model)
-    return masked_values(settings)
+    return masked_values({"kind": kind, "command": list(command), **asdict(config)})
 
 
-def _resolved_encoders(model: BackboneSpec) -> dict[str, Any]:
-    """What `encoders` comes to under each name that it gives."""
-    return {name: asdict(encoder_of(model, name)) for name in model.encoders}
+def _encoder_comments(node: Any) -> str:
+    """A line of comment for the encoder of each modality, or of each kind where all modalities are taken."""
+    if node.model is None:
+        return ""
+    model: Any = OmegaConf.to_object(node.model)
+    lines = []
+    for name in node.data.modalities or PRESETS[model.preset].encoders:
+        found = encoder_of(model, name)
+        start = "published weights" if found.pretrained else found.weights or "random weights"
+        told = {"arguments": found.arguments, "pooling": found.pooling, "stack": found.stack, "start": start}
+        lines.append(f"# encoder of {name}: {found.model}, {', '.join(f'{k} {v}' for k, v in told.items())}\n")
+    return "".join(lines)
 
 
 def _compose(kind: str | None, name_or_path: str, overrides: Sequence[str]) -> tuple[Any, str]:
@@ -92,8 +97,10 @@ def _compose(kind: str | None, name_or_path: str, overrides: Sequence[str]) -> t
         raise RequestError(f"config '{name_or_path}' is for `modalgate {found}`, not for `modalgate {kind}`")
     schema = KINDS[kind]
     check_length(name_or_path, content, overrides)
+    content = rows_by_name(content)
     for override in choices_first(overrides):
         _assign(schema, content, override)
+        content = rows_by_name(content)
     content = _checked(schema, content, "", _known_keys(schema))
     try:
         node = OmegaConf.merge(OmegaConf.structured(schema), content)
@@ -103,7 +110,9 @@ def _compose(kind: str | None, name_or_path: str, overrides: Sequence[str]) -> t
     for name in node.data.modalities:
         modality(name)
     if node.model is not None:
-        _resolved_encoders(OmegaConf.to_object(node.model))  # pyright: ignore[reportArgumentType]
+        # Here, and so in a run's record, every field is said; what no layer gives stays with the preset.
+        model: Any = OmegaConf.to_object(node.model)
+        node.model.encoders = {name: encoder_of(model, name) for name in model.encoders}
     return node, kind
 
 
@@ -134,7 +143,8 @@ def _read(name_or_path: str, seen: tuple[str, ...]) -> tuple[str | None, dict[st
         common = {entry.name for entry in fields(KINDS[kind])} - {"name"}
         below = {key: value for key, value in below.items() if key in common}
     check_length(name_or_path, content, ())
-    return kind, merged(below, content)
+    # A list above takes the place of the rows below, a mapping is merged with them.
+    return kind, merged(rows_by_name(below), content)
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

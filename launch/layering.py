@@ -40,6 +40,18 @@ def choices_first(settings: Sequence[str]) -> list[str]:
     return sorted(settings, key=lambda setting: setting.partition("=")[0].rpartition(".")[2] not in _ARGUMENTS_OF)
 
 
+def rows_by_name(content: dict[str, Any]) -> dict[str, Any]:
+    """`content` with a study's list of fusion names as rows of those names."""
+    rows = content.get("rows")
+    if not isinstance(rows, list):
+        return content
+    if strange := next((entry for entry in rows if not isinstance(entry, str)), None):
+        raise RequestError(
+            f"config key 'rows': {strange!r} is not a fusion's name: give [concat,softmax] or a mapping"
+        )
+    return content | {"rows": {name: {"fusion": name} for name in rows}}
+
+
 def without_steps(section: Any) -> Any:
     """A section of a run's record less the steps that its epochs came to."""
     if not isinstance(section, dict) or section.get("epochs") is None:

@@ -216,9 +216,10 @@ class StudyConfig:
     """Fusion mechanisms compared on one set: the same encoders, the same budget, paired by clip and seed.
 
     Every modality's encoder is trained alone on its labels (`experts`); then every row is trained on its stored
-    features (`fusion`), each modality alone among them. `rows`: by name; empty means every mechanism as it is.
-    `pretrained`: a bundle or run whose encoders those of `model`, which must be like them, start from, or a run of
-    `pretrain` that was divided as `data` is here, each split from its own. `expert_split`: other clips for the
+    features (`fusion`), each modality alone among them. `rows`: by name, or a list of fusions
+    as they are, such as [concat,softmax]; empty means every mechanism. `pretrained`: a bundle or run whose encoders
+    those of `model`, which must be like them, start from, or a run of `pretrain` that was divided as `data` is here,
+    each split from its own. `expert_split`: other clips for the
     encoders than `data.split`; null means the same. `noise`: levels of the noise curve. `metric`: accuracy, or auc of
     the class `positive`. `jobs`: processes, null for one per core. `unimodal_weight`: of the heads per modality while
     a row is trained. `validation_group`: the column whose values stay together where validation clips are taken from

@@ -22,16 +22,12 @@ from torchvision.models import video as video_models
 from ..hub import Hub, Model
 
 Build = Callable[..., EncoderSpec]
-# Families whose stems differ: a plain convolution, a patch embedding, two branches, two picture sizes.
-TIMM = (
-    "test_resnet",
-    "test_convnext",
-    "test_vit",
-    "test_efficientnet",
-    "test_mambaout",
-    "repvgg_a0",
-    "crossvit_tiny_240",
-)
+FLAGS = [EncoderSpec("timm/test_resnet", pretrained=True), EncoderSpec("timm/test_resnet", {"pretrained": True})]
+# Stems of several kinds: plain and patchifying convolutions, a patch embedding, two branches side by side.
+TIMM = ("test_convnext", "test_vit", "test_efficientnet", "test_mambaout")
+CASES = [(network, name, stack) for network in TIMM for name, stack in (("rgb", 8), ("flow", 1))]
+CASES += [("test_resnet", name, stack) for name in ("rgb", "flow", "depth") for stack in (1, 8)]
+CASES += [("test_resnet", "audio", 1), ("test_vit", "audio", 1), ("fastvit_t8", "flow", 1)]
 
 
 def noise(*shape: int) -> Tensor:
@@ -63,12 +59,11 @@ def test_a_stem_for_other_channels_is_the_mean_filter_scaled(old: int, channels:
             torch.testing.assert_close(adapted[:, place * channels + channel], mean * old / channels)
 
 
-@pytest.mark.parametrize(("name", "stack"), [("rgb", 8), ("flow", 1), ("flow", 8), ("depth", 1), ("audio", 1)])
-@pytest.mark.parametrize("network", TIMM)
+@pytest.mark.parametrize(("network", "name", "stack"), CASES)
 def test_a_timm_file_for_three_channels_answers_equal_channels_alike(
     network: str, name: str, stack: int, tmp_path: Path
 ) -> None:
-    fixed = {"test_vit": {"img_size": 64}, "crossvit_tiny_240": {"img_size": 64}}.get(network, {})
+    fixed = {"img_size": 64} if network == "test_vit" else {}
     original, path = made_by_timm(tmp_path, network, **fixed)
     spec = EncoderSpec(f"timm/{network}", fixed, "mean", stack, weights=str(path))
     encoder = build_encoder(modality(name), spec)
@@ -76,46 +71,37 @@ def test_a_timm_file_for_three_channels_answers_equal_channels_alike(
     with torch.no_grad():
         expected = original.forward_head(original.forward_features(gray.expand(-1, 3, -1, -1)), pre_logits=True)  # pyright: ignore
     stream = gray if name == "audio" else gray[:, None].expand(-1, stack, modality(name).channels, -1, -1)
-    torch.testing.assert_close(encode(encoder, stream), expected, rtol=1e-4, atol=1e-5)
+    largest = expected.abs().max()  # an untrained network of many branches answers in millions
+    torch.testing.assert_close(encode(encoder, stream) / largest, expected / largest, rtol=1e-3, atol=1e-4)
     state, theirs = encoder.network.state_dict(), original.state_dict()  # pyright: ignore
     for key in stem_weights(encoder.network):  # pyright: ignore
-        channels = state[key].shape[1]
-        torch.testing.assert_close(
-            state[key], theirs[key].mean(dim=1, keepdim=True).expand_as(state[key]) * 3 / channels
-        )
+        mean = theirs[key].mean(dim=1, keepdim=True).expand_as(state[key])
+        wanted = theirs[key] if (name, stack) == ("rgb", 1) else mean * 3 / state[key].shape[1]
+        torch.testing.assert_close(state[key], wanted)
 
 
 @pytest.mark.parametrize("name", ["rgb", "flow", "depth"])
-@pytest.mark.parametrize("network", ["r3d_18", "s3d", "mvit_v2_s", "swin3d_t"])
+@pytest.mark.parametrize(
+    "network", ["s3d", *(pytest.param(name, marks=pytest.mark.slow) for name in VIDEO_MODELS if name != "s3d")]
+)
 def test_a_torchvision_file_for_three_channels_answers_equal_channels_alike(
     network: str, name: str, tmp_path: Path
 ) -> None:
     torch.manual_seed(1)
-    narrow = {"num_classes": 7}
-    published, path = getattr(video_models, network)(weights=None, **narrow), tmp_path / "published.pth"
+    published, path = getattr(video_models, network)(weights=None, num_classes=7).eval(), tmp_path / "published.pth"
     torch.save(published.state_dict(), path)
     channels = modality(name).channels
-    encoder = build_encoder(modality(name), EncoderSpec(f"torchvision/{network}", weights=str(path)))
-    reference = build_encoder(modality("rgb"), EncoderSpec(f"torchvision/{network}"))
-    kept = {key: value for key, value in published.state_dict().items() if key in reference.network.state_dict()}  # pyright: ignore
-    reference.network.load_state_dict(kept)  # pyright: ignore
-    stem = stem_weights(encoder.network)[0]  # pyright: ignore
-    found, theirs = encoder.network.state_dict()[stem], published.state_dict()[stem]  # pyright: ignore
-    torch.testing.assert_close(
-        found, theirs if channels == 3 else theirs.mean(1, True).expand_as(found) * 3 / channels
-    )
-    if network in ("r3d_18", "s3d"):
-        gray = noise(1, 8, 1, 32, 32)
-        clips = [gray.expand(-1, -1, count, -1, -1) for count in (channels, 3)]
-        torch.testing.assert_close(encode(encoder, clips[0]), encode(reference, clips[1]), rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("network", VIDEO_MODELS)
-def test_every_torchvision_stem_is_found(network: str) -> None:
-    encoder = build_encoder(modality("flow"), EncoderSpec(f"torchvision/{network}"))
-    stem = encoder.network.state_dict()[stem_weights(encoder.network)[0]]  # pyright: ignore
-    assert stem.shape[1] == 2
+    encoder = build_encoder(modality(name), EncoderSpec(f"torchvision/{network}", weights=str(path))).eval()
+    stem, theirs = stem_weights(encoder.network)[0], published.state_dict()  # pyright: ignore
+    state = encoder.network.state_dict()  # pyright: ignore
+    assert all(torch.equal(value, theirs[key]) for key, value in state.items() if key != stem)
+    assert torch.equal(state[stem], theirs[stem]) == (channels == 3)
+    gray = noise(1, 1, 8, 48, 48)
+    place = stem.removesuffix(".weight")
+    with torch.no_grad():
+        expected = published.get_submodule(place)(gray.expand(-1, 3, -1, -1, -1))
+        found = encoder.network.get_submodule(place)(gray.expand(-1, channels, -1, -1, -1))  # pyright: ignore
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_local_weights_are_loaded_whatever_their_classifier(tiny_encoder: Build, tmp_path: Path) -> None:
@@ -199,15 +185,14 @@ def published_by_timm(hub: Hub, name: str, network: nn.Module) -> None:
     hub.models[repository].commit("main", {"model.safetensors": save(network.state_dict())})
 
 
-@pytest.mark.parametrize(
-    "spec", [EncoderSpec("timm/test_resnet", pretrained=True), EncoderSpec("timm/test_resnet", {"pretrained": True})]
-)
+@pytest.mark.parametrize("spec", FLAGS)
 def test_published_weights_come_from_the_hub(hub: Hub, spec: EncoderSpec) -> None:
     torch.manual_seed(1)
     original = timm.create_model("test_resnet")
     published_by_timm(hub, "test_resnet", original)
     theirs = original.state_dict()
     for name, channels in (("rgb", 3), ("flow", 2), ("audio", 1)):
+        hub.down = name == "audio"  # what was fetched before serves without the hub
         state = build_encoder(modality(name), spec).network.state_dict()  # pyright: ignore
         assert all(torch.equal(value, theirs[key]) for key, value in state.items() if key != "conv1.0.weight")
         stem = theirs["conv1.0.weight"]
@@ -236,12 +221,12 @@ def test_without_the_hub_one_line_says_what_to_do(hub: Hub) -> None:
     for found, name in ((absent, "timm/test_vit"), (down, "timm/test_convnext")):
         assert "\n" not in str(found.value)
         assert name in str(found.value)
-        assert hub.url in str(found.value)
+        assert f"from {hub.url}" in str(found.value)
         assert "weights: FILE" in str(found.value)
 
 
 def test_a_network_without_published_weights_is_named() -> None:
-    name = next(name for name in timm.list_models() if not timm.get_pretrained_cfg(name).has_weights)  # pyright: ignore
+    name = "convnext_atto_rms"
     with pytest.raises(RequestError, match=f"no weights of 'timm/{name}': give weights: FILE"):
         build_encoder(modality("rgb"), EncoderSpec(f"timm/{name}", pretrained=True))
 
