@@ -159,8 +159,8 @@ def study_tables(rows: Sequence[StudyRow], references: References, metric: str, 
             for row in rows
         ],
         f"{note}; intervals 95 % by bootstrap over seeds and groups of clips; p: exact McNemar test on scores "
-        f"averaged over seeds, Holm over all rows of the comparison; read first the difference from {strict}, the single "
-        "modality that is best on the test clips (the stricter reading); "
+        f"averaged over seeds, Holm over all rows of the comparison; read first the difference from {strict}, the "
+        "single modality that is best on the test clips (the stricter reading); "
         + (
             "validation chose the same one"
             if chosen == strict
