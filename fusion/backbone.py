@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from ..shards.errors import RequestError, choice_error
-from ..shards.modality import MODALITIES, modality
+from ..shards.modality import modality
 from .encoders import build_encoder
 from .quality import measure_quality
 from .registry import build_fusion, fusions_at
-from .spec import PRESETS, BackboneSpec, EncoderSpec
+from .spec import PRESETS, BackboneSpec, EncoderSpec, encoder_of
+from .weights import first_difference
 
 
 @dataclass(frozen=True)
@@ -52,17 +53,12 @@ class Backbone(nn.Module):
 
     def __init__(self, modalities: tuple[str, ...], spec: BackboneSpec) -> None:
         super().__init__()
-        if spec.preset not in PRESETS:
-            raise choice_error("preset", spec.preset, PRESETS)
-        preset = PRESETS[spec.preset]
-        for name in spec.encoders:
-            if name not in MODALITIES and name not in preset.encoders:
-                raise choice_error("modality or kind under 'encoders'", name, {*MODALITIES, *preset.encoders})
-        self.modalities, self.spec, self.width = modalities, spec, spec.width or preset.width
+        resolved = {name: encoder_spec(spec, name) for name in modalities}
+        self.modalities, self.spec, self.width = modalities, spec, spec.width or PRESETS[spec.preset].width
         self.encoders = nn.ModuleDict()
         self.projections = nn.ModuleDict()
         for name in modalities:
-            encoder = build_encoder(modality(name), encoder_spec(spec, name))
+            encoder = build_encoder(modality(name), resolved[name])
             self.encoders[name] = encoder
             # The norm makes gate weights comparable: without it a gate learns the features' lengths.
             self.projections[name] = nn.Sequential(nn.Linear(encoder.features, self.width), nn.LayerNorm(self.width))
@@ -150,9 +146,8 @@ class Backbone(nn.Module):
 
 
 def encoder_spec(spec: BackboneSpec, name: str) -> EncoderSpec:
-    """The spec of modality `name`: its own, else its kind's, else the preset's for the kind."""
-    kind = modality(name).kind
-    return spec.encoders.get(name) or spec.encoders.get(kind) or PRESETS[spec.preset].encoders[kind]
+    """The spec of modality `name`: its own over its kind's over the preset's for the kind."""
+    return encoder_of(spec, modality(name).name)
 
 
 def select_modalities(available: tuple[str, ...], wanted: list[str]) -> tuple[str, ...]:
@@ -172,13 +167,15 @@ def take_over(backbone: Backbone, name: str, other: Backbone) -> None:
     if name not in other.modalities:
         raise choice_error("modality of the pretrained encoder", name, other.modalities)
     for mine, theirs in ((backbone.encoders, other.encoders), (backbone.projections, other.projections)):
-        try:
-            mine[name].load_state_dict(theirs[name].state_dict())
-        except RuntimeError as error:
+        given = theirs[name].state_dict()
+        if reason := first_difference(mine[name].state_dict(), given):
+            theirs_is, mine_is = (encoder_spec(each.spec, name).model for each in (other, backbone))
             raise RequestError(
-                f"the pretrained encoder of '{name}' is {encoder_spec(other.spec, name)} of width {other.width}, "
-                f"not {encoder_spec(backbone.spec, name)} of width {backbone.width}: give its own under 'model'"
-            ) from error
+                f"the pretrained encoder of '{name}' is '{theirs_is}' of width {other.width}, the config's is "
+                f"'{mine_is}' of width {backbone.width}: {reason}; give model.width and model.encoders.{name} as the "
+                "pretrained encoder has them"
+            )
+        mine[name].load_state_dict(given)
 
 
 def alone(backbone: Backbone, name: str) -> Backbone:

@@ -1,12 +1,9 @@
 """One encoder per modality: streams of segments in, one feature vector per segment out."""
 
-from pathlib import Path
 from typing import Any
 
 import timm
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.models import video as video_models
@@ -14,7 +11,8 @@ from torchvision.models import video as video_models
 from ..shards.errors import RequestError, choice_error
 from ..shards.modality import Modality
 from .pooling import build_pooling
-from .spec import EncoderSpec
+from .spec import EncoderSpec, ResolvedEncoder
+from .weights import adapt_channels, load_known_weights
 
 VIDEO_MODELS = (
     "mc3_18",
@@ -48,9 +46,10 @@ class FrameEncoder(PretrainableEncoder):
 
     def __init__(self, spec: EncoderSpec, name: str, channels: int) -> None:
         super().__init__()
-        self.stack = spec.stack
-        self.network, self.features = _create_timm(name, channels * spec.stack, spec)
-        self.pooling = build_pooling(spec.pooling, self.features)
+        resolved = spec.resolved()
+        self.stack = resolved.stack
+        self.network, self.features = _create_timm(name, channels * resolved.stack, resolved)
+        self.pooling = build_pooling(resolved.pooling, self.features)
 
     def forward(self, video: Tensor) -> Tensor:
         return self.with_tokens(video)[0]
@@ -74,11 +73,12 @@ class VideoEncoder(PretrainableEncoder):
         super().__init__()
         if name not in VIDEO_MODELS:
             raise choice_error("torchvision video network", name, VIDEO_MODELS)
+        resolved = spec.resolved()
         try:
-            self.network = getattr(video_models, name)(weights=None, **spec.arguments)
+            self.network = getattr(video_models, name)(weights=None, **resolved.arguments)
         except TypeError as error:
             raise RequestError(
-                f"torchvision network '{name}' does not take its arguments {spec.arguments}: {error}"
+                f"torchvision network '{name}' does not take its arguments {resolved.arguments}: {error}"
             ) from error
         head = head_name(self.network)
         linear = [m for m in getattr(self.network, head).modules() if isinstance(m, nn.Linear | nn.Conv3d)][-1]
@@ -87,8 +87,8 @@ class VideoEncoder(PretrainableEncoder):
         if isinstance(getattr(self.network, "avgpool", None), nn.AvgPool3d):
             # S3D's window of 2 x 7 x 7 refuses anything below 9 frames of 193 pixels.
             self.network.avgpool = nn.AdaptiveAvgPool3d(1)
-        _load_weights(self.network, spec)
         _adapt_stem(self.network, channels)
+        load_known_weights(self.network, resolved, channels)
 
     def forward(self, video: Tensor) -> Tensor:
         return self.network(video.transpose(1, 2))
@@ -109,9 +109,11 @@ class SpectrogramEncoder(PretrainableEncoder):
 
     def __init__(self, spec: EncoderSpec, name: str) -> None:
         super().__init__()
-        self.network, self.features = _create_timm(name, 1, spec)
+        resolved = spec.resolved()
+        self.network, self.features = _create_timm(name, 1, resolved)
         columns = not hasattr(self.network, "patch_embed") and self.network.num_features == self.features
-        self.pooling = build_pooling(spec.pooling, self.features) if columns and spec.pooling != "mean" else None
+        pooling = resolved.pooling
+        self.pooling = build_pooling(pooling, self.features) if columns and pooling != "mean" else None
 
     def forward(self, spectrogram: Tensor) -> Tensor:
         if self.pooling is None:
@@ -140,16 +142,19 @@ class SignalEncoder(nn.Module):
 
     def __init__(self, spec: EncoderSpec, channels: int) -> None:
         super().__init__()
-        for argument in spec.arguments:
+        resolved = spec.resolved()
+        if resolved.pretrained or resolved.weights:
+            raise RequestError("nobody publishes weights of encoder 'conv1d': give neither pretrained nor weights")
+        for argument in resolved.arguments:
             if argument != "widths":
                 raise choice_error("argument of encoder conv1d", argument, ["widths"])
-        widths = [int(w) for w in spec.arguments.get("widths", (32, 64, 128))]
+        widths = [int(w) for w in resolved.arguments.get("widths", (32, 64, 128))]
         stages: list[nn.Module] = []
         for before, after in zip([channels, *widths], widths, strict=False):
             stages += [nn.Conv1d(before, after, 5, stride=2, padding=2), nn.GroupNorm(1, after), nn.GELU()]
         self.network = nn.Sequential(*stages)
         self.features: int = widths[-1]
-        self.pooling = build_pooling(spec.pooling, self.features)
+        self.pooling = build_pooling(resolved.pooling, self.features)
 
     def forward(self, signal: Tensor) -> Tensor:
         return self.with_tokens(signal)[0]
@@ -185,13 +190,14 @@ def build_encoder(entry: Modality, spec: EncoderSpec) -> Encoder:
     """
     encoder = _build_encoder(entry, spec)
     if isinstance(encoder, PretrainableEncoder):
-        encoder.frozen_norms = spec.frozen_norms
+        encoder.frozen_norms = spec.resolved().frozen_norms
         encoder.train()
     return encoder
 
 
 def _build_encoder(entry: Modality, spec: EncoderSpec) -> Encoder:
-    family, _, name = spec.model.partition("/")
+    model = spec.resolved().model
+    family, _, name = model.partition("/")
     if family == "stored" and name.isdecimal():
         return StoredFeatures(int(name))
     if family == "conv1d" and entry.kind == "signal":
@@ -203,7 +209,7 @@ def _build_encoder(entry: Modality, spec: EncoderSpec) -> Encoder:
     if family == "torchvision" and entry.kind == "video":
         return VideoEncoder(spec, name, entry.channels)
     valid = {"video": "timm/NAME or torchvision/NAME", "audio": "timm/NAME", "signal": "conv1d"}[entry.kind]
-    raise RequestError(f"encoder '{spec.model}' does not take {entry.kind} modality '{entry.name}': give {valid}")
+    raise RequestError(f"encoder '{model}' does not take {entry.kind} modality '{entry.name}': give {valid}")
 
 
 def head_name(network: nn.Module) -> str:
@@ -211,38 +217,19 @@ def head_name(network: nn.Module) -> str:
     return next(part for part in ("fc", "classifier", "head") if hasattr(network, part))
 
 
-def _create_timm(name: str, channels: int, spec: EncoderSpec) -> tuple[nn.Module, int]:
+def _create_timm(name: str, channels: int, spec: ResolvedEncoder) -> tuple[nn.Module, int]:
     """The network without its classifier, and the width of what it returns."""
     if not timm.is_model(name):
         raise choice_error("timm network", name, timm.list_models())
+    arguments = {key: value for key, value in spec.arguments.items() if not key.startswith("pretrained")}
     try:
-        network = timm.create_model(name, in_chans=channels, num_classes=0, **spec.arguments)
+        network = timm.create_model(name, in_chans=channels, num_classes=0, **arguments)
     except TypeError as error:
-        raise RequestError(f"timm network '{name}' does not take its arguments {spec.arguments}: {error}") from error
-    _load_weights(network, spec)
+        raise RequestError(f"timm network '{name}' does not take its arguments {arguments}: {error}") from error
+    load_known_weights(network, spec, channels)
     # Some networks (MobileNetV3, VGG) widen their features once more between pooling and classifier.
     width: Any = getattr(network, "head_hidden_size", None) or network.num_features
     return network, int(width)
-
-
-def _load_weights(network: nn.Module, spec: EncoderSpec) -> None:
-    """Fills `network` from a local safetensors file; only the classifier's tensors may be superfluous."""
-    if spec.weights is None:
-        return
-    path = Path(spec.weights)
-    if not path.is_file():
-        raise RequestError(f"no weights file at '{path}' for encoder '{spec.model}'")
-    try:
-        missing, unexpected = network.load_state_dict(load_file(path), strict=False)
-    except SafetensorError as error:
-        raise RequestError(f"'{path}' for encoder '{spec.model}' is no whole safetensors file: {error}") from error
-    except RuntimeError as error:
-        raise RequestError(
-            f"weights '{path}' do not fit encoder '{spec.model}': {str(error).splitlines()[-1]}"
-        ) from error
-    strange = [key for key in unexpected if not key.startswith(("head", "fc", "classifier"))]
-    if missing or strange:
-        raise RequestError(f"weights '{path}' do not fit encoder '{spec.model}': {(missing or strange)[0]} differs")
 
 
 def _adapt_stem(network: nn.Module, channels: int) -> None:
@@ -259,7 +246,7 @@ def _adapt_stem(network: nn.Module, channels: int) -> None:
         bias=stem.bias is not None,
     )
     with torch.no_grad():
-        adapted.weight.copy_(stem.weight.mean(dim=1, keepdim=True).expand_as(adapted.weight) * 3 / channels)
+        adapted.weight.copy_(adapt_channels(stem.weight, channels, channels))
         if adapted.bias is not None and stem.bias is not None:
             adapted.bias.copy_(stem.bias)
     parent, _, child = path.rpartition(".")

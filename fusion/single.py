@@ -30,7 +30,7 @@ def save_single(bundle: Bundle, name: str, path: Path) -> list[str]:
         raise choice_error("modality of this model", name, backbone.modalities)
     if path.suffix != SUFFIX:
         raise RequestError(f"'{path}' is no {SUFFIX} file: give --modality {name} a name that ends in {SUFFIX}")
-    spec = encoder_spec(backbone.spec, name).untrained()
+    spec = encoder_spec(backbone.spec, name).untrained().resolved()
     family, _, model = spec.model.partition("/")
     if family not in ("timm", "torchvision"):
         raise RequestError(

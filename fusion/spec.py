@@ -1,32 +1,102 @@
 """What a backbone is made of, as plain data: configs and bundles hold it, and reading it needs no torch."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
+
+from ..shards.errors import RequestError, choice_error
+from ..shards.modality import MODALITIES, modality
+
+
+@dataclass(frozen=True)
+class ResolvedEncoder:
+    """An encoder with every choice made: what a network is built from. Fields as in `EncoderSpec`."""
+
+    model: str
+    arguments: dict[str, Any]
+    pooling: str
+    stack: int
+    pretrained: bool
+    weights: str | None
+    frozen_norms: bool
 
 
 @dataclass
 class EncoderSpec:
-    """One modality's encoder."""
+    """What is given of one modality's encoder. A field of null is inherited (`encoder_of`)."""
 
-    model: str = "timm/test_convnext"
-    """Network: `timm/NAME` (2-D, on each frame or on a log-mel spectrogram), `torchvision/NAME` (3-D video) or
-    `conv1d` (signals)."""
-    arguments: dict[str, Any] = field(default_factory=dict)
-    """Arguments of the network's constructor. With `pretrained: true` timm downloads its own weights."""
-    pooling: str = "gru"
-    """How features are joined over time: `mean` (ignores their order), `gru` or `attention`."""
-    stack: int = 1
-    """Successive frames that a 2-D network takes at once, as channels (Simonyan & Zisserman 2014), so that it sees
-    motion. 1: one frame at a time."""
+    model: str | None = None
+    """The network: `timm/NAME` (a 2-D network per frame, or on a log-mel spectrogram), `torchvision/NAME` (a 3-D
+    video network) or `conv1d` (signals)."""
+
+    arguments: dict[str, Any] | None = None
+    """Arguments of the network's constructor. They belong to `model`: another `model` does not inherit them."""
+
+    pooling: str | None = None
+    """What joins features over time: `mean`, which is blind to order and, of sound, to the moment, `gru` or
+    `attention`. Torchvision networks pool time themselves."""
+
+    stack: int | None = None
+    """How many successive frames a 2-D network takes at once, as channels (Simonyan & Zisserman 2014). It then sees
+    motion, at a fraction of the cost."""
+
+    pretrained: bool | None = None
+    """Start from the weights that timm or torchvision publishes for `model`. `false` starts from random weights."""
+
     weights: str | None = None
-    """Local state dict (.safetensors) to start from. Null: random weights."""
-    frozen_norms: bool = False
-    """Whether batch norms keep their statistics and scales, for batches too small to measure them."""
+    """Start from a local file with the weights of `model` (.safetensors or .pth), in place of `pretrained`."""
+
+    frozen_norms: bool | None = None
+    """Batch norms keep their statistics and scales, for batches too small to measure them."""
+
+    def over(self, below: "EncoderSpec") -> "EncoderSpec":
+        """This spec, with what it does not give taken from `below`.
+
+        Arguments and weights belong to a network: another `model` inherits neither. `pretrained` and `weights` are
+        one choice: a spec that gives one of them inherits none of them. Raises `RequestError` where it gives both.
+        """
+        mine, below = self._plain(), below._plain()
+        if mine.pretrained and mine.weights:
+            raise RequestError(
+                f"encoder '{mine.model or below.model}' has both pretrained: true and weights: '{mine.weights}': "
+                "give one of them"
+            )
+        if mine.model not in (None, below.model):
+            below = replace(below, arguments={}, pretrained=None, weights=None)
+        elif mine.pretrained is not None or mine.weights is not None:
+            below = replace(below, pretrained=None, weights=None)
+        given = {entry.name: getattr(mine, entry.name) for entry in fields(mine)}
+        return replace(below, **{name: value for name, value in given.items() if value is not None})
+
+    def resolved(self) -> ResolvedEncoder:
+        """Every field, those that are not given by `DEFAULTS`."""
+        spec = self.over(DEFAULTS)
+        return ResolvedEncoder(
+            spec.model or "",
+            spec.arguments or {},
+            spec.pooling or "",
+            spec.stack or 1,
+            bool(spec.pretrained),
+            spec.weights,
+            bool(spec.frozen_norms),
+        )
 
     def untrained(self) -> "EncoderSpec":
         """The same network without the weights it started from."""
-        kept = {name: value for name, value in self.arguments.items() if not name.startswith("pretrained")}
-        return replace(self, weights=None, arguments=kept)
+        kept = self.arguments and {k: value for k, value in self.arguments.items() if not k.startswith("pretrained")}
+        return replace(self, arguments=kept, pretrained=None, weights=None)
+
+    def _plain(self) -> "EncoderSpec":
+        """Configs may also give `pretrained` among the arguments, where timm has it."""
+        if not self.arguments or "pretrained" not in self.arguments:
+            return self
+        kept = {name: value for name, value in self.arguments.items() if name != "pretrained"}
+        chosen = self.pretrained is not None or self.weights is not None
+        return replace(
+            self, arguments=kept, pretrained=self.pretrained if chosen else bool(self.arguments["pretrained"])
+        )
+
+
+DEFAULTS = EncoderSpec("timm/test_convnext", {}, "gru", 1, frozen_norms=False)
 
 
 @dataclass(frozen=True)
@@ -83,3 +153,22 @@ class BackboneSpec:
     0: none is hidden."""
     encoders: dict[str, EncoderSpec] = field(default_factory=dict)
     """Encoders by modality, or by kind: `video`, `audio` or `signal`. Empty: those of the preset."""
+
+
+def encoder_of(spec: BackboneSpec, name: str) -> EncoderSpec:
+    """The encoder of a modality or of a kind (`video`, `audio`, `signal`): what `encoders` gives over the preset.
+
+    Three layers, the most specific last: the preset's for the kind, the kind's, the modality's. Raises `RequestError`
+    for an unknown preset, and for an unknown name under `encoders`.
+    """
+    if spec.preset not in PRESETS:
+        raise choice_error("preset", spec.preset, PRESETS)
+    kinds = PRESETS[spec.preset].encoders
+    for key in spec.encoders:
+        if key not in MODALITIES and key not in kinds:
+            raise choice_error("modality or kind under 'encoders'", key, {*MODALITIES, *kinds})
+    kind = name if name in kinds else modality(name).kind
+    found = kinds[kind].over(DEFAULTS)
+    for key in dict.fromkeys((kind, name)):
+        found = spec.encoders.get(key, EncoderSpec()).over(found)
+    return found

@@ -10,13 +10,14 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from ..fusion.spec import PRESETS, encoder_of
 from ..shards.credentials import masked_values
 from ..shards.errors import RequestError, choice_error
 from ..shards.modality import modality
 from .choosing import with_choices
 from .config_keys import alternatives, explained, hint_at, join, known_keys
 from .defaults import Choice
-from .layering import check_length, choices_first, make_way, merged, without_steps
+from .layering import check_length, choices_first, make_way, merged, rows_by_name, without_steps
 from .schema import KINDS, Config, FinetuneConfig, PretrainConfig
 
 SHIPPED = Path(__file__).parent / "configs"
@@ -60,15 +61,16 @@ def load_config(
 def show_config(name_or_path: str, overrides: Sequence[str] = (), plain: bool = False) -> str:
     """The resolved config as YAML, with a comment above every key unless `plain`.
 
-    Keys that are still to be given read `???`.
+    Keys that are still to be given read `???`. Comments at its end say which encoder each modality gets, of what is
+    given and of the preset.
     """
     node, kind, _ = _compose(None, name_or_path, overrides)
-    text = OmegaConf.to_yaml(node, resolve=True)
+    text, encoders = OmegaConf.to_yaml(node, resolve=True), _encoder_comments(node)
     if plain:
-        return f"kind: {kind}\n{text}"
+        return f"kind: {kind}\n{text}{encoders}"
     _, how = config_kind(name_or_path, overrides)
     verb = f"# The verb that runs this config: {', '.join(KINDS)}.\n" + (f"# Not given: {how}.\n" if how else "")
-    return f"{verb}kind: {kind}\n{explained(text, KINDS[kind])}"
+    return f"{verb}kind: {kind}\n{explained(text, KINDS[kind])}{encoders}"
 
 
 def config_kind(name_or_path: str, overrides: Sequence[str] = ()) -> tuple[str, str]:
@@ -98,14 +100,30 @@ def settings_of(config: Config, command: Sequence[str] = ()) -> dict[str, Any]:
     return masked_values({"kind": kind, "command": list(command), **asdict(config)})
 
 
+def _encoder_comments(node: Any) -> str:
+    """A line of comment for the encoder of each modality, or of each kind where all modalities are taken."""
+    if node.model is None:
+        return ""
+    model: Any = OmegaConf.to_object(node.model)
+    lines = []
+    for name in node.data.modalities or PRESETS[model.preset].encoders:
+        found = encoder_of(model, name)
+        start = "published weights" if found.pretrained else found.weights or "random weights"
+        shown = {"arguments": found.arguments, "pooling": found.pooling, "stack": found.stack, "start": start}
+        lines.append(f"# encoder of {name}: {found.model}, {', '.join(f'{k} {v}' for k, v in shown.items())}\n")
+    return "".join(lines)
+
+
 def _compose(kind: str | None, name_or_path: str | None, overrides: Sequence[str]) -> tuple[Any, str, list[Choice]]:
     """The merged and checked node, its kind, and what was chosen for it."""
     found, content = (kind, {}) if name_or_path is None else _read(name_or_path, (), kind)
     kind = found or _kind_of([*content, *_sections(overrides)])[0]
     schema = KINDS[kind]
     check_length(name_or_path or "", content, overrides)
+    content = rows_by_name(content)
     for override in choices_first(overrides):
         _assign(schema, content, override)
+        content = rows_by_name(content)
     content, choices = with_choices(kind, _checked(schema, content, "", known_keys(schema)))
     try:
         node = OmegaConf.merge(OmegaConf.structured(schema), content)
@@ -114,6 +132,10 @@ def _compose(kind: str | None, name_or_path: str | None, overrides: Sequence[str
         raise RequestError(_explain(schema, content, error)) from error
     for name in node.data.modalities:
         modality(name)
+    if node.model is not None:
+        # Here, and so in a run's record, every field is said; what no layer gives stays with the preset.
+        model: Any = OmegaConf.to_object(node.model)
+        node.model.encoders = {name: encoder_of(model, name) for name in model.encoders}
     return node, kind, choices
 
 
@@ -152,7 +174,8 @@ def _read(name_or_path: str, seen: tuple[str, ...], verb: str | None = None) -> 
         # A base of the other kind lends the sections both have: a fine-tuning reads its clips as pretraining did.
         below = {key: value for key, value in below.items() if key in _names(kind) - {"name"}}
     check_length(name_or_path, content, ())
-    return kind, merged(below, content)
+    # A list above takes the place of the rows below, a mapping is merged with them.
+    return kind, merged(rows_by_name(below), content)
 
 
 def _kind_of(keys: Collection[str]) -> tuple[str, str]:

@@ -204,8 +204,7 @@ def _network(
     pixels = min(size.pixels, picture_side(index, names))
     choices = [Choice("data.size", pixels, f"pixels, preset '{name}'")]
     encoders = _section(model, "encoders")
-    own = {entry for entry in names if entry in encoders}
-    kinds = dict.fromkeys(modality(entry).kind for entry in names if entry not in own)
+    kinds = dict.fromkeys(modality(entry).kind for entry in names)
     if missing := [group for group in kinds if group not in encoders]:
         choices.append(Choice("model.preset", name, "the smallest; `small` and `base` want more clips and time"))
         choices.append(Choice("model.width", size.width, f"preset '{name}'"))

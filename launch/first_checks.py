@@ -1,6 +1,7 @@
 """What paths, names and columns tell of a wrong request: an answer before any library of models is imported."""
 
 import ast
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,14 +19,14 @@ if TYPE_CHECKING:
     from .schema import Config
 
 
-def check_shards(place: Path | str, label: str | None = None) -> None:
-    """Raises what `load_index` does of a local folder, and `label_column` where a `label` is given.
+def check_shards(place: Path | str | Sequence[str | Path], label: str | None = None) -> None:
+    """Raises what `load_index` does of local folders, and `label_column` where a `label` is given.
 
     Shards behind a URL are not read twice.
     """
-    where = locate(place)
-    if isinstance(where, Path):
-        index = load_index(where)
+    places = [place] if isinstance(place, str | Path) else place
+    if all(isinstance(locate(one), Path) for one in places):
+        index = load_index(place)
         if label is not None:
             label_column(index, label)
 

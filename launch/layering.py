@@ -3,15 +3,16 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..fusion.spec import BackboneSpec, EncoderSpec
+from ..fusion.spec import DEFAULTS, BackboneSpec
 from ..shards.errors import RequestError
 
-# Two ways to say how long to train: the one that is given last takes the other out.
-_RIVALS = {"steps": "epochs", "epochs": "steps"}
-# Arguments belong to what was chosen: another choice in a layer above does not inherit them. Where a layer says
-# nothing, the default is chosen.
-_ARGUMENTS_OF = {"fusion": ("fusion_arguments", "arguments"), "model": ("arguments",)}
-_DEFAULTS = {"fusion": BackboneSpec().fusion, "model": EncoderSpec().model}
+# Two ways to say how long to train, and where weights come from: the one that is given last takes the other out.
+_LENGTHS = ("steps", "epochs")
+_RIVALS = {"steps": "epochs", "epochs": "steps", "pretrained": "weights", "weights": "pretrained"}
+# Arguments and weights belong to what was chosen: another choice in a layer above does not inherit them. Where a
+# layer says nothing, the default is chosen.
+_ARGUMENTS_OF = {"fusion": ("fusion_arguments", "arguments"), "model": ("arguments", "pretrained", "weights")}
+_DEFAULTS = {"fusion": BackboneSpec().fusion, "model": DEFAULTS.model}
 
 
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -39,6 +40,18 @@ def choices_first(settings: Sequence[str]) -> list[str]:
     return sorted(settings, key=lambda setting: setting.partition("=")[0].rpartition(".")[2] not in _ARGUMENTS_OF)
 
 
+def rows_by_name(content: dict[str, Any]) -> dict[str, Any]:
+    """`content` with a study's list of fusion names as rows of those names."""
+    rows = content.get("rows")
+    if not isinstance(rows, list):
+        return content
+    if strange := next((entry for entry in rows if not isinstance(entry, str)), None):
+        raise RequestError(
+            f"config key 'rows': {strange!r} is not a fusion's name: give [concat,softmax] or a mapping"
+        )
+    return content | {"rows": {name: {"fusion": name} for name in rows}}
+
+
 def without_steps(section: Any) -> Any:
     """A section of a run's record less the steps that its epochs came to."""
     if not isinstance(section, dict) or section.get("epochs") is None:
@@ -50,7 +63,7 @@ def check_length(name: str, content: Mapping[str, Any], settings: Sequence[str])
     """`RequestError` where one layer gives a section both `steps` and `epochs`; of two layers the upper counts."""
     given = [key for key, sign, text in (entry.partition("=") for entry in settings) if sign and text != "null"]
     for section, entry in content.items():
-        if isinstance(entry, dict) and all(entry.get(key) is not None for key in _RIVALS):
+        if isinstance(entry, dict) and all(entry.get(key) is not None for key in _LENGTHS):
             raise RequestError(f"config '{name}' gives both {section}.steps and {section}.epochs: keep one of them")
     for key in given:
         if key.endswith(".epochs") and f"{key.removesuffix('epochs')}steps" in given:

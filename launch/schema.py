@@ -303,7 +303,8 @@ class StudyConfig:
     model: BackboneSpec = field(default_factory=BackboneSpec)
     """Encoders by modality. The rows replace the fusion."""
     rows: dict[str, RowConfig] = field(default_factory=dict)
-    """Rows by name. Empty: every fusion mechanism with its defaults."""
+    """Rows by name, or a list of fusions with their defaults, such as [concat,softmax]. Empty: every fusion
+    mechanism with its defaults."""
     pretrained: str | None = None
     """Bundle or pretraining run whose encoders, of the same networks as `model`, are the start. Null: random
     weights."""

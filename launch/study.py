@@ -7,7 +7,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from ..tasks.chance import Figure, chance_warning, majority_share
 from ..tasks.duplicates import warn_of_duplicates
 from ..tasks.results import Result, new_result, save_result
 from ..tasks.splits import Split, given_split, groups_of, hold_out, labelled
-from ..tasks.study import RowCost, StudyRow, study_figures, study_rows, study_tables
+from ..tasks.study import References, RowCost, StudyRow, study_figures, study_record, study_rows, study_tables
 from ..tasks.study_cell import Cell
 from .adapting import adapt
 from .building import (
@@ -52,10 +52,10 @@ from .tables import markdown_table
 
 @dataclass(frozen=True)
 class Studied:
-    """The rows in order, the best single modality (chosen on validation), and the record."""
+    """The rows in order, the single modalities they are compared with, and the record."""
 
     rows: list[StudyRow]
-    best: str
+    references: References
     result: Result
 
 
@@ -120,18 +120,18 @@ def study(config: StudyConfig, command: Sequence[str] = (), resume: bool = False
     costs |= {name: _cost(config, row, request.modalities, spec) for name, row in rows.items()}
     groups = groups_of(index, config.data.group) or [sample.key for sample in index.samples]
     units = dict(zip([sample.key for sample in index.samples], groups, strict=True))
-    done, best = study_rows(cells, list(singles), units, costs, work[0].metric())
+    done, references = study_rows(cells, list(singles), units, costs, work[0].metric())
     note = (
         f"{len({cell.keys[i] for cell in cells for i in range(len(cell.keys))})} test clips, "
         f"{len(work) // config.seeds} fold(s) x {config.seeds} seeds; encoders trained apart, then kept"
     )
-    tables = study_tables(done, best, config.metric, note)
+    tables = study_tables(done, references, config.metric, note)
     figures = list(study_figures(done, config.metric))
     warnings = _warnings(done, config, index, work)
     result = new_result("study", "Fusion study", " ".join(command), tables, figures, warnings)  # pyright: ignore
     save_result(result, run)
-    _write_files(run, result, done)
-    return Studied(done, best, result)
+    _write_files(run, result, study_record(done, references))
+    return Studied(done, references, result)
 
 
 def _warnings(rows: Sequence[StudyRow], config: StudyConfig, index: Index, work: Sequence[Work]) -> list[str]:
@@ -232,7 +232,7 @@ def _cost(config: StudyConfig, row: RowConfig, modalities: tuple[str, ...], spec
     return RowCost(whole.parameters, whole.multiply_adds, statistics.median(times[1:]))
 
 
-def _write_files(run: Path, result: Result, rows: Sequence[StudyRow]) -> None:
+def _write_files(run: Path, result: Result, record: dict[str, Any]) -> None:
     """RUN/study.md and study.csv hold the tables, study.json every figure of every row."""
     text = "\n\n".join(markdown_table(table) for table in result.tables)
     (run / "study.md").write_text(f"# {result.title}\n\n    {result.command}\n\n{text}\n", encoding="utf-8")
@@ -240,5 +240,4 @@ def _write_files(run: Path, result: Result, rows: Sequence[StudyRow]) -> None:
         writer = csv.writer(file, lineterminator="\n")
         for table in result.tables:
             writer.writerows([[f"# {table.title}"], table.columns, *table.rows])
-    content = {row.name: asdict(row) | {"noise_area": row.noise_area} for row in rows}
-    (run / "study.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    (run / "study.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

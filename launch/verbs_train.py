@@ -197,26 +197,38 @@ def study(config: Config, overrides: Overrides = None, resume: Resume = "", json
     run = run_folder(settings)
     again = resumes(resume, None, run, {})
     check_config(settings, again)
+    from ..tasks.study import Comparison, study_record
     from .logbook import warn
     from .study import study as run_study
 
+    def compared(found: Comparison | None) -> tuple[str, str]:
+        return ("-", "-") if found is None else (f"{found.difference.value:+.3f}", f"{found.adjusted:.2g}")
+
     done = run_study(settings, command_line(), again)
+    references = done.references
     rows = [
         (
             row.name,
             f"{row.value.value:.3f} [{row.value.low:.3f}, {row.value.high:.3f}]",
-            "-" if row.against is None else f"{row.against.value:+.3f}",
-            "-" if row.adjusted is None else f"{row.adjusted:.2g}",
+            f"{references.chance:.3f}",
+            *compared(row.against_test_best),
+            *compared(row.against_validation_best),
             f"{row.noise_area:.3f}",
             f"{row.cost.milliseconds:.1f}",
         )
         for row in done.rows
     ]
-    columns = ("row", f"{settings.metric} [95 %]", f"vs {done.best}", "p (Holm)", "noise area", "ms")
+    strict, chosen = references.test_best, references.validation_best
+    columns = ["row", f"{settings.metric} [95 %]", "chance", f"vs {strict}, best on test", "p (Holm)"]
+    columns += [f"vs {chosen}, best on validation", "p (Holm)", "noise area", "ms"]
     print_table(f"{run}: {done.result.tables[0].note.partition(';')[0]}", columns, rows)
     for line in done.result.warnings:
         warn(line)
-    write_json(json, {row.name: asdict(row) | {"noise_area": row.noise_area} for row in done.rows})
+    write_json(json, study_record(done.rows, references))
+    typer.echo(
+        f"the stricter reading: against {strict}, the single modality that is best on the test clips; validation "
+        f"chose {chosen}"
+    )
     typer.echo(f"tables: {run / 'study.md'}, study.csv, study.json\nnext: modalgate report {run}")
 
 

@@ -47,5 +47,5 @@ def suit_task(name: str, arguments: dict[str, Any], modalities: Sequence[str]) -
         suited[key] = kept
     anchor = arguments.get("anchor")
     if missing(anchor):
-        return Suited(arguments, [anchor], f"its anchor is '{anchor}'")
+        return Suited(arguments, missing(anchor), f"its anchor is '{anchor}'")
     return Suited(suited, list(dropped))

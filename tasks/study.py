@@ -1,7 +1,8 @@
-"""A fusion study's cells as tables: intervals over seeds and groups, tests against the best single modality."""
+"""A fusion study's cells as tables: intervals over seeds and groups, tests against two single modalities."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,19 +27,42 @@ class RowCost:
 
 
 @dataclass(frozen=True)
+class Comparison:
+    """A row's `difference` from a reference, the exact McNemar `p` on scores averaged over seeds, and Holm's
+    `adjusted` over all rows that are compared with it."""
+
+    difference: Difference
+    p: float
+    adjusted: float
+
+
+@dataclass(frozen=True)
+class References:
+    """The single modalities that rows are compared with, and what guessing reaches.
+
+    `test_best`: the best on the test clips, the stricter reading: it is picked on the clips it is compared on, so no
+    gain is claimed that another single modality has as well. `validation_best`: the one that validation chose.
+    `chance` and `chance_accuracy`: the study's metric and the accuracy without looking at a clip.
+    """
+
+    test_best: str
+    validation_best: str
+    chance: float
+    chance_accuracy: float
+
+
+@dataclass(frozen=True)
 class StudyRow:
-    """One row over all seeds and folds; `against`: its difference from the best single modality, `adjusted`: Holm's p
-    of the exact McNemar test on scores averaged over seeds (none for single modalities); `accuracy`: beside a `value`
-    that is of another metric."""
+    """One row over all seeds and folds; `against_test_best`, `against_validation_best`: compared with the references,
+    none for the reference itself; `accuracy`: beside a `value` that is of another metric."""
 
     name: str
     single: bool
     value: Difference
     accuracy: Difference
     validation: float
-    against: Difference | None
-    p: float | None
-    adjusted: float | None
+    against_test_best: Comparison | None
+    against_validation_best: Comparison | None
     shuffled: float | None
     weights: dict[str, float]
     entropy: float | None
@@ -59,36 +83,29 @@ def study_rows(
     groups: Mapping[str, str],
     costs: Mapping[str, RowCost],
     metric: Metric,
-) -> tuple[list[StudyRow], str]:
-    """Rows in the order of the cells, and the best of the `single` ones, chosen on validation.
+) -> tuple[list[StudyRow], References]:
+    """Rows in the order of the cells, and what they are compared with, among the `single` ones.
 
     `groups`: unit of the bootstrap by clip key. Every row needs a cell for the same seeds and folds.
     """
     names = list(dict.fromkeys(cell.row for cell in cells))
     pools = {name: _pool([cell for cell in cells if cell.row == name]) for name in names}
-    best = max(single, key=lambda name: pools[name].validation)
-    units = [groups.get(key, key) for key in pools[best].keys]
-    tested = [name for name in names if name not in single]
-    plain = [mcnemar(pools[name].right(), pools[best].right()) for name in tested]
-    adjusted = dict(zip(tested, holm(plain).tolist(), strict=True)) if tested else {}
-    p_values = dict(zip(tested, plain, strict=True))
+    units = [groups.get(key, key) for key in pools[names[0]].keys]
+
+    def judged(figure: Metric) -> dict[str, Difference]:
+        return {
+            name: paired_difference(lambda r, s, p=pool: p.measure(figure, r, s), units, pool.seeds, DRAWS)
+            for name, pool in pools.items()
+        }
+
+    values = judged(metric)
+    accuracies = values if metric is top_k_accuracy else judged(top_k_accuracy)
+    test_best = max(single, key=lambda name: values[name].value)
+    validation_best = max(single, key=lambda name: pools[name].validation)
+    strict = _compared(pools, test_best, units, metric)
+    chosen = strict if validation_best == test_best else _compared(pools, validation_best, units, metric)
     rows = []
     for name in names:
-        pool = pools[name]
-        value = paired_difference(lambda r, s, p=pool: p.measure(metric, r, s), units, pool.seeds, DRAWS)
-        accuracy = value
-        if metric is not top_k_accuracy:
-            accuracy = paired_difference(
-                lambda r, s, p=pool: p.measure(top_k_accuracy, r, s), units, pool.seeds, DRAWS
-            )
-        against = None
-        if name in tested:
-            against = paired_difference(
-                lambda r, s, p=pool: p.measure(metric, r, s) - pools[best].measure(metric, r, s),
-                units,
-                pool.seeds,
-                DRAWS,
-            )
         mine = [cell for cell in cells if cell.row == name]
         shuffled = [cell.shuffled for cell in mine if cell.shuffled is not None]
         entropies = [cell.entropy for cell in mine if cell.entropy is not None]
@@ -96,12 +113,11 @@ def study_rows(
             StudyRow(
                 name,
                 name in single,
-                value,
-                accuracy,
-                pool.validation,
-                against,
-                p_values.get(name),
-                adjusted.get(name),
+                values[name],
+                accuracies[name],
+                pools[name].validation,
+                strict.get(name),
+                chosen.get(name),
                 float(np.mean(shuffled)) if shuffled else None,
                 _mean([cell.weights for cell in mine]),
                 float(np.mean(entropies)) if entropies else None,
@@ -111,29 +127,47 @@ def study_rows(
                 costs[name],
             )
         )
-    return rows, best
+    labels = pools[test_best].labels
+    majority = float(np.bincount(labels).max() / len(labels))
+    # Every other metric of a study is an AUC, and equal scores have one half.
+    chance = majority if metric is top_k_accuracy else 0.5
+    return rows, References(test_best, validation_best, chance, majority)
 
 
-def study_tables(rows: Sequence[StudyRow], best: str, metric: str, note: str) -> list[Table]:
+def study_tables(rows: Sequence[StudyRow], references: References, metric: str, note: str) -> list[Table]:
     """The headline, what gates and sizes are, and what is left under each subset and noise."""
+    strict, chosen, chance = references.test_best, references.validation_best, references.chance
     headline = Table(
         f"Fusion mechanisms, {metric}",
-        ["row", metric, "low", "high", f"against {best}", "low", "high", "p", "p (Holm)", "weights shuffled"],
+        [
+            *("row", metric, "low", "high", "chance"),
+            *(f"against {strict}, best on test", "low", "high", "p", "p (Holm)"),
+            *(f"against {chosen}, best on validation", "low", "high", "p", "p (Holm)"),
+            "weights shuffled",
+        ],
         [
             [
                 row.name,
                 row.value.value,
                 row.value.low,
                 row.value.high,
-                *((row.against.value, row.against.low, row.against.high) if row.against else (None, None, None)),
-                row.p,
-                row.adjusted,
+                chance,
+                *_comparison_cells(row.against_test_best),
+                *_comparison_cells(row.against_validation_best),
                 row.shuffled,
             ]
             for row in rows
         ],
-        f"{note}; intervals 95 % by bootstrap over seeds and groups of clips; p: exact McNemar test against {best}, "
-        "the best single modality on validation, on scores averaged over seeds; Holm over all mechanisms",
+        f"{note}; intervals 95 % by bootstrap over seeds and groups of clips; p: exact McNemar test on scores "
+        f"averaged over seeds, Holm over all rows of the comparison; read first the difference from {strict}, the "
+        "single modality that is best on the test clips (the stricter reading); "
+        + (
+            "validation chose the same one"
+            if chosen == strict
+            else f"{chosen} is the one that validation chose, and a gain over it alone may be {strict}'s"
+        )
+        + "; chance: "
+        + ("the share of the largest class" if metric == "accuracy" else "equal scores for all clips"),
     )
     modalities = list(dict.fromkeys(name for row in rows for name in row.weights))
     gates = Table(
@@ -157,26 +191,27 @@ def study_tables(rows: Sequence[StudyRow], best: str, metric: str, note: str) ->
     subsets = list(dict.fromkeys(name for row in rows for name in row.subsets))
     missing = Table(
         f"Missing modalities, {metric}",
-        ["row", *subsets],
-        [[row.name, *(row.subsets.get(name) for name in subsets)] for row in rows if not row.single],
+        ["row", *subsets, "chance"],
+        [[row.name, *(row.subsets.get(name) for name in subsets), chance] for row in rows if not row.single],
         "only these modalities are present, for every test clip",
     )
     noise = [
         Table(
             f"Noise on {name}, {metric}",
-            ["row", *next(iter(curves.values())), "area"],
-            [[row, *curve.values(), curve_area(curve)] for row, curve in curves.items()],
+            ["row", *next(iter(curves.values())), "area", "chance"],
+            [[row, *curve.values(), curve_area(curve), chance] for row, curve in curves.items()],
             "level: deviation of the noise over that of the training set's values, or of the clip's own sound; area "
             "under the curve, relative to the levels",
         )
         for name, curves in _noise_curves(rows).items()
     ]
     if metric != "accuracy":
-        correct = [[row.name, row.accuracy.value, row.accuracy.low, row.accuracy.high] for row in rows]
-        note = "of the class with the highest score; intervals as above"
+        share = references.chance_accuracy
+        correct = [[row.name, row.accuracy.value, row.accuracy.low, row.accuracy.high, share] for row in rows]
+        note = "of the class with the highest score; intervals as above; chance: the share of the largest class"
         return [
             headline,
-            Table("Accuracy", ["row", "accuracy", "low", "high"], correct, note),
+            Table("Accuracy", ["row", "accuracy", "low", "high", "chance"], correct, note),
             gates,
             missing,
             *noise,
@@ -195,6 +230,12 @@ def study_figures(rows: Sequence[StudyRow], metric: str) -> list[Curves]:
         )
         for name, curves in _noise_curves(rows).items()
     ]
+
+
+def study_record(rows: Sequence[StudyRow], references: References) -> dict[str, dict[str, Any]]:
+    """Every figure of every row by name, as JSON holds it."""
+    common = asdict(references)
+    return {row.name: asdict(row) | {"noise_area": row.noise_area} | common for row in rows}
 
 
 def curve_area(curve: Mapping[str, float]) -> float:
@@ -227,6 +268,28 @@ class _Pool:
 
     def measure(self, metric: Metric, rows: NDArray[np.int64], seed: int) -> float:
         return metric(self.probabilities[seed, rows], self.labels[rows])
+
+
+def _compared(
+    pools: Mapping[str, _Pool], reference: str, units: Sequence[str], metric: Metric
+) -> dict[str, Comparison]:
+    """Every row but the `reference`, compared with it on the same clips and seeds."""
+    other = pools[reference]
+    tested = {name: pool for name, pool in pools.items() if name != reference}
+    plain = [mcnemar(pool.right(), other.right()) for pool in tested.values()]
+    found = {}
+    for (name, pool), p, adjusted in zip(tested.items(), plain, holm(plain).tolist(), strict=True):
+        difference = paired_difference(
+            lambda r, s, p=pool: p.measure(metric, r, s) - other.measure(metric, r, s), units, pool.seeds, DRAWS
+        )
+        found[name] = Comparison(difference, p, adjusted)
+    return found
+
+
+def _comparison_cells(found: Comparison | None) -> tuple[float | None, ...]:
+    if found is None:
+        return (None,) * 5
+    return (found.difference.value, found.difference.low, found.difference.high, found.p, found.adjusted)
 
 
 def _pool(cells: Sequence[Cell]) -> _Pool:

@@ -16,6 +16,7 @@ from modalgate.fusion.bundle import Bundle, load_bundle, same_tensors, save_bund
 from modalgate.fusion.classifier import Classifier
 from modalgate.fusion.layout import CARD, FACTS, WEIGHTS
 from modalgate.fusion.seal import seal
+from modalgate.fusion.spec import BackboneSpec, EncoderSpec
 from modalgate.shards.batch import Batch
 from modalgate.shards.errors import DataError, RequestError
 from modalgate.shards.transforms import ClipSpec, Preparation
@@ -92,6 +93,48 @@ def test_a_round_trip_keeps_everything(bundle: Bundle, folder: Path) -> None:
         assert encoder_spec(theirs.spec, name) == encoder_spec(mine.spec, name)
     assert (loaded.spec, loaded.segments, loaded.task, loaded.positive) == (bundle.spec, 3, "violence", "fight")
     assert (loaded.provenance, loaded.metrics, loaded.licence) == ({"steps": 7}, {"auc": 0.875}, "CC-BY-4.0")
+
+
+def test_a_bundle_of_an_older_version_is_the_same_network(tiny_clip: ClipSpec, tmp_path: Path) -> None:
+    """Its facts say every field of every encoder but `pretrained`; an empty mapping of arguments meant none."""
+    torch.manual_seed(0)
+    stored = {
+        "rgb": ["timm/test_resnet", {"channels": [4, 4, 8, 8]}, "mean", 2],
+        "audio": ["timm/test_convnext", {}, "gru", 1],
+        "inertial": ["conv1d", {}, "gru", 1],
+    }
+    encoders = {name: EncoderSpec(*values, frozen_norms=name == "rgb") for name, values in stored.items()}
+    backbone = Backbone(tuple(stored), BackboneSpec("small", 8, encoders=encoders)).eval()
+    # The preset has other arguments and another pooling for signals: neither may reach it.
+    assert backbone.encoders["inertial"].features == 128
+    save_bundle(Bundle(backbone, tiny_clip, 2), tmp_path / "old")
+
+    def as_before(facts: dict[str, Any]) -> None:
+        facts["backbone"] = {
+            "preset": "small",
+            "width": 8,
+            "fusion": "softmax",
+            "fusion_arguments": {},
+            "modality_dropout": 0.0,
+            "encoders": {
+                name: {
+                    "model": model,
+                    "arguments": arguments,
+                    "pooling": pooling,
+                    "stack": stack,
+                    "weights": None,
+                    "frozen_norms": name == "rgb",
+                }
+                for name, (model, arguments, pooling, stack) in stored.items()
+            },
+        }
+
+    change_facts(tmp_path / "old", as_before)
+    loaded = load_bundle(tmp_path / "old").backbone
+    assert same_tensors(loaded, backbone)
+    assert str(loaded) == str(backbone)
+    assert loaded.encoders["rgb"].frozen_norms
+    assert not loaded.encoders["audio"].frozen_norms
 
 
 def test_an_encoder_without_a_classifier(

@@ -1,18 +1,14 @@
-"""Encoders per modality: shapes, independence of rows, stems for other channels, local weights."""
+"""Encoders per modality: shapes, independence of rows, stems for other channels."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
-import timm
 import torch
 from modalgate.fusion.encoders import SignalEncoder, VideoEncoder, build_encoder
 from modalgate.fusion.spec import EncoderSpec
 from modalgate.shards.errors import RequestError
 from modalgate.shards.modality import modality
-from safetensors.torch import save_file
 from torch import Tensor, nn
-from torchvision.models import video as video_models
 
 Build = Callable[..., EncoderSpec]
 
@@ -139,51 +135,6 @@ def test_what_does_not_suit_is_refused_by_name(name: str, spec: EncoderSpec, mes
         build_encoder(modality(name), spec)
 
 
-def test_local_weights_are_loaded(tiny_encoder: Build, tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    trained = build_encoder(modality("rgb"), tiny_encoder())
-    path = tmp_path / "weights.safetensors"
-    state = trained.network.state_dict()
-    save_file(state | {"head.fc.weight": torch.zeros(5, 8), "head.fc.bias": torch.zeros(5)}, path)
-    fresh = build_encoder(modality("rgb"), tiny_encoder())
-    started = build_encoder(modality("rgb"), tiny_encoder(weights=str(path)))
-    video = noise(2, 2, 3, 32, 32)
-    torch.testing.assert_close(encode(started, video), encode(trained, video))
-    assert not torch.allclose(encode(fresh, video), encode(trained, video))
-
-
-def test_torchvision_weights_are_loaded_whatever_their_classifier_and_before_the_stem_changes(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    published = video_models.r3d_18(weights=None, num_classes=7)
-    path = tmp_path / "r3d.safetensors"
-    save_file(published.state_dict(), path)
-    encoder = build_encoder(modality("depth"), EncoderSpec("torchvision/r3d_18", weights=str(path)))
-    stem = encoder.network.stem[0].weight  # pyright: ignore
-    torch.testing.assert_close(stem, published.stem[0].weight.mean(dim=1, keepdim=True) * 3)  # pyright: ignore
-    deep = encoder.network.layer4[1].conv2[0].weight  # pyright: ignore
-    assert torch.equal(deep, published.layer4[1].conv2[0].weight)  # pyright: ignore
-
-
-def test_weights_that_do_not_fit_are_refused(tiny_encoder: Build, tmp_path: Path) -> None:
-    state = build_encoder(modality("rgb"), tiny_encoder()).network.state_dict()
-    path = tmp_path / "weights.safetensors"
-
-    def refused(message: str) -> None:
-        with pytest.raises(RequestError, match=message):
-            build_encoder(modality("rgb"), tiny_encoder(weights=str(path)))
-
-    refused("no weights file at")
-    path.write_bytes(b"not a safetensors file")
-    refused("no whole safetensors file")
-    key = next(iter(state))
-    save_file({k: v for k, v in state.items() if k != key}, path)
-    refused(f"do not fit encoder .*{key}")
-    save_file(state | {"stages.9.weight": torch.zeros(1)}, path)
-    refused(r"do not fit encoder .*stages\.9\.weight")
-    save_file(state | {key: torch.zeros(2, 2)}, path)
-    refused(f"do not fit encoder .*size mismatch for {key}")
-
-
 @torch.no_grad()
 def test_tokens_belong_to_the_pooled_feature(tiny_encoder: Build) -> None:
     torch.manual_seed(0)
@@ -236,18 +187,6 @@ def test_frozen_norms_keep_statistics_and_scales(frozen: bool) -> None:
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items()) == frozen
     norms = [part for part in encoder.modules() if isinstance(part, torch.nn.BatchNorm2d)]
     assert all(norm.weight.requires_grad != frozen for norm in norms)
-
-
-def test_timm_loads_pretrained_weights_by_its_own_flag(tmp_path: Path) -> None:
-    torch.manual_seed(1)
-    path = tmp_path / "weights.safetensors"
-    source = timm.create_model("test_resnet", num_classes=0)
-    save_file(source.state_dict(), path)
-    arguments = {"pretrained": True, "pretrained_cfg_overlay": {"file": str(path), "num_classes": 0}}
-    spec = EncoderSpec("timm/test_resnet", arguments, pooling="mean")
-    encoder = build_encoder(modality("rgb"), spec)
-    assert torch.equal(encoder.network.state_dict()["conv1.0.weight"], source.state_dict()["conv1.0.weight"])  # pyright: ignore
-    assert spec.untrained().arguments == {}
 
 
 def test_stored_features_pass_as_they_are() -> None:

@@ -122,7 +122,7 @@ def test_stacks_divide_the_frames_that_are_given(frames: int, stack: int):
 
 
 def test_encoders_that_are_given_are_kept():
-    own = {"model": {"encoders": {"rgb": {"model": "timm/resnet18"}, "flow": {"model": "timm/resnet18"}}}}
+    own = {"model": {"encoders": {"video": {"model": "timm/resnet18"}}}}
     assert not [key for key in chosen("pretrain", index(), own) if key.startswith("model.encoders")]
 
 

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 import yaml
 from modalgate.fusion.bundle import load_bundle
@@ -16,6 +17,7 @@ from modalgate.shards.index import load_index
 from modalgate.ssl.objective import PretextObjective
 from modalgate.tasks.online_probe import OnlineProbe
 from modalgate.tasks.split_plan import SplitPlan
+from safetensors.torch import save_file
 from torch import Tensor
 
 PROBE = ["probe.every=2", "probe.train=pretrain+train", "probe.test=test", "probe.neighbours=3"]
@@ -127,3 +129,34 @@ def test_several_folders_of_shards_from_pretraining_to_robustness(
     measured = tmp_path / "robust.json"
     assert main(["robustness", str(tmp_path / "tuned"), *folders, "--axis", "noise", "--json", str(measured)]) == 0
     assert measured.is_file()
+
+
+DOCUMENTED = next(
+    line.split("'")[1]
+    for line in (Path(__file__).parents[2] / "docs" / "weights.md").read_text(encoding="utf-8").splitlines()
+    if "modalgate pretrain" in line and "start.safetensors" in line
+)
+
+
+def test_the_documented_line_starts_from_a_file_of_timm(
+    tmp_path: Path, tiny_config: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(1)
+    theirs = timm.create_model("test_resnet").state_dict()
+    save_file(theirs, "start.safetensors")
+    still = [DOCUMENTED, "train.learning_rate=0", "train.weight_decay=0", "train.average=0"]
+    assert pretrain(tiny_config, tmp_path, "started", *still) == 0
+    encoder = load_bundle(tmp_path / "started" / "encoder").backbone.encoders["rgb"]
+    learned = dict(encoder.network.named_parameters())  # pyright: ignore
+    assert learned
+    assert all(torch.equal(value, theirs[key]) for key, value in learned.items())
+    # The bundle needs the file no more, and a file of another network is refused in a line.
+    Path("start.safetensors").unlink()
+    assert load_bundle(tmp_path / "started" / "encoder")
+    save_file(timm.create_model("test_vit").state_dict(), "start.safetensors")
+    assert pretrain(tiny_config, tmp_path, "strange", *still) == 2
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message.startswith("error: ")
+    assert all(part in message for part in ("start.safetensors", "timm/test_resnet", "conv1.0.weight"))
+    assert not (tmp_path / "strange" / "encoder").exists()

@@ -51,12 +51,21 @@ def test_a_study_leaves_its_tables_and_does_nothing_twice(
 ) -> None:
     run, figures = shards.parent / "runs" / "tiny", shards.parent / "study.json"
     assert main(["study", *options, "--json", str(figures)]) == 0
-    assert "p (Holm)" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "stricter" in printed
     content = json.loads(figures.read_text())
     assert list(content) == ["rgb", "audio", "gate", "product"]
     for row in content.values():
         assert 0 <= row["value"]["low"] <= row["value"]["value"] <= row["value"]["high"] <= 1
         assert row["cost"]["multiply_adds"] > 0
+        assert 0 < row["chance"] < 1
+        for key in ("test_best", "validation_best"):
+            # Every row, single modalities too, is compared with all references but itself.
+            reference = row[key]
+            assert reference in ("rgb", "audio")
+            assert reference in printed
+            assert f"against {reference}, best on {key.partition('_')[0]}" in (run / "study.md").read_text()
+    assert content["rgb"]["against_test_best"] is None or content["audio"]["against_test_best"] is None
     assert content["gate"]["subsets"].keys() == {"rgb", "audio"}
     assert content["gate"]["cost"]["parameters"] > content["rgb"]["cost"]["parameters"]
     assert "| gate |" in (run / "study.md").read_text()
