@@ -135,7 +135,9 @@ def set_up(config: FinetuneConfig, command: Sequence[str]) -> Recipe:
     start = load_bundle(any_bundle(Path(config.encoder))) if config.encoder else None
     if start is not None:
         check_shards_fit(start, index)
-        request, spec = request_of(start, config.data.segments), start.spec
+        request = request_of(start, config.data.segments)
+        # Recordings are to be prepared as these clips were, not as those of the pretraining.
+        spec = replace(start.spec, packing=index.settings)
     elif config.model is not None:
         request = clip_request(config.data, index)
         spec = clip_spec(request, index)
