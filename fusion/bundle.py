@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from ..shards.application import Application, default_application, plain_application
 from ..shards.clip_spec import ClipSpec, plain_clip_spec
 from ..shards.errors import DataError, RequestError
 from .backbone import Backbone, encoder_spec
@@ -31,7 +32,8 @@ class Bundle:
     """A model ready to use: `model` (a `Backbone`, or a `Classifier` where `task` is set), `spec`: how to prepare
     a segment; `segments`: views averaged per clip; `task`: none, `action`, `violence` or `multilabel`; `positive`:
     the violent class; `provenance`: what it was made from (data, steps, command, versions), as plain values;
-    `metrics`: what was measured of it; `licence`: its terms, none where they were not stated."""
+    `metrics`: what was measured of it; `licence`: its terms, none where they were not stated; `application`: how it
+    is applied to recordings, by default as if nothing were known of the clips of its evaluation."""
 
     model: Backbone | Classifier
     spec: ClipSpec
@@ -41,6 +43,11 @@ class Bundle:
     provenance: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     licence: str | None = None
+    application: Application = field(default_factory=Application)
+
+    def __post_init__(self) -> None:
+        if not self.application.piece:
+            self.application = default_application(self.spec, self.segments)
 
     @property
     def backbone(self) -> Backbone:
@@ -91,6 +98,7 @@ def describe_bundle(bundle: Bundle) -> dict[str, Any]:
         "backbone": asdict(backbone.spec) | {"width": backbone.width, "encoders": encoders},
         "clip": asdict(bundle.spec),
         "segments": bundle.segments,
+        "application": asdict(replace(bundle.application, views=bundle.segments)),
         "task": bundle.task,
         "classes": list(classifier.classes) if classifier else None,
         "positive": bundle.positive,
@@ -138,6 +146,7 @@ def load_bundle(folder: Path | str) -> Bundle:
             facts["provenance"],
             facts["metrics"],
             facts["licence"],
+            plain_application(facts.get("application"), spec, facts["segments"]),
         )
     except (AttributeError, KeyError, TypeError, ValueError, SafetensorError, RuntimeError) as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]

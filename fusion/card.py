@@ -47,10 +47,8 @@ def model_card(facts: dict[str, Any], loading: str, further: Mapping[str, str] |
         part = region_text(clip["region"])
         lines.append(f"- Of every picture only the region {part}: its left, top, width and height as shares of it")
     if clip.get("stretch"):
-        lines.append(
-            f"- Trained on windows of {clip['stretch']:.0%} of a clip, played in {clip['seconds']} s; a recording of "
-            f"any length is read in windows of {clip['seconds']} s as they are"
-        )
+        lines.append(f"- A window is {clip['stretch']:.0%} of a clip, played in {clip['seconds']} s")
+    lines.append(f"- Applied {_applied(facts['application'])}")
     if facts["classes"]:
         lines.append(f"- Classes ({facts['task']}): {', '.join(facts['classes'])}")
     lines += ["", "## Data and training", ""]
@@ -65,6 +63,19 @@ def model_card(facts: dict[str, Any], loading: str, further: Mapping[str, str] |
     lines += [licence or "Not stated: ask whoever made it before you use or share it.", "", "## Loading", ""]
     lines += [loading, ""]
     return "\n".join(lines)
+
+
+def _applied(application: Mapping[str, Any]) -> str:
+    """In words, what is done with a recording."""
+    views = application["views"]
+    averaged = f"{views} views averaged" if views > 1 else "one view"
+    pieces = f"pieces of {application['piece']:.3g} s, one every {application['hop']:.3g} s, {averaged}"
+    if not application["whole"]:
+        return f"to {pieces}"
+    known = ""
+    if application["longest"]:
+        known = f"; its clips lasted {application['piece']:.3g} s (median), {application['longest']:.3g} s at most"
+    return f"to a recording of at most {application['whole']:.3g} s as one clip, to a longer one in {pieces}{known}"
 
 
 def card_sections(text: str) -> dict[str, str]:

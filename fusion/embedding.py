@@ -1,15 +1,17 @@
 """A recording as features over time: `load_encoder(folder).embed(path)`."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ..shards.application import Application, default_application
 from ..shards.batching import Batcher
-from ..shards.sliding import Window, batch_windows, slide
+from ..shards.pieces import recording_pieces
+from ..shards.sliding import Piece, Window, batch_windows
 from ..shards.transforms import ClipSpec, Preparation
 from .backbone import Backbone
 from .bundle import load_bundle
@@ -20,10 +22,10 @@ BATCH_SIZE = 8
 
 @dataclass(frozen=True)
 class Embedding:
-    """Features of n windows of one recording.
+    """Features of n pieces of one recording, each the mean over the views of the piece.
 
     `features` (n, D): the fused embedding; `weights` (n, M): gate weights in the order of `modalities`; `present`
-    (n, M): which of them each window has; `start`, `end` (n,): seconds; `by_modality`: (n, D) of each modality alone,
+    (n, M): which of them each piece has; `start`, `end` (n,): seconds; `by_modality`: (n, D) of each modality alone,
     before the fusion, zero where it is absent.
     """
 
@@ -40,13 +42,17 @@ class Embedding:
 
 
 class PretrainedEncoder:
-    """A trained `backbone` with the preparation it was trained with; `segments`: views per clip in training.
+    """A trained `backbone` with the preparation it was trained with; `segments`: views per clip in training;
+    `application`: how it is applied to a recording.
 
     The backbone is a torch module in evaluation mode, for whoever has prepared streams; `embed` takes files.
     """
 
-    def __init__(self, backbone: Backbone, spec: ClipSpec, segments: int) -> None:
+    def __init__(
+        self, backbone: Backbone, spec: ClipSpec, segments: int, application: Application | None = None
+    ) -> None:
         self.backbone, self.spec, self.segments = backbone.eval(), spec, segments
+        self.application = application or default_application(spec, segments)
         self._preparation = Preparation(spec)
 
     @property
@@ -77,23 +83,32 @@ class PretrainedEncoder:
         batch_size: int = BATCH_SIZE,
         rates: dict[str, float] | None = None,
     ) -> Embedding:
-        """Features of a media file, a window every `hop` seconds (half a window by default).
+        """Features of a media file, as the evaluation makes them of a clip.
 
-        `beside`: files of further modalities by name, such as `{"depth": Path("depth.mkv")}`; `rates`: Hz of those
-        that do not tell their own. What the recording lacks is absent, and its gate weight zero. `modalgate embed`
-        gives the same numbers. Raises `ValueError`, `OSError` or `av.FFmpegError` where it cannot be read.
+        A recording as short as the training clips gives one row; a longer one a row for each piece, one every `hop`
+        seconds (see `Application`). `beside`: files of further modalities by name, such as
+        `{"depth": Path("depth.mkv")}`; `rates`: Hz of those that do not tell their own; `batch_size`: views computed
+        at a time. What the recording lacks is absent, and its gate weight zero. `modalgate embed` gives the same
+        numbers. Raises `ValueError`, `OSError` or `av.FFmpegError` where it cannot be read.
         """
         files = {"video": Path(path)} | (beside or {})
-        return self.embed_windows(slide(files, self.spec, self.modalities, hop, rates), batch_size)
+        pieces = recording_pieces(files, self.spec, self.modalities, self.application, hop, rates)
+        return self.embed_pieces(pieces, batch_size)
 
-    def embed_windows(self, windows: Iterable[Window], batch_size: int = BATCH_SIZE) -> Embedding:
-        """Features of windows as `shards.sliding` cuts them; there is at least one."""
-        batcher = Batcher[int, Embedding](self.encode, batch_size)
-        found: list[tuple[int, Embedding]] = []
-        for number, window in enumerate(windows):
-            found += batcher.put(number, window)
+    def embed_pieces(self, pieces: Iterable[Piece], batch_size: int = BATCH_SIZE) -> Embedding:
+        """Features of pieces as `shards.pieces` makes them; there is at least one."""
+        batcher = Batcher[tuple[int, int], Embedding](self.encode, batch_size)
+        found: list[tuple[tuple[int, int], Embedding]] = []
+        held: list[Piece] = []
+        for number, piece in enumerate(pieces):
+            held.append(replace(piece, views=()))
+            for place, view in enumerate(piece.views):
+                found += batcher.put((number, place), view)
         found += batcher.rest()
-        return join_embeddings([row for _, row in sorted(found, key=lambda entry: entry[0])])
+        views: dict[int, list[Embedding]] = {}
+        for (number, _), row in sorted(found, key=lambda entry: entry[0]):
+            views.setdefault(number, []).append(row)
+        return join_embeddings([average_views(views[number], piece) for number, piece in enumerate(held)])
 
     @torch.no_grad()
     def encode(self, windows: Sequence[Window]) -> list[Embedding]:
@@ -121,6 +136,24 @@ def _rows(values: torch.Tensor) -> NDArray[np.float32]:
     return values[:, 0].float().cpu().numpy()
 
 
+def average_views(views: Sequence[Embedding], piece: Piece) -> Embedding:
+    """The views of a piece, each of length one, as its one row; all of them have the same modalities."""
+    joined = join_embeddings(views)
+
+    def mean(values: NDArray[np.float32]) -> NDArray[np.float32]:
+        return values.mean(axis=0, keepdims=True, dtype=np.float64).astype(np.float32)
+
+    return Embedding(
+        joined.modalities,
+        np.array([piece.start]),
+        np.array([piece.end]),
+        mean(joined.features),
+        mean(joined.weights),
+        joined.present[:1],
+        {name: mean(values) for name, values in joined.by_modality.items()},
+    )
+
+
 def join_embeddings(parts: Sequence[Embedding]) -> Embedding:
     """One after the other; they are of the same modalities, and there is at least one."""
     return Embedding(
@@ -140,4 +173,4 @@ def load_encoder(folder: Path | str) -> PretrainedEncoder:
     `folder`: a path, or `hf://owner/name[@revision]` of the hub. Raises what `load_bundle` raises.
     """
     bundle = load_bundle(folder)
-    return PretrainedEncoder(bundle.backbone, bundle.spec, bundle.segments)
+    return PretrainedEncoder(bundle.backbone, bundle.spec, bundle.segments, bundle.application)

@@ -78,7 +78,7 @@ async def _collect(request: Request, send: Send, lines: AsyncGenerator[Line]) ->
                 windows.append(line)
             elif kind != "end":
                 found |= line
-    found |= {"windows": windows, "note": found.get("note")}
+    found |= {"windows": windows, "clip": found.get("clip"), "note": found.get("note")}
     await JSONResponse(found)(request.scope, request.receive, send)
 
 

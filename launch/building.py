@@ -8,11 +8,12 @@ from typing import Any
 
 from ..fusion.backbone import select_modalities
 from ..fusion.bundle import Bundle
+from ..shards.application import Application, clip_application
+from ..shards.clip_spec import check_packing
 from ..shards.credentials import masked
 from ..shards.errors import RequestError
 from ..shards.index import Index, load_index
 from ..shards.labels import label_column
-from ..shards.region import region_text
 from ..shards.selection import fraction_of, with_columns, with_labels, with_modalities
 from ..shards.stream import ClipRequest, ClipStream
 from ..shards.transforms import ClipSpec
@@ -82,32 +83,19 @@ def clip_spec(request: ClipRequest, index: Index) -> ClipSpec:
         {name: index.statistics[name] for name in request.modalities},
         request.stretch,
         settings.region,
+        settings,
     )
+
+
+def application_of(request: ClipRequest, index: Index) -> Application:
+    """How a model that is evaluated on the clips of `index`, cut by `request`, is applied to recordings."""
+    durations = [sample.duration for sample in index.samples]
+    return clip_application(request.segments, durations, index.settings.clip_seconds)
 
 
 def check_shards_fit(bundle: Bundle, index: Index) -> None:
     """`RequestError` where shards were packed unlike those the bundle's model was trained on."""
-    spec, settings = bundle.spec, index.settings
-    for name, trained, packed in (
-        ("short side", spec.short_side, settings.size),
-        ("frames per second", spec.fps, settings.fps),
-        ("sample rate", spec.sample_rate, settings.sample_rate),
-        ("flow bound", spec.flow_bound, settings.flow_bound),
-    ):
-        if trained != packed:
-            raise RequestError(
-                f"'{index.folder}' is packed with {name} {packed:g}, the encoder was trained with {trained:g}: "
-                "pack the source again with that setting"
-            )
-    if spec.region != settings.region:
-        trained, packed = (
-            "the whole picture" if region is None else f"region {region_text(region)}"
-            for region in (spec.region, settings.region)
-        )
-        raise RequestError(
-            f"'{index.folder}' is packed with {packed}, the encoder was trained with {trained}: "
-            "pack the source again with that setting"
-        )
+    check_packing(bundle.spec, index)
 
 
 def select_clips(config: DataConfig) -> Index:

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 from av.error import FFmpegError
 
-from ..fusion.bundle import Bundle, load_bundle
+from ..fusion.bundle import Bundle
 from ..fusion.classifier import Classifier
 from ..shards.errors import DataError, RequestError, choice_error
 from ..shards.sources import Source, find_sources
 from ..tasks.detection import ScoredVideo, detection_tables, detection_warning
 from ..tasks.predict import predict
 from ..tasks.results import Result, new_result
-from .run_bundles import find_bundle
+from .predicting import deployed_bundle
 
 COLUMNS = ("video", "start", "end")
 
@@ -39,18 +39,19 @@ def detect(
     *,
     label: str | None = None,
     hop: float | None = None,
-    threshold: float = 0.5,
+    threshold: float | None = None,
     command: str = "",
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[list[ScoredVideo], Result]:
     """Scores every recording of `folder`; those that `spans` does not name are calm from begin to end.
 
-    Where the folder has a `labels.csv`, only the recordings that it names are scored.
+    Where the folder has a `labels.csv`, only the recordings that it names are scored, as `predict` scores them.
 
-    `label`: the class whose scores count, by default the one that means violence. Raises `RequestError` where the
-    table does not suit the recordings or the model, `DataError` for a recording that cannot be read.
+    `label`: the class whose scores count, by default the positive one; `threshold`: of an alarm, by default the one
+    that the model carries, or a half. Raises `RequestError` where the table does not suit the recordings or the
+    model, `DataError` for a recording that cannot be read.
     """
-    bundle = load_bundle(find_bundle(model))
+    bundle = deployed_bundle(model)
     label = _class(bundle, label)
     # Of a recording that neither table names nobody knows that it is calm.
     sources = find_sources(folder, labelled_only=True)
@@ -62,7 +63,9 @@ def detect(
         videos.append(_scored(bundle, source, folder, held.get(source.key, []), label, hop, spans))
     if progress is not None:
         progress(len(sources), len(sources))
-    tables = detection_tables(videos, bundle.spec.fps, threshold)
+    carried = bundle.application.threshold
+    chosen = threshold if threshold is not None else 0.5 if carried is None else carried
+    tables = detection_tables(videos, bundle.spec.fps, chosen)
     warnings = detection_warning(videos, bundle.spec.fps)
     return videos, new_result("detect", f"Detection of '{label}' in {folder.name}", command, tables, [], warnings)
 

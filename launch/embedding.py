@@ -11,13 +11,13 @@ from typing import Any
 import torch
 
 from ..fusion.bundle import Bundle
-from ..fusion.embedding import BATCH_SIZE, Embedding, PretrainedEncoder, join_embeddings, load_encoder
+from ..fusion.embedding import BATCH_SIZE, Embedding, PretrainedEncoder, average_views, join_embeddings, load_encoder
 from ..shards.batching import Batcher
 from ..shards.errors import RequestError
 from ..shards.material import Item, find_material
 from ..shards.rejected import Rejected, judge_rejected, list_rejected, printable
 from ..shards.relay import Ended, relay
-from ..shards.sliding import check_hop
+from ..shards.sliding import Piece
 from ..shards.sources import Source
 from ..shards.spool import ENCODERS, difference
 from ..tasks.feature_files import FeatureRows, check_form, read_about, write_features
@@ -32,8 +32,8 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True)
 class Embedded:
-    """What was written: `recordings` (or clips) with their `windows`; `rejected`: how many could not be read;
-    `present`: the share of windows that have each modality; `weights`: the mean gate weight of each."""
+    """What was written: `recordings` (or clips) with their pieces, the `windows`; `rejected`: how many could not be
+    read; `present`: the share of pieces that have each modality; `weights`: the mean gate weight of each."""
 
     out: Path
     recordings: int
@@ -66,7 +66,8 @@ def embed(
     """
     check_form(out)
     model = load_encoder(find_bundle(encoder)).to("cuda" if torch.cuda.is_available() else "cpu")
-    hop = check_hop(hop, model.spec)
+    application = model.application
+    step = application.step(hop)
     material = find_material(source, rates)
     if material.index is not None:
         check_shards_fit(Bundle(model.backbone, model.spec, model.segments), material.index)
@@ -75,7 +76,11 @@ def embed(
         "encoder": digest(model),
         "modalities": list(model.modalities),
         "seconds": model.spec.seconds,
-        "hop": hop,
+        "views": application.views,
+        "piece": application.piece,
+        "hop": step,
+        # A hop that is given asks for pieces, also of short recordings.
+        "whole": application.whole if hop is None else 0.0,
         "batch_size": batch_size,
         "by_modality": by_modality,
         "device": model.device.type,
@@ -91,7 +96,7 @@ def embed(
     try:
         with open_parts(out, request, model.modalities) as parts:
             work = _Work(model, parts, material.items, by_modality, batch_size)
-            work.run(material.cutter(model.spec, model.modalities, hop), workers)
+            work.run(material.cutter(model.spec, model.modalities, application, hop), workers)
             rejected = [work.rejected[number] for number in sorted(work.rejected)]
             listed = rejected_list(out)
             list_rejected(listed, rejected)
@@ -137,21 +142,34 @@ def digest(encoder: PretrainedEncoder) -> str:
 
 @dataclass
 class _Pending:
-    """The rows of a recording that are there, and how many windows it has so far."""
+    """The pieces of a recording so far, without their streams, and the rows of their views that are there."""
 
-    rows: list[tuple[int, Embedding]] = field(default_factory=list)
-    windows: int = 0
+    pieces: list[tuple[Piece, int]] = field(default_factory=list)
+    rows: dict[tuple[int, int], Embedding] = field(default_factory=dict)
     ended: bool = False
+
+    @property
+    def done(self) -> bool:
+        return self.ended and len(self.rows) == sum(views for _, views in self.pieces)
+
+    def embedding(self) -> Embedding:
+        """All rows, in their order."""
+        return join_embeddings(
+            [
+                average_views([self.rows[number, place] for place in range(views)], piece)
+                for number, (piece, views) in enumerate(self.pieces)
+            ]
+        )
 
 
 class _Work:
-    """Windows of many recordings through the model; `rejected` by position."""
+    """Pieces of many recordings through the model; `rejected` by position."""
 
     def __init__(
         self, model: PretrainedEncoder, parts: FeatureParts, items: list[Item], by_modality: bool, batch_size: int
     ) -> None:
         self.model, self.parts, self.items, self.by_modality = model, parts, items, by_modality
-        self.batcher = Batcher[tuple[int, int], Embedding](model.encode, batch_size)
+        self.batcher = Batcher[tuple[int, int, int], Embedding](model.encode, batch_size)
         self.pending: dict[int, _Pending] = {}
         self.rejected = {
             number: Rejected(_name(item), item.problem) for number, item in enumerate(items) if item.problem
@@ -169,8 +187,11 @@ class _Work:
                 number = numbers[place]
                 pending = self.pending.setdefault(number, _Pending())
                 if not isinstance(piece, Ended):
-                    pending.windows += 1
-                    self._take(self.batcher.put((number, pending.windows), piece))
+                    place = len(pending.pieces)
+                    pending.pieces.append((replace(piece, views=()), len(piece.views)))
+                    self.windows += 1
+                    for view, window in enumerate(piece.views):
+                        self._take(self.batcher.put((number, place, view), window))
                 elif piece.reason:
                     self.rejected[number] = Rejected(_name(self.items[number]), piece.reason)
                     del self.pending[number]
@@ -180,19 +201,18 @@ class _Work:
                     self._close(number)
             self._take(self.batcher.rest())
 
-    def _take(self, found: list[tuple[tuple[int, int], Embedding]]) -> None:
-        for (number, place), row in found:
+    def _take(self, found: list[tuple[tuple[int, int, int], Embedding]]) -> None:
+        for (number, place, view), row in found:
             if number in self.pending:  # not of one that was rejected meanwhile
-                self.windows += 1
-                self.pending[number].rows.append((place, row))
+                self.pending[number].rows[place, view] = row
                 self._close(number)
         if found:
             self._tell(0)
 
     def _close(self, number: int) -> None:
         pending = self.pending[number]
-        if pending.ended and len(pending.rows) == pending.windows:
-            found = join_embeddings([row for _, row in sorted(pending.rows, key=lambda entry: entry[0])])
+        if pending.done:
+            found = pending.embedding()
             self.parts.save(self.items[number], found if self.by_modality else replace(found, by_modality={}))
             del self.pending[number]
             self._tell(1)

@@ -14,7 +14,7 @@ from ..tasks.chosen import TEMPERATURE, THRESHOLD, Calibration
 from ..tasks.splits import Split
 from ..tasks.stopping import BEST, Until, chosen_step
 from .blending import WEIGHTS
-from .building import in_steps
+from .building import application_of, in_steps
 from .checkpoint import latest_checkpoint
 from .device import ranks
 from .recipe import Recipe, train_classifier
@@ -103,7 +103,14 @@ def train_final(
         }
         name = None if recipe.positive is None else recipe.classes[recipe.positive]
         segments, metrics = recipe.request.segments, card_metrics(figures)
-        bundle = Bundle(classifier, recipe.spec, segments, config.task, name, provenance, metrics)
+        application = replace(
+            application_of(recipe.request, recipe.index),
+            threshold=None if name is None else figures.calibration.thresholds.get(name),
+            temperature=figures.calibration.temperature,
+        )
+        bundle = Bundle(
+            classifier, recipe.spec, segments, config.task, name, provenance, metrics, application=application
+        )
         save_bundle(bundle, place / "encoder")
     return length
 

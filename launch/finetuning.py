@@ -24,7 +24,7 @@ from ..tasks.scoring import Scores, join_scores, save_scores
 from ..tasks.splits import Split, groups_of
 from ..tasks.stopping import BEST, EarlyStopping
 from .blending import WEIGHTS, head_weights
-from .building import config_splits, run_folder, split_plan
+from .building import application_of, config_splits, run_folder, split_plan
 from .device import make_accelerator, ranks
 from .final_model import Figures, check_final, train_final
 from .logbook import warn
@@ -199,7 +199,10 @@ def _save(recipe: Recipe, split: Split, run: Path, classifier: Classifier) -> No
         "command": " ".join(recipe.settings["command"]),
     }
     name = None if recipe.positive is None else classes[recipe.positive]
-    bundle = Bundle(classifier, recipe.spec, recipe.request.segments, config.task, name, provenance)
+    application = application_of(recipe.request, recipe.index)
+    bundle = Bundle(
+        classifier, recipe.spec, recipe.request.segments, config.task, name, provenance, application=application
+    )
     save_bundle(bundle, run / "encoder")
 
 

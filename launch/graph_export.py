@@ -6,7 +6,7 @@ import json
 import logging
 import warnings
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +110,7 @@ def describe(bundle: Bundle, graph: GraphModel) -> dict[str, Any]:
         "multilabel": isinstance(graph.model, Classifier) and graph.model.multilabel,
         "positive": bundle.positive if classes else None,
         "clip": asdict(bundle.spec),
+        "application": asdict(replace(bundle.application, views=bundle.segments)),
         "metrics": bundle.metrics,
         "licence": bundle.licence,
     }

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..shards.application import plain_application
 from ..shards.clip_spec import plain_clip_spec
 from ..shards.errors import DataError, RequestError
 from ..shards.sliding import Window
@@ -43,7 +44,9 @@ class OnnxScorer:
             self.positive: str | None = facts["positive"]
             self.metrics: dict[str, float] = facts.get("metrics") or {}
             self.inputs: dict[str, Any] = {name: facts["inputs"][name] for name in self.modalities}
+            self.multilabel: bool = facts.get("multilabel", False)
             self.spec = plain_clip_spec(facts["clip"])
+            self.application = plain_application(facts.get("application"), self.spec, 1)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(f"'{path}' is damaged ({error!r}): export it again") from error
         if not self.classes:

@@ -1,4 +1,4 @@
-"""`predict`: a recording, a folder of them, or a live source, through a classifier."""
+"""`predict`: a recording, a folder of them, packed clips, or a live source, through a classifier."""
 
 import math
 import os
@@ -6,26 +6,32 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from ..shards.address import Address, find_address
+from ..shards.application import Application
+from ..shards.clip_spec import check_packing
 from ..shards.credentials import masked
 from ..shards.damage import Damage
 from ..shards.errors import DataError, RequestError, choice_error
+from ..shards.index import INDEX_NAME
 from ..shards.live import Gap, LiveSource
+from ..shards.material import Item, find_material
 from ..shards.media import probe
 from ..shards.modality import sources_of
 from ..shards.rejected import UNREADABLE, reason_of
 from ..shards.sources import Source, find_sources
 from ..tasks.alarm_events import AlarmRule
-from ..tasks.predict import Prediction, Scorer, predict, predict_live, scorer_of
+from ..tasks.predict import Prediction, Scorer, predict, predict_live, predict_pieces, scorer_of
 from ..tasks.results import Result, Timeline, new_result
 from .prediction_lines import Predicted, PredictionLines
 from .prediction_request import PredictRequest
 from .progress import Advance, track
 
 if TYPE_CHECKING:
+    from ..fusion.bundle import Bundle
     from ..tasks.overlay import OverlayVideo
 
 # On standard error, where a person watches.
@@ -33,30 +39,36 @@ SECONDS_BETWEEN_NOTICES = 5.0
 
 
 def predict_source(model: Path, source: str, request: PredictRequest) -> Iterator[Predicted]:
-    """Scores what `source` names: a media file, frames or recordings in a folder, a webcam's number, a stream's URL.
+    """Scores what `source` names: a media file, frames or recordings in a folder, shards that `pack` wrote, a
+    webcam's number, a stream's URL.
 
     JSON lines go to `request.out` or standard output as they come, and each recording's figures when it ends, also
     where it ends in a fault or an interruption. Of a folder, a recording that cannot be read is told on standard
     error, and the others go on. Raises `RequestError` for what is not there, does not fit the model or cannot be
     written, and at the end `DataError` for a recording that cannot be read, or any of a folder's.
     """
-    address, path = find_address(source), Path(source)
+    path = Path(source)
+    packed = path.is_dir() and (path / INDEX_NAME).is_file()
+    address = None if packed else find_address(source)
     if address is None and not path.exists():
         raise RequestError(f"no file at '{source}'")
-    scorer, threshold = load_scorer(model)
-    alarm = request.alarm.rule(scorer, threshold)
-    sources = find_sources(path) if address is None and path.is_dir() else []
+    scorer = load_scorer(model)
+    alarm = request.alarm.rule(scorer, scorer.application.threshold)
+    sources = find_sources(path) if address is None and path.is_dir() and not packed else []
     if [source.path for source in sources] == [path]:  # a folder of frames is one recording
         sources = []
-    if address is not None or sources:
-        what = "a folder" if address is None else "a stream"
+    if address is not None or sources or packed:
+        what = "a stream" if address is not None else "packed clips" if packed else "a folder"
         if request.beside:
             raise RequestError(f"--with names a file beside one recording: it does not go with {what}")
-        if address is not None and request.video is not None:
-            raise RequestError("--video reads its source twice, which a stream does not allow: record it first")
+        if request.video is not None and not sources:
+            hint = "which a stream does not allow: record it first" if address is not None else "not packed clips"
+            raise RequestError(f"--video reads its source twice, {hint}")
     with _lines_to(request.out) as lines:
         if address is not None:
             yield from _predict_address(scorer, address, request, lines, alarm)
+        elif packed:
+            yield from _predict_shards(scorer, source, request, lines, alarm)
         elif sources:
             yield from _predict_folder(scorer, path, sources, request, lines, alarm)
         else:
@@ -64,30 +76,44 @@ def predict_source(model: Path, source: str, request: PredictRequest) -> Iterato
             yield from _predict_files(scorer, Source("", files), request, lines, alarm)
 
 
-def load_scorer(model: Path) -> tuple[Scorer, float | None]:
-    """The classifier at `model` (an ONNX file, a bundle or a run folder) and its threshold, where one was chosen."""
-    from .recorded import alarm_threshold, recorded_metrics
-
+def load_scorer(model: Path) -> Scorer:
+    """The classifier at `model`: an ONNX file, a bundle or a run folder."""
     if model.suffix.lower() == ".onnx":
         from .onnx_scorer import OnnxScorer
 
         if not model.is_file():
             raise RequestError(f"no file at '{model}'")
         graph = OnnxScorer(model)
-        return graph, alarm_threshold(graph.metrics)
+        graph.application = with_threshold(graph.application, graph.metrics)
+        return graph
+    return scorer_of(deployed_bundle(model))
+
+
+def with_threshold(application: Application, metrics: dict[str, float]) -> Application:
+    """The same with the threshold that validation clips chose, where the model does not carry one."""
+    from .recorded import alarm_threshold
+
+    if application.threshold is not None:
+        return application
+    return replace(application, threshold=alarm_threshold(metrics))
+
+
+def deployed_bundle(model: Path) -> "Bundle":
+    """The bundle at `model`, or of the run there, with the threshold that was chosen for it."""
     from ..fusion.bundle import load_bundle
+    from .recorded import recorded_metrics
     from .run_bundles import find_bundle
 
     folder = find_bundle(model)
-    bundle = load_bundle(folder)
-    if bundle.spec.stretch:
+    bundle, run = load_bundle(folder), folder.parent
+    if bundle.spec.stretch and not bundle.application.longest:
         _say(
-            f"warning: '{model}' was trained on {bundle.spec.stretch:.0%} of a clip at a time, played in "
-            f"{bundle.spec.seconds:g} s; here it sees {bundle.spec.seconds:g} s as they are"
+            f"warning: '{model}' does not say how long the clips of its evaluation were: recordings longer than "
+            f"{bundle.application.whole:g} s are scored in pieces of {bundle.application.piece:.3g} s; train it again"
         )
-    run = folder.parent
     metrics = bundle.metrics or (recorded_metrics(run) if (run / "config.yaml").is_file() else {})
-    return scorer_of(bundle), alarm_threshold(metrics)
+    bundle.application = with_threshold(bundle.application, metrics)
+    return bundle
 
 
 def recording_files(modalities: tuple[str, ...], video: Path, beside: dict[str, Path]) -> dict[str, Path]:
@@ -127,12 +153,8 @@ def _predict_folder(
     lines: TextIO,
     alarm: tuple[str, AlarmRule] | None,
 ) -> Iterator[Predicted]:
-    for option, target in (("--png", request.png), ("--video", request.video)):
-        try:
-            if target is not None:
-                target.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RequestError(f"{option} '{target}' has to be a folder, for several recordings") from error
+    _make_folder("--png", request.png)
+    _make_folder("--video", request.video)
     faults = 0
     with track(len(sources), "predict", show=request.out is not None) as advance:
         for source in sources:
@@ -147,6 +169,42 @@ def _predict_folder(
             advance()
     if faults:
         raise DataError(f"{faults} of {len(sources)} recordings in '{folder}' cannot be read to their end")
+
+
+def _predict_shards(
+    scorer: Scorer, place: str, request: PredictRequest, lines: TextIO, alarm: tuple[str, AlarmRule] | None
+) -> Iterator[Predicted]:
+    """Packed clips by their keys, each read as evaluation reads it."""
+    material = find_material(place)
+    assert material.index is not None
+    check_packing(scorer.spec, material.index)
+    _make_folder("--png", request.png)
+    cut = material.cutter(scorer.spec, scorer.modalities, scorer.application, request.hop)
+    faults = 0
+    with track(len(material.items), "predict", show=request.out is not None) as advance:
+        for item in material.items:
+            told = PredictionLines(scorer, item.key, lines, alarm, item.key)
+            png = request.png and request.png / f"{item.key}.png"
+
+            def run(item: Item = item, told: PredictionLines = told, png: Path | None = png) -> None:
+                _follow(told, predict_pieces(scorer, cut(item)), png)
+
+            try:
+                yield from _figures(Path(item.key), told, run)
+            except DataError as error:
+                faults += 1
+                _say(f"error: {error}")
+            advance()
+    if faults:
+        raise DataError(f"{faults} of {len(material.items)} clips in '{place}' cannot be read")
+
+
+def _make_folder(option: str, target: Path | None) -> None:
+    try:
+        if target is not None:
+            target.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RequestError(f"{option} '{target}' has to be a folder, for several recordings") from error
 
 
 def _predict_files(
@@ -247,7 +305,7 @@ def _figures(name: Path | Address, told: PredictionLines, run: Callable[[], None
 
 
 def _with_notices(events: Iterator[Prediction | Gap]) -> Iterator[Prediction | Gap]:
-    """Says now and then how many windows were dropped."""
+    """Says now and then how many pieces were dropped."""
     dropped, said = 0, -math.inf
     for event in events:
         if isinstance(event, Gap) and event.dropped:

@@ -6,10 +6,9 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-import numpy as np
-
 from ..shards.live import Gap
 from ..tasks.alarm_events import Alarm, AlarmRule, AlarmWatch
+from ..tasks.overall import Overall
 from ..tasks.predict import Prediction, Scorer
 from ..tasks.results import Timeline
 from ..tasks.timeline import TimelineBins
@@ -22,15 +21,19 @@ MOST_ALARMS = 1000
 
 @dataclass
 class Predicted:
-    """Figures of one recording: how many `windows`, and the mean score of each class over them; `dropped` windows
-    and `gaps` of a live source; `damaged` packets of a file, which were skipped; the `alarms` that ended, the last
-    thousand of `alarm_count`."""
+    """Figures of one recording: how many pieces (`windows`); `whole`: it is one clip, all of it; the `means` and
+    `peaks` of each class over the pieces, which are the clip's score where it is whole; its class, the `decision`,
+    where it is one piece; `dropped` pieces and `gaps` of a live source; `damaged` packets of a file, which were
+    skipped; the `alarms` that ended, the last thousand of `alarm_count`."""
 
     title: str
     timeline: Timeline
     windows: int = 0
     seconds: float = 0.0
+    whole: bool = False
     means: dict[str, float] = field(default_factory=dict)
+    peaks: dict[str, float] = field(default_factory=dict)
+    decision: str | None = None
     dropped: int = 0
     gaps: int = 0
     damaged: int = 0
@@ -45,8 +48,8 @@ class Predicted:
 class PredictionLines:
     """Takes predictions and gaps in their order, and tells them.
 
-    One JSON line each to `lines`: `kind` is `window`, `gap` or `alarm`; `file` names the recording where there are
-    several. Memory does not grow with time.
+    One JSON line each to `lines`: `kind` is `window` (a piece), `gap`, `alarm`, or at the end of a recording `clip`;
+    `file` names the recording where there are several. Memory does not grow with time.
     """
 
     def __init__(
@@ -62,7 +65,7 @@ class PredictionLines:
         self.alarm_class = alarm[0] if alarm is not None else ""
         self.watch = AlarmWatch(alarm[1]) if alarm is not None else None
         self.bins = TimelineBins(scorer.classes, scorer.modalities)
-        self.classes, self.sums = scorer.classes, np.zeros(len(scorer.classes))
+        self.overall = Overall(scorer)
         self.predicted = Predicted(title, self.bins.timeline(title))
         self.raised: Alarm | None = None
         self.clock: datetime | None = None
@@ -76,14 +79,11 @@ class PredictionLines:
             self._write("gap", asdict(event))
             self._alarms(self.watch.interrupt() if self.watch is not None else [])
             return
-        facts = asdict(event)
-        if event.time is None:
-            del facts["time"]
-        else:
+        if event.time is not None:
             self.clock = datetime.fromisoformat(event.time) - timedelta(seconds=event.start)
-        self._write("window", facts)
+        self._write("window", event.facts())
+        self.overall.add(event)
         scores = list(event.probabilities.values())
-        self.sums += scores
         predicted.windows += 1
         predicted.seconds = event.end
         self.bins.add((event.start + event.end) / 2, scores, list(event.gates.values()))
@@ -101,7 +101,12 @@ class PredictionLines:
         predicted = self.predicted
         predicted.timeline = self.bins.timeline(self.title)
         if predicted.windows:
-            predicted.means = dict(zip(self.classes, (self.sums / predicted.windows).tolist(), strict=True))
+            overall = self.overall
+            predicted.whole, predicted.means, predicted.peaks = overall.whole, overall.means(), overall.peaks()
+            predicted.decision = overall.decision()
+            # A source that never ends is no clip.
+            if whole and self.clock is None:
+                self._write("clip", overall.facts())
         return predicted
 
     def draw(self, target: Path) -> None:

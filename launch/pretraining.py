@@ -21,6 +21,7 @@ from ..tasks.split_plan import SplitPlan
 from ..tasks.splits import given_split, groups_of, labelled, take
 from .adapting import adapt
 from .building import (
+    application_of,
     check_shards_fit,
     clip_request,
     clip_spec,
@@ -165,7 +166,14 @@ def _pretrain(
             "command": " ".join(command),
             "versions": versions(),
         }
-        bundle = Bundle(objective.backbone, clip_spec(request, index), request.segments, provenance=provenance | told)
+        application = application_of(request, index)
+        bundle = Bundle(
+            objective.backbone,
+            clip_spec(request, index),
+            request.segments,
+            provenance=provenance | told,
+            application=application,
+        )
         save_bundle(bundle, run / "encoder")
     return last | {"parameters": count_parameters(objective.backbone), "clips": len(stream.index.samples)}
 

@@ -181,7 +181,9 @@ def set_up(config: FinetuneConfig, command: Sequence[str]) -> Recipe:
     if start is not None:
         check_shards_fit(start, index)
         asked = request_from(start, data)
-        request, spec = held_request(asked, index), spec_for(start.spec, asked)
+        # Recordings are to be prepared as these clips were, not as those of the pretraining.
+        spec = replace(spec_for(start.spec, asked), packing=index.settings)
+        request = held_request(asked, index)
         check_windows(start.backbone, spec)
         for name in asked.modalities:
             if name not in request.modalities and ranks()[0] == 0:

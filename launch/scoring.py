@@ -3,7 +3,7 @@
 from base64 import b64encode
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,12 @@ from ..shards.modality import MODALITIES
 from ..shards.rejected import UNREADABLE, reason_of
 from ..shards.stills import stills
 from ..tasks.highlights import Highlight, highlights
-from ..tasks.predict import Prediction, predict
+from ..tasks.overall import Overall
+from ..tasks.predict import Prediction, predict, scorer_of
 from .turns import Turns
 from .uploads import Upload
 
-# Windows scored at a time: few, so that they show soon.
+# Pieces scored at a time: few, so that they show soon.
 BATCH = 4
 
 Line = dict[str, Any]
@@ -27,8 +28,8 @@ Line = dict[str, Any]
 
 @dataclass(frozen=True)
 class Wish:
-    """`hop` seconds between windows, half a window if none; at most `frames` pictures of the highest scores, of
-    `class_name` if one is given."""
+    """`hop` seconds between pieces, as the model is to be applied if none; at most `frames` pictures of the highest
+    scores, of `class_name` if one is given."""
 
     hop: float | None = None
     frames: int = 6
@@ -36,7 +37,8 @@ class Wish:
 
 
 async def score(bundle: Bundle, turns: Turns, uploads: dict[str, Upload], wish: Wish) -> AsyncGenerator[Line]:
-    """Lines by `kind`: one `recording`, a `window` each, `frames`, a `note` where there is a fault or damage, `end`.
+    """Lines by `kind`: one `recording`, a `window` for each piece, the `clip`, `frames`, a `note` where there is a
+    fault or damage, `end`.
 
     Nothing comes before the first window is known. Raises `DataError`, in one line, where there is no window at all,
     and `Stopping`.
@@ -45,23 +47,28 @@ async def score(bundle: Bundle, turns: Turns, uploads: dict[str, Upload], wish: 
     windows: list[Prediction] = []
     note: str | None = None
     damage = Damage()
+    scorer = scorer_of(bundle)
+    overall = Overall(scorer)
     async with turns.turn():
         try:
             duration = await turns.call(lambda: _check(uploads))
             files = {role: upload.path for role, upload in uploads.items()}
-            predictions = predict(bundle, files, wish.hop, BATCH, damage=damage)
+            predictions = predict(scorer, files, wish.hop, BATCH, damage=damage)
             async with aclosing(turns.iterate(predictions)) as steps:
                 async for window in steps:
                     if not windows:
                         yield _recording(name, duration, window)
                     windows.append(window)
-                    yield {"kind": "window"} | asdict(window)
+                    overall.add(window)
+                    yield {"kind": "window"} | window.facts()
         except UNREADABLE as error:
             note = unreadable(uploads, windows, error)
             if not windows:
                 raise DataError(note) from error
         chosen = highlights(windows, wish.frames, wish.class_name)
         pictures = await turns.call(lambda: _pictures(uploads.get("video"), chosen))
+    if note is None:
+        yield {"kind": "clip", "clip": overall.facts()}
     yield {"kind": "frames", "frames": pictures}
     if note is None and damage.packets:
         note = f"'{name}': {damage}"

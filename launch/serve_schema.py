@@ -4,8 +4,6 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from ..tasks.predict import Prediction
-
 
 class Role(BaseModel):
     """A file that belongs to a recording: the form field it comes in, and what it holds."""
@@ -22,7 +20,11 @@ class Colours(BaseModel):
 
 
 class ModelFacts(BaseModel):
-    """What the model is, and for what, from its bundle and its model card."""
+    """What the model is, and for what, from its bundle and its model card.
+
+    A recording of at most `whole_seconds` is one clip, scored by the mean of `views` windows of `window_seconds` over
+    all of it; a longer one is scored so in pieces of `piece_seconds`, one every `hop_seconds`.
+    """
 
     name: str
     task: str | None
@@ -32,7 +34,11 @@ class ModelFacts(BaseModel):
     roles: list[Role]
     fusion: str
     window_seconds: float
+    views: int
+    piece_seconds: float
     hop_seconds: float
+    whole_seconds: float
+    threshold: float | None
     max_mb: int
     metrics: dict[str, float]
     licence: str | None
@@ -61,14 +67,42 @@ class Frame(BaseModel):
     image: str | None
 
 
+class Window(BaseModel):
+    """A piece of the recording; `whole`: it is all of it, one clip; `calibrated`: of a model with a temperature."""
+
+    start: float
+    end: float
+    probabilities: dict[str, float]
+    calibrated: dict[str, float] | None = None
+    gates: dict[str, float]
+    present: list[str]
+    whole: bool
+
+
+class Clip(BaseModel):
+    """The recording as one: means and highest scores over its pieces; the class only where it is one piece."""
+
+    start: float
+    end: float
+    whole: bool
+    pieces: int
+    class_name: str | None = Field(default=None, alias="class")
+    probabilities: dict[str, float]
+    calibrated: dict[str, float] | None = None
+    peaks: dict[str, float]
+    gates: dict[str, float]
+
+
 class Scored(BaseModel):
-    """All of a recording; `note`: why it ends early, where it does. Streamed, each line tells its `kind` instead."""
+    """All of a recording; `clip`: none where it cannot be read to its end; `note`: why. Streamed, each line tells its
+    `kind` instead."""
 
     file: str
     duration: float
     classes: list[str]
     modalities: list[str]
-    windows: list[Prediction]
+    windows: list[Window]
+    clip: Clip | None
     frames: list[Frame]
     note: str | None
 

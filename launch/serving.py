@@ -13,7 +13,6 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse
 from starlette.exceptions import HTTPException
 
-from ..fusion.bundle import load_bundle
 from ..fusion.card import card_sections
 from ..fusion.classifier import Classifier
 from ..fusion.layout import CARD
@@ -22,6 +21,7 @@ from ..shards.modality import modality, sources_of
 from ..tasks.drawing import PALETTE, colours_of
 from .answering import NDJSON, STOPPED, Deferred, Service, answer
 from .http_guard import Guard, refusal
+from .predicting import deployed_bundle
 from .run_bundles import find_bundle
 from .scoring import Wish
 from .serve_schema import Colours, Health, ModelFacts, Refused, Role, Scored
@@ -35,7 +35,7 @@ _REFUSED: dict[str, Any] = {"model": Refused}
 def open_service(model: Path, folder: Path, *, max_mb: int, queue: int, log: Callable[[str], None]) -> Service:
     """Loads the model. Raises `RequestError` for an encoder without classes, and what `load_bundle` raises."""
     path = find_bundle(model)
-    bundle = load_bundle(path)
+    bundle = deployed_bundle(model)
     if not isinstance(bundle.model, Classifier):
         raise RequestError(f"'{model}' is an encoder without classes: give one that `modalgate finetune` made")
     card = card_sections((path / CARD).read_text(encoding="utf-8"))
@@ -45,6 +45,7 @@ def open_service(model: Path, folder: Path, *, max_mb: int, queue: int, log: Cal
     roles = [Role(name="video", kind="video")] if {"rgb", "audio"} & set(sources) else []
     roles += [Role(name=name, kind=modality(name).kind) for name in sources if name != "rgb"]
     given = dict(zip(names, colours_of(names), strict=True))
+    application = bundle.application
     facts = ModelFacts(
         name=model.resolve().name,
         task=bundle.task,
@@ -54,7 +55,11 @@ def open_service(model: Path, folder: Path, *, max_mb: int, queue: int, log: Cal
         roles=roles,
         fusion=bundle.backbone.spec.fusion,
         window_seconds=bundle.spec.seconds,
-        hop_seconds=bundle.spec.seconds / 2,
+        views=application.views,
+        piece_seconds=application.piece,
+        hop_seconds=application.hop,
+        whole_seconds=application.whole,
+        threshold=application.threshold,
         max_mb=max_mb,
         metrics=bundle.metrics,
         licence=bundle.licence,
@@ -114,7 +119,11 @@ def create_app(service: Service, host: str = "127.0.0.1") -> FastAPI:
         request: Request,
         hop: Annotated[
             float | None,
-            Query(ge=0.01, allow_inf_nan=False, description="Seconds between windows; half a window by default."),
+            Query(
+                ge=0.01,
+                allow_inf_nan=False,
+                description="Seconds between pieces; by default as evaluated.",
+            ),
         ] = None,
         frames: Annotated[int, Query(ge=0, le=24, description="Pictures of the highest scores.")] = 6,
         class_name: Annotated[

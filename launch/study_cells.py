@@ -26,7 +26,7 @@ from ..tasks.splits import Split, take
 from ..tasks.stored import StoredClips, StoredStream, load_stored, save_stored, store_clips
 from ..tasks.study_cell import judge_cell
 from ..tasks.supervised import SupervisedObjective
-from .building import clip_spec, clip_stream, in_steps
+from .building import application_of, clip_spec, clip_stream, in_steps
 from .device import keep_freed_memory
 from .run_bundles import split_bundle
 from .schema import RowConfig, StudyConfig
@@ -96,7 +96,9 @@ def train_expert(work: Work, name: str) -> None:
         loop = in_steps(config.experts, len(stream.index.samples), config.data.batch_size)
         train(objective, stream, loop, run, seed=work.seed, resume=resume, tracker_mode="disabled")
         facts = {"trained": f"expert of {name}", "steps": config.experts.steps, "seed": work.seed}
-        save_bundle(Bundle(classifier, spec, request.segments, "action", None, facts), run / "encoder")
+        application = application_of(request, work.index)
+        bundle = Bundle(classifier, spec, request.segments, "action", None, facts, application=application)
+        save_bundle(bundle, run / "encoder")
 
 
 def store_features(works: Sequence[Work], part: str) -> None:

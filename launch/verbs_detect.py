@@ -20,11 +20,17 @@ def detect(
     ] = None,
     hop: Annotated[
         float | None,
-        typer.Option(min=0.01, help="Seconds between windows; half a window by default.", show_default=False),
+        typer.Option(min=0.01, help="Seconds between pieces; by default as evaluated.", show_default=False),
     ] = None,
     threshold: Annotated[
-        float, typer.Option(min=0, max=1, help="Score of an alarm, chosen on other recordings.")
-    ] = 0.5,
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Score of an alarm, chosen on other recordings; by default the model's, or 0.5.",
+            show_default=False,
+        ),
+    ] = None,
     json: Json = None,
 ) -> None:
     """Frame AP and AUC, false alarms per hour and delay on untrimmed recordings."""

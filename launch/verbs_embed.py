@@ -19,7 +19,7 @@ def embed(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="A new file: .parquet or .npz.")],
     hop: Annotated[
         float | None,
-        typer.Option(min=0.01, help="Seconds between windows; half a window by default.", show_default=False),
+        typer.Option(min=0.01, help="Seconds between pieces; by default as evaluated.", show_default=False),
     ] = None,
     modality_features: Annotated[
         bool, typer.Option("--modality-features", help="Also each modality's own features, before the fusion.")
@@ -28,7 +28,7 @@ def embed(
         list[str] | None,
         typer.Option(metavar="NAME=HZ", help="Of frame folders, arrays and signals; repeat it.", show_default=False),
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Windows through the model at a time.")] = 8,
+    batch_size: Annotated[int, typer.Option(min=1, help="Views through the model at a time.")] = 8,
     workers: Annotated[
         int | None,
         typer.Option(min=0, help="Processes that decode; by default one per core but one.", show_default=False),
@@ -70,8 +70,8 @@ def embed(
     except KeyboardInterrupt:
         typer.echo("stopped: the same command goes on from here", err=True)
         raise
-    title = f"{found.windows} windows of {found.recordings} recordings, {found.width} features each, in {out}"
+    title = f"{found.windows} pieces of {found.recordings} recordings, {found.width} features each, in {out}"
     rows = [(name, found.present[name], found.weights[name]) for name in found.present]
-    print_table(title, ("modality", "share of windows", "mean gate weight"), rows)
+    print_table(title, ("modality", "share of pieces", "mean gate weight"), rows)
     print_rejected(rejected_list(out))
     write_json(json, asdict(found))

@@ -128,7 +128,7 @@ def predict(
     ],
     source: Annotated[
         str,
-        typer.Argument(metavar="SOURCE", help="A media file, a folder of recordings, a webcam's number, or a URL."),
+        typer.Argument(metavar="SOURCE", help="A media file, a folder of them, shards, a webcam's number, or a URL."),
     ],
     beside: Annotated[
         list[str] | None,
@@ -140,7 +140,7 @@ def predict(
     ] = None,
     hop: Annotated[
         float | None,
-        typer.Option(min=0.01, help="Seconds between windows; half a window by default.", show_default=False),
+        typer.Option(min=0.01, help="Seconds between pieces; by default as evaluated.", show_default=False),
     ] = None,
     out: Annotated[
         Path | None,
@@ -166,7 +166,7 @@ def predict(
     timeout: Annotated[float, typer.Option(min=0.1, help="Of a stream: seconds without data to wait.")] = 10.0,
     json: Json = None,
 ) -> None:
-    """Class scores, gate weights and alarms over a recording or a live stream, one JSON line per window."""
+    """Class scores, gate weights and alarms of a recording or a live stream, one JSON line per piece."""
     from ..shards.errors import choice_error
     from .first_checks import check_scorer, check_source
 
@@ -206,11 +206,12 @@ def _print_predicted(predicted: "list[Predicted]", out: Path) -> None:
 
     classes = list(predicted[0].means) if predicted else []
     shown = classes if len(classes) <= 4 else []
-    columns = ("recording", "seconds", "windows", *(f"mean {name}" for name in shown), "dropped", "alarms")
-    rows = [
-        (e.title, round(e.seconds, 1), e.windows, *(e.means.get(c) for c in shown), e.dropped, e.alarm_count)
-        for e in predicted
-    ]
+    columns = ["recording", "seconds", "pieces", *(f"mean {name}" for name in shown), "class", "dropped", "alarms"]
+    rows = []
+    for entry in predicted:
+        scores = [entry.means.get(name) for name in shown]
+        told = [entry.decision, entry.dropped, entry.alarm_count]
+        rows.append([entry.title, round(entry.seconds, 1), entry.windows, *scores, *told])
     print_table(f"Lines in {out}", columns, rows)
     alarms = [(e.title, a.on, a.off, (a.off or a.on) - a.on, a.peak, a.peak_at) for e in predicted for a in e.alarms]
     if alarms:

@@ -1,10 +1,11 @@
 """How a bundle's encoder sees a segment, as plain data: reading it needs no torch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from .index import Statistics
-from .region import Region, plain_region
+from .errors import RequestError
+from .index import Index, PackSettings, Statistics, plain_settings
+from .region import Region, plain_region, region_text
 
 
 @dataclass(frozen=True)
@@ -12,9 +13,10 @@ class ClipSpec:
     """What an encoder sees of a segment, and how to make it from stored media.
 
     `seconds`, `frames`: the window; `size`: pixels of the square; `short_side`, `fps`, `sample_rate`, `flow_bound`:
-    the packed media's; `statistics`: per modality, in its unit; `stretch`: the share of a packed clip that one window
-    covers, played in `seconds` (0: as it is; a recording of any length never is); `region`: the part of the picture
-    that was packed. A bundle carries it, so that prediction prepares data as training did.
+    the packed media's; `statistics`: per modality, in its unit; `stretch`: the share of a clip that one window
+    covers, played in `seconds` (0: as it is); `region`: the part of the picture that was packed; `packing`: all
+    settings of the packing, none in bundles from before they were stored. A bundle carries it, so that prediction
+    prepares data as training did.
     """
 
     seconds: float
@@ -27,6 +29,22 @@ class ClipSpec:
     statistics: dict[str, Statistics]
     stretch: float = 0.0
     region: Region | None = None
+    packing: PackSettings | None = None
+
+    def covered(self, duration: float) -> float:
+        """The seconds of a clip of so many that one window covers."""
+        return self.stretch * duration or self.seconds
+
+    def pack_settings(self) -> PackSettings:
+        """How the media were packed that the encoder knows."""
+        return replace(
+            self.packing or PackSettings(tuple(self.statistics)),
+            size=self.short_side,
+            fps=self.fps,
+            sample_rate=self.sample_rate,
+            flow_bound=self.flow_bound,
+            region=self.region,
+        )
 
 
 def plain_clip_spec(content: dict[str, Any]) -> ClipSpec:
@@ -34,4 +52,35 @@ def plain_clip_spec(content: dict[str, Any]) -> ClipSpec:
     statistics = {
         name: Statistics(tuple(entry["mean"]), tuple(entry["std"])) for name, entry in content["statistics"].items()
     }
-    return ClipSpec(**content | {"statistics": statistics, "region": plain_region(content.get("region"))})
+    packing = content.get("packing")
+    plain = {
+        "statistics": statistics,
+        "region": plain_region(content.get("region")),
+        "packing": None if packing is None else plain_settings(packing),
+    }
+    return ClipSpec(**content | plain)
+
+
+def check_packing(spec: ClipSpec, index: Index) -> None:
+    """`RequestError` where shards were packed unlike those that a model of this `spec` was trained on."""
+    settings = index.settings
+    for name, trained, packed in (
+        ("short side", spec.short_side, settings.size),
+        ("frames per second", spec.fps, settings.fps),
+        ("sample rate", spec.sample_rate, settings.sample_rate),
+        ("flow bound", spec.flow_bound, settings.flow_bound),
+    ):
+        if trained != packed:
+            raise RequestError(
+                f"'{index.folder}' is packed with {name} {packed:g}, the encoder was trained with {trained:g}: "
+                "pack the source again with that setting"
+            )
+    if spec.region != settings.region:
+        trained, packed = (
+            "the whole picture" if region is None else f"region {region_text(region)}"
+            for region in (spec.region, settings.region)
+        )
+        raise RequestError(
+            f"'{index.folder}' is packed with {packed}, the encoder was trained with {trained}: "
+            "pack the source again with that setting"
+        )

@@ -31,6 +31,13 @@ class Damage:
             self.first = seconds if self.first is None else min(self.first, seconds)
             self.last = seconds if self.last is None else max(self.last, seconds)
 
+    def include(self, other: "Damage") -> None:
+        """What another reading of the same recording has counted."""
+        packets = self.packets + other.packets
+        for seconds in (other.first, other.last):
+            self.add(seconds)
+        self.packets = packets
+
 
 def decode(container: Any, stream: Any, damage: Damage | None = None) -> Iterator[Any]:
     """The frames of one stream of an open container.

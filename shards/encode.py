@@ -3,6 +3,7 @@
 import io
 import json
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,8 @@ from .flow import quantise_flow
 from .index import PackSettings
 from .media import write_video, write_wave
 from .modality import modality
-from .recording import Recording
+from .passthrough import copy_if_fitting
+from .recording import Recording, read_recording
 from .sources import Source
 
 # Encoded once and decoded in every epoch: without CABAC and deblocking, which the preset leaves out, decoding takes
@@ -49,6 +51,29 @@ class EncodedClip:
     members: dict[str, bytes]
     moments: dict[str, Moments]
     silent: bool = False
+
+
+def encode_source(source: Source, settings: PackSettings) -> Iterator[EncodedClip]:
+    """The clips of one recording in turn; raises one of `UNREADABLE` where it cannot be packed."""
+    pieces = read_recording(source.files, settings, source.rates)
+    number, piece = 0, next(pieces, None)
+    while piece is not None:
+        following = next(pieces, None)
+        cut = number > 0 or following is not None
+        if piece.streams and cut:
+            yield encode_clip(source, f"{source.key}-{number:03d}", piece, settings)
+        elif piece.streams:
+            yield encode_whole(source, piece, settings)
+        number, piece = number + 1, following
+
+
+def encode_whole(source: Source, recording: Recording, settings: PackSettings) -> EncodedClip:
+    """The clip of a recording that is one piece; a video that already is what packing would make is copied."""
+    video, ready = source.files.get("video"), {}
+    if "rgb" in recording.streams and video is not None and not video.is_dir():
+        copied = copy_if_fitting(video, settings, len(recording.streams["rgb"]))
+        ready = {} if copied is None else {"rgb": copied}
+    return encode_clip(source, source.key, recording, settings, ready)
 
 
 def encode_clip(

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from .errors import DataError, RequestError, choice_error
 from .location import FolderReader, Location, Remote, locate
@@ -85,6 +86,12 @@ class PackSettings:
                     f"region {region_text(self.region)} is not within the picture: give left, "
                     "top, width and height as shares of it, such as 0.25,0.5,0.5,0.5"
                 )
+
+
+def plain_settings(content: dict[str, Any]) -> PackSettings:
+    """`PackSettings` from their plain form, as JSON holds them."""
+    region = plain_region(content.get("region"))
+    return PackSettings(**content | {"modalities": tuple(content["modalities"]), "region": region})
 
 
 @dataclass(frozen=True)
@@ -196,10 +203,8 @@ def load_index(place: Path | str | Remote | Sequence[str | Path]) -> Index:
             f"'{path}' has shard format {version}, this modalgate reads {FORMAT_VERSION}: pack the source again"
         )
     try:
-        settings = content["settings"] | {"modalities": tuple(content["settings"]["modalities"])}
-        settings["region"] = plain_region(settings.get("region"))
         return Index(
-            settings=PackSettings(**settings),
+            settings=plain_settings(content["settings"]),
             statistics={
                 name: Statistics(tuple(entry["mean"]), tuple(entry["std"]))
                 for name, entry in content["statistics"].items()

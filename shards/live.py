@@ -1,4 +1,4 @@
-"""Live sources, streams and cameras, as sliding windows: again after they broke off, and never far behind."""
+"""Live sources, streams and cameras, as sliding pieces: again after they broke off, and never far behind."""
 
 import threading
 import time
@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from av.error import FFmpegError
 
 from .address import Address
+from .application import Application
 from .clip_spec import ClipSpec
 from .connection import Connection
 from .credentials import masked
@@ -15,7 +16,7 @@ from .media import FrameReader
 from .modality import shown_by
 from .pictures import at_constant_rate
 from .section import Section, iterate_sections
-from .sliding import Window, check_hop, cut_windows, sliding_settings
+from .sliding import Piece, cut_pieces, sliding_settings, sound_memory
 from .tracks import Pictures, Sound, Track
 
 LONGEST_WAIT = 30.0
@@ -23,7 +24,7 @@ LONGEST_WAIT = 30.0
 
 @dataclass(frozen=True)
 class Gap:
-    """What no window shows of a source, from `start` to `end` in seconds, because of `reason`; `dropped`: windows
+    """What no piece shows of a source, from `start` to `end` in seconds, because of `reason`; `dropped`: pieces
     that could have been made."""
 
     start: float
@@ -36,7 +37,7 @@ class Gap:
 class Patience:
     """How a live source is waited for.
 
-    `max_lag`: seconds that windows may be late, older ones are dropped; `retries`: attempts in a row to open it
+    `max_lag`: seconds that pieces may be late, older ones are dropped; `retries`: attempts in a row to open it
     again, the first after `wait` seconds and each after twice as long as the one before, at most half a minute;
     `timeout`: seconds without data after which it counts as broken off.
     """
@@ -67,12 +68,15 @@ class LiveSource:
         if self.connection is not None:
             self.connection.stop()
 
-    def slide(self, spec: ClipSpec, modalities: tuple[str, ...], hop: float | None = None) -> Iterator[Window | Gap]:
-        """Windows as of a recording, none over a gap in the source, and the gaps; ends with the source.
+    def slide(
+        self, spec: ClipSpec, modalities: tuple[str, ...], application: Application, hop: float | None = None
+    ) -> Iterator[Piece | Gap]:
+        """Pieces as of a long recording, none over a gap in the source, and the gaps; ends with the source.
 
-        Each window has the time of day at which it began. Of a film that is read by URL nothing is dropped.
+        Each piece has the time of day at which it began. Of a film that is read by URL nothing is dropped, and
+        unless a hop is given its last piece ends where it does.
         """
-        hop = check_hop(hop, spec)
+        step = application.step(hop)
         first: float | None = None
         began, end = 0.0, 0.0
         for section in self._sections("audio" in modalities, bool(shown_by("rgb", modalities))):
@@ -81,10 +85,10 @@ class LiveSource:
             offset = max(section.clock - first, end)
             if section.reason:
                 yield Gap(round(end, 3), round(offset, 3), 0, section.reason)
-            for found in _cut(section, spec, modalities, hop, self.patience.max_lag):
+            for found in _cut(section, spec, modalities, application, step, hop is None, self.patience.max_lag):
                 end = offset + found.end
                 found = replace(found, start=offset + found.start, end=end)
-                yield replace(found, clock=began + found.start) if isinstance(found, Window) else found
+                yield replace(found, clock=began + found.start) if isinstance(found, Piece) else found
 
     def _sections(self, sound: bool, pictures: bool) -> Iterator[Section]:
         failed, reason = 0, ""
@@ -152,21 +156,28 @@ class _Lateness:
 
 
 def _cut(
-    section: Section, spec: ClipSpec, modalities: tuple[str, ...], hop: float, max_lag: float
-) -> Iterator[Window | Gap]:
-    tracks = _tracks(section, spec, modalities)
+    section: Section,
+    spec: ClipSpec,
+    modalities: tuple[str, ...],
+    application: Application,
+    hop: float,
+    to_the_end: bool,
+    max_lag: float,
+) -> Iterator[Piece | Gap]:
+    tracks = _tracks(section, spec, modalities, application)
     if not tracks:
         raise ValueError(f"it has none of {', '.join(modalities)}")
-    lateness = _Lateness(section, max_lag, spec.seconds)
-    for window in cut_windows(tracks, spec, modalities, hop, lateness.skip):
+    lateness = _Lateness(section, max_lag, application.piece)
+    finite = section.connection.finite
+    for piece in cut_pieces(tracks, spec, modalities, application, hop, lateness.skip, to_the_end and finite):
         yield from lateness.told()
-        # A film may be shorter than a window; what a broken connection leaves of one shows something else.
-        if section.connection.finite or window.end - window.start > spec.seconds - 1e-6:
-            yield window
+        # A film may be shorter than a piece; what a broken connection leaves of one shows something else.
+        if finite or piece.end - piece.start > application.piece - 1e-6:
+            yield piece
     yield from lateness.told()
 
 
-def _tracks(section: Section, spec: ClipSpec, modalities: tuple[str, ...]) -> list[Track]:
+def _tracks(section: Section, spec: ClipSpec, modalities: tuple[str, ...], application: Application) -> list[Track]:
     settings, connection = sliding_settings(spec, modalities), section.connection
     facts = connection.facts
     if not connection.finite:
@@ -177,8 +188,8 @@ def _tracks(section: Section, spec: ClipSpec, modalities: tuple[str, ...]) -> li
         pictures = at_constant_rate("stream", section.frames(), reader, settings, facts)
         tracks.append(Pictures(pictures, shown_by("rgb", modalities), spec))
     if connection.audio is not None:
-        sound = section.sound(spec.sample_rate)
-        tracks.append(Sound(sound, section.origin, spec, settings.silence_db, settings.clip_seconds))
+        sound, memory = section.sound(spec.sample_rate), sound_memory(application, settings)
+        tracks.append(Sound(sound, section.origin, spec, settings.silence_db, memory))
     return tracks
 
 

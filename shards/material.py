@@ -1,4 +1,4 @@
-"""What there is to embed: a folder of recordings, a list of files, one file, or packed shards; and its windows."""
+"""What there is to embed: a folder of recordings, a list of files, one file, or packed shards; and its pieces."""
 
 import hashlib
 import json
@@ -10,13 +10,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from .application import Application
 from .clip_spec import ClipSpec
 from .cut import slide_clip
 from .errors import RequestError
 from .index import INDEX_NAME, SPOOL_NAME, Index, PackSettings, Sample, load_index
 from .location import FolderReader
+from .pieces import recording_pieces
 from .rejected import printable
-from .sliding import Window, slide
+from .sliding import Piece
 from .sources import SUFFIXES, Source, find_sources, stamp
 
 LIST_SUFFIXES = (".txt", ".lst")
@@ -56,12 +58,13 @@ class Material:
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
     def cutter(
-        self, spec: ClipSpec, modalities: tuple[str, ...], hop: float | None
-    ) -> Callable[[Item], Iterator[Window]]:
-        """What makes an item's windows, in this process or another; it raises `rejected.UNREADABLE`."""
+        self, spec: ClipSpec, modalities: tuple[str, ...], application: Application, hop: float | None
+    ) -> Callable[[Item], Iterator[Piece]]:
+        """What makes an item's pieces, in this process or another; it raises `rejected.UNREADABLE`."""
         if self.index is None:
-            return partial(_slide_recording, spec, modalities, hop)
-        return partial(_slide_sample, FolderReader(self.index.folder), self.index.settings, spec, modalities, hop)
+            return partial(_cut_recording, spec, modalities, application, hop)
+        reader = FolderReader(self.index.folder)
+        return partial(_cut_sample, reader, self.index.settings, spec, modalities, application, hop)
 
 
 def find_material(place: str, rates: dict[str, float] | None = None) -> Material:
@@ -132,18 +135,21 @@ def _alone(path: Path) -> Source:
     return Source(path.stem, {held: path})
 
 
-def _slide_recording(spec: ClipSpec, modalities: tuple[str, ...], hop: float | None, item: Item) -> Iterator[Window]:
+def _cut_recording(
+    spec: ClipSpec, modalities: tuple[str, ...], application: Application, hop: float | None, item: Item
+) -> Iterator[Piece]:
     assert isinstance(item.held, Source)
-    return slide(item.held.files, spec, modalities, hop, item.held.rates)
+    return recording_pieces(item.held.files, spec, modalities, application, hop, item.held.rates)
 
 
-def _slide_sample(
+def _cut_sample(
     reader: FolderReader,
     settings: PackSettings,
     spec: ClipSpec,
     modalities: tuple[str, ...],
+    application: Application,
     hop: float | None,
     item: Item,
-) -> Iterator[Window]:
+) -> Iterator[Piece]:
     assert isinstance(item.held, Sample)
-    return slide_clip(reader, settings, spec, modalities, hop, item.held)
+    return slide_clip(reader, settings, spec, modalities, application, hop, item.held)

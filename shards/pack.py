@@ -1,18 +1,16 @@
 """From a folder of recordings to WebDataset shards with an index."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
 from .assemble import assemble
-from .encode import EncodedClip, encode_clip
+from .encode import encode_source
 from .engine import ENGINES
 from .errors import RequestError, choice_error
 from .index import INDEX_NAME, Index, PackSettings, load_index
 from .modality import MODALITIES, modality
-from .passthrough import copy_if_fitting
-from .recording import Recording, read_recording
 from .rejected import KILLED, UNREADABLE, Rejected, judge_rejected, list_rejected, printable, reason_of
 from .sources import LABEL_FILE, Recordings, Source, find_recordings, fingerprint
 from .spool import SpoolWriter, difference, holds, open_spool, read_clips, remove_spool
@@ -137,23 +135,3 @@ def encode_into(spool: Path, settings: PackSettings, source: Source) -> str:
         return f"it has none of {', '.join(settings.modalities)}"
     writer.close()
     return ""
-
-
-def encode_source(source: Source, settings: PackSettings) -> Iterator[EncodedClip]:
-    """The clips of one recording in turn; raises one of `UNREADABLE` where it cannot be packed."""
-    pieces = read_recording(source.files, settings, source.rates)
-    number, piece = 0, next(pieces, None)
-    while piece is not None:
-        following = next(pieces, None)
-        cut = number > 0 or following is not None
-        if piece.streams:
-            ready = {} if cut or "rgb" not in piece.streams else _fitting(source, piece, settings)
-            yield encode_clip(source, f"{source.key}-{number:03d}" if cut else source.key, piece, settings, ready)
-        number, piece = number + 1, following
-
-
-def _fitting(source: Source, piece: Recording, settings: PackSettings) -> dict[str, bytes]:
-    """The member that the video file is already."""
-    video = source.files["video"]
-    copied = None if video.is_dir() else copy_if_fitting(video, settings, len(piece.streams["rgb"]))
-    return {} if copied is None else {"rgb": copied}

@@ -18,7 +18,11 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
 
 
 def read_pictures(
-    path: Path, reader: FrameReader, settings: PackSettings, rate: float | None = None
+    path: Path,
+    reader: FrameReader,
+    settings: PackSettings,
+    rate: float | None = None,
+    damage: Damage | None = None,
 ) -> Iterator[NDArray[Any]]:
     """Stacks (T, H, W, ...) of at most `settings.clip_seconds` of what `iterate_pictures` gives.
 
@@ -27,7 +31,7 @@ def read_pictures(
     per_piece = max(round(settings.clip_seconds * settings.fps), 2)
     stack: list[NDArray[Any]] = []
     count = 0
-    for picture in iterate_pictures(path, reader, settings, rate):
+    for picture in iterate_pictures(path, reader, settings, rate, damage):
         count += 1
         stack.append(picture)
         if len(stack) == per_piece:

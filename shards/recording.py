@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .arrays import ARRAY_SUFFIXES, open_array
+from .damage import Damage
 from .flow import compute_flow
 from .index import PackSettings
 from .media import FrameReader, iterate_frames, probe
@@ -36,12 +37,16 @@ class Recording:
 
 
 def read_recording(
-    files: dict[str, Path], settings: PackSettings, rates: dict[str, float] | None = None
+    files: dict[str, Path],
+    settings: PackSettings,
+    rates: dict[str, float] | None = None,
+    damage: Damage | None = None,
 ) -> Iterator[Recording]:
     """The pieces of at most `settings.clip_seconds` of one recording, with the modalities asked for and there.
 
     Pictures are decoded piece by piece. `rates`: Hz of the files that do not tell (signals, frame folders, arrays),
-    by what `files` calls them; `settings.rates` stands in for what is not given. Raises `ValueError` where nothing
+    by what `files` calls them; `settings.rates` stands in for what is not given. `damage`: counts the packets that
+    cannot be decoded, each of which is a fault without it. Raises `ValueError` where nothing
     asked for is there, a video has fewer than two frames or a file is beyond the settings' bounds, and what reading
     raises: `av.FFmpegError`, `OSError`.
     """
@@ -54,19 +59,18 @@ def read_recording(
             signals[name], rates[name] = read_signal(files[name], name, given.get(name))
             check_seconds(files[name].name, len(signals[name]) / rates[name], settings)
     if "audio" in wanted:
-        sound = _sound(files, settings)
+        sound = _sound(files, settings, damage)
     stored = {name: _stored_flow(files[name]) for name in wanted if modality(name).flow_of and name in files}
     if stored and settings.region is not None:
         raise ValueError("its flow is of the whole picture, not of the region: leave it out, and it is computed")
     pictures = None
     if video is not None and shown_by("rgb", wanted):
-        pictures = read_pictures(
-            video, FrameReader("rgb24", settings.size, region=settings.region), settings, given.get("video")
-        )
+        reader = FrameReader("rgb24", settings.size, region=settings.region)
+        pictures = read_pictures(video, reader, settings, given.get("video"), damage)
     depth = None
     if shown_by("depth", wanted) and "depth" in files:
         reader = FrameReader("gray16le", settings.size, settings.depth_scale, settings.region)
-        depth = read_pictures(files["depth"], reader, settings, given.get("depth"))
+        depth = read_pictures(files["depth"], reader, settings, given.get("depth"), damage)
     longest = max(
         [len(sound) / settings.sample_rate if sound is not None else 0.0]
         + [len(values) / rates[name] for name, values in signals.items()]
@@ -142,15 +146,17 @@ def read_signal(path: Path, name: str, rate: float | None = None) -> tuple[NDArr
     return values, rate
 
 
-def _sound(files: dict[str, Path], settings: PackSettings) -> NDArray[np.float32] | None:
+def _sound(files: dict[str, Path], settings: PackSettings, damage: Damage | None) -> NDArray[np.float32] | None:
     """Mono sound whose sample 0 is the video's first frame, or None where there is no track."""
     if "audio" in files:
-        _, sound = read_sound(files["audio"], settings.sample_rate, settings.max_seconds)
+        _, sound = read_sound(files["audio"], settings.sample_rate, settings.max_seconds, damage)
         return sound
     if "video" not in files or files["video"].is_dir() or not probe(files["video"]).has_sound:
         return None
-    begin, sound = read_sound(files["video"], settings.sample_rate, settings.max_seconds)
-    first = next((time for time, _ in iterate_frames(files["video"])), 0.0)
+    begin, sound = read_sound(files["video"], settings.sample_rate, settings.max_seconds, damage)
+    # What is damaged before the first picture is counted where the pictures are read.
+    uncounted = None if damage is None else Damage()
+    first = next((time for time, _ in iterate_frames(files["video"], uncounted)), 0.0)
     return _cut(sound, first - begin, len(sound) / settings.sample_rate + begin - first, settings.sample_rate)
 
 

@@ -1,14 +1,15 @@
-"""Windows that slide over one recording of any length: every frame decoded once, and only a window's worth kept."""
+"""Pieces that slide over one recording of any length: every frame decoded once, and only a piece's worth kept."""
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
+from .application import Application
 from .clip_spec import ClipSpec
 from .damage import Damage
 from .index import PackSettings
@@ -24,92 +25,127 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Window:
-    """`start`, `end` in seconds from the first frame; `streams` as shards store one window: video (T, C, H, W), audio
-    (N,), signals (N, C). What the recording lacks there is no stream. `clock`: of a live source, the Unix time of its
-    start."""
+    """One view of a piece: `start`, `end` in seconds from the first frame; `streams` as shards store one window:
+    video (T, C, H, W), audio (N,), signals (N, C). What the piece lacks is no stream."""
 
     start: float
     end: float
     streams: dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A stretch of a recording that is treated as one clip, by its `views`, of which there is at least one.
+
+    `start`, `end` in seconds from the first frame; `whole`: it is all of the recording, made as packing and
+    evaluation make a clip; `clock`: of a live source, the Unix time of its start.
+    """
+
+    start: float
+    end: float
+    views: tuple[Window, ...]
+    whole: bool = False
     clock: float | None = None
+
+    @property
+    def present(self) -> list[str]:
+        """The modalities it has."""
+        return list(self.views[0].streams)
 
 
 def slide(
     files: dict[str, Path],
     spec: ClipSpec,
     modalities: tuple[str, ...],
+    application: Application,
     hop: float | None = None,
     rates: dict[str, float] | None = None,
     damage: Damage | None = None,
-) -> Iterator[Window]:
-    """Windows of `spec.seconds` every `hop` seconds (half a window by default), the last one whole.
+) -> Iterator[Piece]:
+    """Pieces of `application.piece` seconds, one every `hop` seconds (by default `application.hop`).
 
     `files`: `video` (with its sound) and other modalities' files by name; `rates`: Hz of those that do not tell their
     own (frame folders, arrays, signals), under the same names; `damage`: packets that cannot be decoded are counted
-    there and skipped: pictures stand still meanwhile, and sound is silent. A recording shorter than one window gives
-    one, whose last picture stands still and whose sound ends in silence. Sound counts as absent while it has stayed
-    below the packing's threshold for the last half minute. Raises `ValueError` where there is nothing of
-    `modalities`, or hop is not above 0, and what reading raises, after the windows that came before the fault.
+    there and skipped: pictures stand still meanwhile, and sound is silent. Unless a hop is given, the last piece ends
+    where the recording does. A recording shorter than a piece gives one. Sound counts as absent while it stays below
+    the packing's threshold over a piece, or over half a minute where the clips of the model are not known. Raises
+    `ValueError` where there is nothing of `modalities`, or hop is not above 0, and what reading raises, after the
+    pieces that came before the fault.
     """
-    hop = check_hop(hop, spec)
-    tracks = _open(files, sliding_settings(spec, modalities), spec, rates or {}, damage)
+    step = application.step(hop)
+    settings = sliding_settings(spec, modalities)
+    tracks = _open(files, settings, spec, settings.rates | (rates or {}), sound_memory(application, settings), damage)
     if not tracks:
         raise ValueError(f"it has none of {', '.join(modalities)}")
-    yield from cut_windows(tracks, spec, modalities, hop)
-
-
-def check_hop(hop: float | None, spec: ClipSpec) -> float:
-    """The step in seconds, half a window where none is given; `ValueError` where it does not move."""
-    hop = spec.seconds / 2 if hop is None else hop
-    if not hop > 0:
-        raise ValueError(f"a hop of {hop:g} s does not move: give seconds above 0")
-    return hop
+    yield from cut_pieces(tracks, spec, modalities, application, step, to_the_end=hop is None)
 
 
 def sliding_settings(spec: ClipSpec, modalities: tuple[str, ...]) -> PackSettings:
     """How the packing made what the encoder knows, for a recording of any length."""
-    return PackSettings(
-        modalities,
-        spec.short_side,
-        spec.fps,
-        spec.flow_bound,
-        spec.sample_rate,
-        max_seconds=math.inf,
-        region=spec.region,
-    )
+    return replace(spec.pack_settings(), modalities=modalities, max_seconds=math.inf)
 
 
-def cut_windows(
+def sound_memory(application: Application, settings: PackSettings) -> float:
+    """The seconds over which the level of sound decides whether it is there: a clip's, as in packing."""
+    return application.piece if application.longest else settings.clip_seconds
+
+
+def cut_pieces(
     tracks: list[Track],
     spec: ClipSpec,
     modalities: tuple[str, ...],
+    application: Application,
     hop: float,
     skip: Callable[[float], bool] = lambda start: False,
-) -> Iterator[Window]:
-    """Windows of opened `tracks`; those whose start `skip` says so of are read, but not made.
+    to_the_end: bool = False,
+) -> Iterator[Piece]:
+    """Pieces of opened `tracks`; those whose start `skip` says so of are read, but not made.
 
-    The first track sets the end: pictures where there are any, for sound often runs on after them.
+    `to_the_end`: the last piece ends where the recording does, if clips are longer than one window. The first track
+    sets the end: pictures where there are any, for sound often runs on after them.
     """
-    leader = tracks[0]
+    leader, length = tracks[0], application.piece
+    to_the_end = to_the_end and length > spec.seconds + 1e-6
+    before = 0.0
     for number in count():
         start = number * hop
-        whole = leader.reach(start + spec.seconds)
+        whole = leader.reach(start + length)
         if not whole and number:
-            return
+            if not to_the_end or leader.seconds < before + length + 0.5 / spec.fps:
+                return
+            start = leader.seconds - length
         if not whole and leader.seconds <= 0:
             raise ValueError("it holds nothing that can be decoded")
+        last = not whole and number > 0
+        end = start + length if whole or last else leader.seconds
         skipped = skip(start)
-        streams: dict[str, NDArray[Any]] = {}
         for track in tracks:
             if track is not leader:
-                track.reach(start + spec.seconds)
-            if not skipped:
-                streams |= track.cut(start)
+                track.reach(end)
         if not skipped:
-            end = start + spec.seconds if whole else leader.seconds
-            yield Window(start, end, {name: streams[name] for name in modalities if name in streams})
+            yield Piece(start, end, tuple(_views(tracks, spec, modalities, application, (start, end))))
+        if last:
+            return
+        before = start
         for track in tracks:
-            track.forget(start + hop)
+            # What the last piece may begin with is kept.
+            track.forget(start if to_the_end else start + hop)
+
+
+def _views(
+    tracks: list[Track],
+    spec: ClipSpec,
+    modalities: tuple[str, ...],
+    application: Application,
+    piece: tuple[float, float],
+) -> Iterator[Window]:
+    duration = piece[1] - piece[0]
+    covered = spec.covered(duration)
+    for start in (piece[0] + application.starts(spec, duration)).tolist():
+        streams: dict[str, NDArray[Any]] = {}
+        for track in tracks:
+            streams |= track.cut(start, covered, piece)
+        yield Window(start, start + covered, {name: streams[name] for name in modalities if name in streams})
 
 
 def batch_windows(windows: list[Window], modalities: tuple[str, ...]) -> "Batch":
@@ -128,7 +164,12 @@ def batch_windows(windows: list[Window], modalities: tuple[str, ...]) -> "Batch"
 
 
 def _open(
-    files: dict[str, Path], settings: PackSettings, spec: ClipSpec, rates: dict[str, float], damage: Damage | None
+    files: dict[str, Path],
+    settings: PackSettings,
+    spec: ClipSpec,
+    rates: dict[str, float],
+    memory: float,
+    damage: Damage | None,
 ) -> list[Track]:
     """The tracks there are, pictures first."""
     wanted, video = settings.modalities, files.get("video")
@@ -154,7 +195,7 @@ def _open(
                 origin = next((time for time, _ in iterate_frames(video, uncounted)), 0.0)
         if path is not None:
             sound = iterate_sound(path, spec.sample_rate, damage=damage)
-            tracks.append(Sound(sound, origin, spec, settings.silence_db, settings.clip_seconds))
+            tracks.append(Sound(sound, origin, spec, settings.silence_db, memory))
     tracks += [
         Signal(files[name], name, spec, rates.get(name))
         for name in wanted

@@ -11,13 +11,16 @@ from .damage import Damage, decode
 from .media import MediaSource, open_media
 
 
-def read_sound(source: MediaSource, rate: int, max_seconds: float = math.inf) -> tuple[float, NDArray[np.float32]]:
+def read_sound(
+    source: MediaSource, rate: int, max_seconds: float = math.inf, damage: Damage | None = None
+) -> tuple[float, NDArray[np.float32]]:
     """The first audio stream, mixed to mono at `rate` Hz: (time of its first sample in seconds, (N,) float32).
 
-    Raises `ValueError` where it lasts longer than `max_seconds`.
+    With `damage`, silence in place of packets that are skipped. Raises `ValueError` where it lasts longer than
+    `max_seconds`.
     """
     start, parts = 0.0, []
-    for number, (time, samples) in enumerate(iterate_sound(source, rate, max_seconds)):
+    for number, (time, samples) in enumerate(iterate_sound(source, rate, max_seconds, damage)):
         start = time if number == 0 else start
         parts.append(samples)
     return start, np.concatenate(parts) if parts else np.zeros(0, np.float32)

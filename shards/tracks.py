@@ -1,4 +1,8 @@
-"""One stream of a recording that goes by: every frame or sample read once, and only a window's worth kept."""
+"""One stream of a recording that goes by: every frame or sample read once, and only a piece's worth kept.
+
+`cut(start, covered, piece)` gives the window that begins at `start` and takes `covered` seconds, played in the spec's
+`seconds`; `piece`: start and end of what it is a view of, beyond which nothing is seen. All in seconds.
+"""
 
 import math
 from collections import deque
@@ -50,11 +54,12 @@ class Pictures:
                     self.pictures.pop(self.total - 3, None)
         return self.total >= wanted
 
-    def cut(self, start: float) -> dict[str, NDArray[Any]]:
+    def cut(self, start: float, covered: float, piece: tuple[float, float]) -> dict[str, NDArray[Any]]:
         if not self.total:
             return {}
-        times = frame_times(np.array([start]), self.spec.seconds, self.spec.frames)[0]
-        numbers = np.clip(np.floor(times * self.spec.fps + 1e-6).astype(int), 0, self.total - 1)
+        times = frame_times(np.array([start]), covered, self.spec.frames)[0]
+        last = min(max(math.ceil(piece[1] * self.spec.fps - 1e-6), 1), self.total) - 1
+        numbers = np.clip(np.floor(times * self.spec.fps + 1e-6).astype(int), 0, last)
         numbers = np.maximum(numbers, min(self.pictures)).tolist()
         return {name: np.stack([self._square(name, number) for number in numbers]) for name in self.names}
 
@@ -87,7 +92,7 @@ class Sound:
 
     `source`: (time of the track's first sample, samples (n,) at `spec.sample_rate`), an empty piece where no more has
     come so far; `origin`: the time of the video's first frame, which sample 0 is to be at, none where it has none.
-    Sound counts as absent while its level over `memory` seconds stays below `silence_db`.
+    Sound counts as absent while its level over the last `memory` seconds of a piece stays below `silence_db`.
     """
 
     names = ("audio",)
@@ -131,17 +136,20 @@ class Sound:
             self._drop()
         return self.reached >= wanted
 
-    def cut(self, start: float) -> dict[str, NDArray[np.float32]]:
-        window = np.zeros(round(self.spec.seconds * self.spec.sample_rate), np.float32)
-        first = round(start * self.spec.sample_rate)
-        last = first + len(window)
-        while len(self.levels) > 1 and self.levels[0][0] < last - self.remembered:
+    def cut(self, start: float, covered: float, piece: tuple[float, float]) -> dict[str, NDArray[np.float32]]:
+        # A stretched model hears nothing, for sound would change its pitch.
+        del covered
+        rate = self.spec.sample_rate
+        window = np.zeros(round(self.spec.seconds * rate), np.float32)
+        first, begun, over = round(start * rate), round(piece[0] * rate), round(piece[1] * rate)
+        while len(self.levels) > 1 and self.levels[0][0] < over - self.remembered:
             self.levels.popleft()
         heard = sum(length for _, length, _ in self.levels)
         power = sum(level for _, _, level in self.levels) / max(heard, 1)
-        if first >= self.reached or last <= self.first or power < 10 ** (self.threshold / 10) or not power:
+        if begun >= self.reached or over <= self.first or power < 10 ** (self.threshold / 10) or not power:
             return {}
-        # A window that reaches past either end of the sound is filled with silence.
+        last = min(first + len(window), over)
+        # A window that reaches past either end of the sound, or of the piece, is filled with silence.
         place = self.first
         for part in self.parts:
             begin, end = max(place, first), min(place + len(part), last)
@@ -175,14 +183,14 @@ class Signal:
     def reach(self, time: float) -> bool:
         return time <= self.seconds + 1e-6
 
-    def cut(self, start: float) -> dict[str, NDArray[np.float32]]:
+    def cut(self, start: float, covered: float, piece: tuple[float, float]) -> dict[str, NDArray[np.float32]]:
         window = np.zeros((round(self.spec.seconds * self.rate), self.values.shape[1]), np.float32)
         # Between its samples, as windows of shards are cut.
-        places = start * self.rate + np.arange(len(window))
-        inside = int((places < len(self.values)).sum())
+        places = start * self.rate + np.arange(len(window)) * (covered / self.spec.seconds)
+        inside = int((places < min(len(self.values), piece[1] * self.rate - 1e-6)).sum())
         for column, channel in zip(window.T, self.values.T, strict=True):
             column[:inside] = np.interp(places[:inside], np.arange(len(channel)), channel)
-        return {self.name: window} if inside else {}
+        return {self.name: window} if piece[0] * self.rate < len(self.values) else {}
 
     def forget(self, time: float) -> None:
         """Nothing: it stays."""

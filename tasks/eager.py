@@ -24,6 +24,8 @@ class EagerScorer:
         self.modalities = bundle.model.backbone.modalities
         self.classes = bundle.model.classes
         self.positive = bundle.positive
+        self.multilabel = bundle.model.multilabel
+        self.application = bundle.application
         self.preparation = Preparation(bundle.spec)
 
     @torch.inference_mode()

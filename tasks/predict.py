@@ -7,13 +7,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
 from ..shards.ahead import Ahead
+from ..shards.application import Application
 from ..shards.clip_spec import ClipSpec
 from ..shards.damage import Damage
 from ..shards.live import Gap, LiveSource
-from ..shards.sliding import Window, slide
+from ..shards.pieces import recording_pieces
+from ..shards.sliding import Piece, Window
 
 if TYPE_CHECKING:
     from ..fusion.bundle import Bundle
@@ -21,19 +24,30 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Prediction:
-    """One window: `start`, `end` in seconds; `probabilities` by class; `gates` by modality; which were `present`;
-    `time`: of a live source, the time of day at its start, ISO 8601 in UTC."""
+    """One piece: `start`, `end` in seconds; `probabilities` by class and `gates` by modality, means over its views;
+    which modalities were `present`; `whole`: it is all of the recording, scored as evaluation scores a clip;
+    `calibrated`: the probabilities by the model's temperature, where it has one; `time`: of a live source, the time
+    of day at its start, ISO 8601 in UTC."""
 
     start: float
     end: float
     probabilities: dict[str, float]
     gates: dict[str, float]
     present: list[str]
+    whole: bool = False
+    calibrated: dict[str, float] | None = None
     time: str | None = None
+
+    def facts(self) -> dict[str, Any]:
+        """All that is known, as plain values."""
+        return {name: value for name, value in vars(self).items() if value is not None}
 
 
 class Scorer(Protocol):
-    """A classifier ready to score windows. `positive`: the class to find, where it was trained for one."""
+    """A classifier ready to score windows. `positive`: the class to find, where it was trained for one;
+    `application`: how it is applied to a recording."""
+
+    application: Application
 
     @property
     def spec(self) -> ClipSpec: ...
@@ -43,6 +57,8 @@ class Scorer(Protocol):
     def classes(self) -> tuple[str, ...]: ...
     @property
     def positive(self) -> str | None: ...
+    @property
+    def multilabel(self) -> bool: ...
 
     def score(self, windows: list[Window]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Probabilities (n, C) and gate weights (n, M) of at least one window."""
@@ -57,18 +73,26 @@ def predict(
     rates: dict[str, float] | None = None,
     damage: Damage | None = None,
 ) -> Iterator[Prediction]:
-    """Windows every `hop` seconds (half a window by default) over a recording of any length, prepared as in packing.
+    """A recording as the model was evaluated: one that is as short as clips were is one, a longer one is in pieces.
 
-    `files`: `video`, and other modalities' files by name; `rates`: Hz of those that do not tell; `damage`: counts the
-    packets that cannot be decoded, each of which is a fault without it. Every frame is decoded once, in a thread
-    ahead of the model. Batches begin with one window, so that the first comes soon, and grow to `batch_size`. What is
-    read before a fault is predicted before it is raised. Raises `RequestError` where the bundle is no classifier,
-    `ValueError` and what decoding raises where the recording cannot be read.
+    `files`: `video`, and other modalities' files by name; `hop`: pieces in any case, one every so many seconds;
+    `rates`: Hz of those that do not tell; `damage`: counts the packets that cannot be decoded, each of which is a
+    fault without it. What is read before a fault is predicted before it is raised. Raises `RequestError` where the
+    bundle is no classifier, `ValueError` and what decoding raises where the recording cannot be read.
     """
     scorer = scorer_of(bundle)
+    pieces = recording_pieces(files, scorer.spec, scorer.modalities, scorer.application, hop, rates, damage)
+    yield from predict_pieces(scorer, pieces, batch_size)
+
+
+def predict_pieces(scorer: Scorer, pieces: Iterator[Piece], batch_size: int = 4) -> Iterator[Prediction]:
+    """Predictions of pieces, which are made in a thread ahead of the model.
+
+    Batches begin with one piece, so that the first comes soon, and grow to `batch_size`.
+    """
     size = 1
-    with Ahead(slide(files, scorer.spec, scorer.modalities, hop, rates, damage), batch_size) as windows:
-        while held := windows.take(min(size, batch_size), whole=True):
+    with Ahead(pieces, batch_size) as ahead:
+        while held := ahead.take(min(size, batch_size), whole=True):
             yield from _score(scorer, held)
             size *= 2
 
@@ -76,18 +100,19 @@ def predict(
 def predict_live(
     bundle: "Bundle | Scorer", source: LiveSource, hop: float | None = None, batch_size: int = 4
 ) -> Iterator[Prediction | Gap]:
-    """The same of a live source, with the gaps in it: each window as soon as it is there.
+    """The pieces of a live source, with the gaps in it: each as soon as it is there.
 
     Raises what `LiveSource` does, after the predictions of what came before.
     """
     scorer = scorer_of(bundle)
     with ExitStack() as stack:
-        windows = stack.enter_context(Ahead(source.slide(scorer.spec, scorer.modalities, hop), batch_size))
+        pieces = source.slide(scorer.spec, scorer.modalities, scorer.application, hop)
+        ahead = stack.enter_context(Ahead(pieces, batch_size))
         stack.callback(source.close)
-        while held := windows.take(batch_size):
-            shown: list[Window] = []
+        while held := ahead.take(batch_size):
+            shown: list[Piece] = []
             for item in held:
-                if isinstance(item, Window):
+                if isinstance(item, Piece):
                     shown.append(item)
                     continue
                 yield from _score(scorer, shown)
@@ -105,21 +130,39 @@ def scorer_of(bundle: "Bundle | Scorer") -> Scorer:
     return EagerScorer(bundle)  # pyright: ignore[reportArgumentType]
 
 
-def _score(scorer: Scorer, windows: list[Window]) -> list[Prediction]:
-    if not windows:
+def _score(scorer: Scorer, pieces: list[Piece]) -> list[Prediction]:
+    if not pieces:
         return []
-    probabilities, weights = scorer.score(windows)
-    return [
-        Prediction(
-            round(window.start, 3),
-            round(window.end, 3),
-            dict(zip(scorer.classes, chances, strict=True)),
-            dict(zip(scorer.modalities, gates, strict=True)),
-            list(window.streams),
-            None if window.clock is None else time_of_day(window.clock),
+    probabilities, weights = scorer.score([view for piece in pieces for view in piece.views])
+    found, first = [], 0
+    for piece in pieces:
+        views = slice(first, first + len(piece.views))
+        first = views.stop
+        chances, gates = (values[views].mean(axis=0, dtype=np.float64) for values in (probabilities, weights))
+        found.append(
+            Prediction(
+                round(piece.start, 3),
+                round(piece.end, 3),
+                dict(zip(scorer.classes, chances.tolist(), strict=True)),
+                dict(zip(scorer.modalities, gates.tolist(), strict=True)),
+                piece.present,
+                piece.whole,
+                calibrate(scorer, chances),
+                None if piece.clock is None else time_of_day(piece.clock),
+            )
         )
-        for window, chances, gates in zip(windows, probabilities.tolist(), weights.tolist(), strict=True)
-    ]
+    return found
+
+
+def calibrate(scorer: Scorer, probabilities: NDArray[np.float64]) -> dict[str, float] | None:
+    """The probabilities (C,) of one clip by the model's temperature, where it has one."""
+    temperature = scorer.application.temperature
+    if temperature is None or scorer.multilabel:
+        return None
+    from .calibration import apply_temperature
+
+    scaled = apply_temperature(probabilities[None], temperature)[0]
+    return dict(zip(scorer.classes, scaled.tolist(), strict=True))
 
 
 def time_of_day(clock: float) -> str:

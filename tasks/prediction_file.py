@@ -13,8 +13,8 @@ from .results import Result, Timeline, new_result
 def read_predictions(path: Path) -> Result:
     """A timeline of every recording in a file of JSON lines; long ones as means of neighbouring windows.
 
-    Lines without class scores, such as alarms, are passed over. Raises `RequestError` where there is no such file or
-    no window in it, `DataError`, naming the line, where it is damaged.
+    Lines without class scores, such as alarms, are passed over, and so are those of whole recordings. Raises
+    `RequestError` where there is no such file or no window in it, `DataError`, naming the line, where it is damaged.
     """
     if not path.is_file():
         raise RequestError(f"no file of predictions at '{path}': give one that `modalgate predict --out` wrote")
@@ -22,7 +22,7 @@ def read_predictions(path: Path) -> Result:
     for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
         try:
             entry = json.loads(line)
-            if "probabilities" in entry:
+            if "probabilities" in entry and entry.get("kind") != "clip":
                 name, centre = entry.get("file", path.stem), (float(entry["start"]) + float(entry["end"])) / 2
                 found.setdefault(str(name), []).append((centre, dict(entry["probabilities"]), dict(entry["gates"])))
         except (ValueError, KeyError, TypeError) as error:

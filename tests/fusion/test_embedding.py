@@ -45,7 +45,8 @@ def test_a_classifier_s_encoder_comes_without_it(
 def test_every_window_is_encoded_and_the_absent_weighs_nothing(folder: Path, video: Path, batch_size: int) -> None:
     encoder = load_encoder(folder)
     found = encoder.embed(video, batch_size=batch_size)
-    windows = list(slide({"video": video}, encoder.spec, encoder.modalities))
+    pieces = slide({"video": video}, encoder.spec, encoder.modalities, encoder.application)
+    windows = [view for piece in pieces for view in piece.views]
     batch = batch_windows(windows, encoder.modalities)
     with torch.no_grad():
         expected = encoder.backbone(Preparation(encoder.spec)(batch), batch.present, batch.start)

@@ -27,7 +27,7 @@ def test_a_run_is_exported_pushed_and_used_by_its_name(
     # The command line makes a path of it.
     place = Path("hf://lab/hall@trial")
     assert find_bundle(place).name == find_model(place).name == commit
-    scorer, _ = load_scorer(place)
+    scorer = load_scorer(place)
     assert scorer.classes == ("calm", "fight")
     assert main(["export", str(place), str(tmp_path / "rgb.safetensors"), "--modality", "rgb"]) == 0
 

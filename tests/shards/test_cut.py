@@ -1,17 +1,20 @@
 """Windows of a packed clip are those of the recording it was packed from, as far as the codec lets them."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from modalgate.shards import cut
+from modalgate.shards.application import clip_application, default_application
 from modalgate.shards.clip_spec import ClipSpec
 from modalgate.shards.cut import slide_clip
 from modalgate.shards.index import Index, PackSettings, Statistics, load_index
 from modalgate.shards.location import FolderReader
 from modalgate.shards.pack import pack
 from modalgate.shards.sliding import Window, slide
+from modalgate.shards.stream import ClipRequest, ClipStream
 
 NAMES = ("rgb", "flow", "depth", "depth_flow", "audio", "inertial")
 
@@ -27,24 +30,25 @@ def spec(seconds: float = 0.4) -> ClipSpec:
     return ClipSpec(seconds, 3, 32, 32, 10.0, 16000, 14.0, {"rgb": Statistics((0.0,), (1.0,))})
 
 
-def windows_of(
-    index: Index, key: str, view: ClipSpec, hop: float | None, names: tuple[str, ...] = NAMES
-) -> list[Window]:
+def windows_of(index: Index, key: str, view: ClipSpec, hop: float, names: tuple[str, ...] = NAMES) -> list[Window]:
     (sample,) = index.keep([key]).samples
-    return list(slide_clip(FolderReader(index.folder), index.settings, view, names, hop, sample))
+    reader, application = FolderReader(index.folder), default_application(view, 2)
+    pieces = slide_clip(reader, index.settings, view, names, application, hop, sample)
+    return [replace(piece.views[0], start=piece.start, end=piece.end) for piece in pieces]
 
 
-@pytest.mark.parametrize("hop", [None, 0.1, 0.27])
+@pytest.mark.parametrize("hop", [0.2, 0.1, 0.27])
 @pytest.mark.parametrize("seconds", [0.4, 3.0])
 def test_the_windows_are_those_of_the_recording(
-    folder: Path, index: Index, hop: float | None, seconds: float, monkeypatch: pytest.MonkeyPatch
+    folder: Path, index: Index, hop: float, seconds: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cut, "TOGETHER", 3)
     for number in (0, 3):
         files = {"video": folder / "video" / f"c{number}.mp4", "depth": folder / "depth" / f"c{number}.mkv"}
         files["inertial"] = folder / "inertial" / f"c{number}.csv"
         mine = windows_of(index, f"c{number}", spec(seconds), hop)
-        theirs = list(slide(files, spec(seconds), NAMES, hop))
+        pieces = slide(files, spec(seconds), NAMES, default_application(spec(seconds), 2), hop)
+        theirs = [replace(piece.views[0], start=piece.start, end=piece.end) for piece in pieces]
         for edge in ("start", "end"):
             assert [getattr(w, edge) for w in mine] == pytest.approx([getattr(w, edge) for w in theirs])
         for packed, original in zip(mine, theirs, strict=True):
@@ -64,7 +68,7 @@ def test_the_windows_are_those_of_the_recording(
 
 def test_a_clip_without_any_of_them_is_named(index: Index) -> None:
     with pytest.raises(ValueError, match="it has none of audio"):
-        windows_of(index, "c1", spec(), None, ("audio",))
+        windows_of(index, "c1", spec(), 0.2, ("audio",))
 
 
 def test_few_are_decoded_at_a_time(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,3 +83,18 @@ def test_few_are_decoded_at_a_time(index: Index, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(cut, "TOGETHER", 4)
     assert len(windows_of(index, "c0", spec(), 0.1)) == 7
     assert asked == [4, 3]
+
+
+@pytest.mark.parametrize("stretch", [0.0, 0.5])
+def test_without_a_hop_a_clip_is_one_piece_with_the_views_of_its_evaluation(index: Index, stretch: float) -> None:
+    names = ("rgb", "depth", "inertial")
+    view, application = replace(spec(), stretch=stretch), clip_application(3, [1.0], 30.0)
+    reader = FolderReader(index.folder)
+    for sample in index.samples:
+        (piece,) = slide_clip(reader, index.settings, view, names, application, None, sample)
+        stream = ClipStream(index.keep([sample.key]), ClipRequest(names, 3, 0.4, 3, 32, stretch), 1)
+        (batch,) = stream.evaluate()
+        assert (piece.start, piece.end, piece.whole) == (0, sample.duration, True)
+        assert [window.start for window in piece.views] == pytest.approx(batch.start[0].tolist())
+        for name in names:
+            assert np.array_equal(np.stack([w.streams[name] for w in piece.views]), batch.streams[name][0].numpy())

@@ -12,14 +12,16 @@ import av
 import numpy as np
 import pytest
 from modalgate.shards.address import Address, find_address
+from modalgate.shards.application import default_application
 from modalgate.shards.clip_spec import ClipSpec
 from modalgate.shards.errors import RequestError
 from modalgate.shards.index import Statistics
 from modalgate.shards.live import Gap, LiveSource, Patience
-from modalgate.shards.sliding import Window
+from modalgate.shards.sliding import Piece
 
 SPEC = ClipSpec(0.4, 2, 32, 32, 10.0, 16000, 14.0, {"rgb": Statistics((0.0,), (1.0,))})
 NAMES = ("rgb", "flow", "audio")
+APPLICATION = default_application(SPEC, 1)
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: video/mp2t\r\nConnection: close\r\n\r\n"
 
 
@@ -85,9 +87,9 @@ def address_of(text: str) -> Address:
 def test_a_lost_connection_is_a_gap_and_the_clock_goes_on(station: Station) -> None:
     notices: list[str] = []
     source = LiveSource(address_of(station(2)), Patience(60, 2, 5, 0.2), notices.append)
-    found: list[Window | Gap] = []
+    found: list[Piece | Gap] = []
     with pytest.raises(ConnectionError, match="gave up after 2 attempts"):
-        found.extend(source.slide(SPEC, NAMES))
+        found.extend(source.slide(SPEC, NAMES, APPLICATION))
     (gap,) = (item for item in found if isinstance(item, Gap))
     place = found.index(gap)
     before, after = found[:place], found[place + 1 :]
@@ -97,10 +99,10 @@ def test_a_lost_connection_is_a_gap_and_the_clock_goes_on(station: Station) -> N
         assert len(windows) >= 6
         starts = [window.start for window in windows]
         assert np.diff(starts) == pytest.approx(0.2)
-        assert all(isinstance(window, Window) and list(window.streams) == list(NAMES) for window in windows)
+        assert all(isinstance(window, Piece) and window.present == list(NAMES) for window in windows)
     assert before[0].start == 0
     assert before[-1].end <= gap.end <= after[0].start + 1e-3
-    assert isinstance(before[0], Window)
+    assert isinstance(before[0], Piece)
     assert before[0].clock is not None
     assert abs(before[0].clock - datetime.now(UTC).timestamp()) < 60
     assert [notice.count("secret") for notice in notices] == [0] * len(notices)
@@ -109,8 +111,8 @@ def test_a_lost_connection_is_a_gap_and_the_clock_goes_on(station: Station) -> N
 
 def test_windows_that_are_too_late_are_dropped_and_counted(station: Station) -> None:
     source = LiveSource(address_of(station(1)), Patience(max_lag=0.6, retries=0, timeout=5))
-    found: list[Window | Gap] = []
-    for item in source.slide(SPEC, NAMES):
+    found: list[Piece | Gap] = []
+    for item in source.slide(SPEC, NAMES, APPLICATION):
         if not found:
             # Whoever scores takes a second for the first window; two seconds lie there by then.
             time.sleep(1)
@@ -118,7 +120,7 @@ def test_windows_that_are_too_late_are_dropped_and_counted(station: Station) -> 
     dropped = [item for item in found if isinstance(item, Gap)]
     assert dropped
     assert {gap.reason for gap in dropped} == {"the model is behind"}
-    windows = [item for item in found if isinstance(item, Window)]
+    windows = [item for item in found if isinstance(item, Piece)]
     assert len(windows) + sum(gap.dropped for gap in dropped) == pytest.approx(9, abs=1)
     assert len(windows) >= 2
 
@@ -127,7 +129,7 @@ def test_what_cannot_be_reached_the_first_time_is_not_tried_again() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     with pytest.raises(OSError, match="refused"):
-        next(LiveSource(address_of(f"http://127.0.0.1:{port}/"), Patience(timeout=2)).slide(SPEC, NAMES))
+        next(LiveSource(address_of(f"http://127.0.0.1:{port}/"), Patience(timeout=2)).slide(SPEC, NAMES, APPLICATION))
 
 
 @pytest.mark.parametrize("protocol", ["http", "rtsp"])
@@ -135,14 +137,14 @@ def test_what_answers_nothing_is_waited_for_so_long(protocol: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = address_of(f"{protocol}://127.0.0.1:{listener.getsockname()[1]}/")
         with pytest.raises(TimeoutError, match=r"nothing came for 0\.5 s"):
-            next(LiveSource(address, Patience(timeout=0.5)).slide(SPEC, NAMES))
+            next(LiveSource(address, Patience(timeout=0.5)).slide(SPEC, NAMES, APPLICATION))
 
 
 def test_what_falls_silent_is_lost(station: Station) -> None:
     """Half of the broadcast, and then a second of nothing."""
     notices: list[str] = []
     source = LiveSource(address_of(station(1, 2, 3)), Patience(retries=0, timeout=1), notices.append)
-    assert list(source.slide(SPEC, NAMES))
+    assert list(source.slide(SPEC, NAMES, APPLICATION))
     assert [notice.split(": ", 1)[1] for notice in notices] == ["connection lost: nothing came for 1 s"]
 
 

@@ -16,13 +16,14 @@ import numpy as np
 import pytest
 import webdataset
 from modalgate.shards.decode import decode_frames, decode_sound
+from modalgate.shards.encode import encode_source
 from modalgate.shards.engine import ENGINES, run_local
 from modalgate.shards.errors import DataError, RequestError
 from modalgate.shards.flow import compute_flow, dequantise_flow
 from modalgate.shards.index import Index, Sample, load_index
 from modalgate.shards.media import write_video
 from modalgate.shards.modality import modality
-from modalgate.shards.pack import REJECTED_NAME, encode_source, pack
+from modalgate.shards.pack import REJECTED_NAME, pack
 from modalgate.shards.rejected import UNREADABLE, read_rejected
 from modalgate.shards.sources import Source
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from modalgate.shards.application import default_application
 from modalgate.shards.batch import Batch
 from modalgate.shards.clip_spec import ClipSpec
 from modalgate.shards.errors import DataError, RequestError
@@ -65,7 +66,8 @@ def test_packing_and_sliding_see_the_same_part(film: Path, tmp_path: Path) -> No
     spec = ClipSpec(
         2.0, 10, 24, 24, 10.0, 16000, settings.flow_bound, index.statistics, region=plain_region([*REGION])
     )
-    [window] = slide({"video": film}, spec, ("rgb", "flow"), 2.0)
+    [piece] = slide({"video": film}, spec, ("rgb", "flow"), default_application(spec, 1), 2.0)
+    (window,) = piece.views
     for name, tolerance in (("rgb", 6.0), ("flow", 6.0)):
         assert window.streams[name].shape == tuple(packed.streams[name].shape[2:])
         apart = window.streams[name].astype(float) - packed.streams[name][0, 0].numpy()

@@ -1,20 +1,23 @@
 """Sliding windows against the whole recording in memory, cut the slow way; frames decoded once; memory that stays."""
 
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from modalgate.shards.application import Application, clip_application, default_application
 from modalgate.shards.decode import fit_square, place_square
 from modalgate.shards.flow import quantise_flow
 from modalgate.shards.index import PackSettings, Statistics
 from modalgate.shards.media import FrameReader, write_video, write_wave
 from modalgate.shards.modality import modality
 from modalgate.shards.recording import read_recording
-from modalgate.shards.sliding import Window, batch_windows, slide
+from modalgate.shards.sliding import Piece, Window, batch_windows
+from modalgate.shards.sliding import slide as slide_pieces
 from modalgate.shards.transforms import ClipSpec
-from modalgate.shards.windows import frame_times
+from modalgate.shards.windows import frame_times, uniform_starts
 from numpy.typing import NDArray
 
 RATE = 16000
@@ -26,6 +29,16 @@ def spec() -> Callable[..., ClipSpec]:
         return ClipSpec(seconds, frames, size, 32, fps, RATE, 14.0, {"rgb": Statistics((0.0,), (1.0,))})
 
     return build
+
+
+def slide(
+    files: dict[str, Path], spec: ClipSpec, names: tuple[str, ...], hop: float | None = None
+) -> Iterator[Window]:
+    """Pieces of one window each, as of a model whose clips are not known."""
+    for piece in slide_pieces(files, spec, names, default_application(spec, 3), hop):
+        (view,) = piece.views
+        assert (view.start, piece.present) == (piece.start, list(view.streams))
+        yield replace(view, end=piece.end)
 
 
 def naive(files: dict[str, Path], spec: ClipSpec, names: tuple[str, ...], start: float) -> dict[str, NDArray]:
@@ -200,3 +213,84 @@ def test_windows_become_clips_of_one_segment() -> None:
     assert batch.present["audio"].tolist() == [[False], [True]]
     assert batch.streams["audio"][:, 0].tolist() == [[0] * 10, [1] * 10]
     assert batch.start.tolist() == [[0], [0.5]]
+
+
+def starts(pieces: list[Piece]) -> list[float]:
+    return [round(piece.start, 6) for piece in pieces]
+
+
+@pytest.mark.parametrize("stretch", [0.0, 0.5])
+def test_a_piece_of_a_long_recording_is_cut_as_a_clip_of_its_length(
+    files: dict[str, Path], spec: Callable[..., ClipSpec], stretch: float
+) -> None:
+    """Each view against the window of that place and length, cut from the whole recording in memory."""
+    names = ("rgb", "depth", "inertial") if stretch else ("rgb", "depth", "audio", "inertial")
+    view = replace(spec(), stretch=stretch)
+    application = clip_application(3, [1.0, 1.2, 1.4], 30.0)
+    pieces = list(slide_pieces(files, view, names, application))
+    # The last one ends with the recording.
+    assert starts(pieces) == [0, 0.6, 1.2, 1.8, 2.1]
+    covered = stretch * 1.2 or 0.5
+    for piece in pieces:
+        assert piece.end - piece.start == pytest.approx(1.2)
+        assert not piece.whole
+        assert [window.start - piece.start for window in piece.views] == pytest.approx(
+            uniform_starts(1.2, covered, 3)
+        )
+        for window in piece.views:
+            expected = naive(files, replace(view, seconds=covered), names, window.start)
+            for name in names:
+                if name == "inertial":
+                    continue
+                assert np.array_equal(window.streams[name], expected[name]), f"{name} at {window.start}"
+            # As many samples as a window has, over the time that it covers.
+            times = window.start + np.arange(25) * covered / 25
+            truth = np.load(files["inertial"])
+            inside = times < piece.end - 0.03
+            for channel in range(6):
+                found = window.streams["inertial"][inside, channel]
+                np.testing.assert_allclose(
+                    found, np.interp(times[inside] * 50, np.arange(165), truth[:, channel]), atol=1e-4
+                )
+
+
+def test_the_last_piece_ends_with_the_recording_unless_a_hop_is_given(
+    files: dict[str, Path], spec: Callable[..., ClipSpec]
+) -> None:
+    application = clip_application(2, [2.0], 30.0)
+    pieces = list(slide_pieces(files, spec(), ("rgb", "audio"), application))
+    assert starts(pieces) == [0, 1.0, 1.3]
+    assert pieces[-1].end == pytest.approx(3.3)
+    assert starts(list(slide_pieces(files, spec(), ("rgb", "audio"), application, 1.0))) == [0, 1.0]
+    assert starts(list(slide_pieces(files, spec(), ("rgb",), clip_application(2, [1.1], 30.0)))) == pytest.approx(
+        [0, 0.55, 1.1, 1.65, 2.2]
+    )
+
+
+def test_a_recording_shorter_than_a_piece_is_one(files: dict[str, Path], spec: Callable[..., ClipSpec]) -> None:
+    (piece,) = slide_pieces(files, spec(), ("rgb",), clip_application(3, [5.0], 30.0))
+    assert (piece.start, piece.end, len(piece.views)) == (0, pytest.approx(3.3), 3)
+    assert [view.start for view in piece.views] == pytest.approx([0, 1.4, 2.8])
+
+
+def test_sound_is_there_or_not_for_a_piece_as_for_a_clip(
+    film: Callable[..., Path], spec: Callable[..., ClipSpec], beep: Callable[..., NDArray[np.float32]], tmp_path: Path
+) -> None:
+    """A tone from 3 to 4 s: pieces of one second have sound there alone, though the film is not silent."""
+    path = film(tmp_path / "clip.mkv", 6.0, beep(6.0, at=3.0, length=1.0))
+    application = replace(clip_application(2, [1.0], 30.0), hop=1.0)
+    pieces = list(slide_pieces({"video": path}, spec(seconds=0.3), ("rgb", "audio"), application))
+    assert [piece.present for piece in pieces[:2]] == [["rgb"]] * 2
+    assert pieces[3].present == ["rgb", "audio"]
+    assert all("audio" in view.streams for view in pieces[3].views)
+
+
+def test_nothing_is_seen_beyond_a_piece(files: dict[str, Path], spec: Callable[..., ClipSpec]) -> None:
+    """Clips shorter than a window stand still at their end, and so do pieces in the middle of a recording."""
+    application = replace(Application(1, 0.5, 0.5, 0.75, 0.5), longest=0.5)
+    piece = list(slide_pieces(files, spec(seconds=1.0, frames=10), ("rgb", "audio"), application))[1]
+    (view,) = piece.views
+    assert all((view.streams["rgb"][number] == view.streams["rgb"][4]).all() for number in range(5, 10))
+    assert (view.streams["rgb"][3] != view.streams["rgb"][4]).any()
+    assert np.abs(view.streams["audio"][:8000]).max() > 0
+    assert not view.streams["audio"][8000:].any()

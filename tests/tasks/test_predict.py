@@ -13,7 +13,7 @@ from modalgate.shards.errors import RequestError
 from modalgate.shards.index import PackSettings, load_index
 from modalgate.shards.media import write_video
 from modalgate.shards.pack import pack
-from modalgate.shards.sliding import slide
+from modalgate.shards.pieces import recording_pieces
 from modalgate.shards.stream import ClipRequest, ClipStream
 from modalgate.shards.transforms import ClipSpec, Preparation
 from modalgate.tasks.predict import Prediction, predict
@@ -113,10 +113,10 @@ def test_what_was_read_before_a_fault_is_predicted(
     recording: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def cut_short(*arguments: object) -> object:
-        yield from list(slide(*arguments))[:3]  # pyright: ignore
+        yield from list(recording_pieces(*arguments))[:3]  # pyright: ignore
         raise ValueError("its tail is damaged")
 
-    monkeypatch.setattr("modalgate.tasks.predict.slide", cut_short)
+    monkeypatch.setattr("modalgate.tasks.predict.recording_pieces", cut_short)
     found = []
     with pytest.raises(ValueError, match="tail is damaged"):
         found.extend(window.start for window in predict(bundle, {"video": recording / "clip.mkv"}))
