@@ -1,9 +1,12 @@
-"""Fusion by concatenation: the baseline a gate must be compared with."""
+"""Fusion by concatenation: the baseline a gate must be compared with, and the gate that contains it."""
+
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .gates import Fused, Gate, presence_shares, stack_features
+from .gates import Fused, Gate, SoftmaxGate, mean_gate_divergence, presence_shares, stack_features
 
 
 class ConcatFusion(Gate):
@@ -31,6 +34,29 @@ class ConcatFusion(Gate):
         if self.quality:
             inputs.append(quality_column(quality, mask, self.quality, values).flatten(-2))
         return self.finish(self.network(torch.cat(inputs, dim=-1)), presence_shares(mask, values), mask)
+
+
+class GatedConcat(SoftmaxGate):
+    """`z = W [n g_1 h_1; ...; n g_M h_M; present] + b`: a gate over what is concatenated, n modalities being present.
+
+    The weights `g` are those of `SoftmaxGate`, with the same arguments. Equal weights give plain concatenation, so
+    that this form loses nothing by its gate: modalities keep channels of their own, where a gated sum mixes spaces
+    that were never aligned. An absent modality has weight zero, and its bit of `present`.
+    """
+
+    def __init__(self, modalities: tuple[str, ...], width: int, **arguments: Any) -> None:
+        super().__init__(modalities, width, **arguments)
+        self.join = nn.Linear(len(modalities) * (width + 1), width)
+
+    def forward(
+        self, features: dict[str, Tensor], present: dict[str, Tensor], quality: Tensor | None = None
+    ) -> Fused:
+        values, mask = stack_features(features, present, self.modalities, self.missing)
+        shares, weights = self.weigh(values, mask, quality)
+        there = mask.to(values.dtype)
+        gated = (weights * there.sum(dim=-1, keepdim=True))[..., None] * values
+        joined = self.join(torch.cat([gated.flatten(-2), there], dim=-1))
+        return replace(self.finish(joined, weights, mask), aux_loss=self.balance * mean_gate_divergence(shares, mask))
 
 
 def quality_column(quality: Tensor | None, mask: Tensor, columns: int, like: Tensor) -> Tensor:

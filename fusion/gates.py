@@ -113,14 +113,17 @@ class SoftmaxGate(Gate):
         self, features: dict[str, Tensor], present: dict[str, Tensor], quality: Tensor | None = None
     ) -> Fused:
         values, mask = stack_features(features, present, self.modalities, self.missing)
+        shares, weights = self.weigh(values, mask, quality)
+        return replace(self.fuse(values, weights, mask), aux_loss=self.balance * mean_gate_divergence(shares, mask))
+
+    def weigh(self, values: Tensor, mask: Tensor, quality: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The gate's shares (..., M) of features (..., M, D), which sum to one, and the weights made of them."""
         outputs = self.network(torch.cat([values.flatten(-2), mask.to(values.dtype)], dim=-1))
         logits = outputs[..., : len(self.modalities)]
         if self.score is not None and quality is not None:
             logits = logits + self.score(quality, mask)
         shares = masked_softmax(logits / self.temperature, mask)
-        weights = shares * 2 * outputs[..., -1:].sigmoid() if self.scale else shares
-        fused = self.fuse(values, weights, mask)
-        return replace(fused, aux_loss=self.balance * mean_gate_divergence(shares, mask))
+        return shares, shares * 2 * outputs[..., -1:].sigmoid() if self.scale else shares
 
 
 def masked_softmax(logits: Tensor, mask: Tensor) -> Tensor:

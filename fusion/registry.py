@@ -7,7 +7,7 @@ from typing import Any
 from ..shards.errors import RequestError, choice_error
 from .attention import BottleneckFusion, CrossAttentionFusion
 from .channel_gates import GatedMultimodalUnit, VectorGate
-from .concat import ConcatFusion
+from .concat import ConcatFusion, GatedConcat
 from .decision import EnergyDecision, EntropyDecision, EvidentialDecision, MeanDecision, ProductDecision
 from .exchange import FilmFusion, TransferModule
 from .experts import TopKExperts
@@ -19,6 +19,7 @@ from .static import StaticFusion
 FUSIONS: dict[str, type[Fusion]] = {
     "static": StaticFusion,
     "concat": ConcatFusion,
+    "gated_concat": GatedConcat,
     "sigmoid": SigmoidGate,
     "softmax": SoftmaxGate,
     "vector": VectorGate,

@@ -1,11 +1,10 @@
 """`demo`: the whole way on a generated corpus, from media files to an evaluated, exported encoder."""
 
-import csv
 import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +12,11 @@ import typer
 
 from ..shards.errors import RequestError
 
-ACTION_CLIPS, VIOLENCE_CLIPS = 1100, 420
+PRESET = "melee"
+# Clips without a label that is read, clips that have one, and clips that are held out.
+SHARES = {"pretrain": 600, "train": 64, "test": 200}
+BROKEN = "rgb"
+RUNS = {"demo-violence": "fine-tuned from the pretrained encoder", "demo-scratch": "the same network from scratch"}
 _MARK = ".modalgate-demo"
 
 
@@ -54,36 +57,32 @@ def _step(number: int, text: str) -> Iterator[None]:
 
 
 def _run(out: Path, seed: int) -> dict[str, Any]:
-    with _step(1, f"write {ACTION_CLIPS} action and {VIOLENCE_CLIPS} violence clips as media files"):
-        worlds = {
-            "actions": _world(out / "world" / "actions", "impact12", ACTION_CLIPS, seed),
-            "violence": _world(out / "world" / "violence", "strike", VIOLENCE_CLIPS, seed),
-        }
-    with _step(2, "pack them into shards: RGB, optical flow, sound, depth"):
-        for name in worlds:
-            _pack(out / "world" / name, out / "shards" / name)
-    with _step(3, "pretrain an encoder without labels: correspondence, clip order, cross-modal"):
+    with _step(1, f"write {sum(SHARES.values())} clips as media files, {SHARES['train']} of them for the labels"):
+        world = _world(out / "world", seed)
+    with _step(2, "pack them into shards: RGB, depth, sound"):
+        _pack(out / "world", out / "shards")
+    with _step(3, "pretrain an encoder without labels: cross-modal, across time, gate denoising"):
         _pretrain(out, seed)
-    with _step(4, "probe it: 12 actions from frozen features"):
+    with _step(4, f"probe it: 8 actions from frozen features and {SHARES['train']} labels"):
         probed = _probe(out, seed)
-    with _step(5, "fine-tune a violence classifier from it"):
-        finetuned = _finetune(out, seed)
-    with _step(6, "export both"):
+    with _step(5, "fine-tune a violence classifier from it, and the same network from scratch"):
+        classifiers = {run: _finetune(out, run, seed) for run in RUNS}
+    with _step(6, "break the camera: what the gate does, and what is kept"):
+        facts = _break(out, seed, world["ceilings"], probed, classifiers)
+    with _step(7, "export, predict a recording whose camera breaks, and write the report"):
         _export(out)
-    with _step(7, "predict one held-out file, and write the report"):
-        predicted = _predict(out)
-        _report(out)
-    facts = _facts(worlds, probed, finetuned)
-    _print(facts, predicted)
-    return facts | {"predicted": predicted}
+        facts |= {"predicted": _predict(out, seed)}
+        _report(out, facts)
+    _print(facts)
+    return facts
 
 
-def _world(out: Path, preset: str, clips: int, seed: int) -> dict[str, Any]:
+def _world(out: Path, seed: int) -> dict[str, Any]:
     from ..shards.world import write_world
     from .progress import counted
 
-    with counted(preset) as progress:
-        return write_world(out, preset, clips, seed, progress=progress)
+    with counted(PRESET) as progress:
+        return write_world(out, PRESET, sum(SHARES.values()), seed, shares=SHARES, progress=progress)
 
 
 def _pack(source: Path, out: Path) -> None:
@@ -91,8 +90,8 @@ def _pack(source: Path, out: Path) -> None:
     from ..shards.pack import pack
     from .progress import counted
 
-    settings = PackSettings(modalities=("rgb", "flow", "audio", "depth"), size=48, fps=8.0, flow_bound=16.0)
-    with counted(source.name) as progress:
+    settings = PackSettings(modalities=("rgb", "depth", "audio"), size=32, fps=8.0, sample_rate=8000)
+    with counted("pack") as progress:
         pack(source, out, settings, progress=progress)
 
 
@@ -101,13 +100,13 @@ def _pretrain(out: Path, seed: int) -> None:
     from .pretraining import pretrain
     from .schema import PretrainConfig
 
-    config = load_config("pretrain", "demo-pretrain", _overrides(out, "actions", seed))
+    config = load_config("pretrain", "demo-melee", _overrides(out, seed))
     assert isinstance(config, PretrainConfig)
     pretrain(config, ["modalgate", "demo"])
 
 
-def _overrides(out: Path, corpus: str, seed: int) -> list[str]:
-    return [f"data.shards={out / 'shards' / corpus}", f"out={out / 'runs'}", f"seed={seed}"]
+def _overrides(out: Path, seed: int) -> list[str]:
+    return [f"data.shards={out / 'shards'}", f"out={out / 'runs'}", f"seed={seed}"]
 
 
 def _probe(out: Path, seed: int) -> Any:
@@ -117,20 +116,33 @@ def _probe(out: Path, seed: int) -> Any:
 
     run = out / "runs" / "demo-pretrain"
     with counted("probe") as progress:
-        probed = probe(run, out / "shards" / "actions", seed=seed, command="modalgate demo", progress=progress)
+        probed = probe(run, out / "shards", seed=seed, command="modalgate demo", progress=progress)
     save_result(probed.result, run)
     return probed
 
 
-def _finetune(out: Path, seed: int) -> Any:
+def _finetune(out: Path, run: str, seed: int) -> Any:
     from .config import load_config
     from .finetuning import finetune
     from .schema import FinetuneConfig
 
-    encoder = f"encoder={out / 'runs' / 'demo-pretrain' / 'encoder'}"
-    config = load_config("finetune", "demo-violence", [*_overrides(out, "violence", seed), encoder])
+    overrides = [*_overrides(out, seed), f"name={run}"]
+    if run == "demo-violence":
+        overrides.append(f"encoder={out / 'runs' / 'demo-pretrain' / 'encoder'}")
+    config = load_config("finetune", "demo-melee-violence", overrides)
     assert isinstance(config, FinetuneConfig)
     return finetune(config, ["modalgate", "demo"])
+
+
+def _break(out: Path, seed: int, ceilings: Any, probed: Any, classifiers: dict[str, Any]) -> dict[str, Any]:
+    from ..tasks.breakage import Breakage
+    from .demo_figures import closing_facts, measure_kept
+
+    runs = out / "runs"
+    kept = measure_kept(
+        runs / "demo-pretrain", [runs / name for name in RUNS], out / "shards", Breakage(BROKEN, seed=seed)
+    )
+    return closing_facts(ceilings, probed, classifiers, kept, BROKEN)
 
 
 def _export(out: Path) -> None:
@@ -141,96 +153,60 @@ def _export(out: Path) -> None:
         typer.echo(f"     {out / target}: reloaded outputs differ by at most {difference:.1g}")
 
 
-@dataclass(frozen=True)
-class _HeldOut:
-    video: Path
-    depth: Path
-    label: str
-
-
-def _held_out(world: Path) -> _HeldOut:
-    with (world / "labels.csv").open(encoding="utf-8", newline="") as file:
-        row = next(row for row in csv.DictReader(file) if row["split"] == "test" and row["label"] == "contact")
-    return _HeldOut(world / row["video"], world / row["depth"], row["label"])
-
-
-def _predict(out: Path) -> dict[str, Any]:
-    from ..tasks.results import save_result
-    from .predicting import predict_source, prediction_result
+def _predict(out: Path, seed: int) -> dict[str, Any]:
+    """The exported classifier on a recording; its gate's mean weight for the camera whole and broken."""
+    from ..tasks.figures import draw_timeline
+    from .demo_recording import write_recording
+    from .predicting import predict_source
     from .prediction_request import PredictRequest
 
-    clip = _held_out(out / "world" / "violence")
-    request = PredictRequest({"depth": clip.depth}, out=out / "prediction.jsonl", png=out / "prediction.png")
-    (predicted,) = predict_source(out / "violence", str(clip.video), request)
-    save_result(prediction_result(predicted.timeline, "modalgate demo"), out / "runs" / "demo-violence")
+    recording = write_recording(out / "recording", PRESET, seed, sum(SHARES.values()))
+    request = PredictRequest({"depth": recording.depth}, out=out / "prediction.jsonl")
+    (predicted,) = predict_source(out / "violence", str(recording.video), request)
+    timeline = replace(predicted.timeline, marks={"camera broken": recording.broken})
+    draw_timeline(timeline, out / "prediction.png")
+    weights: dict[bool, list[float]] = {True: [], False: []}
+    for time_, weight in zip(timeline.times, timeline.gates[BROKEN], strict=True):
+        # A window of a second that holds both, whole pictures and broken ones, counts for neither.
+        if all(abs(time_ - edge) >= 0.5 for edge in recording.broken):
+            weights[recording.broken[0] < time_ < recording.broken[1]].append(weight)
+    whole, broken = (sum(weights[key]) / len(weights[key]) for key in (False, True))
     return {
-        "file": str(clip.video),
-        "label": clip.label,
+        "file": str(recording.video),
         "windows": predicted.windows,
-        "mean_contact": predicted.means["contact"],
+        "gate": whole,
+        "gate_broken": broken,
+        "timeline": asdict(timeline),
     }
 
 
-def _report(out: Path) -> None:
+def _report(out: Path, facts: dict[str, Any]) -> None:
     from ..shards.contact import draw_contact_sheet
     from ..tasks.report import write_report
+    from ..tasks.results import Timeline, new_result
+    from .demo_figures import closing_tables
 
-    for run, corpus in (("demo-pretrain", "actions"), ("demo-violence", "violence")):
-        draw_contact_sheet(out / "shards" / corpus, out / "runs" / run / "contact.png", 4)
-    write_report([out / "runs" / "demo-pretrain", out / "runs" / "demo-violence"], out / "report.html")
-
-
-def _facts(worlds: dict[str, Any], probed: Any, finetuned: Any) -> dict[str, Any]:
-    """The closing table's figures; ceilings come from the corpus's own file."""
-    ceilings = worlds["actions"]["ceilings"]
-    everything = max(ceilings, key=lambda key: key.count("+"))
-    rows = []
-    for row, control in zip(probed.rows, probed.untrained, strict=True):
-        ceiling = ceilings[everything if row.feature in ("fused", "concat") else row.feature]
-        rows.append(
-            {
-                "feature": row.feature,
-                "probe": row.accuracy,
-                "low": row.low,
-                "high": row.high,
-                "untrained": control.accuracy,
-                "ceiling": ceiling["aware"],
-                "late_ceiling": ceiling["late_aware"],
-                "gate": probed.weights.get(row.feature),
-                "clips": row.clips,
-            }
-        )
-    return {
-        "probe": rows,
-        "violence_auc": finetuned.metrics["auc"],
-        "violence_auc_interval": finetuned.intervals["auc"],
-        "violence_accuracy": finetuned.metrics["accuracy"],
-        "violence_clips": len(finetuned.scores.keys),
-    }
+    runs = [out / "runs" / name for name in ("demo-pretrain", *RUNS)]
+    draw_contact_sheet(out / "shards", runs[0] / "contact.png", 4)
+    timeline = Timeline(**facts["predicted"]["timeline"])
+    opening = new_result("demo", "A camera breaks: whom the gate trusts", "modalgate demo", [], [timeline])
+    tables = closing_tables(facts, SHARES["train"], RUNS)
+    write_report(
+        runs, out / "report.html", [opening, new_result("found", "What the demo found", "modalgate demo", tables, [])]
+    )
 
 
-def _print(facts: dict[str, Any], predicted: dict[str, Any]) -> None:
+def _print(facts: dict[str, Any]) -> None:
+    from .demo_figures import closing_tables
     from .tables import print_table
 
     typer.echo("")
-    rows = [
-        (
-            row["feature"],
-            f"{row['probe']:.3f} [{row['low']:.3f}, {row['high']:.3f}]",
-            f"{row['untrained']:.3f}",
-            f"{row['ceiling']:.3f}",
-            "-" if row["gate"] is None else f"{row['gate']:.2f}",
-        )
-        for row in facts["probe"]
-    ]
-    title = f"12 actions, linear probe on {facts['probe'][0]['clips']} held-out clips (chance 0.083)"
-    print_table(title, ("feature", "pretrained [95 %]", "untrained", "ceiling", "mean gate"), rows)
-    low, high = facts["violence_auc_interval"]
+    for table in closing_tables(facts, SHARES["train"], RUNS):
+        print_table(table.title, table.columns, table.rows)
+        if table.note:
+            typer.echo(table.note)
+    predicted = facts["predicted"]
     typer.echo(
-        f"violence, fine-tuned: AUC {facts['violence_auc']:.3f} [{low:.3f}, {high:.3f}] "
-        f"on {facts['violence_clips']} held-out clips (ceiling 1.000)"
-    )
-    typer.echo(
-        f"prediction of {Path(predicted['file']).name} ({predicted['label']}): "
-        f"contact {predicted['mean_contact']:.2f} over {predicted['windows']} windows"
+        f"{predicted['file']}: the gate's weight for the camera is {predicted['gate']:.2f}, and "
+        f"{predicted['gate_broken']:.2f} while it is broken"
     )

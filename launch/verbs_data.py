@@ -19,7 +19,8 @@ Workers = Annotated[int | None, typer.Option(min=1, help="Processes; by default 
 def world(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="An empty or new folder.")],
     preset: Annotated[
-        str, typer.Option(help="impact12 (12 actions), impact32, strike (violence), chorus, solo, duet or place.")
+        str,
+        typer.Option(help="impact12 (12 actions), impact32, strike (violence), chorus, solo, duet, place or melee."),
     ] = "impact12",
     clips: Annotated[int, typer.Option(min=1, help="Clips over all splits.")] = 480,
     seed: Annotated[int, typer.Option(min=0, help="The same seed writes the same corpus.")] = 0,

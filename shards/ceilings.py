@@ -35,7 +35,8 @@ def ceilings(
     Each entry holds accuracies: `blind` (z unknown), `told` (a hint q of the law's quality known), `aware` (z
     known), and `late_blind`, `late_told`, `late_aware`, which bound every rule on frozen posteriors of single
     streams. Two classes add `auc` and `ap` of the Bayes score for the first class, to each but `late_*`:
-    `auc_blind` and so on. Raises `RequestError` for an unknown preset or kind of flow.
+    `auc_blind` and so on. A preset of violent and calm classes adds `violence_blind`, the accuracy for that label,
+    `violence_auc_blind`, and so on. Raises `RequestError` for an unknown preset or kind of flow.
     """
     chosen = preset_named(preset)
     if flow not in (None, "sensor", "derived"):
@@ -65,6 +66,10 @@ def _ceiling(preset: str, law: Law, sources: tuple[str, ...], subset: tuple[str,
             found[f"late_{name}" if late else name] = round(float(table.max(axis=0).sum()), 12)
             if len(chosen.classes) == 2 and not late:
                 found[f"auc_{name}"], found[f"ap_{name}"] = ranking(table)
+            if chosen.signs and not late:
+                pair = np.stack([table[chosen.violent].sum(axis=0), table[~chosen.violent].sum(axis=0)])
+                found[f"violence_{name}"] = round(float(pair.max(axis=0).sum()), 12)
+                found[f"violence_auc_{name}"] = ranking(pair)[0]
     return found
 
 

@@ -38,7 +38,8 @@ class Preset:
 
     `streams`: the streams a world of this preset is made of; flow is one of them where a sensor measures it.
     `boards`: the wall is of boards, at an angle and of a width that picture and distance show alike, from first frame
-    to last.
+    to last. `fixed`: one camera took all clips, so that one wall stands behind them. `signs`: bits of which a violent
+    clip shows most; none where the preset has no such second label.
     """
 
     bits: str
@@ -46,13 +47,23 @@ class Preset:
     table: tuple[tuple[int, ...], ...]
     streams: tuple[str, ...]
     boards: bool = False
+    fixed: bool = False
+    signs: str = ""
+
+    @property
+    def violent(self) -> NDArray[np.bool_]:
+        """(K,) which classes are violent."""
+        shown = np.asarray(self.table)[:, [self.bits.index(bit) for bit in self.signs]]
+        return 2 * shown.sum(axis=1) > len(self.signs)
 
 
-def _factorial(bits: str, streams: tuple[str, ...], *, boards: bool = False) -> Preset:
+def _factorial(
+    bits: str, streams: tuple[str, ...], *, boards: bool = False, fixed: bool = False, signs: str = ""
+) -> Preset:
     """Every combination of `bits`, named after the words."""
     table = tuple(product((0, 1), repeat=len(bits)))
     names = tuple("_".join(WORDS[bit][value] for bit, value in zip(bits, row, strict=True)) for row in table)
-    return Preset(bits, names, table, streams, boards)
+    return Preset(bits, names, table, streams, boards, fixed, signs)
 
 
 # Kinds of impact12 as V A Z M S; `wood` is the norm that every other kind departs from in one way.
@@ -81,6 +92,7 @@ PRESETS: dict[str, Preset] = {
     "solo": _factorial("VAZ", _THREE),
     "place": _factorial("VAZ", _THREE, boards=True),
     "duet": _factorial("S", _ALL),
+    "melee": _factorial("MPA", _THREE, fixed=True, signs="MPA"),
 }
 
 

@@ -162,7 +162,9 @@ def _crossing(scene: Scene, stream: str) -> tuple[_Disc, ...]:
 
 def _background(scene: Scene) -> Floats:
     """(48, 48, 3) colours between .15 and .50: boards of one colour, or a smoothly interpolated grid of 7 x 7."""
-    draws = np.random.Generator(np.random.Philox(key=scene.background))
+    draws = np.random.Generator(
+        np.random.Philox(key=scene.seed if preset_named(scene.preset).fixed else scene.background)
+    )
     if preset_named(scene.preset).boards:
         shade = _SHADE * _boards(draws)
         return shade[..., None] + draws.uniform(0.15 + _SHADE, 0.50 - _SHADE, 3).astype(np.float32)

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import shutil
 import signal
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import closing, contextmanager
 from dataclasses import asdict
@@ -29,12 +29,16 @@ SPLITS = {"pretrain": 4000, "train": 2400, "val": 600, "test": 1200}
 _ERRAND = 8
 
 
-def split_ranges(clips: int) -> dict[str, range]:
-    """Clip ids by split, in the proportion 4000 : 2400 : 600 : 1200; `RequestError` if one might be empty."""
-    if clips < 14:
-        raise RequestError(f"{clips} clips are too few to fill four splits: give 14 or more")
-    bounds = [0, *(int(clips * edge / sum(SPLITS.values()) + 0.5) for edge in np.cumsum(list(SPLITS.values())))]
-    return {name: range(bounds[i], bounds[i + 1]) for i, name in enumerate(SPLITS)}
+def split_ranges(clips: int, shares: Mapping[str, int] = SPLITS) -> dict[str, range]:
+    """Clip ids by split, in proportion to `shares`, by default 4000 : 2400 : 600 : 1200.
+
+    Raises `RequestError` if a split might be empty.
+    """
+    whole = sum(shares.values())
+    if clips < (least := -(-whole // min(shares.values()))):
+        raise RequestError(f"{clips} clips are too few to fill {len(shares)} splits: give {least} or more")
+    bounds = [0, *(int(clips * edge / whole + 0.5) for edge in np.cumsum(list(shares.values())))]
+    return {name: range(bounds[i], bounds[i + 1]) for i, name in enumerate(shares)}
 
 
 def write_world(
@@ -46,6 +50,7 @@ def write_world(
     rho: float = 0.0,
     sensor_flow: bool = False,
     twin: str = "",
+    shares: Mapping[str, int] = SPLITS,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
@@ -54,14 +59,15 @@ def write_world(
     - `video/ID.mkv`: 48 x 48 pixels, 16 fps, 3 s, lossless H.264 (`qp` 0, yuv444p), with 8 kHz PCM sound;
     - `depth/ID.mkv`: FFV1 `gray16le`, millimetres;
     - `flow/ID.npy` with `sensor_flow`: float16 (T, 2, H, W) pixel/frame;
-    - `labels.csv`: the paths relative to `out`, then label, split, group, the label's bits, z and q;
+    - `labels.csv`: the paths relative to `out`, then label, violence (`violent` or `calm`) where the preset has it,
+      split, group, the label's bits, z and q;
     - `scenes.jsonl`: one scene a line, from which any clip is rendered again to the last bit;
     - `world.json`: preset, seed, law, splits and the ceilings of every subset of streams. Without `sensor_flow` these
       count flow as derived from rgb.
 
     `rho`: probability that a stream shows another class's symbol. `twin`: a cue to leave out, one of `TWINS`; the
-    ceilings are the whole world's. `workers`: processes, by default one per core.
-    `progress` is called with (clips written, clips in all). The folder appears whole or not at all. Raises
+    ceilings are the whole world's. `shares`: of the clips in each split. `workers`: processes, by default one per
+    core. `progress` is called with (clips written, clips in all). The folder appears whole or not at all. Raises
     `RequestError` if `out` holds something, the preset is unknown, or a number is out of range.
     """
     chosen, law = preset_named(preset), Law(rho=rho)
@@ -69,7 +75,7 @@ def write_world(
         raise RequestError(f"seed is {seed}: give a whole number from 0 to 2**63 - 1")
     if workers is not None and workers < 1:
         raise RequestError(f"workers is {workers}: give 1 or more")
-    splits = split_ranges(clips)
+    splits = split_ranges(clips, shares)
     streams = ordered({*chosen.streams, "flow"} if sensor_flow else set(chosen.streams) - {"flow"})
     scenes = [
         draw_scene(preset, seed, clip, law, streams=streams, graded=name == "pretrain", twin=twin)
@@ -197,7 +203,8 @@ def _write_labels(path: Path, scenes: list[Scene], splits: dict[str, range]) -> 
     kinds = [kind for kind in media if kind == "video" or kind in streams]
     with path.open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file, lineterminator="\n")
-        rows.writerow([*kinds, "label", "split", "group", "bits", "z", "q"])
+        second = ["violence"] if chosen.signs else []
+        rows.writerow([*kinds, "label", *second, "split", "group", "bits", "z", "q"])
         for scene in scenes:
             key = clip_key(scene.clip)
             split = next(name for name, ids in splits.items() if scene.clip in ids)
@@ -206,6 +213,7 @@ def _write_labels(path: Path, scenes: list[Scene], splits: dict[str, range]) -> 
                 [
                     *(f"{kind}/{key}.{media[kind]}" for kind in kinds),
                     chosen.classes[scene.label],
+                    *("violent" if chosen.violent[scene.label] else "calm" for _ in second),
                     split,
                     key,
                     *(

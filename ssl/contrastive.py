@@ -77,8 +77,9 @@ class AcrossTime(PretextTask):
     """Within-modality InfoNCE across time (CVRL, Qian et al. 2021): what lasts in a clip tells it from others.
 
     The loss of `CrossModal` between a modality's segments and the next segments of the same clips, under a head of
-    its own, so that what two streams share at one moment is kept beside it. `streams`: the modalities; default all.
-    Defaults: T .07, heads hidden 256, 128-d.
+    its own, so that what two streams share at one moment is kept beside it. `streams`: modalities, or `fused`, which
+    trains the fusion to keep what lasts of every stream; default all modalities. Defaults: T .07, heads hidden 256,
+    128-d.
 
     Shortcut it guards against: one crop for all segments (augmentation is drawn per segment). A still background
     tells clips apart as well as what moves before it: RGB learns less from it than depth, flow or sound.
@@ -98,7 +99,7 @@ class AcrossTime(PretextTask):
         if segments < 2:
             raise RequestError(f"task 'across_time' needs data.segments of at least 2, not {segments}")
         for name in streams or ():
-            check_source(name, modalities)
+            check_source(name, [*modalities, FUSED])
         self.temperature = temperature
         self.heads = projection_heads(list(streams or modalities), width, hidden, dimension)
 
@@ -106,7 +107,8 @@ class AcrossTime(PretextTask):
         plain = encoded[PLAIN]
         losses, correct, chances = [], [], []
         for name, head in self.heads.items():
-            rows, present = unit(head(plain.features[name])), plain.present[name]
+            feature, present = source_feature(plain, name)
+            rows = unit(head(feature))
             later, valid = rows.roll(-1, 1), (present & present.roll(-1, 1)).flatten()
             loss, accuracy, chance = cross_modal_loss(
                 rows.flatten(0, 1), later.flatten(0, 1), valid, clip_numbers(plain), self.temperature

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure as Canvas
 from numpy.typing import NDArray
@@ -49,8 +50,16 @@ def draw(figure: Figure) -> list[Drawing]:
                     lines = {name: (figure.times, values) for name, values in series.items()}
                     plot_lines(axes, lines, share=True, others=list(figure.gates))
                     axes.set_xlabel("seconds")
-                    drawings.append(as_drawing(canvas, f"{title} over time: {', '.join(series)}"))
+                    _shade(axes, figure.marks)
+                    marked = "".join(f"; {what} from {a:g} to {b:g} s" for what, (a, b) in figure.marks.items())
+                    drawings.append(as_drawing(canvas, f"{title} over time: {', '.join(series)}{marked}"))
             return drawings
+
+
+def _shade(axes: Axes, marks: Mapping[str, tuple[float, float]]) -> None:
+    for what, (begin, end) in marks.items():
+        axes.axvspan(begin, end, color=ALARM_COLOUR, alpha=0.15, linewidth=0)
+        axes.text((begin + end) / 2, 1.0, shorten(what), ha="center", va="top", fontsize=8)
 
 
 def draw_series(
@@ -82,6 +91,7 @@ def draw_timeline(
         canvas.suptitle(shorten(timeline.title, 80), fontsize=11)
         for axes, (title, series) in zip(rows, _timeline_parts(timeline), strict=True):
             axes.set_title(title, loc="left")
+            _shade(axes, timeline.marks)
             lines = {name: (timeline.times, values) for name, values in series.items()}
             plot_lines(axes, lines, share=True, beside=True, others=list(timeline.gates))
             for begin, end in spans:

@@ -119,12 +119,14 @@ class Gates:
 
 @dataclass(frozen=True)
 class Timeline:
-    """Scores by class and gate weights by modality at `times` in seconds."""
+    """Scores by class and gate weights by modality at `times` in seconds; `marks`: stretches of time, from one second
+    to another, by what happened in them, such as a sensor that was broken."""
 
     title: str
     times: list[float]
     scores: dict[str, list[float]]
     gates: dict[str, list[float]]
+    marks: dict[str, tuple[float, float]] = field(default_factory=dict)
     kind: Literal["timeline"] = "timeline"
 
     def __post_init__(self) -> None:
@@ -217,6 +219,8 @@ def _figure(entry: dict[str, Any]) -> Figure:
     if entry["kind"] == "levels":
         bands = {name: [tuple(pair) for pair in pairs] for name, pairs in entry["bands"].items()}
         entry = entry | {"bands": bands}
+    if entry["kind"] == "timeline":
+        entry = entry | {"marks": {name: tuple(pair) for name, pair in entry.get("marks", {}).items()}}
     if entry["kind"] == "examples":
         entry = entry | {"clips": [Example(**clip) for clip in entry["clips"]]}
     return FIGURES[entry["kind"]](**entry)

@@ -1,7 +1,7 @@
-"""Fusion by concatenation against its equation, row by row."""
+"""Fusion by concatenation, plain and gated, against its equation, row by row."""
 
 import torch
-from modalgate.fusion.concat import ConcatFusion
+from modalgate.fusion.concat import ConcatFusion, GatedConcat
 from torch import nn
 
 MODALITIES = ("rgb", "audio")
@@ -38,3 +38,31 @@ def test_concat_never_reads_an_absent_modality_and_learns_its_vector() -> None:
     assert fusion.missing.grad is not None
     assert (fusion.missing.grad[0] == 0).all()
     assert (fusion.missing.grad[1] != 0).any()
+
+
+def test_gated_concat_scales_each_modality_by_its_weight_times_the_number_present() -> None:
+    torch.manual_seed(0)
+    fusion = GatedConcat(MODALITIES, 3, hidden=7).double().eval()
+    for parameter in fusion.parameters():
+        nn.init.normal_(parameter)
+    features = {name: torch.randn(4, 3, dtype=torch.float64) for name in MODALITIES}
+    present = {"rgb": torch.tensor([True, True, False, False]), "audio": torch.tensor([True, False, True, False])}
+    fused = fusion(features, present)
+    for row in range(4):
+        there = torch.tensor([float(present[name][row]) for name in MODALITIES]).double()
+        inputs = [features[n][row] if present[n][row] else fusion.missing[m] for m, n in enumerate(MODALITIES)]
+        logits = fusion.network(torch.cat([*inputs, there])[None])[0]
+        weights = there * logits.exp() / (there * logits.exp()).sum().clamp_min(1e-300)
+        parts = [there.sum() * weight * value for weight, value in zip(weights, inputs, strict=True)]
+        expected = fusion.join(torch.cat([*parts, there])[None])[0]
+        torch.testing.assert_close(fused.weights[row], weights)
+        torch.testing.assert_close(fused.embedding[row], expected if there.any() else fusion.nothing)
+
+
+def test_gated_concat_starts_as_concatenation() -> None:
+    torch.manual_seed(0)
+    fusion = GatedConcat(MODALITIES, 3)
+    features = {name: torch.randn(5, 3) for name in MODALITIES}
+    present = {name: torch.ones(5, dtype=torch.bool) for name in MODALITIES}
+    plain = fusion.join(torch.cat([*features.values(), torch.ones(5, 2)], dim=1))
+    torch.testing.assert_close(fusion(features, present).embedding, plain)

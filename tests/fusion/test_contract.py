@@ -16,6 +16,7 @@ SUBSETS = [frozenset(s) for n in range(len(NAMES) + 1) for s in combinations(NAM
 ARGUMENTS = {
     "softmax": {"hidden": HIDDEN},
     "concat": {"hidden": HIDDEN},
+    "gated_concat": {"hidden": HIDDEN},
     "topk": {"hidden": HIDDEN, "free": 2},
     "film": {"hidden": HIDDEN},
     "tensor": {"inner": 2},
@@ -23,6 +24,7 @@ ARGUMENTS = {
 }
 # The sum of a row's weights with all present, where the equation says one.
 SHARES = {"static", "concat", "softmax", "topk", "film", "cross", "bottleneck", "tensor", "lowrank", "bilinear"} | {
+    "gated_concat",
     "mean",
     "entropy",
 }
@@ -243,7 +245,7 @@ def test_token_sequences_of_different_lengths(name: str) -> None:
         assert (gradient[~present[key]] == 0).all()
 
 
-@pytest.mark.parametrize("name", ["softmax", "sigmoid", "concat"])
+@pytest.mark.parametrize("name", ["softmax", "sigmoid", "concat", "gated_concat"])
 def test_quality_reaches_the_gate_alone_and_only_where_there_is_something_to_judge(name: str) -> None:
     torch.manual_seed(0)
     fusion = build_fusion(name, NAMES, WIDTH, {"quality": 2}).double().eval()

@@ -117,6 +117,18 @@ def test_strike():
     assert (all_three["auc_blind"], all_three["auc_aware"]) == pytest.approx((0.939, 0.996), abs=6e-4)
 
 
+def test_melee_survives_the_loss_of_picture_or_depth():
+    found = ceilings("melee")
+    alone = {name: found[name] for name in ("rgb", "depth", "audio", "rgb+depth")}
+    assert all(entry["aware"] == pytest.approx(0.5) for entry in alone.values())
+    # Two signs of three are seen: in half of the clips they agree, in the others the third decides.
+    assert all(entry["violence_aware"] == pytest.approx(0.75) for entry in alone.values())
+    assert all(entry["violence_auc_aware"] == pytest.approx(0.875) for entry in alone.values())
+    for subset in ("rgb+audio", "depth+audio", "rgb+depth+audio"):
+        assert found[subset]["aware"] == found[subset]["violence_aware"] == pytest.approx(1)
+        assert found[subset]["violence_auc_aware"] == pytest.approx(1)
+
+
 def test_one_redundant_bit_by_formula():
     for rho in (0.1, 0.37, 0.8):
         found, p = ceilings("strike", Law(rho=rho)), 1 - rho / 2

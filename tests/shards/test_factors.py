@@ -31,6 +31,7 @@ def test_every_bit_has_just_its_carriers():
         ("solo", "VAZ", 8),
         ("place", "VAZ", 8),
         ("duet", "S", 2),
+        ("melee", "MPA", 8),
     ],
 )
 def test_tables_are_of_distinct_named_classes(preset, bits, classes):
@@ -109,3 +110,10 @@ def test_bad_requests_name_what_would_be_right():
         Law(quality=-0.1)
     with pytest.raises(RequestError, match="spotlight"):
         Law("spotlights")  # pyright: ignore[reportArgumentType]
+
+
+def test_a_violent_clip_shows_most_of_its_signs():
+    chosen = PRESETS["melee"]
+    violent = {name for name, found in zip(chosen.classes, chosen.violent, strict=True) if found}
+    assert violent == {"right_large_long", "right_large_short", "right_small_long", "left_large_long"}
+    assert [name for name, preset in PRESETS.items() if preset.signs] == ["melee"]

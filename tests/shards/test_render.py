@@ -380,3 +380,15 @@ def test_unknown_twins_are_refused():
         draw_scene("solo", 0, 0, twin="ordr")
     with pytest.raises(RequestError, match="no twins"):
         draw_scene("strike", 0, 0, twin="order")
+
+
+def test_one_wall_stands_behind_all_clips_of_a_fixed_camera():
+    def corner(preset, seed):
+        # The median over time, which no disc covers for long.
+        pictures = [render(scene).rgb for scene in scenes_of(preset, 3, seed=seed, streams=("rgb",))]
+        return np.stack([np.median(rgb[:, :8], axis=0) for rgb in pictures])
+
+    fixed, other, free = corner("melee", 0), corner("melee", 1), corner("impact12", 0)
+    assert np.abs(fixed - fixed[0]).mean() < 3
+    assert np.abs(fixed[0] - other[0]).mean() > 8
+    assert np.abs(free[1:] - free[0]).mean() > 8

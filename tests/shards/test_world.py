@@ -121,6 +121,19 @@ def test_processes_write_the_same_world_and_derived_flow_is_counted_with_rgb(tmp
         assert first == second
 
 
+def test_shares_name_the_splits_and_violence_is_a_second_label(tmp_path):
+    shares = {"pretrain": 6, "train": 3, "test": 4}
+    facts = write_world(tmp_path / "out", "melee", 13, shares=shares, workers=1)
+    assert facts["splits"] == {"pretrain": [0, 6], "train": [6, 9], "test": [9, 13]}
+    rows = read_labels(tmp_path / "out")
+    assert list(rows[0]) == ["video", "depth", "label", "violence", "split", "group", "bits", "z", "q"]
+    for row in rows:
+        signs = sum(int(bit[1]) for bit in row["bits"].split())
+        assert row["violence"] == ("violent" if signs >= 2 else "calm")
+    with pytest.raises(RequestError, match="fill 3 splits: give 5 or more"):
+        write_world(tmp_path / "few", "melee", 4, shares=shares)
+
+
 def test_splits_are_disjoint_and_in_proportion():
     assert {name: len(ids) for name, ids in split_ranges(8200).items()} == {
         "pretrain": 4000,

@@ -183,7 +183,7 @@ def test_a_wrong_pair_is_refused(pairs: list[list[str]], message: str) -> None:
         CrossModal(("rgb", "audio"), 8, pairs=pairs)
 
 
-@pytest.mark.parametrize("streams", [None, ["audio"]])
+@pytest.mark.parametrize("streams", [None, ["audio"], ["audio", "fused"]])
 def test_across_time_contrasts_a_segment_with_the_clips_next_one(
     streams: list[str] | None, leaves: Leaves, assert_equation: Assert
 ) -> None:
@@ -193,7 +193,10 @@ def test_across_time_contrasts_a_segment_with_the_clips_next_one(
     outputs = task({"plain": batch}, torch.Generator())
     parts, following = [], [1, 2, 0]
     for name in streams or NAMES:
-        feature, mask, head = batch.features[name], batch.present[name], task.heads[name]
+        feature, mask = batch.features.get(name), batch.present.get(name)
+        if feature is None or mask is None:
+            feature, mask = batch.embedding, torch.stack(list(batch.present.values())).any(dim=0)
+        head = task.heads[name]
         parts.append(between(head, feature, head, feature[:, following], mask & mask[:, following]))
     assert_parts(outputs, parts)
     assert_equation(outputs["loss"], torch.stack([loss for loss, _, _ in parts]).mean(), task, {"plain": batch})

@@ -100,12 +100,21 @@ def test_of_many_classes_a_timeline_shows_the_highest() -> None:
     assert {"rgb", "audio", "seconds"} <= set(_texts(lower))
 
 
+def test_a_timeline_names_its_marks_over_scores_and_gates() -> None:
+    marks = {"camera broken": (1.0, 2.0)}
+    drawings = draw(Timeline("clip", [0.0, 3.0], {"calm": [0.5, 0.5]}, {"rgb": [0.5, 0.5]}, marks))
+    assert len(drawings) == 2
+    for drawing in drawings:
+        assert "camera broken" in _texts(drawing)
+        assert drawing.alt.endswith("camera broken from 1 to 2 s")
+
+
 def test_drawings_follow_the_page_and_load_nothing() -> None:
     figures = [
         Confusion(HOSTILE, [HOSTILE], [[1]]),
         Curves(HOSTILE, HOSTILE, HOSTILE, {HOSTILE: [(0.0, 1.0)]}),
         Gates(HOSTILE, [HOSTILE], [HOSTILE], [[1.0]]),
-        Timeline(HOSTILE, [0.0], {HOSTILE: [1.0]}, {HOSTILE: [1.0]}),
+        Timeline(HOSTILE, [0.0], {HOSTILE: [1.0]}, {HOSTILE: [1.0]}, {HOSTILE: (0.0, 1.0)}),
         LevelCurves(
             HOSTILE, HOSTILE, HOSTILE, [HOSTILE], {HOSTILE: [1.0]}, {HOSTILE: [(0.0, 1.0)]}, {HOSTILE: [1.0]}
         ),

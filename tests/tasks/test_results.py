@@ -31,6 +31,7 @@ def _result() -> Result:
         Curves("ROC", "false alarms", "recall", {"fused": [(0.0, 0.0), (0.2, 0.9), (1.0, 1.0)]}, diagonal=True),
         Gates("Gates", ["rgb", "audio"], ["calm", "violent"], [[0.6, 0.4], [0.3, 0.7]]),
         Timeline("clip", [0.5, 1.0], {"violent": [0.1, 0.9]}, {"rgb": [0.5, 0.4], "audio": [0.5, 0.6]}),
+        Timeline("broken", [0.5], {"violent": [0.1]}, {"rgb": [1.0]}, {"camera broken": (0.25, 0.75)}),
         LevelCurves("Blur", "px", "accuracy", ["0", "4"], {"fused": [1.0, 0.5]}, {"fused": [(0.9, 1.0), (0.4, 0.6)]}),
         Examples("Examples", [Example("clip", "wrong", "calm", "violent", 0.9, {"rgb": 1.0}, "examples/a.png")]),
     ]
