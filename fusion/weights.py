@@ -170,11 +170,10 @@ def _published_by_timm(name: str, spec: ResolvedEncoder) -> State:
                 "timm.list_models(pretrained=True)"
             )
         place = constants.ENDPOINT if configured.hf_hub_id else _host(configured.url)
-        cached = _cached(configured)
-        if cached is None:
-            _check_reachable(spec.model, place)
-        else:
+        if cached := _cached(configured):
             own = {"pretrained_cfg_overlay": {"file": cached}}
+        else:
+            _check_reachable(spec.model, place)
     try:
         # With its own channels and classifier: only so does timm demand every tensor.
         return timm.create_model(name, pretrained=True, **(spec.arguments | own)).state_dict()
