@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from ..shards.errors import RequestError
+from .next_step import browse
 
 ACTION_CLIPS, VIOLENCE_CLIPS = 1100, 420
 _MARK = ".modalgate-demo"
@@ -33,7 +34,7 @@ def demo(
     facts["seconds"] = time.monotonic() - began
     write_json(json, facts)
     typer.echo(f"\nreport: {out / 'report.html'}    encoder: {out / 'encoder'}    classifier: {out / 'violence'}")
-    typer.echo(f"took {facts['seconds'] / 60:.1f} minutes")
+    typer.echo(f"took {facts['seconds'] / 60:.1f} minutes\n{browse(out / 'report.html')}")
 
 
 def _claim(out: Path) -> None:

@@ -58,12 +58,14 @@ class Options:
 
 @dataclass(frozen=True)
 class Measured:
-    """What was found, the answers it was found in, the record, and by axis whether training met such a corruption."""
+    """What was found, the answers it was found in, the record, by axis whether training met such a corruption, and
+    whether it is a classifier's, not a probe's."""
 
     found: Robustness
     sweep: Sweep
     result: Result
     met: dict[str, str]
+    classifier: bool
 
     def plain(self) -> dict[str, Any]:
         """As JSON holds it."""
@@ -134,7 +136,7 @@ def robustness(model: Path, shards: Path, options: Options, track: Track, comman
     if settings:
         save_result(result, model)
         save_sweep(sweep, units, model / "results" / SWEEP)
-    return Measured(found, sweep, result, met)
+    return Measured(found, sweep, result, met, isinstance(subjects[0].bundle.model, Classifier))
 
 
 def _settings(model: Path) -> dict[str, Any]:

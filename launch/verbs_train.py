@@ -13,6 +13,7 @@ import typer
 
 from ..shards.credentials import masked
 from ..shards.errors import RequestError, choice_error
+from .next_step import encoder_line, finetune_line, model_line, next_line
 
 Config = Annotated[
     str, typer.Argument(metavar="CONFIG", help="A shipped config's name, or a YAML file or run folder.")
@@ -115,6 +116,7 @@ def pretrain(
     run = run_folder(settings)
     again = resumes(resume, accept, run, settings_of(settings))
     check_config(settings, again)
+    from ..shards.index import load_index
     from ..tasks.run_facts import read_warnings
     from .device import ranks
     from .pretraining import pretrain as run_pretraining
@@ -131,9 +133,14 @@ def pretrain(
     print_table(f"{run}: mean of the last {settings.train.log_every} steps", ("figure", "value", "chance"), rows)
     write_json(json, last | {"warnings": read_warnings(run)})
     if "splits" in last:
-        typer.echo(f"encoders: {run}/*/encoder\nnext: a study with pretrained={run}, or finetune with encoder={run}")
+        data = settings.data
+        same = (f"data.folds={data.folds or 0}", f"data.group={data.group}", f"seed={settings.seed}")
+        same += ("data.leave_one_out=true",) * data.leave_one_out + ("data.leaky=true",) * data.leaky
+        same += (f"data.lists=[{','.join(data.lists)}]",) if data.lists else ()
+        typer.echo(f"encoders: {run}/*/encoder\n{finetune_line(run, data.shards, data.label, *same)}")
         return
-    typer.echo(f"encoder: {run / 'encoder'}\nnext: modalgate probe {run / 'encoder'} {masked(settings.data.shards)}")
+    line = encoder_line(run / "encoder", settings.data.shards, load_index(settings.data.shards))
+    typer.echo(f"encoder: {run / 'encoder'}\n{line}")
 
 
 def study(config: Config, overrides: Overrides = None, resume: Resume = "", json: Json = None) -> None:
@@ -169,7 +176,7 @@ def study(config: Config, overrides: Overrides = None, resume: Resume = "", json
     for line in done.result.warnings:
         warn(line)
     write_json(json, {row.name: asdict(row) | {"noise_area": row.noise_area} for row in done.rows})
-    typer.echo(f"tables: {run / 'study.md'}, study.csv, study.json\nnext: modalgate report {run}")
+    typer.echo(f"tables: {run / 'study.md'}, study.csv, study.json\n{next_line('report', run)}")
 
 
 def finetune(
@@ -216,4 +223,4 @@ def finetune(
     }
     write_json(json, figures | ({"chosen": chosen} if chosen else {}))
     folder = run if (run / "encoder").is_dir() else sorted(run.glob("*/encoder"))[0].parent
-    typer.echo(f"classifier: {folder / 'encoder'}\nnext: modalgate predict {folder / 'encoder'} VIDEO")
+    typer.echo(f"classifier: {folder / 'encoder'}\n{model_line(folder / 'encoder', classifier=True)}")

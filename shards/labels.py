@@ -27,7 +27,7 @@ def label_column(index: Index, asked: str = LABEL) -> str:
     if asked in index.columns or asked != LABEL:
         index.column(asked)
         return asked
-    known = [name for name in index.columns if name not in NO_LABELS and _holds_classes(index.column(name))]
+    known = label_candidates(index)
     if len(known) == 1:
         return known[0]
     if known:
@@ -39,6 +39,12 @@ def label_column(index: Index, asked: str = LABEL) -> str:
     raise RequestError(
         f"'{index.folder}' has no column of classes ({columns}): put a column '{LABEL}' in labels.csv and pack again"
     )
+
+
+def label_candidates(index: Index) -> list[str]:
+    """The columns that can hold classes, the usual name first; none of unlabelled clips."""
+    known = [name for name in index.columns if name not in NO_LABELS and _holds_classes(index.column(name))]
+    return sorted(known, key=lambda name: name != LABEL)
 
 
 def _holds_classes(values: Sequence[str]) -> bool:

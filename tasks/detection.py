@@ -132,9 +132,9 @@ def detection_tables(videos: Sequence[ScoredVideo], fps: float, threshold: float
     units = np.repeat(np.arange(len(videos)).astype(str), [len(part) for part, _ in held])
     low, high = bootstrap_interval(lambda rows: average_precision(scores[rows], truth[rows]), units, draws=500)
     note = (
-        f"frame AP and AUC at {fps:g} frames per second, a frame's score the mean of the windows over it; beside each "
-        f"chance, of AP the share of frames inside spans; pooled AP 95 % {low:.3g} to {high:.3g}, by bootstrap over "
-        "videos"
+        f"frame AP and AUC at {fps:g} frames per second, a frame's score the mean of the windows over it; beside "
+        f"each chance, of AP the share of frames inside spans; pooled AP 95 % {low:.3g} to {high:.3g}, by bootstrap "
+        "over videos"
     )
     columns = ["video", "seconds", "spans", "frame AP", "chance AP", "frame AUC", "chance AUC"]
     frames = Table("Frames", columns, rows, note)
