@@ -49,7 +49,7 @@ def auto(
 ) -> None:
     """Pack a folder, pretrain, probe, fine-tune, export and report: everything chosen. Rerun to resume."""
     from ..shards.index import load_index
-    from ..shards.labels import LABEL, class_columns, label_column
+    from ..shards.labels import LABEL, label_candidates, label_column
     from .defaults import SIZES
     from .tables import write_json
 
@@ -61,7 +61,7 @@ def auto(
     shards, runs = out / "shards", out / "runs"
     _run("pack", folder, shards)
     index = load_index(shards)
-    column = label_column(index, label or LABEL) if label or class_columns(index) else None
+    column = label_column(index, label or LABEL) if label or label_candidates(index) else None
     left = 60 * minutes - (time.monotonic() - began)
     shared = [f"out={runs}", f"data.workers={workers}", f"model.preset={preset}"]
     share = PRETRAINING if column else PRETRAINING + FINETUNING

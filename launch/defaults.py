@@ -290,7 +290,7 @@ def _length(kind: str, clips: int, given: Mapping[str, Any]) -> list[Choice]:
         steps = _steps(kind, clips, given_batch)
         passes = steps * given_batch / max(clips, 1)
         choices.append(Choice("train.steps", steps, f"{passes:.0f} passes over {clips} clips"))
-    choices.append(Choice("train.learning_rate", 2e-3, f"for batches of {given_batch}"))
+    choices.append(Choice("train.learning_rate", 3e-3, f"for batches of {given_batch}"))
     return choices
 
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from ..shards.errors import RequestError
+from .next_step import browse
 
 PRESET = "melee"
 # Clips without a label that is read, clips that have one, and clips that are held out.
@@ -36,7 +37,7 @@ def demo(
     facts["seconds"] = time.monotonic() - began
     write_json(json, facts)
     typer.echo(f"\nreport: {out / 'report.html'}    encoder: {out / 'encoder'}    classifier: {out / 'violence'}")
-    typer.echo(f"took {facts['seconds'] / 60:.1f} minutes")
+    typer.echo(f"took {facts['seconds'] / 60:.1f} minutes\n{browse(out / 'report.html')}")
 
 
 def _claim(out: Path) -> None:

@@ -43,12 +43,13 @@ BATCH_SIZE = 32
 
 @dataclass(frozen=True)
 class Probed:
-    """Rows of the encoder and of its `untrained` control, and the record of both."""
+    """Rows of the encoder and of its `untrained` control, the record of both, and the label `column`."""
 
     rows: list[ProbeRow] | list[MultilabelRow]
     untrained: list[ProbeRow] | list[MultilabelRow]
     result: Result
     weights: dict[str, float]
+    column: str
 
 
 def probe(
@@ -140,4 +141,4 @@ def probe(
     warnings = [*chance_warning(trained, remedy), *untrained_warning(trained, fresh_figures)]
     result = new_result("probe", f"Probe of column '{clips.column}'", command, tables, figures, warnings)
     means = dict(zip(names, features.weights.mean(axis=0).tolist(), strict=True))
-    return Probed(rows, untrained, result, means)
+    return Probed(rows, untrained, result, means, clips.column)

@@ -3,11 +3,42 @@
 import math
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Protocol, TextIO
 
 PLAIN_SECONDS = 30.0
+# The first reports come late: processes start, caches fill, a compiler works. The time left is told when so many
+# more have come, from the newest of them.
+WARM_UP, ENOUGH, NEWEST = 2, 2, 50
+
+
+class Pace:
+    """How fast units are done of late, in units per second."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock, self._early = clock, WARM_UP - 1
+        self._reports: deque[tuple[float, int]] = deque(maxlen=NEWEST)
+
+    def add(self, done: int) -> None:
+        """Notes that `done` units are done now."""
+        if self._early > 0:
+            self._early -= 1
+            return
+        self._reports.append((self._clock(), done))
+
+    def rate(self) -> float | None:
+        """None until enough has been done after the warm-up."""
+        if len(self._reports) <= ENOUGH:
+            return None
+        (began, before), (now, done) = self._reports[0], self._reports[-1]
+        return (done - before) / (now - began) if now > began else None
+
+    def left(self, units: int) -> str:
+        """How long so many units will take, in minutes and seconds; empty while that is not known."""
+        rate = self.rate()
+        return f"{_minutes(units / rate)} left" if rate else ""
 
 
 class Advance(Protocol):
@@ -35,7 +66,7 @@ def track(
 ) -> Iterator[Advance]:
     """Shows progress of `total` units, `start` of them done before, on `stream` (standard error).
 
-    On a terminal: bar, count, the last fields, rate and time left. Elsewhere a line at the first report, then every
+    On a terminal: bar, count, time left and the last fields. Elsewhere a line at the first report, then every
     30 seconds, and at the end. Without `show` (every process but the first) nothing.
     `began`: the clock when the work started, if that was before this call.
     """
@@ -44,24 +75,26 @@ def track(
         return
     output = stream or sys.stderr
     if output.isatty():
-        yield from _bar(total, label, start, output)
+        yield from _bar(total, label, start, output, clock)
         return
     began = clock() if began is None else began
-    shown, done, facts = -math.inf, start, {}
+    shown, done, facts, pace = -math.inf, start, {}, Pace(clock)
 
     def line() -> None:
-        seconds = clock() - began
-        rate = (done - start) / seconds if seconds > 0 else 0.0
+        seconds, rate = clock() - began, pace.rate()
         parts = [f"{label} {done}/{total}"]
-        if rate:
-            left = f"{_minutes((total - done) / rate)} left" if done < total else f"in {_minutes(seconds)}"
-            parts += [f"{rate:.3g}/s", left]
+        if done < total and rate:
+            parts += [f"{rate:.3g}/s", pace.left(total - done)]
+        elif done >= total and seconds > 0 and done > start:
+            parts += [f"{(done - start) / seconds:.3g}/s", f"in {_minutes(seconds)}"]
         parts += [f"{key} {text}" for key, text in facts.items()]
         print(" | ".join(parts), file=output, flush=True)
 
     def advance(count: int = 1, **fields: object) -> None:
         nonlocal done, shown
         done += count
+        if count:
+            pace.add(done)
         facts.update(_texts(fields))
         if done < total and clock() - shown >= PLAIN_SECONDS:
             shown = clock()
@@ -90,9 +123,9 @@ def counted(label: str) -> Iterator[Report]:
         yield report
 
 
-def _bar(total: int, label: str, start: int, stream: TextIO) -> Iterator[Advance]:
+def _bar(total: int, label: str, start: int, stream: TextIO, clock: Callable[[], float]) -> Iterator[Advance]:
     from rich.console import Console, RenderableType
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
     from rich.text import Text
 
     class WithFacts(Progress):
@@ -107,15 +140,19 @@ def _bar(total: int, label: str, start: int, stream: TextIO) -> Iterator[Advance
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
-        TimeRemainingColumn(),
+        TextColumn("{task.fields[left]}"),
     )
     facts: dict[str, str] = {}
     with WithFacts(*columns, console=Console(file=stream)) as progress:
-        task = progress.add_task(label, total=total, completed=start)
+        task, done, pace = progress.add_task(label, total=total, completed=start, left=""), start, Pace(clock)
 
         def advance(count: int = 1, **fields: object) -> None:
+            nonlocal done
+            done += count
+            if count:
+                pace.add(done)
             facts.update(_texts(fields))
-            progress.update(task, advance=count)
+            progress.update(task, advance=count, left=pace.left(total - done) if done < total else "")
 
         yield advance
 

@@ -59,12 +59,14 @@ class Options:
 
 @dataclass(frozen=True)
 class Measured:
-    """What was found, the answers it was found in, the record, and by axis whether training met such a corruption."""
+    """What was found, the answers it was found in, the record, by axis whether training met such a corruption, and
+    whether it is a classifier's, not a probe's."""
 
     found: Robustness
     sweep: Sweep
     result: Result
     met: dict[str, str]
+    classifier: bool
 
     def plain(self) -> dict[str, Any]:
         """As JSON holds it."""
@@ -135,7 +137,7 @@ def robustness(model: Path, shards: Shards, options: Options, track: Track, comm
     if settings:
         save_result(result, model)
         save_sweep(sweep, units, model / "results" / SWEEP)
-    return Measured(found, sweep, result, met)
+    return Measured(found, sweep, result, met, isinstance(subjects[0].bundle.model, Classifier))
 
 
 def _settings(model: Path) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import psutil
 from ..shards.errors import RequestError
 from .device import leave_cores_to
 from .http_guard import is_loopback
+from .next_step import browse
 
 PREFIX = "modalgate-serve-"
 # Seconds that answers in progress have when the server is told to end.
@@ -59,6 +60,7 @@ def run_server(model: Path, host: str, port: int, *, max_mb: int, queue: int, th
         if not is_loopback(host):
             _say(f"warning: {host} is open to the network, and there is no password: whoever reaches it may use it")
         _say(f"{service.facts.name} is served at {_address(host, listener)} (Ctrl-C ends it)")
+        _say(browse(_address(host, listener)))
         try:
             Server(settings).run([listener])
         finally:

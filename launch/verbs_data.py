@@ -7,6 +7,7 @@ import typer
 
 from ..shards.index import PackSettings
 from ..shards.region import Region
+from .next_step import next_line, pretrain_line
 
 Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the figures here.")]
 Shards = Annotated[Path, typer.Argument(metavar="SHARDS", help="A folder that `modalgate pack` wrote.")]
@@ -45,6 +46,7 @@ def world(
     rows = [(streams, *(entry[column] for column in columns)) for streams, entry in facts["ceilings"].items()]
     print_table(f"{clips} clips in {out}: the best accuracy any model can reach", ("streams", *columns), rows)
     write_json(json, facts)
+    typer.echo(next_line("pack", out, f"{out}-shards"))
 
 
 def pack(
@@ -158,6 +160,7 @@ def pack(
     columns = ("labelled", "unlabelled", "of these rejected", "files left out")
     print_table(f"Recordings of {source}", columns, [tuple(counts.values())])
     print_rejected(out / REJECTED_NAME)
+    typer.echo(pretrain_line(out))
 
 
 def parse_region(given: str) -> Region | None:
@@ -208,6 +211,7 @@ def inspect(
 
         draw_contact_sheet(shards, png, clips)
         typer.echo(f"contact sheet of {clips} clips: {png}")
+    typer.echo(pretrain_line(shards))
 
 
 def verify(
@@ -238,7 +242,7 @@ def verify(
         typer.echo(problem)
     if problems:
         raise DataError(f"'{shards}' failed verification: {len(problems)} problems; pack its source again")
-    typer.echo(f"'{shards}' is whole")
+    typer.echo(f"'{shards}' is whole\n{pretrain_line(shards)}")
 
 
 def _duplicates(shards: Path) -> list[tuple[str, str, int]]:

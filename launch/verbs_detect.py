@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from .next_step import next_line
 from .verbs_train import command_line
 from .verbs_use import Json
 
@@ -77,3 +78,5 @@ def detect(
             },
         },
     )
+    recording = next_line("predict", model, folder / videos[0].name)
+    typer.echo(next_line("report", model) if (model / "config.yaml").is_file() else recording)

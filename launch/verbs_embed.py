@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from .next_step import features_line
 from .verbs_use import Json
 
 
@@ -75,3 +76,4 @@ def embed(
     print_table(title, ("modality", "share of pieces", "mean gate weight"), rows)
     print_rejected(rejected_list(out))
     write_json(json, asdict(found))
+    typer.echo(features_line(out))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .next_step import comparison_line, next_line, run_line
 from .verbs_train import command_line
 from .verbs_use import Json
 
@@ -43,7 +44,8 @@ def compare(
         print_table(f"{table.title}: {table.note}", columns, list(rows))
     unmeasured = [run for run in runs if not (run / "results" / SWEEP).is_file()]
     if 0 < len(unmeasured) < len(runs):
-        typer.echo(f"robustness is not compared: measure it with `modalgate robustness {unmeasured[0]} SHARDS`")
+        line = next_line("robustness", unmeasured[0], "SHARDS").removeprefix("next: ")
+        typer.echo(f"robustness is not compared: measure it with `{line}`")
     for line in result.warnings:
         warn(line)
     found = {"pairs": [asdict(duel) for duel in duels], "tables": [asdict(t) for t in result.tables]}
@@ -51,6 +53,7 @@ def compare(
     if out is not None:
         write_report(runs, out, [result])
         typer.echo(f"report: {out}")
+    typer.echo(comparison_line(runs, out))
 
 
 def robustness(
@@ -122,8 +125,7 @@ def robustness(
     for line in measured.result.warnings:
         warn(line)
     write_json(json, measured.plain())
-    if (model / "config.yaml").is_file():
-        typer.echo(f"every level and the curves: modalgate report {model}")
+    typer.echo(run_line(model, model, classifier=measured.classifier))
 
 
 _GAINS = ("pair", "corrupted", "areas", "gain [95 %]", "Holm")

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .next_step import model_line, run_line
+
 if TYPE_CHECKING:
     from ..shards.index import Index
 
@@ -111,6 +113,7 @@ def _export_bundle(run: Path, out: Path, licence: str | None, json: Path | None)
     }
     print_table(f"{run} exported to {out}", ("figure", "value"), list(facts.items()))
     write_json(json, facts)
+    typer.echo(model_line(out, bundle.task is not None))
 
 
 def _export_single(run: Path, out: Path, modality: str, json: Path | None) -> None:
@@ -118,10 +121,12 @@ def _export_single(run: Path, out: Path, modality: str, json: Path | None) -> No
     from .exporting import trained_bundle
     from .tables import write_json
 
-    lines = save_single(trained_bundle(run), modality, out)
+    bundle = trained_bundle(run)
+    lines = save_single(bundle, modality, out)
     typer.echo(f"{modality} of {run} exported to {out}. It loads with:\n")
     typer.echo("".join(f"    {line}\n" for line in lines))
     write_json(json, {"modality": modality, "file": out, "use": lines})
+    typer.echo(run_line(run, run, bundle.task is not None))
 
 
 def _export_graph(run: Path, out: Path, request: GraphRequest, licence: str | None, json: Path | None) -> None:
@@ -158,3 +163,5 @@ def _export_graph(run: Path, out: Path, request: GraphRequest, licence: str | No
         content["int8"] = asdict(cost)
     typer.echo(f"model card: {save_card(bundle, exported, cost)}")
     write_json(json, content)
+    scored = bundle.task is not None and not request.encoder_only and request.form == "onnx"
+    typer.echo(model_line(out, classifier=True) if scored else run_line(run, run, bundle.task is not None))

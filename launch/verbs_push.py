@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from .next_step import model_line
 from .verbs_export import Json
 
 
@@ -23,9 +24,10 @@ def push(
 
     place = Repository(repository.removeprefix("hf://"), revision)
     check_bundle(bundle)
-    from ..fusion.bundle import push_bundle
+    from ..fusion.bundle import load_bundle, push_bundle
     from .tables import write_json
 
     commit = push_bundle(bundle, place, private=private)
     typer.echo(f"{bundle} is at {commit}\nload_bundle('{place}') or load_encoder('{place}') loads it")
     write_json(json, {"repository": place.name, "revision": revision, "commit": commit})
+    typer.echo(model_line(str(place), load_bundle(bundle).task is not None))

@@ -15,6 +15,7 @@ import typer
 from ..shards.credentials import masked
 from ..shards.errors import RequestError, choice_error
 from ..shards.index import INDEX_NAME
+from .next_step import encoder_line, finetune_line, model_line, next_line
 
 if TYPE_CHECKING:
     from .defaults import Choice
@@ -161,6 +162,7 @@ def pretrain(
         settings, _ = adapt_modalities(settings, pretraining_clips(settings.data))
     again = resumes(resume, accept, run, settings_of(settings))
     check_config(settings, again)
+    from ..shards.index import load_index
     from ..tasks.run_facts import read_warnings
     from .device import ranks
     from .pretraining import pretrain as run_pretraining
@@ -177,11 +179,14 @@ def pretrain(
     print_table(f"{run}: mean of the last {settings.train.log_every} steps", ("figure", "value", "chance"), rows)
     write_json(json, last | {"warnings": read_warnings(run)})
     if "splits" in last:
-        typer.echo(f"encoders: {run}/*/encoder\nnext: a study with pretrained={run}, or finetune with encoder={run}")
+        data = settings.data
+        same = (f"data.folds={data.folds or 0}", f"data.group={data.group}", f"seed={settings.seed}")
+        same += ("data.leave_one_out=true",) * data.leave_one_out + ("data.leaky=true",) * data.leaky
+        same += (f"data.lists=[{','.join(data.lists)}]",) if data.lists else ()
+        typer.echo(f"encoders: {run}/*/encoder\n{finetune_line(run, data.shards, data.label, *same)}")
         return
-    shards = settings.data.shards
-    folders = " ".join(masked(place) for place in ([shards] if isinstance(shards, str) else shards))
-    typer.echo(f"encoder: {run / 'encoder'}\nnext: modalgate probe {run / 'encoder'} {folders}")
+    line = encoder_line(run / "encoder", settings.data.shards, load_index(settings.data.shards))
+    typer.echo(f"encoder: {run / 'encoder'}\n{line}")
 
 
 def study(config: Config, overrides: Overrides = None, resume: Resume = "", json: Json = None) -> None:
@@ -229,7 +234,7 @@ def study(config: Config, overrides: Overrides = None, resume: Resume = "", json
         f"the stricter reading: against {strict}, the single modality that is best on the test clips; validation "
         f"chose {chosen}"
     )
-    typer.echo(f"tables: {run / 'study.md'}, study.csv, study.json\nnext: modalgate report {run}")
+    typer.echo(f"tables: {run / 'study.md'}, study.csv, study.json\n{next_line('report', run)}")
 
 
 def finetune(
@@ -304,4 +309,4 @@ def finetune(
     figures |= {"final": asdict(done.calibration)} if done.calibration is not None else {}
     write_json(json, figures)
     typer.echo(f"scores: {run / 'results' / 'scores.csv'}")
-    typer.echo(f"classifier: {find_bundle(run)}\nnext: modalgate predict {run} VIDEO")
+    typer.echo(f"classifier: {find_bundle(run)}\n{model_line(run, classifier=True)}")

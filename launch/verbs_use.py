@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .next_step import browse, finetune_line, prediction_line, run_line
 from .verbs_train import command_line
 
 if TYPE_CHECKING:
@@ -119,6 +120,7 @@ def probe(
             "warnings": probed.result.warnings,
         },
     )
+    typer.echo(run_line(run, encoder) if multilabel and run else finetune_line(encoder, shards, probed.column))
 
 
 def predict(
@@ -167,6 +169,7 @@ def predict(
     json: Json = None,
 ) -> None:
     """Class scores, gate weights and alarms of a recording or a live stream, one JSON line per piece."""
+    from ..shards.address import find_address
     from ..shards.errors import choice_error
     from .first_checks import check_scorer, check_source
 
@@ -199,6 +202,8 @@ def predict(
             if out is not None:
                 _print_predicted(predicted, out)
             write_json(json, {"recordings": [entry.figures() for entry in predicted]})
+    # On standard error: the lines of JSON may go to standard output.
+    typer.echo(prediction_line(model, source, out, find_address(source) is not None), err=True)
 
 
 def _print_predicted(predicted: "list[Predicted]", out: Path) -> None:
@@ -232,4 +237,4 @@ def report(
 
     target = out or runs[0] / "report.html"
     write_report(runs, target, [read_predictions(path) for path in predictions or []])
-    typer.echo(f"report: {target}")
+    typer.echo(f"report: {target}\n{browse(target)}")

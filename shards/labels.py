@@ -27,7 +27,7 @@ def label_column(index: Index, asked: str = LABEL) -> str:
     if asked in index.columns or asked != LABEL:
         index.column(asked)
         return asked
-    known = class_columns(index)
+    known = label_candidates(index)
     if len(known) == 1:
         return known[0]
     if known:
@@ -41,9 +41,10 @@ def label_column(index: Index, asked: str = LABEL) -> str:
     )
 
 
-def class_columns(index: Index) -> list[str]:
-    """The columns that can hold classes."""
-    return [name for name in index.columns if name not in NO_LABELS and _holds_classes(index.column(name))]
+def label_candidates(index: Index) -> list[str]:
+    """The columns that can hold classes, the usual name first; none of unlabelled clips."""
+    known = [name for name in index.columns if name not in NO_LABELS and _holds_classes(index.column(name))]
+    return sorted(known, key=lambda name: name != LABEL)
 
 
 def _holds_classes(values: Sequence[str]) -> bool:

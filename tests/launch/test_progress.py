@@ -4,7 +4,7 @@ import io
 import re
 
 import pytest
-from modalgate.launch.progress import counted, track
+from modalgate.launch.progress import Pace, counted, track
 
 
 class Clock:
@@ -26,7 +26,7 @@ def test_plain_lines_come_first_every_thirty_seconds_and_last() -> None:
             clock.now += 1
             advance(1, loss=0.12345, wait="3%")
     assert stream.getvalue().splitlines() == [
-        "pack 1/100 | 1/s | 1:39 left | loss 0.123 | wait 3%",
+        "pack 1/100 | loss 0.123 | wait 3%",
         "pack 31/100 | 1/s | 1:09 left | loss 0.123 | wait 3%",
         "pack 61/100 | 1/s | 0:39 left | loss 0.123 | wait 3%",
         "pack 91/100 | 1/s | 0:09 left | loss 0.123 | wait 3%",
@@ -42,9 +42,39 @@ def test_work_done_before_a_resume_does_not_count_as_speed() -> None:
         clock.now += 3600
         advance(9)
     assert stream.getvalue().splitlines() == [
-        "run 3991/4000 | 0.0025/s | 1:00:00 left",
+        "run 3991/4000",
         "run 4000/4000 | 0.0025/s | in 1:06:40",
     ]
+
+
+def test_a_slow_start_does_not_count_in_the_time_left() -> None:
+    """Twenty seconds for the first step, one for each of the others, as where processes start and caches fill."""
+    stream, clock = io.StringIO(), Clock()
+    left = []
+    with track(400, "run", stream=stream, clock=clock) as advance:
+        for step in range(400):
+            clock.now += 20 if step == 0 else 1
+            advance(1)
+            advance(0, loss=0.5)
+            found = re.findall(r"(\d+)/400 .*?(\d+):(\d\d) left", stream.getvalue())
+            left = [(400 - int(done), 60 * int(minutes) + int(seconds)) for done, minutes, seconds in found]
+    assert stream.getvalue().startswith("run 1/400\n"), "one step tells nothing of the others"
+    assert len(left) >= 10
+    assert all(seconds == steps for steps, seconds in left)
+
+
+def test_the_time_left_follows_the_newest_steps() -> None:
+    clock = Clock()
+    pace = Pace(clock)
+    known = []
+    for step in range(1, 201):
+        clock.now += 10 if step <= 100 else 2
+        pace.add(step)
+        known.append(pace.rate())
+    assert known[:3] == [None, None, None]
+    assert known[3] == known[99] == 0.1
+    assert known[-1] == 0.5
+    assert pace.left(60) == "2:00 left"
 
 
 def test_a_terminal_gets_a_bar_with_all_the_fields_under_it(monkeypatch: pytest.MonkeyPatch) -> None:
