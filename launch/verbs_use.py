@@ -120,7 +120,8 @@ def probe(
             "warnings": probed.result.warnings,
         },
     )
-    typer.echo(run_line(run, encoder) if multilabel and run else finetune_line(encoder, shards, probed.column))
+    line = run_line(run or encoder, encoder, classifier=False)
+    typer.echo(line if multilabel else finetune_line(encoder, shards, probed.column))
 
 
 def predict(

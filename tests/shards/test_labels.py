@@ -3,7 +3,7 @@
 import pytest
 from modalgate.shards.errors import RequestError
 from modalgate.shards.index import Index, PackSettings, Sample
-from modalgate.shards.labels import join_columns, label_values
+from modalgate.shards.labels import join_columns, label_candidates, label_column, label_values
 
 
 def index(*rows: dict[str, str]) -> Index:
@@ -32,3 +32,25 @@ def test_what_is_neither_0_nor_1_is_refused() -> None:
         join_columns(index({"fight": "yes"}), ["fight"])
     with pytest.raises(RequestError, match="fight"):
         join_columns(index({"fight": "1"}), ["fihgt"])
+
+
+def test_the_label_column_is_the_one_that_can_hold_classes() -> None:
+    def clips(**columns: str) -> Index:
+        return index(*({name: values[n] for name, values in columns.items()} for n in range(6)))
+
+    classes, names, alike = "ababab", "012345", "xxxxxx"
+    assert label_column(clips(label=classes, room=classes)) == "label"
+    assert label_column(clips(room=classes, file=names, place=alike, split=classes, group=classes)) == "room"
+    assert label_column(clips(room=classes, label=names), "room") == "room"
+    with pytest.raises(RequestError, match="name one of room, colour") as told:
+        label_column(clips(room=classes, colour=classes))
+    assert "--label room" in str(told.value)
+    assert "data.label=room" in str(told.value)
+    with pytest.raises(RequestError, match="did you mean 'room'"):
+        label_column(clips(room=classes), "rom")
+    with pytest.raises(RequestError, match="no column of classes"):
+        label_column(clips(file=names))
+    with pytest.raises(RequestError, match="no labels"):
+        label_column(index({}, {}))
+    assert label_candidates(clips(room=classes, label=classes)) == ["label", "room"]
+    assert label_candidates(clips(file=names)) == []

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from modalgate.shards.errors import RequestError
 from modalgate.shards.index import Index, PackSettings, Sample
-from modalgate.tasks.split_plan import SplitPlan, plan_splits
+from modalgate.tasks.split_plan import SplitPlan, default_plan, plan_splits
 
 
 def index(rows: list[dict[str, str]], keys: list[str] | None = None) -> Index:
@@ -111,3 +111,41 @@ def test_a_given_split_that_divides_a_group_is_told(capsys: pytest.CaptureFixtur
 def test_shards_without_a_split_ask_for_folds() -> None:
     with pytest.raises(RequestError, match="ask for folds"):
         plan_splits(GROUPED, "label", SplitPlan())
+
+
+def test_what_is_left_open_is_the_split_that_is_there_or_else_folds() -> None:
+    rows = [{"label": "ab"[n % 2], "group": f"g{n // 4}", "split": ("train", "test")[n % 2]} for n in range(40)]
+    plan, line = default_plan(index(rows), "label", SplitPlan(None))
+    assert (plan.folds, line) == (0, "")
+    assert [split.name for split in plan_splits(index(rows), "label", SplitPlan(None))] == ["test"]
+    # Other values of the column than the usual ones are a person's wish: a wrong one is named, not passed over.
+    with pytest.raises(RequestError, match="'tset'"):
+        plan_splits(index(rows), "label", SplitPlan(None, test="tset"))
+    plan, line = default_plan(index([row | {"split": "train"} for row in rows]), "label", SplitPlan(None))
+    assert plan.folds == 5
+    assert "no clips of test" in line
+    plan, line = default_plan(GROUPED, "label", SplitPlan(None))
+    assert plan.folds == 5
+    assert "keep each 'group' together" in line
+    splits = plan_splits(GROUPED, "label", SplitPlan(None))
+    assert len(splits) == 5
+    assert all(not groups(split.train) & groups(split.test) for split in splits)
+
+
+def test_folds_that_are_left_open_suit_the_clips() -> None:
+    def folds(rows: list[dict[str, str]]) -> tuple[int | None, str]:
+        plan, line = default_plan(index(rows), "label", SplitPlan(None))
+        tested = np.concatenate([split.test for split in plan_splits(index(rows), "label", plan)])
+        assert sorted(tested.tolist()) == list(range(len(rows)))
+        return plan.folds, line
+
+    by_clip = [{"label": "ab"[n % 2]} for n in range(20)]
+    assert folds(by_clip)[0] == 5
+    assert "by clip" in folds(by_clip)[1]
+    assert folds(by_clip[:6])[0] == 3, "no class has more clips"
+    assert folds([row | {"group": f"g{n // 10}"} for n, row in enumerate(by_clip)])[0] == 2, "no more groups"
+    one = [row | {"group": "g"} for row in by_clip]
+    assert folds(one)[0] == 5
+    assert "all have the same 'group'" in folds(one)[1]
+    for given in (SplitPlan(0), SplitPlan(3), SplitPlan(None, leave_one_out=True), SplitPlan(None, lists=("a", "b"))):
+        assert default_plan(GROUPED, "label", given) == (given, "")

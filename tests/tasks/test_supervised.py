@@ -3,15 +3,17 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from modalgate.fusion.backbone import Backbone
 from modalgate.fusion.classifier import Classifier
 from modalgate.shards.batch import Batch
 from modalgate.shards.errors import RequestError
 from modalgate.shards.transforms import AugmentConfig, ClipSpec, Preparation
 from modalgate.tasks.aids import AidsConfig
-from modalgate.tasks.supervised import SupervisedObjective, balanced_weights
+from modalgate.tasks.supervised import SupervisedObjective, balanced_weights, guess, positive_weights
 from torch import Tensor
 
 CLASSES = ("calm", "fight", "run")
@@ -196,3 +198,38 @@ def test_an_aid_without_what_it_needs_is_refused(
     classifier = Classifier(tiny_backbone(fusion="concat"), CLASSES)
     with pytest.raises(RequestError, match=message):
         SupervisedObjective(classifier, tiny_clip, None, aids=aids)
+
+
+def test_guessing_is_the_least_loss_of_an_answer_that_is_the_same_for_all() -> None:
+    labels = np.array([0] * 6 + [1] * 3 + [2])
+
+    def least(loss: Callable[[Tensor], Tensor]) -> float:
+        logits = torch.zeros(3, requires_grad=True)
+        optimizer = torch.optim.LBFGS([logits], max_iter=200, line_search_fn="strong_wolfe")
+
+        def closure() -> Tensor:
+            optimizer.zero_grad()
+            value = loss(logits)
+            value.backward()
+            return value
+
+        optimizer.step(closure)  # pyright: ignore[reportArgumentType]
+        return float(loss(logits))
+
+    target = torch.tensor(labels)
+    for weights in (None, balanced_weights(labels.tolist(), 3)):
+        given = None if weights is None else torch.tensor(weights)
+        found = guess(labels, 3, weights)
+        assert found.loss == pytest.approx(
+            least(lambda logits, w=given: F.cross_entropy(logits.expand(10, 3), target, weight=w)), abs=1e-4
+        )
+        assert found.accuracy == 0.6
+    assert guess(labels, 3, balanced_weights(labels.tolist(), 3)).loss == pytest.approx(np.log(3))
+    truth = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 0], [1, 0, 1], [1, 0, 0]])
+    several = torch.tensor(truth).float()
+    for weights in (None, positive_weights(truth)):
+        given = None if weights is None else torch.tensor(weights)
+        expected = least(
+            lambda logits, w=given: F.binary_cross_entropy_with_logits(logits.expand(5, 3), several, pos_weight=w)
+        )
+        assert guess(truth, 3, weights).loss == pytest.approx(expected, abs=1e-4)
