@@ -1,7 +1,6 @@
 """Fusion by concatenation: the baseline a gate must be compared with, and the gate that contains it."""
 
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -44,8 +43,18 @@ class GatedConcat(SoftmaxGate):
     that were never aligned. An absent modality has weight zero, and its bit of `present`.
     """
 
-    def __init__(self, modalities: tuple[str, ...], width: int, **arguments: Any) -> None:
-        super().__init__(modalities, width, **arguments)
+    def __init__(
+        self,
+        modalities: tuple[str, ...],
+        width: int,
+        hidden: int = 32,
+        temperature: float = 1.0,
+        balance: float = 0.01,
+        dropout: float = 0.0,
+        scale: bool = False,
+        quality: int = 0,
+    ) -> None:
+        super().__init__(modalities, width, hidden, temperature, balance, dropout, scale, quality)
         self.join = nn.Linear(len(modalities) * (width + 1), width)
 
     def forward(

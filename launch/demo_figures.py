@@ -14,6 +14,7 @@ from ..shards.index import load_index
 from ..shards.stream import ClipStream
 from ..tasks.breakage import Breakage, KeptRow, encode_broken, features_of, probe_broken
 from ..tasks.metrics import bootstrap_interval, roc_auc
+from ..tasks.probing import ProbeRow
 from ..tasks.results import Cell, Table
 from ..tasks.splits import given_split, keep_used
 from ..tasks.sweep import classifier_answer
@@ -80,7 +81,9 @@ def closing_facts(
     broken: str,
 ) -> dict[str, Any]:
     """The closing tables' figures as plain values; `ceilings`: the corpus's own; `broken`: the sensor's modality."""
-    trained, untrained = ({row.feature: row for row in rows} for rows in (probed.rows, probed.untrained))
+    trained, untrained = (
+        {row.feature: row for row in rows if isinstance(row, ProbeRow)} for rows in (probed.rows, probed.untrained)
+    )
     names = tuple(kept.before)
     left = "+".join(name for name in names if name != broken)
     rows = []
