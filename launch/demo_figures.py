@@ -14,6 +14,7 @@ from ..shards.index import load_index
 from ..shards.stream import ClipStream
 from ..tasks.breakage import Breakage, KeptRow, encode_broken, features_of, probe_broken
 from ..tasks.metrics import bootstrap_interval, roc_auc
+from ..tasks.probing import ProbeRow
 from ..tasks.results import Cell, Table
 from ..tasks.splits import given_split, keep_used
 from ..tasks.sweep import classifier_answer
@@ -80,7 +81,9 @@ def closing_facts(
     broken: str,
 ) -> dict[str, Any]:
     """The closing tables' figures as plain values; `ceilings`: the corpus's own; `broken`: the sensor's modality."""
-    trained, untrained = ({row.feature: row for row in rows} for rows in (probed.rows, probed.untrained))
+    trained, untrained = (
+        {row.feature: row for row in rows if isinstance(row, ProbeRow)} for rows in (probed.rows, probed.untrained)
+    )
     names = tuple(kept.before)
     left = "+".join(name for name in names if name != broken)
     rows = []
@@ -106,6 +109,8 @@ def closing_facts(
         )
     violence = {
         name: {
+            "accuracy": found.metrics["accuracy"],
+            "accuracy_interval": list(found.intervals["accuracy"]),
             "auc": found.metrics["auc"],
             "interval": list(found.intervals["auc"]),
             "broken": kept.aucs[name][0],
@@ -144,11 +149,12 @@ def closing_tables(facts: dict[str, Any], labels: int, names: dict[str, str]) ->
         "weight before and then",
     )
     classifiers = Table(
-        f"Violence, a classifier from {labels} labels: AUC on {clips} held-out clips (chance 0.5, ceiling 1)",
-        ["training", "AUC [95 %]", f"{broken} broken [95 %]"],
+        f"Violence, a classifier from {labels} labels, on {clips} held-out clips (AUC: chance 0.5, ceiling 1)",
+        ["training", "accuracy [95 %]", "AUC [95 %]", f"AUC, {broken} broken [95 %]"],
         [
             [
                 names[run],
+                _with_interval(row["accuracy"], row["accuracy_interval"]),
                 _with_interval(row["auc"], row["interval"]),
                 _with_interval(row["broken"], row["broken_interval"]),
             ]
