@@ -15,9 +15,9 @@ from .next_step import browse
 
 PRESET = "melee"
 # Clips without a label that is read, clips that have one, and clips that are held out.
-SHARES = {"pretrain": 600, "train": 64, "test": 200}
+SHARES = {"pretrain": 600, "train": 32, "test": 200}
 BROKEN = "rgb"
-RUNS = {"demo-violence": "fine-tuned from the pretrained encoder", "demo-scratch": "the same network from scratch"}
+RUNS = {"demo-violence": "fine-tuned, from the pretrained encoder", "demo-scratch": "the same network from scratch"}
 _MARK = ".modalgate-demo"
 
 

@@ -109,6 +109,8 @@ def closing_facts(
         )
     violence = {
         name: {
+            "accuracy": found.metrics["accuracy"],
+            "accuracy_interval": list(found.intervals["accuracy"]),
             "auc": found.metrics["auc"],
             "interval": list(found.intervals["auc"]),
             "broken": kept.aucs[name][0],
@@ -147,11 +149,12 @@ def closing_tables(facts: dict[str, Any], labels: int, names: dict[str, str]) ->
         "weight before and then",
     )
     classifiers = Table(
-        f"Violence, a classifier from {labels} labels: AUC on {clips} held-out clips (chance 0.5, ceiling 1)",
-        ["training", "AUC [95 %]", f"{broken} broken [95 %]"],
+        f"Violence, a classifier from {labels} labels, on {clips} held-out clips (AUC: chance 0.5, ceiling 1)",
+        ["training", "accuracy [95 %]", "AUC [95 %]", f"AUC, {broken} broken [95 %]"],
         [
             [
                 names[run],
+                _with_interval(row["accuracy"], row["accuracy_interval"]),
                 _with_interval(row["auc"], row["interval"]),
                 _with_interval(row["broken"], row["broken_interval"]),
             ]

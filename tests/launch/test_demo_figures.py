@@ -27,7 +27,9 @@ def test_figures_stand_beside_the_ceilings_of_what_is_left() -> None:
     before = [ProbeRow(name, 0.25, 0.1, 0.4, 0.5, None, 20) for name in sorted(FEATURES)]
     scores = Scores(np.zeros((20, 2), np.float32), np.zeros((20, 3), np.float32), np.zeros(20, np.int64), ["k"] * 20)
     classifiers = {
-        run: Finetuned({"auc": auc}, {"auc": (auc - 0.1, auc)}, scores, RESULT)
+        run: Finetuned(
+            {"auc": auc, "accuracy": 0.5}, {"auc": (auc - 0.1, auc), "accuracy": (0.4, 0.6)}, scores, RESULT
+        )
         for run, auc in (("demo-violence", 0.98), ("demo-scratch", 0.7))
     }
     known = ceilings("melee", flow="derived", streams=("rgb", "depth", "audio"))
@@ -51,4 +53,4 @@ def test_figures_stand_beside_the_ceilings_of_what_is_left() -> None:
     assert "64 labels, 20 held-out clips" in probes.title
     assert probes.rows[2][-1] == "0.40 to 0.10"
     assert probes.rows[0][-1] == "-"
-    assert violence.rows[1] == ["scratch", "0.700 [0.600, 0.700]", "0.600 [0.500, 0.700]"]
+    assert violence.rows[1] == ["scratch", "0.500 [0.400, 0.600]", "0.700 [0.600, 0.700]", "0.600 [0.500, 0.700]"]

@@ -25,7 +25,7 @@ STUDIED += ["fusion_batch_size=4", "noise=[1.0]", "seeds=1", "jobs=1"]
 
 
 def options(name: str, shards: Path) -> list[str]:
-    """What this corpus asks for: modalities it has, its positive label, folds it has groups for."""
+    """What this corpus asks for: modalities and labels it has, its positive label, folds it has groups for."""
     config: Any = partial_config(name)
     index = load_index(shards)
     kept = [modality for modality in config.data.modalities if modality in index.modalities]
@@ -34,6 +34,8 @@ def options(name: str, shards: Path) -> list[str]:
     settings = [f"data.shards={shards}", f"data.modalities=[{','.join(kept)}]"]
     if config.get("positive"):
         settings.append("positive=contact")
+    if config.data.label not in index.columns:
+        settings.append("data.label=label")
     if config.data.folds:
         settings.append("data.folds=2")
     return settings
