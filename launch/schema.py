@@ -52,9 +52,8 @@ class DataConfig:
     labels: list[str] = field(default_factory=list)
     """Columns of 0 and 1, one class each, for the task multilabel. Empty: the column `label` names the classes."""
     folds: int | None = _between(None, 0)
-    """Number of cross-validation folds; a fold keeps the clips of one `group` together. 0: no folds, the column
-    `split` divides the clips. Null: the column `split` where it says which clips train and which are tested, else
-    folds."""
+    """Number of cross-validation folds; a fold keeps the clips of one `group` together. 0: the column `split`
+    divides the clips. Null: that column where it can, else folds."""
     fold: int | None = _between(None, 0)
     """Number of the only fold to run, counted from 0. Null: all folds."""
     group: str = "group"
