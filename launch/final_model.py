@@ -52,8 +52,9 @@ def check_final(recipe: Recipe, splits: Sequence[Split]) -> None:
     if any(split.name == FINAL for split in splits):
         raise RequestError(f"a split is named '{FINAL}', as the final model's folder is: rename its list")
     if config.encoder:
-        start = undivided_bundle(Path(config.encoder))
-        if (start.backbone.modalities, start.spec) != (recipe.request.modalities, recipe.spec):
+        start, other = undivided_bundle(Path(config.encoder)), recipe.start
+        assert other is not None
+        if (start.backbone.modalities, start.spec) != (other.backbone.modalities, other.spec):
             raise RequestError(
                 f"the final encoder of '{config.encoder}' sees clips in another way than those of its splits: "
                 "pretrain it with their settings"

@@ -155,12 +155,16 @@ class SupervisedObjective(nn.Module):
         return [*guessing_warnings(lines), *gate_warnings(lines, FINE_TUNING)]
 
     def _measured(self, outputs: dict[str, Tensor], scored: Scored) -> dict[str, Tensor]:
-        """Now and then, the gradient of the losses by the gate's parameters."""
+        """Now and then, the gradient of the losses by the parameters of the gate that is read: the decision's, where
+        the classifier has one."""
         if int(self.batches_seen) % GRADIENT_EVERY:
             return {}
         losses = [self.weights.get(name, 1.0) * value for name, value in outputs.items() if name.endswith("/loss")]
-        backbone = self.classifier.backbone
-        gradient = gate_gradient(torch.stack(losses).sum(), backbone.fusion, scored.encoded.embedding)
+        classifier, total = self.classifier, torch.stack(losses).sum()
+        if classifier.decision is not None:
+            gradient = gate_gradient(total, classifier.decision, scored.logits)
+        else:
+            gradient = gate_gradient(total, classifier.backbone.fusion, scored.encoded.embedding)
         return {} if gradient is None else {"fusion/gradient": gradient}
 
     def _aid(self, scored: Scored, label: Tensor, batch: Batch) -> dict[str, Tensor]:
