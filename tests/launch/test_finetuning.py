@@ -30,9 +30,13 @@ def test_validation_clips_choose_threshold_temperature_and_state(corpus: Path, f
     assert main(["finetune", "demo-violence", *options(corpus, few, "watched"), *chosen, *figures]) == 0
     assert json.loads((corpus / "watched.json").read_text())["chosen"]["temperature"] > 0
     run = corpus / "runs" / "watched"
-    title, rows = (lambda table: (table.title, dict(map(tuple, table.rows))))(
-        load_result(run / "results" / "finetune.json").tables[1]
-    )
+    judged, chosen_there = load_result(run / "results" / "finetune.json").tables
+    title, rows = chosen_there.title, {row[0]: row[2] for row in chosen_there.rows}
+    chances = {row[0]: row[4] for row in judged.rows}
+    assert judged.columns[4] == chosen_there.columns[2] == "chance"
+    assert chances["auc"] == 0.5
+    assert chances["accuracy"] == rows["accuracy at it"] >= 0.5
+    assert rows["temperature"] is None
     assert title == "Chosen on validation clips"
     assert {"temperature", "threshold of best F1", "f1 at it"} <= set(rows)
     losses = {m["step"]: m["validation/loss"] for m in read_metrics(run) if "validation/loss" in m}

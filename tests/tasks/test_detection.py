@@ -67,16 +67,17 @@ def test_frames_are_judged_as_a_loop_would() -> None:
             truth.append(any(a <= time < b for a, b in one.spans))
     rows = {row[0]: row for row in frames.rows}
     assert rows["all, pooled"][3] == pytest.approx(average_precision_score(truth, scores))
-    assert rows["all, pooled"][4] == pytest.approx(roc_auc_score(truth, scores))
+    assert rows["all, pooled"][5] == pytest.approx(roc_auc_score(truth, scores))
     alone = average_precision_score(truth[:210], scores[:210])
     assert rows["a"][3] == pytest.approx(alone)
+    assert (rows["all, pooled"][4], rows["all, pooled"][6]) == (pytest.approx(np.mean(truth)), 0.5)
     assert rows["b"][3] is None  # nothing happens in it: it has no precision of its own
 
 
 def test_perfect_scores_find_all_without_a_false_alarm() -> None:
     held = [video([0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0], (2.0, 5.0))]
     frames, alarms = detection_tables(held, 5.0, 0.5)
-    assert frames.rows[-1][4] == pytest.approx(1.0, abs=0.05)
+    assert frames.rows[-1][5] == pytest.approx(1.0, abs=0.05)
     for row in alarms.rows:
         assert row[2:5] == [1.0, 1, 0]
         assert row[5] == 0

@@ -19,11 +19,11 @@ def test_folds_are_pooled_and_judged_as_one() -> None:
     metrics, intervals = judge(pooled, ["no fall", "fall"], 1, ["x", "x", "y", "y"])
     assert metrics["accuracy"] == pytest.approx(0.75)
     assert metrics["auc"] == pytest.approx(1.0)
-    assert set(intervals) == {"accuracy", "auc"}
     assert {name: value for name, value in metrics.items() if "recall" in name} == {
         "recall_fall": 0.5,
         "recall_no_fall": 1.0,
     }
+    assert set(intervals) == {"accuracy", "auc", "average_precision"}
     # Two groups of accuracies 1 and 1/2: every draw is one of 0.5, 0.75, 1.
     assert intervals["accuracy"] == (0.5, 1.0)
 
@@ -31,7 +31,7 @@ def test_folds_are_pooled_and_judged_as_one() -> None:
 def test_actions_have_no_auc() -> None:
     metrics, intervals = judge(scores([0.9, 0.2], [1, 0], "ab"), ["no", "yes"], None, ["a", "b"])
     assert metrics["accuracy"] == 1.0
-    assert set(intervals) == {"accuracy"}
+    assert set(intervals) == {"accuracy", "mean_class_accuracy"}
 
 
 def test_figures_count_and_average() -> None:

@@ -51,6 +51,6 @@ def test_few_labels_by_share_and_by_shots() -> None:
     one = CurveRow("audio", [0.1, 1.0], [0.2, 0.3], [0.05, 0.0], [12.0, 120.0], 5, {1: (0.25, 0.02)}, 0.2)
     table = label_curve_table([every, one])
     assert table.columns == ["feature", "10%", "100%", "chance", "1 shot", "5 shot"]
-    assert table.rows == [["rgb", 0.4, 0.8, 0.3, 0.6], ["audio", 0.2, 0.3, 0.25, None]]
+    assert table.rows == [["rgb", 0.4, 0.8, 0.2, 0.3, 0.6], ["audio", 0.2, 0.3, 0.2, 0.25, None]]
     assert f"12, 120 clips; mean of {DRAWS} draws; episodes of 5 classes" in table.note
     assert label_curve_figure([every]).series == {"rgb": [(0.1, 0.4), (1.0, 0.8)]}

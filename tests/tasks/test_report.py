@@ -300,3 +300,24 @@ def test_what_is_folded_opens_and_tables_scroll_by_themselves(report: Path, brow
         f"{table}.querySelector('.scroll').scrollWidth > {table}.querySelector('.scroll').clientWidth"
     )
     assert browser.overflow() == 0
+
+
+def test_warnings_and_chance_are_on_the_page(tmp_path: Path) -> None:
+    run = _run(tmp_path / "run", steps=4)
+    lines = [
+        json.loads(line) | {"clip_order/chance": 1 / 6} for line in (run / "metrics.jsonl").open(encoding="utf-8")
+    ]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    said = [f"task clip_order ends at chance (accuracy 0.1): {HOSTILE}", "the loss is near guessing"]
+    text = "".join(json.dumps({"step": 4, "warning": line}) + "\n" for line in said)
+    (run / "warnings.jsonl").write_text(text, encoding="utf-8")
+    judged = new_result("finetune", "Fine-tuning", "", [], [], [f"told by chance {HOSTILE}"])
+    save_result(judged, run)
+    write_report([run], tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert page.count('class="warnings"') == 2
+    assert page.index("the loss is near guessing") < page.index("Fine-tuning</h3>") < page.index("told by chance")
+    assert HOSTILE not in page
+    # The accuracy's panel has both lines, and chance none of its own.
+    assert "clip_order/accuracy ends at 1, chance ends at 0.167" in page
+    assert "clip_order/chance over training steps" not in page
