@@ -131,7 +131,12 @@ def measure_parts(models: dict[str, Path], film: Path, seconds: int) -> dict[str
     cv2.setNumThreads(1)
     bundle = load_bundle(models["eager"])
     files = {"video": film}
-    windows = list(slide(files, bundle.spec, MODALITIES))
+
+    def cut(modalities: tuple[str, ...]) -> "list[Window]":
+        pieces = slide(files, bundle.spec, modalities, bundle.application)
+        return [view for piece in pieces for view in piece.views]
+
+    windows = cut(MODALITIES)
 
     def score(scorer: Scorer) -> None:
         for first in range(0, len(windows), BATCH):
@@ -144,8 +149,8 @@ def measure_parts(models: dict[str, Path], film: Path, seconds: int) -> dict[str
     eager, graph = EagerScorer(bundle), OnnxScorer(models["onnx"])
     parts: dict[str, Callable[[], None]] = {
         "decode": lambda: [None for _ in iterate_frames(film)].clear(),
-        "rgb": lambda: count(list(slide(files, bundle.spec, ("rgb",)))),
-        "flow": lambda: count(list(slide(files, bundle.spec, MODALITIES))),
+        "rgb": lambda: count(cut(("rgb",))),
+        "flow": lambda: count(cut(MODALITIES)),
         "eager": lambda: score(eager),
         "onnx": lambda: score(graph),
     }

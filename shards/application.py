@@ -39,9 +39,10 @@ class Application:
 
     def step(self, hop: float | None = None) -> float:
         """Seconds between pieces: `hop` where given; `ValueError` where it does not move."""
-        if hop is not None and not hop > 0:
-            raise ValueError(f"a hop of {hop:g} s does not move: give seconds above 0")
-        return self.hop if hop is None else hop
+        step = self.hop if hop is None else hop
+        if not step > 0:
+            raise ValueError(f"a hop of {step:g} s does not move: give seconds above 0")
+        return step
 
     def starts(self, spec: ClipSpec, duration: float) -> NDArray[np.float64]:
         """Where the views of a clip of `duration` seconds start; equal ones are one, which has the same mean."""

@@ -14,11 +14,14 @@ import torch
 from modalgate.fusion.backbone import Backbone, encoder_spec
 from modalgate.fusion.bundle import Bundle, load_bundle, same_tensors, save_bundle
 from modalgate.fusion.classifier import Classifier
+from modalgate.fusion.embedding import load_encoder
 from modalgate.fusion.layout import CARD, FACTS, WEIGHTS
 from modalgate.fusion.seal import seal
 from modalgate.fusion.spec import BackboneSpec, EncoderSpec
+from modalgate.shards.application import clip_application, default_application
 from modalgate.shards.batch import Batch
 from modalgate.shards.errors import DataError, RequestError
+from modalgate.shards.index import PackSettings
 from modalgate.shards.transforms import ClipSpec, Preparation
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -135,6 +138,32 @@ def test_a_bundle_of_an_older_version_is_the_same_network(tiny_clip: ClipSpec, t
     assert str(loaded) == str(backbone)
     assert loaded.encoders["rgb"].frozen_norms
     assert not loaded.encoders["audio"].frozen_norms
+
+
+def test_how_it_is_applied_is_kept_with_all_settings_of_the_packing(bundle: Bundle, folder: Path) -> None:
+    packing = PackSettings(("rgb", "audio"), crf=30, clip_seconds=12.0, rates={"video": 25.0}, depth_scale=0.25)
+    bundle.application = replace(clip_application(3, [1.0, 2.0, 4.0], 12.0), threshold=0.6, temperature=1.5)
+    bundle.spec = replace(bundle.spec, stretch=0.5, packing=packing)
+    save_bundle(bundle, folder)
+    loaded = load_bundle(folder)
+    assert (loaded.application, loaded.spec) == (bundle.application, bundle.spec)
+    assert load_encoder(folder).application == bundle.application
+
+
+@pytest.mark.parametrize("stretch", [0.0, 0.5])
+def test_a_bundle_that_does_not_say_how_it_is_applied_stays_readable(
+    bundle: Bundle, folder: Path, stretch: float
+) -> None:
+    bundle.spec = replace(bundle.spec, stretch=stretch)
+    save_bundle(bundle, folder)
+
+    def age(facts: dict[str, Any]) -> None:
+        del facts["application"], facts["clip"]["packing"]
+
+    change_facts(folder, age)
+    loaded = load_bundle(folder)
+    assert loaded.application == default_application(bundle.spec, 3)
+    assert loaded.spec == bundle.spec
 
 
 def test_an_encoder_without_a_classifier(

@@ -9,6 +9,7 @@ from modalgate.fusion.backbone import Backbone
 from modalgate.fusion.bundle import Bundle, save_bundle
 from modalgate.fusion.classifier import Classifier
 from modalgate.fusion.layout import CARD
+from modalgate.shards.application import clip_application
 from modalgate.shards.transforms import ClipSpec
 
 
@@ -61,3 +62,11 @@ def test_what_was_not_recorded_is_said_to_be_missing(card: Callable[..., str]) -
     assert "treat it as untested" in section(text, "Metrics")
     assert "Not recorded" in section(text, "Data and training")
     assert "load_encoder" in section(text, "Loading")
+
+
+def test_it_says_how_a_recording_is_scored(card: Callable[..., str]) -> None:
+    text = card(True, application=clip_application(3, [2.0, 4.0], 30.0))
+    (line,) = [line for line in text.splitlines() if line.startswith("- Applied")]
+    for part in ("at most 6 s as one clip", "pieces of 3 s, one every 1.5 s", "3 views averaged", "4 s at most"):
+        assert part in line
+    assert "as one clip" not in card(True)

@@ -29,9 +29,12 @@ def test_the_answer_is_what_the_command_prints(
     assert (answer.status, answer.headers["Content-Type"]) == (200, "application/json")
     capsys.readouterr()
     assert main(["predict", str(action_bundle), str(hall_film)]) == 0
-    expected = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    *expected, clip = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     found = answer.json
-    assert list(found) == ["file", "duration", "classes", "modalities", "frames", "windows", "note"]
+    assert list(found) == ["file", "duration", "classes", "modalities", "clip", "frames", "windows", "note"]
+    assert clip.pop("kind") == "clip"
+    assert found["clip"].keys() == clip.keys()
+    assert found["clip"]["probabilities"] == pytest.approx(clip["probabilities"], abs=1e-5)
     assert len(found["windows"]) == len(expected)
     for mine, theirs in zip(found["windows"], expected, strict=True):
         assert (mine["start"], mine["end"], mine["present"]) == (theirs["start"], theirs["end"], theirs["present"])

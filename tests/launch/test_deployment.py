@@ -5,6 +5,7 @@ import csv
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,7 @@ def trained(
 ) -> Callable[..., Trained]:
     """`trained(modalities, stretch, views, region)`: a head fitted to the clips on a random backbone."""
 
+    @cache
     def build(
         modalities: tuple[str, ...], stretch: float = 0.0, views: int = 3, region: Any = None, **more: Any
     ) -> Trained:
@@ -196,7 +198,7 @@ def test_one_file_and_those_beside_it(trained: Callable[..., Trained], tmp_path:
         check({source.key: told[source.key]["probabilities"]}, {source.key: model.scores[source.key]})
 
 
-@pytest.mark.parametrize("case", ["everything", "stretched"])
+@pytest.mark.parametrize("case", ["stretched", pytest.param("everything", marks=pytest.mark.slow)])
 def test_an_onnx_file_says_the_same(case: str, trained: Callable[..., Trained], tmp_path: Path) -> None:
     model, graph = trained(*CASES[case], threshold=0.6, temperature=2.0), tmp_path / "model.onnx"
     assert main(["export", str(model.folder), str(graph), "--format", "onnx"]) == 0

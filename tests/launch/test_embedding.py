@@ -255,7 +255,7 @@ def test_too_many_that_cannot_be_read_end_it_and_are_shown(
     assert "1 of 4 recordings cannot be embedded" in printed.err
     assert not (tmp_path / "features.npz").exists()
     assert main([*command, "--max-rejected", "0.3", "--json", str(tmp_path / "figures.json")]) == 0
-    assert "19 windows of 3 recordings, 8 features each" in capsys.readouterr().out
+    assert "19 pieces of 3 recordings, 8 features each" in capsys.readouterr().out
     assert json.loads((tmp_path / "figures.json").read_text())["rejected"] == 1
 
 

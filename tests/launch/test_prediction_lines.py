@@ -95,7 +95,10 @@ def test_the_table_and_the_figures_hold_the_same_alarms(
     assert len(told) == 2
     (recording,) = json.loads(figures.read_text())["recordings"]
     assert recording["alarm_count"] == 2
-    assert recording["windows"] == sum("window" in line for line in out.read_text().splitlines())
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    assert recording["windows"] == sum(line["kind"] == "window" for line in lines)
+    assert (lines[-1]["kind"], lines[-1]["probabilities"]) == ("clip", recording["means"])
+    assert lines[-1]["peaks"] == recording["peaks"]
     for line, entry in zip(told, recording["alarms"], strict=True):
         assert entry == pytest.approx({key: line[key] for key in ("on", "off", "peak", "peak_at")}, abs=1e-4)
     rows = [line.split("│")[1:-1] for line in said.partition("Alarms")[2].splitlines() if "changing" in line]

@@ -2,7 +2,6 @@
 
 import asyncio
 from base64 import b64decode
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -53,11 +52,11 @@ def of_kind(lines: list[Any], kind: str) -> list[Any]:
 def test_lines_are_what_predict_finds(bundle: Bundle, hall_film: Path) -> None:
     lines = lines_of(bundle, video=hall_film)
     expected = list(predict(bundle, {"video": hall_film}, batch_size=4))
-    assert of_kind(lines, "window") == [asdict(window) for window in expected]
+    assert of_kind(lines, "window") == [window.facts() for window in expected]
     classes = list(expected[0].probabilities)
     facts = {"file": "hall.mp4", "duration": 6.0, "classes": classes, "modalities": ["rgb", "audio", "inertial"]}
     assert of_kind(lines, "recording") == [facts]
-    assert [line["kind"] for line in lines] == ["recording", *["window"] * len(expected), "frames", "end"]
+    assert [line["kind"] for line in lines] == ["recording", *["window"] * len(expected), "clip", "frames", "end"]
     assert lines[-1]["windows"] == len(expected)
     scores = np.array([list(window.probabilities.values()) for window in expected])
     assert np.ptp(scores, axis=0).max() > 0.01, "the windows must differ for the test to see their order"

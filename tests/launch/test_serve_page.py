@@ -27,6 +27,8 @@ def test_a_dropped_recording_is_drawn_as_it_is_scored(page: Browser, server: Ser
     assert page.read("windows.length") == len(expected["windows"])
     assert json.loads(page.read("JSON.stringify(windows)"))[-1]["present"] == ["rgb", "audio"]
     assert page.read("document.querySelector('#title').textContent") == "hall.mp4"
+    assert json.loads(page.read("JSON.stringify(clip)")) == expected["clip"]
+    assert not page.read("document.querySelector('#overall').hidden")
     # A line for each class, one for each modality's weight, and the spans in which it was there.
     assert page.read("document.querySelectorAll('#class-keys > *').length") == 3
     assert page.read("document.querySelectorAll('#gate-keys > *').length") == 3

@@ -25,6 +25,7 @@ def test_the_model_is_told_with_its_limits(server: Served) -> None:
         {"name": "inertial", "kind": "signal"},
     ]
     assert (facts["window_seconds"], facts["hop_seconds"], facts["max_mb"]) == (0.4, 0.2, 1)
+    assert (facts["views"], facts["piece_seconds"], facts["whole_seconds"]) == (3, 0.4, 0)
     assert facts["classes"][:2] == ["calm", "fight"]
     assert facts["metrics"] == {"accuracy (9 clips)": 0.5}
     assert "consent" in facts["intended_use"]

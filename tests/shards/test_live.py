@@ -12,7 +12,7 @@ import av
 import numpy as np
 import pytest
 from modalgate.shards.address import Address, find_address
-from modalgate.shards.application import default_application
+from modalgate.shards.application import clip_application, default_application
 from modalgate.shards.clip_spec import ClipSpec
 from modalgate.shards.errors import RequestError
 from modalgate.shards.index import Statistics
@@ -160,3 +160,15 @@ def test_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         find_address("rtspp://camera/1")
     with pytest.raises(RequestError, match="names no machine"):
         find_address("rtsp://")
+
+
+def test_pieces_of_a_stream_hold_several_views(station: Station) -> None:
+    application = clip_application(3, [1.5], 30.0)
+    source = LiveSource(address_of(station(1)), Patience(retries=0))
+    pieces = [item for item in source.slide(SPEC, NAMES, application) if isinstance(item, Piece)]
+    assert [len(piece.views) for piece in pieces] == [3] * len(pieces)
+    assert pieces[0].start == pytest.approx(0, abs=0.1)
+    for piece in pieces:
+        assert piece.end - piece.start == pytest.approx(1.5)
+        assert piece.clock is not None
+        assert not piece.whole

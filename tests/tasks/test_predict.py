@@ -1,5 +1,6 @@
 """Prediction over one recording against scoring of the same windows from packed shards."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,14 +10,17 @@ from modalgate.fusion.backbone import Backbone
 from modalgate.fusion.bundle import Bundle
 from modalgate.fusion.classifier import Classifier
 from modalgate.fusion.spec import BackboneSpec, EncoderSpec
+from modalgate.shards.application import clip_application
 from modalgate.shards.errors import RequestError
 from modalgate.shards.index import PackSettings, load_index
 from modalgate.shards.media import write_video
 from modalgate.shards.pack import pack
 from modalgate.shards.pieces import recording_pieces
+from modalgate.shards.sliding import Piece, slide
 from modalgate.shards.stream import ClipRequest, ClipStream
 from modalgate.shards.transforms import ClipSpec, Preparation
-from modalgate.tasks.predict import Prediction, predict
+from modalgate.tasks.calibration import apply_temperature
+from modalgate.tasks.predict import Prediction, predict, scorer_of
 
 SECONDS, FPS, RATE = 0.5, 10.0, 16000
 MODALITIES = ("rgb", "depth", "audio")
@@ -121,3 +125,34 @@ def test_what_was_read_before_a_fault_is_predicted(
     with pytest.raises(ValueError, match="tail is damaged"):
         found.extend(window.start for window in predict(bundle, {"video": recording / "clip.mkv"}))
     assert found == [0, 0.25, 0.5]
+
+
+def test_a_piece_scores_as_the_mean_of_its_views(recording: Path, bundle: Bundle) -> None:
+    """As the clip of that place would, whichever pieces share a batch with it."""
+    files = {"video": recording / "clip.mkv"}
+    pieces = replace(bundle, application=replace(clip_application(3, [1.0], 30.0), whole=0.0))
+    scorer = scorer_of(pieces)
+    for size in (1, 5):
+        found = list(predict(pieces, files, batch_size=size))
+        assert [(one.start, one.end, one.whole) for one in found] == [(0, 1, False), (0.5, 1.5, False), (1, 2, False)]
+        for one in found:
+            views = [scorer.score([view])[0][0] for view in _piece_at(recording, pieces, one.start).views]
+            assert len(views) == 3
+            assert list(one.probabilities.values()) == pytest.approx(np.mean(views, axis=0), abs=1e-5)
+
+
+def _piece_at(recording: Path, bundle: Bundle, start: float) -> Piece:
+    names, files = bundle.backbone.modalities, {"video": recording / "clip.mkv"}
+    return next(piece for piece in slide(files, bundle.spec, names, bundle.application) if piece.start == start)
+
+
+def test_a_temperature_adds_calibrated_probabilities_and_leaves_the_others(recording: Path, bundle: Bundle) -> None:
+    files = {"video": recording / "clip.mkv"}
+    plain = predicted(bundle, files)
+    warm = predicted(replace(bundle, application=replace(bundle.application, temperature=3.0)), files)
+    for mine, theirs in zip(warm, plain, strict=True):
+        assert mine.probabilities == theirs.probabilities
+        assert theirs.calibrated is None
+        assert mine.calibrated is not None
+        scores = np.array([list(mine.probabilities.values())])
+        assert list(mine.calibrated.values()) == pytest.approx(apply_temperature(scores, 3.0)[0].tolist())

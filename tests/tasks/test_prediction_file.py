@@ -18,7 +18,7 @@ def window(number: int, **more: str) -> str:
 def test_windows_become_lines_over_time(tmp_path: Path) -> None:
     path = tmp_path / "street.jsonl"
     alarm = json.dumps({"kind": "alarm", "class": "fight", "on": 3})
-    path.write_text("\n".join([window(0), alarm, window(10), window(20)]) + "\n")
+    path.write_text("\n".join([window(0), alarm, window(10), window(20), window(30, kind="clip")]) + "\n")
     (timeline,) = read_predictions(path).figures
     assert isinstance(timeline, Timeline)
     assert timeline.title == "street"
