@@ -1,5 +1,6 @@
 """Typed configs: defaults, then a YAML file (and what it is based on), then `key=value` arguments."""
 
+import textwrap
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
@@ -110,8 +111,9 @@ def _encoder_comments(node: Any) -> str:
         found = encoder_of(model, name)
         start = "published weights" if found.pretrained else found.weights or "random weights"
         shown = {"arguments": found.arguments, "pooling": found.pooling, "stack": found.stack, "start": start}
-        lines.append(f"# encoder of {name}: {found.model}, {', '.join(f'{k} {v}' for k, v in shown.items())}\n")
-    return "".join(lines)
+        line = f"encoder of {name}: {found.model}, {', '.join(f'{key} {value}' for key, value in shown.items())}"
+        lines += textwrap.wrap(line, 80, initial_indent="# ", subsequent_indent="#   ")
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _compose(kind: str | None, name_or_path: str | None, overrides: Sequence[str]) -> tuple[Any, str, list[Choice]]:

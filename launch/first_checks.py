@@ -37,13 +37,13 @@ def check_bundle(place: Path | str, split: bool = False) -> None:
     What lies on the hub is not fetched.
     """
     if find_repository(place) is None:
-        facts_path((any_bundle if split else find_bundle)(Path(place)))
+        facts_path(any_bundle(Path(place)) if split else find_bundle(Path(place), quiet=True))
 
 
 def check_trained(run: Path) -> None:
     """`RequestError` where `run` is neither a bundle nor a finished run."""
     if find_repository(run) is None:
-        find_model(run)
+        find_model(run, quiet=True)
 
 
 def check_scorer(model: Path) -> None:

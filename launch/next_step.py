@@ -45,7 +45,7 @@ def finetune_line(encoder: Path | str, shards: Path | str | Sequence[str], label
 def model_line(model: Path | str, classifier: bool) -> str:
     """From a model to what it makes of a person's own recordings."""
     if classifier:
-        return next_line("predict", model, VIDEO)
+        return next_line("predict", model, VIDEO, "--out", "windows.jsonl", "--png", "windows.png")
     return next_line("embed", model, RECORDINGS, "features.npz")
 
 
@@ -68,13 +68,7 @@ def comparison_line(runs: Sequence[Path], out: Path | None) -> str:
     return next_line("compare", *runs, "--out", "comparison.html") if out is None else browse(out)
 
 
-def prediction_line(model: Path, source: str, out: Path | None, live: bool) -> str:
-    """From the lines of a recording to a picture of them: in the report of the model's run, or drawn."""
+def prediction_line(model: Path, out: Path) -> str:
+    """From the lines of recordings in `out` to a picture of them in the report of the model's run; else to more."""
     run = next((place for place in (model, model.parent) if (place / "config.yaml").is_file()), None)
-    if out is not None and run is not None:
-        return next_line("report", run, "--prediction", out)
-    if live:
-        return model_line(model, classifier=True)
-    if Path(source).is_dir():
-        return next_line("predict", model, source, "--out", "windows.jsonl")
-    return next_line("predict", model, source, "--out", "windows.jsonl", "--png", "windows.png")
+    return model_line(model, classifier=True) if run is None else next_line("report", run, "--prediction", out)

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 UNSEEN, SEEN = "unseen", "seen"
 
 
-def find_bundle(path: Path) -> Path:
+def find_bundle(path: Path, quiet: bool = False) -> Path:
     """The bundle folder to use: `path`, or of a run its final model, else its only one, else that of its first split.
 
     Of `hf://owner/name[@revision]` it is the one in the hub's cache. Where it takes one of several splits, one line
-    on standard error says which, and how to get a final model.
+    on standard error says which, and how to get a final model; `quiet` keeps it back, where a path is only checked.
     """
     path = local_bundle(path)
     for folder in (path / FINAL / "encoder", path / "encoder"):
@@ -34,11 +34,12 @@ def find_bundle(path: Path) -> Path:
             return folder
     if divided := _divided(path):
         chosen = divided[0]
-        print(
-            f"note: '{path}' has a model for each of its {len(divided)} splits and none of all clips: this takes "
-            f"{chosen.name}, which has not seen its own test clips; for a final model: {final_command(path)}",
-            file=sys.stderr,
-        )
+        if not quiet:
+            print(
+                f"note: '{path}' has a model for each of its {len(divided)} splits and none of all clips: this takes "
+                f"{chosen.name}, which has not seen its own test clips; for a final model: {final_command(path)}",
+                file=sys.stderr,
+            )
         return chosen / "encoder"
     return path
 
@@ -82,14 +83,17 @@ def any_bundle(path: Path) -> Path:
     return divided[0] / "encoder" if divided else find_bundle(path)
 
 
-def find_model(path: Path) -> Path:
-    """The bundle at `path` or on the hub, or that of the run there to use; `RequestError` where there is none."""
+def find_model(path: Path, quiet: bool = False) -> Path:
+    """The bundle at `path` or on the hub, or that of the run there to use; `RequestError` where there is none.
+
+    `quiet`: see `find_bundle`.
+    """
     path = local_bundle(path)
     if any((path / name).is_file() for name in LAYOUTS):
         return path
     if not path.is_dir():
         raise RequestError(f"no run folder at '{path}'")
-    found = find_bundle(path)
+    found = find_bundle(path, quiet)
     if found == path:
         raise RequestError(f"'{path}' holds no trained model: has its training finished?")
     return found

@@ -309,4 +309,4 @@ def finetune(
     figures |= {"final": asdict(done.calibration)} if done.calibration is not None else {}
     write_json(json, figures)
     typer.echo(f"scores: {run / 'results' / 'scores.csv'}")
-    typer.echo(f"classifier: {find_bundle(run)}\n{model_line(run, classifier=True)}")
+    typer.echo(f"classifier: {find_bundle(run, quiet=True)}\n{model_line(run, classifier=True)}")

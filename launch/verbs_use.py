@@ -170,7 +170,6 @@ def predict(
     json: Json = None,
 ) -> None:
     """Class scores, gate weights and alarms of a recording or a live stream, one JSON line per piece."""
-    from ..shards.address import find_address
     from ..shards.errors import choice_error
     from .first_checks import check_scorer, check_source
 
@@ -203,8 +202,8 @@ def predict(
             if out is not None:
                 _print_predicted(predicted, out)
             write_json(json, {"recordings": [entry.figures() for entry in predicted]})
-    # On standard error: the lines of JSON may go to standard output.
-    typer.echo(prediction_line(model, source, out, find_address(source) is not None), err=True)
+    if out is not None:
+        typer.echo(prediction_line(model, out))
 
 
 def _print_predicted(predicted: "list[Predicted]", out: Path) -> None:

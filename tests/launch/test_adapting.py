@@ -61,7 +61,7 @@ def shipped(name: str, *settings: str) -> PretrainConfig:
 
 def test_tasks_and_modalities_without_sound(corpus: Path) -> None:
     index = without(load_index(corpus / "shards"), ["audio"])
-    config, lines = adapt_modalities(shipped("surveillance-pretrain"), index)
+    config, lines = adapt_modalities(shipped("study-surveillance-pretrain"), index)
     assert config.data.modalities == ["rgb", "flow"]
     assert list(config.tasks) == ["correspondence", "clip_order", "cross_modal", "across_time"]
     assert config.tasks["across_time"].arguments["streams"] == ["flow"]
@@ -71,7 +71,7 @@ def test_tasks_and_modalities_without_sound(corpus: Path) -> None:
 
 def test_tasks_that_have_too_little_left(corpus: Path) -> None:
     index = without(load_index(corpus / "shards"), ["audio", "flow", "depth"])
-    config, lines = adapt_modalities(shipped("surveillance-pretrain"), index)
+    config, lines = adapt_modalities(shipped("study-surveillance-pretrain"), index)
     assert config.data.modalities == ["rgb"]
     assert list(config.tasks) == ["clip_order"]
     assert config.tasks["clip_order"].arguments == {"streams": ["fused", "rgb"], "dropout": 0.2}
@@ -83,11 +83,11 @@ def test_tasks_that_have_too_little_left(corpus: Path) -> None:
 def test_all_modalities_and_streams_that_are_not_there(corpus: Path) -> None:
     """Without `data.modalities` too, streams of a task may name what is not there, or not read."""
     index = without(load_index(corpus / "shards"), ["audio"])
-    config, lines = adapt_modalities(shipped("surveillance-pretrain", "data.modalities=[]"), index)
+    config, lines = adapt_modalities(shipped("study-surveillance-pretrain", "data.modalities=[]"), index)
     assert config.data.modalities == []
     assert config.tasks["across_time"].arguments["streams"] == ["flow"]
     assert len(lines) == 1
-    config, lines = adapt_modalities(shipped("surveillance-pretrain", "data.modalities=[rgb,depth]"), index)
+    config, lines = adapt_modalities(shipped("study-surveillance-pretrain", "data.modalities=[rgb,depth]"), index)
     assert list(config.tasks) == ["correspondence", "clip_order", "cross_modal"]
     assert sum("'flow', which is not among data.modalities" in line for line in lines) == 2
 
@@ -107,7 +107,7 @@ def test_where_nothing_is_left_the_clips_are_named(corpus: Path) -> None:
     with pytest.raises(RequestError, match=r"cross_modal, offset .* rgb"):
         adapt_modalities(shipped("talking-face-pretrain"), index)
     with pytest.raises(RequestError, match="they hold rgb"):
-        adapt_modalities(shipped("surveillance-pretrain", "data.modalities=[flow,audio]"), index)
+        adapt_modalities(shipped("study-surveillance-pretrain", "data.modalities=[flow,audio]"), index)
 
 
 def test_what_a_person_types_is_refused_where_it_was_never_packed(corpus: Path) -> None:
@@ -120,7 +120,7 @@ def test_what_a_person_types_is_refused_where_it_was_never_packed(corpus: Path) 
     assert len(lines) >= 1
     # Asked for when packing, and found nowhere: that is the sources' doing.
     silent, asked = without(index, ["audio"]), "data.modalities=[rgb,audio]"
-    config, _ = adapt_modalities(shipped("surveillance-pretrain", asked), silent, ["modalgate", asked])
+    config, _ = adapt_modalities(shipped("study-surveillance-pretrain", asked), silent, ["modalgate", asked])
     assert config.data.modalities == ["rgb"]
 
 

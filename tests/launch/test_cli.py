@@ -131,7 +131,7 @@ def test_config_verbs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert cli.main(["config", "show", "demo-pretrain", "train.steps=3"]) == 0
     shown = capsys.readouterr().out
     assert "steps: 3\n" in shown
-    assert "  # Length of a window in seconds. At least 0.01.\n  seconds: 0.75\n" in shown
+    assert "  # Length of a window in seconds." in shown
     assert cli.main(["config", "show", "demo-pretrain", "data.modalities=[]", "--plain"]) == 0
     assert "# Length" not in capsys.readouterr().out
     assert cli.main(["config", "check", "demo-pretrain"]) == 0

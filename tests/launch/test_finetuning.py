@@ -155,7 +155,7 @@ def told(several: Path, few: list[str], tmp_path_factory: pytest.TempPathFactory
 
 
 def test_several_classes_are_learnt_judged_and_told_each_for_itself(
-    told: tuple[Path, list[str]], hall_film: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    told: tuple[Path, list[str]], several: Path, hall_film: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, _ = told
     scores, _, classes = load_scores(run / "results" / "scores.safetensors")
@@ -184,7 +184,7 @@ def test_several_classes_are_learnt_judged_and_told_each_for_itself(
         )
     assert max(abs(sum(line.values()) - 1) for line in lines["run"]) > 1e-3
     capsys.readouterr()
-    assert main(["robustness", str(run), str(run.parent)]) == 2
+    assert main(["robustness", str(run), str(several)]) == 2
     assert "tells several classes of a clip" in capsys.readouterr().err
     assert main(["compare", str(run), str(run)]) == 2
     assert main(["report", str(run)]) == 0

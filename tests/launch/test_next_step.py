@@ -73,35 +73,33 @@ def test_each_line_runs_as_printed_from_the_world_to_the_report(
     assert shlex.split(probed)[1] == "finetune"
     finetuned = run(probed, *SMALL, "hold_out=false")
     assert shlex.split(finetuned)[1] == "predict"
-    drawn = run(finetuned, **{VIDEO: film})
-    assert shlex.split(drawn)[1] == "predict"
-    reported = run(drawn, **{VIDEO: film})
+    reported = run(finetuned, **{VIDEO: film})
     assert Path("windows.jsonl").is_file()
     assert Path("windows.png").is_file()
     page = run(reported)
     assert page.startswith("python -m webbrowser file:///")
 
-    classifier = "runs/surveillance-violence/fold-0"
+    classifier = "runs/finetune/fold-0"
     assert (
         run(
             f"modalgate export {classifier} 'an export'",
         )
-        == f"modalgate predict 'an export' {VIDEO}"
+        == f"modalgate predict 'an export' {VIDEO} --out windows.jsonl --png windows.png"
     )
-    run(f"modalgate predict 'an export' {VIDEO}", **{VIDEO: film})
-    embedding = run("modalgate export runs/surveillance-pretrain 'an encoder'")
+    run(f"modalgate predict 'an export' {VIDEO} --out windows.jsonl", **{VIDEO: film})
+    embedding = run("modalgate export runs/pretrain 'an encoder'")
     looked = run(embedding, "--workers", "0", **{RECORDINGS: str(source)})
     done = subprocess.run([sys.executable, *shlex.split(looked)[1:]], capture_output=True, text=True, check=True)
     assert "embedding" in done.stdout or "[" in done.stdout
-    measured = run("modalgate robustness runs/surveillance-violence 'the world-shards' --axis freeze --workers 0")
-    assert measured == "modalgate report runs/surveillance-violence"
+    measured = run("modalgate robustness runs/finetune 'the world-shards' --axis freeze --workers 0")
+    assert measured == "modalgate report runs/finetune"
     Path("spans.csv").write_text(f"video,start,end\n{Path(film).stem},0,0.5\n", encoding="utf-8")
     few = Path("few")
     few.mkdir()
     os.link(film, few / Path(film).name)
     found = run(f"modalgate detect {classifier}/encoder few --spans spans.csv --label contact")
     assert shlex.split(found)[1:] == ["predict", f"{classifier}/encoder", str(few / Path(film).name)]
-    run(found)
+    run(found, "--out", "found.jsonl")
 
 
 INDEX = Index(PackSettings(), {}, (), ())
@@ -125,14 +123,16 @@ def test_lines_are_quoted_and_keep_no_credentials() -> None:
     assert next_line("probe", Path("a b"), "c'd") == "next: modalgate probe 'a b' 'c'\"'\"'d'"
     assert "secret" not in finetune_line("run", "https://me:secret@host/shards", "label")
     assert shlex.split(finetune_line("r", "s", "room", "data.folds=3"))[-1] == "data.folds=3"
-    assert model_line("m", classifier=True) == f"next: modalgate predict m {VIDEO}"
+    assert (
+        model_line("m", classifier=True) == f"next: modalgate predict m {VIDEO} --out windows.jsonl --png windows.png"
+    )
     assert RECORDINGS in model_line("m", classifier=False)
     assert browse("http://127.0.0.1:80") == "next: python -m webbrowser http://127.0.0.1:80"
     assert browse(Path("/a b/c.html")) == "next: python -m webbrowser file:///a%20b/c.html"
 
 
 def test_a_run_has_a_report_and_a_bundle_a_use(tmp_path: Path) -> None:
-    assert run_line(tmp_path, "m") == f"next: modalgate predict m {VIDEO}"
+    assert run_line(tmp_path, "m") == f"next: modalgate predict m {VIDEO} --out windows.jsonl --png windows.png"
     (tmp_path / "config.yaml").touch()
     assert run_line(tmp_path, "m") == f"next: modalgate report {tmp_path}"
     page = comparison_line([Path("a"), Path("b")], None)
@@ -146,12 +146,8 @@ def test_after_a_prediction_comes_a_picture_of_it(tmp_path: Path) -> None:
         folder.mkdir(parents=True)
     (run / "config.yaml").touch()
     out = Path("w.jsonl")
-    assert shlex.split(prediction_line(run / "encoder", "f.mp4", out, live=False))[2] == "report"
-    assert shlex.split(prediction_line(bundle, "f.mp4", out, live=False))[2:5] == ["predict", str(bundle), "f.mp4"]
-    assert "--png" in prediction_line(bundle, "f.mp4", None, live=False)
-    assert "--png" not in prediction_line(bundle, str(tmp_path), None, live=False)
-    # A stream has passed by; its address may hold a password.
-    assert "rtsp" not in prediction_line(bundle, "rtsp://me:secret@host/a", None, live=True)
+    assert shlex.split(prediction_line(run / "encoder", out))[2:] == ["report", str(run), "--prediction", "w.jsonl"]
+    assert shlex.split(prediction_line(bundle, out))[2:5] == ["predict", str(bundle), VIDEO]
 
 
 def test_features_are_looked_into_by_what_reads_them(tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def test_sigterm_ends_the_processes_that_train_too(options: list[str], launch: C
         (["rows={x: {fusion: sofmax}}"], "unknown fusion of row 'x' 'sofmax': did you mean 'softmax'"),
         (["rows={rgb: {fusion: softmax}}"], "row 'rgb' has a modality's name"),
         (["rows={x: {fusion: softmax, arguments: {heat: 1}}}"], "unknown argument of fusion softmax 'heat'"),
-        (["data.modalities=[rgb]"], "give at least two modalities"),
+        (["data.modalities=[rgb]"], "two modalities or more"),
         (["metric=auc"], "metric auc needs two classes and 'positive' among them"),
         (["taught_noise=0.5", "noise=[]"], "taught_noise needs levels"),
         (["validation_group=person"], "unknown column of validation_group 'person'"),

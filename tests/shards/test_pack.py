@@ -171,7 +171,7 @@ def test_pieces_are_read_one_by_one(
 ) -> None:
     """At most two pieces of a long recording are decoded before the first is encoded."""
     film(tmp_path / "a.mp4", 6.0)
-    module = sys.modules["modalgate.shards.pack"]
+    module = sys.modules["modalgate.shards.encode"]
 
     events: list[str] = []
     read, encode = module.read_recording, module.encode_clip

@@ -27,7 +27,7 @@ def test_chance_is_what_the_best_constant_answer_reaches() -> None:
     metrics = action_metrics(constant, labels)
     assert chances == pytest.approx(metrics)
     violent = (labels == 1).astype(int)
-    found = violence_metrics(np.ones(10), violent)
+    found = violence_metrics(np.ones(10), violent, ("no", "yes"))
     chances = violence_chances(violent)
     assert chances["f1"] == pytest.approx(found["f1"])
     assert chances["average_precision"] == pytest.approx(found["average_precision"]) == pytest.approx(0.3)
@@ -52,7 +52,7 @@ def scores(knows: bool, count: int = 60, classes: int = 3) -> Scores:
 @pytest.mark.parametrize("knows", [True, False])
 def test_answers_that_do_not_know_the_class_are_told(classes: int, positive: int | None, knows: bool) -> None:
     found = scores(knows, classes=classes)
-    metrics, intervals = judge(found, positive, found.keys)
+    metrics, intervals = judge(found, [str(number) for number in range(classes)], positive, found.keys)
     chances = chances_of(found, positive)
     figures = headline_figures(metrics, intervals, chances, found.labels, positive)
     assert {figure.name for figure in figures} == set(intervals)
