@@ -171,6 +171,7 @@ class _Table:
         apart = [next(iter(held)) for held in homes.values() if len(held) == 1]
         several = len(homes) > 1 and len(set(apart)) == len(homes)
         self._homes = {next(iter(held)): kind for kind, held in homes.items()} if several else {}
+        self.root = Path(os.path.commonpath(list(self._homes))) if self._homes else None
 
     def home_of(self, folder: Path) -> str | None:
         """The kind of all files in `folder`, where each kind has a folder of its own."""
@@ -260,24 +261,30 @@ def _from_folder(folder: Path, table: _Table | None = None) -> tuple[list[Source
     for path, kind in _media(folder):
         kinds = ("video", *MODALITIES)
         home = path.parent.name if path.parent.name in kinds else table and table.home_of(path.parent)
+        if path.suffix.lower() == ".csv" and (path.name == LABEL_FILE or not _is_signal(home)):
+            # A table beside pictures or sound is about them: it is none of them.
+            home = None
         if kind == "frames" and path.name in kinds:
             named, place, stem = path.name, path.parent.parent, path.parent.name
         else:
             named = home or (table and table.kind_of(path))
             place = path.parent.parent if home else path.parent
+            if home and table is not None and table.root is not None and table.home_of(path.parent):
+                # Films may lie beside the folders of what was recorded with them.
+                place = table.root
             stem = path.name if kind == "frames" else path.stem
         # A folder named for a camera may hold the sound recorded with it.
         held = "audio" if kind == "audio" else _kind(named or ("video" if kind == "frames" else kind))
         stem = stem if table is None else table.recording_of(stem, held)
         if table is not None and os.path.realpath(path) in table.paths:
-            known.add((str(place), stem))
+            known.add((os.path.realpath(place), stem))
             continue
         if kind == "signal" and named is None:
             continue
         if table is not None and (held not in table.kinds or (kind == "frames" and not table.frames)):
             left_out += 1
             continue
-        place = str(place), stem
+        place = os.path.realpath(place), stem
         files = joined.setdefault(place, {})
         problem = ""
         if not _is_text(path):
@@ -317,6 +324,10 @@ def _media(folder: Path) -> Iterator[tuple[Path, str]]:
 def _kind(name: str) -> str:
     """What a column or folder of this name holds: `rgb` is what every video has."""
     return "video" if name == "rgb" else name
+
+
+def _is_signal(name: str | None) -> bool:
+    return name in MODALITIES and MODALITIES[name].kind == "signal"
 
 
 def _is_text(path: Path) -> bool:

@@ -288,3 +288,26 @@ def test_kinds_and_stems_as_the_table_names_them(tmp_path: Path) -> None:
     assert [{kind: path.name for kind, path in source.files.items()} for source in sources[2:]] == [
         {"video": "q3_rgb.mp4", "depth": "q3_far.mkv"}
     ]
+
+
+def test_a_table_beside_the_films_is_none_of_them(tmp_path: Path) -> None:
+    """Each kind in a folder of its own, films beside their table."""
+    touch(
+        tmp_path,
+        "a.mkv",
+        "b.mkv",
+        "depth/a.mkv",
+        "depth/b.mkv",
+        "depth/notes.csv",
+        "inertial/a.csv",
+        "inertial/b.csv",
+    )
+    (tmp_path / "labels.csv").write_text("video,depth,inertial,label\na.mkv,depth/a.mkv,inertial/a.csv,x\n")
+    (tmp_path / "spans.csv").write_text("video,start,end\n")
+    first, second = find_sources(tmp_path)
+    assert (first.key, second.key) == ("a", "b")
+    assert {kind: path.name for kind, path in second.files.items()} == {
+        "video": "b.mkv",
+        "depth": "b.mkv",
+        "inertial": "b.csv",
+    }
