@@ -65,7 +65,6 @@ def _suited(
     config: PretrainConfig, index: Index, kept: list[str], lines: dict[str, str]
 ) -> tuple[PretrainConfig, list[str]]:
     """The config's tasks over the modalities `kept`; `lines` gain what is in no clip, the others are returned."""
-    from ..ssl.registry import ALONE
     from ..ssl.suiting import suit_task
 
     held, tasks, more = held_modalities(index), {}, []
@@ -83,8 +82,8 @@ def _suited(
     if config.tasks and not tasks:
         raise RequestError(
             f"none of the tasks {', '.join(config.tasks)} suits the clips of '{index.folder}', of which "
-            f"{', '.join(kept)} is read: give one that needs a single modality, such as {', '.join(ALONE[:1])} or "
-            "across_time"
+            f"{', '.join(kept)} is read: give one that a single modality is enough for, "
+            "such as clip_order or across_time"
         )
     return (config if tasks == config.tasks else replace(config, tasks=tasks)), more
 

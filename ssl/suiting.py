@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..shards.modality import MODALITIES
-from .pretext import FUSED
 from .registry import ALONE, PRETEXT_TASKS
 
 
@@ -33,15 +32,16 @@ def suit_task(name: str, arguments: dict[str, Any], modalities: Sequence[str]) -
         return Suited(arguments, problem=f"it needs {kind}, and there is only {there}")
     suited, dropped = dict(arguments), dict[str, None]()
 
-    def missing(*names: Any) -> list[str]:
-        return [str(n) for n in names if n in MODALITIES and n != FUSED and n not in modalities]
+    def missing(entry: Any) -> list[str]:
+        names = entry if isinstance(entry, list | tuple) else [entry]
+        return [n for n in names if isinstance(n, str) and n in MODALITIES and n not in modalities]
 
     for key in ("streams", "pairs"):
         given = arguments.get(key)
         if not isinstance(given, list | tuple) or not given:
             continue
-        kept = [entry for entry in given if not missing(*([entry] if isinstance(entry, str) else entry))]
-        dropped |= dict.fromkeys(missing(*(n for e in given for n in ([e] if isinstance(e, str) else e))))
+        kept = [entry for entry in given if not missing(entry)]
+        dropped |= dict.fromkeys(name for entry in given for name in missing(entry))
         if not kept:
             return Suited(arguments, list(dropped), f"its {key} have only {', '.join(dropped)}")
         suited[key] = kept
