@@ -2,8 +2,8 @@
 
 python benchmarks/deployed.py MODEL SHARDS MEDIA [--clips 30]
 
-MODEL: a classifier's bundle or run folder; SHARDS: labelled clips; MEDIA: the folder that they were packed from. The last
-figure is what a long film is scored by: its own pictures, which did not pass through the packing's codec.
+MODEL: a classifier's bundle or run folder; SHARDS: labelled clips; MEDIA: the folder that they were packed from. The
+last figure is what a long film is scored by: its own pictures, which did not pass through the packing's codec.
 """
 
 import argparse
