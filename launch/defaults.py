@@ -175,7 +175,7 @@ def _windows(
     segments = 1 if short else 2
     if start is not None:
         # The speed at which its frames follow each other is part of what an encoder has learned.
-        frames = _multiple(frames, start.frames)
+        frames, stretch = _multiple(frames, start.frames), COVERED if start.stretch else 0.0
         seconds = round(frames * start.seconds / start.frames, 3) if not stretch else seconds
     if kind == "pretrain":
         pieces = max(frames // STACK // SEGMENTS, 1)

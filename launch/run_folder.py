@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from ..shards.errors import DataError, RequestError, choice_error
+from ..shards.labels import LABEL
 
 if TYPE_CHECKING:
     from .schema import Config
@@ -103,17 +104,26 @@ def accept_changes(run: Path, settings: Mapping[str, Any], accepted: Sequence[st
             title = title or old.get("name")
             if old.get("name") != title:
                 continue  # a run of its own in this folder
-            changed |= {key for key in (*old, *now) if old.get(key) != now.get(key)} - _FREE
+            asked = _with_chosen(now, old)
+            changed |= {key for key in (*old, *asked) if old.get(key) != asked.get(key)} - _FREE
             kept = {key: value for key, value in old.items() if not _covers(names, key)}
-            merged[path] = kept | {key: value for key, value in now.items() if _covers(names, key)}
+            merged[path] = kept | {key: value for key, value in asked.items() if _covers(names, key)}
     for name in accepted:
         if not any(_covers({name}, key) for key in changed):
             raise choice_error("changed setting to --accept", name, changed)
     for settled in merged.values():
-        if others := differences(settled, now | {"fingerprint": settled.get("fingerprint")}):
+        asked = _with_chosen(now, settled) | {"fingerprint": settled.get("fingerprint")}
+        if others := differences(settled, asked):
             raise _refusal(run, others)
     for path, settled in merged.items():
         _write(path, _nested(settled))
+
+
+def _with_chosen(asked: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that were `asked` for; those that they leave to the clips as the `run` chose them."""
+    left = ("data.folds", "data.leaky") if asked.get("data.folds", 0) is None else ()
+    left += ("data.label",) if asked.get("data.label") == LABEL else ()
+    return {**asked, **{key: run[key] for key in left if key in run}}
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

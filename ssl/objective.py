@@ -116,7 +116,8 @@ class PretextObjective(nn.Module):
 
     def verdict(self, lines: Sequence[Means]) -> list[str]:
         """What all logged `lines` of a run warn of at its end."""
-        return [*task_warnings(lines), *gate_warnings(lines, PRETRAINING)]
+        over = [name for name in self.tasks if not self.weights[f"{name}/loss"]]
+        return [*task_warnings(lines, over), *gate_warnings(lines, PRETRAINING)]
 
     def _segment_differences(self, batch: Batch) -> dict[str, Tensor]:
         """By task that asks for the order of segments, how much these differ in the streams that it reads."""

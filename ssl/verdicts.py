@@ -4,7 +4,7 @@ Every line says what was seen, what chance or a healthy value is, and the config
 the kind of training.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,14 +89,18 @@ def segment_warnings(means: Means) -> list[str]:
     ]
 
 
-def task_warnings(lines: Sequence[Means]) -> list[str]:
+def task_warnings(lines: Sequence[Means], over: Collection[str] = ()) -> list[str]:
     """A line for each pretext task whose accuracy is at chance at the end of the logged `lines`.
+
+    Tasks in `over` were no longer trained there.
 
     At chance: the 95 % interval of the mean difference over the last lines, by Student's t, reaches down to zero.
     """
     found = []
     for key in [key for key in (lines[-1] if lines else {}) if key.endswith("/accuracy")]:
         name = key.removesuffix("/accuracy")
+        if name in over:
+            continue
         pairs = [(line.get(key), line.get(f"{name}/chance")) for line in _last(lines)]
         known = [(accuracy, chance) for accuracy, chance in pairs if accuracy is not None and chance is not None]
         if len(known) < 3:

@@ -82,3 +82,15 @@ def test_other_shards_are_another_run_unless_accepted(tmp_path: Path) -> None:
     open_run(tmp_path / "run", moved | {"fingerprint": "b"}, resume=True)
     accept_changes(tmp_path / "run", moved, ["fingerprint"])
     open_run(tmp_path / "run", moved | {"fingerprint": "c"}, resume=True)
+
+
+def test_what_was_left_to_the_clips_is_no_change(tmp_path: Path) -> None:
+    """The run has the folds and the label column that its clips chose; the same command still leaves them open."""
+    asked = {"kind": "finetune", "seed": 0, "data": {"folds": None, "leaky": False, "label": "label"}}
+    chosen = {**asked, "data": {"folds": 5, "leaky": False, "label": "room"}}
+    open_run(tmp_path / "a", chosen, resume=False)
+    accept_changes(tmp_path / "a", {**asked, "seed": 1}, ["seed"])
+    assert yaml.safe_load((tmp_path / "a" / "config.yaml").read_text()) == {**chosen, "seed": 1}
+    other = {**asked, "data": {"folds": 3, "leaky": False, "label": "label"}}
+    with pytest.raises(RequestError, match="data.folds was 5, is 3"):
+        accept_changes(tmp_path / "a", {**other, "seed": 2}, ["seed"])

@@ -69,6 +69,7 @@ def test_a_task_at_chance_is_named_with_its_key() -> None:
     (line,) = task_warnings(logged(1 / 6, 1 / 6))
     assert "task clip_order ends at chance (accuracy 0.167, chance 0.167)" in line
     assert "tasks.clip_order=null" in line
+    assert task_warnings(logged(1 / 6, 1 / 6), over=["clip_order"]) == [], "its schedule ended before"
     assert task_warnings(logged(1 / 6, 1 / 6)[:2]) == [], "two lines are too few to tell"
     # Below chance nothing was learned either; well above it was.
     assert task_warnings(logged(0.1, 1 / 6))
