@@ -92,5 +92,5 @@ def test_what_was_left_to_the_clips_is_no_change(tmp_path: Path) -> None:
     accept_changes(tmp_path / "a", {**asked, "seed": 1}, ["seed"])
     assert yaml.safe_load((tmp_path / "a" / "config.yaml").read_text()) == {**chosen, "seed": 1}
     other = {**asked, "data": {"folds": 3, "leaky": False, "label": "label"}}
-    with pytest.raises(RequestError, match="data.folds was 5, is 3"):
+    with pytest.raises(RequestError, match=r"data\.folds was 5, is 3"):
         accept_changes(tmp_path / "a", {**other, "seed": 2}, ["seed"])

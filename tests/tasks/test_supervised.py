@@ -214,7 +214,7 @@ def test_guessing_is_the_least_loss_of_an_answer_that_is_the_same_for_all() -> N
             return value
 
         optimizer.step(closure)  # pyright: ignore[reportArgumentType]
-        return float(loss(logits))
+        return float(loss(logits).detach())
 
     target = torch.tensor(labels)
     for weights in (None, balanced_weights(labels.tolist(), 3)):
