@@ -62,9 +62,9 @@ def default_plan(index: Index, label: str, plan: SplitPlan) -> tuple[SplitPlan, 
     """`plan` with a number of folds where it leaves that open, and a line that says how it was chosen.
 
     The column `split` is used where it has the values that `plan` names, and in any case where a person named others
-    than the usual ones. Otherwise there are five folds (three of more than 600 clips), or as many as groups and clips of the
-    commonest `label` allow; clips with one value of the column `group` stay together. Without such a column, or with
-    a single value in it, clips are divided one by one. The line is empty where nothing was left open.
+    than the usual ones. Otherwise there are five folds (three of more than 600 clips), or as many as groups and clips
+    of the commonest `label` allow; clips with one value of the column `group` stay together. Without such a column,
+    or with a single value in it, clips are divided one by one. The line is empty where nothing was left open.
     """
     if plan.folds is not None or plan.lists or plan.leave_one_out:
         return plan, ""
