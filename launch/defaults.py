@@ -33,7 +33,7 @@ STACK = 8
 # Pretraining compares windows of one clip with each other: so many, none of which overlap.
 SEGMENTS = 3
 # By verb: passes over the training clips, and the fewest and the most steps.
-PASSES = {"pretrain": (25, 200, 1000), "finetune": (35, 200, 1000)}
+PASSES = {"pretrain": (25, 200, 400), "finetune": (35, 200, 400)}
 # Names that say that nothing happens: `normal`, `no_fall`, `noFight`, and not `north`.
 _NOTHING = re.compile(
     r"(?i:0|false|no|non|not|none|normal|negative|others?|background|nothing|adl|rest|idle)(?![a-zA-Z])"
@@ -258,7 +258,7 @@ def _finetuning(index: Index, names: tuple[str, ...], given: Mapping[str, Any]) 
     model = _section(given, "model")
     several = given.get("task") == "multilabel"
     if len(names) > 1 and not (several or "fusion" in model or "fusion_arguments" in model):
-        choices.append(Choice("decision", "opinion", "each modality scores; a gate joins the scores"))
+        choices.append(Choice("decision", "mean", "each modality scores, and the scores are averaged"))
         choices.append(Choice("unimodal_weight", 1.0, "each modality learns the label on its own"))
     choices.append(Choice("head_learning_rate", 1.0, "head and encoders learn at one rate"))
     if "task" not in given and (found := event_class(index, str(_section(given, "data").get("label", "label")))):
@@ -295,9 +295,9 @@ def _length(kind: str, clips: int, given: Mapping[str, Any]) -> list[Choice]:
 
 
 def _steps(kind: str, clips: int, batch: int) -> int:
-    """Passes over the clips, within bounds: few clips are seen more often, and many are not all seen so often."""
+    """Passes over the clips, within bounds; at least one pass, however many they are."""
     passes, fewest, most = PASSES[kind]
-    return round(min(max(passes * clips / batch, fewest), most))
+    return round(min(max(passes * clips / batch, fewest), max(most, clips / batch)))
 
 
 def _plain(value: Any) -> str:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from modalgate.shards.errors import RequestError
@@ -79,8 +80,15 @@ from pathlib import Path
 from modalgate.shards.pack import pack
 sys.path.insert(0, sys.argv[1])
 from killed_pack import SETTINGS
+told = []
+
+def tell(*counts):
+    print(*counts, flush=True)
+    told.append(counts)
+    if len(told) == 3:
+        sys.stdin.readline()  # until the signal comes
+
 if __name__ == "__main__":
-    tell = lambda *counts: print(*counts, flush=True)
     pack(Path(sys.argv[2]), Path(sys.argv[3]), SETTINGS, workers=2, progress=tell)
 """
 
@@ -94,7 +102,8 @@ def test_stopped_with_two_workers(
     """A signal from outside while two processes encode; encoded recordings are not encoded again."""
     out = tmp_path / "out"
     command = [sys.executable, "-c", COMMAND, SCRIPT.parent, folder, out]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(command, **pipes, text=True)
     assert process.stdout is not None
     # The first line is the start's, each of the others a recording's.
     for _ in range(3):
