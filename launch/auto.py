@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from ..shards.errors import choice_error
+from .next_step import next_line
 
 # Shares of the time that is left after packing. Probe, scoring, export and report take the rest.
 PRETRAINING, FINETUNING = 0.3, 0.5
@@ -67,33 +68,33 @@ def auto(
     share = PRETRAINING if column else PRETRAINING + FINETUNING
     if (runs / "pretrain" / "encoder").is_dir():
         typer.echo(f"\n{runs / 'pretrain'} is finished: it is kept")
+    elif (runs / "pretrain" / "config.yaml").is_file():
+        _run("pretrain", runs / "pretrain", "--resume")
     else:
-        _run(
-            "pretrain", shards, *shared, *_shortened("pretrain", shards, [*shared], share * left), "--resume", "auto"
-        )
+        _run("pretrain", shards, *shared, *_shortened("pretrain", shards, shared, share * left))
     encoder = runs / "pretrain"
     if column is None:
         typer.echo("\nno label column with two values or more: probe and fine-tuning need one")
         _run("report", encoder, "--out", out / "report.html")
-        typer.echo(f"\nencoder: {encoder / 'encoder'}\nnext: modalgate embed {encoder} {folder} features.parquet")
+        typer.echo(f"\nencoder: {encoder / 'encoder'}\n{next_line('embed', encoder, folder, out / 'features.npz')}")
         return
     _run("probe", encoder, shards, "--label", column)
     left = max(60 * minutes - (time.monotonic() - began), 60.0)
-    labelled = ["--label", column, "--encoder", encoder, *(["--positive", positive] if positive else [])]
-    budget = left * FINETUNING / (1 - PRETRAINING)
-    settings = [
-        f"data.label={column}",
-        f"encoder={encoder}",
-        *([f"positive={positive}", "task=violence"] * bool(positive)),
-    ]
-    fitting = _shortened("finetune", shards, [*shared[:2], *settings], budget)
-    figures = out / "finetune.json"
-    _run("finetune", shards, *shared[:2], *fitting, *labelled, "--final", "--json", figures, "--resume", "auto")
-    _run("export", runs / "finetune", out / "classifier")
-    _run("report", runs / "finetune", encoder, "--out", out / "report.html")
+    tuned, figures = runs / "finetune", out / "finetune.json"
+    if (tuned / "config.yaml").is_file():
+        # With the settings of the run, whatever would be chosen now: finished folds are kept.
+        _run("finetune", tuned, "--final", "--json", figures, "--resume")
+    else:
+        settings = [f"data.label={column}", f"encoder={encoder}"]
+        settings += [f"positive={positive}", "task=violence"] if positive else []
+        fitting = _shortened("finetune", shards, [*shared[:2], *settings], left * FINETUNING / (1 - PRETRAINING))
+        words = ["--label", column, "--encoder", encoder, *(["--positive", positive] if positive else [])]
+        _run("finetune", shards, *shared[:2], *fitting, *words, "--final", "--json", figures)
+    _run("export", tuned, out / "classifier")
+    _run("report", tuned, encoder, "--out", out / "report.html")
     write_json(json, {"seconds": time.monotonic() - began, "label": column, "out": str(out)})
     typer.echo(f"\ntook {(time.monotonic() - began) / 60:.1f} minutes; report: {out / 'report.html'}")
-    typer.echo(f"next: {shlex.join(['modalgate', 'predict', str(out / 'classifier'), str(_first_file(folder))])}")
+    typer.echo(next_line("predict", out / "classifier", _first_file(folder)))
 
 
 def plan_steps(chosen: int, folds: int, seconds: float, budget: float) -> Plan:

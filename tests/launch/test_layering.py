@@ -165,8 +165,8 @@ def test_the_shown_config_says_which_encoder_each_modality_gets(tmp_path: Path) 
     path = tmp_path / "weighted.yaml"
     path.write_text(WEIGHTED, encoding="utf-8")
     shown = show_config(str(path), ["data.modalities=[rgb,audio]"])
-    comments = [line for line in shown.splitlines() if line.startswith("# encoder of")]
-    assert [line.split()[3] for line in comments] == ["rgb:", "audio:"]
+    comments = [" ".join(part.replace("\n#", " ").split()) for part in shown.split("\n# encoder of ")[1:]]
+    assert [comment.split()[0] for comment in comments] == ["rgb:", "audio:"]
     assert all(part in comments[0] for part in ("timm/a", "stack 2", "pooling mean", "a.pth"))
     assert all(part in comments[1] for part in ("timm/test_convnext", "random weights"))
     with pytest.raises(RequestError, match="both"):

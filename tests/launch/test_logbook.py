@@ -63,12 +63,12 @@ def test_what_cannot_be_learned_is_told_and_what_is_separable_is_not(
     assert last["label/accuracy"] == 1
 
 
-def test_a_gate_that_no_loss_reads_is_told_with_the_key_of_fine_tuning(tmp_path: Path) -> None:
-    said = trained(tmp_path / "run", clips(planted=True), decision="mean")
-    (line,) = [line for line in said if "gets no gradient" in line]
-    assert "'decision'" in line
-    gradients = [line.get("fusion/gradient") for line in read_metrics(tmp_path / "run")]
-    assert {value for value in gradients if value is not None} == {0.0}
+def test_the_gate_of_a_decision_is_watched_in_place_of_the_one_that_nobody_reads(tmp_path: Path) -> None:
+    for decision, learns in (("mean", False), ("opinion", True)):
+        said = trained(tmp_path / decision, clips(planted=True), decision=decision)
+        assert not [line for line in said if "gets no gradient" in line]
+        gradients = [line.get("fusion/gradient") for line in read_metrics(tmp_path / decision)]
+        assert any(value for value in gradients if value is not None) is learns
 
 
 def test_a_longer_training_takes_back_what_the_shorter_one_said(tmp_path: Path) -> None:
