@@ -5,13 +5,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..fusion.layout import facts_path
 from ..shards.clip_spec import ClipSpec, plain_clip_spec
-from ..shards.errors import RequestError
 from ..shards.index import INDEX_NAME, Index, load_index
 from ..shards.labels import LABEL, label_column
 from ..shards.selection import with_columns, with_modalities
 from .defaults import Choice, choose, nested
 from .layering import merged
+from .run_bundles import any_bundle
 
 
 def with_choices(kind: str, content: Mapping[str, Any]) -> tuple[dict[str, Any], list[Choice]]:
@@ -73,11 +74,5 @@ def _start(content: Mapping[str, Any]) -> ClipSpec | None:
     place = content.get("encoder")
     if not place:
         return None
-    from ..fusion.bundle import LAYOUTS
-    from .run_bundles import any_bundle
-
-    folder = any_bundle(Path(str(place)))
-    path = next((folder / name for name in LAYOUTS if (folder / name).is_file()), None)
-    if path is None:
-        raise RequestError(f"no encoder at '{place}': give a bundle folder, or a run that `modalgate pretrain` wrote")
+    path = facts_path(any_bundle(Path(str(place))))
     return plain_clip_spec(json.loads(path.read_text(encoding="utf-8"))["clip"])

@@ -23,17 +23,17 @@ def test_figures_stand_beside_the_ceilings_of_what_is_left() -> None:
         {"demo-violence": (0.9, 0.8, 0.95), "demo-scratch": (0.6, 0.5, 0.7)},
     )
     # In the order that the probe has, which is another.
-    rows = [ProbeRow(name, 0.75, 0.6, 0.9, 0.5, None, 20) for name in sorted(FEATURES)]
-    before = [ProbeRow(name, 0.25, 0.1, 0.4, 0.5, None, 20) for name in sorted(FEATURES)]
+    rows = [ProbeRow(name, 0.75, 0.6, 0.9, 0.5, None, 20, 0.125) for name in sorted(FEATURES)]
+    before = [ProbeRow(name, 0.25, 0.1, 0.4, 0.5, None, 20, 0.125) for name in sorted(FEATURES)]
     scores = Scores(np.zeros((20, 2), np.float32), np.zeros((20, 3), np.float32), np.zeros(20, np.int64), ["k"] * 20)
     classifiers = {
         run: Finetuned(
-            {"auc": auc, "accuracy": 0.5}, {"auc": (auc - 0.1, auc), "accuracy": (0.4, 0.6)}, scores, RESULT
+            {"auc": auc, "accuracy": 0.5}, {"auc": (auc - 0.1, auc), "accuracy": (0.4, 0.6)}, {}, scores, RESULT
         )
         for run, auc in (("demo-violence", 0.98), ("demo-scratch", 0.7))
     }
     known = ceilings("melee", flow="derived", streams=("rgb", "depth", "audio"))
-    facts = closing_facts(known, Probed(rows, before, RESULT, {}), classifiers, kept, "rgb")
+    facts = closing_facts(known, Probed(rows, before, RESULT, {}, "label"), classifiers, kept, "rgb")
     found = {row["feature"]: row for row in facts["probe"]}
     assert list(found) == list(FEATURES)
     assert {name: row["ceiling"] for name, row in found.items()} == {

@@ -45,7 +45,7 @@ def test_every_value_of_every_parameter_is_one_that_pretrain_takes(
                 found = found[key] if isinstance(found, dict) else getattr(found, key)
             assert found == value, name
         assert main(["config", "check", config, *settings]) == 0
-        assert capsys.readouterr().out == f"config '{config}' is valid\n"
+        assert capsys.readouterr().out == f"config '{config}' is valid for `modalgate pretrain`\n"
 
 
 def test_what_it_goes_by_is_what_the_online_probe_is_called() -> None:
