@@ -50,7 +50,10 @@ def bright_and_dark(folder: Path, clips: int = 24) -> Path:
 
 
 @pytest.mark.slow
-def test_a_folder_becomes_a_classifier(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_folder_becomes_a_classifier(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("modalgate.launch.auto.FEWEST_STEPS", 20)
     folder, out = bright_and_dark(tmp_path / "films"), tmp_path / "out"
     command = [
         "auto",
