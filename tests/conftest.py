@@ -1,5 +1,6 @@
 """Backbones of a few thousand weights and batches of random media, for every test that needs a real one."""
 
+import signal
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,10 @@ from .browser import Browser, open_browser
 from .hub import TOKEN, Hub, open_hub
 
 FRAMES, SIZE, SECONDS, SAMPLE_RATE = 2, 32, 0.4, 8000
+
+# A shell starts background jobs with SIGINT ignored, and what they start inherits that: tests of Ctrl-C would hang.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
