@@ -37,8 +37,8 @@ def encoder_line(encoder: Path, shards: str | Sequence[str], index: Index) -> st
 
 def finetune_line(encoder: Path | str, shards: Path | str | Sequence[str], label: str, *settings: str) -> str:
     """From an encoder to a classifier of a label column; `settings`: `key=value` besides."""
-    several = not isinstance(shards, Path | str) and len(shards) > 1
-    place = f"[{','.join(map(str, shards))}]" if several else shards if isinstance(shards, Path | str) else shards[0]
+    folders = [str(shards)] if isinstance(shards, Path | str) else [str(folder) for folder in shards]
+    place = folders[0] if len(folders) == 1 else f"[{','.join(folders)}]"
     named = ("--label", label) if label != LABEL else ()
     return next_line("finetune", place, *named, "--encoder", encoder, *settings)
 
