@@ -227,7 +227,7 @@ def _assign(schema: type[Any], content: dict[str, Any], override: str) -> None:
     if str in alternatives(hint) and value is not None:
         value = value if isinstance(value, str) else text  # name=007 and positive=yes are text, not YAML
     elif (hint == list[str] or key in _TEXTS) and value is not None:
-        texts = yaml.load(text, yaml.BaseLoader)  # and so do those of classes=[007,yes]
+        texts = yaml.load(text, yaml.BaseLoader)  # classes=[007,yes] holds text: this loader makes nothing else
         value = texts if isinstance(texts, list) or isinstance(value, str | dict) else text
     *sections, last = key.split(".")
     for section in sections:
