@@ -5,6 +5,7 @@ probabilities, but for `energy`. Where nothing is present they are learned.
 """
 
 import math
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
@@ -35,6 +36,34 @@ class MeanDecision(Decision):
     def forward(self, features: dict[str, Tensor], present: dict[str, Tensor]) -> Fused:
         logits, mask = self.logits(features, present)
         return self.mixture(logits, presence_shares(mask, logits), mask)
+
+
+class WeightedMeanDecision(Decision):
+    """`p = sum_m w_m present_m p_m / sum w present`: the mean, in which some modalities count more than others.
+
+    `votes` (M,) are the weights w; they are not trained. They start equal, which is the mean; `set_votes` sets them,
+    and where all present modalities have none the present ones count equally. Weights sum to one.
+    """
+
+    votes: Tensor
+
+    def __init__(self, modalities: tuple[str, ...], width: int) -> None:
+        super().__init__(modalities, width)
+        self.register_buffer("votes", torch.ones(len(modalities)))
+
+    def set_votes(self, votes: Mapping[str, float]) -> None:
+        """Sets the weight of every modality. Raises `ValueError` for one that is negative or missing."""
+        if set(votes) != set(self.modalities) or min(votes.values()) < 0:
+            raise ValueError(f"votes must hold a weight of at least 0 for each of {self.modalities}, not {votes}")
+        self.votes.copy_(torch.tensor([votes[name] for name in self.modalities]))
+
+    def forward(self, features: dict[str, Tensor], present: dict[str, Tensor]) -> Fused:
+        logits, mask = self.logits(features, present)
+        shares = presence_shares(mask, logits)
+        weighed = shares * self.votes.to(logits.dtype)
+        total = weighed.sum(dim=-1, keepdim=True)
+        weights = torch.where(total > 0, weighed / total.clamp_min(1e-6), shares)
+        return self.mixture(logits, weights, mask)
 
 
 class ProductDecision(Decision):

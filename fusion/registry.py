@@ -8,7 +8,14 @@ from ..shards.errors import RequestError, choice_error
 from .attention import BottleneckFusion, CrossAttentionFusion
 from .channel_gates import GatedMultimodalUnit, VectorGate
 from .concat import ConcatFusion, GatedConcat
-from .decision import EnergyDecision, EntropyDecision, EvidentialDecision, MeanDecision, ProductDecision
+from .decision import (
+    EnergyDecision,
+    EntropyDecision,
+    EvidentialDecision,
+    MeanDecision,
+    ProductDecision,
+    WeightedMeanDecision,
+)
 from .exchange import FilmFusion, TransferModule
 from .experts import TopKExperts
 from .gates import Fusion, SigmoidGate, SoftmaxGate
@@ -33,6 +40,7 @@ FUSIONS: dict[str, type[Fusion]] = {
     "lowrank": LowRankFusion,
     "bilinear": BilinearFusion,
     "mean": MeanDecision,
+    "weighted_mean": WeightedMeanDecision,
     "product": ProductDecision,
     "entropy": EntropyDecision,
     "energy": EnergyDecision,

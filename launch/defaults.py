@@ -33,7 +33,7 @@ STACK = 8
 # Pretraining compares windows of one clip with each other: so many, none of which overlap.
 SEGMENTS = 3
 # By verb: passes over the training clips, and the fewest and the most steps.
-PASSES = {"pretrain": (25, 200, 400), "finetune": (35, 200, 400)}
+PASSES = {"pretrain": (25, 200, 400), "finetune": (60, 200, 400)}
 # Names that say that nothing happens: `normal`, `no_fall`, `noFight`, and not `north`.
 _NOTHING = re.compile(
     r"(?i:0|false|no|non|not|none|normal|negative|others?|background|nothing|adl|rest|idle)(?![a-zA-Z])"
@@ -258,7 +258,8 @@ def _finetuning(index: Index, names: tuple[str, ...], given: Mapping[str, Any]) 
     model = _section(given, "model")
     several = given.get("task") == "multilabel"
     if len(names) > 1 and not (several or "fusion" in model or "fusion_arguments" in model):
-        choices.append(Choice("decision", "mean", "each modality scores, and the scores are averaged"))
+        why = "each modality scores, and counts by what its pretrained features tell of the label"
+        choices.append(Choice("decision", "weighted_mean", why))
         choices.append(Choice("unimodal_weight", 1.0, "each modality learns the label on its own"))
     choices.append(Choice("head_learning_rate", 1.0, "head and encoders learn at one rate"))
     if "task" not in given and (found := event_class(index, str(_section(given, "data").get("label", "label")))):

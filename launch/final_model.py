@@ -17,6 +17,7 @@ from .blending import WEIGHTS
 from .building import application_of, in_steps
 from .checkpoint import latest_checkpoint
 from .device import ranks
+from .modality_votes import weigh_modalities
 from .recipe import Recipe, train_classifier
 from .run_bundles import FINAL, SEEN, undivided_bundle
 
@@ -81,6 +82,7 @@ def train_final(
     again = resume and (place / "config.yaml").is_file()
     set_seed(config.seed)
     classifier = recipe.classifier()
+    weigh_modalities(recipe, classifier, clips, FINAL)
     train_classifier(
         recipe,
         classifier,

@@ -28,6 +28,7 @@ from .building import application_of, config_splits, run_folder, split_plan
 from .device import make_accelerator, ranks
 from .final_model import Figures, check_final, train_final
 from .logbook import warn
+from .modality_votes import weigh_modalities
 from .progress import track
 from .recipe import Recipe, set_up, train_classifier
 from .run_folder import open_run
@@ -152,6 +153,7 @@ def _run_split(recipe: Recipe, split: Split, run: Path, resume: bool) -> tuple[S
     weights = head_weights(recipe, watched, run) if config.aids.blending else None
     set_seed(config.seed)
     classifier = recipe.classifier()
+    weigh_modalities(recipe, classifier, watched.train, split.name or "split")
     stopping = _stopping(recipe, classifier, watched, run, again)
     train_classifier(recipe, classifier, watched.train, run, stopping=stopping, head_weights=weights, resume=again)
     if ranks()[0] == 0:

@@ -150,6 +150,10 @@ def _check_row(name: str, row: RowConfig, modalities: tuple[str, ...], classes: 
         raise RequestError(f"row '{name}' has a modality's name, which is that modality's own row: choose another")
     if "/" in name or name.startswith("."):
         raise RequestError(f"row '{name}' names a file: give a name without '/' that does not start with a dot")
+    if row.fusion == "weighted_mean":
+        raise RequestError(
+            f"row '{name}': a study has no weights for fusion weighted_mean, fine-tuning has: give mean"
+        )
     decision = FUSIONS[row.fusion].level == "decision"
     build_fusion(row.fusion, modalities, len(classes) if decision else 8, row.arguments)
 

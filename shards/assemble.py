@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from webdataset.writer import TarWriter
 
+from .whole_file import sha256
 from .encode import Moments
 from .errors import DataError
 from .index import Index, PackSettings, Sample, Shard, Statistics, save_index
@@ -92,9 +93,3 @@ def _statistics(clips: list[SpooledClip]) -> tuple[dict[str, Statistics], dict[s
         variance = np.maximum(entry.squares / entry.count - mean**2, 0)
         statistics[name] = Statistics(tuple(mean.tolist()), tuple(np.sqrt(variance).tolist()))
     return statistics, {name: entry.count for name, entry in moments.items()}
-
-
-def sha256(path: Path) -> str:
-    """The file's SHA-256 as hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

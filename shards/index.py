@@ -10,11 +10,13 @@ from typing import Any
 
 from .errors import DataError, RequestError, choice_error
 from .location import FolderReader, Location, Remote, locate
-from .region import Region, plain_region, region_text
+from .pack_settings import PackSettings, plain_settings
 
 FORMAT_VERSION = 1
 INDEX_NAME = "index.json"
 SPOOL_NAME = ".packing"
+# Keys become names of files and of tar members.
+KEY_BYTES = 120
 
 
 @dataclass(frozen=True)
@@ -42,56 +44,6 @@ class Shard:
     sha256: str
     present: dict[str, int]
     silent: int = 0
-
-
-@dataclass(frozen=True)
-class PackSettings:
-    """How the media were rewritten.
-
-    `size`: short side in pixels; `fps`: frames per second of every video stream; `flow_bound`: pixel/frame
-    that the stored byte's end stands for; `sample_rate` in Hz; `silence_db`: a track whose RMS level stays
-    below is absent; `crf`, `gop`: H.264 quality and key-frame distance; `clip_seconds`: longest piece;
-    `readers`: processes that are to read shards of their own; `max_pixels` of a source's picture, `max_seconds` of a
-    source: what is larger is rejected; `rates`: Hz of files that do not tell their own, by what they hold;
-    `depth_scale`: millimetres that one level of a depth file means; `region`: left, top, width and height of the part
-    of every picture that is packed, as shares of it, null for all. Raises `RequestError` for a region that is not
-    within the picture.
-    """
-
-    modalities: tuple[str, ...] = ("rgb", "flow", "audio")
-    size: int = 112
-    fps: float = 15.0
-    flow_bound: float = 14.0
-    sample_rate: int = 16000
-    silence_db: float = -60.0
-    crf: int = 26
-    gop: int = 16
-    clip_seconds: float = 30.0
-    samples_per_shard: int = 64
-    readers: int = 1
-    seed: int = 0
-    max_pixels: int = 7680 * 4320
-    max_seconds: float = 6 * 3600.0
-    rates: dict[str, float] = field(default_factory=dict)
-    depth_scale: float = 1.0
-    region: Region | None = None
-
-    def __post_init__(self) -> None:
-        if self.region is not None:
-            left, top, width, height = self.region
-            # A comparison with NaN is false.
-            inside = left >= 0 and top >= 0 and left + width <= 1 + 1e-9 and top + height <= 1 + 1e-9
-            if not (inside and width > 0 and height > 0):
-                raise RequestError(
-                    f"region {region_text(self.region)} is not within the picture: give left, "
-                    "top, width and height as shares of it, such as 0.25,0.5,0.5,0.5"
-                )
-
-
-def plain_settings(content: dict[str, Any]) -> PackSettings:
-    """`PackSettings` from their plain form, as JSON holds them."""
-    region = plain_region(content.get("region"))
-    return PackSettings(**content | {"modalities": tuple(content["modalities"]), "region": region})
 
 
 @dataclass(frozen=True)
@@ -235,3 +187,9 @@ def _check_folder(folder: Path) -> None:
         why = "its packing is not finished: run the same `modalgate pack` again"
         hint = why if (folder / SPOOL_NAME).is_dir() else "give a folder that `modalgate pack` wrote"
         raise RequestError(f"'{folder}' holds no {INDEX_NAME}: {hint}")
+
+
+def clean_key(stem: str) -> str:
+    """The stem as a shard key: a dot would end the key, a separator would make it a path."""
+    text = "".join(c if c.isalnum() or c in "-_" else "_" for c in stem)
+    return text.encode()[:KEY_BYTES].decode(errors="ignore") or "_"

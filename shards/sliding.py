@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
+from .piece import Piece, Window
 from .application import Application
 from .clip_spec import ClipSpec
 from .damage import Damage
@@ -21,36 +22,6 @@ from .tracks import Pictures, Signal, Sound, Track
 
 if TYPE_CHECKING:
     from .batch import Batch
-
-
-@dataclass(frozen=True)
-class Window:
-    """One view of a piece: `start`, `end` in seconds from the first frame; `streams` as shards store one window:
-    video (T, C, H, W), audio (N,), signals (N, C). What the piece lacks is no stream."""
-
-    start: float
-    end: float
-    streams: dict[str, NDArray[Any]]
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A stretch of a recording that is treated as one clip, by its `views`, of which there is at least one.
-
-    `start`, `end` in seconds from the first frame; `whole`: it is all of the recording, made as packing and
-    evaluation make a clip; `clock`: of a live source, the Unix time of its start.
-    """
-
-    start: float
-    end: float
-    views: tuple[Window, ...]
-    whole: bool = False
-    clock: float | None = None
-
-    @property
-    def present(self) -> list[str]:
-        """The modalities it has."""
-        return list(self.views[0].streams)
 
 
 def slide(

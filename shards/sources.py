@@ -13,6 +13,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+from .index import clean_key
 from .arrays import ARRAY_SUFFIXES
 from .errors import RequestError
 from .modality import MODALITIES
@@ -27,8 +28,6 @@ SUFFIXES: dict[str, frozenset[str]] = {
 }
 LABEL_FILE = "labels.csv"
 RATE_ENDING = "_rate"
-# Keys become names of files and of tar members.
-KEY_BYTES = 120
 
 
 @dataclass(frozen=True)
@@ -341,12 +340,6 @@ def _is_text(path: Path) -> bool:
 
 def _key(path: Path) -> str:
     return clean_key(path.name if path.is_dir() else path.stem)
-
-
-def clean_key(stem: str) -> str:
-    """The stem as a shard key: a dot would end the key, a separator would make it a path."""
-    text = "".join(c if c.isalnum() or c in "-_" else "_" for c in stem)
-    return text.encode()[:KEY_BYTES].decode(errors="ignore") or "_"
 
 
 def _unique(named: list[Source], others: list[Source]) -> list[Source]:

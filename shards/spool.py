@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from .pack_settings import difference
+from .whole_file import write_whole
 from .encode import EncodedClip, Moments
 from .errors import RequestError
 from .index import SPOOL_NAME, PackSettings
@@ -94,26 +96,6 @@ def _check_settings(path: Path, out: Path, settings: PackSettings) -> None:
         )
     if begun != wanted:
         write_whole(path, json.dumps(wanted).encode())
-
-
-def difference(before: dict[str, Any], now: dict[str, Any]) -> str:
-    """The settings that are not equal, as `size 112, not 128`; empty where all are."""
-    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-    return ", ".join(f"{name} {_plain(before.get(name))}, not {_plain(now.get(name))}" for name in names)
-
-
-def _plain(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Writes `content` so that `path` is there whole or not at all, whenever the machine stops."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
 
 
 class SpoolWriter:

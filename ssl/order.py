@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .views import deal_evenly
 from ..fusion.backbone import Encoded
 from ..shards.errors import RequestError
 from .pretext import FUSED, PLAIN, PretextTask, check_source, mean_accuracy, mean_of, source_feature
@@ -221,10 +222,3 @@ class OddOneOut(OrderTask):
 def shuffle_segments(feature: Tensor, orders: Tensor) -> Tensor:
     """Feature (B, K, D) with row k taken from segment `orders[b, k]`."""
     return feature.gather(1, orders[..., None].expand(*orders.shape, feature.shape[-1]))
-
-
-def deal_evenly(count: int, classes: int, generator: torch.Generator) -> Tensor:
-    """Class numbers (count,) in random order, each class as often as any other, up to one."""
-    offset = int(torch.randint(0, classes, (), generator=generator))
-    numbers = (torch.arange(count) + offset) % classes
-    return numbers[torch.randperm(count, generator=generator)]

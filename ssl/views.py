@@ -61,8 +61,6 @@ def pace(streams: Streams, present: Streams, generator: torch.Generator) -> View
     is 0 for the plain pace and 1 for the fast one, as many of each. Sound keeps its pace, for resampling would shift
     its pitch; flow keeps its length, which the pace between frames does not change.
     """
-    from .order import deal_evenly
-
     segments = one_segment(present, generator)
     clips = len(segments)
     rate = deal_evenly(clips, 2, generator)
@@ -96,3 +94,10 @@ def corrupt(streams: Streams, present: Streams, generator: torch.Generator) -> V
 
 
 VIEWS: dict[str, ViewFunction] = {"reverse": reverse, "pace": pace, "corrupt": corrupt}
+
+
+def deal_evenly(count: int, classes: int, generator: torch.Generator) -> Tensor:
+    """Class numbers (count,) in random order, each class as often as any other, up to one."""
+    offset = int(torch.randint(0, classes, (), generator=generator))
+    numbers = (torch.arange(count) + offset) % classes
+    return numbers[torch.randperm(count, generator=generator)]

@@ -26,6 +26,7 @@ ARGUMENTS = {
 SHARES = {"static", "concat", "softmax", "topk", "film", "cross", "bottleneck", "tensor", "lowrank", "bilinear"} | {
     "gated_concat",
     "mean",
+    "weighted_mean",
     "entropy",
 }
 

@@ -3,8 +3,9 @@
 import math
 from collections.abc import Callable
 
+import pytest
 import torch
-from modalgate.fusion.decision import Decision, EvidentialDecision, ProductDecision
+from modalgate.fusion.decision import Decision, EvidentialDecision, ProductDecision, WeightedMeanDecision
 from modalgate.fusion.registry import build_fusion
 from torch import Tensor
 
@@ -74,6 +75,36 @@ def test_the_mean_equals_the_loop(equals_the_loop: Callable) -> None:
     equals_the_loop("mean", naive_mean)
 
 
+def test_the_weighted_mean_equals_the_loop() -> None:
+    fusion = WeightedMeanDecision(("a", "b", "c"), CLASSES).double()
+    fusion.set_votes({"a": 0.75, "b": 0.0, "c": 0.25})
+    logits = {name: torch.randn(8, CLASSES, dtype=torch.float64) for name in "abc"}
+    here = torch.tensor([[row >> place & 1 for place in range(3)] for row in range(8)], dtype=torch.bool)
+    found = fusion(logits, {name: here[:, place] for place, name in enumerate("abc")})
+    for row in range(1, 8):
+        there = {name: weight for name, weight, seen in zip("abc", (0.75, 0.0, 0.25), here[row], strict=True) if seen}
+        if not sum(there.values()):
+            there = dict.fromkeys(there, 1.0)
+        mixed = sum(
+            weight / sum(there.values()) * torch.stack(chances(logits[name][row])) for name, weight in there.items()
+        )
+        assert isinstance(mixed, Tensor)
+        torch.testing.assert_close(found.embedding[row].exp(), mixed, rtol=1e-6, atol=1e-8)
+        weights = torch.tensor([there.get(name, 0.0) / sum(there.values()) for name in "abc"], dtype=torch.float64)
+        torch.testing.assert_close(found.weights[row], weights)
+
+
+def test_the_weighted_mean_starts_as_the_mean(equals_the_loop: Callable) -> None:
+    equals_the_loop("weighted_mean", naive_mean)
+
+
+def test_votes_name_every_modality() -> None:
+    fusion = WeightedMeanDecision(("a", "b"), CLASSES)
+    for votes in ({"a": 1.0}, {"a": 1.0, "b": -0.1}):
+        with pytest.raises(ValueError, match="a weight of at least 0 for each"):
+            fusion.set_votes(votes)
+
+
 def test_the_product_equals_the_loop(equals_the_loop: Callable) -> None:
     equals_the_loop("product", naive_product)
     equals_the_loop("product", naive_product, prior=[1.0, 2.0, 3.0, 4.0])
@@ -120,7 +151,7 @@ def test_an_opinion_without_evidence_is_the_identity() -> None:
 
 
 def test_flat_contradiction_stays_finite() -> None:
-    for name in ("mean", "product", "entropy", "energy", "evidential", "opinion"):
+    for name in ("mean", "weighted_mean", "product", "entropy", "energy", "evidential", "opinion"):
         fusion = build_fusion(name, ("a", "b"), 3, {}).double()
         one_way = torch.tensor([[1e4, -1e4, 0.0]], dtype=torch.float64, requires_grad=True)
         fused = fusion({"a": one_way, "b": one_way.flip(-1)}, everyone(1))

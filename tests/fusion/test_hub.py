@@ -82,6 +82,7 @@ def test_a_branch_a_commit_and_what_came_later(hub: Hub, bundle: Bundle, folder:
     assert {path.name for path in tmp_path.iterdir()} == {"hall", "hf"}
 
 
+@pytest.mark.slow
 def test_once_loaded_a_new_process_needs_the_name_alone_and_no_network(hub: Hub, folder: Path) -> None:
     push_bundle(folder, HERE)
     load_bundle("hf://lab/hall")

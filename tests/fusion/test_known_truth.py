@@ -192,7 +192,7 @@ def duet(rows: int, generator: torch.Generator) -> Draw:
     "name",
     [
         "product",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("mean", "entropy", "energy", "evidential")),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("mean", "weighted_mean", "entropy", "energy", "evidential")),
     ],
 )
 def test_duet_decisions_of_separate_heads_stay_at_chance(name: str) -> None:

@@ -198,7 +198,8 @@ def test_one_file_and_those_beside_it(trained: Callable[..., Trained], tmp_path:
         check({source.key: told[source.key]["probabilities"]}, {source.key: model.scores[source.key]})
 
 
-@pytest.mark.parametrize("case", ["stretched", pytest.param("everything", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["stretched", "everything"])
 def test_an_onnx_file_says_the_same(case: str, trained: Callable[..., Trained], tmp_path: Path) -> None:
     model, graph = trained(*CASES[case], threshold=0.6, temperature=2.0), tmp_path / "model.onnx"
     assert main(["export", str(model.folder), str(graph), "--format", "onnx"]) == 0

@@ -180,6 +180,7 @@ def test_a_run_without_one_takes_a_fold_and_names_the_command_that_makes_it(
     assert same_weights(folded / "final" / "encoder", hall / "runs" / "whole" / "final" / "encoder")
 
 
+@pytest.mark.slow
 def test_what_the_final_model_has_seen_it_is_not_measured_on(
     hall: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -204,6 +205,7 @@ def test_what_the_final_model_has_seen_it_is_not_measured_on(
     assert main(["compare", str(whole), str(whole)]) == 0
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_it_ends_with_the_same_weights(
     hall: Path, folded: Path, whole: Path, launch: Callable[..., list[int]]
 ) -> None:

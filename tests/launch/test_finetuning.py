@@ -190,6 +190,7 @@ def test_several_classes_are_learnt_judged_and_told_each_for_itself(
     assert main(["report", str(run)]) == 0
 
 
+@pytest.mark.slow
 def test_finished_folds_scored_by_two_processes_score_as_by_one(
     told: tuple[Path, list[str]], launch: Callable[..., list[int]]
 ) -> None:

@@ -61,7 +61,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, tiny_config: str, launch: La
     [
         (1, 0, 0, "ddp"),
         (2, 0, 0, "ddp"),
-        (1, 1, 2, "ddp"),
+        pytest.param(1, 1, 2, "ddp", marks=pytest.mark.slow),
         pytest.param(2, 0, 0, "fsdp", marks=pytest.mark.slow),
         pytest.param(1, 2, 0, "ddp", marks=pytest.mark.slow),
         pytest.param(2, 1, 1, "ddp", marks=pytest.mark.slow),

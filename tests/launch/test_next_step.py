@@ -44,6 +44,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     return folder
 
 
+@pytest.mark.slow
 def test_each_line_runs_as_printed_from_the_world_to_the_report(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

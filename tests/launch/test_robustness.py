@@ -27,6 +27,7 @@ def measure(model: Path, corpus: Path, *more: str) -> int:
     return main(["robustness", str(model), str(corpus / "shards"), "--workers", "0", *more])
 
 
+@pytest.mark.slow
 def test_a_run_is_measured_kept_reported_and_compared(
     corpus: Path, few: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

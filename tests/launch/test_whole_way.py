@@ -87,6 +87,7 @@ def test_a_missing_stream_is_reported_absent_and_weighs_nothing(
     assert window["gates"]["depth"] == 0
 
 
+@pytest.mark.slow
 def test_folds_train_one_model_each_and_resume_skips_finished_ones(corpus: Path, few: list[str]) -> None:
     runs = corpus / "runs"
     options = [f"data.shards={corpus / 'shards'}", f"out={runs}", "name=folds", "data.folds=2", *few]

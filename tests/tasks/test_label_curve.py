@@ -1,6 +1,7 @@
 """The label curve over a probe's splits, on features whose accuracy is planted."""
 
 import numpy as np
+import pytest
 from modalgate.tasks.features import Features
 from modalgate.tasks.label_curve import label_curves
 from modalgate.tasks.label_fraction import label_fraction_curve
@@ -44,6 +45,7 @@ def test_accuracy_grows_with_labels_where_there_is_something_to_learn_and_is_cha
     assert rows["rgb"].ways == CLASSES
 
 
+@pytest.mark.slow
 def test_splits_are_averaged_by_their_test_clips() -> None:
     features, labels = planted()
     [row] = [
