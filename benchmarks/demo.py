@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from modalgate.launch.tables import markdown_rows
+from modalgate.launch.runs.closing_table import markdown_rows
 from scipy.stats import t
 
 SINGLES = ("rgb", "depth", "audio")

@@ -13,19 +13,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from modalgate.fusion.bundle import load_bundle
+from modalgate.fusion.bundle.bundle import load_bundle
 from modalgate.fusion.classifier import Classifier
-from modalgate.launch.building import application_of, check_shards_fit, request_of
-from modalgate.launch.run_bundles import find_bundle
-from modalgate.shards.index import Sample, load_index
-from modalgate.shards.material import Item, find_material
-from modalgate.shards.pieces import recording_pieces
-from modalgate.shards.sliding import Piece, slide
-from modalgate.shards.sources import find_sources
+from modalgate.launch.jobs.building import application_of, check_shards_fit, request_of
+from modalgate.launch.runs.bundles import find_bundle
+from modalgate.shards.clips.piece import Piece
+from modalgate.shards.index.table import Sample, load_index
+from modalgate.shards.live.inputs import Item, find_material
+from modalgate.shards.live.pieces import recording_pieces
+from modalgate.shards.live.sliding import slide
+from modalgate.shards.packing.sources import find_sources
 from modalgate.shards.stream import ClipStream
-from modalgate.tasks.eager import EagerScorer
-from modalgate.tasks.predict import predict_pieces
-from modalgate.tasks.scoring import score_clips
+from modalgate.tasks.evaluation.scores import score_clips
+from modalgate.tasks.prediction.torch_scorer import EagerScorer
+from modalgate.tasks.prediction.window_scores import predict_pieces
 
 
 def main() -> None:

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from modalgate.shards.decode import decode_frames
-from modalgate.shards.duplicates import FRAMES, LIMIT, SIDE, WORDS, hash_frames, near_pairs
-from modalgate.shards.index import load_index
-from modalgate.shards.location import FolderReader
-from modalgate.shards.media import iterate_frames, write_video
+from modalgate.shards.clips.decode import decode_frames
+from modalgate.shards.clips.duplicates import FRAMES, LIMIT, SIDE, WORDS, hash_frames, near_pairs
+from modalgate.shards.index.location import FolderReader
+from modalgate.shards.index.table import load_index
+from modalgate.shards.media.container_io import iterate_frames, write_video
 from modalgate.shards.modality import modality
-from modalgate.tasks.duplicates import clip_hashes, duplicates
+from modalgate.tasks.splits.leak_check import clip_hashes, duplicates
 
 EVERY, LIMITS = 8, (0.05, 0.1, 0.15, 0.175, 0.2, 0.25)
 

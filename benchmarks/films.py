@@ -5,7 +5,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from modalgate.shards.media import write_video
+from modalgate.shards.media.container_io import write_video
 from numpy.typing import NDArray
 
 

@@ -22,15 +22,15 @@ import numpy as np
 import pretext_worth as worth
 import torch
 from modalgate.fusion.backbone import Backbone
-from modalgate.fusion.quality import MEASURES
-from modalgate.launch.building import clip_spec
+from modalgate.fusion.mechanisms.quality import MEASURES
+from modalgate.launch.jobs.building import clip_spec
 from modalgate.launch.schema import TrainConfig
-from modalgate.launch.train import train
+from modalgate.launch.training.loop import train
 from modalgate.shards.transforms import Preparation
-from modalgate.ssl.corruption import CORRUPTIONS, TRAINED
 from modalgate.ssl.objective import PretextObjective
-from modalgate.tasks.features import extract_features
-from modalgate.tasks.linear_probe import fit_linear_probe
+from modalgate.ssl.views.corruption import CORRUPTIONS, TRAINED
+from modalgate.tasks.features.extract import extract_features
+from modalgate.tasks.probes.linear_probe import fit_linear_probe
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 

@@ -8,10 +8,10 @@ from itertools import count
 import numpy as np
 import torch
 from modalgate.shards.batch import Batch
-from modalgate.shards.index import Index
+from modalgate.shards.clips.windows import random_starts, uniform_starts
+from modalgate.shards.index.table import Index
 from modalgate.shards.modality import modality
 from modalgate.shards.stream import ClipRequest, ClipStream
-from modalgate.shards.windows import random_starts, uniform_starts
 
 
 class Held:

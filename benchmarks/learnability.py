@@ -25,16 +25,17 @@ import torch
 from held import HeldWhole
 from modalgate.fusion.backbone import Backbone
 from modalgate.fusion.spec import BackboneSpec, EncoderSpec
-from modalgate.launch.building import clip_request, clip_spec
+from modalgate.launch.jobs.building import clip_request, clip_spec
 from modalgate.launch.schema import DataConfig, TrainConfig
-from modalgate.launch.train import train
-from modalgate.shards.augment import AugmentConfig
-from modalgate.shards.index import Index, PackSettings, load_index
-from modalgate.shards.pack import pack
-from modalgate.shards.world import write_world
+from modalgate.launch.training.loop import train
+from modalgate.shards.clips.augment import AugmentConfig
+from modalgate.shards.index.table import Index, load_index
+from modalgate.shards.media.pack_settings import PackSettings
+from modalgate.shards.packing.pack import pack
+from modalgate.shards.worlds.write_world import write_world
 from modalgate.ssl.objective import PretextObjective
-from modalgate.ssl.registry import PRETEXT_TASKS
-from modalgate.tasks.splits import given_split, take
+from modalgate.ssl.tasks_by_name import PRETEXT_TASKS
+from modalgate.tasks.splits.splits import given_split, take
 
 FPS, SIZE = 16.0, 24
 # A network of 130,000 parameters, cheap enough for hundreds of steps a minute. Sound in columns of 80 ms: a stride of

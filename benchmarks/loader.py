@@ -30,8 +30,9 @@ import av
 import cv2
 from films import write_films
 from loader_peers import BATCH, FILE_PEERS, SECONDS, read_at, serve
-from modalgate.shards.index import Index, PackSettings, Sample
-from modalgate.shards.pack import pack
+from modalgate.shards.index.table import Index, Sample
+from modalgate.shards.media.pack_settings import PackSettings
+from modalgate.shards.packing.pack import pack
 
 JPEG_QUALITY = 90
 

@@ -19,9 +19,9 @@ import cv2
 import numpy as np
 import torch
 import webdataset
-from modalgate.shards.index import load_index
+from modalgate.shards.clips.windows import frame_times
+from modalgate.shards.index.table import load_index
 from modalgate.shards.stream import ClipRequest, ClipStream
-from modalgate.shards.windows import frame_times
 from numpy.typing import NDArray
 
 FRAMES, SIZE, SECONDS, RATE = 16, 112, 1.28, 16000

@@ -33,16 +33,17 @@ import numpy as np
 import torch
 from loop_peers import WARM_UP, Held, run_bare, run_lightning, run_ours, timed_parts
 from modalgate.fusion.backbone import Backbone
-from modalgate.launch.building import clip_request, clip_spec, clip_stream
-from modalgate.launch.config import load_config
-from modalgate.launch.device import ranks
+from modalgate.launch.config.load import load_config
+from modalgate.launch.jobs.building import clip_request, clip_spec, clip_stream
+from modalgate.launch.runs.metric_log import read_metrics
 from modalgate.launch.schema import PretrainConfig, TrainConfig
-from modalgate.launch.tracking import read_metrics
-from modalgate.launch.train import train
-from modalgate.shards.index import PackSettings, load_index
-from modalgate.shards.pack import pack
+from modalgate.launch.training.device import ranks
+from modalgate.launch.training.loop import train
+from modalgate.shards.index.table import load_index
+from modalgate.shards.media.pack_settings import PackSettings
+from modalgate.shards.packing.pack import pack
 from modalgate.shards.stream import ClipStream
-from modalgate.shards.world import write_world
+from modalgate.shards.worlds.write_world import write_world
 from modalgate.ssl.objective import PretextObjective
 
 CONFIG = """

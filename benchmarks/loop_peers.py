@@ -16,9 +16,9 @@ from unittest.mock import patch
 import psutil
 import torch
 from accelerate import Accelerator
-from modalgate.launch.run_state import RunState
 from modalgate.launch.schema import TrainConfig
-from modalgate.launch.train import train
+from modalgate.launch.training.loop import train
+from modalgate.launch.training.state import RunState
 from modalgate.shards.batch import Batch
 from modalgate.ssl.objective import PretextObjective
 

@@ -21,9 +21,9 @@ import cv2
 import numpy as np
 import psutil
 from films import texture, write_films
-from modalgate.shards.flow import compute_flow
-from modalgate.shards.index import PackSettings
-from modalgate.shards.pack import pack
+from modalgate.shards.media.flow import compute_flow
+from modalgate.shards.media.pack_settings import PackSettings
+from modalgate.shards.packing.pack import pack
 
 
 def main() -> None:

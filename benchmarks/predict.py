@@ -29,17 +29,18 @@ import cv2
 import torch
 from films import texture
 from modalgate.fusion.backbone import Backbone
-from modalgate.fusion.bundle import Bundle, load_bundle, save_bundle
+from modalgate.fusion.bundle.bundle import Bundle, load_bundle, save_bundle
 from modalgate.fusion.classifier import Classifier
 from modalgate.fusion.spec import BackboneSpec
 from modalgate.launch.cli import main as modalgate
-from modalgate.launch.onnx_scorer import OnnxScorer
+from modalgate.launch.predict.onnx_scorer import OnnxScorer
 from modalgate.shards.clip_spec import ClipSpec
-from modalgate.shards.index import Statistics
-from modalgate.shards.media import iterate_frames, write_video
-from modalgate.shards.sliding import Window, slide
-from modalgate.tasks.eager import EagerScorer
-from modalgate.tasks.predict import Scorer
+from modalgate.shards.clips.piece import Window
+from modalgate.shards.index.table import Statistics
+from modalgate.shards.live.sliding import slide
+from modalgate.shards.media.container_io import iterate_frames, write_video
+from modalgate.tasks.prediction.torch_scorer import EagerScorer
+from modalgate.tasks.prediction.window_scores import Scorer
 
 MODALITIES = ("rgb", "flow")
 FILM_RATE = 25

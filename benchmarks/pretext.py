@@ -17,13 +17,14 @@ from pathlib import Path
 
 import torch
 from modalgate.fusion.backbone import Backbone
-from modalgate.launch.building import clip_request, clip_spec, clip_stream
-from modalgate.launch.config import load_config
+from modalgate.launch.config.load import load_config
+from modalgate.launch.jobs.building import clip_request, clip_spec, clip_stream
 from modalgate.launch.schema import PretrainConfig
 from modalgate.shards.batch import Batch
-from modalgate.shards.index import PackSettings, load_index
-from modalgate.shards.pack import pack
-from modalgate.shards.world import write_world
+from modalgate.shards.index.table import load_index
+from modalgate.shards.media.pack_settings import PackSettings
+from modalgate.shards.packing.pack import pack
+from modalgate.shards.worlds.write_world import write_world
 from modalgate.ssl.objective import PretextObjective
 
 MIXTURE = ("correspondence", "synchrony", "clip_order", "cross_modal")

@@ -27,19 +27,20 @@ import torch
 from held import Held
 from loop_peers import total_loss
 from modalgate.fusion.backbone import Backbone
-from modalgate.launch.building import clip_request, clip_spec
-from modalgate.launch.config import load_config
+from modalgate.launch.config.load import load_config
+from modalgate.launch.jobs.building import clip_request, clip_spec
 from modalgate.launch.schema import PretrainConfig, TrainConfig
-from modalgate.launch.train import train
-from modalgate.shards.index import Index, PackSettings, load_index
-from modalgate.shards.pack import pack
+from modalgate.launch.training.loop import train
+from modalgate.shards.index.table import Index, load_index
+from modalgate.shards.media.pack_settings import PackSettings
+from modalgate.shards.packing.pack import pack
 from modalgate.shards.stream import ClipRequest
-from modalgate.shards.world import write_world
+from modalgate.shards.worlds.write_world import write_world
 from modalgate.ssl.objective import PretextObjective
-from modalgate.ssl.registry import PRETEXT_TASKS
-from modalgate.tasks.features import extract_features
-from modalgate.tasks.linear_probe import fit_linear_probe
-from modalgate.tasks.splits import labelled, take
+from modalgate.ssl.tasks_by_name import PRETEXT_TASKS
+from modalgate.tasks.features.extract import extract_features
+from modalgate.tasks.probes.linear_probe import fit_linear_probe
+from modalgate.tasks.splits.splits import labelled, take
 from scipy.stats import t as student
 
 CONFIG = load_config("pretrain", "demo-pretrain", ["data.shards=shards"])

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from ..shards.errors import RequestError, choice_error
 from ..shards.modality import modality
-from .encoders import build_encoder
-from .quality import measure_quality
-from .registry import build_fusion, fusions_at
+from .encoders.encoders import build_encoder
+from .encoders.weights import first_difference
+from .mechanisms.quality import measure_quality
+from .mechanisms_by_name import build_fusion, fusions_at
 from .spec import PRESETS, BackboneSpec, EncoderSpec, encoder_of
-from .weights import first_difference
 
 
 @dataclass(frozen=True)

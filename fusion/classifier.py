@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ..shards.errors import RequestError, choice_error
 from .backbone import Backbone, Encoded
-from .registry import build_fusion, fusions_at
+from .mechanisms_by_name import build_fusion, fusions_at
 
 
 @dataclass

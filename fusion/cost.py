@@ -6,9 +6,10 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..shards.transforms import ClipSpec, Preparation
+from ..shards.clip_spec import ClipSpec
+from ..shards.transforms import Preparation
 from .backbone import Backbone
-from .blank import blank_segment
+from .blank_segment import blank_segment
 
 
 @dataclass(frozen=True)

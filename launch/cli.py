@@ -13,22 +13,22 @@ from typing import Annotated, Any
 
 import typer
 
-from ..shards.credentials import masked
 from ..shards.errors import DataError, RequestError
-from . import (
-    auto,
-    demo,
-    verbs_config,
-    verbs_data,
-    verbs_detect,
-    verbs_embed,
-    verbs_evaluate,
-    verbs_export,
-    verbs_push,
-    verbs_serve,
-    verbs_train,
-    verbs_use,
+from ..shards.media.credentials import masked
+from .verbs import (
+    config_verb,
+    data_verbs,
+    detect_verb,
+    embed_verb,
+    evaluate_verbs,
+    export_verb,
+    push_verb,
+    serve_verb,
+    train_verbs,
+    use_verbs,
 )
+from .verbs.run_verb import run_verb
+from .whole_way import auto, demo
 
 _SETTINGS = {"help_option_names": ["-h", "--help"]}
 # The base of all that can be wrong with a command line, in the click that typer uses.
@@ -42,30 +42,30 @@ app = typer.Typer(
     context_settings=_SETTINGS,
 )
 config = typer.Typer(context_settings=_SETTINGS)
-config.command("list")(verbs_config.list_shipped)
-config.command("show")(verbs_config.show)
-config.command("check")(verbs_config.check)
-config.command("reference")(verbs_config.reference)
+config.command("list")(config_verb.list_shipped)
+config.command("show")(config_verb.show)
+config.command("check")(config_verb.check)
+config.command("reference")(config_verb.reference)
 
 app.command("auto")(auto.auto)
 app.command("demo")(demo.demo)
-app.command("world")(verbs_data.world)
-app.command("pack")(verbs_data.pack)
-app.command("inspect")(verbs_data.inspect)
-app.command("verify")(verbs_data.verify)
-app.command("pretrain")(verbs_train.pretrain)
-app.command("probe")(verbs_use.probe)
-app.command("finetune")(verbs_train.finetune)
-app.command("study")(verbs_train.study)
-app.command("export")(verbs_export.export)
-app.command("push")(verbs_push.push)
-app.command("embed")(verbs_embed.embed)
-app.command("predict")(verbs_use.predict)
-app.command("detect")(verbs_detect.detect)
-app.command("serve")(verbs_serve.serve)
-app.command("report")(verbs_use.report)
-app.command("compare")(verbs_evaluate.compare)
-app.command("robustness")(verbs_evaluate.robustness)
+app.command("world")(data_verbs.world)
+app.command("pack")(data_verbs.pack)
+app.command("inspect")(data_verbs.inspect)
+app.command("verify")(data_verbs.verify)
+app.command("pretrain")(train_verbs.pretrain)
+app.command("probe")(use_verbs.probe)
+app.command("finetune")(train_verbs.finetune)
+app.command("study")(train_verbs.study)
+app.command("export")(export_verb.export)
+app.command("push")(push_verb.push)
+app.command("embed")(embed_verb.embed)
+app.command("predict")(use_verbs.predict)
+app.command("detect")(detect_verb.detect)
+app.command("serve")(serve_verb.serve)
+app.command("report")(use_verbs.report)
+app.command("compare")(evaluate_verbs.compare)
+app.command("robustness")(evaluate_verbs.robustness)
 app.add_typer(config, name="config", help="List, show and check configs; explain every key.")
 
 
@@ -95,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = [argument for argument in given if argument != "--debug"] or ["--help"]
     before = _handle_signals()
     try:
-        return run_verb(given)
+        return run_verb(app, given)
     except (KeyboardInterrupt, typer.Abort):
         return _leave("interrupted", 130, debug)
     except RequestError as error:
@@ -111,15 +111,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def run_verb(arguments: Sequence[str]) -> int:
-    """Runs one command and returns its status; raises what it raises, and `KeyboardInterrupt` on an interruption."""
-    words = _with_value("--resume", "auto", list(arguments))
-    status = app(words, prog_name="modalgate", standalone_mode=False)
-    if status == 130:  # newer typers turn Ctrl-C into this status
-        raise KeyboardInterrupt
-    return status if isinstance(status, int) else 0
 
 
 def _handle_signals() -> dict[signal.Signals, Any]:
@@ -139,17 +130,6 @@ def _handle_signals() -> dict[signal.Signals, Any]:
 
 def _interrupt(number: int, frame: object) -> None:
     raise KeyboardInterrupt
-
-
-def _with_value(option: str, value: str, given: list[str]) -> list[str]:
-    """`--resume auto` as one word and `--resume` alone as `--resume=yes`: the parser knows no optional values."""
-    words: list[str] = []
-    for before, word in zip(["", *given], given, strict=False):
-        if word == value and before == option:
-            words[-1] = f"{option}={value}"
-        else:
-            words.append(f"{option}=yes" if word == option else word)
-    return words
 
 
 def _where(error: Exception) -> str:

@@ -6,8 +6,8 @@ from typing import Any
 from omegaconf import MISSING
 
 from ..fusion.spec import BackboneSpec
-from ..shards.augment import AugmentConfig
-from ..tasks.aids import AidsConfig
+from ..shards.clips.augment import AugmentConfig
+from ..tasks.finetuning.aids import AidsConfig
 
 
 def _one_of(default: str, *others: str) -> Any:

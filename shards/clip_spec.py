@@ -4,8 +4,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from .errors import RequestError
-from .index import Index, PackSettings, Statistics, plain_settings
-from .region import Region, plain_region, region_text
+from .index.table import Index, Statistics
+from .media.pack_settings import PackSettings, plain_settings
+from .media.region import Region, plain_region, region_text
 
 
 @dataclass(frozen=True)

@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from .batch import Batch, Clip, stack
-from .cut import cut_clip
+from .clips.cut import cut_clip
+from .clips.lifeline import end_with
+from .clips.windows import random_starts, uniform_starts
 from .errors import DataError, RequestError
-from .index import Index, Sample
-from .labels import label_values
-from .location import FolderReader
+from .index.labels import label_values
+from .index.location import FolderReader
+from .index.table import Index, Sample
 from .modality import modality
-from .parent import end_with
-from .windows import random_starts, uniform_starts
 
 # By key, the seconds at which the views of a clip begin.
 Starts = Mapping[str, Sequence[float] | NDArray[np.float64]]

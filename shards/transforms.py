@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchaudio.transforms import MelScale, Spectrogram
 
-from .augment import AugmentConfig
 from .batch import Batch
-from .clip_spec import ClipSpec as ClipSpec
+from .clip_spec import ClipSpec
+from .clips.augment import AugmentConfig
 from .modality import modality
 
 MEL_BANDS = 64

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ..fusion.backbone import Encoded
-from ..fusion.gates import Fusion
+from ..fusion.mechanisms.gates import Fusion
 
 # Batches between two measurements of gradients, which cost a second pass through the heads.
 GRADIENT_EVERY = 10

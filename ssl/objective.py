@@ -9,17 +9,18 @@ from torch import Tensor, nn
 
 from ..fusion.backbone import Backbone, Encoded, Part
 from ..shards.batch import Batch
+from ..shards.clip_spec import ClipSpec
 from ..shards.errors import RequestError, choice_error
-from ..shards.transforms import AugmentConfig, ClipSpec, Preparation
+from ..shards.transforms import AugmentConfig, Preparation
 from .gather import gather_encoded
 from .monitors import GRADIENT_EVERY, gate_gradient, joint_norm, monitors, segment_difference
-from .pretext import FUSED, PLAIN, TEACHER, WITHOUT, PretextTask
-from .registry import build_task
+from .pretext.base import FUSED, PLAIN, TEACHER, WITHOUT, PretextTask
 from .schedule import Schedule
-from .summary import summarise
+from .tasks_by_name import build_task
 from .teacher import Teacher
 from .verdicts import PRETRAINING, Means, collapse_warnings, gate_warnings, segment_warnings, task_warnings
-from .views import MAX_RATE, VIEWS, take_segments
+from .views.segment_summary import summarise
+from .views.views import MAX_RATE, VIEWS, take_segments
 
 # At the start of a run the segments are compared in so many batches.
 COMPARED_BATCHES = 10

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..shards.modality import MODALITIES
-from .registry import ALONE, PRETEXT_TASKS
+from .tasks_by_name import ALONE, PRETEXT_TASKS
 
 
 @dataclass(frozen=True)

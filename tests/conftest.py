@@ -10,9 +10,9 @@ import torch
 from modalgate.fusion.backbone import Backbone
 from modalgate.fusion.spec import BackboneSpec, EncoderSpec
 from modalgate.shards.batch import Batch
-from modalgate.shards.index import Statistics
+from modalgate.shards.clip_spec import ClipSpec
+from modalgate.shards.index.table import Statistics
 from modalgate.shards.modality import MODALITIES
-from modalgate.shards.transforms import ClipSpec
 from torch import Tensor
 
 from .browser import Browser, open_browser

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import torch
 from modalgate.fusion.backbone import Backbone
-from modalgate.fusion.bundle import Bundle, save_bundle
+from modalgate.fusion.bundle.bundle import Bundle, save_bundle
 from modalgate.fusion.classifier import Classifier
 from modalgate.fusion.spec import BackboneSpec, EncoderSpec
 from modalgate.launch.cli import main
-from modalgate.shards.ceilings import ceilings
-from modalgate.shards.factors import PRESETS
-from modalgate.shards.media import write_video
-from modalgate.shards.scene import TWINS
-from modalgate.shards.transforms import ClipSpec
+from modalgate.shards.clip_spec import ClipSpec
+from modalgate.shards.media.container_io import write_video
+from modalgate.shards.worlds.ceilings import ceilings
+from modalgate.shards.worlds.factors import PRESETS
+from modalgate.shards.worlds.scene import TWINS
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

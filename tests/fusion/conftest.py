@@ -5,7 +5,7 @@ from itertools import combinations
 
 import pytest
 import torch
-from modalgate.fusion.registry import build_fusion
+from modalgate.fusion.mechanisms_by_name import build_fusion
 from torch import Tensor, nn
 
 NAMES = ("rgb", "flow", "audio")

@@ -7,14 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 from modalgate.fusion.backbone import Backbone, alone, encoder_spec, fresh_copy, select_modalities
-from modalgate.fusion.gates import SigmoidGate
-from modalgate.fusion.quality import measure_quality
-from modalgate.fusion.registry import fusions_at
+from modalgate.fusion.mechanisms.gates import SigmoidGate
+from modalgate.fusion.mechanisms.quality import measure_quality
+from modalgate.fusion.mechanisms_by_name import fusions_at
 from modalgate.fusion.spec import PRESETS, BackboneSpec, EncoderSpec
 from modalgate.shards.batch import Batch
+from modalgate.shards.clip_spec import ClipSpec
 from modalgate.shards.errors import RequestError
 from modalgate.shards.modality import MODALITIES
-from modalgate.shards.transforms import ClipSpec, Preparation
+from modalgate.shards.transforms import Preparation
 from safetensors.torch import save_file
 from torch import Tensor
 

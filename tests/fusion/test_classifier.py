@@ -6,10 +6,11 @@ import pytest
 import torch
 from modalgate.fusion.backbone import Backbone
 from modalgate.fusion.classifier import Classifier
-from modalgate.fusion.registry import build_fusion, fusions_at
+from modalgate.fusion.mechanisms_by_name import build_fusion, fusions_at
 from modalgate.shards.batch import Batch
+from modalgate.shards.clip_spec import ClipSpec
 from modalgate.shards.errors import RequestError
-from modalgate.shards.transforms import ClipSpec, Preparation
+from modalgate.shards.transforms import Preparation
 from torch import nn
 
 

@@ -5,11 +5,11 @@ from collections.abc import Callable
 import pytest
 import torch
 from modalgate.fusion.backbone import Backbone
-from modalgate.fusion.blank import blank_segment
+from modalgate.fusion.blank_segment import blank_segment
 from modalgate.fusion.cost import in_words, measure_cost
 from modalgate.fusion.spec import PRESETS, BackboneSpec, EncoderSpec
-from modalgate.shards.index import Statistics
-from modalgate.shards.transforms import ClipSpec
+from modalgate.shards.clip_spec import ClipSpec
+from modalgate.shards.index.table import Statistics
 
 
 def test_counts_are_those_made_by_hand(tiny_clip: ClipSpec) -> None:

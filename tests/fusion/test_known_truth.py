@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from modalgate.fusion.registry import build_fusion, fusions_at
+from modalgate.fusion.mechanisms_by_name import build_fusion, fusions_at
 from torch import Tensor, nn
 
 TEST_ROWS = 100_000
@@ -192,7 +192,10 @@ def duet(rows: int, generator: torch.Generator) -> Draw:
     "name",
     [
         "product",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("mean", "weighted_mean", "entropy", "energy", "evidential")),
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("mean", "weighted_mean", "entropy", "energy", "evidential")
+        ),
     ],
 )
 def test_duet_decisions_of_separate_heads_stay_at_chance(name: str) -> None:

@@ -14,20 +14,21 @@ import numpy as np
 import pytest
 import torch
 from modalgate.fusion.backbone import Backbone
-from modalgate.fusion.bundle import Bundle, save_bundle
+from modalgate.fusion.bundle.bundle import Bundle, save_bundle
 from modalgate.fusion.classifier import Classifier
 from modalgate.launch.cli import main
-from modalgate.shards.index import PackSettings, load_index, save_index
-from modalgate.shards.media import write_video
-from modalgate.shards.pack import pack
-from modalgate.shards.sliding import Window
-from modalgate.shards.transforms import ClipSpec
-from modalgate.shards.world import write_world
-from modalgate.tasks.eager import EagerScorer
-from modalgate.tasks.results import Table, new_result, save_result
+from modalgate.shards.clip_spec import ClipSpec
+from modalgate.shards.clips.piece import Window
+from modalgate.shards.index.table import load_index, save_index
+from modalgate.shards.media.container_io import write_video
+from modalgate.shards.media.pack_settings import PackSettings
+from modalgate.shards.packing.pack import pack
+from modalgate.shards.worlds.write_world import write_world
+from modalgate.tasks.prediction.torch_scorer import EagerScorer
+from modalgate.tasks.records import Table, new_result, save_result
 
-from .odd_films import write_odd_films
-from .served import Served, serve
+from .given.odd_films import write_odd_films
+from .given.served import Served, serve
 
 # With what draws from generators: dropout in a task, dropped modalities, augmentation, a queue and a teacher.
 TINY = """
@@ -87,7 +88,7 @@ def tiny_config(packed: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="session")
 def launch() -> Iterator[Launch]:
     """`launch(arguments, world=1, **more)`: the exit status of every rank of one command in processes of its own."""
-    script = Path(__file__).with_name("launched.py")
+    script = Path(__file__).parent / "given" / "launched.py"
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": environment}
     with subprocess.Popen([sys.executable, str(script)], **pipes) as process:

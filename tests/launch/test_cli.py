@@ -105,7 +105,7 @@ def test_every_way_to_fail_has_its_status(
     def failing() -> list[tuple[str, str, str]]:
         raise error
 
-    monkeypatch.setattr("modalgate.launch.config.list_configs", failing)
+    monkeypatch.setattr("modalgate.launch.config.load.list_configs", failing)
     assert told(capsys, "config", "list") == (status, line)
 
 

@@ -7,8 +7,8 @@ import av
 import cv2
 import numpy as np
 import pytest
-from modalgate.shards.index import PackSettings
-from modalgate.shards.media import write_video
+from modalgate.shards.media.container_io import write_video
+from modalgate.shards.media.pack_settings import PackSettings
 from numpy.typing import NDArray
 
 RATE = 16000

@@ -5,7 +5,7 @@ import sys
 from itertools import islice
 from pathlib import Path
 
-from modalgate.shards.index import load_index
+from modalgate.shards.index.table import load_index
 from modalgate.shards.stream import ClipRequest, ClipStream
 
 

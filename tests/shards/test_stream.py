@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 import torch
 from modalgate.shards.batch import Batch
-from modalgate.shards.contact import read_member
-from modalgate.shards.decode import decode_sound
+from modalgate.shards.clips.contact_sheet import read_member
+from modalgate.shards.clips.decode import decode_sound
 from modalgate.shards.errors import DataError, RequestError
-from modalgate.shards.index import Index, PackSettings, load_index
-from modalgate.shards.media import write_video, write_wave
-from modalgate.shards.pack import pack
+from modalgate.shards.index.table import Index, load_index
+from modalgate.shards.media.container_io import write_video, write_wave
+from modalgate.shards.media.pack_settings import PackSettings
+from modalgate.shards.packing.pack import pack
 from modalgate.shards.stream import ClipRequest, ClipStream
 
 CLIPS = 11

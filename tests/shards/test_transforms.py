@@ -5,10 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from modalgate.shards.augment import AugmentConfig
 from modalgate.shards.batch import Batch
-from modalgate.shards.index import Statistics
-from modalgate.shards.transforms import ClipSpec, Preparation, draw_geometry, draw_turns, move_geometry
+from modalgate.shards.clip_spec import ClipSpec
+from modalgate.shards.clips.augment import AugmentConfig
+from modalgate.shards.index.table import Statistics
+from modalgate.shards.transforms import Preparation, draw_geometry, draw_turns, move_geometry
 
 SPEC = ClipSpec(
     seconds=0.5,

@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from modalgate.fusion.backbone import Encoded
-from modalgate.shards.transforms import ClipSpec
+from modalgate.shards.clip_spec import ClipSpec
 from modalgate.ssl.gather import gather, gather_encoded, gather_with_gradient, rank, sum_over_ranks, world_size
-from modalgate.ssl.pretext import WITHOUT
-from modalgate.ssl.registry import PRETEXT_TASKS, build_task
-from modalgate.ssl.summary import summary_size
+from modalgate.ssl.pretext.base import WITHOUT
+from modalgate.ssl.tasks_by_name import PRETEXT_TASKS, build_task
+from modalgate.ssl.views.segment_summary import summary_size
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 

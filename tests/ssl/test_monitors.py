@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from modalgate.fusion.backbone import Encoded
-from modalgate.fusion.registry import build_fusion
+from modalgate.fusion.mechanisms_by_name import build_fusion
 from modalgate.ssl.monitors import (
     alignment,
     effective_rank,

@@ -9,11 +9,12 @@ import torch
 from modalgate.fusion.backbone import Backbone
 from modalgate.fusion.spec import EncoderSpec
 from modalgate.shards.batch import Batch
+from modalgate.shards.clip_spec import ClipSpec
 from modalgate.shards.errors import RequestError
-from modalgate.shards.transforms import AugmentConfig, ClipSpec
+from modalgate.shards.transforms import AugmentConfig
 from modalgate.ssl.monitors import monitors
 from modalgate.ssl.objective import PretextObjective
-from modalgate.ssl.registry import PRETEXT_TASKS
+from modalgate.ssl.tasks_by_name import PRETEXT_TASKS
 
 TASKS: dict[str, tuple[float, dict[str, Any]]] = {
     "clip_order": (0.5, {"dropout": 0.0}),

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 from modalgate.shards.errors import RequestError
-from modalgate.ssl.registry import ALONE, PRETEXT_TASKS, build_task
 from modalgate.ssl.suiting import suit_task
+from modalgate.ssl.tasks_by_name import ALONE, PRETEXT_TASKS, build_task
 
 SOUND, MOTION = ["rgb", "audio"], ["rgb", "flow"]
 

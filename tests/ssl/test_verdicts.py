@@ -32,7 +32,7 @@ def test_a_trusted_modality_alone_is_no_collapse() -> None:
 
 
 def test_remedies_are_keys_of_the_training_that_is_warned() -> None:
-    from modalgate.launch.config import load_config
+    from modalgate.launch.config.load import load_config
     from modalgate.shards.errors import RequestError
 
     words = {

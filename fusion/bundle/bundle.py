@@ -1,0 +1,203 @@
+"""The exported encoder or classifier: a folder that needs no config, no other file, and no unpickling."""
+
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from ...shards.clip_spec import ClipSpec, plain_clip_spec
+from ...shards.clips.application import Application, default_application, plain_application
+from ...shards.errors import DataError, RequestError
+from ..backbone import Backbone, encoder_spec
+from ..classifier import Classifier
+from ..spec import BackboneSpec, EncoderSpec
+from .bundle_files import CARD, FACTS, LAYOUTS, facts_path, local_bundle
+from .hub import Repository, upload
+from .integrity import check_facts, check_files, seal
+from .model_card import model_card
+
+FORMAT_VERSION = 2
+
+
+@dataclass
+class Bundle:
+    """A model ready to use: `model` (a `Backbone`, or a `Classifier` where `task` is set), `spec`: how to prepare
+    a segment; `segments`: views averaged per clip; `task`: none, `action`, `violence` or `multilabel`; `positive`:
+    the violent class; `provenance`: what it was made from (data, steps, command, versions), as plain values;
+    `metrics`: what was measured of it; `licence`: its terms, none where they were not stated; `application`: how it
+    is applied to recordings, by default as if nothing were known of the clips of its evaluation."""
+
+    model: Backbone | Classifier
+    spec: ClipSpec
+    segments: int
+    task: str | None = None
+    positive: str | None = None
+    provenance: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    licence: str | None = None
+    application: Application = field(default_factory=Application)
+
+    def __post_init__(self) -> None:
+        if not self.application.piece:
+            self.application = default_application(self.spec, self.segments)
+
+    @property
+    def backbone(self) -> Backbone:
+        return self.model.backbone if isinstance(self.model, Classifier) else self.model
+
+
+def save_bundle(bundle: Bundle, folder: Path, repository: Repository | None = None) -> None:
+    """Writes the bundle; the folder appears whole or not at all. `RequestError` if something else is there.
+
+    For a `repository` of the hub its files have the names that are usual there.
+    """
+    facts_name, weights_name = list(LAYOUTS.items())[repository is not None]
+    if folder.exists() and not (folder.is_dir() and (not any(folder.iterdir()) or (folder / FACTS).is_file())):
+        raise RequestError(f"'{folder}' holds something else: give an empty or new folder for the bundle")
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        state = {key: value.detach().cpu().contiguous() for key, value in bundle.model.state_dict().items()}
+        save_file(state, partial / weights_name)
+        facts = describe_bundle(bundle)
+        place = "this folder" if repository is None else str(repository)
+        door = "load_bundle" if facts["classes"] else "load_encoder"
+        loading = f'    from modalgate.fusion import {door}\n    model = {door}("{place}")'
+        (partial / CARD).write_text(model_card(facts, loading), encoding="utf-8")
+        sealed = seal(facts, partial, (weights_name, CARD))
+        (partial / facts_name).write_text(json.dumps(sealed, indent=2) + "\n", encoding="utf-8")
+        # The old bundle steps aside first: at every moment one whole bundle lies on the disk.
+        aside = folder.with_name(f".{folder.name}.old")
+        shutil.rmtree(aside, ignore_errors=True)
+        if folder.exists():
+            os.replace(folder, aside)
+        os.replace(partial, folder)
+        shutil.rmtree(aside, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def describe_bundle(bundle: Bundle) -> dict[str, Any]:
+    """What `encoder.json` holds of it, unsealed."""
+    backbone = bundle.backbone
+    encoders = {n: asdict(encoder_spec(backbone.spec, n).untrained()) for n in backbone.modalities}
+    classifier = bundle.model if isinstance(bundle.model, Classifier) else None
+    return {
+        "format_version": FORMAT_VERSION,
+        "modalities": list(backbone.modalities),
+        "backbone": asdict(backbone.spec) | {"width": backbone.width, "encoders": encoders},
+        "clip": asdict(bundle.spec),
+        "segments": bundle.segments,
+        "application": asdict(replace(bundle.application, views=bundle.segments)),
+        "task": bundle.task,
+        "classes": list(classifier.classes) if classifier else None,
+        "positive": bundle.positive,
+        "multilabel": classifier is not None and classifier.multilabel,
+        "unimodal_heads": classifier is not None and bool(classifier.unimodal),
+        "decision": classifier.decision_name if classifier else None,
+        "provenance": bundle.provenance,
+        "metrics": bundle.metrics,
+        "licence": bundle.licence,
+    }
+
+
+def load_bundle(folder: Path | str) -> Bundle:
+    """The model of a bundle, in evaluation mode, on the CPU.
+
+    `folder`: a path, or `hf://owner/name[@revision]` of the hub. Raises `RequestError` where there is no bundle or it
+    has another format version, `DataError` where a file is missing, cut short or changed: sizes and sha256 of all
+    files are checked before any of them is used.
+    """
+    folder = local_bundle(folder)
+    path = facts_path(folder)
+    facts, weights_name = _read_facts(path), LAYOUTS[path.name]
+    try:
+        check_files(facts, folder)
+        if set(facts["files"]) != {weights_name, CARD}:
+            raise DataError(f"'{path}' lists {', '.join(facts['files'])}, not {weights_name} and {CARD}")
+        backbone = Backbone(tuple(facts["modalities"]), _backbone_spec(facts["backbone"]))
+        model: Backbone | Classifier = backbone
+        if facts["classes"] is not None:
+            model = Classifier(
+                backbone,
+                facts["classes"],
+                unimodal=facts["unimodal_heads"],
+                decision=facts["decision"],
+                multilabel=facts.get("multilabel", False),
+            )
+        model.load_state_dict(load_file(folder / weights_name))
+        spec = plain_clip_spec(facts["clip"])
+        return Bundle(
+            model.eval(),
+            spec,
+            facts["segments"],
+            facts["task"],
+            facts["positive"],
+            facts["provenance"],
+            facts["metrics"],
+            facts["licence"],
+            plain_application(facts.get("application"), spec, facts["segments"]),
+        )
+    except (AttributeError, KeyError, TypeError, ValueError, SafetensorError, RuntimeError) as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise DataError(f"bundle '{folder}' is damaged ({reason}): export the run again") from error
+
+
+def push_bundle(folder: Path | str, repository: Repository, *, private: bool = False) -> str:
+    """Commits the bundle in `folder` to a model repository of the hub; returns the commit's URL.
+
+    It is checked as `load_bundle` does, and its card says how to load it from there. Raises what `load_bundle` and
+    `hub.upload` raise.
+    """
+    bundle = load_bundle(folder)
+    with TemporaryDirectory() as place:
+        save_bundle(bundle, Path(place) / "bundle", repository)
+        return upload(Path(place) / "bundle", repository, private=private)
+
+
+def _read_facts(path: Path) -> dict[str, Any]:
+    """What the facts at `path` say, of this format version and as they were sealed."""
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        version = facts["format_version"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"'{path}' is damaged ({error!r}): export the run again") from error
+    if type(version) is not int:
+        raise DataError(f"'{path}' is damaged (format_version is {version!r}, not a number): export the run again")
+    if version > FORMAT_VERSION:
+        raise RequestError(
+            f"'{path}' has bundle format {version}, this modalgate reads {FORMAT_VERSION}: install a newer modalgate"
+        )
+    if version < FORMAT_VERSION:
+        raise RequestError(
+            f"'{path}' has bundle format {version}, this modalgate reads {FORMAT_VERSION}: train or export it again"
+        )
+    check_facts(facts, path)
+    return facts
+
+
+def count_parameters(module: nn.Module) -> int:
+    """How many numbers are learned."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _backbone_spec(content: dict[str, Any]) -> BackboneSpec:
+    encoders = {name: EncoderSpec(**entry) for name, entry in content["encoders"].items()}
+    plain: dict[str, Any] = content | {"encoders": encoders}
+    return BackboneSpec(**plain)
+
+
+def same_tensors(first: nn.Module, second: nn.Module) -> bool:
+    """Whether two models hold the same tensors under the same names, bit for bit."""
+    mine, theirs = first.state_dict(), second.state_dict()
+    return mine.keys() == theirs.keys() and all(torch.equal(mine[key].cpu(), theirs[key].cpu()) for key in mine)

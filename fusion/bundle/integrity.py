@@ -1,0 +1,54 @@
+"""Sizes and digests that tell a whole, untouched bundle from a damaged one."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from ...shards.errors import DataError
+
+
+def seal(facts: dict[str, Any], folder: Path, names: Iterable[str]) -> dict[str, Any]:
+    """The facts with bytes and sha256 of the files `names` in `folder`, and a sha256 over themselves."""
+    files = {name: {"bytes": (folder / name).stat().st_size, "sha256": _file_sha256(folder / name)} for name in names}
+    sealed = {key: value for key, value in facts.items() if key != "sha256"} | {"files": files}
+    return sealed | {"sha256": _facts_sha256(sealed)}
+
+
+def check_facts(facts: dict[str, Any], path: Path) -> None:
+    """`DataError` where the facts read from `path` are not those that were sealed."""
+    if facts.get("sha256") != _facts_sha256({key: value for key, value in facts.items() if key != "sha256"}):
+        raise DataError(
+            f"'{path}' was changed after its export (its sha256 does not match its content): export the run again"
+        )
+
+
+def check_files(facts: dict[str, Any], folder: Path) -> None:
+    """`DataError` naming the first file that is missing, has another size, or other content than was sealed."""
+    for name, entry in facts["files"].items():
+        path = folder / name
+        if Path(name).name != name:
+            raise DataError(f"bundle '{folder}' names the file '{name}', which does not lie in it: do not use it")
+        if not path.is_file():
+            raise DataError(f"'{path}' is missing: copy the whole folder, or export the run again")
+        size = path.stat().st_size
+        if size != entry["bytes"]:
+            raise DataError(
+                f"'{path}' has {size} bytes, not {entry['bytes']}: copy it again, or export the run again"
+            )
+        if _file_sha256(path) != entry["sha256"]:
+            raise DataError(
+                f"'{path}' has other content than was exported (its sha256 differs): copy it again, or export the "
+                "run again"
+            )
+
+
+def _facts_sha256(facts: dict[str, Any]) -> str:
+    # One spelling of the same content, whatever the indentation and the order of keys.
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,4 @@
+"""One encoder per modality.
+
+Start with `encoders`: `build_encoder` builds one from its spec.
+"""

@@ -1,0 +1,253 @@
+"""One encoder per modality: streams of segments in, one feature vector per segment out."""
+
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torchvision.models import video as video_models
+
+from ...shards.errors import RequestError, choice_error
+from ...shards.modality import Modality
+from ..spec import EncoderSpec, ResolvedEncoder
+from .pooling import build_pooling
+from .weights import adapt_channels, load_known_weights
+
+VIDEO_MODELS = (
+    "mc3_18",
+    "mvit_v1_b",
+    "mvit_v2_s",
+    "r2plus1d_18",
+    "r3d_18",
+    "s3d",
+    "swin3d_b",
+    "swin3d_s",
+    "swin3d_t",
+)
+
+
+class PretrainableEncoder(nn.Module):
+    """Holds batch norms still where the spec says `frozen_norms`: statistics, scales and shifts stay as loaded."""
+
+    frozen_norms = False
+
+    def train(self, mode: bool = True) -> "PretrainableEncoder":
+        super().train(mode)
+        if self.frozen_norms:
+            for part in self.modules():
+                if isinstance(part, _BatchNorm):
+                    part.eval().requires_grad_(False)
+        return self
+
+
+class FrameEncoder(PretrainableEncoder):
+    """A timm image network on every frame, or every stack of frames, joined over time: (N, T, C, H, W) -> (N, D)."""
+
+    def __init__(self, spec: EncoderSpec, name: str, channels: int) -> None:
+        super().__init__()
+        resolved = spec.resolved()
+        self.stack = resolved.stack
+        self.network, self.features = _create_timm(name, channels * resolved.stack, resolved)
+        self.pooling = build_pooling(resolved.pooling, self.features)
+
+    def forward(self, video: Tensor) -> Tensor:
+        return self.with_tokens(video)[0]
+
+    def with_tokens(self, video: Tensor) -> tuple[Tensor, Tensor]:
+        """The pooled feature, and the features of every frame, or stack of frames, (N, T / stack, D)."""
+        rows, frames, channels, height, width = video.shape
+        if frames % self.stack:
+            raise RequestError(f"data.frames of {frames} does not divide into stacks of {self.stack} frames")
+        pictures = video.reshape(-1, self.stack * channels, height, width)
+        # Channels last is twice as fast for small convolutions on a CPU and free elsewhere.
+        features = self.network(pictures.contiguous(memory_format=torch.channels_last))
+        sequence = features.view(rows, frames // self.stack, -1)
+        return self.pooling(sequence), sequence
+
+
+class VideoEncoder(PretrainableEncoder):
+    """A torchvision 3-D network, its stem rebuilt for the modality's channels: (N, T, C, H, W) -> (N, D)."""
+
+    def __init__(self, spec: EncoderSpec, name: str, channels: int) -> None:
+        super().__init__()
+        if name not in VIDEO_MODELS:
+            raise choice_error("torchvision video network", name, VIDEO_MODELS)
+        resolved = spec.resolved()
+        try:
+            self.network = getattr(video_models, name)(weights=None, **resolved.arguments)
+        except TypeError as error:
+            raise RequestError(
+                f"torchvision network '{name}' does not take its arguments {resolved.arguments}: {error}"
+            ) from error
+        head = head_name(self.network)
+        linear = [m for m in getattr(self.network, head).modules() if isinstance(m, nn.Linear | nn.Conv3d)][-1]
+        self.features: int = linear.in_features if isinstance(linear, nn.Linear) else linear.in_channels
+        setattr(self.network, head, nn.Identity())
+        if isinstance(getattr(self.network, "avgpool", None), nn.AvgPool3d):
+            # S3D's window of 2 x 7 x 7 refuses anything below 9 frames of 193 pixels.
+            self.network.avgpool = nn.AdaptiveAvgPool3d(1)
+        _adapt_stem(self.network, channels)
+        load_known_weights(self.network, resolved, channels)
+
+    def forward(self, video: Tensor) -> Tensor:
+        return self.network(video.transpose(1, 2))
+
+    def with_tokens(self, video: Tensor) -> tuple[Tensor, Tensor]:
+        """The feature twice: these networks have pooled time themselves, so it is one token (N, 1, D)."""
+        feature = self(video)
+        return feature, feature.unsqueeze(1)
+
+
+class SpectrogramEncoder(PretrainableEncoder):
+    """A timm image network on log-mel spectrograms, joined over time: (N, 1, mels, frames) -> (N, D).
+
+    With the pooling `mean` the network pools time and frequency itself: it knows what sounds, hardly when. The others
+    join the columns of a convolutional network's last feature map, as they join frames. Transformers embed places, so
+    they keep their own pooling, and so do networks that widen their features after it.
+    """
+
+    def __init__(self, spec: EncoderSpec, name: str) -> None:
+        super().__init__()
+        resolved = spec.resolved()
+        self.network, self.features = _create_timm(name, 1, resolved)
+        columns = not hasattr(self.network, "patch_embed") and self.network.num_features == self.features
+        pooling = resolved.pooling
+        self.pooling = build_pooling(pooling, self.features) if columns and pooling != "mean" else None
+
+    def forward(self, spectrogram: Tensor) -> Tensor:
+        if self.pooling is None:
+            return self.network(spectrogram.contiguous(memory_format=torch.channels_last))
+        return self.with_tokens(spectrogram)[0]
+
+    def with_tokens(self, spectrogram: Tensor) -> tuple[Tensor, Tensor]:
+        """The pooled feature, and one token per column of the last feature map, its mean over frequency."""
+        network: Any = self.network
+        features = network.forward_features(spectrogram.contiguous(memory_format=torch.channels_last))
+        tokens = features.mean(dim=2).transpose(1, 2) if features.dim() == 4 else features
+        if self.pooling is not None:
+            return self.pooling(tokens), tokens
+        pooled = network.forward_head(features)
+        if tokens.shape[-1] != self.features:
+            # Networks that widen their features after pooling, or keep channels last, have no such columns.
+            tokens = pooled.unsqueeze(1)
+        return pooled, tokens
+
+
+class SignalEncoder(nn.Module):
+    """Strided 1-D convolutions with group norm, pooled over time: (N, samples, C) -> (N, D).
+
+    `widths`: channels of the successive stages, each halving the rate.
+    """
+
+    def __init__(self, spec: EncoderSpec, channels: int) -> None:
+        super().__init__()
+        resolved = spec.resolved()
+        if resolved.pretrained or resolved.weights:
+            raise RequestError("nobody publishes weights of encoder 'conv1d': give neither pretrained nor weights")
+        for argument in resolved.arguments:
+            if argument != "widths":
+                raise choice_error("argument of encoder conv1d", argument, ["widths"])
+        widths = [int(w) for w in resolved.arguments.get("widths", (32, 64, 128))]
+        stages: list[nn.Module] = []
+        for before, after in zip([channels, *widths], widths, strict=False):
+            stages += [nn.Conv1d(before, after, 5, stride=2, padding=2), nn.GroupNorm(1, after), nn.GELU()]
+        self.network = nn.Sequential(*stages)
+        self.features: int = widths[-1]
+        self.pooling = build_pooling(resolved.pooling, self.features)
+
+    def forward(self, signal: Tensor) -> Tensor:
+        return self.with_tokens(signal)[0]
+
+    def with_tokens(self, signal: Tensor) -> tuple[Tensor, Tensor]:
+        """The pooled feature, and the features over time (N, samples / 2^stages, D)."""
+        sequence = self.network(signal.transpose(1, 2)).transpose(1, 2)
+        return self.pooling(sequence), sequence
+
+
+class StoredFeatures(nn.Module):
+    """Features that were taken from an encoder before: (N, 1 + L, D), the pooled feature, then its tokens."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.features = width
+
+    def forward(self, stored: Tensor) -> Tensor:
+        return stored[:, 0]
+
+    def with_tokens(self, stored: Tensor) -> tuple[Tensor, Tensor]:
+        """The pooled feature and its tokens (N, L, D)."""
+        return stored[:, 0], stored[:, 1:]
+
+
+Encoder = FrameEncoder | VideoEncoder | SpectrogramEncoder | SignalEncoder | StoredFeatures
+
+
+def build_encoder(entry: Modality, spec: EncoderSpec) -> Encoder:
+    """The encoder of `spec` for streams of this modality; `stored/WIDTH` takes features in place of the stream.
+
+    Raises `RequestError` for an unknown network, one that does not suit the stream, or weights that do not fit.
+    """
+    encoder = _build_encoder(entry, spec)
+    if isinstance(encoder, PretrainableEncoder):
+        encoder.frozen_norms = spec.resolved().frozen_norms
+        encoder.train()
+    return encoder
+
+
+def _build_encoder(entry: Modality, spec: EncoderSpec) -> Encoder:
+    model = spec.resolved().model
+    family, _, name = model.partition("/")
+    if family == "stored" and name.isdecimal():
+        return StoredFeatures(int(name))
+    if family == "conv1d" and entry.kind == "signal":
+        return SignalEncoder(spec, entry.channels)
+    if family == "timm" and entry.kind == "video":
+        return FrameEncoder(spec, name, entry.channels)
+    if family == "timm" and entry.kind == "audio":
+        return SpectrogramEncoder(spec, name)
+    if family == "torchvision" and entry.kind == "video":
+        return VideoEncoder(spec, name, entry.channels)
+    valid = {"video": "timm/NAME or torchvision/NAME", "audio": "timm/NAME", "signal": "conv1d"}[entry.kind]
+    raise RequestError(f"encoder '{model}' does not take {entry.kind} modality '{entry.name}': give {valid}")
+
+
+def head_name(network: nn.Module) -> str:
+    """The attribute of a torchvision video network that holds its classifier."""
+    return next(part for part in ("fc", "classifier", "head") if hasattr(network, part))
+
+
+def _create_timm(name: str, channels: int, spec: ResolvedEncoder) -> tuple[nn.Module, int]:
+    """The network without its classifier, and the width of what it returns."""
+    if not timm.is_model(name):
+        raise choice_error("timm network", name, timm.list_models())
+    arguments = {key: value for key, value in spec.arguments.items() if not key.startswith("pretrained")}
+    try:
+        network = timm.create_model(name, in_chans=channels, num_classes=0, **arguments)
+    except TypeError as error:
+        raise RequestError(f"timm network '{name}' does not take its arguments {arguments}: {error}") from error
+    load_known_weights(network, spec, channels)
+    # Some networks (MobileNetV3, VGG) widen their features once more between pooling and classifier.
+    width: Any = getattr(network, "head_hidden_size", None) or network.num_features
+    return network, int(width)
+
+
+def _adapt_stem(network: nn.Module, channels: int) -> None:
+    """Rebuilds the first 3-D convolution for `channels`, repeating its mean filter so that pretraining survives."""
+    if channels == 3:
+        return
+    path, stem = next((p, m) for p, m in network.named_modules() if isinstance(m, nn.Conv3d))
+    adapted = nn.Conv3d(
+        channels,
+        stem.out_channels,
+        stem.kernel_size,  # pyright: ignore[reportArgumentType]
+        stem.stride,  # pyright: ignore[reportArgumentType]
+        stem.padding,  # pyright: ignore[reportArgumentType]
+        bias=stem.bias is not None,
+    )
+    with torch.no_grad():
+        adapted.weight.copy_(adapt_channels(stem.weight, channels, channels))
+        if adapted.bias is not None and stem.bias is not None:
+            adapted.bias.copy_(stem.bias)
+    parent, _, child = path.rpartition(".")
+    setattr(network.get_submodule(parent), child, adapted)

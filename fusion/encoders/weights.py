@@ -1,0 +1,236 @@
+"""Known weights to start an encoder from: published by its library or in a local file, fitted to its channels."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+from ssl import SSLError
+from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
+
+import timm
+import torch
+import torchvision
+from huggingface_hub import constants, try_to_load_from_cache
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from ...shards.errors import RequestError
+from ..spec import ResolvedEncoder
+
+State = Mapping[str, Tensor]
+
+
+def load_known_weights(network: nn.Module, spec: ResolvedEncoder, channels: int) -> None:
+    """Fills `network`, which takes `channels` at once, from the file or the published weights that `spec` names.
+
+    Weights for another number of channels are adapted (`adapt_channels`). Only the classifier's tensors may be
+    superfluous. Raises `RequestError` where the weights cannot be had, or are of another network.
+    """
+    if spec.weights is not None:
+        path = Path(spec.weights)
+        source, state = f"weights '{path}'", read_weights(path, spec.model)
+        if _misfit(network, fitted(network, state, channels)):
+            state = _through_timm(network, spec, state) or state
+        of = _named_inside(path)
+    elif spec.pretrained:
+        source, state, of = "the published weights", _published(spec), ""
+    else:
+        return
+    adapted = fitted(network, state, channels)
+    if reason := _misfit(network, adapted):
+        raise _refusal(source, spec, reason, of)
+    needed = network.state_dict()
+    network.load_state_dict({key: adapted.get(key, value) for key, value in needed.items()})
+
+
+def read_weights(path: Path, model: str) -> dict[str, Tensor]:
+    """The tensors by name in a .safetensors file, or in a .pth file of tensors alone.
+
+    Raises `RequestError` where there is no such file, and where it holds something else.
+    """
+    if not path.is_file():
+        raise RequestError(f"no weights file at '{path}' for encoder '{model}'")
+    if path.suffix in (".pth", ".pt"):
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except (RuntimeError, EOFError, ValueError, UnpicklingError) as error:
+            raise RequestError(
+                f"'{path}' for encoder '{model}' is not a whole PyTorch file of tensors: give a state dict, saved "
+                "by torch.save or as .safetensors"
+            ) from error
+        if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+            raise RequestError(f"'{path}' for encoder '{model}' does not hold tensors by name: give a state dict")
+        return state
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise RequestError(f"'{path}' for encoder '{model}' is not a whole safetensors file: {error}") from error
+
+
+def adapt_channels(weight: Tensor, channels: int, width: int) -> Tensor:
+    """A stem's filters (O, C, ...) for another number of `channels`, over which the stem is `width` wide.
+
+    The mean over the old channels, repeated over the new ones and scaled by old / new: where all channels are equal,
+    the response is the same. `width` is a multiple of `channels` where the stem first moves pixels into channels.
+    """
+    places = width // channels
+    grouped = weight.double().unflatten(1, (places, -1))
+    total = grouped.sum(dim=2, keepdim=True) / channels
+    return total.expand(-1, -1, channels, *weight.shape[2:]).flatten(1, 2).to(weight.dtype)
+
+
+def fitted(network: nn.Module, state: State, channels: int) -> dict[str, Tensor]:
+    """`state` with the stem's filters for the `channels` of `network`."""
+    adapted, needed = dict(state), network.state_dict()
+    for key in stem_weights(network):
+        have, want = adapted.get(key), needed.get(key)
+        if have is None or want is None or have.shape == want.shape or want.dim() < 4:
+            continue
+        alone = (have.shape[0], *have.shape[2:]) == (want.shape[0], *want.shape[2:])
+        if alone and want.shape[1] % channels == 0 and have.shape[1] % (want.shape[1] // channels) == 0:
+            adapted[key] = adapt_channels(have, channels, want.shape[1])
+    return adapted
+
+
+def stem_weights(network: nn.Module) -> list[str]:
+    """The names of the filters that see the input: those timm names, and the first convolution's."""
+    named: Any = getattr(network, "pretrained_cfg", {}).get("first_conv") or ()
+    convolutions = (
+        name for name, part in network.named_modules() if isinstance(part, nn.Conv2d | nn.Conv3d) and name
+    )
+    places = ((named,) if isinstance(named, str) else tuple(named)) + tuple([*convolutions][:1])
+    return [f"{place}.weight" for place in dict.fromkeys(places)]
+
+
+def first_difference(needed: State, given: State, spare: Iterable[str] = ()) -> str:
+    """The first tensor in which `given` differs from what is `needed`, with both shapes; empty where none does.
+
+    Tensors whose names begin with one of `spare` may be given and not needed.
+    """
+    for key, want in needed.items():
+        if key not in given:
+            if key.endswith("num_batches_tracked"):
+                continue  # a counter that older files do not have and no evaluation reads
+            return f"tensor '{key}' ({_shape(want)}) is missing"
+        if given[key].shape != want.shape:
+            return f"tensor '{key}' is {_shape(given[key])} there and {_shape(want)} in the network"
+    strange = [key for key in given if key not in needed and not key.startswith(tuple(spare))]
+    return f"tensor '{strange[0]}' ({_shape(given[strange[0]])}) is not in the network" if strange else ""
+
+
+def _misfit(network: nn.Module, state: State) -> str:
+    named: Any = getattr(network, "pretrained_cfg", {}).get("classifier") or ()
+    spare = {"head", "fc", "classifier", *((named,) if isinstance(named, str) else named)}
+    return first_difference(network.state_dict(), state, spare)
+
+
+def _refusal(source: str, spec: ResolvedEncoder, reason: str, of: str = "") -> RequestError:
+    built = f"'{spec.model}'" + (f" with the arguments {spec.arguments}" if spec.arguments else "")
+    if of and of != spec.model:
+        right = f"they say that they are of '{of}': give that as 'model', or other weights"
+    else:
+        right = "give weights of that network, or the 'model' and 'arguments' that the weights were made with"
+    return RequestError(f"{source} do not fit encoder {built}: {reason}; {right}")
+
+
+def _named_inside(path: Path) -> str:
+    """The network that a file from `modalgate export --modality` says it is of."""
+    if path.suffix in (".pth", ".pt"):
+        return ""
+    with safe_open(path, "pt") as file:
+        return (file.metadata() or {}).get("model", "")
+
+
+def _shape(tensor: Tensor) -> str:
+    return " x ".join(map(str, tensor.shape)) or "one number"
+
+
+def _published(spec: ResolvedEncoder) -> State:
+    family, _, name = spec.model.partition("/")
+    if family == "timm":
+        return _published_by_timm(name, spec)
+    published = torchvision.models.get_model_weights(name).DEFAULT  # pyright: ignore[reportAttributeAccessIssue]
+    try:
+        return published.get_state_dict(progress=False, check_hash=True)
+    except (OSError, RuntimeError) as error:
+        raise _unfetched(spec.model, _host(published.url), error) from error
+
+
+def _published_by_timm(name: str, spec: ResolvedEncoder) -> State:
+    own: dict[str, Any] = {key: value for key, value in spec.arguments.items() if key.startswith("pretrained")}
+    configured: Any = timm.get_pretrained_cfg(name)
+    place = "its own place"
+    if not own:
+        if configured is None or not configured.has_weights:
+            raise RequestError(
+                f"timm publishes no weights of '{spec.model}': give weights: FILE, or a model of "
+                "timm.list_models(pretrained=True)"
+            )
+        place = constants.ENDPOINT if configured.hf_hub_id else _host(configured.url)
+        if cached := _cached(configured):
+            own = {"pretrained_cfg_overlay": {"file": cached}}
+        else:
+            _check_reachable(spec.model, place)
+    try:
+        # With its own channels and classifier: only so does timm demand every tensor.
+        return timm.create_model(name, pretrained=True, **(spec.arguments | own)).state_dict()
+    except Exception as error:
+        if not str(error).startswith("Error(s) in loading state_dict"):
+            raise _unfetched(spec.model, place, error) from error
+    # The published network, to say what differs.
+    return timm.create_model(name, pretrained=True, **own).state_dict()
+
+
+def _cached(configured: Any) -> str | None:
+    """The file of an earlier download from the hub: it serves without network."""
+    if not configured.hf_hub_id or configured.hf_hub_filename or configured.custom_load:
+        return None
+    repository, _, revision = configured.hf_hub_id.partition("@")
+    found = try_to_load_from_cache(repository, "model.safetensors", revision=revision or None)
+    return found if isinstance(found, str) else None
+
+
+def _check_reachable(model: str, place: str) -> None:
+    """`RequestError` at once where `place` does not answer: the hub's client tries for most of a minute."""
+    if constants.HF_HUB_OFFLINE:
+        raise _unfetched(model, place, ConnectionError("HF_HUB_OFFLINE is set"))
+    try:
+        urlopen(Request(place, method="HEAD"), timeout=10)
+    except HTTPError as error:
+        if error.code >= 500:
+            raise _unfetched(model, place, error) from error
+    except OSError as error:
+        if not isinstance(getattr(error, "reason", None), SSLError):  # the client may know other certificates
+            raise _unfetched(model, place, error) from error
+
+
+def _host(url: str) -> str:
+    return f"https://{urlsplit(url).netloc}"
+
+
+def _unfetched(model: str, place: str, error: Exception) -> RequestError:
+    reason = " ".join(str(error).split())[:160].strip("<> .:") or type(error).__name__
+    return RequestError(
+        f"cannot fetch the published weights of '{model}' from {place} ({reason}): connect to the network, or give "
+        "weights: FILE, a copy of them"
+    )
+
+
+def _through_timm(network: nn.Module, spec: ResolvedEncoder, state: State) -> State | None:
+    """A file as timm's own loader reads it: older names, positions for another picture size; none where it fails."""
+    family, _, name = spec.model.partition("/")
+    if family != "timm":
+        return None
+    named: Any = getattr(network, "pretrained_cfg", {}).get("classifier") or ()
+    head = next((k for k in ((named,) if isinstance(named, str) else named) if f"{k}.weight" in state), None)
+    classes = 0 if head is None else len(state[f"{head}.weight"])
+    # With as many classes as the file has, timm demands every tensor.
+    overlay = {"state_dict": dict(state), "num_classes": classes, "label_offset": 0, "custom_load": False}
+    try:
+        read = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **spec.arguments)
+    except Exception:
+        return None
+    return read.state_dict()

@@ -1,0 +1,104 @@
+"""Fusion by products of features: every combination of channels of different modalities has its own weight."""
+
+import torch
+from torch import Tensor, nn
+
+from ...shards.errors import RequestError
+from .gates import Fused, Gate, presence_shares, stack_features
+
+LARGEST_PRODUCT = 100_000
+
+
+class TensorFusion(Gate):
+    """`z = W vec([p_1; 1] x ... x [p_M; 1])` with `p_m = P_m h_m` of `inner` channels (Zadeh et al. 2017, TFN).
+
+    An absent modality has `p_m = 0`: the 1 keeps the products of the others. No gate: the weights it reports are
+    the shares of the modalities present. The outer product has (inner + 1)^M entries; `RequestError` above 100,000.
+    """
+
+    def __init__(self, modalities: tuple[str, ...], width: int, inner: int = 8) -> None:
+        super().__init__(modalities, width)
+        entries = (inner + 1) ** len(modalities)
+        if entries > LARGEST_PRODUCT:
+            raise RequestError(
+                f"fusion 'tensor' over {len(modalities)} modalities with inner={inner} makes {entries} products: "
+                "give a smaller 'inner', or take 'lowrank'"
+            )
+        self.reduce = nn.Parameter(torch.randn(len(modalities), inner, width) / width**0.5)
+        self.head = nn.Linear(entries, width)
+
+    def forward(self, features: dict[str, Tensor], present: dict[str, Tensor]) -> Fused:
+        values, mask = stack_features(features, present, self.modalities, self.missing)
+        small = torch.einsum("...md,med->...me", values, self.reduce) * mask[..., None]
+        product = small.new_ones(*mask.shape[:-1], 1)
+        for factor in _with_one(small).unbind(-2):
+            product = (product[..., :, None] * factor[..., None, :]).flatten(-2)
+        return self.finish(self.head(product), presence_shares(mask, values), mask)
+
+
+class LowRankFusion(Gate):
+    """`z = sum_r w_r prod_m ([h_m; 1] W_m^(r)) + b`: TFN with a weight tensor of rank `rank` (Liu et al. 2018, LMF).
+
+    An absent modality has `h_m = 0`, as in `tensor`; its cost grows with M, not with powers of it.
+    """
+
+    def __init__(self, modalities: tuple[str, ...], width: int, rank: int = 4) -> None:
+        super().__init__(modalities, width)
+        factors = torch.randn(len(modalities), rank, width + 1, width) / width**0.5
+        # Starts near the product of ones, so that no modality's gradient is lost in the others' noise.
+        factors[:, :, -1] += 1.0
+        self.factors = nn.Parameter(factors)
+        self.mix = nn.Parameter(torch.full((rank,), 1 / rank))
+        self.bias = nn.Parameter(torch.zeros(width))
+
+    def forward(self, features: dict[str, Tensor], present: dict[str, Tensor]) -> Fused:
+        values, mask = stack_features(features, present, self.modalities, self.missing)
+        terms = torch.einsum("...md,mrde->...mre", _with_one(values * mask[..., None]), self.factors)
+        product = terms[..., 0, :, :]
+        for number in range(1, terms.shape[-3]):
+            product = product * terms[..., number, :, :]
+        embedding = torch.einsum("...re,r->...e", product, self.mix) + self.bias
+        return self.finish(embedding, presence_shares(mask, values), mask)
+
+
+class BilinearFusion(Gate):
+    """Compact multilinear pooling: `IFFT(prod_m FFT(psi_m(h_m)))`, signed root, unit length, linear to D.
+
+    psi_m is a count sketch into `sketch` channels: each channel of h_m is added to a place drawn once, under a sign
+    drawn once; the product of the transforms is the sketch of the outer product (Gao et al. 2016, Fukui et al. 2016).
+    An absent modality is left out of the product. Computed in single precision at least: FFT has no half. The draws
+    are part of the state, so a saved encoder keeps them. Weights: shares of the modalities present.
+    """
+
+    places: Tensor
+    signs: Tensor
+
+    def __init__(self, modalities: tuple[str, ...], width: int, sketch: int = 1024, seed: int = 0) -> None:
+        super().__init__(modalities, width)
+        generator = torch.Generator().manual_seed(seed)
+        count = len(modalities)
+        self.sketch = sketch
+        self.register_buffer("places", torch.randint(sketch, (count, width), generator=generator))
+        self.register_buffer("signs", torch.randint(2, (count, width), generator=generator) * 2.0 - 1)
+        self.head = nn.Linear(sketch, width)
+
+    def forward(self, features: dict[str, Tensor], present: dict[str, Tensor]) -> Fused:
+        values, mask = stack_features(features, present, self.modalities, self.missing)
+        wide = values if values.dtype == torch.float64 else values.float()
+        signed = wide * self.signs.to(wide.dtype)
+        sketches = signed.new_zeros(*signed.shape[:-1], self.sketch)
+        sketches = sketches.scatter_add(-1, self.places.expand(signed.shape), signed)
+        spectra = torch.fft.rfft(sketches, dim=-1)
+        spectra = torch.where(mask[..., None], spectra, torch.ones_like(spectra))
+        product = spectra[..., 0, :]
+        for number in range(1, spectra.shape[-2]):
+            product = product * spectra[..., number, :]
+        pooled = torch.fft.irfft(product, n=self.sketch, dim=-1)
+        # The root's slope is infinite at zero, where nothing but rounding may lie: the small term bounds it.
+        rooted = pooled / (pooled.abs() + 1e-6).sqrt()
+        unit = nn.functional.normalize(rooted, dim=-1)
+        return self.finish(self.head(unit.to(self.head.weight.dtype)), presence_shares(mask, values), mask)
+
+
+def _with_one(values: Tensor) -> Tensor:
+    return torch.cat([values, torch.ones_like(values[..., :1])], dim=-1)

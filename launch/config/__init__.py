@@ -1,0 +1,4 @@
+"""Configs: loaded, checked, completed from the shards, and documented.
+
+Start with `load`.
+"""

@@ -1,0 +1,330 @@
+"""What a training uses where its config says nothing: windows, networks, tasks, augmentation, rate and length.
+
+All of it follows from what the shards hold: which modalities, how long the clips are, how many there are, and what
+their labels say. docs/defaults.md explains the rule and what it reaches.
+"""
+
+import io
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ...shards.clip_spec import ClipSpec
+from ...shards.errors import choice_error
+from ...shards.index.location import FolderReader
+from ...shards.index.table import Index
+from ...shards.media.container_io import open_media
+from ...shards.modality import modality
+from ...shards.packing.rejected import UNREADABLE
+
+# Clips up to this length, in seconds, show one action each: a window covers nearly all of one.
+SHORT = 6.0
+COVERED = 0.9
+# The window of longer footage, in seconds.
+WINDOW = 3.0
+# Frames per second in a window, and the most of them.
+RATE, MOST_FRAMES = 12.0, 32
+# Frames that a network takes at once, as channels: it then sees motion.
+STACK = 8
+# Pretraining compares windows of one clip with each other: so many, none of which overlap.
+SEGMENTS = 3
+# By verb: passes over the training clips, and the fewest and the most steps.
+PASSES = {"pretrain": (25, 200, 400), "finetune": (35, 200, 400)}
+# Names that say that nothing happens: `normal`, `no_fall`, `noFight`, and not `north`.
+_NOTHING = re.compile(
+    r"(?i:0|false|no|non|not|none|normal|negative|others?|background|nothing|adl|rest|idle)(?![a-zA-Z])"
+    r"|[nN]on?(?=[A-Z])"
+)
+_DIRECTIONS = re.compile(r"(?<![a-z])(left|right|cw|ccw|(counter|anti)?-?clockwise)(?![a-z])", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Size:
+    """A size of network: `pixels` of the picture's side, the `width` of features, and an encoder by kind."""
+
+    pixels: int
+    width: int
+    encoders: dict[str, dict[str, Any]]
+
+
+SIZES = {
+    "tiny": Size(
+        64,
+        128,
+        {
+            "video": {"model": "timm/test_resnet", "stack": STACK, "pooling": "gru"},
+            "audio": {
+                "model": "timm/test_resnet",
+                "arguments": {"channels": [24, 32, 48, 96], "stem_width": 8, "output_stride": 16},
+                "pooling": "gru",
+            },
+            "signal": {"model": "conv1d", "arguments": {"widths": [64, 128, 256]}, "pooling": "gru"},
+        },
+    ),
+    "small": Size(
+        96,
+        256,
+        {
+            "video": {"model": "timm/resnet10t", "stack": STACK, "pooling": "gru"},
+            "audio": {"model": "timm/resnet10t", "arguments": {"output_stride": 16}, "pooling": "gru"},
+            "signal": {"model": "conv1d", "arguments": {"widths": [128, 256, 512]}, "pooling": "gru"},
+        },
+    ),
+    "base": Size(
+        112,
+        512,
+        {
+            "video": {"model": "timm/resnet18", "stack": STACK, "pooling": "gru"},
+            "audio": {"model": "timm/resnet18", "arguments": {"output_stride": 16}, "pooling": "gru"},
+            "signal": {"model": "conv1d", "arguments": {"widths": [256, 512, 512]}, "pooling": "gru"},
+        },
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A setting that was chosen: its dotted `key`, the `value`, and why, in a few words."""
+
+    key: str
+    value: Any
+    reason: str
+
+
+def choose(
+    kind: str, index: Index, given: Mapping[str, Any], start: ClipSpec | None = None, clips: int | None = None
+) -> list[Choice]:
+    """The settings of a `pretrain` or `finetune` config that `given`, its content so far, does not have.
+
+    `index`: the clips it trains on; `start`: how the encoder it starts from sees a segment, where there is one;
+    `clips`: how many of them train at a time, all where not given. Raises `RequestError` for an unknown size.
+    """
+    data = _section(given, "data")
+    names = tuple(data.get("modalities") or index.modalities)
+    names = tuple(name for name in names if name in index.modalities) or index.modalities
+    choices = [
+        *_windows(kind, index, names, data, start),
+        *_network(kind, index, names, given, start),
+        *_augmentation(index, names),
+    ]
+    choices += _pretraining(names, given) if kind == "pretrain" else _finetuning(index, names, given)
+    choices += _length(kind, len(index.samples) if clips is None else clips, given)
+    return [choice for choice in choices if not _has(given, choice.key)]
+
+
+def nested(choices: list[Choice]) -> dict[str, Any]:
+    """The choices as a config's content."""
+    content: dict[str, Any] = {}
+    for choice in choices:
+        *sections, last = choice.key.split(".")
+        place = content
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[last] = choice.value
+    return content
+
+
+def describe(choices: list[Choice]) -> list[str]:
+    """A line per choice: key, value and reason."""
+    width = max((len(choice.key) for choice in choices), default=0)
+    return [f"{choice.key:<{width}}  {_plain(choice.value)}  ({choice.reason})" for choice in choices]
+
+
+def typical_seconds(index: Index) -> float:
+    """The median length of the clips."""
+    return float(np.median([sample.duration for sample in index.samples]))
+
+
+def picture_side(index: Index, names: tuple[str, ...]) -> int:
+    """The short side in pixels of the packed pictures, which are smaller than asked for where their sources were."""
+    files = FolderReader(index.folder)
+    for name in names:
+        entry = modality(name)
+        sample = next((sample for sample in index.samples if entry.suffix in sample.members), None)
+        if entry.kind == "video" and sample is not None:
+            data = files.read(sample.shard, *sample.members[entry.suffix])
+            try:
+                with open_media(io.BytesIO(data)) as container:
+                    stream = container.streams.video[0]
+                    # Channels of anything but colour lie one below the other.
+                    return min(stream.width, stream.height // (1 if entry.channels == 3 else entry.channels))
+            except UNREADABLE:
+                continue  # damaged: training says so, and skips it
+    return index.settings.size
+
+
+def _windows(
+    kind: str, index: Index, names: tuple[str, ...], data: Mapping[str, Any], start: ClipSpec | None
+) -> list[Choice]:
+    """One window per clip where clips are short, a few of a fixed length where they are long; pretraining takes
+    windows of a third of it at the same speed, so that one encoder serves both."""
+    typical = typical_seconds(index)
+    sounds = any(modality(name).kind == "audio" for name in names)
+    short = typical <= SHORT
+    seconds = round(COVERED * typical, 2) if short else WINDOW
+    stretch = COVERED if short and not sounds else 0.0
+    why = f"clips last {typical:.1f} s"
+    if stretch:
+        why += ", whatever their length a window covers nine tenths"
+    rate = min(RATE, index.settings.fps)
+    frames = STACK * min(max(round(seconds * rate / STACK), 1), MOST_FRAMES // STACK)
+    segments = 1 if short else 2
+    if start is not None:
+        # The speed at which its frames follow each other is part of what an encoder has learned.
+        frames, stretch = _multiple(frames, start.frames), COVERED if start.stretch else 0.0
+        seconds = round(frames * start.seconds / start.frames, 3) if not stretch else seconds
+    if kind == "pretrain":
+        pieces = max(frames // STACK // SEGMENTS, 1)
+        seconds = round(seconds * pieces * STACK / frames, 3)
+        stretch = round(stretch * pieces * STACK / frames, 3)
+        frames, segments = pieces * STACK, SEGMENTS
+        why = f"{SEGMENTS} windows of a clip are compared; {why}"
+    return [
+        Choice("data.segments", segments, "windows of a clip"),
+        Choice("data.seconds", seconds, why),
+        Choice("data.stretch", stretch, why),
+        Choice("data.frames", frames, f"{frames / seconds:.0f} a second, in stacks of {STACK}"),
+    ]
+
+
+def _network(
+    kind: str, index: Index, names: tuple[str, ...], given: Mapping[str, Any], start: ClipSpec | None
+) -> list[Choice]:
+    if start is not None:
+        return [Choice("data.size", start.size, "as the encoder was trained")]
+    model = _section(given, "model")
+    name = str(model.get("preset") or "tiny")
+    if name not in SIZES:
+        raise choice_error("value for config key 'model.preset'", name, SIZES)
+    size = SIZES[name]
+    pixels = min(size.pixels, picture_side(index, names))
+    choices = [Choice("data.size", pixels, f"pixels, preset '{name}'")]
+    encoders = _section(model, "encoders")
+    kinds = dict.fromkeys(modality(entry).kind for entry in names)
+    if missing := [group for group in kinds if group not in encoders]:
+        choices.append(Choice("model.preset", name, "the smallest; `small` and `base` want more clips and time"))
+        choices.append(Choice("model.width", size.width, f"preset '{name}'"))
+        frames = _section(given, "data").get("frames")
+        choices += [
+            Choice(f"model.encoders.{group}", _encoder(size, group, frames), f"preset '{name}'") for group in missing
+        ]
+    if kind == "pretrain" and len(names) > 1 and "fusion" not in model:
+        choices.append(Choice("model.fusion_arguments", {"balance": 0.1}, "keeps the gate from one modality"))
+    return choices
+
+
+def _encoder(size: Size, kind: str, frames: int | None) -> dict[str, Any]:
+    """The size's encoder of a kind; where the frames of a window are given its stacks divide them."""
+    encoder = size.encoders[kind]
+    if kind != "video" or not frames:
+        return encoder
+    return encoder | {"stack": max(number for number in range(1, STACK + 1) if frames % number == 0)}
+
+
+def _augmentation(index: Index, names: tuple[str, ...]) -> list[Choice]:
+    words = {value for column in index.columns for value in set(index.column(column)) if _DIRECTIONS.search(value)}
+    flip = not words and any(modality(name).kind == "video" for name in names)
+    why = f"a label says a direction: {min(words)}" if words else "no label says left or right"
+    choices = [Choice("augment.flip", flip, why)]
+    if any(modality(name).vectors for name in names):
+        choices.append(Choice("augment.turn", 20.0, "degrees: a sensor is worn at an angle"))
+    if any(modality(name).kind == "signal" for name in names):
+        choices.append(Choice("augment.signal_noise", 0.1, "of the signal's deviation"))
+    return choices
+
+
+def _pretraining(names: tuple[str, ...], given: Mapping[str, Any]) -> list[Choice]:
+    """Moments of one clip against other clips', and where there are several modalities, each against the others.
+
+    `leave_one_out` also trains the gate: it compares the fused embedding of the others.
+    """
+    if given.get("tasks"):
+        return []
+    pictures = [name for name in names if modality(name).kind == "video"]
+    tasks: dict[str, Any] = {"across_time": {}}
+    if len(names) > 1:
+        return [Choice("tasks", tasks | {"leave_one_out": {}}, "moments of a clip, and what its modalities share")]
+    if pictures:
+        tasks["clip_order"] = {"weight": 0.5, "arguments": {"streams": pictures, "dropout": 0.2}}
+    return [Choice("tasks", tasks, "moments of a clip: there is one modality")]
+
+
+def _finetuning(index: Index, names: tuple[str, ...], given: Mapping[str, Any]) -> list[Choice]:
+    choices = []
+    model = _section(given, "model")
+    several = given.get("task") == "multilabel"
+    if len(names) > 1 and not (several or "fusion" in model or "fusion_arguments" in model):
+        why = "each modality scores, and counts by what its pretrained features tell of the label"
+        choices.append(Choice("decision", "weighted_mean", why))
+        choices.append(Choice("unimodal_weight", 1.0, "each modality learns the label on its own"))
+    choices.append(Choice("head_learning_rate", 1.0, "head and encoders learn at one rate"))
+    if "task" not in given and (found := event_class(index, str(_section(given, "data").get("label", "label")))):
+        choices.append(Choice("task", "violence", "two classes, one of which says that nothing happens"))
+        choices.append(Choice("positive", found, "the class to detect"))
+    return choices
+
+
+def event_class(index: Index, label: str) -> str | None:
+    """Of two classes the one that is an event, where the other's name says that there is none: fight and noFight."""
+    classes = sorted({value for value in index.column(label) if value}) if label in index.columns else []
+    if len(classes) != 2:
+        return None
+    first, second = classes
+    events = [name for name, other in ((first, second), (second, first)) if not _denies(name, other)]
+    return events[0] if len(events) == 1 else None
+
+
+def _denies(name: str, other: str) -> bool:
+    return bool(_NOTHING.match(name) or re.fullmatch(rf"(no|non|not)[-_ ]?{re.escape(other)}", name, re.IGNORECASE))
+
+
+def _length(kind: str, clips: int, given: Mapping[str, Any]) -> list[Choice]:
+    batch = 32 if clips >= 64 else max(2 ** int(math.log2(max(clips // 2, 2))), 2)
+    given_batch = int(_section(given, "data").get("batch_size") or batch)
+    choices = [Choice("data.batch_size", batch, f"{clips} clips train at a time")]
+    train = _section(given, "train")
+    if train.get("steps") is None and train.get("epochs") is None:
+        steps = _steps(kind, clips, given_batch)
+        passes = steps * given_batch / max(clips, 1)
+        choices.append(Choice("train.steps", steps, f"{passes:.0f} passes over {clips} clips"))
+    choices.append(Choice("train.learning_rate", 3e-3, f"for batches of {given_batch}"))
+    return choices
+
+
+def _steps(kind: str, clips: int, batch: int) -> int:
+    """Passes over the clips, within bounds; at least one pass, however many they are."""
+    passes, fewest, most = PASSES[kind]
+    return round(min(max(passes * clips / batch, fewest), max(most, clips / batch)))
+
+
+def _plain(value: Any) -> str:
+    """A value in few words: of a mapping its names, with what is chosen for them."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Mapping):
+        return ", ".join(
+            f"{name} {entry}" if isinstance(entry, str | int | float) else str(name) for name, entry in value.items()
+        )
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _multiple(number: int, base: int) -> int:
+    """The multiple of `base` that is nearest to `number`, at least one."""
+    return base * max(round(number / base), 1)
+
+
+def _section(content: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    section = content.get(name)
+    return section if isinstance(section, Mapping) else {}
+
+
+def _has(content: Mapping[str, Any], key: str) -> bool:
+    """Whether `content` sets the dotted `key`; null counts as a setting."""
+    *sections, last = key.split(".")
+    for section in sections:
+        content = _section(content, section)
+    return last in content

@@ -1,0 +1,70 @@
+"""A config laid over another: what each layer adds, changes, and makes the one below forget."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ...fusion.spec import DEFAULTS, BackboneSpec
+from ...shards.errors import RequestError
+
+# Two ways to say how long to train, and where weights come from: the one that is given last takes the other out.
+_LENGTHS = ("steps", "epochs")
+_RIVALS = {"steps": "epochs", "epochs": "steps", "pretrained": "weights", "weights": "pretrained"}
+# Arguments and weights belong to what was chosen: another choice in a layer above does not inherit them. Where a
+# layer says nothing, the default is chosen.
+_ARGUMENTS_OF = {"fusion": ("fusion_arguments", "arguments"), "model": ("arguments", "pretrained", "weights")}
+_DEFAULTS = {"fusion": BackboneSpec().fusion, "model": DEFAULTS.model}
+
+
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """`above` over `below`: mappings are merged, everything else is replaced."""
+    result = dict(below)
+    for key, value in above.items():
+        make_way(result, key, value)
+    for key, value in above.items():
+        both = isinstance(value, dict) and isinstance(result.get(key), dict)
+        result[key] = merged(result[key], value) if both else value
+    return result
+
+
+def make_way(content: dict[str, Any], key: str, value: Any) -> None:
+    """Takes out of `content` what `value` at `key` makes obsolete: its rival, and the arguments of another choice."""
+    if value is not None:
+        content.pop(_RIVALS.get(key, ""), None)
+    if isinstance(value, str) and key in _ARGUMENTS_OF and (content.get(key) or _DEFAULTS[key]) != value:
+        for arguments in _ARGUMENTS_OF[key]:
+            content.pop(arguments, None)
+
+
+def choices_first(settings: Sequence[str]) -> list[str]:
+    """`key=value` settings with choices before their arguments, in whatever order they were typed."""
+    return sorted(settings, key=lambda setting: setting.partition("=")[0].rpartition(".")[2] not in _ARGUMENTS_OF)
+
+
+def rows_by_name(content: dict[str, Any]) -> dict[str, Any]:
+    """`content` with a study's list of fusion names as rows of those names."""
+    rows = content.get("rows")
+    if not isinstance(rows, list):
+        return content
+    if strange := next((entry for entry in rows if not isinstance(entry, str)), None):
+        raise RequestError(
+            f"config key 'rows': {strange!r} is not a fusion's name: give [concat,softmax] or a mapping"
+        )
+    return content | {"rows": {name: {"fusion": name} for name in rows}}
+
+
+def without_steps(section: Any) -> Any:
+    """A section of a run's record less the steps that its epochs came to."""
+    if not isinstance(section, dict) or section.get("epochs") is None:
+        return section
+    return {key: value for key, value in section.items() if key != "steps"}
+
+
+def check_length(name: str, content: Mapping[str, Any], settings: Sequence[str]) -> None:
+    """`RequestError` where one layer gives a section both `steps` and `epochs`; of two layers the upper counts."""
+    given = [key for key, sign, text in (entry.partition("=") for entry in settings) if sign and text != "null"]
+    for section, entry in content.items():
+        if isinstance(entry, dict) and all(entry.get(key) is not None for key in _LENGTHS):
+            raise RequestError(f"config '{name}' gives both {section}.steps and {section}.epochs: keep one of them")
+    for key in given:
+        if key.endswith(".epochs") and f"{key.removesuffix('epochs')}steps" in given:
+            raise RequestError(f"{key} and {key.removesuffix('epochs')}steps are both given: keep one of them")

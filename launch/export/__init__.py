@@ -1,0 +1,4 @@
+"""Trained models in the forms that other programs take.
+
+Start with `exporting`.
+"""

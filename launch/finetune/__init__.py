@@ -1,0 +1,4 @@
+"""Fine-tuning by splits, and the final model.
+
+Start with `finetuning`.
+"""

@@ -1,0 +1,230 @@
+"""Supervised training from a config, by the given split or by grouped folds."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from accelerate.utils import set_seed
+
+from ...fusion.bundle.bundle import Bundle, load_bundle, save_bundle
+from ...fusion.classifier import Classifier
+from ...shards.errors import RequestError
+from ...tasks.evaluation.score_summary import chances_of, draw_figures, judge, split_line
+from ...tasks.evaluation.score_table import write_score_table
+from ...tasks.evaluation.scores import Scores, join_scores, save_scores
+from ...tasks.evaluation.validation_choices import ON_VALIDATION, OUT_OF_FOLD, Calibration, calibrate, chosen_rows
+from ...tasks.finetuning.early_stopping import BEST, EarlyStopping
+from ...tasks.metrics.chance import chance_warning, headline_figures
+from ...tasks.metrics.classification import average_precisions, class_recalls
+from ...tasks.records import Cell, Figure, Result, Table, new_result, save_result
+from ...tasks.report.examples import draw_examples
+from ...tasks.splits.leak_check import warn_of_duplicates
+from ...tasks.splits.splits import Split, groups_of
+from ..jobs.building import application_of, config_splits, split_plan
+from ..runs.folder import open_run, run_folder
+from ..runs.logbook import warn
+from ..runs.metric_log import show_result
+from ..runs.progress import track
+from ..schema import FinetuneConfig
+from ..training.device import make_accelerator, ranks
+from .final_model import Figures, check_final, train_final
+from .head_blending import WEIGHTS, head_weights
+from .modality_votes import weigh_modalities
+from .recipe import Recipe, set_up, train_classifier
+
+REMEDY = (
+    "train longer (train.steps or train.epochs), raise train.learning_rate or head_learning_rate, start from an "
+    "encoder (encoder=RUN), or show more of each clip (data.seconds, data.stretch)"
+)
+
+
+@dataclass(frozen=True)
+class Finetuned:
+    """`metrics` over all test clips, pooled over folds; `intervals` (95 %, by group); `chances`: what guessing
+    reaches; `scores`; the record; `calibration`: of the final model, where there is one."""
+
+    metrics: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
+    chances: dict[str, float]
+    scores: Scores
+    result: Result
+    calibration: Calibration | None = None
+
+
+def finetune(config: FinetuneConfig, command: Sequence[str] = (), resume: bool = False) -> Finetuned:
+    """Trains and scores a classifier per split; RUN/encoder holds it, or RUN/fold-N/encoder for each fold.
+
+    With `config.final` RUN/final/encoder holds one more, trained on the clips of all splits. The recipe is fixed
+    beforehand: nothing that is scored is chosen on the test clips. Raises `RequestError` where the config does not
+    suit the shards: a label, split, positive class or encoder that is not there.
+    """
+    recipe = set_up(config, command)
+    config = recipe.config
+    index, positive = recipe.index, recipe.positive
+    splits = config_splits(config.data, index, config.seed, recipe.strata)
+    for split in splits:
+        recipe.for_split(split)
+    if config.final:
+        check_final(recipe, splits)
+    plan = split_plan(config.data, config.seed)
+    run, folds = run_folder(config), plan.crossed or len(splits) > 1
+    if ranks()[1] > 1:
+        # Also where nothing is left to train, the processes share what is left to score.
+        make_accelerator(config.train.precision, config.train.hang_minutes)
+    if folds and ranks()[0] == 0:
+        open_run(run, recipe.settings, resume)
+    with track(len(index.samples), "frames compared", show=ranks()[0] == 0) as advance:
+        warn_of_duplicates(index, splits, config.data.group, Path(config.out), config.data.workers, advance)
+    folders = [run / split.name if folds else run for split in splits]
+    parts: list[tuple[Scores, Scores | None]] = []
+    for split, folder in zip(splits, folders, strict=True):
+        parts.append(_run_split(recipe, split, folder, resume))
+        if folds and ranks()[0] == 0:
+            print(split_line(split.name, parts[-1][0], recipe.classes, positive), flush=True)
+    scores = join_scores([test for test, _ in parts])
+    groups = groups_of(index, config.data.group)
+    unit = dict(zip([sample.key for sample in index.samples], groups, strict=True)) if groups else {}
+    units = [unit.get(key, key) for key in scores.keys]
+    metrics, intervals = judge(scores, recipe.classes, positive, units)
+    how = plan.describe(index)
+    how += f", only fold {config.data.fold}" if config.data.fold is not None else ""
+    drawn = "group" if groups else "clip"
+    note = f"{len(scores.keys)} test clips, {how}; {recipe.request.segments} views averaged; 95 % interval by {drawn}"
+    chances = chances_of(scores, positive)
+    rows: list[Any] = [
+        [name, value, *intervals.get(name, (None, None)), chances.get(name)] for name, value in metrics.items()
+    ]
+    tables = [Table("Test clips", ["metric", "value", "low", "high", "chance"], rows, note)]
+    watched = [(test, held) for test, held in parts if held is not None]
+    durations = {sample.key: sample.duration for sample in index.samples}
+    seconds = np.array([durations[key] for key in scores.keys])
+    if watched:
+        chosen = chosen_rows(watched, recipe.classes, positive, seconds)
+        told = (
+            "threshold and temperature were chosen on validation clips of each split, the mean over splits is shown"
+        )
+        tables.append(_chosen_table(ON_VALIDATION, chosen, chances, told))
+    calibration = None
+    if config.final:
+        calibration = calibrate(scores, recipe.classes, positive)
+        chosen = chosen_rows([(scores, scores)], recipe.classes, positive, seconds)
+        told = (
+            f"fitted on the {len(scores.keys)} test clips, none scored by a model that trained on it; same clips here"
+        )
+        tables.append(_chosen_table(OUT_OF_FOLD, chosen, chances, told))
+    if positive is None:
+        tables.append(_class_table(scores, recipe.classes))
+    modalities = recipe.modalities
+    figures: list[Figure] = [*draw_figures(scores, recipe.classes, positive, modalities)]
+    if ranks()[0] == 0:
+        figures.append(draw_examples(scores, index, recipe.classes, modalities, run / "results"))
+    warnings = chance_warning(headline_figures(metrics, intervals, chances, scores.labels, positive), REMEDY)
+    title = f"Fine-tuning: {config.task}"
+    result = new_result("finetune", title, " ".join(command), tables, figures, warnings)
+    if ranks()[0] == 0:
+        save_result(result, run)
+        show_result(run, result, warn)
+        save_scores(scores, units, recipe.classes, run / "results" / "scores.safetensors")
+        names = [split.name for split, (test, _) in zip(splits, parts, strict=True) for _ in test.keys]
+        grouped = [unit.get(key, "") for key in scores.keys]
+        write_score_table(
+            run / "results" / "scores.csv", scores, names, grouped, recipe.classes, positive, modalities
+        )
+    if calibration is not None:
+        kind = "out of fold" if folds else "held out"
+        train_final(recipe, splits, run, folders, Figures(metrics, note, calibration, kind), resume)
+    return Finetuned(metrics, intervals, chances, scores, result, calibration)
+
+
+def _run_split(recipe: Recipe, split: Split, run: Path, resume: bool) -> tuple[Scores, Scores | None]:
+    """Scores of the split's test clips, and of validation clips where those choose something, under a classifier
+    trained on its train clips; one of a finished fold is loaded."""
+    watched = recipe.watched(split)
+    recipe = recipe.for_split(split).for_clips(watched.train)
+    config = recipe.config
+    if resume and (run / "encoder").is_dir() and run != run_folder(config):
+        model = load_bundle(run / "encoder").model
+        assert isinstance(model, Classifier)
+        return _score(recipe, model, watched)
+    again = resume and (run / "config.yaml").is_file()
+    weights = head_weights(recipe, watched, run) if config.aids.blending else None
+    set_seed(config.seed)
+    classifier = recipe.classifier()
+    weigh_modalities(recipe, classifier, watched.train, split.name or "split")
+    stopping = _stopping(recipe, classifier, watched, run, again)
+    train_classifier(recipe, classifier, watched.train, run, stopping=stopping, head_weights=weights, resume=again)
+    if ranks()[0] == 0:
+        if weights:
+            (run / WEIGHTS).write_text(json.dumps(weights) + "\n", encoding="utf-8")
+        _save(recipe, watched, run, classifier)
+    return _score(recipe, classifier, watched)
+
+
+def _stopping(recipe: Recipe, classifier: Classifier, split: Split, run: Path, resume: bool) -> EarlyStopping | None:
+    config = recipe.config
+    if not config.evaluate_every:
+        if config.patience:
+            raise RequestError("config key 'patience' counts scorings of validation clips: give evaluate_every too")
+        return None
+    if not config.hold_out:
+        raise RequestError("config key 'evaluate_every' scores validation clips: give hold_out=true too")
+    stopping = EarlyStopping(
+        classifier,
+        lambda: recipe.score(classifier, split.validation),
+        config.patience,
+        run / BEST,
+        ranks()[0] == 0,
+    )
+    if resume:
+        stopping.resume()
+    return stopping
+
+
+def _score(recipe: Recipe, classifier: Classifier, split: Split) -> tuple[Scores, Scores | None]:
+    validation = recipe.score(classifier, split.validation) if recipe.config.hold_out else None
+    return recipe.score(classifier, split.test), validation
+
+
+def _save(recipe: Recipe, split: Split, run: Path, classifier: Classifier) -> None:
+    config, classes = recipe.config, recipe.classes
+    used = f" ({config.data.fraction:.0%} of them used)" if config.data.fraction < 1 else ""
+    clips = f"{len(split.train)} clips{used}"
+    provenance = {
+        "trained": recipe.purpose,
+        "data": f"{recipe.index.folder.name}: {clips}, tested on {len(split.test)} ({split.name})",
+        "encoder": "pretrained without labels" if config.encoder else "from random weights",
+        "steps": config.train.steps,
+        "seed": config.seed,
+        "command": " ".join(recipe.settings["command"]),
+    }
+    name = None if recipe.positive is None else classes[recipe.positive]
+    application = application_of(recipe.request, recipe.index)
+    bundle = Bundle(
+        classifier, recipe.spec, recipe.request.segments, config.task, name, provenance, application=application
+    )
+    save_bundle(bundle, run / "encoder")
+
+
+def _chosen_table(title: str, rows: Sequence[Sequence[Cell]], chances: dict[str, float], note: str) -> Table:
+    """Figures that clips chose, each beside its chance where it has one."""
+    beside = [[*row, chances.get(str(row[0]).partition(" ")[0])] for row in rows]
+    return Table(title, ["figure", "value", "chance"], beside, note)
+
+
+def _class_table(scores: Scores, classes: Sequence[str]) -> Table:
+    labels = scores.labels
+    if labels.ndim == 2:
+        values, counts = average_precisions(scores.probabilities, labels), labels.sum(axis=0)
+        figure, note = "average precision", "average precision of each class; chance is its share of the clips"
+    else:
+        values = class_recalls(scores.probabilities.argmax(axis=1), labels, len(classes))
+        counts = np.bincount(labels, minlength=len(classes))
+        figure, note = "recall", "share of each class's clips that were recognised"
+    rows: list[list[Cell]] = [
+        [name, value if np.isfinite(value) else None, int(count), int(count) / len(scores.keys)]
+        for name, value, count in zip(classes, values.tolist(), counts, strict=True)
+    ]
+    return Table("Classes", ["class", figure, "clips", "share"], rows, note)

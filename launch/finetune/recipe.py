@@ -1,0 +1,296 @@
+"""What every split of a fine-tuning shares, and the training of one classifier by it."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ...fusion.backbone import Backbone, alone
+from ...fusion.blank_segment import check_windows
+from ...fusion.bundle.bundle import Bundle, load_bundle
+from ...fusion.classifier import Classifier
+from ...shards.clip_spec import ClipSpec
+from ...shards.errors import RequestError, choice_error
+from ...shards.index.selection import fraction_of
+from ...shards.index.table import Index
+from ...shards.stream import ClipRequest, ClipStream
+from ...tasks.evaluation.scores import Scores, score_clips
+from ...tasks.finetuning.aids import AidsConfig
+from ...tasks.finetuning.early_stopping import EarlyStopping, Until
+from ...tasks.finetuning.layer_decay import encoder_groups
+from ...tasks.finetuning.supervised_objective import SupervisedObjective, balanced_weights, guess, positive_weights
+from ...tasks.metrics.multilabel import Labelled, labelled_clips
+from ...tasks.splits.splits import Split, hold_out, take
+from ..config.load import settings_of
+from ..jobs.adapting import adapt
+from ..jobs.building import (
+    check_shards_fit,
+    choose_folds,
+    choose_label,
+    clip_request,
+    clip_spec,
+    clip_stream,
+    held_request,
+    in_steps,
+    present_clips,
+    request_from,
+    select_clips,
+    spec_for,
+)
+from ..runs.bundles import any_bundle, split_bundle
+from ..runs.logbook import warn
+from ..schema import FinetuneConfig
+from ..training.device import ranks
+from ..training.loop import Evaluation, train
+from ..training.pace import seconds_per_step
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """`start` is the pretrained bundle, `positive` the number of the class to find, `settings` the resolved config.
+
+    `labels`: class numbers (n,), or for the task multilabel 0 and 1 (n, C), of the column `column`; folds spread the
+    values of the column `strata`.
+    """
+
+    config: FinetuneConfig
+    settings: dict[str, Any]
+    index: Index
+    column: str
+    strata: str
+    classes: list[str]
+    labels: NDArray[np.int64]
+    positive: int | None
+    start: Bundle | None
+    request: ClipRequest
+    spec: ClipSpec
+
+    def classifier(self) -> Classifier:
+        """An untrained head on a copy of the pretrained backbone, or on random weights."""
+        config = self.config
+        if self.start is not None:
+            backbone = copy.deepcopy(self.start.backbone)
+        else:
+            assert config.model is not None
+            backbone = Backbone(self.request.modalities, config.model)
+        return Classifier(
+            backbone,
+            self.classes,
+            config.dropout,
+            config.unimodal_weight > 0,
+            config.decision,
+            multilabel=self.multilabel,
+        )
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Those of the model, in the order of its gate's weights; the clips may lack some of them."""
+        return self.request.modalities if self.start is None else self.start.backbone.modalities
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether a clip may be of several classes."""
+        return self.config.task == "multilabel"
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What a stream has to know of labels."""
+        return {"label": self.column, "classes": self.classes, "multilabel": self.multilabel}
+
+    @property
+    def purpose(self) -> str:
+        """What the classifier is trained for, in words."""
+        if self.multilabel:
+            return f"to tell which of {len(self.classes)} classes a clip has"
+        pair = " from ".join(self.classes) if len(self.classes) == 2 else f"{len(self.classes)} classes"
+        return f"to tell {pair}"
+
+    def alone(self, name: str) -> tuple["Recipe", Classifier]:
+        """The same with one of its modalities, without aids or heads beside the one; and its classifier."""
+        config = replace(self.config, unimodal_weight=0.0, decision=None, aids=AidsConfig())
+        spec = replace(self.spec, statistics={name: self.spec.statistics[name]})
+        request = replace(self.request, modalities=(name,))
+        backbone = alone(self.classifier().backbone, name)
+        classifier = Classifier(backbone, self.classes, config.dropout, multilabel=self.multilabel)
+        return replace(self, config=config, request=request, spec=spec), classifier
+
+    def for_split(self, split: Split) -> "Recipe":
+        """The same from the encoder that was pretrained for this split, where each has its own.
+
+        Raises `RequestError` where that one has seen the split's test clips.
+        """
+        if self.start is None or not self.config.encoder:
+            return self
+        return replace(self, start=split_bundle(Path(self.config.encoder), self.index, split))
+
+    def watched(self, split: Split) -> Split:
+        """The split, with validation clips where the config holds some out.
+
+        Raises `RequestError` where these do not hold what they are to choose by.
+        """
+        if not self.config.hold_out:
+            return split
+        watched = hold_out(split, self.index, self.strata, self.config.data.group, self.config.seed)
+        if self.positive is not None and not (self.labels[watched.validation] == self.positive).any():
+            raise RequestError(
+                f"the {len(watched.validation)} validation clips of split '{split.name}' hold none of class "
+                f"'{self.classes[self.positive]}' to choose a threshold by: give another seed=, or hold_out=false"
+            )
+        return watched
+
+    def for_clips(self, numbers: NDArray[np.int64]) -> "Recipe":
+        """The same with the steps that its epochs of these training clips come to."""
+        data = self.config.data
+        count = len(fraction_of(take(self.index, numbers), data.fraction).samples)
+        return replace(self, config=replace(self.config, train=in_steps(self.config.train, count, data.batch_size)))
+
+    def score(self, classifier: Classifier, numbers: NDArray[np.int64]) -> Scores:
+        """Scores of these samples, known to every process."""
+        config = self.config
+        stream = ClipStream(
+            take(self.index, numbers),
+            self.request,
+            config.data.batch_size,
+            workers=config.data.workers,
+            **self.told,
+        )
+        return score_clips(classifier, self.spec, stream, "cuda" if torch.cuda.is_available() else "cpu")
+
+
+def finetuning_clips(config: FinetuneConfig) -> Labelled:
+    """The labelled clips that the config divides into splits."""
+    data, several = config.data, config.task == "multilabel"
+    index = present_clips(data) if several else select_clips(data)
+    return labelled_clips(index, data.label, data.labels, several, data.classes)
+
+
+def set_up(config: FinetuneConfig, command: Sequence[str]) -> Recipe:
+    """Raises `RequestError` where the config does not suit its shards."""
+    config = replace(config, data=choose_label(config.data, present_clips(config.data)))
+    clips = finetuning_clips(config)
+    config = replace(config, data=choose_folds(config.data, clips.index, clips.strata, config.seed))
+    index, positive = clips.index, _positive(config, clips.classes)
+    config = adapt(config, index, command)
+    data = config.data
+    start = load_bundle(any_bundle(Path(config.encoder))) if config.encoder else None
+    if start is not None:
+        check_shards_fit(start, index)
+        asked = request_from(start, data)
+        # Recordings are to be prepared as these clips were, not as those of the pretraining.
+        spec = replace(spec_for(start.spec, asked), packing=index.settings)
+        request = held_request(asked, index)
+        check_windows(start.backbone, spec)
+        for name in asked.modalities:
+            if name not in request.modalities and ranks()[0] == 0:
+                warn(f"'{name}' of the encoder is in no clip of '{index.folder}': no class is learned from it")
+    elif config.model is not None:
+        request = clip_request(data, index)
+        spec = clip_spec(request, index)
+        check_windows(Backbone(request.modalities, config.model), spec)
+    else:
+        raise RequestError("nothing to train: give 'encoder' (a bundle to start from) or 'model' (random weights)")
+    return Recipe(
+        config,
+        settings_of(config, command),
+        index,
+        clips.column,
+        clips.strata,
+        clips.classes,
+        clips.labels,
+        positive,
+        start,
+        request,
+        spec,
+    )
+
+
+def supervised_objective(
+    recipe: Recipe,
+    classifier: Classifier,
+    numbers: NDArray[np.int64],
+    head_weights: Mapping[str, float] | None = None,
+) -> SupervisedObjective:
+    """What the training of `classifier` on the samples `numbers` minimises."""
+    config, weights = recipe.config, None
+    if config.balanced and recipe.multilabel:
+        weights = positive_weights(recipe.labels[numbers])
+    elif config.balanced:
+        weights = balanced_weights(recipe.labels[numbers].tolist(), len(recipe.classes))
+    clips = take(recipe.index, numbers)
+    return SupervisedObjective(
+        classifier,
+        recipe.spec,
+        config.augment,
+        config.unimodal_weight if classifier.unimodal else 0.0,
+        weights,
+        aids=config.aids,
+        batches=config.train.steps * config.train.accumulate,
+        keys=[sample.key for sample in clips.samples],
+        head_weights=head_weights,
+        guessing=guess(recipe.labels[numbers], len(recipe.classes), weights),
+    )
+
+
+def finetuning_pace(config: FinetuneConfig) -> tuple[float, int]:
+    """Seconds per step of a fine-tuning by `config`, measured on its clips, and how many splits it has."""
+    recipe = set_up(config, ())
+    numbers, classifier = np.arange(len(recipe.index.samples)), recipe.classifier()
+    stream = clip_stream(recipe.index, recipe.request, config.data, config.seed, Path(config.out), **recipe.told)
+    seconds = seconds_per_step(supervised_objective(recipe, classifier, numbers), stream)
+    return seconds, max(recipe.config.data.folds or 1, 1)
+
+
+def train_classifier(
+    recipe: Recipe,
+    classifier: Classifier,
+    numbers: NDArray[np.int64],
+    run: Path,
+    *,
+    stopping: EarlyStopping | Until | None = None,
+    head_weights: Mapping[str, float] | None = None,
+    resume: bool = False,
+) -> None:
+    """Trains `classifier` in place on the samples `numbers`; `stopping` ends it early and gives back its best."""
+    config, clips = recipe.config, take(recipe.index, numbers)
+    objective = supervised_objective(recipe, classifier, numbers, head_weights)
+    groups = encoder_groups(
+        classifier.backbone,
+        scale=config.encoder_learning_rate,
+        decay=config.layer_decay,
+        begin=config.heads_first,
+        end=config.unfrozen_by,
+    )
+    every = stopping.steps if isinstance(stopping, Until) else config.evaluate_every
+    heads = [*classifier.head.parameters(), *classifier.unimodal.parameters()]
+    train(
+        objective,
+        clip_stream(clips, recipe.request, config.data, config.seed, run, **recipe.told),
+        config.train,
+        run,
+        seed=config.seed,
+        parameter_groups=[*groups, {"params": heads, "scale": config.head_learning_rate}],
+        resume=resume,
+        tracker_mode=config.wandb,
+        tensorboard=config.tensorboard,
+        settings=recipe.settings,
+        evaluation=None if stopping is None else Evaluation(stopping, every),
+    )
+    if isinstance(stopping, EarlyStopping):
+        stopping.restore()
+
+
+def _positive(config: FinetuneConfig, classes: list[str]) -> int | None:
+    if config.task != "violence":
+        return None
+    if config.positive is None:
+        raise RequestError(f"config key 'positive' is not given: which of {', '.join(classes)} is to be found?")
+    if config.positive not in classes:
+        raise choice_error("class for 'positive'", config.positive, classes)
+    if len(classes) != 2:
+        raise RequestError(f"task violence finds one of two classes, column '{config.data.label}' has {len(classes)}")
+    return classes.index(config.positive)

@@ -1,0 +1,4 @@
+"""What the verbs run: pretraining, probing, studies, robustness, embedding.
+
+Start with `pretraining`.
+"""

@@ -1,0 +1,92 @@
+"""A config cut down to the modalities that its clips have."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+from ...shards.errors import RequestError, choice_error
+from ...shards.index.table import Index
+from ...shards.modality import modality
+from ..runs.logbook import warn
+from ..schema import FinetuneConfig, PretrainConfig, StudyConfig
+from ..training.device import ranks
+
+Kind = TypeVar("Kind", PretrainConfig, FinetuneConfig, StudyConfig)
+
+
+def adapt(config: Kind, index: Index, command: Sequence[str] = ()) -> Kind:
+    """The config as `adapt_modalities` makes it; what was dropped is told on standard error."""
+    config, lines = adapt_modalities(config, index, command)
+    if ranks()[0] == 0:
+        for line in lines:
+            warn(line)
+    return config
+
+
+def adapt_modalities(config: Kind, index: Index, command: Sequence[str] = ()) -> tuple[Kind, list[str]]:
+    """The config without the modalities that no clip of `index` has, and lines that say what was dropped.
+
+    `data.modalities` lose them, and so do the streams and pairs of pretext tasks; a task of which too little is left
+    is dropped. A config that is adapted already comes back as it is, without a line. Where a fine-tuning starts from
+    an encoder, that one says what is read, and nothing changes.
+
+    Raises `RequestError`, which says what the clips hold, where no modality or no task is left, and, with the nearest
+    name, for a modality that the `command` line itself asks for and that these clips were not packed for.
+    """
+    if isinstance(config, FinetuneConfig) and config.encoder:
+        return config, []
+    held, wanted = held_modalities(index), config.data.modalities
+    typed = any(argument.startswith("data.modalities=") for argument in command)
+    for name in wanted:
+        if name not in held and typed and name not in index.settings.modalities:
+            raise choice_error("modality in these shards", name, held)
+    if wanted and not set(wanted) & set(held):
+        raise RequestError(
+            f"no clip of '{index.folder}' has {' or '.join(wanted)}: they hold {', '.join(held) or 'nothing'}; "
+            "give data.modalities among these"
+        )
+    kept = [name for name in wanted or held if name in held]
+    lines = {name: _absent(name, index) for name in wanted or index.modalities if name not in held}
+    if kept != (wanted or list(index.modalities)):
+        config = replace(config, data=replace(config.data, modalities=kept))
+    if isinstance(config, PretrainConfig):
+        config, more = _suited(config, index, kept, lines)
+        return config, [*lines.values(), *more]
+    return config, list(lines.values())
+
+
+def held_modalities(index: Index) -> list[str]:
+    """The modalities that at least one of the index's clips has, in their packed order."""
+    suffixes = {name: modality(name).suffix for name in index.modalities}
+    return [name for name, suffix in suffixes.items() if any(suffix in sample.members for sample in index.samples)]
+
+
+def _suited(
+    config: PretrainConfig, index: Index, kept: list[str], lines: dict[str, str]
+) -> tuple[PretrainConfig, list[str]]:
+    """The config's tasks over the modalities `kept`; `lines` gain what is in no clip, the others are returned."""
+    from ...ssl.suiting import suit_task
+
+    held, tasks, more = held_modalities(index), {}, []
+    for name, task in config.tasks.items():
+        suited = suit_task(name, task.arguments, kept)
+        for other in suited.dropped:
+            if other not in held:
+                lines.setdefault(other, _absent(other, index))
+            else:
+                more.append(f"task '{name}' does without '{other}', which is not among data.modalities")
+        if suited.problem:
+            more.append(f"task '{name}' is dropped: {suited.problem}")
+        else:
+            tasks[name] = replace(task, arguments=suited.arguments)
+    if config.tasks and not tasks:
+        raise RequestError(
+            f"none of the tasks {', '.join(config.tasks)} suits the clips of '{index.folder}', of which "
+            f"{', '.join(kept)} is read: give one that a single modality is enough for, "
+            "such as clip_order or across_time"
+        )
+    return (config if tasks == config.tasks else replace(config, tasks=tasks)), more
+
+
+def _absent(name: str, index: Index) -> str:
+    return f"'{name}' is in no clip of '{index.folder}': it is dropped"

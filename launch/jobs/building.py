@@ -1,0 +1,190 @@
+"""From a config to the things it names: what to cut, how to prepare it, and the model."""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ...fusion.backbone import select_modalities
+from ...fusion.bundle.bundle import Bundle
+from ...shards.clip_spec import ClipSpec, check_packing
+from ...shards.clips.application import Application, clip_application
+from ...shards.errors import RequestError
+from ...shards.index.labels import label_column
+from ...shards.index.selection import fraction_of, with_columns, with_labels, with_modalities
+from ...shards.index.table import Index, load_index
+from ...shards.media.credentials import masked
+from ...shards.stream import ClipRequest, ClipStream
+from ...tasks.splits.split_plan import SplitPlan, default_plan, plan_splits, say
+from ...tasks.splits.splits import Split
+from ..schema import DataConfig, TrainConfig
+from ..training.device import ranks
+
+# A window where neither the config nor an encoder gives one.
+SECONDS, FRAMES = 1.0, 8
+
+
+def clip_request(data: DataConfig, index: Index) -> ClipRequest:
+    """What to cut from each clip; `RequestError` for a modality the shards do not have."""
+    modalities = select_modalities(index.modalities, data.modalities)
+    size = data.size or index.settings.size
+    seconds, frames = data.seconds or SECONDS, data.frames or FRAMES
+    return ClipRequest(modalities, data.segments, seconds, frames, size, data.stretch or 0.0)
+
+
+def request_from(bundle: Bundle, data: DataConfig) -> ClipRequest:
+    """What to cut for a training that starts from `bundle`: its own windows where `data` gives none.
+
+    An encoder of frames, sound or signals takes windows of another length than it was pretrained on.
+    """
+    request = request_of(bundle, data.segments)
+    return replace(
+        request,
+        seconds=data.seconds or request.seconds,
+        frames=data.frames or request.frames,
+        size=data.size or request.size,
+        stretch=request.stretch if data.stretch is None else data.stretch,
+    )
+
+
+def spec_for(spec: ClipSpec, request: ClipRequest) -> ClipSpec:
+    """`spec` with the windows of `request`."""
+    return replace(spec, seconds=request.seconds, frames=request.frames, size=request.size, stretch=request.stretch)
+
+
+def request_of(bundle: Bundle, segments: int | None = None) -> ClipRequest:
+    """The same, as a bundle's model was trained with."""
+    spec, names = bundle.spec, bundle.backbone.modalities
+    return ClipRequest(names, segments or bundle.segments, spec.seconds, spec.frames, spec.size, spec.stretch)
+
+
+def held_request(request: ClipRequest, index: Index) -> ClipRequest:
+    """The same without the modalities that the shards do not have; `RequestError` where none is left."""
+    names = tuple(name for name in request.modalities if name in index.modalities)
+    if not names:
+        raise RequestError(f"'{index.folder}' has none of the model's modalities ({', '.join(request.modalities)})")
+    return replace(request, modalities=names)
+
+
+def clip_spec(request: ClipRequest, index: Index) -> ClipSpec:
+    """How segments cut by `request` from these shards are prepared."""
+    settings = index.settings
+    return ClipSpec(
+        request.seconds,
+        request.frames,
+        request.size,
+        settings.size,
+        settings.fps,
+        settings.sample_rate,
+        settings.flow_bound,
+        {name: index.statistics[name] for name in request.modalities},
+        request.stretch,
+        settings.region,
+        settings,
+    )
+
+
+def application_of(request: ClipRequest, index: Index) -> Application:
+    """How a model that is evaluated on the clips of `index`, cut by `request`, is applied to recordings."""
+    durations = [sample.duration for sample in index.samples]
+    return clip_application(request.segments, durations, index.settings.clip_seconds)
+
+
+def check_shards_fit(bundle: Bundle, index: Index) -> None:
+    """`RequestError` where shards were packed unlike those the bundle's model was trained on."""
+    check_packing(bundle.spec, index)
+
+
+def select_clips(config: DataConfig) -> Index:
+    """The index of the config's shards, with the clips it asks for: `present_clips` of the given label values."""
+    index = present_clips(config)
+    return with_labels(index, config.label, config.classes) if config.classes else index
+
+
+def present_clips(config: DataConfig) -> Index:
+    """The index of the config's shards, with the clips that have the modalities and columns which must be there."""
+    index = load_index(config.shards)
+    index = with_columns(index, config.where) if config.where else index
+    return with_modalities(index, config.present) if config.present else index
+
+
+def split_plan(data: DataConfig, seed: int) -> SplitPlan:
+    """How the config's clips are divided."""
+    return SplitPlan(
+        folds=data.folds,
+        leave_one_out=data.leave_one_out,
+        lists=tuple(data.lists),
+        group=data.group,
+        leaky=data.leaky,
+        train=data.split or "train",
+        test=data.test_split,
+        seed=seed,
+    )
+
+
+def choose_label(data: DataConfig, index: Index) -> DataConfig:
+    """`data` with the label column of these clips if it has the usual name and they have another; says so."""
+    label = data.label if data.labels else label_column(index, data.label)
+    say("" if label == data.label else f"the label column is '{label}': data.label={label}")
+    return replace(data, label=label)
+
+
+def choose_folds(data: DataConfig, index: Index, column: str, seed: int) -> DataConfig:
+    """`data` with a number of folds where it leaves that open, which is said; `column`: see `config_splits`."""
+    plan, line = default_plan(index, column, split_plan(data, seed))
+    say(line)
+    return replace(data, folds=plan.folds, leaky=plan.leaky)
+
+
+def config_splits(data: DataConfig, index: Index, seed: int, column: str | None = None) -> list[Split]:
+    """The config's splits of its labelled clips, or the one of them that `data.fold` names.
+
+    Folds spread the values of `column`, of `data.label` where not given.
+    """
+    splits = plan_splits(index, column or data.label, split_plan(data, seed))
+    if data.fold is None:
+        return splits
+    if data.fold >= len(splits):
+        raise RequestError(
+            f"config key 'data.fold': there is no fold {data.fold} of {len(splits)}, they count from 0"
+        )
+    return [splits[data.fold]]
+
+
+def clip_stream(
+    index: Index, request: ClipRequest, config: DataConfig, seed: int, run: Path, **labels: Any
+) -> ClipStream:
+    """The training stream of this process: its share of every global batch, `batch_size` clips over all ranks.
+
+    Clips that cannot be decoded are listed in RUN/damaged.jsonl.
+    """
+    rank, world = ranks()
+    if config.batch_size % world:
+        raise RequestError(f"data.batch_size {config.batch_size} does not divide over {world} processes")
+
+    def list_damaged(key: str, reason: str) -> None:
+        reason = masked(reason)
+        print(f"warning: {reason}; the next clip takes its place", file=sys.stderr)
+        with (run / "damaged.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"key": key, "reason": reason}) + "\n")
+
+    return ClipStream(
+        fraction_of(index, config.fraction),
+        request,
+        config.batch_size // world,
+        seed=seed,
+        rank=rank,
+        world=world,
+        workers=config.workers,
+        max_damaged=config.max_damaged,
+        on_damaged=list_damaged,
+        **labels,
+    )
+
+
+def in_steps(train: TrainConfig, clips: int, batch_size: int) -> TrainConfig:
+    """`train` with the steps that its epochs of so many clips come to, in global batches of whole clips."""
+    if train.epochs is None:
+        return train
+    return replace(train, steps=max(round(train.epochs * max(clips // batch_size, 1) / train.accumulate), 1))

@@ -1,0 +1,219 @@
+"""The three kinds of work a study is made of, each in a process of its own: expert, stored features, row."""
+
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.utils import set_seed
+from numpy.typing import NDArray
+
+from ...fusion.backbone import Backbone, encoder_spec, take_over
+from ...fusion.bundle.bundle import Bundle, load_bundle, save_bundle
+from ...fusion.classifier import Classifier
+from ...fusion.mechanisms_by_name import fusions_at
+from ...fusion.spec import EncoderSpec
+from ...shards.index.selection import with_modalities
+from ...shards.index.table import Index
+from ...shards.stream import ClipRequest, ClipStream
+from ...tasks.finetuning.supervised_objective import SupervisedObjective
+from ...tasks.fusion_study.feature_bank import StoredClips, StoredStream, load_stored, save_stored, store_clips
+from ...tasks.fusion_study.study_cell import judge_cell
+from ...tasks.metrics.classification import roc_auc, top_k_accuracy
+from ...tasks.splits.splits import Split, take
+from ..runs.bundles import split_bundle
+from ..schema import RowConfig, StudyConfig
+from ..training.device import keep_freed_memory
+from ..training.loop import train
+from .building import application_of, clip_spec, clip_stream, in_steps
+
+
+@dataclass(frozen=True)
+class Work:
+    """What every piece of work needs: the config, the clips, and one of `splits` with one of the seeds.
+
+    `experts`: the clips that teach encoders in this fold; `positive`: the class number that the AUC is of.
+    """
+
+    config: StudyConfig
+    run: Path
+    index: Index
+    classes: list[str]
+    request: ClipRequest
+    fold: int
+    split: Split
+    experts: NDArray[np.int64]
+    seed: int
+    positive: int | None
+
+    @property
+    def folder(self) -> Path:
+        return self.run / f"fold-{self.fold}" / f"seed-{self.seed}"
+
+    def metric(self) -> Callable[[NDArray[Any], NDArray[Any]], float]:
+        if self.config.metric == "accuracy":
+            return top_k_accuracy
+        return lambda probabilities, labels: roc_auc(probabilities[:, self.positive], labels == self.positive)
+
+
+def run_errand(function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    """Does one piece of work in a process of a pool; interrupted, it takes the process with it.
+
+    The pool would hand the process the next piece, which it holds ready, and wait for that to be done.
+    """
+    try:
+        function(*arguments)
+    except KeyboardInterrupt:
+        os._exit(130)
+
+
+def train_expert(work: Work, name: str) -> None:
+    """One modality's encoder with a classifier of its own, as a bundle in FOLDER/expert-NAME/encoder."""
+    run = work.folder / f"expert-{name}"
+    if (run / "encoder").is_dir():
+        return
+    # One window of each clip a step: several of one clip tell an encoder less than as many of others.
+    config, request = work.config, replace(work.request, modalities=(name,), segments=1)
+    with _quietly(run):
+        set_seed(work.seed)
+        spec = clip_spec(request, work.index)
+        model = replace(config.model, fusion="static", fusion_arguments={}, modality_dropout=0.0)
+        classifier = Classifier(Backbone((name,), model), work.classes)
+        if config.pretrained:
+            bundle = split_bundle(Path(config.pretrained), work.index, work.split)
+            take_over(classifier.backbone, name, bundle.backbone)
+        objective = SupervisedObjective(classifier, spec, config.augment)
+        clips = with_modalities(take(work.index, work.experts), [name])
+        stream = clip_stream(
+            clips, request, config.data, work.seed, run, label=config.data.label, classes=work.classes
+        )
+        resume = (run / "config.yaml").is_file()
+        loop = in_steps(config.experts, len(stream.index.samples), config.data.batch_size)
+        train(objective, stream, loop, run, seed=work.seed, resume=resume, tracker_mode="disabled")
+        facts = {"trained": f"expert of {name}", "steps": config.experts.steps, "seed": work.seed}
+        application = application_of(request, work.index)
+        bundle = Bundle(classifier, spec, request.segments, "action", None, facts, application=application)
+        save_bundle(bundle, run / "encoder")
+
+
+def store_features(works: Sequence[Work], part: str) -> None:
+    """Features of `part` (train, validation or test) under the experts of every seed of a fold, decoded once.
+
+    Of the test clips also at each level of noise, and of the training clips where rows are taught by it.
+    """
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    first = works[0]
+    levels = {part: 0.0}
+    if part == "test" or (part == "train" and first.config.taught_noise):
+        levels |= {_noise(part, level): level for level in first.config.noise}
+    if all(_stored(work, name).is_file() for work in works for name in levels):
+        return
+    experts = [{name: _expert(work, name).backbone for name in work.request.modalities} for work in works]
+    stream = ClipStream(
+        take(first.index, getattr(first.split, part)),
+        first.request,
+        first.config.data.batch_size,
+        label=first.config.data.label,
+        classes=first.classes,
+    )
+    found = store_clips(experts, clip_spec(first.request, first.index), stream, list(levels.values()))
+    for work, row in zip(works, found, strict=True):
+        for name, clips in zip(levels, row, strict=True):
+            save_stored(clips, _stored(work, name))
+
+
+def train_row(work: Work, name: str, row: RowConfig, modalities: tuple[str, ...]) -> None:
+    """One row's fusion and heads on the stored features; FOLDER/rows/NAME.json is what it reached."""
+    target = work.folder / "rows" / f"{name}.json"
+    if target.is_file():
+        return
+    config, run = work.config, work.folder / "rows" / name
+    stored = {part: load_stored(_stored(work, part)) for part in ("train", "validation", "test")}
+    noisy = {level: load_stored(_stored(work, _noise("test", level))) for level in config.noise}
+    taught = config.noise if config.taught_noise else []
+    loud = [load_stored(_stored(work, _noise("train", level))).only(*modalities) for level in taught]
+    with _quietly(run):
+        set_seed(work.seed)
+        clips = stored["train"].only(*modalities)
+        classifier = _row_classifier(work, row, clips, modalities)
+        loop = in_steps(config.fusion, len(clips.keys), config.fusion_batch_size)
+        objective = SupervisedObjective(
+            classifier,
+            None,
+            None,
+            config.unimodal_weight if classifier.unimodal else 0.0,
+            aids=row.aids,
+            batches=loop.steps * loop.accumulate,
+            keys=clips.keys,
+        )
+        stream = StoredStream(clips, config.fusion_batch_size, work.seed, noisy=loud, share=config.taught_noise)
+        resume = (run / "config.yaml").is_file()
+        train(objective, stream, loop, run, seed=work.seed, resume=resume, tracker_mode="disabled")
+        cell = judge_cell(
+            name, work.fold, work.seed, classifier, stored["validation"], stored["test"], noisy, work.metric()
+        )
+    partial = target.with_suffix(".partial")
+    partial.write_text(json.dumps(cell.plain()), encoding="utf-8")
+    os.replace(partial, target)
+
+
+def _row_classifier(work: Work, row: RowConfig, clips: StoredClips, modalities: tuple[str, ...]) -> Classifier:
+    """The row's model over stored features, its projections and heads those the experts ended with."""
+    decision = row.fusion if row.fusion in fusions_at("decision") else None
+    encoders = {name: EncoderSpec(f"stored/{clips.streams[name].shape[-1]}") for name in modalities}
+    model = replace(
+        work.config.model,
+        fusion="static" if decision else row.fusion,
+        fusion_arguments={} if decision else row.arguments,
+        encoders=encoders,
+    )
+    classifier = Classifier(
+        Backbone(modalities, model), work.classes, unimodal=len(modalities) > 1, decision=decision
+    )
+    for name in modalities:
+        expert = _expert(work, name)
+        classifier.backbone.projections[name].load_state_dict(expert.backbone.projections[name].state_dict())
+        if name in classifier.unimodal:
+            classifier.unimodal[name].load_state_dict(expert.head[-1].state_dict())  # pyright: ignore
+    return classifier
+
+
+def real_backbone(config: StudyConfig, row: RowConfig, modalities: tuple[str, ...]) -> Backbone:
+    """The backbone a row stands for, with its encoders: what is counted and timed."""
+    fusion = "static" if row.fusion in fusions_at("decision") else row.fusion
+    arguments = {} if fusion != row.fusion else row.arguments
+    encoders = {name: encoder_spec(config.model, name).untrained() for name in modalities}
+    return Backbone(modalities, replace(config.model, fusion=fusion, fusion_arguments=arguments, encoders=encoders))
+
+
+def _expert(work: Work, name: str) -> Classifier:
+    model = load_bundle(work.folder / f"expert-{name}" / "encoder").model
+    assert isinstance(model, Classifier)
+    return model
+
+
+def _noise(part: str, level: float) -> str:
+    return f"{part}-noise-{level:g}"
+
+
+def _stored(work: Work, part: str) -> Path:
+    return work.folder / "features" / f"{part}.safetensors"
+
+
+@contextmanager
+def _quietly(run: Path) -> Iterator[None]:
+    """One thread, and what the loop says goes to RUN.log: many runs share one terminal."""
+    torch.set_num_threads(1)
+    run.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        run.with_name(f"{run.name}.log").open("a", encoding="utf-8") as log,
+        redirect_stdout(log),
+        redirect_stderr(log),
+    ):
+        yield

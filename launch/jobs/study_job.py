@@ -1,0 +1,255 @@
+"""`study`: fusion mechanisms and single modalities on one set, over seeds and folds, in parallel and resumable."""
+
+import csv
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...fusion.backbone import Backbone, take_over
+from ...fusion.blank_segment import blank_segment, check_windows
+from ...fusion.cost import measure_cost
+from ...fusion.mechanisms_by_name import FUSIONS, build_fusion
+from ...shards.clip_spec import ClipSpec
+from ...shards.errors import DataError, RequestError, choice_error
+from ...shards.index.table import Index
+from ...shards.transforms import Preparation
+from ...tasks.fusion_study.study_cell import Cell
+from ...tasks.fusion_study.study_summary import (
+    References,
+    RowCost,
+    StudyRow,
+    study_figures,
+    study_record,
+    study_rows,
+    study_tables,
+)
+from ...tasks.metrics.chance import Figure, chance_warning, majority_share
+from ...tasks.records import Result, new_result, save_result
+from ...tasks.splits.leak_check import warn_of_duplicates
+from ...tasks.splits.splits import Split, given_split, groups_of, hold_out, labelled
+from ..config.load import settings_of
+from ..runs.bundles import split_bundle
+from ..runs.closing_table import markdown_table
+from ..runs.folder import open_run, run_folder
+from ..runs.progress import track
+from ..schema import RowConfig, StudyConfig
+from .adapting import adapt
+from .building import (
+    check_shards_fit,
+    choose_folds,
+    choose_label,
+    clip_request,
+    clip_spec,
+    config_splits,
+    present_clips,
+    select_clips,
+    split_plan,
+)
+from .study_cells import Work, real_backbone, run_errand, store_features, train_expert, train_row
+
+
+@dataclass(frozen=True)
+class Studied:
+    """The rows in order, the single modalities they are compared with, and the record."""
+
+    rows: list[StudyRow]
+    references: References
+    result: Result
+
+
+def study(config: StudyConfig, command: Sequence[str] = (), resume: bool = False) -> Studied:
+    """Trains and judges every row with every seed on every fold; RUN/study.md, .csv and .json hold the tables.
+
+    What is finished in RUN is not done again on `resume`. Raises `RequestError` where the config does not suit the
+    shards.
+    """
+    data = choose_label(config.data, present_clips(config.data))
+    index, classes, _ = labelled(select_clips(data), data.label)
+    config = replace(config, data=choose_folds(data, index, data.label, config.seed))
+    config = adapt(config, index, command)
+    request = clip_request(config.data, index)
+    if len(request.modalities) < 2:
+        raise RequestError(
+            f"a study compares fusions, which takes two modalities or more: of '{index.folder}', which holds "
+            f"{', '.join(index.modalities)}, only {', '.join(request.modalities)} is read"
+        )
+    positive = _positive(config, classes)
+    rows = config.rows or {name: RowConfig(name) for name in FUSIONS}
+    for name, row in rows.items():
+        _check_row(name, row, request.modalities, classes)
+    if config.taught_noise and not config.noise:
+        raise RequestError("taught_noise needs levels: give 'noise' some, such as [0.5, 1.0]")
+    for name in request.modalities:
+        model = replace(config.model, fusion="static", fusion_arguments={})
+        check_windows(Backbone((name,), model), clip_spec(request, index))
+    divided = _splits(config, index)
+    if config.pretrained:
+        for split, _ in divided:
+            _check_pretrained(config, split, request.modalities, index)
+    run = run_folder(config)
+    open_run(run, settings_of(config, command), resume)
+    jobs = config.jobs or len(os.sched_getaffinity(0))
+    # Each on one thread: sums round alike however many run side by side.
+    one = {"threads": 1}
+    config = replace(config, experts=replace(config.experts, **one), fusion=replace(config.fusion, **one))
+    work = []
+    with track(len(index.samples), "frames compared") as advance:
+        splits = [split for split, _ in divided]
+        warn_of_duplicates(index, splits, config.data.group, Path(config.out), config.data.workers, advance)
+    for fold, (split, experts) in enumerate(divided):
+        for seed in range(config.seed, config.seed + config.seeds):
+            item = Work(config, run, index, classes, request, fold, split, experts, seed, positive)
+            work.append(item)
+    singles = {name: RowConfig("static") for name in request.modalities}
+    experts = [(train_expert, (item, name)) for item in work for name in request.modalities]
+    trained = [(train_row, (item, name, row, (name,))) for item in work for name, row in singles.items()]
+    trained += [(train_row, (item, name, row, request.modalities)) for item in work for name, row in rows.items()]
+    _run_all("experts", experts, jobs)
+    stored = [
+        (store_features, ([item for item in work if item.fold == fold], part))
+        for fold in dict.fromkeys(item.fold for item in work)
+        for part in ("test", "train", "validation")
+    ]
+    _run_all("features", stored, jobs)
+    _run_all("rows", trained, jobs)
+    cells = [_read_cell(item, name) for name in (*singles, *rows) for item in work]
+    spec = clip_spec(request, index)
+    costs = {name: _cost(config, row, (name,), spec) for name, row in singles.items()}
+    costs |= {name: _cost(config, row, request.modalities, spec) for name, row in rows.items()}
+    groups = groups_of(index, config.data.group) or [sample.key for sample in index.samples]
+    units = dict(zip([sample.key for sample in index.samples], groups, strict=True))
+    done, references = study_rows(cells, list(singles), units, costs, work[0].metric())
+    note = (
+        f"{len({cell.keys[i] for cell in cells for i in range(len(cell.keys))})} test clips, "
+        f"{len(work) // config.seeds} fold(s) x {config.seeds} seeds; encoders trained apart, then kept"
+    )
+    tables = study_tables(done, references, config.metric, note)
+    figures = list(study_figures(done, config.metric))
+    warnings = _warnings(done, config, index, work)
+    result = new_result("study", "Fusion study", " ".join(command), tables, figures, warnings)  # pyright: ignore
+    save_result(result, run)
+    _write_files(run, result, study_record(done, references))
+    return Studied(done, references, result)
+
+
+def _warnings(rows: Sequence[StudyRow], config: StudyConfig, index: Index, work: Sequence[Work]) -> list[str]:
+    """A line of the rows that are no better than chance on the test clips."""
+    numbers = sorted({number for item in work for number in item.split.test.tolist()})
+    labels = np.array(index.column(config.data.label))[numbers]
+    chance = majority_share(labels) if config.metric == "accuracy" else 0.5
+    figures = [Figure(row.name, row.value.value, row.value.low, row.value.high, chance) for row in rows]
+    return chance_warning(figures, "train the experts longer (experts.steps), then the rows (fusion.steps)")
+
+
+def _check_row(name: str, row: RowConfig, modalities: tuple[str, ...], classes: list[str]) -> None:
+    if row.fusion not in FUSIONS:
+        raise choice_error(f"fusion of row '{name}'", row.fusion, FUSIONS)
+    if name in modalities:
+        raise RequestError(f"row '{name}' has a modality's name, which is that modality's own row: choose another")
+    if "/" in name or name.startswith("."):
+        raise RequestError(f"row '{name}' names a file: give a name without '/' that does not start with a dot")
+    if row.fusion == "weighted_mean":
+        raise RequestError(
+            f"row '{name}': a study has no weights for fusion weighted_mean, fine-tuning has: give mean"
+        )
+    decision = FUSIONS[row.fusion].level == "decision"
+    build_fusion(row.fusion, modalities, len(classes) if decision else 8, row.arguments)
+
+
+def _check_pretrained(config: StudyConfig, split: Split, modalities: tuple[str, ...], index: Index) -> None:
+    bundle = split_bundle(Path(config.pretrained or ""), index, split)
+    check_shards_fit(bundle, index)
+    for name in modalities:
+        model = replace(config.model, fusion="static", fusion_arguments={})
+        take_over(Backbone((name,), model), name, bundle.backbone)
+
+
+def _positive(config: StudyConfig, classes: list[str]) -> int | None:
+    if config.metric != "auc":
+        return None
+    if len(classes) != 2 or config.positive not in classes:
+        raise RequestError(f"metric auc needs two classes and 'positive' among them: {', '.join(classes)}")
+    return classes.index(config.positive)
+
+
+def _splits(config: StudyConfig, index: Index) -> list[tuple[Split, Any]]:
+    """Each fold's split with validation clips, and the clips that teach its encoders."""
+    data = config.data
+    splits = config_splits(data, index, config.seed)
+    group = config.validation_group or data.group
+    if config.validation_group is not None and group not in index.columns:
+        raise choice_error("column of validation_group", group, index.columns)
+    splits = [hold_out(split, index, data.label, group, config.seed) for split in splits]
+    if config.expert_split is None:
+        return [(split, split.train) for split in splits]
+    if split_plan(data, config.seed).crossed:
+        raise RequestError("expert_split goes with the column 'split', not with folds")
+    return [(split, given_split(index, config.expert_split).train) for split in splits]
+
+
+def _run_all(label: str, errands: Sequence[tuple[Callable[..., None], tuple[Any, ...]]], jobs: int) -> None:
+    """Every errand in one of `jobs` processes; the first that fails ends them all."""
+    with (
+        ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool,
+        track(len(errands), label) as advance,
+    ):
+        futures = [pool.submit(run_errand, function, arguments) for function, arguments in errands]
+        try:
+            for future in as_completed(futures):
+                future.result()
+                advance(1)
+        except BaseException:
+            # Waiting for what is under way could take minutes.
+            running = list((pool._processes or {}).values())
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in running:
+                process.terminate()
+            raise
+
+
+def _read_cell(work: Work, name: str) -> Cell:
+    path = work.folder / "rows" / f"{name}.json"
+    try:
+        return Cell(**json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError, OSError) as error:
+        raise DataError(f"'{path}' is damaged ({error}): delete it and run with --resume") from error
+
+
+def _cost(config: StudyConfig, row: RowConfig, modalities: tuple[str, ...], spec: ClipSpec) -> RowCost:
+    """Counted, and timed on one thread over 8 blank segments: the median of 5 passes."""
+    backbone = real_backbone(config, row, modalities).eval()
+    whole = measure_cost(backbone, spec)[-1]
+    batch = blank_segment(modalities, spec)
+    streams = {name: stream.expand(8, *stream.shape[1:]) for name, stream in Preparation(spec)(batch).items()}
+    present = {name: mask.expand(8, 1) for name, mask in batch.present.items()}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    times = []
+    with torch.no_grad():
+        for _ in range(6):
+            began = time.perf_counter()
+            backbone(streams, present, batch.start.expand(8, 1))
+            times.append((time.perf_counter() - began) / 8 * 1000)
+    torch.set_num_threads(threads)
+    return RowCost(whole.parameters, whole.multiply_adds, statistics.median(times[1:]))
+
+
+def _write_files(run: Path, result: Result, record: dict[str, Any]) -> None:
+    """RUN/study.md and study.csv hold the tables, study.json every figure of every row."""
+    text = "\n\n".join(markdown_table(table) for table in result.tables)
+    (run / "study.md").write_text(f"# {result.title}\n\n    {result.command}\n\n{text}\n", encoding="utf-8")
+    with (run / "study.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        for table in result.tables:
+            writer.writerows([[f"# {table.title}"], table.columns, *table.rows])
+    (run / "study.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,4 @@
+"""Prediction on recordings, packed clips and live sources.
+
+Start with `predicting`.
+"""

@@ -1,0 +1,75 @@
+"""An exported ONNX classifier as a scorer of windows; torch is not imported."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...shards.clip_spec import plain_clip_spec
+from ...shards.clips.application import plain_application
+from ...shards.clips.piece import Window
+from ...shards.errors import DataError, RequestError
+
+METADATA = "modalgate.json"
+
+
+class OnnxScorer:
+    """`score` by a file that `modalgate export --format onnx` wrote: all it needs to know is in the file.
+
+    Raises `RequestError` where onnxruntime is missing, the file is of another maker, or has no classes, and
+    `DataError` where it is damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            from ..export.runtime import open_session
+
+            self.session = open_session(path, _threads())
+        except ImportError as error:
+            raise RequestError(f"'{path}' needs {error.name}: pip install 'modalgate[export]'") from error
+        except Exception as error:
+            # Its own exceptions have no base but this one.
+            reason = str(error).splitlines()[0]
+            raise DataError(f"'{path}' is no whole ONNX file ({reason}): export it again") from error
+        text = self.session.get_modelmeta().custom_metadata_map.get(METADATA)
+        if text is None:
+            raise RequestError(f"'{path}' does not tell its preprocessing: give a file that `modalgate export` wrote")
+        try:
+            facts = json.loads(text)
+            self.modalities: tuple[str, ...] = tuple(facts["modalities"])
+            self.classes: tuple[str, ...] = tuple(facts["classes"])
+            self.positive: str | None = facts["positive"]
+            self.metrics: dict[str, float] = facts.get("metrics") or {}
+            self.inputs: dict[str, Any] = {name: facts["inputs"][name] for name in self.modalities}
+            self.multilabel: bool = facts.get("multilabel", False)
+            self.spec = plain_clip_spec(facts["clip"])
+            self.application = plain_application(facts.get("application"), self.spec, 1)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(f"'{path}' is damaged ({error!r}): export it again") from error
+        if not self.classes:
+            raise RequestError(f"'{path}' is an encoder without classes: export it without --encoder-only")
+
+    def score(self, windows: list[Window]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Probabilities (n, C) and gate weights (n, M)."""
+        present = np.array([[name in window.streams for name in self.modalities] for window in windows])
+        inputs: dict[str, NDArray[Any]] = {"present": present}
+        for name, entry in self.inputs.items():
+            _, *shape = entry["shape"]
+            rows = np.zeros((len(windows), *shape), entry["type"])
+            for number, window in enumerate(windows):
+                if name in window.streams:
+                    rows[number] = window.streams[name]
+            inputs[name] = rows
+        probabilities, weights = self.session.run(["probabilities", "weights"], inputs)
+        return probabilities, weights
+
+
+def _threads() -> int:
+    """As torch does: what OMP_NUM_THREADS says, or else the cores this process may use."""
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    if given.isdecimal() and int(given):
+        return int(given)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,333 @@
+"""`predict`: a recording, a folder of them, packed clips, or a live source, through a classifier."""
+
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from ...shards.clip_spec import check_packing
+from ...shards.clips.application import Application
+from ...shards.errors import DataError, RequestError, choice_error
+from ...shards.index.table import INDEX_NAME
+from ...shards.live.address import Address, find_address
+from ...shards.live.inputs import Item, find_material
+from ...shards.live.live_source import Gap, LiveSource
+from ...shards.media.container_io import probe
+from ...shards.media.credentials import masked
+from ...shards.media.damaged_packets import Damage
+from ...shards.modality import sources_of
+from ...shards.packing.rejected import UNREADABLE, reason_of
+from ...shards.packing.sources import Source, find_sources
+from ...tasks.prediction.alarm_events import AlarmRule
+from ...tasks.prediction.window_scores import Prediction, Scorer, predict, predict_live, predict_pieces, scorer_of
+from ...tasks.records import Result, Timeline, new_result
+from ..runs.progress import Advance, track
+from .prediction_lines import Predicted, PredictionLines
+from .prediction_request import PredictRequest
+
+if TYPE_CHECKING:
+    from ...fusion.bundle.bundle import Bundle
+    from ...tasks.prediction.video_overlay import OverlayVideo
+
+# On standard error, where a person watches.
+SECONDS_BETWEEN_NOTICES = 5.0
+
+
+def predict_source(model: Path, source: str, request: PredictRequest) -> Iterator[Predicted]:
+    """Scores what `source` names: a media file, frames or recordings in a folder, shards that `pack` wrote, a
+    webcam's number, a stream's URL.
+
+    JSON lines go to `request.out` or standard output as they come, and each recording's figures when it ends, also
+    where it ends in a fault or an interruption. Of a folder, a recording that cannot be read is told on standard
+    error, and the others go on. Raises `RequestError` for what is not there, does not fit the model or cannot be
+    written, and at the end `DataError` for a recording that cannot be read, or any of a folder's.
+    """
+    path = Path(source)
+    packed = path.is_dir() and (path / INDEX_NAME).is_file()
+    address = None if packed else find_address(source)
+    if address is None and not path.exists():
+        raise RequestError(f"no file at '{source}'")
+    scorer = load_scorer(model)
+    alarm = request.alarm.rule(scorer, scorer.application.threshold)
+    sources = find_sources(path) if address is None and path.is_dir() and not packed else []
+    if [source.path for source in sources] == [path]:  # a folder of frames is one recording
+        sources = []
+    if address is not None or sources or packed:
+        what = "a stream" if address is not None else "packed clips" if packed else "a folder"
+        if request.beside:
+            raise RequestError(f"--with names a file beside one recording: it does not go with {what}")
+        if request.video is not None and not sources:
+            hint = "which a stream does not allow: record it first" if address is not None else "not packed clips"
+            raise RequestError(f"--video reads its source twice, {hint}")
+    with _lines_to(request.out) as lines:
+        if address is not None:
+            yield from _predict_address(scorer, address, request, lines, alarm)
+        elif packed:
+            yield from _predict_shards(scorer, source, request, lines, alarm)
+        elif sources:
+            yield from _predict_folder(scorer, path, sources, request, lines, alarm)
+        else:
+            files = recording_files(scorer.modalities, path, request.beside)
+            yield from _predict_files(scorer, Source("", files), request, lines, alarm)
+
+
+def load_scorer(model: Path) -> Scorer:
+    """The classifier at `model`: an ONNX file, a bundle or a run folder."""
+    if model.suffix.lower() == ".onnx":
+        from .onnx_scorer import OnnxScorer
+
+        if not model.is_file():
+            raise RequestError(f"no file at '{model}'")
+        graph = OnnxScorer(model)
+        graph.application = with_threshold(graph.application, graph.metrics)
+        return graph
+    return scorer_of(deployed_bundle(model))
+
+
+def with_threshold(application: Application, metrics: dict[str, float]) -> Application:
+    """The same with the threshold that validation clips chose, where the model does not carry one."""
+    from ..runs.recorded import alarm_threshold
+
+    if application.threshold is not None:
+        return application
+    return replace(application, threshold=alarm_threshold(metrics))
+
+
+def deployed_bundle(model: Path) -> "Bundle":
+    """The bundle at `model`, or of the run there, with the threshold that was chosen for it."""
+    from ...fusion.bundle.bundle import load_bundle
+    from ..runs.bundles import find_bundle
+    from ..runs.recorded import recorded_metrics
+
+    folder = find_bundle(model)
+    bundle, run = load_bundle(folder), folder.parent
+    if bundle.spec.stretch and not bundle.application.longest:
+        _say(
+            f"warning: '{model}' does not say how long the clips of its evaluation were: recordings longer than "
+            f"{bundle.application.whole:g} s are scored in pieces of {bundle.application.piece:.3g} s; train it again"
+        )
+    metrics = bundle.metrics or (recorded_metrics(run) if (run / "config.yaml").is_file() else {})
+    bundle.application = with_threshold(bundle.application, metrics)
+    return bundle
+
+
+def recording_files(modalities: tuple[str, ...], video: Path, beside: dict[str, Path]) -> dict[str, Path]:
+    """The recording's files by what they hold; `RequestError` for one that is not there or of no use."""
+    known = sources_of(modalities)
+    for name in beside:
+        if name not in known:
+            raise choice_error("modality of this model", name, known)
+    files = {"video": video} | beside
+    for path in files.values():
+        if not path.exists():
+            raise RequestError(f"no file at '{path}'")
+    return files
+
+
+def parse_beside(given: list[str]) -> dict[str, Path]:
+    """`depth=depth.mkv` as {"depth": Path("depth.mkv")}."""
+    files = {}
+    for text in given:
+        name, separator, path = text.partition("=")
+        if not separator:
+            raise RequestError(f"--with '{text}': give MODALITY=FILE, such as depth=depth.mkv")
+        files[name] = Path(path)
+    return files
+
+
+def prediction_result(timeline: Timeline, command: str) -> Result:
+    """The timeline as a record for the report."""
+    return new_result("predict", f"Prediction of {timeline.title}", command, [], [timeline])
+
+
+def _predict_folder(
+    scorer: Scorer,
+    folder: Path,
+    sources: list[Source],
+    request: PredictRequest,
+    lines: TextIO,
+    alarm: tuple[str, AlarmRule] | None,
+) -> Iterator[Predicted]:
+    _make_folder("--png", request.png)
+    _make_folder("--video", request.video)
+    faults = 0
+    with track(len(sources), "predict", show=request.out is not None) as advance:
+        for source in sources:
+            try:
+                if source.problem:
+                    raise DataError(f"'{source.path}' cannot be read: {source.problem}")
+                file = os.path.relpath(source.path, folder)
+                yield from _predict_files(scorer, source, request, lines, alarm, file)
+            except DataError as error:
+                faults += 1
+                _say(f"error: {error}")
+            advance()
+    if faults:
+        raise DataError(f"{faults} of {len(sources)} recordings in '{folder}' cannot be read to their end")
+
+
+def _predict_shards(
+    scorer: Scorer, place: str, request: PredictRequest, lines: TextIO, alarm: tuple[str, AlarmRule] | None
+) -> Iterator[Predicted]:
+    """Packed clips by their keys, each read as evaluation reads it."""
+    material = find_material(place)
+    assert material.index is not None
+    check_packing(scorer.spec, material.index)
+    _make_folder("--png", request.png)
+    cut = material.cutter(scorer.spec, scorer.modalities, scorer.application, request.hop)
+    faults = 0
+    with track(len(material.items), "predict", show=request.out is not None) as advance:
+        for item in material.items:
+            told = PredictionLines(scorer, item.key, lines, alarm, item.key)
+            png = request.png and request.png / f"{item.key}.png"
+
+            def run(item: Item = item, told: PredictionLines = told, png: Path | None = png) -> None:
+                _follow(told, predict_pieces(scorer, cut(item)), png)
+
+            try:
+                yield from _figures(Path(item.key), told, run)
+            except DataError as error:
+                faults += 1
+                _say(f"error: {error}")
+            advance()
+    if faults:
+        raise DataError(f"{faults} of {len(material.items)} clips in '{place}' cannot be read")
+
+
+def _make_folder(option: str, target: Path | None) -> None:
+    try:
+        if target is not None:
+            target.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RequestError(f"{option} '{target}' has to be a folder, for several recordings") from error
+
+
+def _predict_files(
+    scorer: Scorer,
+    source: Source,
+    request: PredictRequest,
+    lines: TextIO,
+    alarm: tuple[str, AlarmRule] | None,
+    file: str | None = None,
+) -> Iterator[Predicted]:
+    """One recording; with `file`, its name in the lines, it is one of several."""
+    png, video, path = request.png, request.video, source.path
+    if file is not None:
+        png = png and png / f"{source.key}.png"
+        video = video and video / f"{source.key}.mp4"
+    told = PredictionLines(scorer, file or path.name, lines, alarm, file)
+
+    def run() -> None:
+        if video is not None:
+            told.film = _film(path, video)
+        seconds = 0.0 if path.is_dir() or file is not None or request.out is None else probe(path).duration
+        damage = Damage()
+        events = predict(scorer, source.files, request.hop, rates=source.rates | request.rates, damage=damage)
+        try:
+            with track(math.ceil(seconds), "predict", show=seconds > 0) as advance:
+                _follow(told, events, png, advance)
+        finally:
+            told.predicted.damaged = damage.packets
+            if damage.packets:
+                _say(f"'{path}': {damage}")
+
+    yield from _figures(path, told, run)
+
+
+def _predict_address(
+    scorer: Scorer, address: Address, request: PredictRequest, lines: TextIO, alarm: tuple[str, AlarmRule] | None
+) -> Iterator[Predicted]:
+    told = PredictionLines(scorer, str(address), lines, alarm)
+
+    def run() -> None:
+        events = predict_live(scorer, LiveSource(address, request.patience, _say), request.hop)
+        _follow(told, _with_notices(events), request.png)
+
+    yield from _figures(address, told, run)
+
+
+def _film(path: Path, target: Path) -> "OverlayVideo":
+    if path.is_dir():
+        raise RequestError("--video takes a film, not a folder of frames")
+    from ...tasks.prediction.video_overlay import OverlayVideo
+
+    return OverlayVideo(path, target)
+
+
+def _follow(
+    told: PredictionLines,
+    events: Iterator[Prediction | Gap],
+    png: Path | None,
+    advance: Advance = lambda count=1, **fields: None,
+) -> None:
+    """Tells all there is, and ends alarms, film and timeline in any case."""
+    whole, shown = False, 0
+    try:
+        for event in events:
+            told.add(event)
+            advance(int(event.end) - shown)
+            shown = int(event.end)
+        whole = True
+    except BrokenPipeError:
+        # Whoever reads the lines has enough, as `head` does: that is no fault.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    finally:
+        told.finish(whole)
+        if png is not None and told.predicted.windows:
+            told.draw(png)
+
+
+def _figures(name: Path | Address, told: PredictionLines, run: Callable[[], None]) -> Iterator[Predicted]:
+    """What is known of a recording when `run` has ended, also in an interruption or a fault, which is raised after.
+
+    What reading raises becomes a `DataError` that says how far it came.
+    """
+    fault: BaseException | None = None
+    try:
+        run()
+    except RequestError:
+        raise
+    except (DataError, KeyboardInterrupt) as error:
+        fault = error
+    except UNREADABLE as error:
+        end = f", beyond {told.predicted.seconds:g} s," if told.predicted.windows else ""
+        fault = DataError(f"'{name}'{end} cannot be read: {reason_of(error)}")
+        fault.__cause__ = error
+    if told.predicted.windows or fault is None:
+        yield told.predicted
+    if fault is not None:
+        raise fault
+
+
+def _with_notices(events: Iterator[Prediction | Gap]) -> Iterator[Prediction | Gap]:
+    """Says now and then how many pieces were dropped."""
+    dropped, said = 0, -math.inf
+    for event in events:
+        if isinstance(event, Gap) and event.dropped:
+            dropped += event.dropped
+            if time.monotonic() - said >= SECONDS_BETWEEN_NOTICES:
+                _say(f"at {event.end:.0f} s: {dropped} windows dropped so far, {event.reason}")
+                said = time.monotonic()
+        yield event
+
+
+def _say(text: str) -> None:
+    print(masked(text), file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _lines_to(out: Path | None) -> Iterator[TextIO]:
+    if out is None:
+        yield sys.stdout
+        return
+    try:
+        file = out.open("w", encoding="utf-8")
+    except OSError as error:
+        raise RequestError(f"cannot write '{out}' ({error.strerror}): give another --out") from error
+    with file:
+        yield file

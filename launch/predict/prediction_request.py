@@ -1,0 +1,51 @@
+"""What one `predict` is asked for, as its options say."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ...shards.errors import RequestError, choice_error
+from ...shards.live.live_source import Patience
+from ...tasks.prediction.alarm_events import AlarmRule, Smoothing
+from ...tasks.prediction.window_scores import Scorer
+
+
+@dataclass(frozen=True)
+class AlarmRequest:
+    """What was asked of alarms: the class, else the positive one; thresholds, by default the one that validation
+    clips chose, or a half, and four fifths of it; seconds of smoothing and of the shortest alarm and pause."""
+
+    name: str | None = None
+    on: float | None = None
+    off: float | None = None
+    smooth: float = 2.0
+    smoothing: Smoothing = "mean"
+    min_on: float = 0.0
+    min_off: float = 0.0
+
+    def rule(self, scorer: Scorer, threshold: float | None) -> tuple[str, AlarmRule] | None:
+        """The class and its rule; none where no class is the positive one and none was named."""
+        name = self.name or scorer.positive
+        if name is None:
+            if self.on is not None or self.off is not None:
+                raise RequestError("--on and --off are for alarms: name their class with --alarm")
+            return None
+        if name not in scorer.classes:
+            raise choice_error("class of this model", name, scorer.classes)
+        on = self.on if self.on is not None else 0.5 if threshold is None else threshold
+        off = self.off if self.off is not None else 0.8 * on
+        return name, AlarmRule(on, off, self.smooth, self.smoothing, self.min_on, self.min_off)
+
+
+@dataclass(frozen=True)
+class PredictRequest:
+    """What one `predict` is asked for: `beside`: files of further modalities by name; `rates`: Hz of files that do
+    not tell; where lines, timeline and film go (of a folder: the folders of them)."""
+
+    beside: dict[str, Path] = field(default_factory=dict)
+    rates: dict[str, float] = field(default_factory=dict)
+    hop: float | None = None
+    out: Path | None = None
+    png: Path | None = None
+    video: Path | None = None
+    alarm: AlarmRequest = field(default_factory=AlarmRequest)
+    patience: Patience = field(default_factory=Patience)

@@ -1,0 +1,181 @@
+"""Where the bundles of a run lie: one, one for each split that it was trained on, and one of all clips."""
+
+import hashlib
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...fusion.bundle.bundle_files import LAYOUTS, local_bundle
+from ...shards.errors import RequestError
+from ...shards.index.table import Index
+from ...tasks.report.provenance import FINAL
+from .folder import read_settings
+
+if TYPE_CHECKING:
+    from ...fusion.bundle.bundle import Bundle
+    from ...tasks.splits.splits import Split
+
+# Of a bundle's provenance: the digest of the test clips that it was kept from, and the fingerprint of shards of which
+# a final model was trained on every labelled clip.
+UNSEEN, SEEN = "unseen", "seen"
+
+
+def find_bundle(path: Path, quiet: bool = False) -> Path:
+    """The bundle folder to use: `path`, or of a run its final model, else its only one, else that of its first split.
+
+    Of `hf://owner/name[@revision]` it is the one in the hub's cache. Where it takes one of several splits, one line
+    on standard error says which, and how to get a final model; `quiet` keeps it back, where a path is only checked.
+    """
+    path = local_bundle(path)
+    for folder in (path / FINAL / "encoder", path / "encoder"):
+        if folder.is_dir():
+            return folder
+    if divided := _divided(path):
+        chosen = divided[0]
+        if not quiet:
+            print(
+                f"note: '{path}' has a model for each of its {len(divided)} splits and none of all clips: this takes "
+                f"{chosen.name}, which has not seen its own test clips; for a final model: {final_command(path)}",
+                file=sys.stderr,
+            )
+        return chosen / "encoder"
+    return path
+
+
+def measured_bundle(path: Path, index: Index) -> "Bundle":
+    """The model at `path` that is to be measured on clips of `index`, or lend its weights to one that is.
+
+    Of a run it is the one that the run evaluated; where each split has one, the final model. Raises `RequestError`
+    for a run that has one for each of its splits alone, and for a final model that was trained on these shards.
+    """
+    from ...fusion.bundle.bundle import load_bundle  # torch comes only with the first model
+
+    path = local_bundle(path)
+    if (path / "encoder").is_dir():
+        path = path / "encoder"
+    elif divided := _divided(path):
+        if not (path / FINAL / "encoder").is_dir():
+            names = ", ".join(folder.name for folder in divided)
+            raise RequestError(
+                f"'{path}' has a model for each of its splits ({names}): give one, such as {divided[0]}"
+            )
+        path = path / FINAL / "encoder"
+    bundle = load_bundle(path)
+    if bundle.provenance.get(SEEN) == index.fingerprint:
+        raise RequestError(
+            f"'{path}' is a final model, trained on all labelled clips of '{index.folder}': its figures on them are "
+            "those of its run; give shards that it has not seen"
+        )
+    return bundle
+
+
+def any_bundle(path: Path) -> Path:
+    """The bundle folder at `path`, or of a run the evaluated one, or the first where each split has its own.
+
+    What all of a run's models share can be read from it.
+    """
+    path = local_bundle(path)
+    if (path / "encoder").is_dir():
+        return path / "encoder"
+    divided = _divided(path)
+    return divided[0] / "encoder" if divided else find_bundle(path)
+
+
+def find_model(path: Path, quiet: bool = False) -> Path:
+    """The bundle at `path` or on the hub, or that of the run there to use; `RequestError` where there is none.
+
+    `quiet`: see `find_bundle`.
+    """
+    path = local_bundle(path)
+    if any((path / name).is_file() for name in LAYOUTS):
+        return path
+    if not path.is_dir():
+        raise RequestError(f"no run folder at '{path}'")
+    found = find_bundle(path, quiet)
+    if found == path:
+        raise RequestError(f"'{path}' holds no trained model: has its training finished?")
+    return found
+
+
+def split_bundle(path: Path, index: Index, split: "Split") -> "Bundle":
+    """The bundle of a split in a run that has one for each, else the one at `path`.
+
+    Raises `RequestError` where the run has none for this split, or where it was kept from other clips than those the
+    split tests, or from none: their scores would flatter it.
+    """
+    path = local_bundle(path)
+    if divided := _divided(path):
+        if path / split.name not in divided:
+            names = ", ".join(folder.name for folder in divided)
+            raise RequestError(
+                f"'{path}' has encoders for the splits {names}, none for {split.name}: pretrain that one too"
+            )
+        path = path / split.name
+    bundle = measured_bundle(path, index)
+    unseen = bundle.provenance.get(UNSEEN)
+    if unseen is not None and unseen != tested_digest(index, split):
+        raise RequestError(
+            f"the encoder '{path}' was kept from other clips than those {split.name} tests: give the folds, group, "
+            "label, classes and seed that it was pretrained with, or pretrain it with these"
+        )
+    return bundle
+
+
+def undivided_bundle(path: Path) -> "Bundle":
+    """What a model of all clips starts from: the bundle at `path`, or the final one of a divided run.
+
+    Raises `RequestError`, with the command that makes it, where a run has encoders for its splits alone.
+    """
+    from ...fusion.bundle.bundle import load_bundle
+
+    path = local_bundle(path)
+    if not _divided(path):
+        return load_bundle(any_bundle(path))
+    folder = path / FINAL / "encoder"
+    if not folder.is_dir():
+        raise RequestError(
+            f"'{path}' has an encoder for each of its splits and none of all clips, which a final model starts from: "
+            f"make it by `{final_command(path)}`, or leave out --final"
+        )
+    return load_bundle(folder)
+
+
+def final_command(run: Path) -> str:
+    """The command that adds to a run that is divided by splits the model of all its clips."""
+    settings = read_settings(run / "config.yaml")
+    # A name without a slash would be taken for that of a shipped config.
+    place = str(run) if "/" in str(run) else f"./{run}"
+    if settings.get("kind") == "finetune":
+        moved = (Path(settings.get("out", "")) / settings.get("name", "")).resolve() != run.resolve()
+        where = [f"out={run.resolve().parent}", f"name={run.resolve().name}"] if moved else []
+        return shlex.join(["modalgate", "finetune", place, *where, "--final", "--resume"])
+    data: dict[str, Any] = settings.get("data") or {}
+    undivided = {"folds": 0, "fold": None, "leave_one_out": False, "lists": [], "split": None}
+    changed = [f"data.{key}={json.dumps(value)}" for key, value in undivided.items() if data.get(key, value) != value]
+    return shlex.join(["modalgate", "pretrain", place, *changed, f"out={run}", f"name={FINAL}"])
+
+
+def tested_digest(index: Index, split: "Split") -> str:
+    """What tells the test clips of a split from those of any other: an encoder's bundle says whom it has not seen."""
+    keys = sorted(index.samples[number].key for number in split.test.tolist())
+    return hashlib.sha256("\n".join(keys).encode()).hexdigest()[:16]
+
+
+def _divided(path: Path) -> list[Path]:
+    """The folders of a divided run's splits; none of any other folder."""
+    if (path / "encoder").is_dir() or not (path / "config.yaml").is_file():
+        return []
+    return [encoder.parent for encoder in sorted(path.glob("*/encoder")) if encoder.parent.name != FINAL]
+
+
+def run_of(path: Path) -> Path | None:
+    """The run folder that `path` is, or a bundle lies in; none for an exported bundle, which is left as it is."""
+    return next((folder for folder in (path, path.parent) if (folder / "config.yaml").is_file()), None)
+
+
+def cache_folder(path: Path) -> Path | None:
+    """RUN/features of the run a bundle lies in."""
+    run = run_of(path)
+    return None if run is None else run / "features"

@@ -1,0 +1,186 @@
+"""The run folder: never overwritten, and resumed only with the settings it was started with."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from ...shards.errors import DataError, RequestError, choice_error
+from ...shards.index.labels import LABEL
+
+if TYPE_CHECKING:
+    from ..schema import Config
+
+# What may differ on resume: how long to train, and what no weight hangs on.
+_FREE = {
+    "command",
+    "train.steps",
+    "train.epochs",
+    "train.log_every",
+    "train.checkpoint_every",
+    "train.checkpoint_minutes",
+    "train.keep",
+    "train.best",
+    "train.hang_minutes",
+    "train.strategy",
+    "data.workers",
+    "probe",
+    "probe.every",
+    "probe.shards",
+    "probe.label",
+    "probe.train",
+    "probe.test",
+    "probe.folds",
+    "probe.group",
+    "probe.neighbours",
+    "wandb",
+    "tensorboard",
+    "final",
+    "jobs",
+    "out",
+    "name",
+}
+
+
+def run_folder(config: "Config") -> Path:
+    """OUT/NAME."""
+    return Path(config.out) / config.name
+
+
+def open_run(run: Path, settings: Mapping[str, Any], resume: bool) -> None:
+    """Creates `run` with `settings` in its `config.yaml`, or checks that a resumed run has the same.
+
+    Raises `RequestError` for an occupied folder without `resume`, for `resume` where there is no run, and, naming
+    the keys, for settings that differ in more than the length of the training and what it has no part in.
+    """
+    stored = run / "config.yaml"
+    _check_folder(run)
+    if not resume:
+        check_free(run)
+        run.mkdir(parents=True, exist_ok=True)
+    else:
+        check_there(run)
+        changed = differences(read_settings(stored), settings)
+        if changed:
+            raise _refusal(run, changed)
+    _write(stored, settings)
+
+
+def check_free(run: Path) -> None:
+    """`RequestError` where `run` is there already and holds something."""
+    _check_folder(run)
+    if run.is_dir() and any(run.iterdir()):
+        holds = "a run" if (run / "config.yaml").exists() else "something else"
+        raise RequestError(f"run folder '{run}' already holds {holds}: choose another name= or add --resume")
+
+
+def check_there(run: Path) -> None:
+    """`RequestError` where `run` is no run that could be resumed."""
+    if not (run / "config.yaml").is_file():
+        raise RequestError(f"no run to resume at '{run}': leave out --resume, or give the out= and name= it had")
+
+
+def _check_folder(run: Path) -> None:
+    if run.exists() and not run.is_dir():
+        raise RequestError(f"the run folder '{run}' is a file: choose another name=")
+
+
+def accept_changes(run: Path, settings: Mapping[str, Any], accepted: Sequence[str]) -> None:
+    """Lets `run`, and the folds in it, be resumed with the `accepted` keys or sections as `settings` has them.
+
+    Raises `RequestError`, before anything is changed, for a key that is as it was and for one that has changed
+    without being accepted.
+    """
+    now = _flat(settings)
+    # The fingerprint is of the shards: whoever takes others takes it too.
+    names = {*accepted, "fingerprint"} if "data.shards" in accepted else set(accepted)
+    changed: set[str] = set()
+    merged: dict[Path, dict[str, Any]] = {}
+    title = None
+    for path in (run / "config.yaml", *sorted(run.glob("*/config.yaml"))):
+        if path.is_file():
+            old = _flat(read_settings(path))
+            title = title or old.get("name")
+            if old.get("name") != title:
+                continue  # a run of its own in this folder
+            asked = _with_chosen(now, old)
+            changed |= {key for key in (*old, *asked) if old.get(key) != asked.get(key)} - _FREE
+            kept = {key: value for key, value in old.items() if not _covers(names, key)}
+            merged[path] = kept | {key: value for key, value in asked.items() if _covers(names, key)}
+    for name in accepted:
+        if not any(_covers({name}, key) for key in changed):
+            raise choice_error("changed setting to --accept", name, changed)
+    for settled in merged.values():
+        asked = _with_chosen(now, settled) | {"fingerprint": settled.get("fingerprint")}
+        if others := differences(settled, asked):
+            raise _refusal(run, others)
+    for path, settled in merged.items():
+        _write(path, _nested(settled))
+
+
+def _with_chosen(asked: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that were `asked` for; those that they leave to the clips as the `run` chose them."""
+    left = ("data.folds", "data.leaky") if asked.get("data.folds", 0) is None else ()
+    left += ("data.label",) if asked.get("data.label") == LABEL else ()
+    return {**asked, **{key: run[key] for key in left if key in run}}
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """`key was A, is B` for every dotted key that resuming may not change.
+
+    A run of which no fingerprint is known may have any.
+    """
+    old, new = _flat(before), _flat(now)
+    return [
+        f"{key} was {old.get(key)!r}, is {new.get(key)!r}"
+        for key in dict.fromkeys((*old, *new))
+        if key not in _FREE and old.get(key) != new.get(key) and (key, old.get(key)) != ("fingerprint", None)
+    ]
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _covers(names: set[str], key: str) -> bool:
+    """Whether `key` is one of the names, or in a section that is."""
+    return any(key == name or key.startswith(f"{name}.") for name in names)
+
+
+def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    nested: dict[str, Any] = {}
+    for key, value in flat.items():
+        *sections, last = key.split(".")
+        place = nested
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[last] = value
+    return nested
+
+
+def _refusal(run: Path, changed: Sequence[str]) -> RequestError:
+    return RequestError(
+        f"run '{run}' was started with other settings: {'; '.join(changed)}; "
+        "set them back, take them with --accept KEY, or choose another name="
+    )
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """What a run's config.yaml says; `DataError` where it is damaged."""
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise DataError(f"'{path}' is damaged: {' '.join(str(error).split())}") from error
+
+
+def _write(path: Path, settings: Mapping[str, Any]) -> None:
+    partial = path.with_suffix(".yaml.partial")
+    partial.write_text(yaml.safe_dump(dict(settings), sort_keys=False), encoding="utf-8")
+    partial.replace(path)

@@ -1,0 +1,114 @@
+"""Where the numbers go: metrics.jsonl always, and the boards that people watch runs on."""
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ...tasks.records import Curves, Figure, Gates, Result, Table
+from ...tasks.report.provenance import WARNINGS
+from .boards import Boards, tracked_identity
+from .folder import read_settings
+
+METRICS = "metrics.jsonl"
+
+
+class Tracker:
+    """Appends one line per `log` to RUN/metrics.jsonl and sends the same to `boards`.
+
+    Lines after `step`, which a resumed run will log again, are dropped. Only the main process makes one.
+    """
+
+    def __init__(self, run: Path, boards: Boards, step: int = 0) -> None:
+        self.run = run
+        self._boards = boards
+        _cut(run / METRICS, step)
+        # What was said at the end of a shorter training may hold no longer.
+        _cut(run / WARNINGS, step - 1)
+        self._file = (run / METRICS).open("a", encoding="utf-8")
+
+    @property
+    def identity(self) -> str:
+        """Of wandb's run, kept in the checkpoint so that a resumed job stays one run."""
+        return self._boards.identity
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """One line of `values` after `step` steps."""
+        finite = {key: value if math.isfinite(value) else None for key, value in values.items()}
+        self._file.write(json.dumps({"step": step, **finite}) + "\n")
+        self._file.flush()
+        self._boards.log(step, values)
+
+    def warn(self, step: int, line: str) -> None:
+        """Keeps a warning of the training, after `step` steps, in RUN/warnings.jsonl."""
+        with (self.run / WARNINGS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, "warning": line}) + "\n")
+
+    def close(self, exit_code: int = 0) -> None:
+        """Closes the file and ends the boards' runs, which get the last figures in a table and pictures of gates."""
+        self._file.close()
+        lines = read_metrics(self.run)
+        if lines:
+            self._boards.show(lines[-1]["step"], "training", task_tables(lines), gate_figures(lines))
+        self._boards.close(exit_code)
+
+
+def show_result(run: Path, result: Result, warn: Callable[[str], None]) -> None:
+    """Adds an evaluation's tables and pictures to what `run` was tracked by, as its config.yaml says."""
+    settings = read_settings(run / "config.yaml")
+    lines = read_metrics(run)
+    step = lines[-1]["step"] + 1 if lines else 0
+    mode, board = settings.get("wandb", "disabled"), settings.get("tensorboard", False)
+    boards = Boards(run, mode, settings, warn, tracked_identity(run), tensorboard=board)
+    boards.show(step, result.name, result.tables, result.figures)
+    boards.close()
+
+
+def task_tables(lines: list[dict[str, Any]]) -> list[Table]:
+    """The newest means of every task: a row for each, a column for each of their figures."""
+    last = next((line for line in reversed(lines) if "loss" in line), {})
+    named = [(*name.rpartition("/")[::2], value) for name, value in last.items() if "/" in name]
+    named = [(task, figure, value) for task, figure, value in named if task != "gate"]
+    tasks, figures = (list(dict.fromkeys(entry[place] for entry in named)) for place in (0, 1))
+    found = {(task, figure): value for task, figure, value in named}
+    rows: list[Any] = [[task, *(found.get((task, figure)) for figure in figures)] for task in tasks]
+    return [Table("Tasks", ["task", *figures], rows, f"means after step {last['step']}")] if rows else []
+
+
+def gate_figures(lines: list[dict[str, Any]]) -> list[Figure]:
+    """Mean gate weights over the steps, and the newest."""
+    series: dict[str, list[tuple[float, float]]] = {}
+    for line in lines:
+        for name, value in line.items():
+            if name.startswith("gate/") and name not in ("gate/loss", "gate/entropy") and value is not None:
+                series.setdefault(name.removeprefix("gate/"), []).append((line["step"], value))
+    if not series:
+        return []
+    last = [points[-1][1] for points in series.values()]
+    return [
+        Curves("Gate weights", "step", "mean gate weight", series),
+        Gates("Last gate weights", list(series), ["all"], [last]),
+    ]
+
+
+def read_metrics(run: Path) -> list[dict[str, Any]]:
+    """The lines of RUN/metrics.jsonl; a last line cut short by a kill is left out."""
+    return _read_lines(run / METRICS)
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines[:-1] if line]
+
+
+def _cut(path: Path, step: int) -> None:
+    """Takes out what was logged after `step`: a resumed run logs it again."""
+    if not path.exists():
+        return
+    kept = [json.dumps(line) + "\n" for line in _read_lines(path) if line["step"] <= step]
+    partial = path.with_suffix(".jsonl.partial")
+    partial.write_text("".join(kept), encoding="utf-8")
+    partial.replace(path)

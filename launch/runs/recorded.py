@@ -1,0 +1,47 @@
+"""The figures that a run's evaluations left in its folder, for the model card."""
+
+from pathlib import Path
+
+from ...tasks.evaluation.validation_choices import ON_VALIDATION, THRESHOLD
+from ...tasks.records import Result, load_result
+
+
+def recorded_metrics(run: Path) -> dict[str, float]:
+    """By name: what fine-tuning measured on test clips, and the linear probe of the fused features.
+
+    `run`: a run folder, or a split's inside one, which has the figures pooled over all splits. Raises `DataError` for
+    a damaged result file.
+    """
+    found: dict[str, float] = {}
+    for name, read in (("finetune", _finetune), ("probe", _probe)):
+        for folder in (run, run.parent if (run.parent / "config.yaml").is_file() else run):
+            path = folder / "results" / f"{name}.json"
+            if path.is_file():
+                found |= read(load_result(path))
+                break
+    return found
+
+
+def alarm_threshold(metrics: dict[str, float]) -> float | None:
+    """The threshold that held-out clips chose, where they did."""
+    return next((value for name, value in metrics.items() if name.startswith(THRESHOLD)), None)
+
+
+def _finetune(result: Result) -> dict[str, float]:
+    table = result.tables[0]
+    found = {f"{row[0]} ({table.note})": float(row[1]) for row in table.rows if isinstance(row[1], int | float)}
+    for chosen in result.tables[1:]:
+        for row in chosen.rows if chosen.title == ON_VALIDATION else ():
+            if row[0] == THRESHOLD and isinstance(row[1], int | float):
+                found[f"{THRESHOLD} ({chosen.note})"] = float(row[1])
+    return found
+
+
+def _probe(result: Result) -> dict[str, float]:
+    table = result.tables[0]
+    feature, linear = table.columns.index("feature"), table.columns.index("linear")
+    return {
+        f"linear probe accuracy, fused features ({table.note})": float(row[linear] or 0)
+        for row in table.rows
+        if row[feature] == "fused"
+    }

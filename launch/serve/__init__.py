@@ -1,0 +1,4 @@
+"""A model behind a local web page.
+
+Start with `server_app`.
+"""

@@ -1,0 +1,123 @@
+"""The answer to one recording: received, scored and sent, or given up when nobody waits for it any more."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from fastapi import Request, Response
+from fastapi.responses import JSONResponse
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
+
+from ...fusion.bundle.bundle import Bundle
+from .score_stream import Line, Wish, score
+from .serve_schema import ModelFacts
+from .uploads import MEBIBYTE, receive_upload
+from .waiting_queue import Stopping, Turns
+
+NDJSON = "application/x-ndjson"
+STOPPED = "the server was stopped"
+
+
+@dataclass(frozen=True)
+class Service:
+    """A classifier, and what limits its use. `folder`: where recordings lie while they are scored."""
+
+    bundle: Bundle
+    facts: ModelFacts
+    turns: Turns
+    folder: Path
+    log: Callable[[str], None]
+
+
+class Deferred(Response):
+    """An answer that `work` sends while it is found."""
+
+    def __init__(self, work: Callable[[Request, Send], Awaitable[None]]) -> None:
+        super().__init__()
+        self.work = work
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.work(Request(scope, receive), send)
+
+
+async def answer(service: Service, request: Request, send: Send, wish: Wish, name: str | None) -> None:
+    """Receives a recording, scores it and sends the answer; whatever happens, no file of it stays.
+
+    `name`: of a plain body. Raises, before anything is sent, what `receive_upload` and `score` raise, and `Full`.
+    """
+    begun = time.monotonic()
+    roles = [role.name for role in service.facts.roles]
+    streamed = NDJSON in request.headers.get("accept", "")
+    with service.turns.admit(), TemporaryDirectory(dir=service.folder) as folder:
+        try:
+            uploads = await receive_upload(request, Path(folder), roles, service.facts.max_mb * MEBIBYTE, name)
+        except ClientDisconnect:
+            return
+        lines = score(service.bundle, service.turns, uploads, wish)
+        sending = (_stream if streamed else _collect)(request, send, lines)
+        answered = await _while_connected(request.receive, sending)
+    seconds = time.monotonic() - begun
+    shown = next(iter(uploads.values())).name
+    service.log(f"'{shown}' {'scored' if answered else 'given up by its sender'} after {seconds:.1f} s")
+
+
+async def _collect(request: Request, send: Send, lines: AsyncGenerator[Line]) -> None:
+    found: Line = {}
+    windows: list[Line] = []
+    async with aclosing(lines):
+        async for line in lines:
+            kind = line.pop("kind")
+            if kind == "window":
+                windows.append(line)
+            elif kind != "end":
+                found |= line
+    found |= {"windows": windows, "clip": found.get("clip"), "note": found.get("note")}
+    await JSONResponse(found)(request.scope, request.receive, send)
+
+
+async def _stream(request: Request, send: Send, lines: AsyncGenerator[Line]) -> None:
+    begun = False
+
+    async def write(line: Line) -> None:
+        nonlocal begun
+        if not begun:
+            headers = [(b"content-type", NDJSON.encode())]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            begun = True
+        await send({"type": "http.response.body", "body": json.dumps(line).encode() + b"\n", "more_body": True})
+
+    async with aclosing(lines):
+        try:
+            async for line in lines:
+                await write(line)
+        except Stopping:
+            if not begun:
+                raise
+            await write({"kind": "note", "note": STOPPED})
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _while_connected(receive: Receive, work: Coroutine[Any, Any, None]) -> bool:
+    """Runs `work`, or as much of it as the client waits for; whether that was all."""
+
+    async def watch() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    tasks = [asyncio.create_task(work), asyncio.create_task(watch())]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        worked, _ = await asyncio.gather(*tasks, return_exceptions=True)
+    if isinstance(worked, Exception):
+        raise worked
+    return worked is None

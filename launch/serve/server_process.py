@@ -1,0 +1,106 @@
+"""The process that serves: its socket, its folder for recordings, and how it ends."""
+
+import os
+import re
+import shutil
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory, gettempdir
+from types import FrameType
+
+import psutil
+
+from ...shards.errors import RequestError
+from ..runs.next_step import browse
+from ..training.device import leave_cores_to
+from .http_guard import is_loopback
+
+PREFIX = "modalgate-serve-"
+# Seconds that answers in progress have when the server is told to end.
+GRACE = 5
+
+
+def run_server(model: Path, host: str, port: int, *, max_mb: int, queue: int, threads: int | None) -> None:
+    """Serves until it is interrupted. Raises `RequestError` where FastAPI is not installed or the address cannot be
+    listened at, and what `open_service` raises."""
+    try:
+        import fastapi  # noqa: F401
+        import python_multipart  # noqa: F401
+        import uvicorn
+    except ImportError as error:
+        raise RequestError(f"serve needs {error.name}: pip install 'modalgate[serve]'") from error
+    from .server_app import create_app, open_service
+
+    leave_cores_to(1, threads)
+    with listen(host, port) as listener, upload_folder() as folder:
+        service = open_service(model, folder, max_mb=max_mb, queue=queue, log=_say)
+
+        class Server(uvicorn.Server):
+            """Tells predictions to end before it waits for their answers."""
+
+            def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+                service.turns.stopping = True
+                super().handle_exit(sig, frame)
+
+        settings = uvicorn.Config(
+            create_app(service, host),
+            http="h11",
+            ws="none",
+            lifespan="off",
+            proxy_headers=False,
+            server_header=False,
+            access_log=False,
+            log_config=None,
+            log_level="critical",
+            timeout_graceful_shutdown=GRACE,
+        )
+        if not is_loopback(host):
+            _say(f"warning: {host} is open to the network, and there is no password: whoever reaches it may use it")
+        _say(f"{service.facts.name} is served at {_address(host, listener)} (Ctrl-C ends it)")
+        _say(browse(_address(host, listener)))
+        try:
+            Server(settings).run([listener])
+        finally:
+            service.turns.close()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; raises `RequestError` where there can be none."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen()
+        except OSError:
+            listener.close()
+            raise
+        return listener
+    except OSError as error:
+        raise RequestError(
+            f"cannot listen at {host} port {port} ({error.strerror}): give another --host or --port"
+        ) from error
+
+
+@contextmanager
+def upload_folder() -> Iterator[Path]:
+    """A folder of this process for the recordings it scores, in TMPDIR; removes those of servers that were killed."""
+    for folder in Path(gettempdir()).glob(f"{PREFIX}*"):
+        owner = re.match(rf"{PREFIX}(\d+)-", folder.name)
+        if owner and folder.stat().st_uid == os.getuid() and not psutil.pid_exists(int(owner[1])):
+            shutil.rmtree(folder, ignore_errors=True)
+    with TemporaryDirectory(prefix=f"{PREFIX}{os.getpid()}-") as folder:
+        yield Path(folder)
+
+
+def _address(host: str, listener: socket.socket) -> str:
+    name = f"[{host}]" if ":" in host else host
+    return f"http://{name}:{listener.getsockname()[1]}"
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,4 @@
+"""The training loop and what it needs.
+
+Start with `loop`.
+"""

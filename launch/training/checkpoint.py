@@ -1,0 +1,173 @@
+"""Checkpoints that are whole or not there: RUN/checkpoints/step-N, read back without unpickling."""
+
+import hashlib
+import json
+import math
+import os
+import random
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ...shards.errors import DataError
+
+MODEL, STATE, FACTS = "model.safetensors", "state.safetensors", "state.json"
+
+
+def save_checkpoint(
+    run: Path,
+    step: int,
+    model: Mapping[str, Tensor],
+    state: Mapping[str, Any],
+    keep: int,
+    score: float | None = None,
+) -> Path:
+    """Writes `model` (a state dict) and `state` (any nesting of dicts, lists, numbers, text and tensors).
+
+    The files are written and synced in a hidden folder that is then renamed, so a kill or a full disk leaves the
+    checkpoints before it as they were. Only the newest `keep` stay, and the one with the highest `score`. Raises
+    `DataError` where it cannot be written.
+    """
+    target = run / "checkpoints" / f"step-{step}"
+    partial = target.parent / f".{target.name}.partial"
+    tensors: dict[str, Tensor] = {}
+    tree = _pack(dict(state), tensors)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        save_file(_plain(model), partial / MODEL)
+        save_file(_plain(tensors), partial / STATE)
+        sums = {name: _sha256(partial / name) for name in (MODEL, STATE)}
+        facts = {"step": step, "score": score, "sha256": sums, "state": tree}
+        (partial / FACTS).write_text(json.dumps(facts), encoding="utf-8")
+        for name in (MODEL, STATE, FACTS, "."):
+            _sync(partial / name)
+        # A checkpoint of this step can only be a damaged one, or the same: resuming starts from the newest whole one.
+        shutil.rmtree(target, ignore_errors=True)
+        partial.rename(target)
+        _sync(target.parent)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise DataError(f"checkpoint '{target}' could not be written ({error}): the one before it is kept") from error
+    best = best_checkpoint(run)
+    for old in _numbered(run)[keep:]:
+        if old != best:
+            shutil.rmtree(old)
+    return target
+
+
+def latest_checkpoint(run: Path) -> Path | None:
+    """The newest whole checkpoint: damaged and half-written ones are passed over."""
+    return next((folder for folder in _numbered(run) if _whole(folder)), None)
+
+
+def best_checkpoint(run: Path) -> Path | None:
+    """The checkpoint with the highest score, the newest of equal ones; none where none has a score."""
+    scores = {folder: _score(folder) for folder in _numbered(run)}
+    scored = {folder: score for folder, score in scores.items() if score is not None and not math.isnan(score)}
+    return max(scored, key=scored.__getitem__, default=None)
+
+
+def load_checkpoint(folder: Path) -> tuple[int, dict[str, Tensor], dict[str, Any]]:
+    """(step, model state dict, state) on the CPU; `DataError` where a file is damaged."""
+    if not _whole(folder):
+        raise DataError(f"checkpoint '{folder}' is damaged: delete it to resume from the one before")
+    facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+    return facts["step"], load_file(folder / MODEL), _unpack(facts["state"], load_file(folder / STATE))
+
+
+def random_state() -> dict[str, Any]:
+    """The states of Python's, NumPy's and torch's global generators, as plain values."""
+    # `get_state` is what NumPy offers for its legacy global generator, which libraries still draw from.
+    kind, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002
+    version, words, gauss = random.getstate()
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return {
+        "python": [version, list(words), gauss],
+        "numpy": [kind, torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, cached],
+        "torch": torch.get_rng_state(),
+        "cuda": cuda,
+    }
+
+
+def set_random_state(state: Mapping[str, Any]) -> None:
+    """Restores what `random_state` gave."""
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))
+    kind, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, cached))  # noqa: NPY002
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def _pack(value: Any, tensors: dict[str, Tensor]) -> Any:
+    """JSON with each tensor replaced by its number in `tensors`; dicts become pairs, as optimisers key by number."""
+    if isinstance(value, Tensor):
+        name = str(len(tensors))
+        tensors[name] = value
+        return {"tensor": name}
+    if isinstance(value, Mapping):
+        return {"pairs": [[key, _pack(entry, tensors)] for key, entry in value.items()]}
+    if isinstance(value, list | tuple):
+        return [_pack(entry, tensors) for entry in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"a checkpoint holds tensors, numbers and text, not {type(value).__name__}")
+
+
+def _unpack(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    if isinstance(value, list):
+        return [_unpack(entry, tensors) for entry in value]
+    if not isinstance(value, dict):
+        return value
+    if "tensor" in value:
+        return tensors[value["tensor"]]
+    return {key: _unpack(entry, tensors) for key, entry in value["pairs"]}
+
+
+def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    # Cloned, because safetensors refuses tensors that share memory, as tied weights do.
+    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+
+
+def _numbered(run: Path) -> list[Path]:
+    """Checkpoint folders, newest first."""
+    folders = [path for path in (run / "checkpoints").glob("step-*") if path.name[5:].isdigit()]
+    return sorted(folders, key=lambda path: int(path.name[5:]), reverse=True)
+
+
+def _score(folder: Path) -> float | None:
+    try:
+        return json.loads((folder / FACTS).read_text(encoding="utf-8"))["score"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _whole(folder: Path) -> bool:
+    try:
+        sums = json.loads((folder / FACTS).read_text(encoding="utf-8"))["sha256"]
+        return all(_sha256(folder / name) == sums[name] for name in (MODEL, STATE))
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,139 @@
+"""What a training changes as it goes: built, kept in a checkpoint, and taken up again."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import Tensor, nn
+
+from ..schema import TrainConfig
+from .checkpoint import load_checkpoint, random_state, save_checkpoint, set_random_state
+from .ema import WeightAverage
+from .fsdp import reach_all, same_buffers, same_weights, sharded, whole
+from .optimizer import build_optimizer, resume_optimizer
+
+
+class RunState:
+    """The model under training with its optimiser, their place in the run, and all that a resumed run needs of them.
+
+    `step` steps are done, of `batches` batches of this process. `model` is what the loop calls; `trained` is the
+    module under it: `objective` itself or, with the strategy fsdp, a sharded copy that is copied back in the end.
+    `tracked`: the tracker's identity in the `checkpoint` that it was begun from.
+    """
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        objective: nn.Module,
+        config: TrainConfig,
+        parameter_groups: Sequence[dict[str, Any]] | None = None,
+        checkpoint: Path | None = None,
+    ) -> None:
+        self.accelerator, self.objective, self.config = accelerator, objective, config
+        self.step, self.batches = 0, 0
+        self.fsdp = config.strategy == "fsdp" and accelerator.num_processes > 1
+        kept: dict[str, Any] = {}
+        if checkpoint is not None:
+            self.step, weights, kept = load_checkpoint(checkpoint)
+            self.batches = kept.get("batches", self.step * config.accumulate)
+            objective.load_state_dict(weights)
+        self.trained = sharded(objective, accelerator.device) if self.fsdp else objective.to(accelerator.device)
+        if self.fsdp and parameter_groups:
+            parameter_groups = same_weights(parameter_groups, objective, self.trained)
+        self.parameters = [weight for weight in self.trained.parameters() if weight.requires_grad]
+        self.optimizer = build_optimizer(self.trained, config, parameter_groups)
+        self.average = WeightAverage(self.trained, config.average) if config.average else None
+        if kept:
+            resume_optimizer(self.optimizer, kept["optimizer"])
+            if self.average is not None:
+                self.average.load_state_dict(kept["average"])
+        # A sharded model exchanges its gradients itself: Accelerate is to add its precision, and no DDP.
+        self.model = accelerator.prepare_model(self.trained, device_placement=False, evaluation_mode=self.fsdp)
+        self.scaler: Any = accelerator.scaler
+        if kept and self.scaler is not None:
+            self.scaler.load_state_dict(kept["scaler"])
+        self.tracked: str | None = kept.get("wandb")
+        self._random: list[dict[str, Any]] = kept.get("random", [])
+
+    def restore_random(self) -> None:
+        """Sets this process's generators to where the checkpoint has them."""
+        if self.accelerator.process_index < len(self._random):
+            set_random_state(self._random[self.accelerator.process_index])
+
+    def exchanging(self, last: bool) -> AbstractContextManager[None]:
+        """Around a batch of a step: DDP exchanges gradients once per step, with its last batch."""
+        return nullcontext() if last or self.fsdp else self.accelerator.no_sync(self.model)
+
+    def backward(self, loss: Tensor) -> None:
+        """Adds the gradients of one batch of a step."""
+        if self.fsdp:
+            loss = loss + reach_all(self.trained)
+        loss = loss / self.config.accumulate
+        (loss if self.scaler is None else self.scaler.scale(loss)).backward()
+
+    def clip(self, most: float) -> Tensor:
+        """Scales the gradients to a norm of at most `most` over all weights and processes; returns what it was."""
+        if self.scaler is not None:
+            self.scaler.unscale_(self.optimizer)
+        return whole(torch.nn.utils.clip_grad_norm_(self.parameters, most))
+
+    def update(self) -> None:
+        """One step of the optimiser; fp16's scaler leaves it out where gradients overflowed."""
+        if self.scaler is None:
+            self.optimizer.step()
+        else:
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        if self.average is not None:
+            self.average.update(self.step)
+
+    def advance(self, batches: int) -> None:
+        """A step of so many batches is done, whether it was taken or left out."""
+        self.optimizer.zero_grad()
+        self.step += 1
+        self.batches += batches
+
+    @contextmanager
+    def evaluated(self) -> Iterator[None]:
+        """While it is open the objective is what will be exported: with the averaged weights, if there are any."""
+        with self.average.in_place() if self.average is not None else nullcontext():
+            self._hand_over()
+            yield
+        if self.fsdp:
+            self.objective.cpu()  # its sharded copy needs the room
+        self.model.train()
+
+    def finish(self) -> None:
+        """Leaves the objective with what the training has made of it; all processes call it."""
+        if self.average is not None:
+            self.average.put_in_place()
+        self._hand_over()
+
+    def _hand_over(self) -> None:
+        """Gives the objective the weights and buffers of its sharded copy."""
+        if self.fsdp:
+            same_buffers(self.trained)
+            self.objective.load_state_dict(whole(self.trained.state_dict()))
+            self.objective.to(self.accelerator.device)
+
+    def save(self, run: Path, settings: Mapping[str, Any], tracked: str | None, score: float | None) -> None:
+        """Writes a checkpoint of this step; all processes call it, the first one writes."""
+        random = gather_object([random_state()])
+        if self.fsdp:
+            same_buffers(self.trained)
+        weights, optimizer = whole(self.trained.state_dict()), whole(self.optimizer.state_dict())
+        average = None if self.average is None else whole(self.average.state_dict())
+        if self.accelerator.is_main_process:
+            scaler = None if self.scaler is None else self.scaler.state_dict()
+            kept = {"optimizer": optimizer, "average": average, "scaler": scaler, "random": random}
+            kept |= {"batches": self.batches, "wandb": tracked, "config": settings}
+            save_checkpoint(run, self.step, weights, kept, self.config.keep, score)
+        self.accelerator.wait_for_everyone()
+
+    def close(self) -> None:
+        """Takes what Accelerate wrapped around it off the objective."""
+        self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)

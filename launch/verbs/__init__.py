@@ -1,0 +1,4 @@
+"""The commands and their options.
+
+Start with `train_verbs`.
+"""

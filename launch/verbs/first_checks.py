@@ -1,0 +1,119 @@
+"""What paths, names and columns tell of a wrong request: an answer before any library of models is imported."""
+
+import ast
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...fusion.bundle.bundle_files import facts_path
+from ...fusion.bundle.hub import find_repository
+from ...shards.errors import RequestError, choice_error
+from ...shards.index.labels import label_column
+from ...shards.index.location import locate
+from ...shards.index.table import load_index
+from ...shards.live.address import find_address
+from ..runs.bundles import any_bundle, find_bundle, find_model
+from ..runs.folder import check_free, check_there, run_folder
+
+if TYPE_CHECKING:
+    from ..schema import Config
+
+# Where the names of tasks and of fusions stand: a module and its dictionary.
+TASKS = ("ssl/tasks_by_name", "PRETEXT_TASKS")
+FUSIONS = ("fusion/mechanisms_by_name", "FUSIONS")
+
+
+def check_shards(place: Path | str | Sequence[str | Path], label: str | None = None) -> None:
+    """Raises what `load_index` does of local folders, and `label_column` where a `label` is given.
+
+    Shards behind a URL are not read twice.
+    """
+    places = [place] if isinstance(place, str | Path) else place
+    if all(isinstance(locate(one), Path) for one in places):
+        index = load_index(place)
+        if label is not None:
+            label_column(index, label)
+
+
+def check_bundle(place: Path | str, split: bool = False) -> None:
+    """`RequestError` where `place` holds no bundle; `split`: a run with one for each of its splits will do.
+
+    What lies on the hub is not fetched.
+    """
+    if find_repository(place) is None:
+        facts_path(any_bundle(Path(place)) if split else find_bundle(Path(place), quiet=True))
+
+
+def check_trained(run: Path) -> None:
+    """`RequestError` where `run` is neither a bundle nor a finished run."""
+    if find_repository(run) is None:
+        find_model(run, quiet=True)
+
+
+def check_scorer(model: Path) -> None:
+    """`RequestError` where there is neither an ONNX file nor a bundle at `model`."""
+    if model.suffix.lower() != ".onnx":
+        check_bundle(model)
+    elif not model.is_file():
+        raise RequestError(f"no file at '{model}'")
+
+
+def check_source(source: str) -> None:
+    """`RequestError` where `source` is neither a file nor a folder nor the address of a stream."""
+    if find_address(source) is None and not Path(source).exists():
+        raise RequestError(f"no file at '{source}'")
+
+
+def check_recordings(folder: Path, table: Path | None = None) -> None:
+    """`RequestError` where there is no such folder, or no such table of it."""
+    if not folder.is_dir():
+        raise RequestError(f"no folder at '{folder}': give a folder of recordings")
+    if table is not None and not table.is_file():
+        raise RequestError(f"no table at '{table}': give a CSV file")
+
+
+def check_config(config: "Config", resume: bool) -> None:
+    """`RequestError` where the config names shards, a label or an encoder that are not there, or a run that is.
+
+    To `resume` the run has to be there.
+    """
+    from ..schema import PretrainConfig, StudyConfig
+
+    data = config.data
+    labelled = not isinstance(config, PretrainConfig) and not data.labels
+    check_shards(data.shards, data.label if labelled else None)
+    if isinstance(config, PretrainConfig):
+        start = None
+        if config.probe is not None and config.probe.shards:
+            check_shards(config.probe.shards)
+    else:
+        start = config.pretrained if isinstance(config, StudyConfig) else config.encoder
+    if start:
+        check_bundle(start, split=True)
+    _check_names(config)
+    (check_there if resume else check_free)(run_folder(config))
+
+
+def _check_names(config: "Config") -> None:
+    """The errors of the registries for a task or a fusion that is not in them."""
+    from ..schema import PretrainConfig, StudyConfig
+
+    wanted = [("fusion", config.model.fusion)] if config.model is not None else []
+    if isinstance(config, PretrainConfig):
+        wanted += [("pretext task", name) for name in config.tasks]
+    if isinstance(config, StudyConfig):
+        wanted += [(f"fusion of row '{name}'", row.fusion) for name, row in config.rows.items()]
+    for what, name in wanted:
+        known = registered(*(TASKS if what == "pretext task" else FUSIONS))
+        if name not in known:
+            raise choice_error(what, name, known)
+
+
+def registered(module: str, table: str) -> list[str]:
+    """The names in the dictionary `table` of a module, read from its source: its classes come with torch."""
+    source = (Path(__file__).parents[2] / f"{module}.py").read_text(encoding="utf-8")
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == table:
+            assert isinstance(node.value, ast.Dict)
+            return [str(key.value) for key in node.value.keys if isinstance(key, ast.Constant)]
+    raise AssertionError(f"{module}.py has no {table}")

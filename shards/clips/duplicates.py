@@ -1,0 +1,94 @@
+"""Clips that show the same scene in the same motion: perceptual hashes of frames, and near-duplicates among them.
+
+A camera that does not move gives every clip of a place the same picture, so pictures alone would call all of them
+duplicates. One word of a clip's hash is of its mean picture, eight are of what moves before that picture; two clips
+are near-duplicates where both agree.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from av.error import FFmpegError
+from numpy.typing import NDArray
+
+from ..errors import DataError
+from ..index.location import FolderReader
+from ..index.table import Index, Sample
+from ..modality import modality
+from .decode import decode_frames
+
+FRAMES, SIDE, WORDS = 8, 32, 9
+PICTURE_BITS, MOTION_BITS = 63, 64 * FRAMES
+# Share of the bits of either kind that may differ: chosen on data, see docs/evaluation.md.
+LIMIT = 0.175
+# The first of these that a clip has is what its hash is of.
+SEEN = ("rgb", "depth", "flow")
+_BLOCK = 256
+
+
+@dataclass(frozen=True)
+class NearPair:
+    """Numbers of two clips, `first` < `second`, and how many bits of their hashes differ (of 575)."""
+
+    first: int
+    second: int
+    bits: int
+
+
+def hash_frames(frames: NDArray[np.float32]) -> NDArray[np.uint64]:
+    """The hash (9,) of frames (8, 32, 32): the signs of the 64 lowest frequencies of each frame less the mean frame,
+    and of the mean frame's, less their median (Zauner, "pHash", 2010)."""
+    mean = frames.mean(axis=0)
+    # Above what single precision makes of a picture that stands still.
+    moving = np.stack([_low(frame - mean) for frame in frames]) > 0.01
+    picture = _low(mean)
+    # The lowest frequency is the brightness.
+    still = picture[1:] > np.median(picture[1:])
+    bits = np.concatenate([[False], still, moving.reshape(-1)])
+    return np.packbits(bits).view(np.uint64)
+
+
+def hash_clip(files: FolderReader, index: Index, sample: Sample) -> NDArray[np.uint64] | None:
+    """The hash of a packed clip's uniform frames; none where it has no pictures or they cannot be decoded."""
+    entry = next((modality(name) for name in SEEN if modality(name).suffix in sample.members), None)
+    if entry is None:
+        return None
+    times = (np.arange(FRAMES) + 0.5) / FRAMES * sample.duration
+    try:
+        data = files.read(sample.shard, *sample.members[entry.suffix])
+        frames = decode_frames(data, times, index.settings.fps, entry, SIDE, (0.5, 0.5))
+    except (OSError, ValueError, EOFError, FFmpegError, DataError):
+        # Whoever reads the clip for its own sake says what is wrong with it.
+        return None
+    return hash_frames(frames.astype(np.float32).mean(axis=1))
+
+
+def near_pairs(hashes: NDArray[np.uint64], limit: float = LIMIT) -> list[NearPair]:
+    """The near-duplicates among hashes (n, 9), nearest first.
+
+    All pairs are compared, the mean pictures first: ten thousand clips take seconds, as benchmarks/duplicates.py
+    shows, and no pair is missed.
+    """
+    found = []
+    for start in range(0, len(hashes), _BLOCK):
+        block = hashes[start : start + _BLOCK]
+        still = np.bitwise_count(block[:, None, 0] ^ hashes[None, start:, 0])
+        rows, columns = np.nonzero(still <= limit * PICTURE_BITS)
+        later = rows < columns
+        rows, columns = rows[later], columns[later]
+        moving = np.zeros(len(rows), np.int64)
+        for word in range(1, WORDS):
+            moving += np.bitwise_count(block[rows, word] ^ hashes[start + columns, word])
+        near = moving <= limit * MOTION_BITS
+        bits = moving + still[rows, columns]
+        found += [
+            NearPair(start + int(row), start + int(column), int(count))
+            for row, column, count in zip(rows[near], columns[near], bits[near], strict=True)
+        ]
+    return sorted(found, key=lambda pair: (pair.bits, pair.first, pair.second))
+
+
+def _low(picture: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The 64 lowest frequencies of a picture (32, 32)."""
+    return np.asarray(cv2.dct(picture), np.float32)[:8, :8].reshape(-1)

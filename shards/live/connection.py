@@ -1,0 +1,175 @@
+"""One connection to a live source: a thread reads its packets, whoever takes them decodes."""
+
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+import av
+from av.error import ExitError, FFmpegError
+
+from ..media.container_io import MediaFacts, media_facts, open_media
+from .address import Address
+
+# A step of the clock that no camera makes: the source began anew.
+JUMP_SECONDS = 10.0
+# Their packets have no times of their own, or those of a frame rate that FFmpeg assumes.
+UNTIMED_FORMATS = {"mpjpeg", "mjpeg", "image2pipe"}
+MOST_WAITING = 256
+
+
+@dataclass(frozen=True)
+class Break:
+    """Between two packets: what follows does not continue what came before, because of `reason`."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """A packet, and the monotonic clock when it came."""
+
+    packet: Any
+    clock: float
+
+
+class Connection:
+    """An open source whose packets are read ahead of whoever takes them.
+
+    `finite`: its container tells how long it lasts, so it is a film and not an event: it waits to be read, and
+    nothing of it is given up. Of others no more than `most_seconds` wait; older packets go, up to a key frame.
+    Raises `av.FFmpegError` and `ValueError` where it cannot be opened, and `TimeoutError` after `timeout` seconds in
+    which nothing came; `fault` says later why it ended.
+    """
+
+    def __init__(
+        self, address: Address, timeout: float, most_seconds: float, pictures: bool = True, sound: bool = True
+    ) -> None:
+        self.opened, self.timeout = time.monotonic(), timeout
+        try:
+            self.container = open_media(address.url, address.container_format, address.options, timeout)
+        except FFmpegError as error:
+            if time.monotonic() - self.opened < timeout:
+                raise
+            raise self._silence() from error
+        self.facts: MediaFacts = media_facts(self.container)
+        self.video = self.container.streams.video[0] if pictures and self.facts.has_video else None
+        self.audio = self.container.streams.audio[0] if sound and self.facts.has_sound else None
+        self.finite = self.container.duration is not None
+        self.untimed = self.container.format.name in UNTIMED_FORMATS and not self.finite
+        self.most_seconds = most_seconds
+        self.leader = self.video or self.audio
+        self.waiting: deque[Arrived | Break] = deque()
+        self.changed = threading.Condition()
+        self.ended, self.closed = self.leader is None, False
+        self.fault: Exception | None = None
+        self.newest = self.taken = 0.0
+        self.last: float | None = None
+        self.resync = False
+        self.carried: av.VideoFrame | None = None
+        self.thread = threading.Thread(target=self._read, name="connection", daemon=True)
+        if self.leader is not None:
+            self.thread.start()
+
+    @property
+    def behind(self) -> float:
+        """Seconds of the source that wait to be taken; none of a film, which is not late."""
+        return 0.0 if self.finite else max(self.newest - self.taken, 0.0)
+
+    def take(self) -> Arrived | Break | None:
+        """The next packet or break, waiting for it; none at the end."""
+        with self.changed:
+            self.changed.wait_for(lambda: self.waiting or self.ended or self.closed)
+            if self.closed or not self.waiting:
+                return None
+            item = self.waiting.popleft()
+            if isinstance(item, Arrived) and item.packet.stream is self.leader:
+                self.taken = max(self.taken, _seconds(item.packet) or 0.0)
+            self.changed.notify_all()
+            return item
+
+    def stop(self) -> None:
+        """Ends whoever waits in `take`; for other threads than that which decodes."""
+        with self.changed:
+            self.closed = True
+            self.changed.notify_all()
+
+    def close(self) -> None:
+        """Ends the thread, and then the container; one that waits for the network goes when its time is over."""
+        self.stop()
+        if self.leader is not None:
+            self.thread.join(0.5)
+        if self.leader is None or not self.thread.is_alive():
+            self.container.close()
+
+    def _read(self) -> None:
+        streams = [stream for stream in (self.video, self.audio) if stream is not None]
+        try:
+            for packet in self.container.demux(*streams):
+                if self.closed:
+                    break
+                if packet.size:
+                    self._put(Arrived(packet, time.monotonic()))
+        except (FFmpegError, OSError, ValueError) as error:
+            self.fault = self._silence() if isinstance(error, ExitError) else error
+        finally:
+            with self.changed:
+                self.ended = True
+                self.changed.notify_all()
+
+    def _silence(self) -> TimeoutError:
+        """For what FFmpeg says when its time is over: an exit was requested, or the data are invalid."""
+        return TimeoutError(f"nothing came for {self.timeout:g} s")
+
+    def _put(self, item: Arrived) -> None:
+        packet = item.packet
+        with self.changed:
+            if self.finite:
+                self.changed.wait_for(lambda: len(self.waiting) < MOST_WAITING or self.closed)
+            elif packet.stream is self.leader:
+                if self.untimed:
+                    packet.pts = packet.dts = round(item.clock / packet.time_base)
+                if self.resync and not packet.is_keyframe:
+                    return
+                self.resync = False
+                seconds = _seconds(packet)
+                if seconds is not None:
+                    if self.last is not None and abs(seconds - self.last) > JUMP_SECONDS:
+                        self._break("its clock jumped", packet)
+                        if self.resync:
+                            return
+                    self.last, self.newest = seconds, max(self.newest, seconds)
+                    if self.newest - self.taken > self.most_seconds and len(self.waiting) > 1:
+                        self._give_up(packet)
+                        if self.resync:
+                            return
+            elif self.resync:
+                return
+            self.waiting.append(item)
+            self.changed.notify_all()
+
+    def _break(self, reason: str, packet: Any) -> None:
+        """What comes next can be decoded only from a key frame on."""
+        self.waiting.append(Break(reason))
+        self.last, self.newest, self.taken = None, 0.0, 0.0
+        self.resync = not packet.is_keyframe
+
+    def _give_up(self, packet: Any) -> None:
+        """Drops what waits before the newest key frame; all, where there is none."""
+        keys = [
+            number
+            for number, item in enumerate(self.waiting)
+            if isinstance(item, Arrived) and item.packet.stream is self.leader and item.packet.is_keyframe
+        ]
+        kept = list(self.waiting)[keys[-1] :] if keys and not packet.is_keyframe else []
+        self.waiting.clear()
+        self.waiting.extend([Break("decoding is too slow for it"), *kept])
+        first = next((item for item in kept if isinstance(item, Arrived)), None)
+        self.taken = (_seconds(first.packet) or 0.0) if first is not None else self.newest
+        self.resync = not kept and not packet.is_keyframe
+
+
+def _seconds(packet: Any) -> float | None:
+    stamp = packet.dts if packet.dts is not None else packet.pts
+    return None if stamp is None else float(stamp * packet.time_base)

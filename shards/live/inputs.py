@@ -1,0 +1,156 @@
+"""What there is to embed: a folder of recordings, a list of files, one file, or packed shards; and its pieces."""
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ..clip_spec import ClipSpec
+from ..clips.application import Application
+from ..clips.cut import slide_clip
+from ..clips.piece import Piece
+from ..errors import RequestError
+from ..index.location import FolderReader
+from ..index.table import INDEX_NAME, SPOOL_NAME, Index, Sample, load_index
+from ..media.pack_settings import PackSettings
+from ..packing.rejected import printable
+from ..packing.sources import SUFFIXES, Source, find_sources, stamp
+from .pieces import recording_pieces
+
+LIST_SUFFIXES = (".txt", ".lst")
+
+
+@dataclass(frozen=True)
+class Item:
+    """A recording or a packed clip.
+
+    `key`: its path from where it was looked for, or the clip's key; `facts`: names, sizes and rates, or a shard's
+    digest; `written`: times of writing; `problem`: why it cannot be read, where that is known before.
+    """
+
+    key: str
+    held: Source | Sample
+    facts: list[Any]
+    written: list[int]
+    problem: str = ""
+
+    @property
+    def stamp(self) -> list[Any]:
+        """What changes when its content does."""
+        return [self.facts, self.written]
+
+
+@dataclass(frozen=True)
+class Material:
+    """`items` in a stable order; `index`: of the shards, where they are clips of those."""
+
+    items: list[Item]
+    index: Index | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of what it consists of, the same wherever it is copied to."""
+        facts = [[item.key, item.facts] for item in self.items]
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+
+    def cutter(
+        self, spec: ClipSpec, modalities: tuple[str, ...], application: Application, hop: float | None
+    ) -> Callable[[Item], Iterator[Piece]]:
+        """What makes an item's pieces, in this process or another; it raises `rejected.UNREADABLE`."""
+        if self.index is None:
+            return partial(_cut_recording, spec, modalities, application, hop)
+        reader = FolderReader(self.index.folder)
+        return partial(_cut_sample, reader, self.index.settings, spec, modalities, application, hop)
+
+
+def find_material(place: str, rates: dict[str, float] | None = None) -> Material:
+    """The recordings or clips of `place`.
+
+    A folder that `pack` wrote, or a URL of one, gives clips. Any other folder gives recordings as `pack` finds them,
+    further streams beside the video included, also those without a label. A `.csv` is a label file of `pack`, and
+    gives what it names; a `.txt` has a path on every line, from where the list lies, and `#` before what is none.
+    `rates`: Hz of what does not tell its own, by what it holds, unless a label file says otherwise. Raises
+    `RequestError` where there is nothing of the kind, and what `load_index` raises.
+    """
+    path = Path(place)
+    if "://" in place or (path / INDEX_NAME).is_file() or (path / SPOOL_NAME).is_dir():
+        index = load_index(place)
+        sums = {shard.name: shard.sha256 for shard in index.shards}
+        return Material([Item(sample.key, sample, [sums[sample.shard]], []) for sample in index.samples], index)
+    suffix = path.suffix.lower()
+    if path.is_dir():
+        root, sources = path, find_sources(path)
+    elif not path.is_file():
+        raise RequestError(
+            f"nothing at '{place}': give a folder of recordings, a list of them (.txt or .csv), a media file, or "
+            "packed shards"
+        )
+    elif suffix == ".csv":
+        root, sources = path.parent, find_sources(path.parent, path, labelled_only=True)
+    elif suffix in LIST_SUFFIXES:
+        root, sources = path.parent, _from_list(path)
+    elif suffix in SUFFIXES["video"] | SUFFIXES["audio"]:
+        root, sources = path.parent, [_alone(path)]
+    else:
+        raise RequestError(f"'{place}' is no media file, and no list of them (.txt or .csv)")
+    items = []
+    for source in sources:
+        source = replace(source, rates=(rates or {}) | source.rates)
+        key = printable(os.path.relpath(source.path, root)).replace(os.sep, "/")
+        files = [] if source.problem else stamp(source)[0]
+        facts, written = [[*(entry[:-1] for entry in files)], sorted(source.rates.items())], [e[-1] for e in files]
+        items.append(Item(key, source, facts, written, source.problem))
+    return Material(items)
+
+
+def _from_list(path: Path) -> list[Source]:
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except UnicodeDecodeError as error:
+        raise RequestError(f"list '{path}' is not UTF-8 text: {error}") from error
+    named = [line for line in lines if line and not line.startswith("#")]
+    if not named:
+        raise RequestError(f"list '{path}' names no file: give one path on a line")
+    sources, seen = [], Counter[Path]()
+    for line in named:
+        source = _alone(path.parent / line)
+        seen[source.path] += 1
+        if not source.path.exists():
+            source = replace(source, problem="it is absent")
+        elif seen[source.path] > 1:
+            source = replace(source, problem=f"it is in '{path.name}' more than once")
+        sources.append(source)
+    if not any(source.path.exists() for source in sources):
+        others = f" and {len(sources) - 1} more" if len(sources) > 1 else ""
+        raise RequestError(f"list '{path}' names absent files: '{sources[0].path}'{others}")
+    return sources
+
+
+def _alone(path: Path) -> Source:
+    held = "audio" if path.suffix.lower() in SUFFIXES["audio"] else "video"
+    return Source(path.stem, {held: path})
+
+
+def _cut_recording(
+    spec: ClipSpec, modalities: tuple[str, ...], application: Application, hop: float | None, item: Item
+) -> Iterator[Piece]:
+    assert isinstance(item.held, Source)
+    return recording_pieces(item.held.files, spec, modalities, application, hop, item.held.rates)
+
+
+def _cut_sample(
+    reader: FolderReader,
+    settings: PackSettings,
+    spec: ClipSpec,
+    modalities: tuple[str, ...],
+    application: Application,
+    hop: float | None,
+    item: Item,
+) -> Iterator[Piece]:
+    assert isinstance(item.held, Sample)
+    return slide_clip(reader, settings, spec, modalities, application, hop, item.held)

@@ -1,0 +1,94 @@
+"""The pieces of a recording that a model is applied to: one that is as short as clips is one, as in evaluation."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from ..clip_spec import ClipSpec
+from ..clips.application import Application
+from ..clips.cut import whole_piece
+from ..clips.piece import Piece
+from ..media.arrays import ARRAY_SUFFIXES
+from ..media.container_io import probe
+from ..media.damaged_packets import Damage
+from ..modality import MODALITIES
+from ..packing.encode import encode_clip, encode_whole
+from ..packing.recording import read_recording
+from ..packing.rejected import UNREADABLE
+from ..packing.sources import Source
+from .sliding import slide, sliding_settings
+
+# Seconds that a recording may last beyond a clip before reading it as one is given up: sound often runs on.
+SLACK = 1.0
+
+
+def recording_pieces(
+    files: dict[str, Path],
+    spec: ClipSpec,
+    modalities: tuple[str, ...],
+    application: Application,
+    hop: float | None = None,
+    rates: dict[str, float] | None = None,
+    damage: Damage | None = None,
+) -> Iterator[Piece]:
+    """One piece of a recording of at most `application.whole` seconds, and those of `slide` of a longer one.
+
+    The one piece is packed in memory as `pack` does it, and cut as evaluation cuts it: the same pixels, after the
+    same lossy codec. A `hop` asks for pieces in any case. Arguments and errors are those of `slide`.
+    """
+    application.step(hop)
+    piece = None
+    if hop is None and application.whole > 0:
+        piece = _whole(files, spec, modalities, application, rates or {}, damage)
+    if piece is not None:
+        yield piece
+        return
+    yield from slide(files, spec, modalities, application, hop, rates, damage)
+
+
+def _whole(
+    files: dict[str, Path],
+    spec: ClipSpec,
+    modalities: tuple[str, ...],
+    application: Application,
+    rates: dict[str, float],
+    damage: Damage | None,
+) -> Piece | None:
+    """The recording as one clip; none where it is longer, or cannot be packed: then the sliding says why."""
+    settings = replace(sliding_settings(spec, _read_for(modalities, spec)), max_seconds=application.whole + SLACK)
+    found = None if damage is None else Damage()
+    try:
+        source = Source("recording", _by_content(files), rates=rates)
+        recordings = read_recording(source.files, settings, rates, found)
+        recording = next(recordings, None)
+        if recording is None or recording.duration > application.whole + 1e-6 or next(recordings, None) is not None:
+            return None
+        recording = replace(recording, streams={n: v for n, v in recording.streams.items() if n in modalities})
+        if found is not None and found.packets:
+            # A video that lacks packets is not to be copied as it is.
+            clip = encode_clip(source, source.key, recording, settings)
+        else:
+            clip = encode_whole(source, recording, settings)
+        read = clip.members.__getitem__
+        piece = whole_piece(read, clip.members, settings, clip.duration, spec, modalities, application)
+    except UNREADABLE:
+        return None
+    if damage is not None and found is not None:
+        damage.include(found)
+    return piece
+
+
+def _read_for(modalities: tuple[str, ...], spec: ClipSpec) -> tuple[str, ...]:
+    """What has to be read so that the recording is as long as it was for the packing, which knew further modalities;
+    flow that the model does not take is not computed."""
+    packed = [name for name in spec.pack_settings().modalities if name in MODALITIES]
+    read = [name if name in modalities else MODALITIES[name].flow_of or name for name in packed]
+    return tuple(dict.fromkeys([*read, *modalities]))
+
+
+def _by_content(files: dict[str, Path]) -> dict[str, Path]:
+    """The same, but sound without pictures is no video."""
+    video = files.get("video")
+    if video is None or video.is_dir() or video.suffix.lower() in ARRAY_SUFFIXES or probe(video).has_video:
+        return files
+    return {"audio": video} | {name: path for name, path in files.items() if name != "video"}

@@ -1,0 +1,156 @@
+"""Worker processes that read recordings and send what they find piece by piece, never more than is asked for."""
+
+import multiprocessing
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from queue import SimpleQueue
+from typing import Any, Generic, TypeVar
+
+import cv2
+
+from ..errors import RequestError
+from ..packing.rejected import KILLED, UNREADABLE, reason_of
+
+Item = TypeVar("Item")
+Piece = TypeVar("Piece")
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The last that is said of an item: why it could not be read to its end, empty where it was."""
+
+    reason: str
+
+
+def relay(
+    read: Callable[[Item], Iterator[Piece]], items: Sequence[Item], workers: int, depth: int = 32
+) -> Iterator[tuple[int, Piece | Ended]]:
+    """(position, piece) of every piece of every item, an item's pieces in their order, then (position, `Ended`).
+
+    `workers` processes, one thread each, read an item at a time; at most `depth` pieces wait here. One that dies of
+    its item, by a decoder's crash or for want of memory, is replaced, and the item has ended with that reason. The
+    processes end with the caller, also where that is killed. With no worker the reading is done in this process. What
+    is not in `rejected.UNREADABLE` is raised. Raises `RequestError` where no process can start.
+    """
+    workers = min(workers, len(items))
+    if workers < 1:
+        for number, item in enumerate(items):
+            try:
+                for piece in read(item):
+                    yield number, piece
+            except UNREADABLE as error:
+                yield number, Ended(reason_of(error))
+            else:
+                yield number, Ended("")
+        return
+    crew = _Crew(read, items, depth)
+    try:
+        yield from crew.work(workers)
+    finally:
+        crew.stop()
+
+
+class _Crew(Generic[Item, Piece]):
+    """A thread for each process, which waits for what that sends: decoding goes on while the caller computes."""
+
+    def __init__(self, read: Callable[[Item], Iterator[Piece]], items: Sequence[Item], depth: int) -> None:
+        self.read, self.items = read, items
+        self.numbers = deque(range(len(items)))
+        self.found: SimpleQueue[tuple[int, Any] | BaseException] = SimpleQueue()
+        self.room = threading.Semaphore(depth)
+        self.stopped = False
+        self.processes: set[Any] = set()
+        self.lock = threading.Lock()
+        # The forkserver: a decoder or a thread that crosses a fork can hang the child.
+        self.context = multiprocessing.get_context("forkserver")
+
+    def work(self, workers: int) -> Iterator[tuple[int, Piece | Ended]]:
+        for _ in range(workers):
+            threading.Thread(target=self._attend, daemon=True).start()
+        left = len(self.items)
+        while left:
+            found = self.found.get()
+            self.room.release()
+            if isinstance(found, BaseException):
+                raise found
+            left -= isinstance(found[1], Ended)
+            yield found
+
+    def stop(self) -> None:
+        with self.lock:
+            self.stopped = True
+        for process in self.processes:
+            process.kill()
+            process.join()
+
+    def _attend(self) -> None:
+        try:
+            pipe = self._hire()
+            while self.numbers and not self.stopped:
+                number = self.numbers.popleft()
+                if not self._follow(pipe, number) and self.numbers:
+                    pipe = self._hire()
+            pipe.close()
+        except BaseException as error:
+            self._tell(error)
+
+    def _follow(self, pipe: Connection, number: int) -> bool:
+        """Hands on what one item gives; whether its process is still there."""
+        try:
+            pipe.send(self.items[number])
+            while True:
+                piece = pipe.recv()
+                if isinstance(piece, BaseException):
+                    raise piece
+                self._tell((number, piece))
+                if isinstance(piece, Ended):
+                    return True
+        except (EOFError, ConnectionError):
+            # The item is with this process alone, so nothing else can be to blame.
+            self._tell((number, Ended(KILLED)))
+            return False
+
+    def _tell(self, found: Any) -> None:
+        while not self.stopped:
+            if self.room.acquire(timeout=1):
+                self.found.put(found)
+                return
+
+    def _hire(self) -> Connection:
+        here, there = self.context.Pipe()
+        process = self.context.Process(target=_serve, args=(there, self.read), daemon=True)
+        with self.lock:
+            if self.stopped:
+                raise InterruptedError
+            process.start()
+            self.processes.add(process)
+        there.close()
+        try:
+            here.recv()
+        except (EOFError, ConnectionError) as error:
+            # Not an item's fault. Each process imports the script that is running, up to its main guard.
+            raise RequestError(
+                'no worker process can start: put the script\'s calls under `if __name__ == "__main__":`, '
+                "or work with no worker"
+            ) from error
+        return here  # pyright: ignore[reportReturnType] on Windows its class is another
+
+
+def _serve(pipe: Connection, read: Callable[[Any], Iterator[Any]]) -> None:
+    """Reads what it is sent; Ctrl-C, which reaches the whole process group, is the parent's to answer."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cv2.setNumThreads(1)
+    try:
+        pipe.send(None)
+        while True:
+            for _, piece in relay(read, [pipe.recv()], 0):
+                pipe.send(piece)
+    except (EOFError, ConnectionError):
+        # The parent has nothing more, or is gone.
+        return
+    except BaseException as error:
+        pipe.send(error)

@@ -1,0 +1,207 @@
+"""One stream of a recording that goes by: every frame or sample read once, and only a piece's worth kept.
+
+`cut(start, covered, piece)` gives the window that begins at `start` and takes `covered` seconds, played in the spec's
+`seconds`; `piece`: start and end of what it is a view of, beyond which nothing is seen. All in seconds.
+"""
+
+import math
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..clip_spec import ClipSpec
+from ..clips.decode import fit_square, place_square
+from ..clips.windows import frame_times
+from ..media.flow import compute_flow, quantise_flow
+from ..modality import Modality, modality
+from ..packing.recording import read_signal
+
+
+class Pictures:
+    """A video track: RGB or depth, with the flow between its frames.
+
+    `source`: pictures (H, W, ...) at `spec.fps`; `names`: the modality they are, that of their flow, or both.
+    """
+
+    def __init__(self, source: Iterator[NDArray[Any]], names: tuple[str, ...], spec: ClipSpec) -> None:
+        self.source, self.names, self.spec = source, names, spec
+        self.pictures: dict[int, NDArray[Any]] = {}
+        self.squares: dict[tuple[str, int], NDArray[Any]] = {}
+        self.total, self.needed, self.ended = 0, 0, False
+        # Flow needs the frame that it leads to.
+        self.ahead = int(any(modality(name).flow_of for name in names))
+
+    @property
+    def seconds(self) -> float:
+        return self.total / self.spec.fps
+
+    def reach(self, time: float) -> bool:
+        """Decodes up to `time`, and one frame more for the flow that leads there; whether there is as much."""
+        wanted = time * self.spec.fps - 1e-6
+        while not self.ended and self.total < wanted + self.ahead:
+            picture = next(self.source, None)
+            if picture is None:
+                self.ended = True
+            else:
+                self.pictures[self.total] = picture
+                self.total += 1
+                # Between windows that lie apart; the last two stay, for flow and for a track that ends early.
+                if self.total - 3 < self.needed:
+                    self.pictures.pop(self.total - 3, None)
+        return self.total >= wanted
+
+    def cut(self, start: float, covered: float, piece: tuple[float, float]) -> dict[str, NDArray[Any]]:
+        if not self.total:
+            return {}
+        times = frame_times(np.array([start]), covered, self.spec.frames)[0]
+        last = min(max(math.ceil(piece[1] * self.spec.fps - 1e-6), 1), self.total) - 1
+        numbers = np.clip(np.floor(times * self.spec.fps + 1e-6).astype(int), 0, last)
+        numbers = np.maximum(numbers, min(self.pictures)).tolist()
+        return {name: np.stack([self._square(name, number) for number in numbers]) for name in self.names}
+
+    def forget(self, time: float) -> None:
+        self.needed = math.floor(time * self.spec.fps + 1e-6)
+        first = min(self.needed, self.total - 2)
+        self.pictures = {number: picture for number, picture in self.pictures.items() if number >= first}
+        self.squares = {key: square for key, square in self.squares.items() if key[1] >= first}
+
+    def _square(self, name: str, number: int) -> NDArray[Any]:
+        found = self.squares.get((name, number))
+        if found is None:
+            found = self.squares[name, number] = _fit(self._values(name, number), modality(name), self.spec.size)
+        return found
+
+    def _values(self, name: str, number: int) -> NDArray[Any]:
+        picture = self.pictures[number]
+        if not modality(name).flow_of:
+            return picture.transpose(2, 0, 1) if picture.ndim == 3 else picture[None]
+        # The last frame leads nowhere: its flow repeats the one before, as in packing.
+        first = number if number + 1 in self.pictures else number - 1
+        if first not in self.pictures:
+            return np.full((2, *picture.shape[:2]), 128, np.uint8)
+        pair = np.stack([self.pictures[first], self.pictures[first + 1]])
+        return quantise_flow(compute_flow(pair)[0], self.spec.flow_bound)
+
+
+class Sound:
+    """The sound track.
+
+    `source`: (time of the track's first sample, samples (n,) at `spec.sample_rate`), an empty piece where no more has
+    come so far; `origin`: the time of the video's first frame, which sample 0 is to be at, none where it has none.
+    Sound counts as absent while its level over the last `memory` seconds of a piece stays below `silence_db`.
+    """
+
+    names = ("audio",)
+
+    def __init__(
+        self,
+        source: Iterator[tuple[float, NDArray[np.float32]]],
+        origin: float | None,
+        spec: ClipSpec,
+        silence_db: float,
+        memory: float,
+    ) -> None:
+        self.source, self.origin = source, origin
+        self.spec, self.threshold = spec, silence_db
+        self.parts: deque[NDArray[np.float32]] = deque()
+        self.first, self.reached, self.needed = 0, 0, 0
+        self.levels: deque[tuple[int, int, float]] = deque()
+        self.remembered = round(memory * spec.sample_rate)
+        self.begun, self.ended = False, False
+
+    @property
+    def seconds(self) -> float:
+        return self.reached / self.spec.sample_rate
+
+    def reach(self, time: float) -> bool:
+        wanted = round(time * self.spec.sample_rate)
+        while not self.ended and self.reached < wanted:
+            begin, piece = next(self.source, (0.0, None))
+            if piece is None:
+                self.ended = True
+                break
+            if not len(piece):
+                break
+            if not self.begun and self.origin is not None:
+                # Sound may begin after the first picture, or before it.
+                self.first = self.reached = round((begin - self.origin) * self.spec.sample_rate)
+            self.begun = True
+            self.parts.append(piece)
+            self.reached += len(piece)
+            self.levels.append((self.reached, len(piece), float(np.square(piece, dtype=np.float64).sum())))
+            self._drop()
+        return self.reached >= wanted
+
+    def cut(self, start: float, covered: float, piece: tuple[float, float]) -> dict[str, NDArray[np.float32]]:
+        # A stretched model hears nothing, for sound would change its pitch.
+        del covered
+        rate = self.spec.sample_rate
+        window = np.zeros(round(self.spec.seconds * rate), np.float32)
+        first, begun, over = round(start * rate), round(piece[0] * rate), round(piece[1] * rate)
+        while len(self.levels) > 1 and self.levels[0][0] < over - self.remembered:
+            self.levels.popleft()
+        heard = sum(length for _, length, _ in self.levels)
+        power = sum(level for _, _, level in self.levels) / max(heard, 1)
+        if begun >= self.reached or over <= self.first or power < 10 ** (self.threshold / 10) or not power:
+            return {}
+        last = min(first + len(window), over)
+        # A window that reaches past either end of the sound, or of the piece, is filled with silence.
+        place = self.first
+        for part in self.parts:
+            begin, end = max(place, first), min(place + len(part), last)
+            if begin < end:
+                window[begin - first : end - first] = part[begin - place : end - place]
+            place += len(part)
+        return {"audio": window}
+
+    def forget(self, time: float) -> None:
+        self.needed = round(time * self.spec.sample_rate)
+        self._drop()
+
+    def _drop(self) -> None:
+        while self.parts and self.first + len(self.parts[0]) <= self.needed:
+            self.first += len(self.parts.popleft())
+
+
+class Signal:
+    """A signal, which is small: read whole, at its modality's rate whatever its own."""
+
+    def __init__(self, path: Path, name: str, spec: ClipSpec, rate: float | None = None) -> None:
+        values, rate = read_signal(path, name, rate)
+        self.rate = modality(name).rate or rate
+        count = round(len(values) / rate * self.rate)
+        times, places = np.arange(count) / self.rate, np.arange(len(values)) / rate
+        channels = [np.interp(times, places, channel) for channel in values.T]
+        self.values = values if rate == self.rate else np.stack(channels, axis=-1).astype(np.float32)
+        self.name, self.spec = name, spec
+        self.seconds = len(self.values) / self.rate
+
+    def reach(self, time: float) -> bool:
+        return time <= self.seconds + 1e-6
+
+    def cut(self, start: float, covered: float, piece: tuple[float, float]) -> dict[str, NDArray[np.float32]]:
+        window = np.zeros((round(self.spec.seconds * self.rate), self.values.shape[1]), np.float32)
+        # Between its samples, as windows of shards are cut.
+        places = start * self.rate + np.arange(len(window)) * (covered / self.spec.seconds)
+        inside = int((places < min(len(self.values), piece[1] * self.rate - 1e-6)).sum())
+        for column, channel in zip(window.T, self.values.T, strict=True):
+            column[:inside] = np.interp(places[:inside], np.arange(len(channel)), channel)
+        return {self.name: window} if piece[0] * self.rate < len(self.values) else {}
+
+    def forget(self, time: float) -> None:
+        """Nothing: it stays."""
+
+
+Track = Pictures | Sound | Signal
+
+
+def _fit(values: NDArray[Any], entry: Modality, size: int) -> NDArray[Any]:
+    """The central square (C, size, size) of (C, H, W)."""
+    side, top, left = place_square(values.shape[1], values.shape[2], (0.5, 0.5), entry)
+    square = np.empty((len(values), size, size), values.dtype)
+    fit_square(values[:, top : top + side, left : left + side], square)
+    return square

@@ -1,0 +1,67 @@
+"""How media are rewritten when they are packed, and how two such settings differ."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..errors import RequestError
+from .region import Region, plain_region, region_text
+
+
+@dataclass(frozen=True)
+class PackSettings:
+    """How the media were rewritten.
+
+    `size`: short side in pixels; `fps`: frames per second of every video stream; `flow_bound`: pixel/frame
+    that the stored byte's end stands for; `sample_rate` in Hz; `silence_db`: a track whose RMS level stays
+    below is absent; `crf`, `gop`: H.264 quality and key-frame distance; `clip_seconds`: longest piece;
+    `readers`: processes that are to read shards of their own; `max_pixels` of a source's picture, `max_seconds` of a
+    source: what is larger is rejected; `rates`: Hz of files that do not tell their own, by what they hold;
+    `depth_scale`: millimetres that one level of a depth file means; `region`: left, top, width and height of the part
+    of every picture that is packed, as shares of it, null for all. Raises `RequestError` for a region that is not
+    within the picture.
+    """
+
+    modalities: tuple[str, ...] = ("rgb", "flow", "audio")
+    size: int = 112
+    fps: float = 15.0
+    flow_bound: float = 14.0
+    sample_rate: int = 16000
+    silence_db: float = -60.0
+    crf: int = 26
+    gop: int = 16
+    clip_seconds: float = 30.0
+    samples_per_shard: int = 64
+    readers: int = 1
+    seed: int = 0
+    max_pixels: int = 7680 * 4320
+    max_seconds: float = 6 * 3600.0
+    rates: dict[str, float] = field(default_factory=dict)
+    depth_scale: float = 1.0
+    region: Region | None = None
+
+    def __post_init__(self) -> None:
+        if self.region is not None:
+            left, top, width, height = self.region
+            # A comparison with NaN is false.
+            inside = left >= 0 and top >= 0 and left + width <= 1 + 1e-9 and top + height <= 1 + 1e-9
+            if not (inside and width > 0 and height > 0):
+                raise RequestError(
+                    f"region {region_text(self.region)} is not within the picture: give left, "
+                    "top, width and height as shares of it, such as 0.25,0.5,0.5,0.5"
+                )
+
+
+def plain_settings(content: dict[str, Any]) -> PackSettings:
+    """`PackSettings` from their plain form, as JSON holds them."""
+    region = plain_region(content.get("region"))
+    return PackSettings(**content | {"modalities": tuple(content["modalities"]), "region": region})
+
+
+def difference(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """The settings that are not equal, as `size 112, not 128`; empty where all are."""
+    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    return ", ".join(f"{name} {_plain(before.get(name))}, not {_plain(now.get(name))}" for name in names)
+
+
+def _plain(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

@@ -1,0 +1,171 @@
+"""Pictures in time, from whatever holds them: a video file, a folder of frames, an array."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .arrays import ARRAY_SUFFIXES, open_array
+from .container_io import FrameReader, MediaFacts, iterate_frames, probe
+from .damaged_packets import Damage
+from .pack_settings import PackSettings
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
+
+
+def read_pictures(
+    path: Path,
+    reader: FrameReader,
+    settings: PackSettings,
+    rate: float | None = None,
+    damage: Damage | None = None,
+) -> Iterator[NDArray[Any]]:
+    """Stacks (T, H, W, ...) of at most `settings.clip_seconds` of what `iterate_pictures` gives.
+
+    Raises `ValueError` where there are fewer than two pictures, and what that raises.
+    """
+    per_piece = max(round(settings.clip_seconds * settings.fps), 2)
+    stack: list[NDArray[Any]] = []
+    count = 0
+    for picture in iterate_pictures(path, reader, settings, rate, damage):
+        count += 1
+        stack.append(picture)
+        if len(stack) == per_piece:
+            yield np.stack(stack)
+            stack = []
+    if count < 2:
+        raise ValueError(f"'{path.name}' has {count} frame at {settings.fps:g} per second, at least 2 are needed")
+    if len(stack) >= 2:
+        yield np.stack(stack)
+
+
+def iterate_pictures(
+    path: Path,
+    reader: FrameReader,
+    settings: PackSettings,
+    rate: float | None = None,
+    damage: Damage | None = None,
+) -> Iterator[NDArray[Any]]:
+    """Pictures (H, W, ...) at `settings.fps`, each the nearest in time, one after the other.
+
+    `path`: a video file; a folder of JPEG or PNG frames in the order of their names' numbers; or an array, NPY
+    (T, H, W) or MATLAB (H, W, T). The latter two have `rate` pictures per second. `damage`: of a video file, as
+    `iterate_frames` takes it. Raises `ValueError` where the
+    pictures' size changes or exceeds `settings.max_pixels`, they last longer than `settings.max_seconds`, or have no
+    rate; and what reading raises.
+    """
+    facts, frames = _open(path, rate, damage)
+    # Asked before anything is decoded: a small file can promise a picture that fills the memory.
+    check_pixels(path, facts.width, facts.height, settings)
+    check_seconds(path.name, max(facts.duration, facts.video_seconds), settings)
+    shape: tuple[int, ...] | None = None
+    for picture in at_constant_rate(path.name, frames, reader, settings, facts):
+        shape = shape or picture.shape
+        if picture.shape != shape:
+            raise ValueError(f"'{path.name}' changes its size from {shape} to {picture.shape}")
+        yield picture
+
+
+def check_pixels(path: Path, width: int, height: int, settings: PackSettings) -> None:
+    """`ValueError` for a picture beyond `settings.max_pixels`."""
+    if width * height > settings.max_pixels:
+        raise ValueError(
+            f"'{path.name}' has pictures of {width} x {height} pixels, more than {settings.max_pixels} (--max-pixels)"
+        )
+
+
+def check_seconds(name: str, seconds: float, settings: PackSettings) -> None:
+    """`ValueError` for what lasts longer than `settings.max_seconds`."""
+    if seconds > settings.max_seconds:
+        raise ValueError(f"'{name}' lasts {seconds:g} s, more than {settings.max_seconds:g} (--max-seconds)")
+
+
+def _open(path: Path, rate: float | None, damage: Damage | None) -> tuple[MediaFacts, Iterator[tuple[float, Any]]]:
+    """What is known beforehand, and (seconds, picture) in turn."""
+    if path.is_dir() or path.suffix.lower() in ARRAY_SUFFIXES:
+        if rate is None:
+            raise ValueError(f"'{path.name}' has no frame rate: give --rate, or a column such as video_rate")
+        return _frame_folder(path, rate) if path.is_dir() else _frame_array(path, rate)
+    facts = probe(path)
+    if not facts.has_video:
+        raise ValueError(f"'{path.name}' has no video stream")
+    return facts, iterate_frames(path, damage)
+
+
+def _frame_folder(path: Path, rate: float) -> tuple[MediaFacts, Iterator[tuple[float, Any]]]:
+    files = sorted((file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES), key=_by_number)
+    if not files:
+        raise ValueError(f"'{path.name}' holds no JPEG or PNG frames")
+    first, seconds = probe(files[0]), len(files) / rate
+    facts = replace(first, fps=rate, duration=seconds, video_seconds=seconds, has_video=True, has_sound=False)
+
+    def frames() -> Iterator[tuple[float, Any]]:
+        for number, file in enumerate(files):
+            held = next(iterate_frames(file), None)
+            if held is None:
+                raise ValueError(f"'{path.name}/{file.name}' holds no picture")
+            yield number / rate, held[1]
+
+    return facts, frames()
+
+
+def _by_number(file: Path) -> tuple[list[str | int], str]:
+    """frame9 before frame10: the digits of a name count as numbers."""
+    parts = re.split(r"(\d+)", file.stem)
+    return [int(part) if number % 2 else part for number, part in enumerate(parts)], file.name
+
+
+def _frame_array(path: Path, rate: float) -> tuple[MediaFacts, Iterator[tuple[float, Any]]]:
+    values = open_array(path, 3)
+    if path.suffix.lower() == ".mat":
+        values = np.moveaxis(values, -1, 0)
+    seconds = len(values) / rate
+    facts = MediaFacts(values.shape[2], values.shape[1], rate, seconds, seconds, True, False, "gray16le")
+    return facts, ((number / rate, np.asarray(picture)) for number, picture in enumerate(values))
+
+
+def at_constant_rate(
+    name: str, frames: Iterator[tuple[float, Any]], reader: FrameReader, settings: PackSettings, facts: MediaFacts
+) -> Iterator[NDArray[Any]]:
+    """The frame nearest to each grid time 0, 1/fps, ..., counted from the first frame; each is converted once.
+
+    Raises `ValueError` at the end where a tenth or more of what the header promises is missing: a file cut short
+    decodes without an error in most containers.
+    """
+    origin: float | None = None
+    held: Any = None
+    fps, held_time, number = settings.fps, 0.0, 0
+    for time, frame in frames:
+        origin = time if origin is None else origin
+        time -= origin
+        # A time stamp far ahead would be filled with copies of one picture. Headers are only roughly right.
+        check_seconds(name, time, settings)
+        if facts.duration and time > 2 * facts.duration + 10:
+            raise ValueError(f"'{name}' has a frame at {time:.0f} s, and lasts {facts.duration:.0f} s")
+        if held is not None:
+            picture = None
+            while number / fps <= (held_time + time) / 2:
+                picture = reader.read(held) if picture is None else picture
+                yield picture
+                number += 1
+        held, held_time = frame, time
+    if held is None and facts.video_seconds:
+        raise ValueError(f"'{name}' is cut short: no picture of its {facts.video_seconds:.1f} s can be read")
+    if held is not None:
+        end = max(held_time + 1 / (facts.fps or fps), min(held_time + _shown_seconds(held), facts.video_seconds))
+        if end < 0.9 * facts.video_seconds:
+            raise ValueError(f"'{name}' is cut short: {end:.1f} of {facts.video_seconds:.1f} s are there")
+        picture = reader.read(held)
+        # Matroska counts in milliseconds: a rounded end must not earn a frame that was never there.
+        while number / fps < end - 0.1 / fps:
+            yield picture
+            number += 1
+
+
+def _shown_seconds(frame: Any) -> float:
+    """How long a decoded frame is to be shown, 0 where that is not known: a film may end in one that stays."""
+    return float((getattr(frame, "duration", None) or 0) * (getattr(frame, "time_base", None) or 0))

@@ -1,0 +1,165 @@
+"""A film written again with something painted on its frames, and its sound as it was."""
+
+import math
+import os
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.error import FFmpegError
+from numpy.typing import NDArray
+
+from ..errors import RequestError
+from .container_io import FrameReader, open_media, to_planar
+from .damaged_packets import Damage, decode
+
+SUFFIXES = (".mp4", ".mkv", ".mov")
+# What MP4 takes without being encoded again.
+COPIED_SOUND = {"aac", "ac3", "alac", "eac3", "flac", "mp3", "opus"}
+# Sound is written this far ahead of the pictures: players want them near each other.
+SOUND_AHEAD = 0.5
+
+Paint = Callable[[NDArray[np.uint8]], None]
+
+
+class FrameRewriter:
+    """Reads `source` a second time and writes `target`, only as far as it is told.
+
+    Every frame keeps its time, its size (to the even pixel) and, turned upright, its picture; sound is copied, or
+    encoded as AAC where the container does not take it. In constant memory. Raises `RequestError` for a name that no
+    container is known by, or that cannot be written.
+    """
+
+    def __init__(self, source: Path, target: Path) -> None:
+        if target.suffix.lower() not in SUFFIXES:
+            raise RequestError(f"'{target}': give a film a name that ends in {', '.join(SUFFIXES)}")
+        self.target, self.partial = target, target.with_name(f".partial-{target.name}")
+        self.source = open_media(source)
+        try:
+            # FFmpeg would find out at the first frame.
+            self.partial.touch()
+            self.written = av.open(str(self.partial), "w")
+        except OSError as error:
+            self.source.close()
+            raise RequestError(
+                f"cannot write '{target}' ({error.strerror}): give a file in a folder that is there"
+            ) from error
+        self.reader = FrameReader("rgb24")
+        self.frames = self._frames()
+        self.held = next(self.frames, None)
+        self.video: Any = None
+        self.copied: Iterator[Any] | None = None
+        self.sound: Any = None
+        if self.held is not None:
+            self._open_streams(source)
+
+    def advance(self, time: float, paint: Paint) -> None:
+        """Writes the frames before `time`, in seconds from the first one, each painted on in place (H, W, 3) RGB."""
+        while self.held is not None and self.held[0] < time:
+            self._write_sound(self.held[0] + SOUND_AHEAD)
+            seconds, frame = self.held
+            picture = self.reader.read(frame)
+            paint(picture)
+            painted = av.VideoFrame.from_ndarray(to_planar(picture), format="yuv420p")
+            painted.pts, painted.time_base = round(seconds / self.step), self.step
+            self.written.mux(self.video.encode(painted))
+            self.held = next(self.frames, None)
+
+    def close(self, paint: Paint) -> None:
+        """Writes what is left, and gives the film its name."""
+        try:
+            self.advance(float("inf"), paint)
+        finally:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Gives the film its name with what has been written."""
+        if self.held is not None or self.video is not None:
+            self._write_sound(self.held[0] if self.held is not None else float("inf"))
+            self.written.mux(self.video.encode(None))
+        self.written.close()
+        self.source.close()
+        if self.video is None:
+            self.partial.unlink()
+        else:
+            os.replace(self.partial, self.target)
+
+    def _open_streams(self, source: Path) -> None:
+        assert self.held is not None
+        stream = self.source.streams.video[0]
+        height, width = self.reader.read(self.held[1]).shape[:2]
+        self.step: Fraction = stream.time_base
+        self.video = self.written.add_stream("libx264", rate=stream.average_rate or stream.guessed_rate or 25)
+        self.video.width, self.video.height, self.video.pix_fmt = width, height, "yuv420p"
+        self.video.time_base = self.video.codec_context.time_base = self.step
+        self.video.options = {"preset": "veryfast", "crf": "23"}
+        if not self.source.streams.audio:
+            return
+        apart = open_media(source)
+        sound = apart.streams.audio[0]
+        if sound.codec_context.name in COPIED_SOUND or self.target.suffix == ".mkv":
+            self.sound = self.written.add_stream_from_template(sound)
+            self.copied = self._packets(apart, sound)
+        else:
+            self.sound = self.written.add_stream("aac", rate=sound.rate, layout=sound.layout.name)
+            self.copied = self._encoded(apart, sound)
+        self.waiting = next(self.copied, None)
+
+    def _frames(self) -> Iterator[tuple[float, Any]]:
+        origin, last = None, -math.inf
+        try:
+            for frame in decode(self.source, self.source.streams.video[0], Damage()):
+                if frame.pts is None:
+                    continue
+                time = float(frame.pts * frame.time_base)
+                self.origin = origin = time if origin is None else origin
+                # Films joined from parts step back in time, which no encoder takes.
+                if time > last:
+                    yield time - origin, frame
+                last = max(last, time)
+        except FFmpegError:
+            # A container that ends in damage ends the film; whoever predicts from it tells what was wrong.
+            return
+
+    def _write_sound(self, time: float) -> None:
+        while self.copied is not None and self.waiting is not None and self.waiting[0] <= time:
+            self.written.mux(self.waiting[1])
+            self.waiting = next(self.copied, None)
+
+    def _packets(self, container: Any, stream: Any) -> Iterator[tuple[float, Any]]:
+        """(seconds from the first frame, packet moved to there), from the first that is heard with a picture."""
+        with container:
+            shift = round(self.origin / stream.time_base)
+            last = -1
+            for packet in container.demux(stream):
+                if packet.dts is None or packet.pts is None:
+                    continue
+                packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
+                if packet.pts < 0 or packet.dts <= last:
+                    continue
+                last = packet.dts
+                seconds = float(packet.pts * packet.time_base)
+                packet.stream = self.sound
+                yield seconds, packet
+
+    def _encoded(self, container: Any, stream: Any) -> Iterator[tuple[float, Any]]:
+        with container:
+            context = self.sound.codec_context
+            resampler = av.AudioResampler(context.format, context.layout, context.rate, context.frame_size or 1024)
+            count = None
+            for frame in decode(container, stream, Damage()):
+                if frame.pts is None:
+                    continue
+                if count is None:
+                    count = max(round((float(frame.pts * frame.time_base) - self.origin) * context.rate), 0)
+                for piece in resampler.resample(frame):
+                    piece.pts, piece.time_base = count, Fraction(1, context.rate)
+                    seconds = count / context.rate
+                    count += piece.samples
+                    for packet in self.sound.encode(piece):
+                        yield seconds, packet
+            for packet in self.sound.encode(None):
+                yield (count or 0) / context.rate, packet

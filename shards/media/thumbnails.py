@@ -1,0 +1,62 @@
+"""Single pictures of a video at given times, as JPEG."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+from av.error import FFmpegError
+
+from .container_io import FrameReader, iterate_frames, open_media
+from .damaged_packets import Damage, decode
+
+QUALITY = 82
+# Seconds: times are rounded to a millisecond.
+SLACK = 5e-4
+
+
+def stills(video: Path, times: Sequence[float], short_side: int = 240) -> list[bytes | None]:
+    """A JPEG for each of `times`, in seconds from the first frame: the frame shown then, turned as it is displayed.
+
+    Damaged packets are skipped; None where nothing can be decoded. Only from the key frame before a time on is
+    anything decoded, unless the container does not know where that is. Raises `av.FFmpegError` where the file
+    cannot be opened, `ValueError` where it has no pictures.
+    """
+    with open_media(video) as container:
+        if not container.streams.video:
+            raise ValueError("it has no pictures")
+        origin = next((time for time, _ in iterate_frames(video, Damage())), 0.0)
+        reader = FrameReader("rgb24", short_side)
+        return [_still(video, container, origin + time, reader) for time in times]
+
+
+def _still(video: Path, container: Any, time: float, reader: FrameReader) -> bytes | None:
+    try:
+        found = _shown_at(_from(container, time), time)
+        if found is None or found[0] > time + SLACK:
+            found = _shown_at(iterate_frames(video, Damage()), time)
+        if found is None:
+            return None
+        picture = cv2.cvtColor(reader.read(found[1]), cv2.COLOR_RGB2BGR)
+        return cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()
+    except FFmpegError:
+        return None
+
+
+def _from(container: Any, time: float) -> Iterable[tuple[float, Any]]:
+    """(time, frame) from the key frame before `time` on."""
+    stream = container.streams.video[0]
+    container.seek(int(time / stream.time_base), stream=stream)
+    for frame in decode(container, stream, Damage()):
+        if frame.pts is not None:
+            yield float(frame.pts * frame.time_base), frame
+
+
+def _shown_at(frames: Iterable[tuple[float, Any]], time: float) -> tuple[float, Any] | None:
+    """The last frame up to `time`, or else the first."""
+    shown = None
+    for found in frames:
+        if shown is not None and found[0] > time + SLACK:
+            break
+        shown = found
+    return shown

@@ -1,0 +1,195 @@
+"""A person's recording as arrays: constant frame rate, one size, one clock for every stream."""
+
+import csv
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..media.arrays import ARRAY_SUFFIXES, open_array
+from ..media.container_io import FrameReader, iterate_frames, probe
+from ..media.damaged_packets import Damage
+from ..media.flow import compute_flow
+from ..media.pack_settings import PackSettings
+from ..media.pictures import check_seconds, read_pictures
+from ..media.soundtrack import read_sound
+from ..modality import MODALITIES, modality, shown_by
+
+
+@dataclass
+class Recording:
+    """A piece of a recording, all streams beginning at its time 0.
+
+    `streams`: rgb (T, H, W, 3) uint8; flow (T, 2, H, W) float32 pixel/frame; depth (T, H, W) uint16, and its flow;
+    audio (N,) float32; signals (N, C) float32. `rates`: of the signals, in Hz. `start`, `duration` in seconds.
+    `silent`: the level of its sound track stays below the threshold, so it is no stream.
+    """
+
+    start: float
+    duration: float
+    streams: dict[str, NDArray[Any]]
+    rates: dict[str, float]
+    silent: bool = False
+
+
+def read_recording(
+    files: dict[str, Path],
+    settings: PackSettings,
+    rates: dict[str, float] | None = None,
+    damage: Damage | None = None,
+) -> Iterator[Recording]:
+    """The pieces of at most `settings.clip_seconds` of one recording, with the modalities asked for and there.
+
+    Pictures are decoded piece by piece. `rates`: Hz of the files that do not tell (signals, frame folders, arrays),
+    by what `files` calls them; `settings.rates` stands in for what is not given. `damage`: counts the packets that
+    cannot be decoded, each of which is a fault without it. Raises `ValueError` where nothing
+    asked for is there, a video has fewer than two frames or a file is beyond the settings' bounds, and what reading
+    raises: `av.FFmpegError`, `OSError`.
+    """
+    wanted = settings.modalities
+    video = files.get("video")
+    given = settings.rates | (rates or {})
+    sound, signals, rates = None, {}, {}
+    for name in wanted:
+        if modality(name).kind == "signal" and name in files:
+            signals[name], rates[name] = read_signal(files[name], name, given.get(name))
+            check_seconds(files[name].name, len(signals[name]) / rates[name], settings)
+    if "audio" in wanted:
+        sound = _sound(files, settings, damage)
+    stored = {name: _stored_flow(files[name]) for name in wanted if modality(name).flow_of and name in files}
+    if stored and settings.region is not None:
+        raise ValueError("its flow is of the whole picture, not of the region: leave it out, and it is computed")
+    pictures = None
+    if video is not None and shown_by("rgb", wanted):
+        reader = FrameReader("rgb24", settings.size, region=settings.region)
+        pictures = read_pictures(video, reader, settings, given.get("video"), damage)
+    depth = None
+    if shown_by("depth", wanted) and "depth" in files:
+        reader = FrameReader("gray16le", settings.size, settings.depth_scale, settings.region)
+        depth = read_pictures(files["depth"], reader, settings, given.get("depth"), damage)
+    longest = max(
+        [len(sound) / settings.sample_rate if sound is not None else 0.0]
+        + [len(values) / rates[name] for name, values in signals.items()]
+    )
+    if pictures is None and depth is None and not longest:
+        raise ValueError(f"it has none of {', '.join(wanted)}")
+    per_piece = max(round(settings.clip_seconds * settings.fps), 2)
+    number, total = 0, Counter[str]()
+    while True:
+        streams: dict[str, NDArray[Any]] = {}
+        frames = next(pictures, None) if pictures is not None else None
+        depths = next(depth, None) if depth is not None else None
+        first, start = number * per_piece, number * per_piece / settings.fps
+        leading = frames if frames is not None else depths
+        if leading is None and (pictures is not None or depth is not None or start >= longest):
+            # One frame left over at the end is no piece.
+            for name, flow in stored.items():
+                if total[name] and abs(len(flow) - total[name]) > 1:
+                    raise ValueError(f"its {name} has {len(flow)} frames, its packed {_source(name)} {total[name]}")
+            return
+        duration = len(leading) / settings.fps if leading is not None else min(settings.clip_seconds, longest - start)
+        for source, seen in (("rgb", frames), ("depth", depths)):
+            if seen is None or leading is None:
+                continue
+            # Depth may run on after the video, which sets the end.
+            values = seen[: len(leading)]
+            for name in shown_by(source, wanted):
+                streams[name] = values if name == source else _flow(name, values, stored, first)
+                total[name] += len(values)
+        silent = False
+        if sound is not None:
+            piece = _cut(sound, start, duration, settings.sample_rate)
+            silent = bool(loudness(piece) < settings.silence_db)
+            if not silent:
+                streams["audio"] = piece
+        for name, values in signals.items():
+            streams[name] = _cut(values, start, duration, rates[name])
+        yield Recording(start, duration, streams, rates, silent)
+        number += 1
+
+
+def loudness(sound: NDArray[np.float32]) -> float:
+    """RMS level in dB below full scale; minus infinity for digital silence."""
+    power = float(np.mean(np.square(sound, dtype=np.float64))) if len(sound) else 0.0
+    return 10 * np.log10(power) if power > 0 else -np.inf
+
+
+def read_signal(path: Path, name: str, rate: float | None = None) -> tuple[NDArray[np.float32], float]:
+    """A CSV (one header line allowed), NPY or MATLAB signal (N, C) and its rate in Hz, else the table's.
+
+    Raises `ValueError` where it is no table of numbers with the modality's channels, or has no rate.
+    """
+    entry = MODALITIES[name]
+    rate = rate or entry.rate
+    if rate is None:
+        raise ValueError(f"'{path.name}' has no rate: give --rate {name}=HZ, or a column {name}_rate")
+    if path.suffix.lower() in ARRAY_SUFFIXES:
+        values = np.array(open_array(path, 2))
+    else:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = [row for row in csv.reader(file) if row]
+        try:
+            values = np.array(rows, dtype=np.float32)
+        except ValueError:
+            values = np.array(rows[1:], dtype=np.float32)
+    if values.ndim != 2 or values.shape[1] != entry.channels or not len(values):
+        raise ValueError(f"'{path.name}' has shape {values.shape}, {name} needs (samples, {entry.channels})")
+    # Beyond float32's range a value becomes infinite, and is refused like one.
+    with np.errstate(over="ignore"):
+        values = values.astype(np.float32)
+    if not np.isfinite(values).all():
+        raise ValueError(f"'{path.name}' holds values that are not finite")
+    return values, rate
+
+
+def _sound(files: dict[str, Path], settings: PackSettings, damage: Damage | None) -> NDArray[np.float32] | None:
+    """Mono sound whose sample 0 is the video's first frame, or None where there is no track."""
+    if "audio" in files:
+        _, sound = read_sound(files["audio"], settings.sample_rate, settings.max_seconds, damage)
+        return sound
+    if "video" not in files or files["video"].is_dir() or not probe(files["video"]).has_sound:
+        return None
+    begin, sound = read_sound(files["video"], settings.sample_rate, settings.max_seconds, damage)
+    # What is damaged before the first picture is counted where the pictures are read.
+    uncounted = None if damage is None else Damage()
+    first = next((time for time, _ in iterate_frames(files["video"], uncounted)), 0.0)
+    return _cut(sound, first - begin, len(sound) / settings.sample_rate + begin - first, settings.sample_rate)
+
+
+def _cut(values: NDArray[Any], start: float, duration: float, rate: float) -> NDArray[Any]:
+    """`duration` seconds from `start` (which may be negative), zeros where the values do not reach."""
+    count, first = max(round(duration * rate), 0), round(start * rate)
+    out = np.zeros((count, *values.shape[1:]), values.dtype)
+    begin = max(-first, 0)
+    piece = values[max(first, 0) : max(first + count, 0)]
+    out[begin : begin + len(piece)] = piece[: count - begin]
+    return out
+
+
+def _flow(name: str, frames: NDArray[Any], stored: dict[str, NDArray[np.float32]], first: int) -> NDArray[np.float32]:
+    """Flow between frames (T, H, W, ...), computed, or of a sensor's from its frame `first` on."""
+    if name not in stored:
+        return compute_flow(frames)
+    flow = stored[name][first : first + len(frames)]
+    shape, packed = flow[:, 0].shape, frames.shape[:3]
+    if shape != packed:
+        raise ValueError(
+            f"its {name} (frames, height, width) is {shape} from frame {first}, its packed {_source(name)} {packed}"
+        )
+    return flow
+
+
+def _source(flow: str) -> str:
+    return "video" if modality(flow).flow_of == "rgb" else modality(flow).flow_of
+
+
+def _stored_flow(path: Path) -> NDArray[np.float32]:
+    """A sensor's own flow, NPY (T, 2, H, W) in pixel/frame."""
+    flow = open_array(path, 4)
+    if flow.shape[1] != 2:
+        raise ValueError(f"'{path.name}' has shape {flow.shape}, flow needs (frames, 2, height, width)")
+    return flow.astype(np.float32)

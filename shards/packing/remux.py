@@ -1,0 +1,68 @@
+"""A video that already is what packing would make of it, copied without being encoded again."""
+
+import io
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import av
+
+from ..media.container_io import fit_short_side, open_media
+from ..media.pack_settings import PackSettings
+
+# Unspecified, and the two names of BT.601: the fast decoder knows no other matrix.
+MATRICES = (2, 5, 6)
+FULL_RANGE = 2
+
+
+def copy_if_fitting(path: Path, settings: PackSettings, frames: int) -> bytes | None:
+    """The video stream of `path` as MP4, or None where it must be encoded.
+
+    It fits as H.264 in yuv420p of limited range and BT.601, whole, with the packed size, upright, one frame at each
+    of the `frames` grid times n / fps, none reordered, and key frames at most `settings.gop` apart.
+    """
+    with open_media(path) as container:
+        stream = container.streams.video[0]
+        context = stream.codec_context
+        size = (context.width, context.height)
+        if (
+            settings.region is not None
+            or context.codec.canonical_name != "h264"
+            or context.pix_fmt != "yuv420p"
+            or context.color_range == FULL_RANGE
+            or context.colorspace not in MATRICES
+            or context.has_b_frames
+            or size != fit_short_side(*size, settings.size)
+            or next(container.decode(stream)).rotation
+        ):
+            return None
+    with open_media(path) as container:
+        stream = container.streams.video[0]
+        packets = [packet for packet in container.demux(stream) if packet.size]
+        return _copy(stream, packets, settings.fps) if _on_grid(packets, settings, frames) else None
+
+
+def _on_grid(packets: list[Any], settings: PackSettings, frames: int) -> bool:
+    if len(packets) != frames or any(packet.pts is None or packet.pts != packet.dts for packet in packets):
+        return False
+    first = packets[0].pts
+    # Containers round to a millisecond.
+    drift = (abs((p.pts - first) * p.time_base - n / settings.fps) for n, p in enumerate(packets))
+    keys = [number for number, packet in enumerate(packets) if packet.is_keyframe]
+    apart = max((after - before for before, after in pairwise([*keys, frames])), default=frames)
+    return keys[:1] == [0] and apart <= settings.gop and all(seconds < 0.002 for seconds in drift)
+
+
+def _copy(stream: Any, packets: list[Any], fps: float) -> bytes:
+    target = io.BytesIO()
+    with av.open(target, "w", format="mp4", container_options={"fflags": "+bitexact"}) as container:
+        copied = container.add_stream_from_template(stream)
+        step = 1 / Fraction(fps).limit_denominator(30000)
+        copied.time_base = step
+        for number, packet in enumerate(packets):
+            packet.stream, packet.time_base = copied, step
+            packet.pts = packet.dts = number
+            packet.duration = 1
+            container.mux(packet)
+    return target.getvalue()

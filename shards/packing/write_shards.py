@@ -1,0 +1,95 @@
+"""Encoded clips in a shuffled order as WebDataset tars, and the index of them."""
+
+import os
+import tarfile
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from webdataset.writer import TarWriter
+
+from ..errors import DataError
+from ..index.table import Index, Sample, Shard, Statistics, save_index
+from ..index.whole_file import sha256
+from ..media.pack_settings import PackSettings
+from .encode import Moments
+from .spool import SpooledClip
+
+
+def assemble(out: Path, clips: list[SpooledClip], settings: PackSettings, source: str) -> Index:
+    """Writes shards of the clips into `out`, in an order of all clips that `settings.seed` draws, then `index.json`.
+
+    A tar gets its name when it is whole, the index comes last. Raises `DataError` where there are fewer clips than
+    `settings.readers`, who need a shard each.
+    """
+    if len(clips) < settings.readers:
+        raise DataError(
+            f"{len(clips)} clips cannot fill a shard for each of {settings.readers} readers: "
+            "give fewer --readers, or cut shorter clips with --clip-seconds"
+        )
+    # An interrupted run may have begun with other sizes.
+    for left in out.glob("shard-*.tar"):
+        left.unlink()
+    order = np.random.default_rng(settings.seed).permutation(len(clips))
+    shuffled = [clips[number] for number in order]
+    per_shard = min(settings.samples_per_shard, len(clips) // settings.readers)
+    shards: list[Shard] = []
+    samples: list[Sample] = []
+    for first in range(0, len(shuffled), per_shard):
+        held = shuffled[first : first + per_shard]
+        name = f"shard-{len(shards):06d}.tar"
+        samples += _write_shard(out / name, held)
+        present = {wanted: sum(wanted in clip.moments for clip in held) for wanted in settings.modalities}
+        silent = sum(clip.silent for clip in held)
+        size, digest = (out / name).stat().st_size, sha256(out / name)
+        shards.append(Shard(name, len(held), size, digest, present, silent))
+    # Without a group column, and with no recording cut in pieces, every clip stands for itself.
+    groups = [clip.group for clip in shuffled]
+    if len(set(groups)) < len(samples) or any("group" in sample.labels for sample in samples):
+        samples = [
+            replace(sample, labels=sample.labels | {"group": group})
+            for sample, group in zip(samples, groups, strict=True)
+        ]
+    statistics, counts = _statistics(shuffled)
+    index = Index(settings, statistics, tuple(shards), tuple(samples), folder=out, source=source, counts=counts)
+    save_index(index, out)
+    return index
+
+
+def _write_shard(path: Path, clips: list[SpooledClip]) -> list[Sample]:
+    partial = path.with_suffix(".tar.partial")
+    with partial.open("wb") as file:
+        # Closed also where the disk is full: left to the collector, it would complain on standard error.
+        with closing(TarWriter(file, encoder=False, mtime=0, user="modalgate", group="modalgate")) as tar:
+            for clip in clips:
+                tar.write({"__key__": clip.key, **clip.read()})
+        file.flush()
+        os.fsync(file.fileno())
+    with tarfile.open(partial) as tar:
+        places = {member.name: (member.offset_data, member.size) for member in tar}
+    os.replace(partial, path)
+    return [
+        Sample(
+            clip.key,
+            path.name,
+            clip.duration,
+            clip.labels,
+            {suffix: places[f"{clip.key}.{suffix}"] for suffix in clip.members},
+        )
+        for clip in clips
+    ]
+
+
+def _statistics(clips: list[SpooledClip]) -> tuple[dict[str, Statistics], dict[str, int]]:
+    """By modality its statistics, and the values of a channel they are of."""
+    moments: dict[str, Moments] = {}
+    for clip in clips:
+        for name, entry in clip.moments.items():
+            moments[name] = moments[name] + entry if name in moments else entry
+    statistics = {}
+    for name, entry in moments.items():
+        mean = entry.total / entry.count
+        variance = np.maximum(entry.squares / entry.count - mean**2, 0)
+        statistics[name] = Statistics(tuple(mean.tolist()), tuple(np.sqrt(variance).tolist()))
+    return statistics, {name: entry.count for name, entry in moments.items()}

@@ -1,0 +1,4 @@
+"""Generated corpora with exact ceilings.
+
+Start with `write_world`.
+"""

@@ -1,0 +1,130 @@
+"""What every pretext task is, and the pieces they share."""
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+
+import torch
+import torch.nn.functional as F
+from lightly.models.modules.heads import ProjectionHead
+from torch import Tensor, nn
+
+from ...fusion.backbone import Encoded
+from ...shards.errors import RequestError, choice_error
+
+PLAIN, TEACHER, WITHOUT, FUSED = "plain", "teacher", "without_", "fused"
+
+
+class PretextTask(nn.Module):
+    """A task over segments that were encoded once.
+
+    `views`: the names of the input views it reads (`plain` is the clip as it is; see `PretextObjective`).
+    `forward(encoded, generator)` takes one `Encoded` per view, the joined batch of all processes, and the batch's own
+    generator for its draws, and returns `loss`, and the task's `accuracy` where it has one. `chance` is what guessing
+    would reach: of the task where that is always the same, else returned beside the accuracy. `progress`: the share
+    of the run that is done. `across_clips`: whether the loss compares clips of a batch, so that a batch cut in pieces
+    is another loss. `reads_summary`: whether it wants the plain view's `facts["summary/<modality>"]`. `kind`: the
+    kind of modality of which it needs one, where not any will do.
+    `orders_segments`: whether it asks in which order the segments of its `streams` happened.
+    """
+
+    views: tuple[str, ...] = (PLAIN,)
+    chance: float | None = None
+    progress: float = 0.0
+    across_clips = True
+    reads_summary = False
+    kind: str = ""
+    orders_segments = False
+
+    @abstractmethod
+    def forward(self, encoded: Mapping[str, Encoded], generator: torch.Generator) -> dict[str, Tensor]:
+        """The task's loss and accuracy on one batch."""
+
+
+def projection_head(width: int, hidden: int, out: int) -> nn.Module:
+    """Two layers, no batch norm: rows differ in number from batch to batch where modalities are missing."""
+    return ProjectionHead([(width, hidden, None, nn.GELU()), (hidden, out, None, None)])
+
+
+def projection_heads(names: Sequence[str], width: int, hidden: int, out: int) -> nn.ModuleDict:
+    """One head for each name."""
+    return nn.ModuleDict({name: projection_head(width, hidden, out) for name in names})
+
+
+def unit(rows: Tensor) -> Tensor:
+    """Rows scaled to length one along the last dimension."""
+    return F.normalize(rows, dim=-1)
+
+
+def modality_pairs(
+    modalities: Sequence[str], pairs: Sequence[Sequence[str]] | None, anchor: str | None = None
+) -> list[tuple[str, str]]:
+    """All unordered pairs of modalities, or those with `anchor`, or just `pairs`.
+
+    Raises `RequestError` for an unknown modality, naming the nearest, and for what is no pair of two.
+    """
+    for pair in pairs or ():
+        for name in pair:
+            check_source(name, modalities)
+        if len(pair) != 2 or pair[0] == pair[1]:
+            raise RequestError(f"a task's pair names two different modalities, not {list(pair)}")
+    if anchor is not None:
+        check_source(anchor, modalities)
+        return [(anchor, name) for name in modalities if name not in (anchor, FUSED)]
+    if pairs:
+        return [(pair[0], pair[1]) for pair in pairs]
+    return list(combinations([name for name in modalities if name != FUSED], 2))
+
+
+def check_source(name: str, known: Sequence[str]) -> None:
+    """`RequestError` naming the nearest where `name` is not among the sources of a task."""
+    if name not in known:
+        raise choice_error("modality of a pretext task", name, known)
+
+
+def names_in(pairs: Sequence[tuple[str, str]]) -> list[str]:
+    """Every name of some pairs, sorted."""
+    return sorted({name for pair in pairs for name in pair})
+
+
+def source_feature(encoded: Encoded, source: str) -> tuple[Tensor, Tensor]:
+    """Feature (B, K, D) and presence (B, K) of one modality, or of the `fused` embedding."""
+    if source == FUSED:
+        return encoded.embedding, torch.stack(list(encoded.present.values())).any(dim=0)
+    return encoded.features[source], encoded.present[source]
+
+
+def clip_numbers(encoded: Encoded) -> Tensor:
+    """The clip number (B K,) of every row."""
+    clips, segments = encoded.start.shape
+    return torch.arange(clips, device=encoded.start.device).repeat_interleave(segments)
+
+
+def segment_numbers(encoded: Encoded) -> Tensor:
+    """The segment number (B K,) of every row."""
+    clips, segments = encoded.start.shape
+    return torch.arange(segments, device=encoded.start.device).repeat(clips)
+
+
+def zero_loss(*tensors: Tensor) -> Tensor:
+    """Zero that still reaches every given tensor's graph: no valid row, but gradients for all ranks."""
+    return sum((tensor.sum() * 0 for tensor in tensors), start=tensors[0].new_zeros(()))
+
+
+def mean_of(losses: Sequence[Tensor], *idle: Tensor) -> Tensor:
+    """The mean of the losses there are, or zero, in the graph of the `idle` tensors either way."""
+    zero = zero_loss(*idle)
+    return torch.stack(list(losses)).mean() + zero if losses else zero
+
+
+def mean_accuracy(accuracies: Sequence[Tensor], chances: Sequence[Tensor] = ()) -> dict[str, Tensor]:
+    """Their mean as `accuracy`; those of no valid row are left out, for a zero would pull the mean down.
+
+    `chances`: what guessing would reach of each, where that depends on the batch; their mean is `chance`.
+    """
+    outputs = {}
+    for name, values in (("accuracy", accuracies), ("chance", chances)):
+        counted = [value for value in values if not bool(value.isnan())]
+        if counted:
+            outputs[name] = torch.stack(counted).mean()
+    return outputs

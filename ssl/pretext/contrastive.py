@@ -1,0 +1,209 @@
+"""Contrastive tasks across modalities and across time."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...fusion.backbone import Encoded
+from ...shards.errors import RequestError
+from .base import (
+    FUSED,
+    PLAIN,
+    WITHOUT,
+    PretextTask,
+    check_source,
+    clip_numbers,
+    mean_accuracy,
+    modality_pairs,
+    names_in,
+    projection_heads,
+    source_feature,
+    unit,
+    zero_loss,
+)
+
+
+class CrossModal(PretextTask):
+    """Cross-modal InfoNCE (CMC, Tian et al. 2020; CLIP, Radford et al. 2021) over pairs of modalities.
+
+    `-1/2N sum_i [log softmax_j(v_i . a_j / T)_i + log softmax_j(a_i . v_j / T)_i]`, one row per (clip, segment).
+    Negatives are other clips only: other segments of the same clip are masked, for they may rightly agree. `pairs`:
+    lists of two modalities (or `fused`); default all pairs of modalities ("full graph"); `anchor`: pairs with one
+    modality ("core view"). `joint`: rows of the query's own modality are negatives too (Morgado et al. 2021 find
+    the cross-only form better, which is the default). Defaults: T .07, heads hidden 256, 128-d. lightly's
+    `NTXentLoss` is the joint form alone.
+
+    Shortcut it guards against: silent or absent streams (`present`), and files told apart by encoding marks, which
+    packing makes equal.
+    """
+
+    def __init__(
+        self,
+        modalities: Sequence[str],
+        width: int,
+        pairs: Sequence[Sequence[str]] | None = None,
+        anchor: str | None = None,
+        joint: bool = False,
+        temperature: float = 0.07,
+        hidden: int = 256,
+        dimension: int = 128,
+    ) -> None:
+        super().__init__()
+        self.pairs = modality_pairs([*modalities, FUSED], pairs, anchor)
+        self.temperature, self.joint = temperature, joint
+        self.heads = projection_heads(names_in(self.pairs), width, hidden, dimension)
+
+    def forward(self, encoded: Mapping[str, Encoded], generator: torch.Generator) -> dict[str, Tensor]:
+        plain = encoded[PLAIN]
+        rows, present = {}, {}
+        for name, head in self.heads.items():
+            feature, mask = source_feature(plain, name)
+            rows[name], present[name] = unit(head(feature)).flatten(0, 1), mask.flatten()
+        losses, correct, chances = [], [], []
+        for first, second in self.pairs:
+            valid = present[first] & present[second]
+            loss, accuracy, chance = cross_modal_loss(
+                rows[first], rows[second], valid, clip_numbers(plain), self.temperature, self.joint
+            )
+            losses.append(loss)
+            correct.append(accuracy)
+            chances.append(chance)
+        return {"loss": torch.stack(losses).mean() + zero_loss(*rows.values()), **mean_accuracy(correct, chances)}
+
+
+class AcrossTime(PretextTask):
+    """Within-modality InfoNCE across time (CVRL, Qian et al. 2021): what lasts in a clip tells it from others.
+
+    The loss of `CrossModal` between a modality's segments and the next segments of the same clips, under a head of
+    its own, so that what two streams share at one moment is kept beside it. `streams`: modalities, or `fused`, which
+    trains the fusion to keep what lasts of every stream; default all modalities. Defaults: T .07, heads hidden 256,
+    128-d.
+
+    Shortcut it guards against: one crop for all segments (augmentation is drawn per segment). A still background
+    tells clips apart as well as what moves before it: RGB learns less from it than depth, flow or sound.
+    """
+
+    def __init__(
+        self,
+        modalities: Sequence[str],
+        width: int,
+        segments: int,
+        streams: Sequence[str] | None = None,
+        temperature: float = 0.07,
+        hidden: int = 256,
+        dimension: int = 128,
+    ) -> None:
+        super().__init__()
+        if segments < 2:
+            raise RequestError(f"task 'across_time' needs data.segments of at least 2, not {segments}")
+        for name in streams or ():
+            check_source(name, [*modalities, FUSED])
+        self.temperature = temperature
+        self.heads = projection_heads(list(streams or modalities), width, hidden, dimension)
+
+    def forward(self, encoded: Mapping[str, Encoded], generator: torch.Generator) -> dict[str, Tensor]:
+        plain = encoded[PLAIN]
+        losses, correct, chances = [], [], []
+        for name, head in self.heads.items():
+            feature, present = source_feature(plain, name)
+            rows = unit(head(feature))
+            later, valid = rows.roll(-1, 1), (present & present.roll(-1, 1)).flatten()
+            loss, accuracy, chance = cross_modal_loss(
+                rows.flatten(0, 1), later.flatten(0, 1), valid, clip_numbers(plain), self.temperature
+            )
+            losses.append(loss)
+            correct.append(accuracy)
+            chances.append(chance)
+        return {"loss": torch.stack(losses).mean(), **mean_accuracy(correct, chances)}
+
+
+class LeaveOneOut(PretextTask):
+    """The fused embedding of all other modalities against each single one: InfoNCE of `CrossModal`.
+
+    For every modality m: rows of the embedding fused without m, against m's own feature. What the rest knows of m is
+    asked of the fusion and not of a pair, so the gate is trained as well (MultiMAE's and ImageBind's targets are per
+    modality; the pairing is ours). Defaults as in `CrossModal`.
+
+    Shortcut it guards against: the fused embedding holding m itself, which it does not see.
+    """
+
+    def __init__(
+        self,
+        modalities: Sequence[str],
+        width: int,
+        temperature: float = 0.07,
+        hidden: int = 256,
+        dimension: int = 128,
+    ) -> None:
+        super().__init__()
+        self.modalities = tuple(modalities)
+        self.views = (PLAIN, *(f"{WITHOUT}{name}" for name in modalities))
+        self.temperature = temperature
+        self.heads = projection_heads([FUSED, *modalities], width, hidden, dimension)
+
+    def forward(self, encoded: Mapping[str, Encoded], generator: torch.Generator) -> dict[str, Tensor]:
+        plain = encoded[PLAIN]
+        losses, correct, chances = [], [], []
+        for name in self.modalities:
+            others = torch.stack([plain.present[other] for other in self.modalities if other != name]).any(dim=0)
+            rest = unit(self.heads[FUSED](encoded[f"{WITHOUT}{name}"].embedding)).flatten(0, 1)
+            own = unit(self.heads[name](plain.features[name])).flatten(0, 1)
+            valid = (others & plain.present[name]).flatten()
+            loss, accuracy, chance = cross_modal_loss(rest, own, valid, clip_numbers(plain), self.temperature)
+            losses.append(loss)
+            correct.append(accuracy)
+            chances.append(chance)
+        return {"loss": torch.stack(losses).mean(), **mean_accuracy(correct, chances)}
+
+
+def cross_modal_loss(
+    first: Tensor, second: Tensor, valid: Tensor, clips: Tensor, temperature: float, joint: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
+    """InfoNCE loss, top-1 retrieval accuracy and its chance between unit rows (N, D) of two modalities.
+
+    `valid` (N,): both modalities are there; `clips` (N,): the clip number of each row. Rows of the same clip are no
+    negatives of each other. `joint`: the query's own modality lends negatives as well. The chance is one in the rows
+    that one is looked for among. The loss is zero, with gradient, where there is no valid row; accuracy and chance
+    are NaN there.
+    """
+    target = torch.arange(len(first), device=first.device)
+    diagonal = torch.eye(len(first), dtype=torch.bool, device=first.device)
+    same_clip = clips[:, None] == clips[None, :]
+    blocked = (~valid[None, :] | same_clip) & ~diagonal
+    loss, hits = first.new_zeros(()), []
+    for query, bank in ((first, second), (second, first)):
+        logits = (query @ bank.T / temperature).masked_fill(blocked, float("-inf"))
+        hits.append((logits.argmax(-1) == target)[valid].float())
+        if joint:
+            own = (query @ query.T / temperature).masked_fill(~valid[None, :] | same_clip, float("-inf"))
+            logits = torch.cat([logits, own], dim=1)
+        losses = F.cross_entropy(logits, target, reduction="none")
+        loss = loss + torch.where(valid, losses, torch.zeros_like(losses)).sum() / valid.sum().clamp_min(1) / 2
+    return loss, torch.cat(hits).mean(), (1 / (~blocked).sum(dim=1))[valid].mean()
+
+
+def set_loss(
+    similarities: Tensor, positives: Tensor, negatives: Tensor, valid: Tensor, temperature: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """InfoNCE with any set of positives: similarities, positives, negatives (N, M), valid (N,).
+
+    For every positive `-log(e^p / (e^p + sum of e^negative))`, the mean over a row's positives, then over valid rows
+    that have one (Khosla et al. 2020, positives outside the logarithm). The accuracy is the share of those rows whose
+    nearest candidate is a positive, and the chance the share of positives among a row's candidates; NaN where there
+    is no such row.
+    """
+    logits = similarities / temperature
+    others = logits.masked_fill(~negatives, float("-inf")).logsumexp(dim=1, keepdim=True)
+    # A row without negatives has nothing to be told from, and -inf would make its gradient NaN.
+    others = torch.where(negatives.any(dim=1, keepdim=True), others, torch.full_like(others, -1e4))
+    terms = F.softplus(others - logits)
+    count = positives.sum(dim=1)
+    rows = valid & (count > 0) & negatives.any(dim=1)
+    each = torch.where(positives, terms, torch.zeros_like(terms)).sum(dim=1) / count.clamp_min(1)
+    loss = torch.where(rows, each, torch.zeros_like(each)).sum() / rows.sum().clamp_min(1)
+    candidates = positives | negatives
+    nearest = logits.masked_fill(~candidates, float("-inf")).argmax(dim=1, keepdim=True)
+    hits = positives.gather(1, nearest)[:, 0][rows].float()
+    return loss, hits.mean(), (count / candidates.sum(dim=1).clamp_min(1))[rows].mean()

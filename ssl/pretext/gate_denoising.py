@@ -1,0 +1,83 @@
+"""A gate that learns whom to trust before any label is seen."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ...fusion.backbone import Encoded
+from ..views.views import take_segments
+from .base import PLAIN, TEACHER, PretextTask, mean_of, unit
+
+
+class GateDenoising(PretextTask):
+    """The fused embedding of a corrupted segment predicts the clean one's, its gate says what is corrupted (ours).
+
+    In the view `corrupt` a random subset of modalities is corrupted or dropped, never all, every modality as often.
+    `z~`: fused from it, under weights of shares `g~`; `z*`: fused from the clean segment by the exponential moving
+    average of the backbone; `s_m`: the severity in [0, 1] that modality m was altered at, 0 where it is clean.
+
+        L = 2 - 2 cos(predictor(z~), z*) + gate KL(t || g~),   t_m = exp(-sharpness s_m) / sum_n exp(-sharpness s_n)
+
+    over the modalities n that are left. The first term alone (`gate: 0`) hardly moves the gate: the target is fused
+    under a gate as well, so it is made small by trusting whatever varies least. The second scores the gate itself;
+    the severity is what the task drew, no label. Clean segments take the same path, and are asked for equal
+    shares. Defaults: gate 1, sharpness 2, predictor hidden 256. Give the gate `quality: 3` (`BackboneSpec`): what it
+    is told of a stream's noise and contrast holds for corruptions it has never met.
+
+    The accuracy is how often a corrupted modality's share of the weight is smaller than the same modality's in the
+    clean segment, both among the modalities that are left; a gate that sees no corruption is right half the time.
+
+    Shortcuts it guards against: a static preference, by the evenness of the draw; fingerprints of the corruptions
+    trained on, for blur is never among them and is there to be tested with. Where modalities share nothing there is
+    nothing to compensate with, and the first term teaches the gate only `present`.
+    """
+
+    views = (PLAIN, TEACHER, "corrupt")
+    chance = 0.5
+    across_clips = False
+
+    def __init__(
+        self, modalities: Sequence[str], width: int, gate: float = 1.0, sharpness: float = 2.0, hidden: int = 256
+    ) -> None:
+        super().__init__()
+        self.gate, self.sharpness = gate, sharpness
+        self.predictor = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
+
+    def forward(self, encoded: Mapping[str, Encoded], generator: torch.Generator) -> dict[str, Tensor]:
+        corrupted, plain = encoded["corrupt"], encoded[PLAIN]
+        segments, severity = corrupted.facts["segments"], corrupted.facts["severity"]
+        target = take_segments(encoded[TEACHER].embedding, segments).detach()
+        left = torch.stack([corrupted.present[name] for name in corrupted.modalities], dim=-1)
+        there = left.any(dim=-1)
+        predicted = unit(self.predictor(corrupted.embedding))
+        distances = 2 - 2 * (predicted * unit(target)).sum(-1)
+        divergence = severity_divergence(corrupted.weights, left, severity, self.sharpness)
+        denoising = mean_of([distances[there].mean()] if bool(there.any()) else [], predicted)
+        outputs = {"loss": denoising + self.gate * divergence, "divergence": divergence.detach()}
+        with torch.no_grad():
+            altered = (severity > 0) & left
+            before = _shares(take_segments(plain.weights, segments) * left)[altered]
+            after = _shares(corrupted.weights * left)[altered]
+            if len(after):
+                outputs["accuracy"] = (after < before).float().mean() + (after == before).float().mean() / 2
+        return outputs
+
+
+def severity_divergence(weights: Tensor, present: Tensor, severity: Tensor, sharpness: float) -> Tensor:
+    """Mean of `KL(t || g)` in nats over rows with two modalities or more, zero with gradient where there is none.
+
+    `weights`, `severity`, `present` (..., M); `g`: the weights as shares of their sum, `t = softmax(-sharpness
+    severity)` among the present.
+    """
+    rows = present.sum(dim=-1) > 1
+    logs = (-sharpness * severity.to(weights.dtype)).masked_fill(~present, float("-inf"))
+    wanted = logs[rows].log_softmax(dim=-1)
+    found = _shares((weights * present)[rows]).clamp_min(1e-12).log()
+    terms = torch.where(present[rows], wanted.exp() * (wanted - found), torch.zeros_like(found))
+    return mean_of([terms.sum(dim=-1).mean()] if bool(rows.any()) else [], weights)
+
+
+def _shares(weights: Tensor) -> Tensor:
+    """Weights (..., M) relative to their sum: an unnormalised gate may trust everything less."""
+    return weights / weights.sum(dim=-1, keepdim=True).clamp_min(1e-12)

@@ -1,0 +1,188 @@
+"""Negatives, and positives, from earlier batches."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ...fusion.backbone import Encoded
+from .base import (
+    PLAIN,
+    TEACHER,
+    PretextTask,
+    mean_accuracy,
+    mean_of,
+    modality_pairs,
+    names_in,
+    projection_heads,
+    unit,
+)
+from .contrastive import set_loss
+
+
+class RowQueue(nn.Module):
+    """The last `size` rows of several streams side by side, with the clip each is of; part of the checkpoint.
+
+    lightly's memory bank is not in the state dict, and a resumed run would start with an empty one.
+    """
+
+    rows: Tensor
+    present: Tensor
+    clips: Tensor
+    place: Tensor
+
+    def __init__(self, streams: int, size: int, dimension: int) -> None:
+        super().__init__()
+        self.register_buffer("rows", torch.zeros(streams, size, dimension))
+        self.register_buffer("present", torch.zeros(streams, size, dtype=torch.bool))
+        self.register_buffer("clips", torch.full((size,), -1, dtype=torch.long))
+        self.register_buffer("place", torch.zeros((), dtype=torch.long))
+
+    @torch.no_grad()
+    def push(self, rows: Tensor, present: Tensor, clips: Tensor) -> None:
+        """Rows (streams, N, D), present (streams, N), clips (N,) take the place of the oldest."""
+        size = self.rows.shape[1]
+        rows, present, clips = rows[:, -size:], present[:, -size:], clips[-size:]
+        places = (int(self.place) + torch.arange(rows.shape[1], device=rows.device)) % size
+        self.rows[:, places] = rows.to(self.rows.dtype)
+        self.present[:, places] = present
+        self.clips[places] = clips
+        self.place.copy_((self.place + rows.shape[1]) % size)
+
+
+class MomentumQueue(PretextTask):
+    """Cross-modal contrast against a momentum queue (MoCo, He et al. 2020).
+
+    Query: a modality's feature under its head. Key: another modality's feature from the exponential moving average
+    of the backbone, under an average of that modality's head; negatives: the keys of other clips in this batch and in
+    the queue. InfoNCE both ways over every pair. Defaults: queue 2048 (published 16384 and more), T .07, momentum of
+    the heads .99, hidden 256, 128-d.
+
+    Shortcut it guards against: the age of a key. Keys move with the encoder, and where the queue alone held the
+    negatives, as published, a query that follows the movement would find its key by age: the batch's own keys are as
+    young. And a clip meeting itself in the queue, where an epoch is shorter than it: rows of the same clip are no
+    negatives.
+    """
+
+    views = (PLAIN, TEACHER)
+
+    def __init__(
+        self,
+        modalities: Sequence[str],
+        width: int,
+        pairs: Sequence[Sequence[str]] | None = None,
+        size: int = 2048,
+        temperature: float = 0.07,
+        momentum: float = 0.99,
+        hidden: int = 256,
+        dimension: int = 128,
+    ) -> None:
+        super().__init__()
+        self.pairs = modality_pairs(modalities, pairs)
+        self.names = names_in(self.pairs)
+        self.temperature, self.momentum = temperature, momentum
+        self.heads = projection_heads(self.names, width, hidden, dimension)
+        self.slow_heads = projection_heads(self.names, width, hidden, dimension).requires_grad_(False)
+        self.slow_heads.load_state_dict(self.heads.state_dict())
+        self.queue = RowQueue(len(self.names), size, dimension)
+
+    def forward(self, encoded: Mapping[str, Encoded], generator: torch.Generator) -> dict[str, Tensor]:
+        plain, teacher = encoded[PLAIN], encoded[TEACHER]
+        if self.training:
+            self._follow()
+        clips = plain.facts["clip"].repeat_interleave(plain.start.shape[1])
+        queries = {name: unit(self.heads[name](plain.features[name])).flatten(0, 1) for name in self.names}
+        present = {name: plain.present[name].flatten() for name in self.names}
+        with torch.no_grad():
+            keys = {n: unit(self.slow_heads[n](teacher.features[n])).flatten(0, 1) for n in self.names}
+        losses, correct, chances = [], [], []
+        strangers = clips[:, None] != torch.cat([clips, self.queue.clips])[None, :]
+        positives = torch.eye(len(clips), strangers.shape[1], dtype=torch.bool, device=clips.device)
+        for first, second in self.pairs:
+            for query, key in ((first, second), (second, first)):
+                place = self.names.index(key)
+                bank = torch.cat([keys[key], self.queue.rows[place].to(keys[key].dtype)])
+                negatives = strangers & torch.cat([present[key], self.queue.present[place]])
+                valid = present[query] & present[key]
+                loss, accuracy, chance = set_loss(
+                    queries[query] @ bank.T, positives, negatives, valid, self.temperature
+                )
+                losses.append(loss)
+                correct.append(accuracy)
+                chances.append(chance)
+        if self.training:
+            stacked = torch.stack([keys[name] for name in self.names])
+            self.queue.push(stacked, torch.stack([present[name] for name in self.names]), clips)
+        return {"loss": mean_of(losses, *queries.values()), **mean_accuracy(correct, chances)}
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        for slow, fast in zip(self.slow_heads.parameters(), self.heads.parameters(), strict=True):
+            slow.lerp_(fast, 1 - self.momentum)
+
+
+class Agreement(PretextTask):
+    """Audio-visual instance discrimination with cross-modal agreement (AVID-CMA, Morgado et al. 2021).
+
+    Cross-modal InfoNCE of a segment against the other clips of the batch and of the queue (AVID), and, after the
+    share `warmup` of the run, a within-modality term whose positives are the queue's `positives` rows with the
+    highest agreement `min(v . v_j, a . a_j)`: clips that look alike and sound alike. All other rows of other clips
+    are negatives, but those of the same clip, which are neither. Defaults: queue 1024 of detached rows (the published
+    banks hold every clip), 8 positives (32), warm-up .5, T .07, hidden 256, 128-d.
+
+    Shortcut it guards against: the age of a row, as in `MomentumQueue` and more, for nothing slows these rows down;
+    mining by one modality alone, which repeats its mistakes.
+    """
+
+    def __init__(
+        self,
+        modalities: Sequence[str],
+        width: int,
+        pairs: Sequence[Sequence[str]] | None = None,
+        size: int = 1024,
+        positives: int = 8,
+        warmup: float = 0.5,
+        temperature: float = 0.07,
+        hidden: int = 256,
+        dimension: int = 128,
+    ) -> None:
+        super().__init__()
+        self.pairs = modality_pairs(modalities, pairs)
+        self.names = names_in(self.pairs)
+        self.positives, self.warmup, self.temperature = positives, warmup, temperature
+        self.heads = projection_heads(self.names, width, hidden, dimension)
+        self.queue = RowQueue(len(self.names), size, dimension)
+
+    def forward(self, encoded: Mapping[str, Encoded], generator: torch.Generator) -> dict[str, Tensor]:
+        plain = encoded[PLAIN]
+        clips = plain.facts["clip"].repeat_interleave(plain.start.shape[1])
+        rows = {name: unit(self.heads[name](plain.features[name])).flatten(0, 1) for name in self.names}
+        present = {name: plain.present[name].flatten() for name in self.names}
+        strangers = clips[:, None] != torch.cat([clips, self.queue.clips])[None, :]
+        positives = torch.eye(len(clips), strangers.shape[1], dtype=torch.bool, device=clips.device)
+        losses, correct, chances = [], [], []
+        for first, second in self.pairs:
+            valid = present[first] & present[second]
+            # Copied: the queue is written before the backward pass reads what it held.
+            banks = {n: self.queue.rows[self.names.index(n)].to(rows[n].dtype, copy=True) for n in (first, second)}
+            both = self.queue.present[self.names.index(first)] & self.queue.present[self.names.index(second)]
+            others = strangers[:, len(clips) :] & both
+            for query, key in ((first, second), (second, first)):
+                bank = torch.cat([rows[key], banks[key]])
+                negatives = strangers & torch.cat([present[key], both])
+                loss, accuracy, chance = set_loss(rows[query] @ bank.T, positives, negatives, valid, self.temperature)
+                losses.append(loss)
+                correct.append(accuracy)
+                chances.append(chance)
+            count = int(others.sum(dim=1).min())
+            if self.progress >= self.warmup and count > self.positives:
+                within = {name: rows[name] @ banks[name].T for name in (first, second)}
+                agreed = torch.minimum(within[first], within[second]).detach().masked_fill(~others, float("-inf"))
+                mined = torch.zeros_like(others).scatter(1, agreed.topk(self.positives, dim=1).indices, True)
+                for name in (first, second):
+                    loss, _, _ = set_loss(within[name], mined, others & ~mined, valid, self.temperature)
+                    losses.append(loss)
+        if self.training:
+            stacked = torch.stack([rows[name].detach() for name in self.names])
+            self.queue.push(stacked, torch.stack([present[name] for name in self.names]), clips)
+        return {"loss": mean_of(losses, *rows.values()), **mean_accuracy(correct, chances)}

@@ -1,0 +1,87 @@
+"""Which changes of a clip an embedding is to notice, and which not."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from ...fusion.backbone import Encoded
+from ...shards.errors import choice_error
+from .base import PLAIN, PretextTask, mean_accuracy, mean_of, modality_pairs, names_in, projection_heads, unit
+from .contrastive import set_loss
+
+CHOICES = ("distinctive", "invariant", "ignored")
+
+
+class Gdt(PretextTask):
+    """Generalised data transformations (GDT, Patrick et al. 2020): contrast with a choice for each transformation.
+
+    Rows are segments of every clip as they are and, from the view `reverse`, one backwards. A row of one modality
+    against all rows of the other, InfoNCE both ways over every pair: the same clip at the same moment in the same
+    direction is the positive, other clips are negatives. For `shift` (another segment of the clip) and `reversal`
+    (the segment the other way) choose `distinctive`: a negative; `invariant`: a positive as well; `ignored`: neither.
+    Rows that both changes tell apart are negatives where either is distinctive, positives where both are invariant.
+    Defaults are the best of the paper: both distinctive. T .07, hidden 256, 128-d.
+
+    Shortcut it guards against: as `ArrowOfTime` where reversal is distinctive, as `Synchrony` where shift is.
+    """
+
+    views = (PLAIN, "reverse")
+
+    def __init__(
+        self,
+        modalities: Sequence[str],
+        width: int,
+        pairs: Sequence[Sequence[str]] | None = None,
+        shift: str = "distinctive",
+        reversal: str = "distinctive",
+        temperature: float = 0.07,
+        hidden: int = 256,
+        dimension: int = 128,
+    ) -> None:
+        super().__init__()
+        for name, choice in (("shift", shift), ("reversal", reversal)):
+            if choice not in CHOICES:
+                raise choice_error(f"{name} of task gdt", choice, CHOICES)
+        self.pairs = modality_pairs(modalities, pairs)
+        self.shift, self.reversal, self.temperature = shift, reversal, temperature
+        self.heads = projection_heads(names_in(self.pairs), width, hidden, dimension)
+
+    def forward(self, encoded: Mapping[str, Encoded], generator: torch.Generator) -> dict[str, Tensor]:
+        plain, turned = encoded[PLAIN], encoded["reverse"]
+        clips, segments = plain.start.shape
+        device = plain.start.device
+        clip = torch.cat(
+            [torch.arange(clips, device=device).repeat_interleave(segments), torch.arange(clips).to(device)]
+        )
+        moment = torch.cat([torch.arange(segments, device=device).repeat(clips), turned.facts["segments"][:, 0]])
+        backwards = torch.cat([torch.zeros(clips * segments), torch.ones(clips)]).bool().to(device)
+        rows, present = {}, {}
+        for name, head in self.heads.items():
+            both = torch.cat([plain.features[name].flatten(0, 1), turned.features[name].flatten(0, 1)])
+            rows[name] = unit(head(both))
+            present[name] = torch.cat([plain.present[name].flatten(), turned.present[name].flatten()])
+        same_clip = clip[:, None] == clip[None, :]
+        same_moment = moment[:, None] == moment[None, :]
+        same_way = backwards[:, None] == backwards[None, :]
+        positives, negatives = same_clip, ~same_clip
+        for same, choice in ((same_moment, self.shift), (same_way, self.reversal)):
+            if choice != "invariant":
+                positives = positives & same
+            if choice == "distinctive":
+                negatives = negatives | ~same
+        losses, correct, chances = [], [], []
+        for first, second in self.pairs:
+            for query, key in ((first, second), (second, first)):
+                there = present[key][None, :]
+                loss, accuracy, chance = set_loss(
+                    rows[query] @ rows[key].T,
+                    positives & there,
+                    negatives & there,
+                    present[query] & present[key],
+                    self.temperature,
+                )
+                losses.append(loss)
+                correct.append(accuracy)
+                chances.append(chance)
+        return {"loss": mean_of(losses, *rows.values()), **mean_accuracy(correct, chances)}

@@ -1,0 +1,95 @@
+"""The pretext tasks by name."""
+
+from collections.abc import Collection, Sequence
+from inspect import signature
+from typing import Any
+
+from ..shards.clip_spec import ClipSpec
+from ..shards.errors import RequestError, choice_error
+from .pretext.base import PretextTask
+from .pretext.clustering import SwappedAssignments
+from .pretext.contrastive import AcrossTime, CrossModal, LeaveOneOut
+from .pretext.correspondence import Correspondence, Offset, Synchrony
+from .pretext.direction import ArrowOfTime, Pace
+from .pretext.gate_denoising import GateDenoising
+from .pretext.masked import ContrastiveMasked, MaskedLatent
+from .pretext.negative_free import BarlowTwins, Byol, CrissCross, LeJepa, VicReg
+from .pretext.order import ClipOrder, FrameOrder, OddOneOut, OrderVerification
+from .pretext.queue import Agreement, MomentumQueue
+from .pretext.transformations import Gdt
+
+PRETEXT_TASKS: dict[str, type[PretextTask]] = {
+    "correspondence": Correspondence,
+    "synchrony": Synchrony,
+    "offset": Offset,
+    "clip_order": ClipOrder,
+    "order_verification": OrderVerification,
+    "frame_order": FrameOrder,
+    "odd_one_out": OddOneOut,
+    "arrow_of_time": ArrowOfTime,
+    "pace": Pace,
+    "cross_modal": CrossModal,
+    "across_time": AcrossTime,
+    "leave_one_out": LeaveOneOut,
+    "momentum_queue": MomentumQueue,
+    "agreement": Agreement,
+    "gdt": Gdt,
+    "vicreg": VicReg,
+    "barlow_twins": BarlowTwins,
+    "byol": Byol,
+    "crisscross": CrissCross,
+    "lejepa": LeJepa,
+    "swapped_assignments": SwappedAssignments,
+    "masked_latent": MaskedLatent,
+    "contrastive_masked": ContrastiveMasked,
+    "gate_denoising": GateDenoising,
+}
+# Tasks that make sense of a single modality.
+ALONE = (
+    "clip_order",
+    "order_verification",
+    "frame_order",
+    "odd_one_out",
+    "arrow_of_time",
+    "pace",
+    "across_time",
+    "masked_latent",
+    "contrastive_masked",
+)
+
+
+# Arguments that a run sets itself.
+GIVEN = ("modalities", "width", "segments", "seconds")
+
+
+def check_task(name: str, arguments: Collection[str]) -> None:
+    """`RequestError` for an unknown task or an argument that it does not have."""
+    if name not in PRETEXT_TASKS:
+        raise choice_error("pretext task", name, PRETEXT_TASKS)
+    known = set(signature(PRETEXT_TASKS[name]).parameters) - set(GIVEN)
+    for argument in arguments:
+        if argument not in known:
+            raise choice_error(f"argument of task {name}", argument, known)
+
+
+def build_task(
+    name: str,
+    modalities: Sequence[str],
+    width: int,
+    segments: int,
+    arguments: dict[str, Any],
+    spec: ClipSpec | None = None,
+) -> PretextTask:
+    """The task `name` over features of `width`; `RequestError` for an unknown name or argument.
+
+    `spec`: what a segment is, for tasks that need its length. A task that compares modalities needs two of them.
+    """
+    check_task(name, arguments)
+    parameters = signature(PRETEXT_TASKS[name]).parameters
+    given = {"segments": segments, "seconds": 0.0 if spec is None else spec.seconds}
+    if name not in ALONE and len(modalities) < 2:
+        raise RequestError(f"task '{name}' compares modalities: give at least two, not {', '.join(modalities)}")
+    if "seconds" in parameters and spec is not None and spec.stretch:
+        raise RequestError(f"task '{name}' keeps windows apart by seconds: it goes with data.stretch 0 only")
+    extra = {key: value for key, value in given.items() if key in parameters}
+    return PRETEXT_TASKS[name](modalities, width, **extra, **arguments)

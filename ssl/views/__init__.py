@@ -1,0 +1,4 @@
+"""Altered input that pretext tasks ask for.
+
+Start with `views`.
+"""

@@ -1,0 +1,35 @@
+"""A segment in a few numbers: what a masked stream is to be rebuilt as."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...shards.modality import modality
+
+MOMENTS, CELLS = 2, 4
+
+
+@torch.no_grad()
+def summarise(stream: Tensor) -> Tensor:
+    """Means over `MOMENTS` parts of the time and `CELLS` x `CELLS` parts of the picture, (B, K, S).
+
+    Of prepared video (B, K, T, C, H, W), spectrograms (B, K, 1, mels, frames), whose two axes are the picture, and
+    signals (B, K, N, C) by `CELLS` parts of the time. Standardised over the numbers of each segment, as masked
+    autoencoders do with patches (He et al. 2022).
+    """
+    rows = stream.flatten(0, 1)
+    if stream.dim() == 6:
+        cells = F.adaptive_avg_pool3d(rows.transpose(1, 2), (MOMENTS, CELLS, CELLS))
+    elif stream.dim() == 5:
+        cells = F.adaptive_avg_pool2d(rows, (CELLS, CELLS * MOMENTS))
+    else:
+        cells = F.adaptive_avg_pool1d(rows.transpose(1, 2), CELLS)
+    flat = cells.flatten(1)
+    flat = (flat - flat.mean(dim=1, keepdim=True)) / flat.std(dim=1, keepdim=True, correction=0).clamp_min(1e-3)
+    return flat.view(*stream.shape[:2], -1)
+
+
+def summary_size(name: str) -> int:
+    """S of a modality."""
+    entry = modality(name)
+    return entry.channels * (CELLS if entry.kind == "signal" else MOMENTS * CELLS * CELLS)

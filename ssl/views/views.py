@@ -1,0 +1,103 @@
+"""Altered input that a task asks for: encoded once, whatever the number of tasks that read it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ...shards.modality import modality
+from .corruption import corrupt_streams
+
+MAX_RATE = 2
+
+
+@dataclass(frozen=True)
+class View:
+    """The `streams` (B, K', ...) that a view changes, for the `segments` (B, K') of every clip; every other stream
+    keeps its features of those segments. `present` (B, K') of every modality; `facts` (B, ...) for the tasks."""
+
+    streams: dict[str, Tensor]
+    present: dict[str, Tensor]
+    segments: Tensor
+    facts: dict[str, Tensor] = field(default_factory=dict)
+
+
+Streams = dict[str, Tensor]
+ViewFunction = Callable[[Streams, Streams, torch.Generator], View]
+
+
+def take_segments(tensor: Tensor, segments: Tensor) -> Tensor:
+    """(B, K', ...) of (B, K, ...): the segments (B, K') of each clip."""
+    return tensor[torch.arange(len(tensor), device=tensor.device)[:, None], segments.to(tensor.device)]
+
+
+def one_segment(present: Streams, generator: torch.Generator) -> Tensor:
+    """One segment of every clip (B, 1), at random: a view of one costs a K-th of the whole."""
+    clips, segments = next(iter(present.values())).shape
+    return torch.randint(segments, (clips, 1), generator=generator)
+
+
+def reverse(streams: Streams, present: Streams, generator: torch.Generator) -> View:
+    """One segment of every clip backwards in time: every stream, so that none betrays it by itself.
+
+    Flow is turned round as well: what moved right moves left.
+    """
+    segments = one_segment(present, generator)
+    turned = {}
+    for name, stream in streams.items():
+        kind = modality(name).kind
+        taken = take_segments(stream, segments)
+        turned[name] = taken.flip(-1) if kind == "audio" else taken.flip(2)
+        if modality(name).flow_of:
+            turned[name] = -turned[name]
+    return View(turned, {name: take_segments(mask, segments) for name, mask in present.items()}, segments)
+
+
+def pace(streams: Streams, present: Streams, generator: torch.Generator) -> View:
+    """One segment of every clip in `T / MAX_RATE` frames, taken one by one or `MAX_RATE` apart.
+
+    Windows are cut, never looped: both paces are real frames of the same segment, and as many. `facts["rate"]` (B,)
+    is 0 for the plain pace and 1 for the fast one, as many of each. Sound keeps its pace, for resampling would shift
+    its pitch; flow keeps its length, which the pace between frames does not change.
+    """
+    segments = one_segment(present, generator)
+    clips = len(segments)
+    rate = deal_evenly(clips, 2, generator)
+    changed = {}
+    starts = torch.rand(clips, generator=generator)
+    for name, stream in streams.items():
+        if modality(name).kind == "video":
+            frames = stream.shape[2]
+            length = frames // MAX_RATE
+            step = 1 + rate * (MAX_RATE - 1)
+            first = (starts * (frames - (length - 1) * step)).long()
+            places = (first[:, None] + torch.arange(length) * step[:, None]).to(stream.device)
+            taken = take_segments(stream, segments)
+            rows = torch.arange(clips, device=stream.device)[:, None]
+            changed[name] = taken[:, 0][rows, places].unsqueeze(1)
+    kept = {name: take_segments(mask, segments) for name, mask in present.items()}
+    device = next(iter(present.values())).device
+    return View(changed, kept, segments, {"rate": rate.to(device)})
+
+
+def corrupt(streams: Streams, present: Streams, generator: torch.Generator) -> View:
+    """One segment of every clip with some of its streams corrupted: see `corrupt_streams`.
+
+    `facts["severity"]` (B, 1, M) in the order of `present`: 0 where clean, 1 where dropped.
+    """
+    segments = one_segment(present, generator)
+    taken = {name: take_segments(stream, segments) for name, stream in streams.items()}
+    kept = {name: take_segments(mask, segments) for name, mask in present.items()}
+    changed, kept, severity = corrupt_streams(taken, kept, generator)
+    return View(changed, kept, segments, {"severity": severity})
+
+
+VIEWS: dict[str, ViewFunction] = {"reverse": reverse, "pace": pace, "corrupt": corrupt}
+
+
+def deal_evenly(count: int, classes: int, generator: torch.Generator) -> Tensor:
+    """Class numbers (count,) in random order, each class as often as any other, up to one."""
+    offset = int(torch.randint(0, classes, (), generator=generator))
+    numbers = (torch.arange(count) + offset) % classes
+    return numbers[torch.randperm(count, generator=generator)]

@@ -1,0 +1,4 @@
+"""Scores of test clips, and the figures they give.
+
+Start with `scores`.
+"""

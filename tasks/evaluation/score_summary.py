@@ -1,0 +1,140 @@
+"""From the scores of test clips to the task's metrics, their intervals and the report's figures."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import precision_recall_curve, roc_curve
+
+from ..class_names import class_identifiers
+from ..metrics.chance import action_chances, multilabel_chances, violence_chances
+from ..metrics.classification import (
+    action_metrics,
+    average_precision,
+    bootstrap_interval,
+    mean_class_accuracy,
+    roc_auc,
+    violence_metrics,
+)
+from ..metrics.multilabel import multilabel_metrics
+from ..records import Confusion, Curves, Gates
+from .scores import Scores
+
+Statistic = Callable[[NDArray[np.int64]], float]
+
+# More lines cannot be told apart.
+MOST_CLASSES = 8
+
+
+def judge(
+    scores: Scores, classes: Sequence[str], positive: int | None, units: Sequence[str]
+) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
+    """Metrics, and 95 % intervals of the headline ones by bootstrap over `units` (a clip's group, or itself).
+
+    `positive`: the one of two `classes` that is to be found, or none for actions: with it the recalls of both are
+    among the metrics by their names. Labels (n, C) are of several classes.
+    """
+    metrics = _metrics(scores, classes, positive)
+    if scores.labels.ndim == 2:
+        headline: dict[str, Statistic] = {name: _several(scores, name) for name in metrics}
+    elif positive is None:
+        right = scores.probabilities.argmax(axis=1) == scores.labels
+        headline = {
+            "accuracy": lambda rows: float(right[rows].mean()),
+            "mean_class_accuracy": lambda rows: mean_class_accuracy(scores.probabilities[rows], scores.labels[rows]),
+        }
+    else:
+        chances, truth = scores.probabilities[:, positive], scores.labels == positive
+        right = (chances >= 0.5) == truth
+        headline = {
+            "accuracy": lambda rows: float(right[rows].mean()),
+            "auc": lambda rows: roc_auc(chances[rows], truth[rows]),
+            "average_precision": lambda rows: average_precision(chances[rows], truth[rows]),
+        }
+    return metrics, {name: bootstrap_interval(figure, units, draws=500) for name, figure in headline.items()}
+
+
+def chances_of(scores: Scores, positive: int | None) -> dict[str, float]:
+    """What guessing reaches of each metric of `judge` that has a chance."""
+    if scores.labels.ndim == 2:
+        return multilabel_chances(scores.labels)
+    if positive is None:
+        return action_chances(scores.labels, scores.probabilities.shape[1])
+    return violence_chances(scores.labels == positive)
+
+
+def split_line(name: str, scores: Scores, classes: Sequence[str], positive: int | None) -> str:
+    """The figures of a finished split in one line, each with its chance; undefined ones are not shown."""
+    metrics, chances = _metrics(scores, classes, positive), chances_of(scores, positive)
+    titles = {"mean_average_precision": "mean average precision", "accuracy": "accuracy", "auc": "AUC"}
+    parts = [
+        f"{title} {metrics[key]:.3f} (chance {chances[key]:.3f})"
+        for key, title in titles.items()
+        if np.isfinite(metrics.get(key, np.nan))
+    ]
+    return ", ".join([f"{name}: {len(scores.keys)} clips", *parts])
+
+
+def _metrics(scores: Scores, classes: Sequence[str], positive: int | None) -> dict[str, float]:
+    if scores.labels.ndim == 2:
+        return multilabel_metrics(scores.probabilities, scores.labels)
+    if positive is None:
+        return action_metrics(scores.probabilities, scores.labels)
+    names = class_identifiers(classes)
+    chances, truth = scores.probabilities[:, positive], scores.labels == positive
+    return violence_metrics(chances, truth, (names[1 - positive], names[positive]))
+
+
+def _several(scores: Scores, name: str) -> Statistic:
+    return lambda rows: multilabel_metrics(scores.probabilities[rows], scores.labels[rows])[name]
+
+
+def draw_figures(
+    scores: Scores, classes: Sequence[str], positive: int | None, modalities: Sequence[str]
+) -> list[Confusion | Curves | Gates]:
+    """Confusion, ROC and precision-recall, and mean gate weights by class; classes without a clip are left out.
+
+    The curves are of the positive class, or else of each class against all others where they are few.
+    Where a clip may be of several classes there is no confusion.
+    """
+    if scores.labels.ndim == 2:
+        return _several_figures(scores, classes, modalities)
+    matrix = np.zeros((len(classes), len(classes)), int)
+    np.add.at(matrix, (scores.labels, scores.probabilities.argmax(axis=1)), 1)
+    figures: list[Confusion | Curves | Gates] = [Confusion("Confusion (rows: truth)", list(classes), matrix.tolist())]
+    seen = [number for number in range(len(classes)) if (scores.labels == number).any()]
+    means = [scores.weights[scores.labels == number].mean(axis=0).tolist() for number in seen]
+    figures.append(Gates("Mean gate weight by class", list(modalities), [classes[n] for n in seen], means))
+    if positive is not None and len(seen) == 2:
+        figures += _curves(scores, {classes[positive]: positive})
+    elif 1 < len(seen) <= MOST_CLASSES:
+        figures += _curves(scores, {classes[number]: number for number in seen})
+    return figures
+
+
+def _several_figures(
+    scores: Scores, classes: Sequence[str], modalities: Sequence[str]
+) -> list[Confusion | Curves | Gates]:
+    seen = [number for number in range(len(classes)) if scores.labels[:, number].any()]
+    means = [scores.weights[scores.labels[:, number] == 1].mean(axis=0).tolist() for number in seen]
+    figures: list[Confusion | Curves | Gates] = [
+        Gates("Mean gate weight by class", list(modalities), [classes[number] for number in seen], means)
+    ]
+    drawn = [number for number in seen if not scores.labels[:, number].all()]
+    return figures + (_curves(scores, {classes[n]: n for n in drawn}) if 0 < len(drawn) <= MOST_CLASSES else [])
+
+
+def _curves(scores: Scores, classes: Mapping[str, int]) -> list[Curves]:
+    """ROC and precision-recall of classes, each against the others, by the name of their line."""
+    roc, precision = {}, {}
+    for name, number in classes.items():
+        true = scores.labels[:, number] == 1 if scores.labels.ndim == 2 else scores.labels == number
+        chances = scores.probabilities[:, number]
+        false_alarms, found, _ = roc_curve(true, chances)
+        roc[name] = list(zip(false_alarms.tolist(), found.tolist(), strict=True))
+        exact, recall, _ = precision_recall_curve(true, chances)
+        precision[name] = list(zip(recall.tolist(), exact.tolist(), strict=True))[::-1]
+    return [
+        Curves("ROC", "false alarms", "recall", roc, diagonal=True),
+        Curves("Precision and recall", "recall", "precision", precision),
+    ]

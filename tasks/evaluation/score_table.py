@@ -1,0 +1,57 @@
+"""The scores of every test clip as a CSV file, for a spreadsheet or another program."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..class_names import class_identifiers
+from .scores import Scores
+
+
+def write_score_table(
+    path: Path,
+    scores: Scores,
+    splits: Sequence[str],
+    groups: Sequence[str],
+    classes: Sequence[str],
+    positive: int | None,
+    modalities: Sequence[str],
+) -> None:
+    """Writes a row per clip to `path`, whole or not at all.
+
+    Columns: `key`, `split`, `group`, `label`, `predicted`, a `probability_CLASS` for each class and a
+    `weight_MODALITY` for each gate weight; `splits` and `groups` (n,) are texts. Predicted is the likeliest class;
+    with a `positive` class of two, that class where its probability is at least .5. Of several classes, label and
+    predicted are those of the clip joined by `|`, predicted at .5, and `|` for none.
+    """
+    header = ["key", "split", "group", "label", "predicted"]
+    header += [f"probability_{name}" for name in class_identifiers(classes)]
+    header += [f"weight_{name}" for name in modalities]
+    labels, predicted = _named(scores.labels, classes), _named(_predicted(scores, positive), classes)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        for number, key in enumerate(scores.keys):
+            # Nine digits give back the same 32 bits.
+            numbers = [f"{value:.9g}" for value in (*scores.probabilities[number], *scores.weights[number])]
+            writer.writerow([key, splits[number], groups[number], labels[number], predicted[number], *numbers])
+    partial.replace(path)
+
+
+def _predicted(scores: Scores, positive: int | None) -> NDArray[np.int64]:
+    if scores.labels.ndim == 2:
+        return (scores.probabilities >= 0.5).astype(np.int64)
+    if positive is None:
+        return scores.probabilities.argmax(axis=1)
+    return np.where(scores.probabilities[:, positive] >= 0.5, positive, 1 - positive)
+
+
+def _named(numbers: NDArray[np.int64], classes: Sequence[str]) -> list[str]:
+    if numbers.ndim == 1:
+        return [str(classes[number]) for number in numbers.tolist()]
+    return ["|".join(name for name, holds in zip(classes, row, strict=True) if holds) or "|" for row in numbers]

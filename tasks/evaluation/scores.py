@@ -1,0 +1,106 @@
+"""Class probabilities of every clip of an index under a classifier."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from ...fusion.classifier import Classifier
+from ...shards.clip_spec import ClipSpec
+from ...shards.errors import DataError
+from ...shards.stream import ClipStream
+from ...shards.transforms import Preparation
+from ...ssl.gather import world_size
+from ..features.across_processes import share_batches
+
+
+@dataclass
+class Scores:
+    """`probabilities` (n, C), averaged over views; `weights` (n, M) mean gate weights; `labels` (n,), multilabel
+    (n, C)."""
+
+    probabilities: NDArray[np.float32]
+    weights: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    keys: list[str]
+
+
+def score_clips(
+    classifier: Classifier,
+    spec: ClipSpec,
+    stream: ClipStream,
+    device: torch.device | str = "cpu",
+    progress: Callable[[int], None] | None = None,
+) -> Scores:
+    """Runs `stream.evaluate()` through the classifier in evaluation mode, without augmentation.
+
+    Several processes share the batches, and each knows all scores.
+    """
+    classifier = classifier.to(device).eval()
+    if world_size() > 1:
+        # Each process keeps statistics of the batches it saw; the first one's are exported.
+        for buffer in classifier.buffers():
+            dist.broadcast(buffer, 0)
+    return join_scores(share_batches(stream, lambda part: _score(classifier, spec, part, device, progress)))
+
+
+@torch.no_grad()
+def _score(
+    classifier: Classifier,
+    spec: ClipSpec,
+    stream: ClipStream,
+    device: torch.device | str,
+    progress: Callable[[int], None] | None,
+) -> Iterator[Scores]:
+    preparation = Preparation(spec).to(device)
+    for batch in stream.evaluate():
+        batch = batch.to(device)
+        scored = classifier(preparation(batch), batch.present, batch.start)
+        valid = batch.valid.cpu()
+        assert batch.label is not None, "scoring needs a stream with labels"
+        yield Scores(
+            classifier.view_probabilities(scored.logits).cpu()[valid].numpy(),
+            scored.encoded.weights.mean(dim=1).float().cpu()[valid].numpy(),
+            batch.label.cpu()[valid].numpy(),
+            [key for key, keep in zip(batch.key, valid.tolist(), strict=True) if keep],
+        )
+        if progress is not None:
+            progress(int(valid.sum()))
+
+
+def join_scores(parts: Sequence[Scores]) -> Scores:
+    """The clips of several batches or folds as one."""
+    return Scores(
+        np.concatenate([part.probabilities for part in parts]),
+        np.concatenate([part.weights for part in parts]),
+        np.concatenate([part.labels for part in parts]),
+        [key for part in parts for key in part.keys],
+    )
+
+
+def save_scores(scores: Scores, units: Sequence[str], classes: Sequence[str], path: Path) -> None:
+    """Writes scores, the bootstrap's `units` by clip and the class names to `path`, whole or not at all."""
+    arrays = {"probabilities": scores.probabilities, "weights": scores.weights, "labels": scores.labels}
+    facts = {"keys": scores.keys, "units": list(units), "classes": list(classes)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    save_file({name: np.ascontiguousarray(a) for name, a in arrays.items()}, partial, {"facts": json.dumps(facts)})
+    partial.replace(path)
+
+
+def load_scores(path: Path) -> tuple[Scores, list[str], list[str]]:
+    """What `save_scores` wrote: scores, units, classes; `DataError` names a damaged file."""
+    try:
+        with safe_open(path, framework="np") as file:
+            facts = json.loads(file.metadata()["facts"])
+            arrays = {name: file.get_tensor(name) for name in ("probabilities", "weights", "labels")}
+        return Scores(**arrays, keys=facts["keys"]), facts["units"], facts["classes"]
+    except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
+        raise DataError(f"scores '{path}' are damaged ({error}): run the evaluation again") from error

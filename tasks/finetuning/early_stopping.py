@@ -1,0 +1,122 @@
+"""Early stopping: a classifier watched on validation clips, and the best of its states."""
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from ...shards.errors import DataError
+from ..evaluation.scores import Scores
+from ..metrics.classification import top_k_accuracy
+from ..metrics.multilabel import mean_average_precision
+
+BEST = "best.safetensors"
+
+
+def mean_loss(scores: Scores) -> float:
+    """Mean `-log p` of the true class over clips, of several classes that of each decision; views averaged."""
+    if scores.labels.ndim == 2:
+        right = np.where(scores.labels == 1, scores.probabilities, 1 - scores.probabilities)
+        return float(-np.log(np.maximum(right.astype(float), 1e-30)).mean())
+    chosen = scores.probabilities[np.arange(len(scores.labels)), scores.labels]
+    return float(-np.log(np.maximum(chosen.astype(float), 1e-30)).mean())
+
+
+class EarlyStopping:
+    """Keeps the state of the least validation loss; `stop` after `patience` measurements without a lesser one.
+
+    `score()` gives the scores of the validation clips under `model` as it stands. State and history lie in `file`,
+    from which a resumed run goes on; only the process that `writes` writes it. Calling it measures, and returns
+    `validation/loss` and `validation/accuracy`, or of several classes `validation/mean_average_precision`.
+    """
+
+    def __init__(
+        self, model: nn.Module, score: Callable[[], Scores], patience: int, file: Path, writes: bool = True
+    ) -> None:
+        self.model, self.score, self.patience, self.file, self.writes = model, score, patience, file, writes
+        self.losses: dict[int, float] = {}
+        self.state: dict[str, Tensor] = {}
+
+    @property
+    def stop(self) -> bool:
+        if not self.patience or not self.losses:
+            return False
+        steps = sorted(self.losses)
+        return len(steps) - 1 - steps.index(_least(self.losses)) >= self.patience
+
+    def resume(self) -> None:
+        """Takes up the history and the best state that an interrupted run left; nothing where it left none.
+
+        Raises `DataError` for a damaged file.
+        """
+        if not self.file.is_file():
+            return
+        self.losses = _losses(self.file)
+        self.state = load_file(self.file)
+
+    def __call__(self, step: int) -> dict[str, float]:
+        # A killed run goes on from a checkpoint before its last measurements, and must not count those twice.
+        self.losses = {before: loss for before, loss in self.losses.items() if before < step}
+        scores = self.score()
+        loss = mean_loss(scores)
+        if loss < min(self.losses.values(), default=math.inf):
+            self.state = {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
+        self.losses[step] = loss
+        if self.writes:
+            self._save()
+        if scores.labels.ndim == 2:
+            precision = mean_average_precision(scores.probabilities, scores.labels)
+            return {"validation/loss": loss, "validation/mean_average_precision": precision}
+        return {"validation/loss": loss, "validation/accuracy": top_k_accuracy(scores.probabilities, scores.labels)}
+
+    def restore(self) -> None:
+        """Puts the best state back into the model; nothing where nothing was measured."""
+        if self.state:
+            self.model.load_state_dict(self.state)
+
+    def _save(self) -> None:
+        partial = self.file.with_suffix(".partial")
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        state = {name: value.contiguous() for name, value in self.state.items()}
+        save_file(state, partial, {"losses": json.dumps(self.losses)})
+        partial.replace(self.file)
+
+
+def chosen_step(file: Path) -> int:
+    """The step whose state an `EarlyStopping` kept in `file`; `DataError` for a damaged file."""
+    return _least(_losses(file))
+
+
+def _losses(file: Path) -> dict[int, float]:
+    try:
+        with safe_open(file, framework="pt") as opened:
+            facts = json.loads(opened.metadata()["losses"])
+        return {int(step): float(loss) for step, loss in facts.items()}
+    except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
+        raise DataError(f"best state '{file}' is damaged ({error}): delete it to go on without") from error
+
+
+def _least(losses: Mapping[int, float]) -> int:
+    return min(sorted(losses), key=losses.__getitem__)
+
+
+@dataclass
+class Until:
+    """Ends a training after `steps` steps and measures nothing; `reached`: the steps that are behind it."""
+
+    steps: int
+    reached: int = 0
+
+    @property
+    def stop(self) -> bool:
+        return self.reached >= self.steps
+
+    def __call__(self, step: int) -> dict[str, float]:
+        self.reached = step
+        return {}

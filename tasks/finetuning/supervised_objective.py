@@ -1,0 +1,231 @@
+"""Supervised training as an objective: action classes, violence as one of two, or several labels of one clip."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ...fusion.classifier import Classifier, Scored
+from ...shards.batch import Batch
+from ...shards.clip_spec import ClipSpec
+from ...shards.errors import RequestError
+from ...shards.transforms import AugmentConfig, Preparation
+from ...ssl.monitors import GRADIENT_EVERY, gate_gradient, monitors
+from ...ssl.verdicts import FINE_TUNING, Means, collapse_warnings, gate_warnings, guessing_warnings
+from .aids import AidsConfig
+from .gradient_modulation import GateWarmup, GradientModulation
+from .rank_loss import LossHistory
+
+
+@dataclass
+class StoredBatch(Batch):
+    """A batch whose streams are stored features, with the `quality` (B, K, M, Q) measured when they were taken."""
+
+    quality: Tensor | None = None
+
+    def to(self, device: torch.device | str) -> "StoredBatch":
+        moved = super().to(device)
+        return StoredBatch(**vars(moved), quality=None if self.quality is None else self.quality.to(device))
+
+
+@dataclass(frozen=True)
+class Guessing:
+    """The `loss` and the `accuracy` of naming the same for every clip, as well as the shares of the classes allow."""
+
+    loss: float
+    accuracy: float
+
+
+def guess(labels: NDArray[np.int64], classes: int, weights: Sequence[float] | None = None) -> Guessing:
+    """Of class numbers (n,), or of 0 and 1 (n, C), with the loss's class `weights`: its least value for a constant.
+
+    Cross-entropy: the entropy of the (weighted) shares of the classes, log C where these are alike. Several classes
+    of a clip: the mean over classes of the same for one class against none.
+    """
+    factor = np.ones(classes) if weights is None else np.asarray(weights, float)
+    if labels.ndim == 2:
+        share = labels.mean(axis=0)
+        yes, no = factor * share, 1 - share
+        loss = float(np.mean(-_times_log(yes, yes / (yes + no)) - _times_log(no, no / (yes + no))))
+        return Guessing(loss, float(np.maximum(share, no).mean()))
+    counts = np.bincount(labels, minlength=classes)
+    share = factor * counts / (factor * counts).sum()
+    return Guessing(float(-_times_log(share, share).sum()), float(counts.max() / counts.sum()))
+
+
+def _times_log(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
+    """`first log second`, 0 where the first is."""
+    return first * np.log(np.where(first > 0, second, 1.0))
+
+
+class SupervisedObjective(nn.Module):
+    """Cross-entropy of every segment's fused logits, plus, weighted, that of each present modality's own head.
+
+    Of a multilabel classifier it is the mean of the classes' binary cross-entropies.
+
+    The heads per modality count by their mean, times `unimodal_weight`; or, with `head_weights`, each by its own
+    beside the fused one's, `joint`.
+
+    `spec`: how to prepare the streams; none where they are stored features. `class_weights` (C,) balances unequal
+    classes: weights of a clip's class or, multilabel, of what has the class. `aids` and the number of training
+    `batches` they take shares of: see `AidsConfig`; `keys` of the training clips, for the one that remembers them.
+    `guessing`: what these labels give to a model that knows their shares only, see `guess`.
+    `forward(batch)` returns `label/loss` and `label/accuracy`, beside them `label/guessing` and `label/chance`;
+    `unimodal/loss` where there are such heads, `rank/loss` where it is asked for, now and then `fusion/gradient`
+    (norm of the gradient by the gate's parameters), and what `monitors` watches.
+    Raises `RequestError` where an aid needs what the classifier lacks.
+    """
+
+    batches_seen: Tensor
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        spec: ClipSpec | None,
+        augment: AugmentConfig | None,
+        unimodal_weight: float = 0.0,
+        class_weights: Sequence[float] | None = None,
+        aids: AidsConfig | None = None,
+        batches: int = 0,
+        keys: Sequence[str] = (),
+        head_weights: Mapping[str, float] | None = None,
+        guessing: Guessing | None = None,
+    ) -> None:
+        super().__init__()
+        self.guessing = guessing
+        self.classifier = classifier
+        self.preparation = None if spec is None else Preparation(spec)
+        self.augment = augment
+        self.aids = aids or AidsConfig()
+        if classifier.multilabel and (self.aids.modulation or self.aids.rank):
+            raise RequestError("aids.modulation and aids.rank ask for the one right class: multilabel has several")
+        self.batches = batches
+        self.head_weights = head_weights
+        self.weights = {"label/loss": 1.0, "unimodal/loss": unimodal_weight}
+        if head_weights is not None:
+            self.weights = {"label/loss": head_weights["joint"], "unimodal/loss": 1.0}
+        if self.aids.rank:
+            self.weights["rank/loss"] = self.aids.rank
+        self.register_buffer(
+            "class_weights", torch.tensor(class_weights) if class_weights else None, persistent=False
+        )
+        self.register_buffer("batches_seen", torch.zeros((), dtype=torch.long))
+        self.modulation = self._modulation() if self.aids.modulation else None
+        self.warmup = self._warmup() if self.aids.gate_warmup else None
+        self.history = self._history(keys) if self.aids.rank else None
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        augment = self.augment if self.training else None
+        streams = batch.streams if self.preparation is None else self.preparation(batch, augment)
+        quality = batch.quality if isinstance(batch, StoredBatch) else None
+        scored = self.classifier(streams, batch.present, batch.start, quality)
+        assert batch.label is not None, "supervised training needs a stream with labels"
+        label = batch.label[:, None].expand(-1, scored.logits.shape[1], *batch.label.shape[1:])
+        guessed = scored.logits > 0 if self.classifier.multilabel else scored.logits.argmax(-1)
+        outputs = {
+            "label/loss": self._cross_entropy(scored.logits.flatten(0, 1), label.flatten(0, 1)),
+            "label/accuracy": (guessed == label).float().mean(),
+        }
+        if self.guessing is not None:
+            outputs["label/guessing"] = scored.logits.new_tensor(self.guessing.loss, dtype=torch.float32)
+            outputs["label/chance"] = scored.logits.new_tensor(self.guessing.accuracy, dtype=torch.float32)
+        losses = []
+        for name, logits in scored.unimodal.items():
+            mask = scored.encoded.present[name]
+            idle = logits.sum() * 0
+            share = self.head_weights.get(name, 0.0) if self.head_weights else 1 / len(scored.unimodal)
+            losses.append(share * self._cross_entropy(logits[mask], label[mask]) if bool(mask.any()) else idle)
+        if losses:
+            outputs["unimodal/loss"] = torch.stack(losses).sum()
+        if self.training:
+            outputs |= self._measured(outputs, scored)
+            outputs |= self._aid(scored, label, batch)
+        outputs["gate/loss"] = scored.encoded.aux_loss
+        return outputs | monitors(scored.encoded)
+
+    def warnings(self, means: Mapping[str, float]) -> list[str]:
+        """What the logged `means` warn of."""
+        return collapse_warnings(means, self.classifier.backbone.width, FINE_TUNING)
+
+    def verdict(self, lines: Sequence[Means]) -> list[str]:
+        """What all logged `lines` of a run warn of at its end."""
+        return [*guessing_warnings(lines), *gate_warnings(lines, FINE_TUNING)]
+
+    def _measured(self, outputs: dict[str, Tensor], scored: Scored) -> dict[str, Tensor]:
+        """Now and then, the gradient of the losses by the parameters of the gate that is read: the decision's, where
+        the classifier has one."""
+        if int(self.batches_seen) % GRADIENT_EVERY:
+            return {}
+        losses = [self.weights.get(name, 1.0) * value for name, value in outputs.items() if name.endswith("/loss")]
+        classifier, total = self.classifier, torch.stack(losses).sum()
+        if classifier.decision is not None:
+            gradient = gate_gradient(total, classifier.decision, scored.logits)
+        else:
+            gradient = gate_gradient(total, classifier.backbone.fusion, scored.encoded.embedding)
+        return {} if gradient is None else {"fusion/gradient": gradient}
+
+    def _aid(self, scored: Scored, label: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """Sets the aids for this batch's backward pass; the rank loss where it is asked for."""
+        share = int(self.batches_seen) / max(self.batches, 1)
+        self.batches_seen += 1
+        if self.modulation is not None:
+            # The published runs hold back during the first half of their epochs.
+            self.modulation.active = share < 0.5
+            self.modulation.measure(scored.unimodal, label, scored.encoded.present)
+        if self.warmup is not None:
+            self.warmup.holding = share < self.aids.gate_warmup
+        if self.history is None:
+            return {}
+        confidence, losses, present = {}, {}, {}
+        there = scored.encoded.present
+        for name, logits in scored.unimodal.items():
+            each = F.cross_entropy(logits.flatten(0, 1), label.flatten(), reduction="none").view(label.shape)
+            count = there[name].sum(dim=1).clamp_min(1)
+            confidence[name] = (logits.logsumexp(dim=-1) / 10 * there[name]).sum(dim=1) / count
+            losses[name] = (each * there[name]).sum(dim=1) / count
+            present[name] = there[name].any(dim=1)
+        return {"rank/loss": self.history(batch.key, confidence, losses, present)}
+
+    def _modulation(self) -> GradientModulation:
+        if not self.classifier.unimodal:
+            raise RequestError("aids.modulation compares heads per modality: give unimodal_weight above 0")
+        backbone = self.classifier.backbone
+        streams = {
+            name: [*backbone.encoders[name].parameters(), *backbone.projections[name].parameters()]
+            for name in backbone.modalities
+        }
+        return GradientModulation(streams, self.aids.modulation)
+
+    def _warmup(self) -> GateWarmup:
+        gate = self.classifier.backbone.fusion.gate_parameters()
+        if not gate:
+            name = self.classifier.backbone.spec.fusion
+            raise RequestError(f"aids.gate_warmup: fusion '{name}' has no gate to hold")
+        return GateWarmup(gate)
+
+    def _history(self, keys: Sequence[str]) -> LossHistory:
+        if self.classifier.decision_name != "energy":
+            raise RequestError("aids.rank trains the confidence of decision 'energy': give that, or rank 0")
+        return LossHistory(list(keys), self.classifier.backbone.modalities)
+
+    def _cross_entropy(self, logits: Tensor, label: Tensor) -> Tensor:
+        weights = self.class_weights if isinstance(self.class_weights, Tensor) else None
+        if self.classifier.multilabel:
+            return F.binary_cross_entropy_with_logits(logits, label.to(logits.dtype), pos_weight=weights)
+        return F.cross_entropy(logits, label, weight=weights)
+
+
+def balanced_weights(labels: Sequence[int], classes: int) -> list[float]:
+    """Class weights inverse to frequency, with mean one over the samples."""
+    counts = torch.bincount(torch.tensor(labels), minlength=classes)
+    return (len(labels) / (int((counts > 0).sum()) * counts.clamp_min(1))).tolist()
+
+
+def positive_weights(truth: NDArray[np.int64]) -> list[float]:
+    """Weights (C,) of what has a class, truth (n, C), such that what has it and what has not weigh the same."""
+    counts = truth.sum(axis=0)
+    return ((len(truth) - counts) / np.maximum(counts, 1)).clip(1e-3).tolist()

@@ -1,0 +1,4 @@
+"""Fusion mechanisms compared on the same encoders.
+
+Start with `study_summary`.
+"""

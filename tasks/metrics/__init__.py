@@ -1,0 +1,4 @@
+"""Figures of merit, their intervals, and what chance reaches.
+
+Start with `classification`.
+"""

@@ -1,0 +1,4 @@
+"""Class scores over the time of a recording, and alarms from them.
+
+Start with `window_scores`.
+"""

@@ -1,0 +1,194 @@
+"""The linear probe and kNN of frozen features where a clip has several classes: one logistic regression per class."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
+
+from ..features.extract import Features
+from ..metrics.chance import Figure, multilabel_chances
+from ..metrics.classification import average_precisions, bootstrap_interval
+from ..metrics.multilabel import class_thresholds, mean_average_precision, multilabel_metrics, rarest
+from ..splits.splits import Split
+from .knn import knn_scores
+from .linear_probe import STRENGTHS, inner_folds, scale_of
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class MultilabelProbe:
+    """`scores = sigmoid((x - mean) / std @ weight + bias)`: mean, std (D,), weight (D, C), bias (C,).
+
+    `strength` is C, the inverse of the regulariser; `thresholds` (C,): of best F1, on clips that were not fitted.
+    """
+
+    mean: NDArray[np.float64]
+    std: NDArray[np.float64]
+    weight: NDArray[np.float64]
+    bias: NDArray[np.float64]
+    strength: float
+    thresholds: NDArray[np.float64]
+
+    def scores(self, features: Array) -> NDArray[np.float64]:
+        """Probabilities (n, C) of features (n, D)."""
+        return _sigmoid((features - self.mean) / self.std @ self.weight + self.bias)
+
+
+@dataclass(frozen=True)
+class MultilabelRow:
+    """One feature's result over the test clips of all splits that have it.
+
+    `low`, `high`: 95 % interval of the probe's mean average precision, bootstrapped over groups; `knn`: that of the
+    nearest neighbours; F1 at thresholds that the fitted clips chose; `precisions`: average precision by class;
+    `chance`: of the mean average precision, the mean share of the classes.
+    """
+
+    feature: str
+    mean_average_precision: float
+    low: float
+    high: float
+    knn: float
+    micro_f1: float
+    macro_f1: float
+    clips: int
+    precisions: list[float]
+    chance: float
+
+    def figure(self) -> Figure:
+        """The probe's mean average precision beside chance."""
+        return Figure(self.feature, self.mean_average_precision, self.low, self.high, self.chance)
+
+
+@threadpool_limits.wrap(limits=1, user_api="blas")
+def fit_multilabel_probe(
+    features: Array,
+    truth: Array,
+    *,
+    validation: tuple[Array, Array] | None = None,
+    groups: Sequence[str] | Array | None = None,
+) -> MultilabelProbe:
+    """For each class minimises `C sum cross-entropy + |w|^2 / 2` by L-BFGS, on features (n, D) and truth (n, C).
+
+    One C for all classes, from `STRENGTHS`: that of the greatest mean average precision on `validation`, or on three
+    inner folds that keep `groups` together; the thresholds are chosen there too. The last fit uses all clips.
+    """
+    if validation is not None:
+        pairs = [((features, truth), validation)]
+    else:
+        strata = np.array([-1 if row is None else row for row in rarest(truth)]) + 1
+        folds = inner_folds(strata, groups)
+        pairs = [((features[fit], truth[fit]), (features[held], truth[held])) for fit, held in folds]
+    strength, thresholds = 1.0, np.full(truth.shape[1], 0.5)
+    if pairs:
+        held_truth = np.concatenate([held for _, (_, held) in pairs])
+        tried = np.concatenate([_candidates(*fit, held) for fit, (held, _) in pairs], axis=1)
+        judged = [mean_average_precision(scores, held_truth) for scores in tried]
+        best = int(np.argmax(np.nan_to_num(judged)))
+        strength, thresholds = STRENGTHS[best], class_thresholds(tried[best], held_truth)
+    if validation is not None:
+        features, truth = np.concatenate([features, validation[0]]), np.concatenate([truth, validation[1]])
+    return MultilabelProbe(*_fit(features, truth, strength), strength, thresholds)
+
+
+def probe_multilabel(
+    features: Features, truth: NDArray[np.int64], splits: Sequence[Split], groups: Sequence[str] | None = None
+) -> list[MultilabelRow]:
+    """Probes `fused`, every modality and `concat`, fitted on each split's train clips and scored on its test clips.
+
+    A modality's row counts only the clips that have it. Test predictions are pooled over splits.
+    """
+    names = None if groups is None else np.array(groups)
+    return [_probe(name, features, truth, splits, names) for name in ("fused", *features.modalities, "concat")]
+
+
+def _probe(
+    name: str, features: Features, truth: NDArray[np.int64], splits: Sequence[Split], groups: Array | None
+) -> MultilabelRow:
+    values, present = features.values[name], features.present[name]
+    scores, neighbours = np.full(truth.shape, np.nan), np.full(truth.shape, np.nan)
+    margins = np.full(truth.shape, np.nan)
+    for split in splits:
+        train, validation, test = (part[present[part]] for part in (split.train, split.validation, split.test))
+        if not len(test) or len(train) < 2:
+            continue
+        held = (values[validation], truth[validation]) if len(validation) else None
+        units = None if groups is None else groups[train]
+        probe = fit_multilabel_probe(values[train], truth[train], validation=held, groups=units)
+        scores[test] = probe.scores(values[test])
+        margins[test] = scores[test] - probe.thresholds
+        neighbours[test] = knn_scores(values[train], truth[train], values[test], truth.shape[1])
+    scored = np.flatnonzero(np.isfinite(scores[:, 0]))
+    if not len(scored):
+        nothing = float("nan")
+        return MultilabelRow(
+            *(name, nothing, nothing, nothing, nothing, nothing, nothing), 0, [nothing] * truth.shape[1], nothing
+        )
+    units = (np.arange(len(truth)).astype(str) if groups is None else groups)[scored].tolist()
+    right, scores = truth[scored], scores[scored]
+    low, high = bootstrap_interval(lambda rows: mean_average_precision(scores[rows], right[rows]), units, draws=500)
+    # Every split's scores less its thresholds can be judged with those of the others.
+    judged = multilabel_metrics(margins[scored], right, 0.0)
+    precisions = average_precisions(scores, right)
+    return MultilabelRow(
+        name,
+        float(np.nanmean(precisions)) if np.isfinite(precisions).any() else float("nan"),
+        low,
+        high,
+        mean_average_precision(neighbours[scored], right),
+        judged["micro_f1"],
+        judged["macro_f1"],
+        len(scored),
+        precisions.tolist(),
+        multilabel_chances(right)["mean_average_precision"],
+    )
+
+
+def _candidates(features: Array, truth: Array, held: Array) -> NDArray[np.float64]:
+    """Probabilities (strengths, m, C) of held-out clips (m, D), each solution the start of the next."""
+    mean, std = scale_of(features)
+    # Single precision and a loose tolerance, to choose by.
+    scaled, rows = (((part - mean) / std).astype(np.float32) for part in (features, held))
+    scores = np.empty((len(STRENGTHS), len(held), truth.shape[1]))
+    for number, labels in enumerate(truth.T):
+        if labels.min() == labels.max():
+            scores[:, :, number] = _sigmoid(np.array(_constant(labels)))
+            continue
+        model = LogisticRegression(warm_start=True, tol=1e-4, max_iter=1000)
+        for place, strength in enumerate(STRENGTHS):
+            model.set_params(C=strength)
+            with warnings.catch_warnings():
+                # An almost free fit may not settle in time; as a candidate it counts for what it scores.
+                warnings.simplefilter("ignore", ConvergenceWarning)
+                model.fit(scaled, labels)
+            scores[place, :, number] = model.predict_proba(rows)[:, 1]
+    return scores
+
+
+def _constant(labels: Array) -> float:
+    """The logit of a class that all fitted clips have, or none."""
+    return 20.0 if labels[0] else -20.0
+
+
+def _fit(features: Array, truth: Array, strength: float) -> tuple[Array, Array, Array, Array]:
+    """Scale, weights and biases; a class that all fitted clips have, or none, is what they say everywhere."""
+    mean, std = scale_of(features)
+    scaled = (features - mean) / std
+    weight, bias = np.zeros((features.shape[1], truth.shape[1])), np.zeros(truth.shape[1])
+    for number, labels in enumerate(truth.T):
+        if labels.min() == labels.max():
+            bias[number] = _constant(labels)
+            continue
+        model = LogisticRegression(C=strength, tol=1e-4, max_iter=5000).fit(scaled, labels)
+        weight[:, number], bias[number] = model.coef_[0], model.intercept_[0]
+    return mean, std, weight, bias
+
+
+def _sigmoid(logits: Array) -> NDArray[np.float64]:
+    return 1 / (1 + np.exp(-np.clip(logits, -500, 500)))

@@ -1,0 +1,117 @@
+"""The linear probe and kNN of frozen features, each modality beside the fused embedding."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..features.extract import Features
+from ..metrics.chance import Figure, accuracy_figure, majority_share
+from ..metrics.classification import bootstrap_interval, roc_auc
+from ..splits.splits import Split
+from .knn import knn_scores
+from .linear_probe import LinearProbe, fit_linear_probe, inner_folds
+from .sgd_probe import SgdProbe, fit_sgd_probe
+
+Array = NDArray[Any]
+Probe = LinearProbe | SgdProbe
+Fit = Callable[[Array, Array, int, tuple[Array, Array] | None, Sequence[str] | None], Probe]
+
+
+@dataclass(frozen=True)
+class ProbeRow:
+    """One feature's result over the test clips of all splits that have it.
+
+    `low`, `high`: 95 % interval of the linear probe's accuracy, bootstrapped over groups; `auc` for two classes, of
+    the second in sorted order unless told otherwise; `clips`: how many were scored; `chance`: the accuracy of always
+    naming the commonest class of these clips.
+    """
+
+    feature: str
+    accuracy: float
+    low: float
+    high: float
+    knn: float
+    auc: float | None
+    clips: int
+    chance: float
+
+    def figure(self) -> Figure:
+        """The linear probe's accuracy beside chance."""
+        return accuracy_figure(self.feature, self.accuracy, self.low, self.high, self.chance, self.clips)
+
+
+def probe_features(
+    features: Features,
+    labels: NDArray[np.int64],
+    classes: int,
+    splits: Sequence[Split],
+    groups: Sequence[str] | None = None,
+    positive: int = 1,
+    solver: str = "lbfgs",
+) -> list[ProbeRow]:
+    """Probes `fused`, every modality and `concat`, fitted on each split's train clips and scored on its test clips.
+
+    A modality's row counts only the clips that have it. What the `solver`, one of `SOLVERS`, leaves open is chosen on
+    the validation clips, or by inner folds of the training clips. Test predictions are pooled over splits.
+    """
+    fit = SOLVERS[solver]
+    return [
+        _probe(name, features, labels, classes, splits, groups, positive, fit)
+        for name in ("fused", *features.modalities, "concat")
+    ]
+
+
+def _fit_lbfgs(
+    values: Array, labels: Array, classes: int, validation: tuple[Array, Array] | None, groups: Sequence[str] | None
+) -> Probe:
+    return fit_linear_probe(values, labels, classes, validation=validation, groups=groups)
+
+
+def _fit_sgd(
+    values: Array, labels: Array, classes: int, validation: tuple[Array, Array] | None, groups: Sequence[str] | None
+) -> Probe:
+    if validation is None:
+        # The rate is chosen on one inner fold, and those clips are not fitted again: a sweep has no closed form.
+        fit, held = (inner_folds(labels, groups) or [(np.arange(len(labels)),) * 2])[0]
+        validation, values, labels = (values[held], labels[held]), values[fit], labels[fit]
+    return fit_sgd_probe(values, labels, classes, validation)
+
+
+SOLVERS = {"lbfgs": _fit_lbfgs, "sgd": _fit_sgd}
+
+
+def _probe(
+    name: str,
+    features: Features,
+    labels: NDArray[np.int64],
+    classes: int,
+    splits: Sequence[Split],
+    groups: Sequence[str] | None,
+    positive: int,
+    fit: Fit,
+) -> ProbeRow:
+    values, present = features.values[name], features.present[name]
+    scores = np.full((len(labels), classes), np.nan)
+    neighbours = np.full(len(labels), -1)
+    names = None if groups is None else np.array(groups)
+    for split in splits:
+        train, validation, test = (part[present[part]] for part in (split.train, split.validation, split.test))
+        if not len(test) or len(np.unique(labels[train])) < 2:
+            continue
+        held = (values[validation], labels[validation]) if len(validation) else None
+        probe = fit(values[train], labels[train], classes, held, None if names is None else names[train].tolist())
+        scores[test] = probe.scores(values[test])
+        neighbours[test] = knn_scores(values[train], labels[train], values[test], classes).argmax(axis=1)
+    scored = np.flatnonzero(neighbours >= 0)
+    if not len(scored):
+        nothing = float("nan")
+        return ProbeRow(name, nothing, nothing, nothing, nothing, None, 0, nothing)
+    right = scores[scored].argmax(axis=1) == labels[scored]
+    units = (np.arange(len(labels)).astype(str) if names is None else names)[scored].tolist()
+    low, high = bootstrap_interval(lambda rows: float(right[rows].mean()), units)
+    auc = roc_auc(scores[scored, positive], labels[scored] == positive) if classes == 2 else None
+    near = float((neighbours[scored] == labels[scored]).mean())
+    return ProbeRow(name, float(right.mean()), low, high, near, auc, len(scored), majority_share(labels[scored]))

@@ -1,0 +1,4 @@
+"""The HTML report of runs.
+
+Start with `page`.
+"""

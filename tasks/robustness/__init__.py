@@ -1,0 +1,4 @@
+"""What a trained model keeps when sensors fail.
+
+Start with `runner`.
+"""

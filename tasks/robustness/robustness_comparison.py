@@ -1,0 +1,134 @@
+"""Whether one run keeps more than another under the same corruption: paired differences of areas."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...shards.errors import RequestError
+from ..metrics.classification import bootstrap_interval
+from ..metrics.significance import Difference, holm, paired_difference
+from ..records import LevelCurves, Table
+from .conditions import ALL, SWEEP, Sweep, load_sweep
+from .corruptions import AXES
+from .curves import DRAWS, area_under, curve_keys, level_means, right_answers
+
+
+@dataclass(frozen=True)
+class AreaDifference:
+    """`second` less `first`: the area under accuracy along `axis` of `modality`; `adjusted`: Holm's p over all."""
+
+    first: str
+    second: str
+    axis: str
+    modality: str
+    areas: tuple[float, float]
+    gain: Difference
+    adjusted: float
+
+
+@dataclass(frozen=True)
+class Swept:
+    """A run's sweep, its clips in the order of their keys, with the `units` that are drawn whole by the bootstrap."""
+
+    name: str
+    sweep: Sweep
+    units: list[str]
+
+
+def load_swept(names: Sequence[str], runs: Sequence[Path]) -> list[Swept]:
+    """The sweeps of `runs`; none where a run has none. `RequestError` for sweeps of other clips or draws."""
+    paths = [run / "results" / SWEEP for run in runs]
+    if not all(path.is_file() for path in paths):
+        return []
+    found = []
+    for name, path in zip(names, paths, strict=True):
+        sweep, units = load_sweep(path)
+        order = np.argsort(sweep.keys, kind="stable")
+        found.append(Swept(name, sweep.rows(order), [units[number] for number in order]))
+    first = found[0]
+    for other in found[1:]:
+        if other.sweep.keys != first.sweep.keys or other.sweep.seed != first.sweep.seed:
+            raise RequestError(
+                f"'{first.name}' and '{other.name}' were measured with other clips or another --seed: run `modalgate "
+                "robustness` on both alike"
+            )
+    return found
+
+
+def compare_areas(swept: Sequence[Swept], draws: int = 1000) -> list[AreaDifference]:
+    """Every pair along every curve that both have, on clips measured in both; p over all of them together."""
+    found: list[tuple[str, str, str, str, tuple[float, float], Difference]] = []
+    for first, second in combinations(swept, 2):
+        for axis, modality in _common([first, second]):
+            pair = [right_answers(one.sweep, axis, modality) for one in (first, second)]
+            both = np.isfinite(pair[0]) & np.isfinite(pair[1])
+            if (both.any(axis=1)).sum() < 2:
+                continue
+            mine, theirs = (np.where(both, right, np.nan) for right in pair)
+
+            def gain(rows: NDArray[np.int64], seed: int, mine: NDArray = mine, theirs: NDArray = theirs) -> float:
+                return area_under(level_means(theirs[:, rows])) - area_under(level_means(mine[:, rows]))
+
+            areas = (area_under(level_means(mine)), area_under(level_means(theirs)))
+            difference = paired_difference(gain, first.units, draws=draws)
+            found.append((first.name, second.name, axis, modality, areas, difference))
+    adjusted = holm([entry[-1].p for entry in found])
+    return [AreaDifference(*entry, float(p)) for entry, p in zip(found, adjusted, strict=True)]
+
+
+def area_table(differences: Sequence[AreaDifference]) -> Table:
+    """Areas of both runs and their difference."""
+    return Table(
+        "Robustness, second less first",
+        ["pair", "corrupted", "by", "first", "second", "gain", "low", "high", "p", "Holm"],
+        [
+            [
+                f"{entry.second} - {entry.first}",
+                entry.modality,
+                AXES[entry.axis].title,
+                *entry.areas,
+                entry.gain.value,
+                entry.gain.low,
+                entry.gain.high,
+                entry.gain.p,
+                entry.adjusted,
+            ]
+            for entry in differences
+        ],
+        "area under accuracy over the levels, on the same corrupted clips; difference with its 95 % interval by "
+        "paired bootstrap over groups; p of the bootstrap, adjusted for the number of curves (Holm)",
+    )
+
+
+def area_figures(swept: Sequence[Swept]) -> list[LevelCurves]:
+    """Every curve that all runs have, all runs in one picture."""
+    figures = []
+    for axis, modality in _common(swept):
+        right = {one.name: right_answers(one.sweep, axis, modality) for one in swept}
+        bands = {one.name: [_band(row, one.units) for row in right[one.name]] for one in swept}
+        name = "all modalities" if modality == ALL else modality
+        figures.append(
+            LevelCurves(
+                f"{name}: {AXES[axis].title}",
+                AXES[axis].measured,
+                "accuracy",
+                [f"{level:g}" for level in AXES[axis].levels],
+                {run: level_means(rows).tolist() for run, rows in right.items()},
+                bands,
+            )
+        )
+    return figures
+
+
+def _band(right: NDArray[np.float64], units: Sequence[str]) -> tuple[float, float]:
+    if not np.isfinite(right).any():
+        return float("nan"), float("nan")
+    return bootstrap_interval(lambda rows: float(level_means(right[None, rows])[0]), units, draws=DRAWS)
+
+
+def _common(swept: Sequence[Swept]) -> list[tuple[str, str]]:
+    return [key for key in curve_keys(swept[0].sweep) if all(key in curve_keys(one.sweep) for one in swept)]

@@ -1,0 +1,4 @@
+"""Which clips train a model and which test it.
+
+Start with `splits`.
+"""

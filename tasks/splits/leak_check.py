@@ -1,0 +1,126 @@
+"""Near-duplicate clips on both sides of a split: looked for before anything is fitted, and told."""
+
+import json
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from ...shards.clips.duplicates import LIMIT, MOTION_BITS, PICTURE_BITS, WORDS, NearPair, hash_clip, near_pairs
+from ...shards.index.location import FolderReader
+from ...shards.index.table import Index
+from ...ssl.gather import rank
+from ..features.across_processes import from_first, share
+from .split_plan import warn
+from .splits import Split, groups_of
+
+FILE = "frame-hashes.safetensors"
+BITS = PICTURE_BITS + MOTION_BITS
+SHOWN = 3
+
+
+def clip_hashes(
+    index: Index, folder: Path | None = None, workers: int = 1, progress: Callable[[int], None] | None = None
+) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
+    """Hashes (n, 9) of the index's clips, and which of them (n,) have one; by `workers` threads.
+
+    Those that `folder` holds are not made again, whatever shards they were made for: they are kept by the clips'
+    contents. Several processes share the work.
+    """
+    contents = {shard.name: shard.sha256 for shard in index.shards}
+    names = [f"{contents[sample.shard]} {sample.key}" for sample in index.samples]
+    kept = from_first(lambda: _read(folder))
+    missing = [number for number, name in enumerate(names) if name not in kept]
+    if progress is not None:
+        progress(len(names) - len(missing))
+
+    def make(numbers: Sequence[int]) -> dict[int, NDArray[np.uint64]]:
+        files = FolderReader(index.folder)
+
+        def one(number: int) -> NDArray[np.uint64]:
+            found = hash_clip(files, index, index.samples[number])
+            if progress is not None:
+                progress(1)
+            # The first bit is never set in a hash: here it says that there is none.
+            return np.full(WORDS, ~np.uint64(0)) if found is None else found
+
+        with ThreadPoolExecutor(max(workers, 1)) as pool:
+            return dict(zip(numbers, pool.map(one, numbers), strict=True))
+
+    made = {names[number]: value for number, value in share(missing, make).items()}
+    if made and folder is not None and rank() == 0:
+        _write(folder, kept | made)
+    hashes = np.stack([(kept | made)[name] for name in names])
+    return hashes, ~(hashes == ~np.uint64(0)).all(axis=1)
+
+
+def duplicates(
+    index: Index, hashes: NDArray[np.uint64], there: NDArray[np.bool_], group: str = "group", limit: float = LIMIT
+) -> list[NearPair]:
+    """Near-duplicates among the clips, but those of one `group`, which are known to be alike; nearest first."""
+    numbers = np.flatnonzero(there)
+    groups = groups_of(index, group)
+    pairs = [
+        NearPair(int(numbers[pair.first]), int(numbers[pair.second]), pair.bits)
+        for pair in near_pairs(hashes[numbers], limit)
+    ]
+    return [p for p in pairs if groups is None or groups[p.first] != groups[p.second] or not groups[p.first]]
+
+
+def warn_of_duplicates(
+    index: Index,
+    splits: Sequence[Split],
+    group: str = "group",
+    folder: Path | None = None,
+    workers: int = 1,
+    progress: Callable[[int], None] | None = None,
+) -> list[NearPair]:
+    """Tells on standard error of near-duplicates that lie on both sides of a split, and returns them.
+
+    Clips of one `group` are left to the warning of divided groups. `folder`: where hashes are kept.
+    """
+    hashes, there = clip_hashes(index, folder, workers, progress)
+    pairs = duplicates(index, hashes, there, group)
+    crossing = [pair for pair in pairs if any(_crosses(pair, split) for split in splits)]
+    if crossing:
+        named = ", ".join(
+            f"'{index.samples[p.first].key}' and '{index.samples[p.second].key}' ({p.bits} of {BITS} bits differ)"
+            for p in crossing[:SHOWN]
+        )
+        more = f", and {len(crossing) - SHOWN} pairs more" if len(crossing) > SHOWN else ""
+        count = "1 pair of clips is" if len(crossing) == 1 else f"{len(crossing)} pairs of clips are"
+        warn(
+            f"{count} nearly the same and on both sides of a split: {named}{more}; scores may be too good: "
+            f"give such clips one value of the column '{group}' (`modalgate verify SHARDS --duplicates` lists all)"
+        )
+    return crossing
+
+
+def _crosses(pair: NearPair, split: Split) -> bool:
+    both = (pair.first, pair.second)
+    taught = np.isin(both, split.train) | np.isin(both, split.validation)
+    tested = np.isin(both, split.test)
+    return bool((taught[0] and tested[1]) or (taught[1] and tested[0]))
+
+
+def _read(folder: Path | None) -> dict[str, NDArray[np.uint64]]:
+    """By name; nothing where there is no file, or a damaged one, which is no loss."""
+    if folder is None or not (folder / FILE).is_file():
+        return {}
+    try:
+        with safe_open(folder / FILE, framework="numpy") as file:
+            names = json.loads(file.metadata()["names"])
+            return dict(zip(names, file.get_tensor("hashes"), strict=True))
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError):
+        return {}
+
+
+def _write(folder: Path, hashes: dict[str, NDArray[np.uint64]]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f"{FILE}.partial"
+    save_file({"hashes": np.stack(list(hashes.values()))}, partial, {"names": json.dumps(list(hashes))})
+    partial.replace(folder / FILE)

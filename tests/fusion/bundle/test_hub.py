@@ -1,0 +1,219 @@
+"""The hub by its real client: pushed to, loaded from by name and revision, without network, and every refusal."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from huggingface_hub import constants
+from modalgate.fusion import load_bundle, load_encoder
+from modalgate.fusion.backbone import Backbone
+from modalgate.fusion.bundle.bundle import Bundle, push_bundle, same_tensors, save_bundle
+from modalgate.fusion.bundle.hub import Repository, fetch, find_repository
+from modalgate.fusion.classifier import Classifier
+from modalgate.shards.clip_spec import ClipSpec
+from modalgate.shards.errors import DataError, RequestError
+
+from ...hub import TOKEN, Hub
+
+HERE = Repository("lab/hall")
+FRESH = """
+import sys
+from modalgate.fusion import load_encoder
+
+encoder = load_encoder(sys.argv[1])
+rooms = {name.split(".")[1] for name in sys.modules if name.startswith("modalgate.")}
+print(*sorted(rooms), encoder.width, *encoder.modalities)
+"""
+
+
+@pytest.fixture
+def bundle(tiny_backbone: Callable[..., Backbone], tiny_clip: ClipSpec) -> Bundle:
+    classifier = Classifier(tiny_backbone(), ["calm", "fight"]).eval()
+    return Bundle(classifier, tiny_clip, 3, "violence", "fight", {"steps": 7}, {"auc": 0.75}, "CC-BY-4.0")
+
+
+@pytest.fixture
+def folder(bundle: Bundle, tmp_path: Path) -> Path:
+    save_bundle(bundle, tmp_path / "hall")
+    return tmp_path / "hall"
+
+
+def test_what_is_pushed_is_loaded_by_name(hub: Hub, bundle: Bundle, folder: Path) -> None:
+    commit = push_bundle(folder, HERE)
+    model = hub.models["lab/hall"]
+    assert commit == f"{hub.url}/lab/hall/commit/{model.branches['main']}"
+    files = model.commits[model.branches["main"]]
+    assert set(files) == {".gitattributes", "config.json", "model.safetensors", "README.md"}
+    assert files["model.safetensors"] == (folder / "encoder.safetensors").read_bytes()
+    loaded = load_bundle("hf://lab/hall")
+    assert same_tensors(loaded.model, bundle.model)
+    assert (loaded.spec, loaded.positive, loaded.metrics) == (bundle.spec, "fight", {"auc": 0.75})
+    assert same_tensors(load_encoder(Path("hf://lab/hall")).backbone, bundle.backbone)
+
+
+def test_the_card_has_its_header_and_says_how_to_load_it_from_there(hub: Hub, folder: Path) -> None:
+    push_bundle(folder, HERE, private=True)
+    model = hub.models["lab/hall"]
+    assert model.private
+    card = model.commits[model.branches["main"]]["README.md"].decode()
+    header = yaml.safe_load(card.split("---")[1])
+    assert (header["license"], header["library_name"]) == ("cc-by-4.0", "modalgate")
+    assert '    model = load_bundle("hf://lab/hall")\n' in card
+
+
+def test_a_branch_a_commit_and_what_came_later(hub: Hub, bundle: Bundle, folder: Path, tmp_path: Path) -> None:
+    push_bundle(folder, HERE)
+    first = hub.models["lab/hall"].branches["main"]
+    with torch.no_grad():
+        next(bundle.model.parameters()).add_(1)
+    save_bundle(bundle, folder)
+    push_bundle(folder, Repository("lab/hall", "trial"))
+    assert not same_tensors(load_bundle("hf://lab/hall").model, bundle.model)
+    assert same_tensors(load_bundle("hf://lab/hall@trial").model, bundle.model)
+    push_bundle(folder, HERE)
+    assert same_tensors(load_bundle("hf://lab/hall").model, bundle.model)
+    assert not same_tensors(load_bundle(f"hf://lab/hall@{first}").model, bundle.model)
+    assert {path.name for path in tmp_path.iterdir()} == {"hall", "hf"}
+
+
+@pytest.mark.slow
+def test_once_loaded_a_new_process_needs_the_name_alone_and_no_network(hub: Hub, folder: Path) -> None:
+    push_bundle(folder, HERE)
+    load_bundle("hf://lab/hall")
+    before = len(hub.requests)
+    command = [sys.executable, "-c", FRESH, "hf://lab/hall"]
+    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["fusion", "shards", "8", "rgb", "audio"]
+    assert len(hub.requests) == before
+    stored = [path for path in (folder.parent / "hf").rglob("*") if path.is_file()]
+    assert stored
+    assert not any(TOKEN.encode() in path.read_bytes() for path in stored)
+
+
+def test_a_clone_of_the_repository_is_a_bundle(hub: Hub, bundle: Bundle, folder: Path, tmp_path: Path) -> None:
+    push_bundle(folder, HERE)
+    found = fetch("hf://lab/hall", ["config.json", "model.safetensors", "README.md"])
+    clone = tmp_path / "clone"
+    clone.mkdir()
+    for path in found.iterdir():
+        (clone / path.name).write_bytes(path.read_bytes())
+    assert same_tensors(load_bundle(clone).model, bundle.model)
+    assert fetch(clone, []) == clone
+
+
+def test_a_file_changed_on_the_hub_is_refused(hub: Hub, folder: Path) -> None:
+    push_bundle(folder, HERE)
+    files = hub.models["lab/hall"]
+    weights = bytearray(files.commits[files.branches["main"]]["model.safetensors"])
+    weights[-3] ^= 1
+    files.commit("main", {"model.safetensors": bytes(weights)})
+    with pytest.raises(DataError, match=r"model.safetensors' has other content than was exported"):
+        load_bundle("hf://lab/hall")
+    files.commit("main", {"config.json": json.dumps({"format_version": 99}).encode()})
+    with pytest.raises(RequestError, match="format 99, this modalgate reads 2: install a newer"):
+        load_bundle("hf://lab/hall")
+
+
+def test_an_address_is_told_from_a_path() -> None:
+    assert find_repository("runs/hall") is None
+    assert find_repository("C:/hall") is None
+    assert find_repository(Path("hf://lab/hall.v2")) == Repository("lab/hall.v2")
+    assert find_repository("hf://lab/hall@refs/pr/3") == Repository("lab/hall", "refs/pr/3")
+    for wrong in ("hf://hall", "hf://lab/hall/encoder.json", "hf://lab/hall@", "hf://", "hf://lab/ha ll"):
+        with pytest.raises(RequestError, match="is no repository of the hub: give owner/name"):
+            find_repository(wrong)
+
+
+def nobody(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HF_TOKEN")
+
+
+def stranger(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", f"{TOKEN}X")
+
+
+def down(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.down = True
+
+
+def gone(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+
+
+def offline(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "message"),
+    [
+        (nobody, "does not let you write 'hf://lab/hall': log in by `hf auth login`, or set HF_TOKEN"),
+        (stranger, "does not let you write 'hf://lab/hall': log in"),
+        (down, "answered 500 for 'hf://lab/hall': a wheel has come off"),
+        (gone, "cannot reach http://127.0.0.1:9 for 'hf://lab/hall': is the network there"),
+        (offline, "cannot reach .* for 'hf://lab/hall': HF_HUB_OFFLINE is set"),
+    ],
+)
+def test_a_push_that_fails_is_one_line(
+    trouble: Callable[[Hub, pytest.MonkeyPatch], None],
+    message: str,
+    hub: Hub,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trouble(hub, monkeypatch)
+    with pytest.raises(RequestError, match=message) as caught:
+        push_bundle(folder, HERE)
+    assert "\n" not in str(caught.value)
+    assert TOKEN not in str(caught.value)
+    assert not hub.models
+
+
+def test_a_licence_that_the_hub_does_not_know_is_told(hub: Hub, bundle: Bundle, folder: Path) -> None:
+    bundle.licence = "my own"
+    save_bundle(bundle, folder)
+    with pytest.raises(RequestError, match=r"Invalid metadata in README.md. \"license\" must be one of") as caught:
+        push_bundle(folder, HERE)
+    assert "\n" not in str(caught.value)
+    assert set(hub.models["lab/hall"].branches) == {"main"}
+    assert len(hub.models["lab/hall"].commits) == 1
+
+
+@pytest.mark.parametrize(
+    ("trouble", "place", "message"),
+    [
+        (None, "hf://lab/halls", "no 'hf://lab/halls' on http.*, or not for you: log in"),
+        (None, "hf://lab/hall@trail", "'hf://lab/hall' has no revision 'trail'"),
+        (None, "hf://lab/empty", "is no bundle"),
+        (down, "hf://lab/hall", "cannot reach .* and it is not in the cache: it answered 500"),
+        (gone, "hf://lab/hall", "cannot reach .* and it is not in the cache: is the network there"),
+        (offline, "hf://lab/hall", "cannot reach .* and it is not in the cache: HF_HUB_OFFLINE is set"),
+        (nobody, "hf://lab/secret", "no 'hf://lab/secret' on http.*, or not for you: log in"),
+    ],
+)
+def test_what_cannot_be_loaded_is_one_line(
+    trouble: Callable[[Hub, pytest.MonkeyPatch], None] | None,
+    place: str,
+    message: str,
+    hub: Hub,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    push_bundle(folder, HERE)
+    push_bundle(folder, Repository("lab/secret"), private=True)
+    hub.models["lab/empty"] = type(hub.models["lab/hall"])(False)
+    hub.models["lab/empty"].commit("main", {".gitattributes": b""})
+    if trouble is not None:
+        trouble(hub, monkeypatch)
+    with pytest.raises(RequestError, match=message) as caught:
+        load_bundle(place)
+    assert "\n" not in str(caught.value)
+    assert TOKEN not in str(caught.value)

@@ -1,0 +1,72 @@
+"""The model card says what the bundle is, what was measured, and what it must not be used for."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from modalgate.fusion.backbone import Backbone
+from modalgate.fusion.bundle.bundle import Bundle, save_bundle
+from modalgate.fusion.bundle.bundle_files import CARD
+from modalgate.fusion.classifier import Classifier
+from modalgate.shards.clip_spec import ClipSpec
+from modalgate.shards.clips.application import clip_application
+
+
+@pytest.fixture
+def card(tiny_backbone: Callable[..., Backbone], tiny_clip: ClipSpec, tmp_path: Path) -> Callable[..., str]:
+    """`card(classifier, **fields of the bundle)`: the card's text."""
+
+    def write(classifier: bool, **fields: object) -> str:
+        backbone = tiny_backbone()
+        model = Classifier(backbone, ["calm", "fight"]) if classifier else backbone
+        bundle = Bundle(model, tiny_clip, 3, "violence" if classifier else None, **fields)  # pyright: ignore
+        save_bundle(bundle, tmp_path / "bundle")
+        return (tmp_path / "bundle" / CARD).read_text()
+
+    return write
+
+
+def section(text: str, title: str) -> str:
+    return text.split(f"## {title}\n")[1].split("\n## ")[0]
+
+
+def test_every_section_holds_what_was_recorded(card: Callable[..., str]) -> None:
+    text = card(
+        True,
+        provenance={"data": "market: 120 clips", "steps": 7},
+        metrics={"auc": 0.87512, "false alarms per hour": 12.0},
+        licence="CC-BY-4.0",
+    )
+    assert "- Classes (violence): calm, fight" in text
+    assert "- data: market: 120 clips" in section(text, "Data and training")
+    assert section(text, "Metrics").strip().splitlines() == ["- auc: 0.8751", "- false alarms per hour: 12"]
+    assert section(text, "Licence").strip() == "CC-BY-4.0"
+    assert "with consent" in section(text, "Intended use")
+    limits = section(text, "Limits")
+    assert "Surveillance: it must not identify" in limits
+    assert "Assisted living: it is no medical device" in limits
+    assert "load_bundle" in section(text, "Loading")
+
+
+def test_the_header_is_what_model_hubs_read(card: Callable[..., str]) -> None:
+    header = yaml.safe_load(card(False, licence="Apache-2.0").split("---")[1])
+    assert header["license"] == "apache-2.0"
+    assert header["library_name"] == "modalgate"
+
+
+def test_what_was_not_recorded_is_said_to_be_missing(card: Callable[..., str]) -> None:
+    text = card(False)
+    assert "license:" not in text.split("---")[1]
+    assert "Not stated" in section(text, "Licence")
+    assert "treat it as untested" in section(text, "Metrics")
+    assert "Not recorded" in section(text, "Data and training")
+    assert "load_encoder" in section(text, "Loading")
+
+
+def test_it_says_how_a_recording_is_scored(card: Callable[..., str]) -> None:
+    text = card(True, application=clip_application(3, [2.0, 4.0], 30.0))
+    (line,) = [line for line in text.splitlines() if line.startswith("- Applied")]
+    for part in ("at most 6 s as one clip", "pieces of 3 s, one every 1.5 s", "3 views averaged", "4 s at most"):
+        assert part in line
+    assert "as one clip" not in card(True)

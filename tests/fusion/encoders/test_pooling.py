@@ -1,0 +1,61 @@
+"""Pooling over time: who sees order, and against the equations."""
+
+import pytest
+import torch
+from modalgate.fusion.encoders.pooling import POOLINGS, build_pooling
+from modalgate.shards.errors import RequestError
+from torch import Tensor, nn
+
+
+def pooled(name: str, sequence: Tensor) -> Tensor:
+    torch.manual_seed(0)
+    with torch.no_grad():
+        return build_pooling(name, sequence.shape[-1]).double()(sequence)
+
+
+@pytest.fixture
+def sequence() -> Tensor:
+    return torch.randn(3, 5, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+def test_mean_is_the_mean_whatever_the_order(sequence: Tensor) -> None:
+    torch.testing.assert_close(pooled("mean", sequence), torch.stack([row.sum(dim=0) / 5 for row in sequence]))
+    torch.testing.assert_close(pooled("mean", sequence.flip(1)), pooled("mean", sequence))
+
+
+@pytest.mark.parametrize("name", ["gru", "attention"])
+def test_gru_and_attention_see_order(name: str, sequence: Tensor) -> None:
+    difference = pooled(name, sequence.flip(1)) - pooled(name, sequence)
+    assert (difference.norm(dim=-1) > 1e-3).all()
+
+
+@pytest.mark.parametrize("name", POOLINGS)
+def test_rows_do_not_see_each_other(name: str, sequence: Tensor) -> None:
+    alone = torch.cat([pooled(name, row[None]) for row in sequence])
+    torch.testing.assert_close(pooled(name, sequence), alone)
+    assert alone.shape == (3, 8)
+
+
+def test_gru_equals_its_equations(sequence: Tensor) -> None:
+    torch.manual_seed(0)
+    pooling = build_pooling("gru", 8).double()
+    gru = pooling.gru
+    assert isinstance(gru, nn.GRU)
+    tokens = torch.nn.functional.layer_norm(sequence, (8,))
+    state = sequence.new_zeros(3, 8)
+    for step in range(5):
+        x_reset, x_update, x_new = (tokens[:, step] @ gru.weight_ih_l0.T + gru.bias_ih_l0).chunk(3, dim=-1)
+        h_reset, h_update, h_new = (state @ gru.weight_hh_l0.T + gru.bias_hh_l0).chunk(3, dim=-1)
+        update = torch.sigmoid(x_update + h_update)
+        candidate = torch.tanh(x_new + torch.sigmoid(x_reset + h_reset) * h_new)
+        state = (1 - update) * candidate + update * state
+    torch.testing.assert_close(pooling(sequence), tokens.mean(dim=1) + state)
+
+
+def test_attention_takes_a_width_that_no_four_heads_divide() -> None:
+    assert pooled("attention", torch.randn(2, 3, 7, dtype=torch.float64)).shape == (2, 7)
+
+
+def test_an_unknown_pooling_gets_the_nearest() -> None:
+    with pytest.raises(RequestError, match="unknown pooling 'atention': did you mean 'attention'"):
+        build_pooling("atention", 8)

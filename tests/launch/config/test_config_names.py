@@ -1,0 +1,43 @@
+"""Tasks, fusions and arguments that a config names."""
+
+import pytest
+from modalgate.launch.config.config_names import check_names
+from modalgate.launch.config.load import list_configs, partial_config
+from modalgate.shards.errors import RequestError
+
+
+@pytest.mark.parametrize("name", [name for name, _, _ in list_configs()])
+def test_shipped_configs_name_what_there_is(name: str) -> None:
+    check_names(partial_config(name))
+
+
+@pytest.mark.parametrize(
+    ("config", "setting", "message"),
+    [
+        (
+            "demo-pretrain",
+            "tasks.clip_ordr={}",
+            "'tasks.clip_ordr': unknown pretext task 'clip_ordr': did you mean 'clip_order'?",
+        ),
+        ("demo-pretrain", "tasks.cross_modal.arguments={temprature: 1}", "did you mean 'temperature'?"),
+        ("demo-pretrain", "model.fusion=softmx", "'model.fusion': unknown fusion 'softmx': did you mean 'softmax'?"),
+        (
+            "demo-pretrain",
+            "model.fusion_arguments={balnce: 1}",
+            "argument of fusion softmax 'balnce': did you mean 'balance'?",
+        ),
+        ("demo-violence", "decision=energie", "config key 'decision' 'energie': did you mean 'energy'?"),
+        ("demo-violence", "decision=softmax", "unknown value for config key 'decision' 'softmax'"),
+        ("study-surveillance", "rows={mine: {fusion: conct}}", "'rows.mine.fusion': unknown fusion 'conct'"),
+        ("study-surveillance", "rows={mine: {fusion: tensor, arguments: {iner: 2}}}", "did you mean 'inner'?"),
+    ],
+)
+def test_one_line_names_the_key_and_the_nearest(config: str, setting: str, message: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        check_names(partial_config(config, [setting]))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_missing_is_skipped() -> None:
+    check_names(partial_config("study-surveillance", ["rows={mine: {}}"]))

@@ -1,0 +1,191 @@
+"""What is chosen from the shards: windows, networks, tasks and length, for footage of every kind."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from modalgate.launch.config.defaults import STACK, choose, describe, nested, picture_side
+from modalgate.shards.clip_spec import ClipSpec
+from modalgate.shards.errors import RequestError
+from modalgate.shards.index.table import Index, Sample, Shard, Statistics
+from modalgate.shards.media.container_io import write_video
+from modalgate.shards.media.pack_settings import PackSettings
+from modalgate.shards.packing.pack import pack
+
+
+def index(
+    seconds: float = 2.0, clips: int = 100, names: tuple[str, ...] = ("rgb", "flow"), **columns: list[str]
+) -> Index:
+    """An index of `clips` clips around `seconds` long; `columns` are repeated over the clips."""
+    samples = tuple(
+        Sample(
+            f"c{number}",
+            "shard-000000.tar",
+            seconds * (0.9 + 0.2 * (number % 2)),
+            {name: values[number % len(values)] for name, values in columns.items()},
+            {},
+        )
+        for number in range(clips)
+    )
+    shard = Shard("shard-000000.tar", clips, 1, "", dict.fromkeys(names, clips))
+    statistics = {name: Statistics((0.0,), (1.0,)) for name in names}
+    return Index(PackSettings(names), statistics, (shard,), samples, folder=Path("shards"))
+
+
+def chosen(kind: str, clips: Index, given: dict | None = None, start: ClipSpec | None = None) -> dict:
+    return {choice.key: choice.value for choice in choose(kind, clips, given or {}, start)}
+
+
+def test_short_silent_clips_are_covered_whatever_their_length():
+    found = chosen("finetune", index(2.0))
+    assert found["data.stretch"] == pytest.approx(0.9)
+    assert found["data.seconds"] == pytest.approx(1.8)
+    assert found["data.segments"] == 1
+
+
+def test_sound_is_never_stretched():
+    found = chosen("finetune", index(2.0, names=("rgb", "flow", "audio")))
+    assert found["data.stretch"] == 0
+    assert found["data.seconds"] == pytest.approx(1.8)
+
+
+def test_long_footage_is_cut_into_windows_of_its_own_speed():
+    found = chosen("finetune", index(25.0))
+    assert (found["data.stretch"], found["data.seconds"], found["data.segments"]) == (0, 3.0, 2)
+
+
+@pytest.mark.parametrize("seconds", [0.3, 1.0, 2.3, 5.9, 6.1, 30.0])
+@pytest.mark.parametrize("kind", ["pretrain", "finetune"])
+def test_frames_divide_into_stacks(seconds: float, kind: str):
+    found = chosen(kind, index(seconds))
+    assert found["data.frames"] % STACK == 0
+    assert found["data.seconds"] > 0
+
+
+@pytest.mark.parametrize("names", [("rgb", "flow"), ("rgb", "flow", "audio")])
+def test_pretraining_sees_the_frames_at_the_speed_of_fine_tuning(names: tuple[str, ...]):
+    pretraining, finetuning = (chosen(kind, index(3.0, names=names)) for kind in ("pretrain", "finetune"))
+    speeds = [found["data.frames"] / found["data.seconds"] for found in (pretraining, finetuning)]
+    assert speeds[0] == pytest.approx(speeds[1], rel=0.01)
+    # Three windows that do not overlap fit into a clip.
+    assert 3 * (pretraining["data.stretch"] * 3.0 or pretraining["data.seconds"]) <= 3.0
+
+
+def test_a_fine_tuning_keeps_the_speed_and_size_of_its_encoder():
+    start = ClipSpec(0.8, 8, 48, 112, 15.0, 16000, 14.0, {})
+    found = chosen("finetune", index(3.0, names=("rgb", "flow", "audio")), start=start)
+    assert found["data.frames"] % 8 == 0
+    assert found["data.frames"] / found["data.seconds"] == pytest.approx(10.0, rel=0.01)
+    assert found["data.size"] == 48
+    assert not [key for key in found if key.startswith("model.")]
+
+
+def test_pictures_are_never_enlarged_and_frames_never_invented():
+    small = index(3.0)
+    small = replace(small, settings=replace(small.settings, size=32, fps=4.0))
+    found = chosen("finetune", small)
+    assert found["data.size"] == 32
+    assert found["data.frames"] <= 2 * STACK
+
+
+@pytest.mark.parametrize(
+    ("value", "flip"),
+    [("fight", True), ("swipe left", False), ("turn-right", False), ("draw_circle_ccw", False), ("clockwise", False)],
+)
+def test_labels_of_a_direction_stop_mirroring(value: str, flip: bool):
+    assert chosen("finetune", index(label=["rest", value]))["augment.flip"] is flip
+
+
+@pytest.mark.parametrize("value", ["bright", "cleft", "leftover", "copyright"])
+def test_words_that_hold_a_direction_do_not(value: str):
+    assert chosen("finetune", index(label=["rest", value]))["augment.flip"] is True
+
+
+def test_one_modality_is_pretrained_by_moments_alone():
+    tasks = chosen("pretrain", index(names=("rgb",)))["tasks"]
+    assert set(tasks) == {"across_time", "clip_order"}
+    assert tasks["clip_order"]["arguments"]["streams"] == ["rgb"]
+    assert set(chosen("pretrain", index(names=("audio",)))["tasks"]) == {"across_time"}
+    assert "leave_one_out" in chosen("pretrain", index(names=("depth", "inertial")))["tasks"]
+
+
+def test_what_is_given_is_not_chosen():
+    given = {"data": {"seconds": 0.7, "modalities": ["flow"]}, "tasks": {"pace": {}}, "train": {"epochs": 3}}
+    found = chosen("pretrain", index(), given)
+    assert not {"data.seconds", "tasks", "train.steps", "train.epochs"} & set(found)
+    assert {"data.frames", "train.learning_rate"} <= set(found)
+
+
+@pytest.mark.parametrize(("frames", "stack"), [(6, 6), (9, 3), (16, 8), (7, 7), (11, 1)])
+def test_stacks_divide_the_frames_that_are_given(frames: int, stack: int):
+    assert chosen("pretrain", index(), {"data": {"frames": frames}})["model.encoders.video"]["stack"] == stack
+
+
+def test_encoders_that_are_given_are_kept():
+    own = {"model": {"encoders": {"video": {"model": "timm/resnet18"}}}}
+    assert not [key for key in chosen("pretrain", index(), own) if key.startswith("model.encoders")]
+
+
+def test_several_classes_at_once_have_one_head():
+    assert "decision" not in chosen("finetune", index(), {"task": "multilabel"})
+
+
+def test_a_fusion_that_is_given_scores_alone():
+    assert "decision" in chosen("finetune", index())
+    assert "decision" not in chosen("finetune", index(), {"model": {"fusion": "softmax"}})
+    assert "decision" not in chosen("finetune", index(names=("rgb",)))
+
+
+@pytest.mark.parametrize(
+    ("names", "event"),
+    [
+        (("fight", "noFight"), "fight"),
+        (("fight", "nofight"), "fight"),
+        (("NonViolence", "Violence"), "Violence"),
+        (("fall", "no_fall"), "fall"),
+        (("0", "1"), "1"),
+        (("north", "south"), None),
+        (("nod", "shake"), None),
+        (("normal", "nothing"), None),
+        (("fight", "noFight", "run"), None),
+    ],
+)
+def test_of_two_classes_the_event_is_detected(names: tuple[str, ...], event: str | None):
+    found = chosen("finetune", index(label=list(names)))
+    assert found.get("positive") == event
+    assert found.get("task") == (None if event is None else "violence")
+    assert "positive" not in chosen("finetune", index(label=list(names)), {"task": "action"})
+
+
+@pytest.mark.parametrize("clips", [2, 5, 40, 300, 20_000])
+def test_length_and_batch_suit_the_number_of_clips(clips: int):
+    found = chosen("finetune", index(clips=clips))
+    assert 2 <= found["data.batch_size"] <= max(clips, 2)
+    assert 200 <= found["train.steps"] <= max(400, clips)
+
+
+@pytest.mark.parametrize("names", [("rgb",), ("flow",), ("rgb", "flow")])
+def test_the_side_of_pictures_is_that_of_the_packed_ones(tmp_path: Path, names: tuple[str, ...]):
+    frames = np.zeros((8, 24, 40, 3), np.uint8)
+    (tmp_path / "media").mkdir()
+    write_video(tmp_path / "media" / "small.mp4", frames, 8.0)
+    packed = pack(tmp_path / "media", tmp_path / "shards", PackSettings(names), workers=1)
+    assert picture_side(packed, names) == 24
+    assert chosen("pretrain", packed)["data.size"] == 24
+
+
+def test_sizes_by_name():
+    assert chosen("finetune", index(), {"model": {"preset": "small"}})["model.width"] == 256
+    with pytest.raises(RequestError, match=r"model\.preset.*tiny"):
+        choose("finetune", index(), {"model": {"preset": "tinny"}})
+
+
+def test_nested_and_described():
+    choices = choose("pretrain", index(), {})
+    content = nested(choices)
+    assert content["data"]["segments"] == 3
+    assert content["model"]["encoders"]["video"]["stack"] == STACK
+    lines = describe(choices)
+    assert len(lines) == len(choices)
+    assert all(choice.key in line for choice, line in zip(choices, lines, strict=True))

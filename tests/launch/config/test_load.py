@@ -1,0 +1,293 @@
+"""Configs: layers, types, and one line that names the key for everything that can be wrong."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from modalgate.launch.config.load import (
+    check_config,
+    config_kind,
+    list_configs,
+    load_config,
+    settings_of,
+    show_config,
+)
+from modalgate.launch.schema import KINDS, FinetuneConfig, PretrainConfig, TaskConfig
+from modalgate.shards.errors import RequestError
+
+MINIMAL = "kind: pretrain\ndata: {shards: packed}\n"
+
+
+@pytest.fixture
+def minimal(tmp_path: Path) -> str:
+    path = tmp_path / "minimal.yaml"
+    path.write_text(MINIMAL, encoding="utf-8")
+    return str(path)
+
+
+def written(folder: Path, name: str, text: str) -> str:
+    path = folder / f"{name}.yaml"
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def test_defaults_then_file_then_arguments(tmp_path: Path) -> None:
+    path = written(tmp_path, "mine", MINIMAL + "train: {steps: 7, clip_norm: 3}\ntasks: {clip_order: {weight: 2}}\n")
+    config = load_config("pretrain", path, ["train.steps=9", "data.modalities=[rgb]", "train.learning_rate=1e-4"])
+    assert isinstance(config, PretrainConfig)
+    assert config.data.shards == "packed"
+    assert (config.train.steps, config.train.clip_norm, config.train.learning_rate) == (9, 3.0, 1e-4)
+    assert config.train.weight_decay == 0.05
+    assert config.data.modalities == ["rgb"]
+    assert config.tasks == {"clip_order": TaskConfig(2.0, arguments={})}
+
+
+def test_a_diff_of_a_base_adds_changes_and_takes_out(tmp_path: Path) -> None:
+    base = written(
+        tmp_path,
+        "base",
+        MINIMAL + "tasks: {clip_order: {}, correspondence: {weight: 3}}\n"
+        "model: {encoders: {video: {model: timm/a, arguments: {depths: [1, 2], dims: [3, 4]}}}}\n",
+    )
+    diff = written(
+        tmp_path,
+        "diff",
+        f"base: {base}\nname: other\ntasks: {{clip_order: null, cross_modal: {{}}}}\n"
+        "model: {encoders: {video: {arguments: {dims: [5, 6]}}}}\n",
+    )
+    config = load_config("pretrain", diff)
+    assert isinstance(config, PretrainConfig)
+    assert sorted(config.tasks) == ["correspondence", "cross_modal"]
+    assert config.tasks["correspondence"].weight == 3
+    assert config.model.encoders["video"].arguments == {"depths": [1, 2], "dims": [5, 6]}
+    replaced = load_config("pretrain", diff, ["model.encoders.video.arguments={out: 1}"])
+    assert isinstance(replaced, PretrainConfig)
+    assert replaced.model.encoders["video"].arguments == {"out": 1}
+
+
+def test_a_base_of_the_other_kind_lends_its_common_sections(tmp_path: Path) -> None:
+    base = written(tmp_path, "base", MINIMAL + "name: first\ntasks: {clip_order: {}}\nmodel: {width: 32}\n")
+    tuned = load_config("finetune", written(tmp_path, "tuned", f"kind: finetune\nbase: {base}\n"))
+    assert isinstance(tuned, FinetuneConfig)
+    assert tuned.data.shards == "packed"
+    assert tuned.model is not None
+    assert tuned.model.width == 32
+    assert tuned.name == "finetune"
+
+
+def test_steps_and_epochs_exclude_each_other_and_the_upper_layer_counts(tmp_path: Path) -> None:
+    base = written(tmp_path, "base", MINIMAL + "train: {steps: 7}\n")
+    diff = written(tmp_path, "diff", f"base: {base}\ntrain: {{epochs: 3}}\n")
+    assert load_config("pretrain", diff).train.epochs == 3  # pyright: ignore[reportAttributeAccessIssue]
+    back = load_config("pretrain", diff, ["train.steps=5"])
+    assert (back.train.steps, back.train.epochs) == (5, None)  # pyright: ignore[reportAttributeAccessIssue]
+    assert load_config("pretrain", base, ["train.epochs=null"]).train.steps == 7  # pyright: ignore
+    with pytest.raises(RequestError, match=r"train\.epochs and train\.steps are both given: keep one of them"):
+        load_config("pretrain", base, ["train.steps=5", "train.epochs=2"])
+    both = written(tmp_path, "both", MINIMAL + "train: {steps: 7, epochs: 1}\n")
+    with pytest.raises(RequestError, match=r"gives both train\.steps and train\.epochs: keep one of them"):
+        load_config("pretrain", both)
+    # A run's record tells the steps that its epochs came to.
+    config = load_config("pretrain", diff)
+    written(tmp_path, "config", yaml.safe_dump(settings_of(config, ["pretrain"])))
+    assert load_config("pretrain", str(tmp_path)) == config
+
+
+def test_a_config_based_on_itself_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "loop.yaml"
+    path.write_text(f"kind: pretrain\nbase: {path}\n", encoding="utf-8")
+    with pytest.raises(RequestError, match="based on itself"):
+        check_config(str(path))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.step=3", "unknown config key 'train.step': did you mean 'train.steps'?"),
+        ("train.lr=1", "unknown config key 'train.lr': did you mean 'train.learning_rate'?"),
+        ("batch_size=3", "unknown config key 'batch_size': did you mean 'data.batch_size'?"),
+        ("sede=3", "unknown config key 'sede': did you mean 'seed'?"),
+        ("tasks.clip_order.wieght=1", "'tasks.clip_order.wieght': did you mean 'tasks.clip_order.weight'?"),
+        ("model.encoders.video.pool=gru", "did you mean 'model.encoders.video.pooling'?"),
+        ("train.steps=many", "config key 'train.steps': 'many' is not a whole number"),
+        ("train.steps=2.5", "config key 'train.steps': 2.5 is not a whole number"),
+        ("data.size=wide", "config key 'data.size': 'wide' is not a whole number or null"),
+        ("data.modalities=rgb", "config key 'data.modalities': 'rgb' is not a list such as [a,b]"),
+        ("data.modalities=[rbg]", "unknown modality 'rbg': did you mean 'rgb'?"),
+        ("train=3", "config key 'train' is a section, not the value 3: it holds steps, epochs, learning_rate"),
+        ("train.steps=0", "config key 'train.steps' is 0: it must be at least 1"),
+        ("train.warmup=1.5", "config key 'train.warmup' is 1.5: it must be between 0 and 1"),
+        ("train.clip_norm=nan", "config key 'train.clip_norm' is nan: it must be at least 0"),
+        ("tasks.clip_order.weight=-1", "config key 'tasks.clip_order.weight' is -1.0: it must be at least 0"),
+        ("wandb=onlin", "unknown value for config key 'wandb' 'onlin': did you mean 'online'?"),
+        ("tsaks.clip_order.weight=1", "unknown config key 'tsaks': did you mean 'tasks'?"),
+        ("task=violence", "config key 'task' is for `modalgate finetune`, not for this config"),
+        ("positive=fight", "config key 'positive' is for `modalgate finetune` or `modalgate study`"),
+        ("seed", "'seed' is not a setting: write key=value"),
+        ("seed=}{", "config key 'seed': the value '}{' is not valid YAML"),
+        ("seed=${nowhere}", "config key 'seed': Interpolation key 'nowhere' not found"),
+    ],
+)
+def test_one_line_names_the_key(minimal: str, override: str, message: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        load_config("pretrain", minimal, [override])
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("kind: pretrain\nsteps: 3\n", "unknown config key 'steps': did you mean 'train.steps'?"),
+        ("kind: pretrian\n", "did you mean 'pretrain'?"),
+        ("kind: pretrain\nname: yes\n", "config key 'name': True is not text: write it in quotes"),
+        ("a: [1\n", "is not valid YAML"),
+        ("- 1\n", "does not hold a mapping"),
+        ("kind: pretrain\n", "config key 'data.shards' is not given: add data.shards=VALUE"),
+        ("kind: finetune\n", "is for `modalgate finetune`, not for `modalgate pretrain`"),
+        ("base: demo-pretrian\n", "unknown config 'demo-pretrian': did you mean 'demo-pretrain'?"),
+    ],
+)
+def test_a_wrong_file_is_refused_in_one_line(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        load_config("pretrain", written(tmp_path, "wrong", text))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_text_settings_are_taken_as_they_are_typed(minimal: str) -> None:
+    config = load_config("pretrain", minimal, ["name=007", "data.label=yes", "data.split=null"])
+    assert (config.name, config.data.label, config.data.split) == ("007", "yes", None)
+
+
+@pytest.mark.parametrize("name", [name for name, _, _ in list_configs()])
+def test_every_shipped_config_is_valid_and_described(name: str) -> None:
+    kind, description = next((kind, text) for shipped, kind, text in list_configs() if shipped == name)
+    assert len(description) > 20
+    config = load_config(kind, name, ["data.shards=packed"])
+    assert config.data.shards == "packed"
+    assert set(check_config(name)) <= {"data.shards"}
+
+
+@pytest.mark.parametrize(
+    ("name", "plain"), [*((name, False) for name, _, _ in list_configs()), ("surveillance-violence", True)]
+)
+def test_what_is_shown_loads_to_the_same_config(name: str, plain: bool, tmp_path: Path) -> None:
+    kind = next(kind for shipped, kind, _ in list_configs() if shipped == name)
+    overrides = ["data.shards=packed", "seed=3"]
+    text = show_config(name, overrides, plain)
+    assert ("#" in text) is not plain
+    path = written(tmp_path, "shown", text)
+    assert load_config(kind, path) == load_config(kind, name, overrides)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "told"),
+    [
+        ("tasks: {clip_order: {}}\n", "pretrain", "tasks"),
+        ("probe: {every: 5}\n", "pretrain", "probe"),
+        ("task: violence\npositive: fight\n", "finetune", "task"),
+        ("encoder: runs/x/encoder\n", "finetune", "encoder"),
+        ("positive: fight\n", "finetune", ""),
+        ("rows: {gate: {fusion: softmax}}\n", "study", "rows"),
+        ("experts: {steps: 3}\n", "study", "experts"),
+        ("data: {segments: 2}\n", "pretrain", ""),
+    ],
+)
+def test_a_kind_that_is_not_given_is_told_by_the_keys(text: str, kind: str, told: str, tmp_path: Path) -> None:
+    path = written(tmp_path, "mine", text + "# comment\n")
+    assert check_config(path) == ["data.shards"]
+    found, how = config_kind(path)
+    assert found == kind
+    assert how == (f"key '{told}' means {kind}" if told else f"{kind} is assumed")
+    shown = show_config(path)
+    assert f"# Not given: {how}.\n" in shown
+    assert f"\nkind: {kind}\n" in shown
+    assert f"kind: {kind}\n" in show_config(path, plain=True)
+    assert load_config(kind, path, ["data.shards=packed"]).data.shards == "packed"
+
+
+def test_settings_tell_a_kind_too(tmp_path: Path) -> None:
+    path = written(tmp_path, "mine", "data: {segments: 2}\n")
+    assert config_kind(path, ["task=violence"])[0] == "finetune"
+    assert "task: violence" in show_config(path, ["task=violence"])
+
+
+def test_the_verb_decides_the_kind_of_a_file_without_one(tmp_path: Path) -> None:
+    plain = written(tmp_path, "plain", "data: {shards: packed}\n")
+    for kind, schema in KINDS.items():
+        assert isinstance(load_config(kind, plain), schema)
+    # The base's kind is not the file's: a fine-tuning may be a diff of a pretraining.
+    diff = written(tmp_path, "diff", "base: demo-pretrain\ndata: {shards: packed}\n")
+    assert isinstance(load_config("finetune", diff), FinetuneConfig)
+    assert config_kind(diff) == ("pretrain", "")
+    tuned = written(tmp_path, "tuned", "base: demo-pretrain\ntask: violence\ndata: {shards: packed}\n")
+    assert config_kind(tuned)[0] == "finetune"
+    assert check_config(tuned) == []
+    with pytest.raises(RequestError, match="config key 'tasks' is for `modalgate pretrain`, not for this config"):
+        load_config("finetune", written(tmp_path, "wrong", "tasks: {clip_order: {}}\n"))
+    with pytest.raises(RequestError, match="is for `modalgate pretrain`, not for `modalgate finetune`"):
+        load_config("finetune", "demo-pretrain")
+
+
+def test_a_base_without_a_kind_lends_its_sections_only_where_the_kinds_differ(tmp_path: Path) -> None:
+    base = written(tmp_path, "base", "name: first\ntask: violence\ndropout: 0.4\ndata: {shards: packed}\n")
+    same = load_config("finetune", written(tmp_path, "same", f"kind: finetune\nbase: {base}\n"))
+    assert isinstance(same, FinetuneConfig)
+    assert (same.name, same.task, same.dropout) == ("first", "violence", 0.4)
+    other = load_config("pretrain", written(tmp_path, "other", f"kind: pretrain\nbase: {base}\n"))
+    assert (other.name, other.data.shards) == ("pretrain", "packed")
+
+
+@pytest.mark.parametrize("text", ["", "tasks: {}\n", "tasks: null\n", "data: {modalities: null}\n"])
+def test_tasks_and_modalities_may_be_empty(text: str, tmp_path: Path) -> None:
+    config = load_config("pretrain", written(tmp_path, "bare", text), ["data.shards=packed"])
+    assert isinstance(config, PretrainConfig)
+    assert config.tasks == {}
+    assert config.data.modalities == []
+
+
+def test_a_run_folder_is_a_config(tmp_path: Path) -> None:
+    config = load_config("finetune", "demo-violence", ["data.shards=packed"])
+    settings = settings_of(config, ["finetune", "demo-violence", "data.shards=packed"])
+    assert settings["kind"] == "finetune"
+    written(tmp_path, "config", yaml.safe_dump(settings))
+    assert load_config("finetune", str(tmp_path)) == config
+
+
+def test_reading_configs_needs_no_torch() -> None:
+    script = (
+        "import sys, modalgate.launch.config.load as c; c.show_config('demo-pretrain'); print('torch' in sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "False"
+
+
+def test_one_folder_of_shards_or_several(tmp_path: Path) -> None:
+    for given, shards in (("a", "a"), ("007", "007"), ("[a,b]", ["a", "b"]), ("[007,s3://x/y]", ["007", "s3://x/y"])):
+        assert load_config("pretrain", "demo-pretrain", [f"data.shards={given}"]).data.shards == shards
+    path = tmp_path / "mine.yaml"
+    path.write_text("kind: pretrain\nbase: demo-pretrain\ndata: {shards: [a, b]}\n")
+    config = load_config("pretrain", str(path))
+    assert config.data.shards == ["a", "b"]
+    assert settings_of(config)["data"]["shards"] == ["a", "b"]
+    for wrong in ("[]", "{a: b}", "null", "[a,[b]]"):
+        with pytest.raises(RequestError, match=r"'data\.shards'"):
+            load_config("pretrain", str(path), [f"data.shards={wrong}"])
+
+
+def test_columns_that_choose_clips_are_texts(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "kind: pretrain\nbase: demo-pretrain\ndata: {shards: a, where: {camera: cam0, subject: [1, 2]}}\n"
+    )
+    assert load_config("pretrain", str(path)).data.where == {"camera": ["cam0"], "subject": ["1", "2"]}
+    typed = ["data.where.camera=[01,yes]", "data.where.subject=null", "data.where.site=007", 'data.where.label=""']
+    found = load_config("pretrain", str(path), typed).data.where
+    assert found == {"camera": ["01", "yes"], "site": ["007"], "label": [""]}
+    assert load_config("pretrain", str(path), ["data.classes=[007,yes]"]).data.classes == ["007", "yes"]
+    path.write_text("kind: pretrain\nbase: demo-pretrain\ndata: {shards: a, where: {camera: true}}\n")
+    with pytest.raises(RequestError, match=r"'data\.where\.camera': True is not text"):
+        load_config("pretrain", str(path))

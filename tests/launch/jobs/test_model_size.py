@@ -1,0 +1,38 @@
+"""What `config show` says of a model's size."""
+
+from pathlib import Path
+
+import pytest
+from modalgate.launch.jobs.model_size import describe_model
+
+
+def test_sizes_without_shards_grow_with_the_preset() -> None:
+    settings = ["data.modalities=[audio]", "model.encoders.audio=null"]
+    tiny = describe_model("demo-pretrain", [*settings, "model.preset=tiny", "model.width=128"])
+    small = describe_model("demo-pretrain", [*settings, "model.preset=small"])
+    assert [line.split()[0] for line in tiny] == ["model:", "audio", "fusion", "all"]
+    assert tiny[-1].split()[1:3] != small[-1].split()[1:3]
+    assert small[-1].split()[2] == "M"
+    assert len(describe_model("demo-violence")) == 7
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        (["data.modalities=[]"], "give data.shards or data.modalities"),
+        (["data.shards=nowhere"], "not known yet (no shard folder at 'nowhere'"),
+    ],
+)
+def test_an_unknown_size_is_no_error(settings: list[str], line: str, tmp_path: Path) -> None:
+    (found,) = describe_model("demo-pretrain", settings)
+    assert line in found
+
+
+def test_a_bundle_brings_its_own_model() -> None:
+    assert describe_model("demo-violence", ["encoder=runs/x/encoder"]) == ["model: that of the bundle it starts from"]
+
+
+def test_a_config_without_a_model_says_what_to_give() -> None:
+    (line,) = describe_model("demo-violence", ["model=null"])
+    assert "encoder=" in line
+    assert "model.preset=" in line

@@ -1,0 +1,42 @@
+"""Which alarms a request asks for: the class and the thresholds, where they are given and where not."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from modalgate.fusion.bundle.bundle import load_bundle
+from modalgate.launch.predict.prediction_request import AlarmRequest
+from modalgate.shards.errors import RequestError
+from modalgate.tasks.prediction.alarm_events import AlarmRule
+from modalgate.tasks.prediction.window_scores import Scorer, scorer_of
+
+
+@pytest.fixture
+def violent(trained_run: Path) -> Scorer:
+    return scorer_of(load_bundle(trained_run / "encoder"))
+
+
+@pytest.fixture
+def peaceful(trained_run: Path) -> Scorer:
+    """The same without a violent class."""
+    return scorer_of(replace(load_bundle(trained_run / "encoder"), positive=None))
+
+
+def test_the_violent_class_has_alarms_at_the_threshold_that_was_chosen(violent: Scorer) -> None:
+    assert AlarmRequest().rule(violent, 0.6) == ("fight", AlarmRule(0.6, 0.8 * 0.6, smooth=2))
+    assert AlarmRequest().rule(violent, None) == ("fight", AlarmRule(0.5, 0.4, smooth=2))
+
+
+def test_what_is_given_goes_first(violent: Scorer) -> None:
+    assert AlarmRequest("calm", 0.9, 0.1, 3, "exponential", 4, 5).rule(violent, 0.6) == (
+        "calm",
+        AlarmRule(0.9, 0.1, 3, "exponential", 4, 5),
+    )
+
+
+def test_without_a_class_there_are_none(peaceful: Scorer) -> None:
+    assert AlarmRequest().rule(peaceful, 0.6) is None
+    for thresholds in ({"on": 0.5}, {"off": 0.5}):
+        with pytest.raises(RequestError, match="name their class with --alarm"):
+            AlarmRequest(**thresholds).rule(peaceful, 0.6)
+    assert AlarmRequest("calm").rule(peaceful, None) == ("calm", AlarmRule(0.5, 0.4, smooth=2))

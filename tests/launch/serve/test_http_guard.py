@@ -1,0 +1,95 @@
+"""Who is let in: by host name, by origin, by what the browser says of the page that asks."""
+
+import asyncio
+import socket
+from typing import Any
+
+import pytest
+from modalgate.launch.serve.http_guard import Guard, is_loopback
+
+
+async def app(scope: Any, receive: Any, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"cache-control", b"public")]})
+    await send({"type": "http.response.body", "body": b"in"})
+
+
+def ask(headers: dict[str, str], host: str = "127.0.0.1") -> tuple[int, dict[str, str]]:
+    """Status and headers of the answer."""
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def receive() -> Any:
+        raise AssertionError
+
+    raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    scope = {"type": "http", "method": "POST", "path": "/predict", "headers": raw}
+    asyncio.run(Guard(app, host, "default-src 'none'")(scope, receive, send))
+    return sent[0]["status"], {name.decode(): value.decode() for name, value in sent[0]["headers"]}
+
+
+SELF = {"Host": "127.0.0.1:8000"}
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        SELF,
+        {"Host": "localhost:8000"},
+        {"Host": "[::1]:8000"},
+        {"Host": "192.168.1.7:8000"},
+        {"Host": f"{socket.gethostname()}:8000"},
+        {"Host": "camera.example:8000"},
+        SELF | {"Origin": "http://127.0.0.1:8000", "Sec-Fetch-Site": "same-origin", "Sec-Fetch-Mode": "cors"},
+        {"Host": "LocalHost:8000", "Origin": "http://localhost:8000"},
+        SELF | {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"},
+    ],
+)
+def test_the_page_itself_programs_and_links_to_it_are_let_in(headers: dict[str, str]) -> None:
+    assert ask(headers, host="camera.example")[0] == 200
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "127.0.0.1.evil.example", "evil.example:8000", "", "localhost.evil"]
+)
+def test_a_name_that_was_bent_to_point_here_is_not(host: str) -> None:
+    assert ask({"Host": host})[0] == 421
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "http://evil.example",
+        "null",
+        "http://127.0.0.1:9000",
+        "http://127.0.0.1",
+        "http://127.0.0.1:8000.evil.example",
+        "http://127.0.0.1:8000@evil.example",
+        "",
+    ],
+)
+def test_a_page_of_another_origin_is_not(origin: str) -> None:
+    assert ask(SELF | {"Origin": origin})[0] == 403
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_nor_what_such_a_page_embeds(site: str) -> None:
+    assert ask(SELF | {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": "no-cors"})[0] == 403
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "evil.example"])
+def test_every_answer_carries_the_headers_and_none_opens_it_to_others(host: str) -> None:
+    _, headers = ask({"Host": host})
+    assert headers["content-security-policy"] == "default-src 'none'"
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["cache-control"] == "no-store"
+    assert not [name for name in headers if name.startswith("access-control")]
+
+
+@pytest.mark.parametrize(
+    ("host", "here"),
+    [("127.0.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("::", False), ("cam.lan", False)],
+)
+def test_what_only_this_machine_reaches(host: str, here: bool) -> None:
+    assert is_loopback(host) is here

@@ -1,0 +1,66 @@
+"""The process: its address, its warning, its end, and what it finds of those that were killed."""
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+from modalgate.launch.cli import main
+from modalgate.launch.serve.server_process import PREFIX, listen, upload_folder
+from modalgate.shards.errors import RequestError
+
+from ..given.served import form_of, serve
+
+
+def test_an_interruption_ends_it_and_the_answers_it_was_giving(
+    action_bundle: Path, hall_film: Path, tmp_path: Path
+) -> None:
+    with serve(action_bundle, tmp_path, "--host", "0.0.0.0") as server:
+        assert "warning: 0.0.0.0 is open to the network" in server.said.read_text()
+        body, kind = form_of({"video": hall_film})
+        connection = server.connect()
+        headers = {"Content-Type": kind, "Accept": "application/x-ndjson"}
+        connection.request("POST", "/predict?hop=0.01", body, headers)
+        response = connection.getresponse()
+        response.readline()
+        assert server.kept()
+        assert server.end() == 130
+        assert response.read().splitlines()[-1] == b'{"kind": "note", "note": "the server was stopped"}'
+        said = server.said.read_text()
+        assert said.splitlines()[-1] == "interrupted"
+        assert "Traceback" not in said
+        assert [path.name for path in tmp_path.iterdir()] == ["said.txt"]
+
+
+def test_a_port_that_is_taken_is_named(action_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert main(["serve", str(action_bundle), "--port", str(port)]) == 2
+    line = f"error: cannot listen at 127.0.0.1 port {port} (Address already in use): give another --host or --port\n"
+    assert capsys.readouterr().err == line
+
+
+def test_an_address_that_is_none_is_named() -> None:
+    with pytest.raises(RequestError, match=r"cannot listen at no\.such\.host\.invalid port 0"):
+        listen("no.such.host.invalid", 0)
+
+
+def test_recordings_of_a_server_that_was_killed_go_when_the_next_one_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    dead, alive = tmp_path / f"{PREFIX}{int(ended.stdout)}-x", tmp_path / f"{PREFIX}{os.getpid()}-x"
+    for folder in (dead, alive, tmp_path / f"{PREFIX}notes"):
+        folder.mkdir()
+        (folder / "video").write_bytes(b"x")
+    with upload_folder() as mine:
+        assert not dead.exists()
+        assert alive.exists()
+        assert (tmp_path / f"{PREFIX}notes").exists()
+        assert mine.parent == tmp_path
+        assert mine.stat().st_mode & 0o077 == 0
+    assert not mine.exists()

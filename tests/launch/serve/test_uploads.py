@@ -1,0 +1,146 @@
+"""Bodies as they come over the wire, whole and in pieces, honest and not."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi import Request
+from modalgate.launch.serve import uploads
+from modalgate.launch.serve.uploads import Stalled, TooLarge, Upload, receive_upload, shown_name
+from modalgate.shards.errors import RequestError
+from starlette.requests import ClientDisconnect
+
+ROLES = ("video", "depth", "inertial")
+BOUNDARY = b"edge"
+
+
+def form(*parts: tuple[str, str, bytes], end: bool = True) -> bytes:
+    body = b""
+    for role, name, content in parts:
+        head = f'Content-Disposition: form-data; name="{role}"; filename="{name}"\r\nContent-Type: video/mp4\r\n\r\n'
+        body += b"--" + BOUNDARY + b"\r\n" + head.encode() + content + b"\r\n"
+    return body + (b"--" + BOUNDARY + b"--\r\n" if end else b"")
+
+
+def received(
+    folder: Path,
+    body: bytes,
+    *,
+    piece: int = 10**6,
+    limit: int = 10**6,
+    kind: str = "multipart/form-data; boundary=edge",
+    announced: int | None = None,
+    name: str | None = None,
+    cut: bool = False,
+) -> dict[str, Upload]:
+    """What `receive_upload` makes of `body` that comes in pieces; with `cut`, its sender goes before the last."""
+    pieces = [body[start : start + piece] for start in range(0, len(body), piece)] or [b""]
+    messages: list[dict[str, Any]] = [{"type": "http.request", "body": part, "more_body": True} for part in pieces]
+    messages[-1] = {"type": "http.disconnect"} if cut else messages[-1] | {"more_body": False}
+    headers = [(b"content-type", kind.encode())]
+    if announced is not None:
+        headers.append((b"content-length", str(announced).encode()))
+
+    async def receive() -> Any:
+        return messages.pop(0)
+
+    request = Request({"type": "http", "method": "POST", "path": "/", "headers": headers}, receive)
+    return asyncio.run(receive_upload(request, folder, ROLES, limit, name))
+
+
+CONTENT = bytes(range(256)) * 3 + b"\r\n--edg\r\n--edge-of-nothing"
+
+
+@pytest.mark.parametrize("piece", [1, 2, 3, 7, 64, 10**6])
+def test_files_arrive_whole_however_they_are_cut(piece: int, tmp_path: Path) -> None:
+    body = form(("video", "film.mp4", CONTENT), ("depth", "depth.mkv", b""), ("inertial", "imu.NPY", b"\x93NUMPY"))
+    found = received(tmp_path, body, piece=piece)
+    assert {role: upload.name for role, upload in found.items()} == {
+        "video": "film.mp4",
+        "depth": "depth.mkv",
+        "inertial": "imu.NPY",
+    }
+    assert [upload.path.name for upload in found.values()] == ["video", "depth", "inertial.npy"]
+    assert [upload.path.read_bytes() for upload in found.values()] == [CONTENT, b"", b"\x93NUMPY"]
+
+
+@pytest.mark.parametrize(
+    "name", ["../../etc/passwd", "C:\\films\\a.mp4", "/abs.mp4", "a\x00b", ".npy/../..", "con", ""]
+)
+def test_no_name_of_the_client_becomes_a_path(name: str, tmp_path: Path) -> None:
+    folder = tmp_path / "inner"
+    folder.mkdir()
+    received(folder, form(("video", name.replace("\x00", ""), b"x")))
+    received(folder, b"x", kind="video/mp4", name=name)
+    assert {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")} == {"inner", "inner/video"}
+
+
+def test_a_plain_body_is_the_first_role(tmp_path: Path) -> None:
+    found = received(tmp_path, CONTENT, piece=100, kind="application/octet-stream", name="dir/film.mp4")
+    assert found == {"video": Upload(tmp_path / "video", "film.mp4")}
+    assert (tmp_path / "video").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("kind", ["multipart/form-data; boundary=edge", "video/mp4"])
+def test_more_than_may_be_is_refused_before_it_is_written(kind: str, tmp_path: Path) -> None:
+    with pytest.raises(TooLarge):
+        received(tmp_path, form(("video", "film.mp4", CONTENT)), piece=50, limit=300, kind=kind)
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 300
+
+
+def test_what_is_announced_too_large_is_not_even_read(tmp_path: Path) -> None:
+    with pytest.raises(TooLarge):
+        received(tmp_path, b"x", limit=300, announced=301)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (form(("vidoe", "a.mp4", b"x")), "did you mean 'video'"),
+        (form(("video", "a.mp4", b"x"), ("video", "b.mp4", b"y")), "'video' twice"),
+        (form(("video", "a.mp4", b"x"), end=False), "before its last boundary"),
+        (form(), "no file"),
+        (b"this is no form", "cannot be read"),
+        (b"", "before its last boundary"),
+    ],
+)
+def test_a_form_that_is_none_is_named(body: bytes, message: str, tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=message):
+        received(tmp_path, body)
+
+
+def test_a_form_without_a_boundary_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="cannot be read"):
+        received(tmp_path, form(("video", "a.mp4", b"x")), kind="multipart/form-data")
+
+
+def test_a_sender_who_goes_is_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(ClientDisconnect):
+        received(tmp_path, form(("video", "film.mp4", CONTENT)), piece=100, cut=True)
+
+
+def test_a_sender_who_falls_silent_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uploads, "PATIENCE", 0.05)
+
+    async def never() -> Any:
+        await asyncio.sleep(60)
+
+    request = Request({"type": "http", "method": "POST", "path": "/", "headers": []}, never)
+    with pytest.raises(Stalled):
+        asyncio.run(receive_upload(request, tmp_path, ROLES, 100))
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("film.mp4", "film.mp4"),
+        ("a/b\\c.mp4", "c.mp4"),
+        ("\x1b[31mred\n.mp4", "?[31mred?.mp4"),
+        ("x" * 200 + ".mp4", "x" * 60 + "…" + "x" * 14 + ".mp4"),
+        ("名.mp4", "名.mp4"),
+    ],
+)
+def test_names_are_fit_to_be_printed(given: str, shown: str) -> None:
+    assert shown_name(given) == shown

@@ -1,0 +1,313 @@
+"""The loop on a linear regression whose answer is known in closed form."""
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from modalgate.launch.runs.metric_log import read_metrics
+from modalgate.launch.schema import TrainConfig
+from modalgate.launch.training.checkpoint import latest_checkpoint, load_checkpoint
+from modalgate.launch.training.loop import Evaluation, train
+from modalgate.shards.errors import DataError, RequestError
+from torch import Tensor, nn
+
+FEATURES = 4
+TRUTH = torch.tensor([1.0, -2.0, 0.5, 3.0])
+
+
+@dataclass
+class ToyBatch:
+    key: list[str]
+    x: Tensor
+    y: Tensor
+    seed: int
+
+    def to(self, device: torch.device | str) -> "ToyBatch":
+        return ToyBatch(self.key, self.x.to(device), self.y.to(device), self.seed)
+
+
+@dataclass
+class ToyStream:
+    """Noisy samples of a line, or NaNs at the batch numbers in `broken`; signals itself at `stop_at`."""
+
+    size: int = 8
+    broken: frozenset[int] = frozenset()
+    stop_at: int | None = None
+    save_at: int | None = None
+    workers: int = 0
+
+    def train(self, start: int) -> Iterator[ToyBatch]:
+        number = start
+        torch.empty((), dtype=torch.int64).random_()  # as a DataLoader does for its base seed when it starts
+        while True:
+            generator = torch.Generator().manual_seed(number)
+            x = torch.randn(self.size, FEATURES, generator=generator)
+            y = x @ TRUTH + 2 + 0.1 * torch.randn(self.size, generator=generator)
+            if number in self.broken:
+                x = torch.full_like(x, torch.nan)
+            if number == self.stop_at:
+                os.kill(os.getpid(), signal.SIGTERM)
+            if number == self.save_at:
+                os.kill(os.getpid(), signal.SIGUSR1)
+            yield ToyBatch([f"{number}-{row}" for row in range(self.size)], x, y, number)
+            number += 1
+
+
+class Regression(nn.Module):
+    """Squared error; with `dropout` it draws from the global generator, as real objectives do."""
+
+    def __init__(self, dropout: float = 0.0, norm: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.norm = nn.BatchNorm1d(FEATURES) if norm else nn.Identity()
+        self.dropout = nn.Dropout(dropout)
+        self.line = nn.Linear(FEATURES, 1)
+        self.weights = {"fit/loss": 1.0, "idle/loss": 0.0}
+
+    def forward(self, batch: ToyBatch) -> dict[str, Tensor]:
+        error = self.line(self.dropout(self.norm(batch.x)))[:, 0] - batch.y
+        return {"fit/loss": error.square().mean(), "idle/loss": error.abs().sum(), "fit/bias": error.mean().detach()}
+
+
+def settings(**changes: object) -> TrainConfig:
+    fields = {"steps": 12, "learning_rate": 0.1, "weight_decay": 0.0, "log_every": 4, "checkpoint_every": 5}
+    return TrainConfig(**{**fields, **changes})  # pyright: ignore[reportArgumentType]
+
+
+def test_reaches_the_closed_form(tmp_path: Path) -> None:
+    objective = Regression()
+    last = train(objective, ToyStream(64), settings(steps=300), tmp_path / "run", tracker_mode="disabled")
+    torch.testing.assert_close(objective.line.weight[0].detach(), TRUTH, atol=0.02, rtol=0)
+    torch.testing.assert_close(objective.line.bias.detach(), torch.tensor([2.0]), atol=0.02, rtol=0)
+    assert last["fit/loss"] == pytest.approx(0.01, rel=0.3)  # the noise's variance
+    assert last["loss"] == pytest.approx(last["fit/loss"])  # the idle loss weighs nothing
+
+
+def test_logs_means_over_the_steps_between(tmp_path: Path) -> None:
+    """With a rate of zero the weights stand still, so each logged mean is known."""
+    objective = Regression()
+    train(objective, ToyStream(), settings(learning_rate=0.0), tmp_path / "run", tracker_mode="disabled")
+    lines = read_metrics(tmp_path / "run")
+    assert [line["step"] for line in lines] == [4, 8, 12]
+    batches = ToyStream().train(4)
+    expected = [float(objective(next(batches))["fit/loss"].detach()) for _ in range(4)]
+    assert lines[1]["fit/loss"] == pytest.approx(sum(expected) / 4, rel=1e-6)
+    assert 0 <= lines[1]["data_wait"] <= 1
+    assert lines[1]["clips_per_second"] > 0
+
+
+@pytest.mark.parametrize("resumed_at", [5, 10])
+def test_resume_equals_uninterrupted_bit_for_bit(tmp_path: Path, resumed_at: int) -> None:
+    whole = Regression(dropout=0.5, norm=True)
+    train(whole, ToyStream(), settings(), tmp_path / "whole", seed=3, tracker_mode="disabled")
+
+    run = tmp_path / "cut"
+    first = Regression(dropout=0.5, norm=True)
+    stream = ToyStream(stop_at=resumed_at - 1)
+    with pytest.raises(KeyboardInterrupt):
+        train(first, stream, settings(), run, seed=3, tracker_mode="disabled")
+    torch.manual_seed(99)
+    second = Regression(dropout=0.5, norm=True)
+    train(second, ToyStream(), settings(), run, seed=3, resume=True, tracker_mode="disabled")
+
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, second.state_dict()[name]), name
+    (_, _, one), (_, _, two) = (
+        load_checkpoint(tmp_path / folder / "checkpoints" / "step-12") for folder in ("whole", "cut")
+    )
+    for number, moments in one["optimizer"]["state"].items():
+        for name, value in moments.items():
+            assert torch.equal(value, two["optimizer"]["state"][number][name])
+    assert [line["step"] for line in read_metrics(run)] == [4, 8, 12]
+
+
+def test_a_signal_leaves_a_checkpoint_of_the_step_it_came_in(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt):
+        train(Regression(), ToyStream(stop_at=6), settings(), tmp_path / "run", tracker_mode="disabled")
+    folder = latest_checkpoint(tmp_path / "run")
+    assert folder is not None
+    assert folder.name == "step-7"
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def saved_steps(run: Path) -> list[int]:
+    return sorted(int(folder.name.removeprefix("step-")) for folder in (run / "checkpoints").iterdir())
+
+
+def test_sigusr1_saves_and_the_run_goes_on(tmp_path: Path) -> None:
+    config = settings(keep=9, best=None)
+    train(Regression(), ToyStream(save_at=6), config, tmp_path / "run", tracker_mode="disabled")
+    assert saved_steps(tmp_path / "run") == [5, 7, 10, 12]
+
+
+def test_a_checkpoint_is_due_after_minutes_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a clock that goes one minute further whenever the loop asks for it."""
+    now = 0.0
+
+    def clock() -> float:
+        nonlocal now
+        now += 60
+        return now
+
+    monkeypatch.setattr("modalgate.launch.training.loop.time.monotonic", clock)
+    config = settings(checkpoint_every=1000, checkpoint_minutes=4.0, keep=9, best=None)
+    train(Regression(), ToyStream(), config, tmp_path / "run", tracker_mode="disabled")
+    assert saved_steps(tmp_path / "run") == [4, 8, 12]
+
+
+def test_the_checkpoint_with_the_best_metric_stays(tmp_path: Path) -> None:
+    class Ageing(Regression):
+        def forward(self, batch: ToyBatch) -> dict[str, Tensor]:
+            age = torch.tensor(100.0 * batch.seed)
+            return {**super().forward(batch), "age/loss": age, "age/accuracy": age}
+
+    config = settings(checkpoint_every=4, keep=1)
+    train(Ageing(), ToyStream(), config, tmp_path / "lower", tracker_mode="disabled")
+    assert saved_steps(tmp_path / "lower") == [4, 12]
+    config.best = "age/accuracy"
+    train(Ageing(), ToyStream(), config, tmp_path / "higher", tracker_mode="disabled")
+    assert saved_steps(tmp_path / "higher") == [12]
+    config.best = "fit/los"
+    with pytest.raises(RequestError, match=r"'train\.best' 'fit/los': did you mean 'fit/loss'"):
+        train(Regression(), ToyStream(), config, tmp_path / "other", tracker_mode="disabled")
+
+
+def test_the_best_by_an_evaluation_is_kept_whatever_the_checkpoints_between(tmp_path: Path) -> None:
+    accuracies = {3: 0.5, 6: 0.9, 9: 0.7, 12: 0.6}
+    evaluation = Evaluation(lambda step: {"validation/accuracy": accuracies[step]}, every=3)
+    config = settings(keep=1, best="validation/accuracy", log_every=5, checkpoint_every=4)
+    train(Regression(), ToyStream(), config, tmp_path / "run", tracker_mode="disabled", evaluation=evaluation)
+    assert saved_steps(tmp_path / "run") == [6, 12]
+    config.best = "validation/acuracy"
+    with pytest.raises(RequestError, match=r"'validation/acuracy': did you mean 'validation/accuracy'"):
+        train(Regression(), ToyStream(), config, tmp_path / "no", tracker_mode="disabled", evaluation=evaluation)
+
+
+def test_the_averaged_weights_are_left_and_survive_a_resume(tmp_path: Path) -> None:
+    config = settings(average=0.9)
+    whole, last_step = Regression(), Regression()
+    train(whole, ToyStream(), config, tmp_path / "whole", tracker_mode="disabled")
+    train(last_step, ToyStream(), settings(), tmp_path / "plain", tracker_mode="disabled")
+    assert not torch.equal(whole.line.weight, last_step.line.weight)
+    _, weights, state = load_checkpoint(tmp_path / "whole" / "checkpoints" / "step-12")
+    assert torch.equal(weights["line.weight"], last_step.line.weight)
+    assert torch.equal(state["average"]["line.weight"], whole.line.weight)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(Regression(), ToyStream(stop_at=6), config, tmp_path / "cut", tracker_mode="disabled")
+    resumed = Regression()
+    train(resumed, ToyStream(), config, tmp_path / "cut", resume=True, tracker_mode="disabled")
+    assert torch.equal(resumed.line.weight, whole.line.weight)
+
+
+@pytest.mark.parametrize("name", ["sgd", "lars"])
+def test_the_other_optimizers_resume_bit_for_bit(tmp_path: Path, name: str) -> None:
+    config = settings(optimizer=name, weight_decay=0.01)
+    whole, resumed = Regression(), Regression()
+    train(whole, ToyStream(), config, tmp_path / "whole", tracker_mode="disabled")
+    with pytest.raises(KeyboardInterrupt):
+        train(Regression(), ToyStream(stop_at=6), config, tmp_path / "cut", tracker_mode="disabled")
+    train(resumed, ToyStream(), config, tmp_path / "cut", resume=True, tracker_mode="disabled")
+    assert torch.equal(whole.line.weight, resumed.line.weight)
+
+
+def test_more_steps_may_be_asked_on_resume_but_nothing_else(tmp_path: Path) -> None:
+    run, config = tmp_path / "run", {"seed": 0, "train": {"steps": 12, "learning_rate": 0.1}}
+    train(Regression(), ToyStream(), settings(), run, tracker_mode="disabled", settings=config)
+    other = {"seed": 1, "train": {"steps": 14, "learning_rate": 0.1}}
+    with pytest.raises(RequestError, match="seed was 0, is 1"):
+        train(Regression(), ToyStream(), settings(), run, resume=True, tracker_mode="disabled", settings=other)
+    more = {"seed": 0, "train": {"steps": 14, "learning_rate": 0.1}}
+    train(Regression(), ToyStream(), settings(steps=14), run, resume=True, tracker_mode="disabled", settings=more)
+    assert [line["step"] for line in read_metrics(run)] == [4, 8, 12, 14]
+
+
+def test_an_occupied_run_folder_is_refused(tmp_path: Path) -> None:
+    train(Regression(), ToyStream(), settings(steps=1), tmp_path / "run", tracker_mode="disabled")
+    with pytest.raises(RequestError, match="already holds a run: choose another name= or add --resume"):
+        train(Regression(), ToyStream(), settings(steps=1), tmp_path / "run", tracker_mode="disabled")
+
+
+def test_a_failure_before_the_first_step_leaves_no_run(tmp_path: Path) -> None:
+    class Refusing(Regression):
+        def forward(self, batch: ToyBatch) -> dict[str, Tensor]:
+            raise RequestError("the batch is too small")
+
+    with pytest.raises(RequestError, match="too small"):
+        train(Refusing(), ToyStream(), settings(), tmp_path / "run", tracker_mode="disabled")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_nonfinite_step_is_left_out_with_what_it_did_to_the_norm(tmp_path: Path) -> None:
+    """The run with a broken batch equals one whose stream never had it, at a constant rate."""
+    objective = Regression(norm=True)
+    train(objective, ToyStream(broken=frozenset([2])), settings(steps=3), tmp_path / "run", tracker_mode="disabled")
+    reference = Regression(norm=True)
+    train(reference, ToyStream(), settings(steps=2), tmp_path / "reference", tracker_mode="disabled")
+    assert torch.equal(objective.norm.running_mean, reference.norm.running_mean)  # pyright: ignore
+    assert all(torch.isfinite(value).all() for value in objective.state_dict().values())
+    (line,) = (tmp_path / "run" / "nonfinite.jsonl").read_text().splitlines()
+    assert json.loads(line)["keys"] == [f"2-{row}" for row in range(8)]
+
+
+def test_ten_nonfinite_steps_in_a_row_stop_the_run_with_a_checkpoint(tmp_path: Path) -> None:
+    stream = ToyStream(broken=frozenset(range(2, 30)))
+    with pytest.raises(DataError, match=r"10 steps in a row.*nonfinite\.jsonl"):
+        train(Regression(), stream, settings(steps=30), tmp_path / "run", tracker_mode="disabled")
+    folder = latest_checkpoint(tmp_path / "run")
+    assert folder is not None
+    assert folder.name == "step-12"
+
+
+def test_accumulation_equals_a_big_batch(tmp_path: Path) -> None:
+    class Doubled(ToyStream):
+        def train(self, start: int) -> Iterator[ToyBatch]:
+            small = ToyStream.train(self, start * 2)
+            while True:
+                one, two = next(small), next(small)
+                yield ToyBatch(one.key + two.key, torch.cat([one.x, two.x]), torch.cat([one.y, two.y]), one.seed)
+
+    small, big = Regression(), Regression()
+    train(small, ToyStream(), settings(accumulate=2), tmp_path / "small", tracker_mode="disabled")
+    train(big, Doubled(), settings(), tmp_path / "big", tracker_mode="disabled")
+    torch.testing.assert_close(small.line.weight, big.line.weight, atol=1e-6, rtol=1e-5)
+    ours, theirs = (read_metrics(tmp_path / name)[-1] for name in ("small", "big"))
+    assert ours["fit/loss"] == pytest.approx(theirs["fit/loss"], rel=1e-4)
+
+
+def test_frozen_parameters_and_scaled_groups(tmp_path: Path) -> None:
+    """AdamW's first step moves every weight by its own group's rate, whatever the gradient."""
+    objective = Regression()
+    objective.line.bias.requires_grad_(False)
+    before = objective.line.weight.detach().clone()
+    bias = objective.line.bias.detach().clone()
+    groups = [{"params": list(objective.line.parameters()), "scale": 10.0}]
+    config = settings(steps=1, learning_rate=1e-3, warmup=0.0)
+    train(objective, ToyStream(), config, tmp_path / "run", parameter_groups=groups, tracker_mode="disabled")
+    moved = (objective.line.weight.detach() - before).abs()
+    torch.testing.assert_close(moved, torch.full_like(moved, 1e-2), rtol=1e-3, atol=0)
+    assert torch.equal(objective.line.bias.detach(), bias)
+
+
+def test_bf16_trains_and_leaves_the_forward_as_it_was(tmp_path: Path) -> None:
+    objective = Regression()
+    config = settings(steps=100, precision="bf16")
+    last = train(objective, ToyStream(64), config, tmp_path / "run", tracker_mode="disabled")
+    assert last["fit/loss"] < 0.1
+    assert objective.line.weight.dtype == torch.float32
+    batch = next(ToyStream().train(0))
+    expected = (batch.x @ objective.line.weight[0] + objective.line.bias - batch.y).square().mean()
+    torch.testing.assert_close(objective(batch)["fit/loss"], expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="fp16 is right on a GPU")
+def test_fp16_without_a_gpu_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="fp16 needs a GPU"):
+        train(Regression(), ToyStream(), settings(precision="fp16"), tmp_path / "run", tracker_mode="disabled")
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,53 @@
+"""The time of a training step: measured between batches, without a trace in the model."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from modalgate.launch.training.pace import seconds_per_step
+from torch import Tensor, nn
+
+
+@dataclass
+class _Batch:
+    values: Tensor
+
+    def to(self, device: str) -> "_Batch":
+        return self
+
+
+class _Slow:
+    """Batches that take `seconds` each, the first ten times as long."""
+
+    workers = 0
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self.handed = seconds, 0
+
+    def train(self, start: int, /) -> Iterator[_Batch]:
+        while True:
+            time.sleep(self.seconds * (1 if self.handed else 10))
+            self.handed += 1
+            yield _Batch(torch.ones(4, 3))
+
+
+class _Objective(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2), nn.Dropout(0.5))
+
+    def forward(self, batch: _Batch) -> dict[str, Tensor]:
+        return {"label/loss": self.layer(batch.values).sum(), "label/accuracy": torch.ones(())}
+
+
+def test_the_first_step_does_not_count_and_nothing_changes():
+    objective, stream = _Objective(), _Slow(0.05)
+    before = {name: value.clone() for name, value in objective.state_dict().items()}
+    drawn = torch.random.get_rng_state()
+    seconds = seconds_per_step(objective, stream, steps=4)
+    assert 0.05 <= seconds < 0.5
+    assert stream.handed == 5
+    assert all(torch.equal(value, before[name]) for name, value in objective.state_dict().items())
+    assert all(parameter.grad is None for parameter in objective.parameters())
+    assert torch.equal(torch.random.get_rng_state(), drawn)

@@ -1,0 +1,145 @@
+"""`export` by its command line: the card it writes, the single network, and what it refuses."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from modalgate.fusion.backbone import Backbone
+from modalgate.fusion.bundle.bundle import Bundle, load_bundle, save_bundle
+from modalgate.fusion.classifier import Classifier
+from modalgate.launch.cli import main
+from modalgate.launch.export.parity import clip_windows, eager_outputs
+from modalgate.shards.clip_spec import ClipSpec
+from modalgate.shards.index.table import load_index
+
+
+def test_the_card_has_the_run_s_figures_and_the_licence(trained_run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "violence"
+    assert main(["export", str(trained_run), str(out), "--license", "CC-BY-4.0"]) == 0
+    card = (out / "README.md").read_text()
+    assert "license: cc-by-4.0" in card
+    assert "- auc (40 clips): 0.75" in card
+    assert "market: 9 clips" in card
+    assert load_bundle(out).licence == "CC-BY-4.0"
+
+
+def test_one_network_prints_the_three_lines_that_load_it(
+    trained_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    figures = tmp_path / "use.json"
+    out = tmp_path / "rgb.safetensors"
+    # A run folder and the bundle in it serve alike.
+    for place in (trained_run, trained_run / "encoder"):
+        assert main(["export", str(place), str(out), "--modality", "rgb", "--json", str(figures)]) == 0
+        printed = [line[4:] for line in capsys.readouterr().out.splitlines() if line.startswith("    ")]
+        assert printed == json.loads(figures.read_text())["use"]
+        assert len(printed) == 3
+        assert "strict=True" in printed[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["{out}", "--modality", "rbg"], "did you mean 'rgb'"),
+        (["{out}", "--modality", "rgb"], "ends in .safetensors"),
+    ],
+)
+def test_a_wrong_request_leaves_nothing(
+    trained_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], says: str
+) -> None:
+    before = sorted(tmp_path.iterdir())
+    options = [option.replace("{out}", str(tmp_path / "out")) for option in options]
+    assert main(["export", str(trained_run), *options]) == 2
+    assert says in capsys.readouterr().err
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["{out}.onnx", "--format", "onnx", "--modality", "rgb"], "leave out --format"),
+        (["{out}", "--int8"], "add --format onnx"),
+        (["{out}", "--encoder-only"], "add --format onnx or torch"),
+        (["{out}.safetensors", "--modality", "rgb", "--license", "MIT"], "--license goes on a card"),
+        (["{out}.onnx", "--format", "onnx", "--label", "action"], "--label is for --int8 on --shards"),
+        (["{out}", "--format", "onx"], "did you mean 'onnx'"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(
+    trained_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], says: str
+) -> None:
+    before = sorted(tmp_path.iterdir())
+    options = [option.replace("{out}", str(tmp_path / "out")) for option in options]
+    assert main(["export", str(trained_run), *options]) == 2
+    assert says in capsys.readouterr().err
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.fixture(scope="module")
+def sound_run(
+    tiny_backbone: Callable[..., Backbone], packed: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Path]:
+    """A classifier of the sounds in `packed`, exported by one command as ONNX and int8 with all that it tells."""
+    index = load_index(packed)
+    classes = sorted(set(index.column("label")))
+    classifier = Classifier(tiny_backbone(("audio",)), classes).eval()
+    torch.manual_seed(1)
+    for parameter in classifier.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    statistics = {"audio": index.statistics["audio"]}
+    settings = index.settings
+    spec = ClipSpec(0.4, 2, 32, settings.size, settings.fps, settings.sample_rate, settings.flow_bound, statistics)
+    folder = tmp_path_factory.mktemp("sound")
+    save_bundle(Bundle(classifier, spec, 3, "action"), folder / "bundle")
+    out = folder / "sound.onnx"
+    command = ["export", str(folder / "bundle"), str(out), "--format", "onnx", "--int8", "--shards", str(packed)]
+    assert main([*command, "--license", "MIT", "--json", str(folder / "cost.json")]) == 0
+    return folder, packed
+
+
+def test_the_cost_of_int8_is_measured_on_the_labelled_clips(sound_run: tuple[Path, Path]) -> None:
+    folder, packed = sound_run
+    out = folder / "sound.onnx"
+    content = json.loads((folder / "cost.json").read_text())
+    assert content["graph"]["noise"] < 1e-4
+    assert content["graph"]["clips"] < 1e-4
+    cost = content["int8"]
+    assert cost["bytes"] == [out.stat().st_size, (folder / "sound-int8.onnx").stat().st_size]
+    assert cost["source"] == str(packed)
+    # By hand, with the model itself in place of the graph.
+    bundle, index = load_bundle(folder / "bundle"), load_index(packed)
+    right = said = 0
+    for windows in clip_windows(bundle, index, "label"):
+        assert windows.labels is not None
+        guesses = eager_outputs(bundle, windows)[0].argmax(dim=1).tolist()
+        right += sum(bundle.model.classes[g] == t for g, t in zip(guesses, windows.labels, strict=True))  # pyright: ignore
+        said += len(guesses)
+    assert cost["windows"] == cost["labelled"] == said
+    assert cost["accuracy"][0] == pytest.approx(right / said)
+    assert 0 <= cost["accuracy"][1] <= 1
+    assert 1 - cost["agreement"] >= abs(cost["accuracy"][1] - cost["accuracy"][0]) - 1e-9
+
+
+def test_the_card_beside_the_graph_has_limits_licence_and_that_cost(sound_run: tuple[Path, Path]) -> None:
+    folder, _ = sound_run
+    cost = json.loads((folder / "cost.json").read_text())["int8"]
+    card = (folder / "sound.onnx.md").read_text()
+    assert "license: mit" in card
+    assert "Surveillance: it must not identify" in card
+    before, after = (f"{share:.4g}" for share in cost["accuracy"])
+    assert f"| accuracy on {cost['labelled']} labelled windows | {before} | {after} |" in card
+    assert f"| same first class, share of windows | - | {cost['agreement']:.4g} |" in card
+    assert 'onnxruntime.InferenceSession("sound.onnx")' in card
+
+
+def test_a_label_that_the_clips_do_not_have_is_refused(
+    sound_run: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, packed = sound_run
+    out = folder / "again.onnx"
+    command = ["export", str(folder / "bundle"), str(out), "--format", "onnx", "--int8", "--shards", str(packed)]
+    assert main([*command, "--label", "lable"]) == 2
+    assert "unknown label column 'lable': did you mean 'label'" in capsys.readouterr().err
+    assert not out.exists()

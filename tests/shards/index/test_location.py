@@ -1,0 +1,128 @@
+"""Shards behind URLs: read by byte range, run nothing, lead nowhere else."""
+
+import pickle
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from itertools import islice
+from pathlib import Path
+
+import fsspec
+import pytest
+import torch
+from modalgate.shards.errors import DataError, RequestError
+from modalgate.shards.index.location import FolderReader, Remote, locate
+from modalgate.shards.index.table import load_index
+from modalgate.shards.media.pack_settings import PackSettings
+from modalgate.shards.packing.pack import pack
+from modalgate.shards.stream import ClipRequest, ClipStream
+
+REQUEST = ClipRequest(("rgb", "audio"), 2, 0.3, 2, 32)
+
+
+@pytest.fixture(scope="module")
+def shards(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("located") / "shards"
+    pack(folder, out, PackSettings(modalities=("rgb", "audio"), size=32, fps=10.0, samples_per_shard=4), workers=1)
+    return out
+
+
+class RangeHandler(SimpleHTTPRequestHandler):
+    """A file server that honours byte ranges, as every object store does, and counts what it sends."""
+
+    sent = 0
+
+    def do_GET(self) -> None:
+        wanted = self.headers.get("Range")
+        data = Path(self.translate_path(self.path)).read_bytes()
+        if wanted:
+            first, last = wanted.removeprefix("bytes=").split("-")
+            whole, data = len(data), data[int(first) : int(last) + 1]
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {first}-{last}/{whole}")
+        else:
+            self.send_response(200)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        # Counted first: whoever asked may look at the count as soon as the last byte has come.
+        type(self).sent += len(data)
+        self.wfile.write(data)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Silence: the test reads what arrived, not what was asked."""
+
+
+@pytest.fixture
+def server(shards: Path) -> Iterator[str]:
+    RangeHandler.sent = 0
+    handler = partial(RangeHandler, directory=str(shards))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{running.server_port}"
+        running.shutdown()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_stream_over_http_is_the_local_one(shards: Path, server: str, workers: int) -> None:
+    local = list(islice(ClipStream(load_index(shards), REQUEST, 3, seed=2).train(), 2))
+    remote = ClipStream(load_index(server), REQUEST, 3, seed=2, workers=workers)
+    for near, far in zip(local, remote.train(), strict=False):
+        assert near.key == far.key
+        assert all(torch.equal(near.streams[name], far.streams[name]) for name in near.streams)
+    assert RangeHandler.sent > 0
+
+
+def test_a_stream_over_http_fetches_only_what_it_needs(server: str) -> None:
+    only = ClipStream(load_index(server), ClipRequest(("audio",), 1, 0.3, 2, 32), 2)
+    before = RangeHandler.sent
+    next(only.evaluate())
+    sound = sum(s.members.get("audio.wav", (0, 0))[1] for s in only.index.samples[:2])
+    assert RangeHandler.sent - before == sound
+
+
+def test_any_filesystem_fsspec_knows(shards: Path) -> None:
+    memory = fsspec.filesystem("memory")
+    for path in shards.iterdir():
+        if path.is_file():
+            memory.pipe_file(f"/bucket/set/{path.name}", path.read_bytes())
+    index = load_index("memory://bucket/set/")
+    assert str(index.folder) == "memory://bucket/set"
+    assert index.folder.name == "set"
+    first, second = (next(ClipStream(i, REQUEST, 2).evaluate()) for i in (index, load_index(shards)))
+    assert torch.equal(first.streams["rgb"], second.streams["rgb"])
+
+
+def test_a_pipe_is_never_run(tmp_path: Path) -> None:
+    mark = tmp_path / "ran"
+    with pytest.raises(RequestError, match="would run a shell command: give a folder"):
+        load_index(f"pipe:touch {mark}")
+    assert not mark.exists()
+
+
+def test_what_cannot_be_read_is_said() -> None:
+    with pytest.raises(RequestError, match="cannot read 'gopherspace://x': Protocol not known"):
+        locate("gopherspace://x")
+    with pytest.raises(RequestError, match=r"cannot read 'memory://nowhere/index.json'"):
+        load_index("memory://nowhere")
+
+
+@pytest.mark.parametrize("name", ["../index.json", "/etc/hostname", "..", "", "a/b.tar"])
+def test_a_name_never_becomes_a_path(shards: Path, name: str) -> None:
+    with pytest.raises(DataError, match="where a file name belongs"):
+        FolderReader(shards).read(name, 0, 4)
+
+
+def test_a_file_that_ends_too_early_is_said(shards: Path) -> None:
+    size = (shards / "index.json").stat().st_size
+    with pytest.raises(ValueError, match=f"'index.json' ends before byte {size + 5}"):
+        FolderReader(shards).read("index.json", size, 5)
+
+
+def test_open_files_stay_in_their_process(shards: Path) -> None:
+    reader = FolderReader(shards)
+    assert reader.read("index.json", 0, 1) == b"{"
+    copied = pickle.loads(pickle.dumps(reader))
+    assert copied._opened == {}
+    assert copied.read("index.json") == (shards / "index.json").read_bytes()
+    assert pickle.loads(pickle.dumps(Remote("memory://x"))) == Remote("memory://x")

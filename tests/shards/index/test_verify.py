@@ -1,0 +1,173 @@
+"""Every way a shard folder can be damaged is found, and named."""
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from modalgate.shards.errors import RequestError
+from modalgate.shards.index.table import Index, load_index
+from modalgate.shards.index.verify import verify
+from modalgate.shards.modality import modality
+from modalgate.shards.packing.pack import pack
+
+ALL = ("rgb", "flow", "depth", "audio", "inertial")
+
+
+@pytest.fixture(scope="module")
+def whole(folder: Path, small: Callable, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("packed") / "shards"
+    pack(folder, out, small(modalities=ALL), workers=1)
+    return out
+
+
+@pytest.fixture
+def shards(whole: Path, tmp_path: Path) -> Path:
+    shutil.copytree(whole, tmp_path / "shards")
+    return tmp_path / "shards"
+
+
+def edit(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    content = json.loads((folder / "index.json").read_text())
+    change(content)
+    (folder / "index.json").write_text(json.dumps(content))
+
+
+def flip(index: Index, key: str, suffix: str, place: int | float = 0.5) -> str:
+    """Inverts one byte of a member at `place` of its length; returns the shard."""
+    (sample,) = [sample for sample in index.samples if sample.key == key]
+    offset, size = sample.members[suffix]
+    path = index.folder / sample.shard
+    data = bytearray(path.read_bytes())
+    data[offset + int(size * place)] ^= 0xFF
+    path.write_bytes(data)
+    return sample.shard
+
+
+def test_whole(shards: Path) -> None:
+    assert verify(shards) == []
+
+
+@pytest.mark.parametrize("suffix", ["rgb.mp4", "flow.mp4", "depth.mkv", "audio.wav", "inertial.npy"])
+def test_a_flipped_byte(shards: Path, suffix: str) -> None:
+    """It names the shard, the clip and the member, and blames nothing else; a picture's pixels may still decode."""
+    shard = flip(load_index(shards), "c2", suffix, 0.6)
+    problems = verify(shards)
+    assert len(problems) == 2
+    assert problems[0].startswith(f"'{shard}': its SHA-256")
+    assert problems[1].startswith(f"'{shard}': clip 'c2', {suffix}: ")
+
+
+def test_a_flipped_byte_between_members(shards: Path) -> None:
+    path = shards / "shard-000001.tar"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 0xFF
+    path.write_bytes(data)
+    (problem,) = verify(shards)
+    assert problem.startswith("'shard-000001.tar': its SHA-256")
+
+
+def test_damaged_json(shards: Path) -> None:
+    shard = flip(load_index(shards), "c1", "json", 0)
+    assert any(problem.startswith(f"'{shard}': clip 'c1', json: damaged") for problem in verify(shards))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_an_undecodable_member(
+    folder: Path, small: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """A packer that writes rubbish agrees with its own checksums: only decoding tells, by shard, clip and member."""
+    module = sys.modules["modalgate.shards.packing.encode"]
+    encode, number = module._encode, 0
+
+    def rubbish(wanted: str, *arguments: Any) -> bytes:
+        nonlocal number
+        data = encode(wanted, *arguments)
+        number += wanted == name
+        return bytes(len(data)) if wanted == name and number == 2 else data
+
+    monkeypatch.setattr(module, "_encode", rubbish)
+    index = pack(folder, tmp_path / "out", small(modalities=ALL), workers=1)
+    (problem,) = verify(tmp_path / "out")
+    (sample,) = [sample for sample in index.samples if sample.key == ("c2" if name == "audio" else "c1")]
+    assert problem.startswith(f"'{sample.shard}': clip '{sample.key}', {modality(name).suffix}: cannot be decoded (")
+
+
+def test_missing_shard(shards: Path) -> None:
+    (shards / "shard-000000.tar").unlink()
+    assert verify(shards) == ["'shard-000000.tar': missing"]
+
+
+def test_shard_cut_short(shards: Path) -> None:
+    path = shards / "shard-000001.tar"
+    os.truncate(path, path.stat().st_size // 2)
+    problems = verify(shards)
+    assert any("bytes, the index says" in problem for problem in problems)
+    assert all(problem.startswith("'shard-000001.tar': ") for problem in problems)
+    assert any("clip '" in problem for problem in problems)
+
+
+def test_stray_shard(shards: Path) -> None:
+    shutil.copy(shards / "shard-000000.tar", shards / "shard-000007.tar")
+    assert verify(shards) == ["'shard-000007.tar' is not in the index"]
+
+
+def move(content: dict[str, Any]) -> None:
+    content["samples"][0]["members"]["depth.mkv"][0] += 512
+
+
+def drop_clip(content: dict[str, Any]) -> None:
+    del content["samples"][0]
+
+
+def repeat_clip(content: dict[str, Any]) -> None:
+    content["samples"].append(content["samples"][0])
+
+
+def drop_member(content: dict[str, Any]) -> None:
+    del content["samples"][0]["members"]["inertial.npy"]
+
+
+def relabel(content: dict[str, Any]) -> None:
+    content["samples"][0]["labels"]["label"] = "other"
+
+
+def miscount(content: dict[str, Any]) -> None:
+    content["shards"][0]["present"]["audio"] += 1
+
+
+def escape(content: dict[str, Any]) -> None:
+    content["shards"][0]["name"] = "../shards/shard-000000.tar"
+
+
+def reassign(content: dict[str, Any]) -> None:
+    content["samples"][0]["shard"] = "shard-000009.tar"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (move, "depth.mkv' is at"),
+        (drop_clip, "is in the tar and not in the index"),
+        (repeat_clip, "is 2 times in the index"),
+        (drop_member, "clips with inertial and lists"),
+        (relabel, "its labels or its duration are not the index's"),
+        (miscount, "clips with audio and lists"),
+        (escape, "a path where a file name belongs"),
+        (reassign, "a shard the index does not list"),
+    ],
+)
+def test_an_index_that_disagrees(shards: Path, change: Callable[[dict[str, Any]], None], said: str) -> None:
+    edit(shards, change)
+    problems = verify(shards)
+    assert any(said in problem for problem in problems)
+    assert all("SHA-256" not in problem for problem in problems)
+
+
+def test_no_shards(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=r"holds no index\.json"):
+        verify(tmp_path)

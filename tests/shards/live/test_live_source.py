@@ -1,0 +1,174 @@
+"""A stream over real sockets: windows as they come, lost connections and what is too late, both told."""
+
+import io
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from modalgate.shards.clip_spec import ClipSpec
+from modalgate.shards.clips.application import clip_application, default_application
+from modalgate.shards.clips.piece import Piece
+from modalgate.shards.errors import RequestError
+from modalgate.shards.index.table import Statistics
+from modalgate.shards.live.address import Address, find_address
+from modalgate.shards.live.live_source import Gap, LiveSource, Patience
+
+SPEC = ClipSpec(0.4, 2, 32, 32, 10.0, 16000, 14.0, {"rgb": Statistics((0.0,), (1.0,))})
+NAMES = ("rgb", "flow", "audio")
+APPLICATION = default_application(SPEC, 1)
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: video/mp2t\r\nConnection: close\r\n\r\n"
+
+
+@pytest.fixture(scope="module")
+def broadcast() -> bytes:
+    """Two seconds of noise and sound as a transport stream."""
+    generator, target = np.random.default_rng(0), io.BytesIO()
+    with av.open(target, "w", format="mpegts") as container:
+        video = container.add_stream("libx264", rate=25, options={"g": "10", "bf": "0", "preset": "ultrafast"})
+        video.width, video.height, video.pix_fmt = 64, 64, "yuv420p"
+        audio = container.add_stream("aac", rate=16000, layout="mono")
+        for number in range(50):
+            picture = av.VideoFrame.from_ndarray(generator.integers(0, 255, (64, 64, 3), np.uint8), format="rgb24")
+            picture.pts = number
+            container.mux(video.encode(picture))
+            samples = (generator.normal(0, 8000, (1, 640))).astype(np.int16)
+            piece = av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
+            piece.sample_rate, piece.pts = 16000, number * 640
+            container.mux(audio.encode(piece))
+        container.mux(video.encode(None))
+        container.mux(audio.encode(None))
+    return target.getvalue()
+
+
+Station = Callable[..., str]
+
+
+@pytest.fixture
+def station(broadcast: bytes) -> Iterator[Station]:
+    """`station(times, pieces, pause)`: the address of a stream that breaks off, and can be had so many times."""
+    opened: list[socket.socket] = []
+
+    def start(times: int, pieces: int = 1, pause: float = 0.0) -> str:
+        listener = socket.create_server(("127.0.0.1", 0))
+        opened.append(listener)
+
+        def send() -> None:
+            for _ in range(times):
+                connection, _ = listener.accept()
+                with connection:
+                    connection.recv(4096)
+                    connection.sendall(HEAD)
+                    size = -(-len(broadcast) // pieces)
+                    for first in range(0, len(broadcast), size):
+                        connection.sendall(broadcast[first : first + size])
+                        time.sleep(pause)
+            listener.close()
+
+        threading.Thread(target=send, daemon=True).start()
+        return f"http://user:secret@127.0.0.1:{listener.getsockname()[1]}/live.ts"
+
+    yield start
+    for listener in opened:
+        listener.close()
+
+
+def address_of(text: str) -> Address:
+    found = find_address(text)
+    assert found is not None
+    return found
+
+
+def test_a_lost_connection_is_a_gap_and_the_clock_goes_on(station: Station) -> None:
+    notices: list[str] = []
+    source = LiveSource(address_of(station(2)), Patience(60, 2, 5, 0.2), notices.append)
+    found: list[Piece | Gap] = []
+    with pytest.raises(ConnectionError, match="gave up after 2 attempts"):
+        found.extend(source.slide(SPEC, NAMES, APPLICATION))
+    (gap,) = (item for item in found if isinstance(item, Gap))
+    place = found.index(gap)
+    before, after = found[:place], found[place + 1 :]
+    assert gap.dropped == 0
+    assert gap.reason.startswith("connection lost: ")
+    for windows in (before, after):
+        assert len(windows) >= 6
+        starts = [window.start for window in windows]
+        assert np.diff(starts) == pytest.approx(0.2)
+        assert all(isinstance(window, Piece) and window.present == list(NAMES) for window in windows)
+    assert before[0].start == 0
+    assert before[-1].end <= gap.end <= after[0].start + 1e-3
+    assert isinstance(before[0], Piece)
+    assert before[0].clock is not None
+    assert abs(before[0].clock - datetime.now(UTC).timestamp()) < 60
+    assert [notice.count("secret") for notice in notices] == [0] * len(notices)
+    assert sum("connected again" in notice for notice in notices) == 1
+
+
+def test_windows_that_are_too_late_are_dropped_and_counted(station: Station) -> None:
+    source = LiveSource(address_of(station(1)), Patience(max_lag=0.6, retries=0, timeout=5))
+    found: list[Piece | Gap] = []
+    for item in source.slide(SPEC, NAMES, APPLICATION):
+        if not found:
+            # Whoever scores takes a second for the first window; two seconds lie there by then.
+            time.sleep(1)
+        found.append(item)
+    dropped = [item for item in found if isinstance(item, Gap)]
+    assert dropped
+    assert {gap.reason for gap in dropped} == {"the model is behind"}
+    windows = [item for item in found if isinstance(item, Piece)]
+    assert len(windows) + sum(gap.dropped for gap in dropped) == pytest.approx(9, abs=1)
+    assert len(windows) >= 2
+
+
+def test_what_cannot_be_reached_the_first_time_is_not_tried_again() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    with pytest.raises(OSError, match="refused"):
+        next(LiveSource(address_of(f"http://127.0.0.1:{port}/"), Patience(timeout=2)).slide(SPEC, NAMES, APPLICATION))
+
+
+@pytest.mark.parametrize("protocol", ["http", "rtsp"])
+def test_what_answers_nothing_is_waited_for_so_long(protocol: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = address_of(f"{protocol}://127.0.0.1:{listener.getsockname()[1]}/")
+        with pytest.raises(TimeoutError, match=r"nothing came for 0\.5 s"):
+            next(LiveSource(address, Patience(timeout=0.5)).slide(SPEC, NAMES, APPLICATION))
+
+
+def test_what_falls_silent_is_lost(station: Station) -> None:
+    """Half of the broadcast, and then a second of nothing."""
+    notices: list[str] = []
+    source = LiveSource(address_of(station(1, 2, 3)), Patience(retries=0, timeout=1), notices.append)
+    assert list(source.slide(SPEC, NAMES, APPLICATION))
+    assert [notice.split(": ", 1)[1] for notice in notices] == ["connection lost: nothing came for 1 s"]
+
+
+def test_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert find_address("film.mp4") is None
+    assert address_of("rtsp://camera/1").options == {"rtsp_transport": "tcp"}
+    assert str(address_of("http://me:secret@camera/1")).count("secret") == 0
+    monkeypatch.chdir(tmp_path)
+    assert find_address("0") is not None
+    (tmp_path / "0").touch()
+    assert find_address("0") is None
+    with pytest.raises(RequestError, match="did you mean 'rtsp"):
+        find_address("rtspp://camera/1")
+    with pytest.raises(RequestError, match="names no machine"):
+        find_address("rtsp://")
+
+
+def test_pieces_of_a_stream_hold_several_views(station: Station) -> None:
+    application = clip_application(3, [1.5], 30.0)
+    source = LiveSource(address_of(station(1)), Patience(retries=0))
+    pieces = [item for item in source.slide(SPEC, NAMES, application) if isinstance(item, Piece)]
+    assert [len(piece.views) for piece in pieces] == [3] * len(pieces)
+    assert pieces[0].start == pytest.approx(0, abs=0.1)
+    for piece in pieces:
+        assert piece.end - piece.start == pytest.approx(1.5)
+        assert piece.clock is not None
+        assert not piece.whole

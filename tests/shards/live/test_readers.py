@@ -1,0 +1,87 @@
+"""Pieces from other processes: all of them, in order, with the death of a process blamed on its item."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from modalgate.shards.live.readers import Ended, relay
+
+
+def read(item: tuple[str, int]) -> Iterator[tuple[str, int, int]]:
+    """`count` pieces with this process's id, then what the name says."""
+    name, count = item
+    for number in range(count):
+        yield name, number, os.getpid()
+    if name == "damaged":
+        raise ValueError("it is damaged\nbeyond repair")
+    if name == "deadly":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if name == "defect":
+        raise TypeError("a defect of ours")
+
+
+def collected(items: list[tuple[str, int]], workers: int) -> tuple[dict[int, list[int]], dict[int, str], set[int]]:
+    pieces, reasons, pids = defaultdict(list), {}, set()
+    for number, piece in relay(read, items, workers, depth=4):
+        assert number not in reasons, "nothing comes after the end"
+        if isinstance(piece, Ended):
+            reasons[number] = piece.reason
+        else:
+            assert piece[0] == items[number][0]
+            pieces[number].append(piece[1])
+            pids.add(piece[2])
+    return dict(pieces), reasons, pids
+
+
+ITEMS = [("whole", 20), ("damaged", 3), ("whole", 0), ("whole", 9)]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_every_piece_comes_once_and_in_its_order(workers: int) -> None:
+    pieces, reasons, pids = collected(ITEMS, workers)
+    assert pieces == {0: list(range(20)), 1: [0, 1, 2], 3: list(range(9))}
+    assert reasons == {0: "", 1: "it is damaged", 2: "", 3: ""}
+    assert (os.getpid() in pids) == (workers == 0)
+
+
+def test_a_process_that_dies_is_replaced_and_its_item_named() -> None:
+    pieces, reasons, pids = collected([("deadly", 2), ("whole", 5), ("deadly", 0), ("whole", 1)], 1)
+    assert pieces == {0: [0, 1], 1: list(range(5)), 3: [0]}
+    assert {number for number, reason in reasons.items() if "killed the process" in reason} == {0, 2}
+    assert len(pids) == 3
+
+
+def test_a_defect_is_raised() -> None:
+    with pytest.raises(TypeError, match="a defect of ours"):
+        collected([("whole", 1), ("defect", 1)], 1)
+
+
+def test_whoever_stops_early_leaves_no_process_and_no_thread() -> None:
+    before = set(threading.enumerate())
+    pieces = relay(read, [("whole", 10_000), ("whole", 10_000)], 2, depth=3)
+    pids = {next(pieces)[1][2] for _ in range(3)}  # pyright: ignore[reportIndexIssue]
+    pieces.close()
+    assert not any(psutil.pid_exists(pid) for pid in pids)
+    for thread in set(threading.enumerate()) - before:
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+def test_the_processes_end_with_a_parent_that_was_killed() -> None:
+    script = Path(__file__).with_name("relayed.py")
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    pids = [int(text) for text in done.stdout.split()]
+    assert len(pids) == 2
+    patience = time.monotonic() + 30
+    while any(psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie" for pid in pids):
+        assert time.monotonic() < patience
+        time.sleep(0.05)

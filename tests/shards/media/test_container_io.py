@@ -1,0 +1,101 @@
+"""Media in and out: exact round trips, rotation and sizes."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from modalgate.shards.media.container_io import (
+    FrameReader,
+    fit_short_side,
+    iterate_frames,
+    probe,
+    write_video,
+)
+
+
+def read(source: Path | io.BytesIO, pixel_format: str = "rgb24", short_side: int | None = None) -> np.ndarray:
+    reader = FrameReader(pixel_format, short_side)
+    return np.stack([reader.read(frame) for _, frame in iterate_frames(source)])
+
+
+def test_h264_round_trip(drifting: Callable) -> None:
+    frames, target = drifting(6, 48, 64), io.BytesIO()
+    write_video(target, frames, 12.5, container_format="mp4", options={"crf": "10"})
+    back = read(io.BytesIO(target.getvalue()))
+    assert back.shape == frames.shape
+    # Chroma is halved, so single pixels are compared by luminance, and colours by their mean.
+    weights = np.array([0.299, 0.587, 0.114])
+    assert np.abs(back @ weights - frames @ weights).mean() < 1.5
+    np.testing.assert_allclose(back.mean(axis=(0, 1, 2)), frames.mean(axis=(0, 1, 2)), atol=2.0)
+    facts = probe(io.BytesIO(target.getvalue()))
+    assert (facts.width, facts.height, facts.fps, facts.pixel_format) == (64, 48, 12.5, "yuv420p")
+    assert facts.video_seconds == pytest.approx(6 / 12.5)
+    assert (facts.has_video, facts.has_sound) == (True, False)
+
+
+def test_frame_times(drifting: Callable, tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4", drifting(7), 30000 / 1001)
+    times = [time for time, _ in iterate_frames(tmp_path / "a.mp4")]
+    np.testing.assert_allclose(times, np.arange(7) * 1001 / 30000, atol=1e-4)
+
+
+def test_depth_round_trip_is_exact(tmp_path: Path) -> None:
+    depth = np.random.default_rng(0).integers(0, 65536, (5, 31, 43)).astype(np.uint16)
+    write_video(tmp_path / "d.mkv", depth, 15, codec="ffv1", pixel_format="gray16le")
+    np.testing.assert_array_equal(read(tmp_path / "d.mkv", "gray16le"), depth)
+    np.testing.assert_array_equal(read(tmp_path / "d.mkv", "gray16le", 32), depth)
+    shrunk = read(tmp_path / "d.mkv", "gray16le", 16)
+    assert shrunk.shape == (5, 16, 22)
+    assert all(np.isin(small, whole).all() for small, whole in zip(shrunk, depth, strict=True))
+
+
+def test_equal_input_gives_equal_bytes(drifting: Callable, tmp_path: Path) -> None:
+    depth = np.zeros((3, 16, 16), np.uint16)
+    for name in ("one", "two"):
+        write_video(tmp_path / f"{name}.mp4", drifting(4), 10)
+        write_video(tmp_path / f"{name}.mkv", depth, 10, codec="ffv1", pixel_format="gray16le")
+    assert (tmp_path / "one.mp4").read_bytes() == (tmp_path / "two.mp4").read_bytes()
+    assert (tmp_path / "one.mkv").read_bytes() == (tmp_path / "two.mkv").read_bytes()
+
+
+@pytest.mark.parametrize("degrees", [0, 90, 180, 270])
+def test_rotation_is_applied(tmp_path: Path, degrees: int) -> None:
+    """A phone stores the sensor's picture and an angle: shown, the bright corner is where the camera saw it."""
+    upright = np.full((48, 64, 3), 40, np.uint8)
+    upright[:12, :16] = 220
+    turns = degrees // 90
+    stored = np.ascontiguousarray(np.rot90(upright, -turns))
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.height, stream.width, stream.pix_fmt = *stored.shape[:2], "yuv420p"
+        stream.set_display_rotation(degrees)
+        for _ in range(3):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(stored)))
+        container.mux(stream.encode(None))
+    shown = read(tmp_path / "a.mp4")
+    assert shown.shape[1:3] == (48, 64)
+    assert np.abs(shown.astype(int) - upright).mean() < 4
+
+
+@pytest.mark.parametrize(
+    ("size", "short_side", "expected"),
+    [
+        ((1920, 1080), 112, (200, 112)),
+        ((1080, 1920), 112, (112, 200)),
+        ((64, 48), 112, (64, 48)),
+        ((65, 49), None, (64, 48)),
+        ((640, 480), 112, (150, 112)),
+    ],
+)
+def test_sizes(size: tuple[int, int], short_side: int | None, expected: tuple[int, int]) -> None:
+    fitted = fit_short_side(*size, short_side)
+    assert fitted[0] % 2 == fitted[1] % 2 == 0
+    assert all(abs(a - b) <= 2 for a, b in zip(fitted, expected, strict=True))
+
+
+def test_small_pictures_are_not_magnified(drifting: Callable, tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4", drifting(3, 48, 64), 10)
+    assert read(tmp_path / "a.mp4", short_side=112).shape == (3, 48, 64, 3)

@@ -1,0 +1,30 @@
+"""Credentials of URLs are masked wherever they stand in a text."""
+
+import pytest
+from modalgate.shards.index.location import Remote
+from modalgate.shards.media.credentials import masked, masked_values
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("https://user:secret@host/shards", "https://***@host/shards"),
+        ("https://token@host", "https://***@host"),
+        ("cannot read 'http://a:p@ss@host:8000/x': 401", "cannot read 'http://***@host:8000/x': 401"),
+        ("s3://bucket/a@b and https://u:p@h/", "s3://bucket/a@b and https://***@h/"),
+        ("mail me@home, at /a/b", "mail me@home, at /a/b"),
+    ],
+)
+def test_user_and_password_are_masked_and_nothing_else(text: str, expected: str) -> None:
+    assert masked(text) == expected
+
+
+def test_nested_values_and_locations() -> None:
+    settings = {"data": {"shards": "https://u:p@h/s", "lists": ["ftp://u@h"], "size": 3}, "none": None}
+    assert masked_values(settings) == {
+        "data": {"shards": "https://***@h/s", "lists": ["ftp://***@h"], "size": 3},
+        "none": None,
+    }
+    remote = Remote("https://u:p@host")
+    assert (str(remote), remote.name) == ("https://***@host", "***@host")
+    assert remote.url == "https://u:p@host"

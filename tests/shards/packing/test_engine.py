@@ -1,0 +1,98 @@
+"""Work spread over processes or a Ray cluster: every item once, also where an item is the death of its process."""
+
+import ctypes
+import importlib.util
+import math
+import multiprocessing
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from modalgate.shards.packing.engine import ENGINES, run_local
+
+without_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="the extra [ray] is not installed")
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_every_item_once(workers: int) -> None:
+    assert dict(run_local(math.sqrt, range(20), workers)) == {n: math.sqrt(n) for n in range(20)}
+
+
+def test_nothing_to_do() -> None:
+    assert list(run_local(math.sqrt, [], 2)) == []
+
+
+def test_what_the_work_raises_is_raised() -> None:
+    with pytest.raises(ValueError, match=r"math domain|nonnegative"):
+        list(run_local(math.sqrt, [1, 4, -1, 9], 2))
+
+
+def test_an_item_that_kills_its_process() -> None:
+    """Reading address 0 is a segmentation fault, like a decoder's; all other items are done."""
+    items = [b"a", 0, b"b", b"c", b"d", 0, b"e"]
+    done = dict(run_local(ctypes.string_at, items, 2))
+    assert done == {number: item or None for number, item in enumerate(items)}
+
+
+def test_a_death_while_nobody_asks_for_results() -> None:
+    """The pool is broken by the time the next item is handed to it, which is done all the same."""
+    # The third item: a process that meets it, or its neighbour, has handed over a result before.
+    items = [b"a", b"b", 0, b"c", b"d"]
+    results = run_local(ctypes.string_at, items, 2)
+    done = dict([next(results)])
+    deadline = time.monotonic() + 30
+    while multiprocessing.active_children():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    done |= dict(results)
+    assert done == {0: b"a", 1: b"b", 2: None, 3: b"c", 4: b"d"}
+
+
+WORKER = """
+import time
+from modalgate.shards.packing.engine import run_local
+import multiprocessing
+if __name__ == "__main__":
+    # Long enough that no process is idle when the next item comes: an idle one would be given it, and none started.
+    for number, _ in run_local(time.sleep, [0.3] * 4 + [600.0] * 2, 2):
+        print(*(process.pid for process in multiprocessing.active_children()), flush=True)
+"""
+
+
+def test_workers_end_with_a_killed_parent() -> None:
+    parent = subprocess.Popen([sys.executable, "-c", WORKER], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    for _ in range(4):
+        workers = [psutil.Process(int(number)) for number in parent.stdout.readline().split()]
+    parent.kill()
+    parent.communicate()
+    assert len(workers) == 2
+    assert psutil.wait_procs(workers, timeout=30)[1] == []
+
+
+def test_processes_that_cannot_start(tmp_path: Path) -> None:
+    """Each of them imports the script, which without a main guard begins all over again."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import math\nfrom modalgate.shards.packing.engine import run_local\nlist(run_local(math.sqrt, [1, 4], 2))\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1].startswith("modalgate.shards.errors.RequestError: no worker process")
+
+
+@without_ray
+@pytest.mark.slow
+def test_ray_runs_every_item_once_and_survives_a_death() -> None:
+    import ray
+
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        items = [b"a", 0, b"b", b"c"]
+        assert dict(ENGINES["ray"](ctypes.string_at, items, None)) == {0: b"a", 1: None, 2: b"b", 3: b"c"}
+        assert dict(ENGINES["ray"](math.sqrt, [1.0, 4.0], 1)) == {0: 1.0, 1: 2.0}
+    finally:
+        ray.shutdown()

@@ -1,0 +1,168 @@
+"""A recording on one clock: constant rate, pieces, sound in its place, and files that are not what they seem."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from modalgate.shards.media.container_io import write_video, write_wave
+from modalgate.shards.media.pack_settings import PackSettings
+from modalgate.shards.packing.recording import loudness, read_recording, read_signal
+
+
+def levels(count: int) -> np.ndarray:
+    """Frames that tell their number by their gray level: 10 + 4 n."""
+    return np.broadcast_to(
+        (10 + 4 * np.arange(count, dtype=np.uint8))[:, None, None, None], (count, 32, 32, 3)
+    ).copy()
+
+
+def numbers(frames: np.ndarray) -> list[int]:
+    return np.round((frames.mean(axis=(1, 2, 3)) - 10) / 4).astype(int).tolist()
+
+
+def settings(*modalities: str, **changes: float) -> PackSettings:
+    return PackSettings(modalities=modalities, size=32, **changes)  # pyright: ignore
+
+
+@pytest.mark.parametrize(("source", "target"), [(30, 15), (25, 15), (10, 25), (30000 / 1001, 15), (24, 24)])
+def test_constant_rate_takes_the_nearest_frame(tmp_path: Path, source: float, target: float) -> None:
+    write_video(tmp_path / "a.mp4", levels(50), source, options={"crf": "4"})
+    (piece,) = read_recording({"video": tmp_path / "a.mp4"}, settings("rgb", fps=target))
+    count = len(piece.streams["rgb"])
+    assert count == pytest.approx(50 / source * target, abs=1)
+    assert piece.duration == pytest.approx(count / target)
+    grid = np.arange(count) / target * source
+    distance = np.abs(np.array(numbers(piece.streams["rgb"])) - np.minimum(grid, 49))
+    assert distance.max() <= 0.5 + 0.02
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_matching_rate_passes_every_frame_once(tmp_path: Path, suffix: str) -> None:
+    write_video(tmp_path / f"a.{suffix}", levels(38), 15, options={"crf": "4"})
+    (piece,) = read_recording({"video": tmp_path / f"a.{suffix}"}, settings("rgb", fps=15.0))
+    assert numbers(piece.streams["rgb"]) == list(range(38))
+
+
+def test_long_video_is_cut(tmp_path: Path, beep: Callable) -> None:
+    write_video(
+        tmp_path / "a.mp4", levels(50), 10, sound=beep(5.0, 2.2, 0.1), sound_codec="aac", options={"crf": "4"}
+    )
+    wanted = settings("rgb", "flow", "audio", fps=10.0, clip_seconds=2.0)
+    pieces = list(read_recording({"video": tmp_path / "a.mp4"}, wanted))
+    assert [numbers(piece.streams["rgb"]) for piece in pieces] == [
+        list(range(20)), list(range(20, 40)), list(range(40, 50))
+    ]  # fmt: skip
+    assert [(piece.start, piece.duration) for piece in pieces] == [(0.0, 2.0), (2.0, 2.0), (4.0, 1.0)]
+    assert ["audio" in piece.streams for piece in pieces] == [False, True, False]
+    assert np.flatnonzero(np.abs(pieces[1].streams["audio"]) > 0.2)[0] / 16000 == pytest.approx(0.2, abs=0.01)
+    assert all(len(piece.streams["flow"]) == len(piece.streams["rgb"]) for piece in pieces)
+
+
+@pytest.mark.parametrize("b_frames", ["0", "2"])
+@pytest.mark.parametrize("fps", [24.0, 25.0, 30000 / 1001, 30.0])
+def test_flash_and_beep_coincide(
+    tmp_path: Path, beep: Callable, delayed: Callable, fps: float, b_frames: str
+) -> None:
+    """Within one packed frame, though the container starts 0.5 s late and the codec reorders frames."""
+    frames = np.full((round(3 * fps), 32, 32, 3), 20, np.uint8)
+    flash = round(1.5 * fps)
+    frames[flash : flash + 3] = 235
+    sound = beep(3.0, flash / fps, 0.1, 44100)
+    plain = tmp_path / "plain.mp4"
+    options = {"bf": b_frames, "crf": "10"}
+    write_video(plain, frames, fps, sound=sound, sample_rate=44100, sound_codec="aac", options=options)
+    for path in (plain, delayed(plain, tmp_path / "late.mkv", 0.5)):
+        (piece,) = read_recording({"video": path}, settings("rgb", "audio", fps=fps))
+        bright = np.flatnonzero(piece.streams["rgb"].mean(axis=(1, 2, 3)) > 128)[0] / fps
+        loud = np.flatnonzero(np.abs(piece.streams["audio"]) > 0.2)[0] / 16000
+        assert bright == pytest.approx(flash / fps, abs=0.5 / fps)
+        assert loud == pytest.approx(bright, abs=0.5 / fps)
+        assert len(piece.streams["audio"]) == round(piece.duration * 16000)
+
+
+def test_sibling_sound(tmp_path: Path, beep: Callable) -> None:
+    write_video(tmp_path / "a.mp4", levels(20), 10)
+    write_wave(tmp_path / "a.wav", beep(5.0, 1.0, 0.2), 16000)
+    (piece,) = read_recording(
+        {"video": tmp_path / "a.mp4", "audio": tmp_path / "a.wav"}, settings("rgb", "audio", fps=10.0)
+    )
+    assert len(piece.streams["audio"]) == 32000
+    assert np.flatnonzero(np.abs(piece.streams["audio"]) > 0.2)[0] / 16000 == pytest.approx(1.0, abs=0.005)
+
+
+def test_loudness() -> None:
+    sine = np.sin(np.linspace(0, 200 * np.pi, 16000)).astype(np.float32)
+    assert loudness(sine) == pytest.approx(-3.01, abs=0.01)
+    assert loudness(0.001 * sine) == pytest.approx(-63.01, abs=0.01)
+    assert loudness(np.zeros(10, np.float32)) == -np.inf
+
+
+def test_quiet_track_is_absent(tmp_path: Path, beep: Callable) -> None:
+    write_video(tmp_path / "a.mkv", levels(20), 10, sound=0.001 * beep(2.0))
+    files = {"video": tmp_path / "a.mkv"}
+    (quiet,) = read_recording(files, settings("rgb", "audio", fps=10.0))
+    assert "audio" not in quiet.streams
+    (kept,) = read_recording(files, settings("rgb", "audio", fps=10.0, silence_db=-90.0))
+    assert "audio" in kept.streams
+
+
+@pytest.mark.parametrize("header", [True, False])
+def test_signal_csv(tmp_path: Path, header: bool) -> None:
+    values = np.random.default_rng(0).normal(size=(40, 6)).astype(np.float32)
+    lines = [",".join(f"{value!r}" for value in row) for row in values.tolist()]
+    (tmp_path / "a.csv").write_text("\n".join(["ax,ay,az,gx,gy,gz"] * header + lines) + "\n")
+    read, rate = read_signal(tmp_path / "a.csv", "inertial")
+    np.testing.assert_array_equal(read, values)
+    assert rate == 50.0
+
+
+def test_signals_alone(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.ones((120, 6)))
+    (piece,) = read_recording({"inertial": tmp_path / "a.npy"}, settings("inertial"))
+    assert piece.streams["inertial"].shape == (120, 6)
+    assert piece.duration == pytest.approx(2.4)
+
+
+@pytest.mark.parametrize(
+    "values", [np.ones((5, 4)), np.ones(6), np.full((5, 6), np.nan), np.full((5, 6), 1e300), np.ones((0, 6))]
+)
+def test_bad_signals(tmp_path: Path, values: np.ndarray) -> None:
+    np.save(tmp_path / "a.npy", values)
+    with pytest.raises(ValueError, match=r"a\.npy"):
+        read_signal(tmp_path / "a.npy", "inertial")
+
+
+def test_a_sensors_own_flow_is_kept(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4", levels(10), 10)
+    given = np.random.default_rng(0).normal(size=(10, 2, 32, 32)).astype(np.float16)
+    np.save(tmp_path / "a.npy", given)
+    files = {"video": tmp_path / "a.mp4", "flow": tmp_path / "a.npy"}
+    (piece,) = read_recording(files, settings("rgb", "flow", fps=10.0))
+    np.testing.assert_array_equal(piece.streams["flow"], given.astype(np.float32))
+    with pytest.raises(ValueError, match="its flow has 10 frames, its packed video 5"):
+        list(read_recording(files, settings("rgb", "flow", fps=5.0)))
+
+
+def test_a_file_cut_before_its_first_picture_is_cut_short(tmp_path: Path, drifting: Callable) -> None:
+    write_video(tmp_path / "a.mkv", drifting(45), 15, codec="libx264")
+    whole = (tmp_path / "a.mkv").read_bytes()
+    (tmp_path / "cut.mkv").write_bytes(whole[: len(whole) // 3])
+    with pytest.raises(ValueError, match="is cut short: no picture of its"):
+        list(read_recording({"video": tmp_path / "cut.mkv"}, settings("rgb", fps=15.0)))
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "avi", "ts"])
+def test_a_file_cut_short_is_noticed(tmp_path: Path, drifting: Callable, suffix: str) -> None:
+    write_video(tmp_path / f"a.{suffix}", drifting(45), 15, codec="mpeg4" if suffix == "avi" else "libx264")
+    whole = (tmp_path / f"a.{suffix}").read_bytes()
+    assert len(list(read_recording({"video": tmp_path / f"a.{suffix}"}, settings("rgb", fps=15.0)))) == 1
+    (tmp_path / f"cut.{suffix}").write_bytes(whole[: len(whole) // 2])
+    cut = {"video": tmp_path / f"cut.{suffix}"}
+    if suffix == "ts":
+        # A transport stream has no header to promise a length: the half that is there is a recording of its own.
+        (piece,) = read_recording(cut, settings("rgb", fps=15.0))
+        assert 10 < len(piece.streams["rgb"]) < 35
+    else:
+        with pytest.raises(ValueError, match="cut short" if suffix == "mkv" else "cut short|no media"):
+            list(read_recording(cut, settings("rgb", fps=15.0)))

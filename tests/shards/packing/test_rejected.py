@@ -1,0 +1,48 @@
+"""The list of what could not be read, and when it is too long."""
+
+from pathlib import Path
+
+import pytest
+from modalgate.shards.errors import DataError
+from modalgate.shards.packing.rejected import (
+    Rejected,
+    judge_rejected,
+    list_rejected,
+    printable,
+    read_rejected,
+    reason_of,
+)
+
+TWO = [Rejected("a.mp4", "moov atom not found"), Rejected("b.mp4", "it is empty")]
+
+
+def test_a_list_is_read_back_and_an_old_one_goes(tmp_path: Path) -> None:
+    path = tmp_path / "rejected.jsonl"
+    assert read_rejected(path) == []
+    list_rejected(path, TWO)
+    assert read_rejected(path) == TWO
+    list_rejected(path, [])
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("total", "most", "fails"), [(20, 0.1, False), (19, 0.1, True), (2, 1.0, True), (3, 1.0, False)]
+)
+def test_more_than_the_share_or_all_is_too_many(tmp_path: Path, total: int, most: float, fails: bool) -> None:
+    if not fails:
+        judge_rejected(TWO, total, most, tmp_path, "embedded")
+        return
+    with pytest.raises(DataError, match=rf"2 of {total} recordings cannot be embedded, the first 'a.mp4': moov"):
+        judge_rejected(TWO, total, most, tmp_path, "embedded")
+
+
+def test_none_is_never_too_many(tmp_path: Path) -> None:
+    judge_rejected([], 0, 0.0, tmp_path, "packed")
+
+
+def test_reasons_are_one_line() -> None:
+    assert reason_of(ValueError("first\nsecond")) == "first"
+    assert reason_of(FileNotFoundError(2, "No such file")) == "No such file"
+    assert reason_of(MemoryError("12 GB")) == "not enough memory (12 GB)"
+    assert reason_of(EOFError()) == "EOFError"
+    assert printable("a\udcff.mp4") == "a\\udcff.mp4"

@@ -1,0 +1,82 @@
+"""What fits is copied frame by frame; what does not, in any one respect, is encoded."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from modalgate.shards.clips.decode import decode_frames
+from modalgate.shards.media.container_io import FrameReader, iterate_frames, write_video
+from modalgate.shards.media.pack_settings import PackSettings
+from modalgate.shards.modality import modality
+from modalgate.shards.packing.pack import pack
+from modalgate.shards.packing.remux import copy_if_fitting
+
+SETTINGS = PackSettings(modalities=("rgb",), size=32, fps=10.0)
+FITTING = {"crf": "18", "g": "16", "bf": "0"}
+
+
+def write(path: Path, frames: np.ndarray, rate: float = 10.0, **changes: Any) -> Path:
+    options = FITTING | changes.pop("options", {})
+    write_video(path, frames, rate, options=options, **changes)
+    return path
+
+
+def pixels(source: Path | bytes) -> np.ndarray:
+    reader = FrameReader("rgb24")
+    opened = io.BytesIO(source) if isinstance(source, bytes) else source
+    return np.stack([reader.read(frame) for _, frame in iterate_frames(opened)])
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_a_copy_is_exact(tmp_path: Path, drifting: Callable, beep: Callable, suffix: str) -> None:
+    """From a file with sound: the same pictures to the last bit, at the same times, and no sound in the MP4."""
+    (tmp_path / "in").mkdir()
+    path = write(tmp_path / "in" / f"a.{suffix}", drifting(35, 32, 48), sound=beep(3.5), sound_codec="aac")
+    index = pack(tmp_path / "in", tmp_path / "out", SETTINGS, workers=1)
+    offset, size = index.samples[0].members["rgb.mp4"]
+    data = (tmp_path / "out" / index.shards[0].name).read_bytes()[offset : offset + size]
+    np.testing.assert_array_equal(pixels(data), pixels(path))
+    np.testing.assert_allclose([time for time, _ in iterate_frames(io.BytesIO(data))], np.arange(35) / 10, atol=1e-6)
+    with av.open(io.BytesIO(data)) as container:
+        assert [stream.type for stream in container.streams] == ["video"]
+    times = np.arange(35) / 10 + 0.05
+    fast = decode_frames(data, times, 10.0, modality("rgb"), 32, (0.0, 0.0)).transpose(0, 2, 3, 1)
+    assert np.abs(fast.astype(int) - pixels(path)[:, :, :32]).max() <= 6
+    assert copy_if_fitting(path, SETTINGS, 35) == data
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rate": 12.5},
+        {"options": {"g": "40"}},
+        {"options": {"bf": "2"}},
+        {"codec": "mpeg4"},
+        {"pixel_format": "yuv444p"},
+        {"options": {"x264-params": "fullrange=on:colormatrix=bt709"}},
+        {"options": {"x264-params": "colormatrix=bt709"}},
+    ],
+    ids=["rate", "key frames", "reordered", "codec", "chroma", "full range", "matrix"],
+)
+def test_what_does_not_fit(tmp_path: Path, drifting: Callable, changes: dict[str, Any]) -> None:
+    path = write(tmp_path / "a.mp4", drifting(35, 32, 48), **changes)
+    assert copy_if_fitting(path, SETTINGS, 35) is None
+
+
+def test_other_sizes_and_counts(tmp_path: Path, drifting: Callable) -> None:
+    path = write(tmp_path / "a.mp4", drifting(20, 48, 64))
+    assert copy_if_fitting(path, SETTINGS, 20) is None
+    assert copy_if_fitting(path, PackSettings(size=48, fps=10.0), 19) is None
+    assert copy_if_fitting(path, PackSettings(size=48, fps=10.0), 20) is not None
+
+
+def test_pieces_of_a_fitting_file_are_encoded(tmp_path: Path, drifting: Callable) -> None:
+    (tmp_path / "in").mkdir()
+    write(tmp_path / "in" / "a.mp4", drifting(35, 32, 48))
+    settings = PackSettings(modalities=("rgb",), size=32, fps=10.0, clip_seconds=2.0)
+    index = pack(tmp_path / "in", tmp_path / "out", settings, workers=1)
+    assert sorted(sample.duration for sample in index.samples) == [1.5, 2.0]

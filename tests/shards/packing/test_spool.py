@@ -1,0 +1,193 @@
+"""Packing killed at every kind of moment and run again: the bytes are those of an uninterrupted run."""
+
+import fcntl
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from modalgate.shards.errors import RequestError
+from modalgate.shards.media.pack_settings import PackSettings, difference
+from modalgate.shards.packing.pack import pack
+
+SCRIPT = Path(__file__).with_name("killed_pack.py")
+SETTINGS = PackSettings(modalities=("rgb", "audio", "inertial"), size=32, fps=10.0, samples_per_shard=4)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    out = tmp_path_factory.mktemp("uninterrupted") / "shards"
+    pack(folder, out, SETTINGS, workers=1)
+    assert set(os.listdir(out)) == {"index.json", "shard-000000.tar", "shard-000001.tar"}
+    return contents(out)
+
+
+@pytest.fixture(scope="module")
+def run_killed(folder: Path) -> Iterator[Callable[[Path, int], int]]:
+    """`run_killed(out, n)`: packs until the n-th rename, and returns the signal that ended it."""
+    with subprocess.Popen(
+        [sys.executable, SCRIPT, folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+
+        def run(out: Path, last: int) -> int:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write(f"{last} {out}\n")
+            process.stdin.flush()
+            return int(process.stdout.readline())
+
+        yield run
+
+
+def test_killed_at_every_stage(
+    folder: Path, run_killed: Callable, tmp_path: Path, uninterrupted: dict[str, bytes]
+) -> None:
+    """One packing, killed again and again: before its settings, a recording's bytes and facts, a shard, the index
+    have their names. Whatever is there under a final name is what belongs there."""
+    out = tmp_path / "out"
+    # What a whole run names: settings, two files for each of 6 recordings, two shards, the index; then a folder goes.
+    for last, encoded in ((1, 0), (2, 0), (4, 1), (6, 3), (7, 6)):
+        assert run_killed(out, last) == signal.SIGKILL
+        assert len(list(out.glob(".packing/clips/*.json"))) == encoded
+        assert not list(out.glob("*.tar"))
+    for last, whole in ((2, 1), (3, 2), (4, 3)):
+        assert run_killed(out, last) == signal.SIGKILL
+        found = {path.name for path in out.iterdir() if path.suffix in (".tar", ".json")}
+        assert len(found) == whole
+        assert all((out / name).read_bytes() == uninterrupted[name] for name in found)
+        assert (out / ".packing").is_dir()
+    pack(folder, out, SETTINGS, workers=2)
+    assert contents(out) == uninterrupted
+    assert not (out / ".packing").exists()
+
+
+COMMAND = """
+import sys
+from pathlib import Path
+from modalgate.shards.packing.pack import pack
+sys.path.insert(0, sys.argv[1])
+from killed_pack import SETTINGS
+told = []
+
+def tell(*counts):
+    print(*counts, flush=True)
+    told.append(counts)
+    if len(told) == 3:
+        sys.stdin.readline()  # until the signal comes
+
+if __name__ == "__main__":
+    pack(Path(sys.argv[2]), Path(sys.argv[3]), SETTINGS, workers=2, progress=tell)
+"""
+
+
+@pytest.mark.parametrize(
+    "stop", [signal.SIGKILL, signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
+def test_stopped_with_two_workers(
+    folder: Path, tmp_path: Path, uninterrupted: dict[str, bytes], stop: signal.Signals
+) -> None:
+    """A signal from outside while two processes encode; encoded recordings are not encoded again."""
+    out = tmp_path / "out"
+    command = [sys.executable, "-c", COMMAND, SCRIPT.parent, folder, out]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(command, **pipes, text=True)
+    assert process.stdout is not None
+    # The first line is the start's, each of the others a recording's.
+    for _ in range(3):
+        process.stdout.readline()
+    process.send_signal(stop)
+    process.communicate()
+    assert process.returncode == -stop
+    assert not (out / "index.json").exists()
+    told: list[tuple[int, int, int]] = []
+    pack(folder, out, SETTINGS, workers=1, progress=lambda *counts: told.append(counts))
+    assert told[0][0] >= 2
+    assert contents(out) == uninterrupted
+
+
+def test_a_disk_that_is_full(folder: Path, tmp_path: Path, uninterrupted: dict[str, bytes]) -> None:
+    """No file may grow past 20 kB: a recording fits, a shard does not. Said in a line; with room, it goes on."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    try:
+        with pytest.raises(RequestError, match=r"cannot write in '.*out' \(File too large\): .* the same command"):
+            pack(folder, tmp_path / "out", SETTINGS, workers=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list((tmp_path / "out").glob("*.tar")) == []
+    pack(folder, tmp_path / "out", SETTINGS, workers=1)
+    assert contents(tmp_path / "out") == uninterrupted
+
+
+@pytest.fixture(scope="module")
+def killed(run_killed: Callable, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("killed") / "out"
+    assert run_killed(out, 15) == signal.SIGKILL
+    return out
+
+
+@pytest.fixture
+def begun(killed: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(killed, tmp_path / "out"))
+
+
+def test_other_settings_are_refused(folder: Path, begun: Path, uninterrupted: dict[str, bytes]) -> None:
+    other = replace(SETTINGS, size=48, modalities=("rgb",))
+    said = r"unfinished packing with modalities rgb,audio,inertial, not rgb, size 32, not 48: give the same to go on"
+    with pytest.raises(RequestError, match=said):
+        pack(folder, begun, other)
+    with pytest.raises(RequestError, match="max_pixels 33177600, not 100"):
+        pack(folder, begun, replace(SETTINGS, max_pixels=100))
+    # Bounds may be raised on the way: that is how a rejected recording gets in.
+    index = pack(folder, begun, replace(SETTINGS, max_seconds=1e6), workers=1)
+    assert index.settings.max_seconds == 1e6
+    shards = {name: data for name, data in contents(begun).items() if name.endswith(".tar")}
+    assert shards.items() <= uninterrupted.items()
+
+
+def test_the_shards_size_may_still_change(folder: Path, begun: Path, tmp_path: Path) -> None:
+    """One shard of four is there; the whole is then cut into pairs, as if it had been begun so."""
+    assert [path.name for path in begun.glob("*.tar")] == ["shard-000000.tar"]
+    pairs = replace(SETTINGS, samples_per_shard=2, seed=3)
+    pack(folder, tmp_path / "pairs", pairs, workers=1)
+    told: list[tuple[int, int, int]] = []
+    pack(folder, begun, pairs, workers=1, progress=lambda *counts: told.append(counts))
+    assert told[0] == (6, 6, 0)
+    assert contents(begun) == contents(tmp_path / "pairs")
+
+
+def test_two_at_a_time_are_refused(folder: Path, begun: Path) -> None:
+    with (begun / ".packing" / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(RequestError, match="is being packed by another process"):
+            pack(folder, begun, SETTINGS)
+
+
+def test_what_changed_is_encoded_again(folder: Path, begun: Path, tmp_path: Path) -> None:
+    """Of six recordings, one video is written anew, and one gets another label."""
+    copied = shutil.copytree(folder, tmp_path / "in")
+    os.utime(copied / "video" / "c1.mp4")
+    labels = (copied / "labels.csv").read_text().splitlines()
+    labels[-1] = labels[-1].replace("calm", "quiet")
+    (copied / "labels.csv").write_text("\n".join(labels) + "\n")
+    told: list[tuple[int, int, int]] = []
+    index = pack(copied, begun, SETTINGS, workers=1, progress=lambda *counts: told.append(counts))
+    assert told[0] == (4, 6, 0)
+    assert {sample.key: sample.labels["label"] for sample in index.samples}["c5"] == "quiet"
+
+
+def test_difference(small: Callable) -> None:
+    assert difference({"a": 1, "b": [1, 2]}, {"a": 1, "b": [1, 2]}) == ""
+    assert re.fullmatch("b 1,2, not 1, c None, not 3", difference({"b": [1, 2]}, {"b": [1], "c": 3}))

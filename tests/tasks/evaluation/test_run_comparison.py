@@ -1,0 +1,169 @@
+"""Runs compared clip by clip: planted gains are found, equal runs are not told apart, unlike sets are refused."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from modalgate.shards.errors import RequestError
+from modalgate.tasks.evaluation.run_comparison import compare, duels, load_contenders
+from modalgate.tasks.evaluation.scores import Scores, save_scores
+from modalgate.tasks.report.page import write_report
+from modalgate.tasks.robustness.conditions import SWEEP, Condition, Sweep, save_sweep
+from modalgate.tasks.robustness.corruptions import AXES
+from scipy.stats import binomtest
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """`write(name, right, classes=2, keys=None)`: a run whose clips are guessed right where `right` (n,) says."""
+
+    def build(name: str, right: np.ndarray, classes: int = 2, keys: list[str] | None = None, turn: int = 0) -> Path:
+        labels = np.arange(len(right)) % classes
+        guess = np.where(right, labels, (labels + 1) % classes)
+        probabilities = np.full((len(right), classes), 0.2 / (classes - 1), np.float32)
+        probabilities[np.arange(len(right)), guess] = 0.8
+        names = keys or [f"clip{number:03d}" for number in range(len(right))]
+        units = [f"group{number // 2}" for number in range(len(right))]
+        # Runs of other folds keep their clips in another order.
+        order = np.roll(np.arange(len(right)), turn)
+        scores = Scores(
+            probabilities[order],
+            np.ones((len(right), 1), np.float32),
+            labels[order],
+            [names[number] for number in order],
+        )
+        run = tmp_path / name
+        save_scores(
+            scores,
+            [units[number] for number in order],
+            [f"class{number}" for number in range(classes)],
+            run / "results" / "scores.safetensors",
+        )
+        (run / "config.yaml").write_text("kind: finetune\n", encoding="utf-8")
+        return run
+
+    return build
+
+
+def answers(count: int, wrong: int) -> np.ndarray:
+    right = np.ones(count, bool)
+    right[:wrong] = False
+    return right
+
+
+def test_a_planted_gain_is_found_whatever_the_order_of_the_clips(write: Write) -> None:
+    worse, better = write("worse", answers(200, 60)), write("better", answers(200, 20), turn=37)
+    found, result = compare([worse, better], draws=200)
+    (duel,) = found
+    assert (duel.first, duel.second) == ("worse", "better")
+    assert duel.accuracy.value == pytest.approx(0.2)
+    assert 0.1 < duel.accuracy.low < 0.2 < duel.accuracy.high < 0.3
+    assert duel.mcnemar == pytest.approx(binomtest(0, 40).pvalue)
+    assert duel.auc is not None
+    assert duel.auc.value == pytest.approx(0.2)
+    assert result.tables[0].rows[0][:2] == ["worse", pytest.approx(0.7)]
+
+
+def test_runs_that_err_as_often_are_not_told_apart(write: Write) -> None:
+    # Each errs on forty clips of its own: many discordant clips, and no difference.
+    runs = [write(f"run{number}", np.roll(answers(200, 40), 40 * number)) for number in range(3)]
+    found = duels(load_contenders(runs), draws=200)
+    assert [(duel.first, duel.second) for duel in found] == [("run0", "run1"), ("run0", "run2"), ("run1", "run2")]
+    for duel in found:
+        assert (duel.accuracy.value, duel.mcnemar, duel.adjusted) == (0, 1, 1)
+        assert duel.accuracy.low < 0 < duel.accuracy.high
+
+
+def test_p_values_are_adjusted_for_the_number_of_pairs(write: Write) -> None:
+    runs = [write("a", answers(200, 20)), write("b", answers(200, 28)), write("c", answers(200, 33))]
+    raw = [binomtest(0, count).pvalue for count in (8, 13, 5)]
+    found = duels(load_contenders(runs), draws=200)
+    assert [duel.mcnemar for duel in found] == pytest.approx(raw)
+    assert [duel.adjusted for duel in found] == pytest.approx([2 * raw[0], 3 * raw[1], raw[2]])
+
+
+def test_three_classes_have_no_auc_and_runs_of_one_name_are_told_apart_by_folder(write: Write) -> None:
+    runs = [write("a/same", answers(30, 3), classes=3), write("b/same", answers(30, 6), classes=3)]
+    found, result = compare(runs, draws=200)
+    assert found[0].auc is None
+    assert result.tables[0].rows[0][-1] is None
+    assert [row[0] for row in result.tables[0].rows] == [str(run) for run in runs]
+
+
+def test_unlike_runs_are_refused(write: Write, tmp_path: Path) -> None:
+    run = write("one", answers(20, 3))
+    with pytest.raises(RequestError, match="two runs or more"):
+        compare([run])
+    other = write("shifted", answers(20, 3), keys=[f"clip{number:03d}" for number in range(5, 25)])
+    with pytest.raises(RequestError, match="10 test clips are in only one of 'one' and 'shifted'"):
+        compare([run, other])
+    with pytest.raises(RequestError, match="runs of the same classes"):
+        compare([run, write("three", answers(20, 3), classes=3)])
+    with pytest.raises(RequestError, match="holds no scores"):
+        compare([run, tmp_path])
+
+
+def test_the_page_shows_the_comparison_before_the_runs(write: Write, tmp_path: Path) -> None:
+    runs = [write("worse", answers(60, 30)), write("better", answers(60, 5))]
+    write_report(runs, tmp_path / "page.html", [compare(runs, "modalgate compare worse <better>", draws=200)[1]])
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert page.index("Comparison of runs") < page.index('<article id="run-1">')
+    assert "better - worse" in page
+    assert "modalgate compare worse &lt;better&gt;" in page
+
+
+def swept(run: Path, right: dict[float, int], seed: int = 0, count: int = 60) -> Path:
+    """A run's sweep along the blur: so many of its clips are right at each level."""
+    labels = np.arange(count) % 2
+    rows = []
+    for number in right.values():
+        guess = np.where(np.arange(count) < number, labels, 1 - labels)
+        rows.append(np.where(np.arange(2) == guess[:, None], 0.8, 0.2))
+    conditions = [Condition("blur", "rgb", level) for level in right]
+    everywhere = np.ones((len(rows), count))
+    sweep = Sweep(
+        ["class0", "class1"],
+        ["rgb"],
+        conditions,
+        np.array(rows, np.float32),
+        everywhere[..., None].astype(np.float32),
+        everywhere.astype(bool),
+        np.ones((count, 1), bool),
+        labels,
+        [f"clip{number:03d}" for number in range(count)],
+        seed,
+    )
+    save_sweep(sweep, [f"group{number // 2}" for number in range(count)], run / "results" / SWEEP)
+    return run
+
+
+def test_areas_are_compared_where_all_runs_were_swept(write: Write) -> None:
+    levels = AXES["blur"].levels
+    frail, sturdy = write("frail", answers(60, 6)), write("sturdy", answers(60, 6))
+    swept(frail, dict(zip(levels, (54, 48, 36, 30, 24), strict=True)))
+    assert len(compare([frail, sturdy], draws=50)[1].tables) == 3
+    swept(sturdy, dict(zip(levels, (54, 54, 48, 42, 30), strict=True)))
+    _, result = compare([frail, sturdy], draws=300)
+    table = result.tables[-1]
+    row = dict(zip(table.columns, table.rows[0], strict=True))
+    assert (row["pair"], row["corrupted"], row["by"]) == ("sturdy - frail", "rgb", "Gaussian blur")
+    gains = np.array([0, 6, 12, 12, 6]) / 60
+    gain = (gains[1:] + gains[:-1]).mean() / 2
+    assert row["gain"] == pytest.approx(gain)
+    assert row["second"] - row["first"] == pytest.approx(gain)  # pyright: ignore
+    assert 0 < row["low"] < gain < row["high"]  # pyright: ignore
+    assert row["p"] == row["Holm"] < 0.05  # pyright: ignore
+    (figure,) = result.figures
+    assert figure.series["frail"] == pytest.approx([0.9, 0.8, 0.6, 0.5, 0.4])  # pyright: ignore
+    assert set(figure.bands) == {"frail", "sturdy"}  # pyright: ignore
+
+
+def test_sweeps_of_other_draws_are_not_compared(write: Write) -> None:
+    runs = [write(name, answers(60, 6)) for name in ("one", "two")]
+    for seed, run in enumerate(runs):
+        swept(run, dict.fromkeys(AXES["blur"].levels, 40), seed)
+    with pytest.raises(RequestError, match="another --seed"):
+        compare(runs, draws=20)

@@ -1,0 +1,241 @@
+"""Supervised training's losses against the equations."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from modalgate.fusion.backbone import Backbone
+from modalgate.fusion.classifier import Classifier
+from modalgate.shards.batch import Batch
+from modalgate.shards.clip_spec import ClipSpec
+from modalgate.shards.errors import RequestError
+from modalgate.shards.transforms import AugmentConfig, Preparation
+from modalgate.tasks.finetuning.aids import AidsConfig
+from modalgate.tasks.finetuning.supervised_objective import (
+    SupervisedObjective,
+    balanced_weights,
+    guess,
+    positive_weights,
+)
+from torch import Tensor
+
+CLASSES = ("calm", "fight", "run")
+Make, MakeBatch = Callable[..., SupervisedObjective], Callable[..., Batch]
+
+
+@pytest.fixture
+def make(tiny_backbone: Callable[..., Backbone], tiny_clip: ClipSpec) -> Make:
+    """An objective over rgb and audio, three classes, no augmentation."""
+
+    def build(unimodal: bool = False, **arguments: Any) -> SupervisedObjective:
+        classifier = Classifier(tiny_backbone(), CLASSES, unimodal=unimodal)
+        return SupervisedObjective(classifier, tiny_clip, **({"augment": None} | arguments))
+
+    return build
+
+
+def naive_cross_entropy(logits: list[Tensor], labels: list[int], weights: tuple[float, ...] = (1, 1, 1)) -> Tensor:
+    total = torch.zeros(())
+    for row, label in zip(logits, labels, strict=True):
+        total = total - weights[label] * (row[label] - row.exp().sum().log())
+    return total / sum(weights[label] for label in labels)
+
+
+@pytest.mark.parametrize("weights", [None, (0.5, 2.0, 1.0)])
+def test_every_segment_is_scored_against_its_clips_label(
+    weights: tuple[float, ...] | None, make: Make, tiny_batch: MakeBatch, tiny_clip: ClipSpec
+) -> None:
+    objective = make(class_weights=weights)
+    labels = [0, 2, 1, 1]
+    batch = tiny_batch(label=labels, absent={("audio", 1)})
+    outputs = objective(batch)
+    scored = objective.classifier(Preparation(tiny_clip)(batch), batch.present, batch.start)
+    rows = [scored.logits[clip, segment] for clip in range(4) for segment in range(2)]
+    repeated = [label for label in labels for _ in range(2)]
+    torch.testing.assert_close(outputs["label/loss"], naive_cross_entropy(rows, repeated, weights or (1, 1, 1)))
+    hits = [int(row.argmax()) == label for row, label in zip(rows, repeated, strict=True)]
+    assert float(outputs["label/accuracy"]) == pytest.approx(sum(hits) / 8)
+    assert {name for name in outputs if name.endswith("/loss")} == {"label/loss", "gate/loss"}
+
+
+def test_unimodal_heads_learn_from_clips_that_have_their_modality(
+    make: Make, tiny_batch: MakeBatch, tiny_clip: ClipSpec
+) -> None:
+    objective = make(unimodal=True, unimodal_weight=0.3)
+    labels = [0, 2, 1, 1]
+    batch = tiny_batch(label=labels, absent={("audio", 1), ("audio", 3), ("rgb", 0)})
+    outputs = objective(batch)
+    scored = objective.classifier(Preparation(tiny_clip)(batch), batch.present, batch.start)
+    losses = []
+    for name, clips in (("rgb", [1, 2, 3]), ("audio", [0, 2])):
+        rows = [scored.unimodal[name][clip, segment] for clip in clips for segment in range(2)]
+        losses.append(naive_cross_entropy(rows, [labels[clip] for clip in clips for _ in range(2)]))
+    torch.testing.assert_close(outputs["unimodal/loss"], torch.stack(losses).mean())
+    assert objective.weights == {"label/loss": 1.0, "unimodal/loss": 0.3}
+
+
+def test_blended_heads_count_by_their_own_weights(make: Make, tiny_batch: MakeBatch, tiny_clip: ClipSpec) -> None:
+    shares = {"rgb": 0.2, "audio": 0.3, "joint": 0.5}
+    objective = make(unimodal=True, head_weights=shares)
+    batch = tiny_batch(label=[0, 2, 1, 1])
+    outputs = objective(batch)
+    scored = objective.classifier(Preparation(tiny_clip)(batch), batch.present, batch.start)
+    repeated = [label for label in [0, 2, 1, 1] for _ in range(2)]
+    expected = sum(
+        shares[name] * naive_cross_entropy(list(scored.unimodal[name].flatten(0, 1)), repeated)
+        for name in ("rgb", "audio")
+    )
+    torch.testing.assert_close(outputs["unimodal/loss"] * objective.weights["unimodal/loss"], expected)
+    assert objective.weights["label/loss"] == 0.5
+
+
+def test_a_batch_without_audio_reaches_every_parameter(make: Make, tiny_batch: MakeBatch) -> None:
+    objective = make(unimodal=True, augment=AugmentConfig()).train()
+    batch = tiny_batch(label=[0, 1, 2, 0], absent={("audio", clip) for clip in range(4)})
+    outputs = objective(batch)
+    sum(value for name, value in outputs.items() if name.endswith("/loss")).backward()  # pyright: ignore
+    for name, parameter in objective.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+    own = objective.classifier.unimodal["audio"]
+    assert all(p.grad is not None and bool((p.grad == 0).all()) for p in own.parameters())
+    assert "gate/audio" not in outputs
+
+
+def test_augmentation_is_for_training_only(make: Make, tiny_batch: MakeBatch) -> None:
+    objective = make(augment=AugmentConfig())
+    batch = tiny_batch(label=[0, 1, 2, 0])
+
+    def losses() -> list[Tensor]:
+        found = []
+        for batch.seed in (1, 2, 1):
+            with torch.no_grad():
+                found.append(objective(batch)["label/loss"])
+        return found
+
+    objective.train()
+    first, second, again = losses()
+    assert not torch.equal(first, second)
+    assert torch.equal(first, again)
+    objective.eval()
+    first, second, _ = losses()
+    assert torch.equal(first, second)
+
+
+def test_a_batch_without_labels_is_no_training_batch(make: Make, tiny_batch: MakeBatch) -> None:
+    with pytest.raises(AssertionError, match="labels"):
+        make()(tiny_batch())
+
+
+def test_class_weights_are_no_part_of_the_saved_state(make: Make) -> None:
+    assert make(class_weights=(0.5, 2.0, 1.0)).state_dict().keys() == make().state_dict().keys()
+
+
+def test_balanced_weights() -> None:
+    labels = [0] * 6 + [1] * 2 + [2]
+    weights = balanced_weights(labels, 3)
+    assert weights == pytest.approx([0.5, 1.5, 3.0])
+    assert sum(weights[label] for label in labels) / len(labels) == pytest.approx(1)
+    missing = balanced_weights([0, 0, 0, 2], 3)
+    assert sum(missing[label] for label in [0, 0, 0, 2]) / 4 == pytest.approx(1), "also where a class has no clip"
+    assert missing[2] == pytest.approx(3 * missing[0])
+
+
+def test_a_warmed_up_gate_stands_still_and_then_moves(make: Make, tiny_batch: MakeBatch) -> None:
+    objective = make(aids=AidsConfig(gate_warmup=0.5), batches=4).train()
+    gate = objective.classifier.backbone.fusion.gate_parameters()
+    moved = []
+    for seed in range(4):
+        objective.zero_grad()
+        outputs = objective(tiny_batch(label=[0, 2, 1, 1], seed=seed))
+        outputs["label/loss"].backward()
+        moved.append(any(bool((p.grad != 0).any()) for p in gate if p.grad is not None))
+    assert moved == [False, False, True, True]
+
+
+def test_modulation_acts_in_the_first_half_on_encoders_alone(make: Make, tiny_batch: MakeBatch) -> None:
+    batch = tiny_batch(label=[0, 2, 1, 1])
+    found = []
+    for alpha in (0.0, 2.0):
+        torch.manual_seed(5)
+        objective = make(unimodal=True, unimodal_weight=1.0, aids=AidsConfig(modulation=alpha), batches=2).train()
+        for _ in range(2):
+            objective.zero_grad()
+            outputs = objective(batch)
+            (outputs["label/loss"] + outputs["unimodal/loss"]).backward()
+            backbone = objective.classifier.backbone
+            encoder = torch.cat([p.grad.flatten() for p in backbone.encoders.parameters() if p.grad is not None])
+            head = torch.cat([p.grad.flatten() for p in objective.classifier.head.parameters() if p.grad is not None])
+            found.append((encoder.clone(), head.clone()))
+    plain, _, held, released = found
+    assert not torch.allclose(plain[0], held[0])
+    torch.testing.assert_close(plain[1], held[1])
+    torch.testing.assert_close(plain[0], released[0])
+
+
+def test_the_rank_loss_belongs_to_energy(
+    tiny_backbone: Callable[..., Backbone], tiny_clip: ClipSpec, tiny_batch: MakeBatch
+) -> None:
+    batch = tiny_batch(label=[0, 2, 1, 1], absent={("audio", 1)})
+    classifier = Classifier(tiny_backbone(), CLASSES, decision="energy")
+    objective = SupervisedObjective(classifier, tiny_clip, None, aids=AidsConfig(rank=0.1), keys=batch.key)
+    outputs = objective(batch)
+    outputs["rank/loss"].backward()
+    assert objective.weights["rank/loss"] == 0.1
+    assert objective.history is not None
+    assert objective.history.count.tolist() == [[1, 1], [1, 0], [1, 1], [1, 1]]
+    assert classifier.unimodal["audio"].weight.grad is not None
+
+
+@pytest.mark.parametrize(
+    ("aids", "message"),
+    [
+        (AidsConfig(modulation=0.5), "give unimodal_weight above 0"),
+        (AidsConfig(rank=0.1), "decision 'energy'"),
+        (AidsConfig(gate_warmup=0.1), "fusion 'concat' has no gate to hold"),
+    ],
+)
+def test_an_aid_without_what_it_needs_is_refused(
+    aids: AidsConfig, message: str, tiny_backbone: Callable[..., Backbone], tiny_clip: ClipSpec
+) -> None:
+    classifier = Classifier(tiny_backbone(fusion="concat"), CLASSES)
+    with pytest.raises(RequestError, match=message):
+        SupervisedObjective(classifier, tiny_clip, None, aids=aids)
+
+
+def test_guessing_is_the_least_loss_of_an_answer_that_is_the_same_for_all() -> None:
+    labels = np.array([0] * 6 + [1] * 3 + [2])
+
+    def least(loss: Callable[[Tensor], Tensor]) -> float:
+        logits = torch.zeros(3, requires_grad=True)
+        optimizer = torch.optim.LBFGS([logits], max_iter=200, line_search_fn="strong_wolfe")
+
+        def closure() -> Tensor:
+            optimizer.zero_grad()
+            value = loss(logits)
+            value.backward()
+            return value
+
+        optimizer.step(closure)  # pyright: ignore[reportArgumentType]
+        return float(loss(logits).detach())
+
+    target = torch.tensor(labels)
+    for weights in (None, balanced_weights(labels.tolist(), 3)):
+        given = None if weights is None else torch.tensor(weights)
+        found = guess(labels, 3, weights)
+        assert found.loss == pytest.approx(
+            least(lambda logits, w=given: F.cross_entropy(logits.expand(10, 3), target, weight=w)), abs=1e-4
+        )
+        assert found.accuracy == 0.6
+    assert guess(labels, 3, balanced_weights(labels.tolist(), 3)).loss == pytest.approx(np.log(3))
+    truth = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 0], [1, 0, 1], [1, 0, 0]])
+    several = torch.tensor(truth).float()
+    for weights in (None, positive_weights(truth)):
+        given = None if weights is None else torch.tensor(weights)
+        expected = least(
+            lambda logits, w=given: F.binary_cross_entropy_with_logits(logits.expand(5, 3), several, pos_weight=w)
+        )
+        assert guess(truth, 3, weights).loss == pytest.approx(expected, abs=1e-4)

@@ -1,0 +1,107 @@
+"""What a cell is asked, on a classifier whose answers are known."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from modalgate.fusion.backbone import Backbone
+from modalgate.fusion.classifier import Classifier
+from modalgate.fusion.spec import BackboneSpec, EncoderSpec
+from modalgate.tasks.fusion_study.feature_bank import StoredClips
+from modalgate.tasks.fusion_study.study_cell import judge_cell, score_stored, shuffled_weights
+from modalgate.tasks.metrics.classification import top_k_accuracy
+
+NAMES = ("rgb", "audio")
+CLIPS = 40
+
+
+@pytest.fixture
+def clips() -> StoredClips:
+    """Two classes that rgb shows in its first number and audio does not show; 2 views of 1 token."""
+    torch.manual_seed(0)
+    label = torch.arange(CLIPS) % 2
+    streams = {name: torch.randn(CLIPS, 2, 2, 4) * 0.01 for name in NAMES}
+    streams["rgb"][..., 0] += (label * 2.0 - 1)[:, None, None]
+    present = {name: torch.ones(CLIPS, 2, dtype=torch.bool) for name in NAMES}
+    keys = [f"clip-{number}" for number in range(CLIPS)]
+    return StoredClips(streams, present, torch.zeros(CLIPS, 2, 2, 2), torch.zeros(CLIPS, 2), label, keys)
+
+
+@pytest.fixture
+def classifier() -> Callable[..., Classifier]:
+    def build(fusion: str, decision: str | None = None) -> Classifier:
+        encoders = {name: EncoderSpec("stored/4") for name in NAMES}
+        torch.manual_seed(1)
+        backbone = Backbone(NAMES, BackboneSpec(width=4, fusion=fusion, encoders=encoders))
+        model = Classifier(backbone, ("calm", "fight"), unimodal=True, decision=decision)
+        for name in NAMES:
+            backbone.projections[name] = torch.nn.Linear(4, 4, bias=False)
+            torch.nn.init.eye_(backbone.projections[name].weight)  # pyright: ignore
+        sign = torch.tensor([[-9.0, 0, 0, 0], [9.0, 0, 0, 0]])
+        with torch.no_grad():
+            heads = [*model.unimodal.values(), *(() if decision else (model.head[-1],))]  # pyright: ignore
+            for layer in heads:
+                layer.weight.copy_(sign)
+                layer.bias.zero_()
+        return model
+
+    return build
+
+
+def test_a_planted_signal_is_read_and_lost_with_its_modality(
+    clips: StoredClips, classifier: Callable[..., Classifier]
+) -> None:
+    swapped = clips.with_stream_of(
+        StoredClips(
+            {name: -stream for name, stream in clips.streams.items()},
+            clips.present,
+            clips.quality,
+            clips.start,
+            clips.label,
+            clips.keys,
+        ),
+        "rgb",
+    )
+    model = classifier("static")
+    cell = judge_cell("static", 1, 2, model, clips, clips, {1.0: swapped}, top_k_accuracy)
+    assert cell.validation == 1
+    assert cell.subsets["rgb"] == 1
+    assert 0.2 < cell.subsets["audio"] < 0.8
+    assert cell.noise == {"rgb": {"0": 1.0, "1": 0.0}, "audio": {"0": 1.0, "1": 1.0}}
+    assert cell.weights == pytest.approx({"rgb": 0.5, "audio": 0.5})
+    assert cell.entropy == pytest.approx(1)
+    assert cell.spread == pytest.approx(0, abs=1e-6)
+    assert cell.shuffled == 1
+    assert (cell.row, cell.fold, cell.seed) == ("static", 1, 2)
+    assert cell.labels == clips.label.tolist()
+
+
+def test_weights_are_moved_among_rows_with_the_same_modalities(
+    clips: StoredClips, classifier: Callable[..., Classifier]
+) -> None:
+    model = classifier("sigmoid")
+    with torch.no_grad():
+        model.backbone.fusion.weight[0, 0] = 9.0  # pyright: ignore
+    clips = clips.without("audio")
+    clips.present["audio"][:20] = True
+    plain, weights = score_stored(model, clips)
+    with shuffled_weights(model.backbone.fusion) as moved:
+        shuffled, reported = score_stored(model, clips)
+    assert moved
+    assert not np.allclose(shuffled, plain)
+    # A row of one modality keeps a weight of zero for the other.
+    assert (reported[20:, 1] == 0).all()
+    segments = reported[:20, 0] != weights[:20, 0]
+    assert segments.any()
+    assert reported[:20].sum() == pytest.approx(weights[:20].sum(), rel=1e-5)
+    assert reported[20:].sum() == pytest.approx(weights[20:].sum(), rel=1e-5)
+    np.testing.assert_allclose(score_stored(model, clips)[0], plain)
+
+
+@pytest.mark.parametrize(("fusion", "decision", "moves"), [("concat", None, False), ("static", "energy", True)])
+def test_only_what_sums_weighted_values_has_weights_to_move(
+    fusion: str, decision: str | None, moves: bool, clips: StoredClips, classifier: Callable[..., Classifier]
+) -> None:
+    cell = judge_cell("row", 0, 0, classifier(fusion, decision), clips, clips, {}, top_k_accuracy)
+    assert (cell.shuffled is not None) == moves

@@ -1,0 +1,232 @@
+"""A study's rows and tests on cells whose outcome was planted."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from modalgate.tasks.fusion_study import study_summary as study
+from modalgate.tasks.fusion_study.study_cell import Cell
+from modalgate.tasks.fusion_study.study_summary import (
+    References,
+    RowCost,
+    StudyRow,
+    study_figures,
+    study_record,
+    study_rows,
+    study_tables,
+)
+from modalgate.tasks.metrics.classification import roc_auc, top_k_accuracy
+from modalgate.tasks.metrics.significance import holm
+from numpy.typing import NDArray
+
+CLIPS = 60
+COST = RowCost(10, 20, 0.5)
+
+
+def auc(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
+    return roc_auc(probabilities[:, 1], labels == 1)
+
+
+def cell(
+    row: str, right: Sequence[bool], seed: int = 0, fold: int = 0, validation: float = 0.5, every: int = 2
+) -> Cell:
+    """Guesses that are `right` or not, of clips of which one in `every` is not of class 1."""
+    labels = [int(number % every > 0) for number in range(len(right))]
+    guesses = [label if good else 1 - label for label, good in zip(labels, right, strict=True)]
+    probabilities = [[0.9, 0.1] if guess == 0 else [0.1, 0.9] for guess in guesses]
+    accuracy = float(np.mean(right))
+    return Cell(
+        row,
+        fold,
+        seed,
+        validation,
+        probabilities,
+        labels,
+        [f"{fold}-{number}" for number in range(len(right))],
+        {"rgb": 0.25, "audio": 0.75},
+        0.8,
+        0.1,
+        {"rgb": 0.6, "audio": 0.4},
+        {"rgb": {"0": accuracy, "1": accuracy / 2}, "audio": {"0": accuracy, "1": accuracy}},
+        0.55,
+    )
+
+
+@pytest.fixture(autouse=True)
+def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is planted stands out of a tenth of the draws."""
+    monkeypatch.setattr(study, "DRAWS", 200)
+
+
+def rows_of(cells: list[Cell]) -> tuple[dict[str, StudyRow], References]:
+    names = {cell.row for cell in cells}
+    rows, references = study_rows(cells, ["rgb", "audio"], {}, dict.fromkeys(names, COST), top_k_accuracy)
+    return {row.name: row for row in rows}, references
+
+
+@pytest.fixture
+def cells() -> list[Cell]:
+    """The gate is right on 54 of 60 clips, rgb on 30 of them; audio is better on test but worse on validation."""
+    generator = np.random.default_rng(0)
+    made = []
+    for seed in range(3):
+        made += [
+            cell("rgb", [number < 30 for number in range(CLIPS)], seed, validation=0.6),
+            cell("audio", [number < 40 for number in range(CLIPS)], seed, validation=0.4),
+            cell("softmax", [number < 54 for number in range(CLIPS)], seed),
+            cell("coin", list(generator.random(CLIPS) < 0.5), seed),
+        ]
+    return made
+
+
+def test_the_best_on_test_and_the_one_that_validation_chose_are_both_named(cells: list[Cell]) -> None:
+    rows, references = rows_of(cells)
+    assert (references.test_best, references.validation_best) == ("audio", "rgb")
+    assert rows["audio"].against_test_best is None
+    assert rows["rgb"].against_validation_best is None
+    assert [row.name for row in rows.values() if row.single] == ["rgb", "audio"]
+    # Where both agree, so do both readings.
+    agreeing = [replace(entry, validation=0.7) if entry.row == "audio" else entry for entry in cells]
+    rows, references = rows_of(agreeing)
+    assert references.test_best == references.validation_best == "audio"
+    assert all(row.against_test_best == row.against_validation_best for row in rows.values())
+
+
+def test_every_row_and_every_single_modality_has_its_own_test() -> None:
+    """Right on nested sets of clips: all clips in which two rows differ speak for one, and p is 2 / 2^n."""
+    planted = {"rgb": 30, "audio": 40, "softmax": 54}
+    made = [
+        cell(row, [number < count for number in range(CLIPS)], seed, validation=0.6 if row == "rgb" else 0.4)
+        for row, count in planted.items()
+        for seed in range(3)
+    ]
+    rows, _ = rows_of(made)
+    for name, strict, chosen in (("softmax", 14, 24), ("rgb", -10, None), ("audio", None, 10)):
+        for found, clips in (
+            (rows[name].against_test_best, strict),
+            (rows[name].against_validation_best, chosen),
+        ):
+            if clips is None:
+                assert found is None
+                continue
+            assert found is not None
+            assert found.difference.value == pytest.approx(clips / CLIPS)
+            assert found.difference.low <= clips / CLIPS <= found.difference.high
+            # On scores averaged over seeds: 60 clips, not 180.
+            assert found.p == pytest.approx(2 / 2 ** abs(clips))
+    # Holm over all that is compared with one reference: the smallest p counts twice, the other once.
+    strict = {name: rows[name].against_test_best for name in ("softmax", "rgb")}
+    assert strict["softmax"] is not None
+    assert strict["rgb"] is not None
+    assert strict["softmax"].adjusted == pytest.approx(2 * 2 / 2**14)
+    assert strict["rgb"].adjusted == pytest.approx(2 / 2**10)
+
+
+def test_a_gain_over_what_validation_chose_may_be_none_over_the_best() -> None:
+    """As it happened: fusion is right where flow is, and stands above rgb, which validation preferred."""
+    right = [number < 50 for number in range(CLIPS)]
+    made = [
+        cell("rgb", [number < 30 for number in range(CLIPS)], validation=0.9),
+        cell("audio", right, validation=0.8),
+        cell("softmax", right),
+    ]
+    rows, references = rows_of(made)
+    fused = rows["softmax"]
+    assert fused.against_validation_best is not None
+    assert fused.against_test_best is not None
+    assert fused.against_validation_best.difference.value == pytest.approx(20 / CLIPS)
+    assert fused.against_validation_best.adjusted < 1e-4
+    assert fused.against_test_best.difference.value == 0
+    assert fused.against_test_best.adjusted == 1
+    headline = study_tables(list(rows.values()), references, "accuracy", "60 clips")[0]
+    titles = [title for title in headline.columns if "against" in title]
+    assert ["audio" in titles[0], "test" in titles[0]] == [True, True]
+    assert ["rgb" in titles[1], "validation" in titles[1]] == [True, True]
+    assert "stricter" in headline.note
+
+
+def test_a_planted_gain_is_found_and_a_coin_is_not(cells: list[Cell]) -> None:
+    rows, _ = rows_of(cells)
+    gate = rows["softmax"]
+    assert gate.value.value == pytest.approx(0.9)
+    assert gate.value.low < 0.9 < gate.value.high
+    assert gate.against_validation_best is not None
+    assert gate.against_validation_best.difference.low > 0.2
+    found = [rows[name].against_validation_best for name in ("audio", "softmax", "coin")]
+    assert [entry.adjusted for entry in found if entry] == holm([entry.p for entry in found if entry]).tolist()
+    assert found[2] is not None
+    assert found[2].adjusted > 0.05
+
+
+@pytest.mark.parametrize(("every", "majority"), [(2, 0.5), (4, 0.75)])
+def test_chance_is_the_largest_class_or_equal_scores(every: int, majority: float) -> None:
+    made = [cell(row, [True] * CLIPS, every=every) for row in ("rgb", "audio", "softmax")]
+    rows, references = rows_of(made)
+    assert (references.chance, references.chance_accuracy) == (majority, majority)
+    for table in study_tables(list(rows.values()), references, "accuracy", ""):
+        if "chance" in table.columns:
+            assert {row[table.columns.index("chance")] for row in table.rows} == {majority}
+        else:
+            assert table.title == "Gates and cost"
+    rows, references = study_rows(made, ["rgb", "audio"], {}, dict.fromkeys(rows, COST), auc)
+    assert (references.chance, references.chance_accuracy) == (0.5, majority)
+    tables = {table.title: table for table in study_tables(rows, references, "auc", "")}
+    for title, chance in (("Fusion mechanisms, auc", 0.5), ("Accuracy", majority), ("Missing modalities, auc", 0.5)):
+        assert {row[tables[title].columns.index("chance")] for row in tables[title].rows} == {chance}
+
+
+def test_the_record_holds_both_readings_of_every_row(cells: list[Cell]) -> None:
+    rows, references = rows_of(cells)
+    record = json.loads(json.dumps(study_record(list(rows.values()), references)))
+    assert list(record) == ["rgb", "audio", "softmax", "coin"]
+    assert record["audio"]["against_test_best"] is None
+    assert record["softmax"]["against_test_best"]["difference"]["value"] == pytest.approx(14 / CLIPS)
+    assert {entry["test_best"] for entry in record.values()} == {"audio"}
+    assert {entry["validation_best"] for entry in record.values()} == {"rgb"}
+    assert record["coin"]["noise_area"] == rows["coin"].noise_area
+
+
+def test_folds_are_pooled_before_they_are_judged() -> None:
+    parts = [cell(row, [good] * 10, fold=fold) for row, good in (("rgb", True), ("audio", False)) for fold in (0, 1)]
+    rows, _ = rows_of(parts)
+    assert rows["rgb"].value.value == 1
+    assert rows["audio"].value.value == 0
+    assert rows["audio"].value.high == 0
+
+
+def test_the_noise_area_is_the_trapezoid_relative_to_the_levels(cells: list[Cell]) -> None:
+    rows, _ = rows_of(cells)
+    assert rows["softmax"].noise_area == pytest.approx((0.9 * 0.75 + 0.9) / 2)
+
+
+def test_tables_name_every_row_and_leave_out_what_is_not_known(cells: list[Cell]) -> None:
+    cells = [replace(entry, shuffled=None) if entry.row == "coin" else entry for entry in cells]
+    rows, references = rows_of(cells)
+    headline, gates, missing, rgb, audio = study_tables(list(rows.values()), references, "accuracy", "60 clips")
+    assert [row[0] for row in headline.rows] == ["rgb", "audio", "softmax", "coin"]
+    assert headline.rows[3][-1] is None
+    assert headline.rows[2][-1] == 0.55
+    assert gates.columns[1:3] == ["weight rgb", "weight audio"]
+    assert [row[0] for row in missing.rows] == ["softmax", "coin"]
+    assert rgb.columns == audio.columns == ["row", "0", "1", "area", "chance"]
+    assert rgb.rows[2] == ["softmax", *(pytest.approx(value) for value in (0.9, 0.45, 0.675, 0.5))]
+    assert audio.rows[2] == ["softmax", *[pytest.approx(0.9)] * 3, 0.5]
+    # A single modality is judged by its own noise alone.
+    alone = replace(rows["rgb"], noise={"rgb": rows["rgb"].noise["rgb"]})
+    pages = study_figures([alone, rows["softmax"]], "accuracy")
+    assert [page.title for page in pages] == ["Noise on rgb", "Noise on audio"]
+    assert [list(page.series) for page in pages] == [["rgb", "softmax"], ["softmax"]]
+    assert pages[0].series["softmax"] == [(0.0, pytest.approx(0.9)), (1.0, pytest.approx(0.45))]
+
+
+def test_beside_another_metric_the_accuracy_has_a_table_of_its_own(cells: list[Cell]) -> None:
+    rows, references = study_rows(cells, ["rgb", "audio"], {}, dict.fromkeys({cell.row for cell in cells}, COST), auc)
+    tables = study_tables(rows, references, "auc", "60 clips")
+    assert tables[0].rows[2][1] == pytest.approx(0.9, abs=0.01)  # two scores, so about the balanced accuracy
+    assert tables[1].title == "Accuracy"
+    assert [row[:2] for row in tables[1].rows[:3]] == [
+        [name, pytest.approx(value)] for name, value in (("rgb", 0.5), ("audio", 40 / 60), ("softmax", 0.9))
+    ]
+    assert tables[1].rows[2][2] <= 0.9 <= tables[1].rows[2][3]

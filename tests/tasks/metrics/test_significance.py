@@ -1,0 +1,91 @@
+"""Paired tests against sums written out, and their error rates on planted truth."""
+
+from math import comb
+
+import numpy as np
+import pytest
+from modalgate.tasks.metrics.significance import holm, mcnemar, paired_difference, sign_test
+
+
+def answers(both: int, first: int, second: int, neither: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    left = [1] * both + [1] * first + [0] * second + [0] * neither
+    right = [1] * both + [0] * first + [1] * second + [0] * neither
+    return np.array(left, bool), np.array(right, bool)
+
+
+@pytest.mark.parametrize(("first", "second"), [(0, 0), (1, 0), (3, 9), (9, 3), (5, 5), (0, 12)])
+def test_mcnemar_sums_the_binomial_tail(first: int, second: int) -> None:
+    n = first + second
+    naive = min(1.0, 2 * sum(comb(n, i) for i in range(min(first, second) + 1)) / 2**n) if n else 1.0
+    assert mcnemar(*answers(20, first, second, 7)) == pytest.approx(naive)
+
+
+def test_mcnemar_ignores_clips_both_get_right_or_wrong() -> None:
+    assert mcnemar(*answers(0, 2, 8)) == mcnemar(*answers(500, 2, 8, 300))
+
+
+def test_mcnemar_refuses_other_clips() -> None:
+    with pytest.raises(ValueError, match="same clips"):
+        mcnemar(np.ones(3, bool), np.ones(4, bool))
+
+
+def test_five_seeds_never_suffice_and_six_do() -> None:
+    assert sign_test([0.1] * 5) == pytest.approx(0.0625)
+    assert sign_test([0.1] * 6) == pytest.approx(0.03125)
+    assert sign_test([0.1, -0.1, 0.0]) == 1.0
+    assert sign_test([0.0, 0.0]) == 1.0
+
+
+def test_sign_test_refuses_a_missing_seed() -> None:
+    with pytest.raises(ValueError, match="not finite"):
+        sign_test([0.1, float("nan")])
+
+
+def test_holm_by_hand() -> None:
+    np.testing.assert_allclose(holm([0.01, 0.04, 0.03, 0.005]), [0.03, 0.06, 0.06, 0.02])
+    np.testing.assert_allclose(holm([0.6, 0.9]), [1.0, 1.0])
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        holm([0.2, 1.2])
+
+
+def test_holm_keeps_the_chance_of_any_false_claim() -> None:
+    generator = np.random.default_rng(0)
+    claims = np.mean([(holm(generator.random(8)) < 0.05).any() for _ in range(4000)])
+    assert abs(claims - 0.05) < 3 * np.sqrt(0.05 * 0.95 / 4000)
+
+
+def test_pairing_cancels_what_the_models_share() -> None:
+    generator = np.random.default_rng(1)
+    groups = np.repeat(np.arange(60), 5).astype(str)
+    hard = np.repeat(generator.random(60) < 0.5, 5)
+    first = ~hard
+    second = first & (generator.random(300) > 0.04)
+    found = paired_difference(lambda rows, _: float(first[rows].mean() - second[rows].mean()), groups, draws=2000)
+    assert found.value == pytest.approx(first.mean() - second.mean())
+    assert 0 < found.low < found.value < found.high
+    # Alone, either accuracy is uncertain by six points: half of the groups are hard.
+    assert found.high - found.low < 0.05
+    assert found.p < 0.01
+
+
+def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
+    generator, held = np.random.default_rng(2), []
+    groups = np.arange(80).astype(str)
+    for number in range(150):
+        wins = generator.normal(0.3, 1.0, 80)
+        found = paired_difference(lambda rows, _, w=wins: float(w[rows].mean()), groups, draws=300, seed=number)
+        held.append(found.low <= 0.3 <= found.high)
+    assert abs(np.mean(held) - 0.95) < 3 * np.sqrt(0.95 * 0.05 / 150)
+
+
+def test_seeds_are_drawn_too() -> None:
+    lucky = [0.3, -0.3, 0.3, -0.3]
+    groups = np.arange(50).astype(str)
+    found = paired_difference(lambda _, seed: lucky[seed], groups, seeds=4, draws=1000)
+    assert found.value == pytest.approx(0)
+    assert found.low < -0.1 < 0.1 < found.high
+
+
+def test_nothing_to_draw_from_is_refused() -> None:
+    with pytest.raises(ValueError, match="nothing to draw"):
+        paired_difference(lambda rows, _: 0.0, [])

@@ -1,0 +1,59 @@
+"""Thresholds, alarms and frame scores against loops and hand counts."""
+
+import numpy as np
+import pytest
+from modalgate.tasks.metrics.thresholds import (
+    best_f1_threshold,
+    false_alarms_per_hour,
+    frame_average_precision,
+    frame_scores,
+)
+from sklearn.metrics import average_precision_score, f1_score
+
+
+def test_no_threshold_has_a_greater_f1() -> None:
+    generator = np.random.default_rng(0)
+    positive = generator.random(80) < 0.4
+    scores = positive * 0.4 + generator.random(80)
+    found = best_f1_threshold(scores, positive)
+    best = f1_score(positive, scores >= found)
+    assert best == pytest.approx(max(f1_score(positive, scores >= threshold) for threshold in scores))
+    assert all(f1_score(positive, scores >= t) < best for t in scores if t > found)
+
+
+def test_a_threshold_needs_a_positive_clip() -> None:
+    with pytest.raises(ValueError, match="no positive clip"):
+        best_f1_threshold(np.ones(3), np.zeros(3))
+
+
+def test_false_alarms_by_hand() -> None:
+    scores = np.array([0.9, 0.8, 0.7, 0.2, 0.85, 0.75, 0.1, 0.05])
+    positive = np.array([1, 1, 1, 1, 0, 0, 0, 0])
+    seconds = np.array([5, 5, 5, 5, 900, 900, 900, 900])
+    assert false_alarms_per_hour(scores, positive, seconds, recall=0.25) == 0
+    assert false_alarms_per_hour(scores, positive, seconds, recall=0.5) == 1
+    assert false_alarms_per_hour(scores, positive, seconds, recall=0.75) == 2
+    assert false_alarms_per_hour(scores, positive, seconds, recall=1.0) == 2
+    assert false_alarms_per_hour(scores, positive, seconds / 2, recall=0.5) == 2
+
+
+def test_false_alarms_refuse_one_side_and_no_recall() -> None:
+    with pytest.raises(ValueError, match="both kinds"):
+        false_alarms_per_hour(np.ones(2), np.ones(2), np.ones(2))
+    with pytest.raises(ValueError, match="recall is 0"):
+        false_alarms_per_hour(np.ones(2), np.array([0, 1]), np.ones(2), recall=0)
+
+
+def test_frames_take_the_mean_of_their_windows() -> None:
+    starts, ends, scores = np.array([0.0, 1.0, 4.0]), np.array([2.0, 3.0, 5.0]), np.array([0.2, 0.6, 1.0])
+    times = np.array([0.5, 1.5, 2.5, 3.2, 3.8, 4.5, 9.0])
+    np.testing.assert_allclose(frame_scores(starts, ends, scores, times), [0.2, 0.4, 0.6, 0.6, 1.0, 1.0, 1.0])
+
+
+def test_frame_precision_pools_videos() -> None:
+    first = (np.array([0.0, 1.0]), np.array([1.0, 2.0]), np.array([0.9, 0.1]))
+    second = (np.array([0.0]), np.array([1.0]), np.array([0.5]))
+    found = frame_average_precision([first, second], [[(0.0, 0.5)], []], fps=4)
+    truth = [1, 1, 0, 0] + [0] * 4 + [0] * 4
+    scores = [0.9] * 4 + [0.1] * 4 + [0.5] * 4
+    assert found == pytest.approx(average_precision_score(truth, scores)) == pytest.approx(0.5)

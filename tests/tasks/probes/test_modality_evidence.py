@@ -1,0 +1,68 @@
+"""Evidence of modalities on planted features: what tells the label counts, what does not is given no vote."""
+
+import numpy as np
+import pytest
+from modalgate.tasks.features.extract import Features
+from modalgate.tasks.probes.modality_evidence import modality_evidence, votes_of
+
+CLIPS, CLASSES = 120, 3
+
+
+def planted(told: float = 4.0, present: float = 1.0) -> tuple[Features, np.ndarray]:
+    """`sure` holds the class beside noise, `blind` noise alone; a share `present` of the clips has `blind`."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(CLIPS) % CLASSES
+    sure = rng.normal(size=(CLIPS, 8)).astype(np.float32)
+    sure[np.arange(CLIPS), labels] += told
+    blind = rng.normal(size=(CLIPS, 8)).astype(np.float32)
+    there = {"sure": np.ones(CLIPS, bool), "blind": rng.permutation(CLIPS) < present * CLIPS}
+    keys = [str(number) for number in range(CLIPS)]
+    features = Features.joined(
+        ("sure", "blind"),
+        {"fused": sure, "sure": sure, "blind": blind},
+        there,
+        np.zeros((CLIPS, 2), np.float32),
+        keys,
+    )
+    return features, labels
+
+
+def test_what_tells_the_label_counts() -> None:
+    evidence = modality_evidence(*planted(), CLASSES, None)
+    assert evidence["sure"] > 0.98
+    # Of 120 clips in three folds the AUC of chance deviates by about .05.
+    assert abs(evidence["blind"] - 0.5) < 0.15
+    votes = votes_of(evidence)
+    assert votes["sure"] > 0.96
+    assert votes["blind"] < 0.3
+
+
+def test_only_clips_that_have_a_modality_judge_it() -> None:
+    features, labels = planted(present=0.5)
+    features.values["blind"][~features.present["blind"]] = labels[~features.present["blind"]][:, None] * 100.0
+    assert abs(modality_evidence(features, labels, CLASSES, None)["blind"] - 0.5) < 0.2
+
+
+def test_a_group_is_never_fitted_and_judged() -> None:
+    """Features that name the group, whose clips are of one class: only a leak could tell the label by them."""
+    groups = np.repeat(np.arange(CLIPS // 4), 4)
+    labels = np.random.default_rng(1).integers(0, CLASSES, CLIPS // 4)[groups]
+    names = np.random.default_rng(2).normal(size=(CLIPS // 4, 8)).astype(np.float32)[groups]
+    features, _ = planted()
+    features.values["sure"] = names
+    leaked = modality_evidence(features, labels, CLASSES, None)["sure"]
+    kept = modality_evidence(features, labels, CLASSES, [str(group) for group in groups])["sure"]
+    assert leaked > 0.95
+    assert abs(kept - 0.5) < 0.2
+
+
+@pytest.mark.parametrize("clips", [0, 1])
+def test_nothing_is_known_of_a_modality_that_hardly_anyone_has(clips: int) -> None:
+    features, labels = planted()
+    features.present["blind"] = np.arange(CLIPS) < clips
+    assert modality_evidence(features, labels, CLASSES, None)["blind"] == 0.5
+
+
+def test_votes() -> None:
+    assert votes_of({"rgb": 0.75, "audio": 0.4}) == {"rgb": 0.5, "audio": 0.0}
+    assert votes_of({"rgb": 0.5, "audio": 0.4}) == {"rgb": 1.0, "audio": 1.0}

@@ -1,0 +1,85 @@
+"""The probe of several classes: planted signals are found to their known precision, coins are not."""
+
+import numpy as np
+import pytest
+from modalgate.tasks.features.extract import Features
+from modalgate.tasks.metrics.multilabel import mean_average_precision
+from modalgate.tasks.probes.knn import knn_scores
+from modalgate.tasks.probes.multilabel_probe import fit_multilabel_probe, probe_multilabel
+from modalgate.tasks.splits.splits import Split
+from sklearn.linear_model import LogisticRegression
+
+CLIPS = 400
+
+
+def planted(seed: int = 0) -> tuple[Features, np.ndarray]:
+    """Two independent classes, each along its own axis of rgb; audio is noise that half of the clips have."""
+    generator = np.random.default_rng(seed)
+    truth = (generator.random((CLIPS, 2)) < [0.5, 0.2]).astype(int)
+    rgb = truth * 8.0 - 4 + generator.standard_normal((CLIPS, 2))
+    audio, heard = generator.standard_normal((CLIPS, 2)), np.arange(CLIPS) % 2 == 0
+    values = {"fused": rgb, "rgb": rgb, "audio": audio, "concat": np.concatenate([rgb, audio], axis=1)}
+    everywhere = np.ones(CLIPS, bool)
+    present = {"fused": everywhere, "rgb": everywhere, "audio": heard, "concat": everywhere}
+    values = {name: rows.astype(np.float32) for name, rows in values.items()}
+    weights = np.full((CLIPS, 2), 0.5, np.float32)
+    return Features(("rgb", "audio"), values, present, weights, [str(n) for n in range(CLIPS)]), truth
+
+
+def halves() -> Split:
+    numbers = np.arange(CLIPS)
+    return Split("half", numbers[:200], numbers[:0], numbers[200:])
+
+
+def test_a_planted_signal_is_found_and_noise_is_its_share() -> None:
+    features, truth = planted()
+    rows = {row.feature: row for row in probe_multilabel(features, truth, [halves()])}
+    assert list(rows) == ["fused", "rgb", "audio", "concat"]
+    assert rows["rgb"].mean_average_precision > 0.999
+    assert rows["rgb"].knn > 0.99
+    assert rows["rgb"].micro_f1 > 0.98
+    assert rows["rgb"].macro_f1 > 0.98
+    assert rows["audio"].clips == 100
+    # Of scores that know nothing the average precision is about the share of the class.
+    shares = truth[200::2].mean(axis=0)
+    assert np.array(rows["audio"].precisions) == pytest.approx(shares, abs=0.15)
+    assert rows["audio"].low <= rows["audio"].mean_average_precision <= rows["audio"].high
+
+
+def test_random_labels_stay_at_chance() -> None:
+    features, _ = planted()
+    truth = (np.random.default_rng(9).random((CLIPS, 2)) < 0.3).astype(int)
+    for row in probe_multilabel(features, truth, [halves()]):
+        assert row.mean_average_precision < 0.45
+        assert row.knn < 0.45
+
+
+def test_each_class_is_scikit_learns_logistic_regression() -> None:
+    features, truth = planted()
+    values = features.values["audio"][:200]
+    held = (features.values["audio"][200:], truth[200:])
+    probe = fit_multilabel_probe(values, truth[:200], validation=held)
+    everything = features.values["audio"]
+    scaled = (everything - everything.mean(axis=0)) / everything.std(axis=0)
+    for number in range(2):
+        model = LogisticRegression(C=probe.strength, tol=1e-6, max_iter=5000).fit(scaled, truth[:, number])
+        found = probe.scores(everything)[:, number]
+        np.testing.assert_allclose(found, model.predict_proba(scaled)[:, 1], atol=1e-3)
+
+
+def test_a_class_that_all_have_or_none_is_said_everywhere() -> None:
+    features, truth = planted()
+    truth = np.stack([truth[:, 0], np.ones(CLIPS, int), np.zeros(CLIPS, int)], axis=1)
+    scores = fit_multilabel_probe(features.values["rgb"], truth).scores(features.values["rgb"])
+    assert (scores[:, 1] > 0.99).all()
+    assert (scores[:, 2] < 0.01).all()
+    assert mean_average_precision(scores[:, :1], truth[:, :1]) > 0.999
+
+
+def test_neighbours_answer_for_every_class() -> None:
+    features, truth = planted()
+    bank, queries = features.values["rgb"][:50], features.values["rgb"][50:60]
+    found = knn_scores(bank, truth[:50], queries, 2)
+    for number in range(2):
+        alone = knn_scores(bank, truth[:50, number], queries, 2)[:, 1]
+        np.testing.assert_allclose(found[:, number], alone)

@@ -1,0 +1,106 @@
+"""Splits by column and by folds, on an index made by hand."""
+
+import numpy as np
+import pytest
+from modalgate.shards.errors import RequestError
+from modalgate.shards.index.table import Index, Sample
+from modalgate.shards.media.pack_settings import PackSettings
+from modalgate.tasks.splits.splits import (
+    folds_of,
+    given_split,
+    groups_of,
+    hold_out,
+    labelled,
+    one_group_out,
+    take,
+)
+
+
+def index(rows: list[dict[str, str]]) -> Index:
+    samples = tuple(Sample(f"k{number}", "s.tar", 1.0, row, {}) for number, row in enumerate(rows))
+    return Index(PackSettings(), {}, (), samples)
+
+
+SPLIT = index(
+    [{"label": label, "split": split} for label in ("b", "a") for split in ("pretrain", "train", "val", "test")]
+)
+
+
+def test_the_given_split_names_its_parts() -> None:
+    split = given_split(SPLIT, "train", "test")
+    assert split.train.tolist() == [1, 5]
+    assert split.validation.tolist() == [2, 6]
+    assert split.test.tolist() == [3, 7]
+    assert given_split(SPLIT, "pretrain+train", "test").train.tolist() == [0, 1, 4, 5]
+    assert given_split(SPLIT, "pretrain").test.tolist() == []
+    # Validation clips that train cannot choose anything.
+    assert given_split(SPLIT, "train+val", "test").validation.tolist() == []
+
+
+def test_a_split_nobody_has_is_refused_with_the_nearest() -> None:
+    with pytest.raises(RequestError, match="'train'"):
+        given_split(SPLIT, "trian", "test")
+
+
+def test_clips_without_a_split_are_told_what_else_there_is() -> None:
+    with pytest.raises(RequestError, match=r"no column 'split'.*--folds 5"):
+        given_split(index([{"label": "a"}, {"label": "b"}]), "train", "test")
+
+
+def test_classes_are_sorted_and_unlabelled_clips_left_out() -> None:
+    kept, classes, numbers = labelled(index([{"label": "b"}, {"label": ""}, {"label": "a"}]), "label")
+    assert classes == ["a", "b"]
+    assert numbers.tolist() == [1, 0]
+    assert [sample.key for sample in kept.samples] == ["k0", "k2"]
+    with pytest.raises(RequestError, match="fewer than two"):
+        labelled(index([{"label": "b"}, {"label": "b"}]), "label")
+
+
+def test_folds_cover_every_clip_once_and_keep_groups_whole() -> None:
+    rows = [{"label": "ab"[number % 2], "group": f"g{number // 3}"} for number in range(30)]
+    splits = folds_of(index(rows), "label", 5, "group")
+    tested = np.concatenate([split.test for split in splits])
+    assert sorted(tested.tolist()) == list(range(30))
+    for split in splits:
+        groups = [{rows[i]["group"] for i in part} for part in (split.train, split.test)]
+        assert not groups[0] & groups[1]
+    assert groups_of(index(rows), "group") == [row["group"] for row in rows]
+    assert groups_of(index(rows), "camera") is None
+
+
+def test_take_keeps_just_those_samples() -> None:
+    assert [sample.key for sample in take(SPLIT, np.array([1, 4])).samples] == ["k1", "k4"]
+
+
+def test_what_is_held_out_is_a_whole_group_even_of_few() -> None:
+    rows = [
+        {"label": "ab"[number % 2], "subject": f"s{number // 6}", "split": "train" if number < 24 else "test"}
+        for number in range(30)
+    ]
+    clips = index(rows)
+    split = hold_out(given_split(clips, "train", "test"), clips, "label", "subject")
+    held = {rows[number]["subject"] for number in split.validation}
+    assert len(held) == 1
+    assert held.isdisjoint(rows[number]["subject"] for number in split.train)
+    assert sorted([*split.train, *split.validation]) == list(range(24))
+    alone = index([{"label": "ab"[n % 2], "subject": "s", "split": "train" if n < 4 else "test"} for n in range(6)])
+    with pytest.raises(RequestError, match="groups"):
+        hold_out(given_split(alone, "train", "test"), alone, "label", "subject")
+
+
+def test_an_empty_text_is_no_class_and_no_group() -> None:
+    blank = index([{"label": "b"}, {"label": "  "}, {"label": ""}, {}, {"label": "a"}])
+    kept, classes, _ = labelled(blank, "label")
+    assert classes == ["a", "b"]
+    assert [sample.key for sample in kept.samples] == ["k0", "k4"]
+    people = [{"label": "ab"[number % 2], "subject": f"s{number // 4}"} for number in range(16)]
+    nobody = [{"label": "ab"[number % 2], "subject": ""} for number in range(4)]
+    both = index(people + nobody)
+    assert groups_of(both, "subject") == [*(row["subject"] for row in people), "k16", "k17", "k18", "k19"]
+    splits = one_group_out(both, "subject")
+    assert [split.name for split in splits] == ["subject-s0", "subject-s1", "subject-s2", "subject-s3"]
+    assert splits[0].test.tolist() == [0, 1, 2, 3]
+    assert splits[0].train.tolist() == list(range(4, 16)), "nobody knows who the others show"
+    folds = folds_of(both, "label", 4, "subject")
+    # As one group the four of nobody would all be tested together.
+    assert max(sum(number >= 16 for number in split.test.tolist()) for split in folds) < 4
