@@ -111,7 +111,9 @@ def choose(
         *_network(kind, index, names, given, start),
         *_augmentation(index, names),
     ]
-    choices += _pretraining(names, given) if kind == "pretrain" else _finetuning(index, names, given)
+    choices += (
+        _pretraining(names, given) if kind == "pretrain" else _finetuning(index, names, given, start is not None)
+    )
     choices += _length(kind, len(index.samples) if clips is None else clips, given)
     return [choice for choice in choices if not _has(given, choice.key)]
 
@@ -253,13 +255,16 @@ def _pretraining(names: tuple[str, ...], given: Mapping[str, Any]) -> list[Choic
     return [Choice("tasks", tasks, "moments of a clip: there is one modality")]
 
 
-def _finetuning(index: Index, names: tuple[str, ...], given: Mapping[str, Any]) -> list[Choice]:
+def _finetuning(index: Index, names: tuple[str, ...], given: Mapping[str, Any], pretrained: bool) -> list[Choice]:
     choices = []
     model = _section(given, "model")
     several = given.get("task") == "multilabel"
     if len(names) > 1 and not (several or "fusion" in model or "fusion_arguments" in model):
-        why = "each modality scores, and counts by what its pretrained features tell of the label"
-        choices.append(Choice("decision", "weighted_mean", why))
+        if pretrained:
+            why = "modalities score apart, weighted by what their pretrained features predict"
+            choices.append(Choice("decision", "weighted_mean", why))
+        else:
+            choices.append(Choice("decision", "mean", "modalities score apart, and their scores are averaged"))
         choices.append(Choice("unimodal_weight", 1.0, "each modality learns the label on its own"))
     choices.append(Choice("head_learning_rate", 1.0, "head and encoders learn at one rate"))
     if "task" not in given and (found := event_class(index, str(_section(given, "data").get("label", "label")))):

@@ -10,11 +10,10 @@ from ...shards.stream import ClipStream
 from ...tasks.features.cache import cached_features
 from ...tasks.probes.modality_evidence import modality_evidence, votes_of
 from ...tasks.splits.splits import groups_of, take
-from ..runs.folder import run_folder
 from ..training.device import ranks
 from .recipe import Recipe
 
-# The most clips that are looked at: the error of an AUC is then about .01.
+# The most training clips that are read: the error of an AUC is then about .01.
 MOST = 2000
 
 
@@ -29,20 +28,17 @@ def weigh_modalities(recipe: Recipe, classifier: Classifier, numbers: NDArray[np
     if not isinstance(decision, WeightedMeanDecision) or recipe.start is None:
         return
     index, data = recipe.index, recipe.config.data
-    # Chosen among all clips, so that splits that share an encoder share its features too.
-    chosen = np.sort(np.random.default_rng(recipe.config.seed).permutation(len(index.samples))[:MOST])
-    stream = ClipStream(take(index, chosen), recipe.request, data.batch_size, workers=data.workers, **recipe.told)
+    if len(numbers) > MOST:
+        numbers = np.sort(np.random.default_rng(recipe.config.seed).permutation(numbers)[:MOST])
+    stream = ClipStream(take(index, numbers), recipe.request, data.batch_size, workers=data.workers, **recipe.told)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    [features] = cached_features(
-        [classifier.backbone], recipe.spec, stream, run_folder(recipe.config) / "features", device
-    )
-    trained = np.isin(chosen, numbers)
+    [features] = cached_features([classifier.backbone], recipe.spec, stream, None, device)
     groups = groups_of(index, data.group)
     evidence = modality_evidence(
-        features.rows(trained),
-        recipe.labels[chosen[trained]],
+        features,
+        recipe.labels[numbers],
         len(recipe.classes),
-        None if groups is None else [groups[number] for number in chosen[trained]],
+        None if groups is None else [groups[number] for number in numbers],
     )
     decision.set_votes(votes_of(evidence))
     if ranks()[0] == 0:

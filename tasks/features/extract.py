@@ -62,16 +62,6 @@ class Features:
             [key for part in parts for key in part.keys],
         )
 
-    def rows(self, chosen: NDArray[np.bool_]) -> "Features":
-        """The clips that the mask (n,) keeps."""
-        return Features(
-            self.modalities,
-            {name: values[chosen] for name, values in self.values.items()},
-            {name: there[chosen] for name, there in self.present.items()},
-            self.weights[chosen],
-            [key for key, keep in zip(self.keys, chosen.tolist(), strict=True) if keep],
-        )
-
 
 @torch.no_grad()
 def feature_batches(

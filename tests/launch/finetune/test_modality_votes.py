@@ -1,0 +1,83 @@
+"""The weights of modalities' votes: set from training clips alone, kept in the bundle, equal without evidence."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from modalgate.fusion.bundle.bundle import load_bundle
+from modalgate.fusion.classifier import Classifier
+from modalgate.fusion.mechanisms.decision import WeightedMeanDecision
+from modalgate.launch.cli import main
+from modalgate.launch.config.load import load_config
+from modalgate.launch.finetune.modality_votes import weigh_modalities
+from modalgate.launch.finetune.recipe import Recipe, set_up
+from modalgate.launch.schema import FinetuneConfig
+from modalgate.shards.stream import ClipStream
+from modalgate.tasks.features.extract import extract_features
+from torch import Tensor
+
+
+def recipe(corpus: Path, few: list[str], out: Path, *more: str) -> Recipe:
+    settings = [f"data.shards={corpus / 'shards'}", f"out={out}", "decision=weighted_mean", *few, *more]
+    config = load_config("finetune", "demo-violence", settings)
+    assert isinstance(config, FinetuneConfig)
+    return set_up(config, ())
+
+
+def votes(classifier: Classifier) -> Tensor:
+    assert isinstance(classifier.decision, WeightedMeanDecision)
+    return classifier.decision.votes.clone()
+
+
+def weighed(given: Recipe, numbers: np.ndarray) -> tuple[Classifier, Tensor]:
+    classifier = given.classifier()
+    weigh_modalities(given, classifier, numbers, "split")
+    return classifier, votes(classifier)
+
+
+def test_labels_of_test_clips_have_no_part_in_it(corpus: Path, few: list[str], tmp_path: Path) -> None:
+    given = recipe(corpus, few, tmp_path, f"encoder={corpus / 'runs' / 'demo-pretrain'}")
+    train = np.arange(len(given.labels)) % 3 > 0
+    _, first = weighed(given, np.flatnonzero(train))
+    other = replace(given, labels=np.where(train, given.labels, 1 - given.labels))
+    assert weighed(other, np.flatnonzero(train))[1].tolist() == first.tolist()
+
+
+def test_a_modality_whose_features_hold_the_label_outvotes_one_that_holds_nothing(
+    corpus: Path, few: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = recipe(corpus, few, tmp_path, f"encoder={corpus / 'runs' / 'demo-pretrain'}")
+    assert given.start is not None
+    # Planted: the label of a clip is whether one feature of its picture lies above the median.
+    stream = ClipStream(given.index, given.request, 8, **given.told)
+    [features] = extract_features([given.start.backbone], given.spec, stream)
+    first = features.values["rgb"][:, 0]
+    given = replace(given, labels=(first > np.median(first)).astype(np.int64))
+    constant = given.start.backbone.encoders["audio"]
+    for parameter in constant.parameters():
+        torch.nn.init.zeros_(parameter)
+    classifier, found = weighed(given, np.arange(len(given.labels)))
+    by_name = dict(zip(classifier.backbone.modalities, found.tolist(), strict=True))
+    assert by_name["rgb"] > 0.5
+    assert by_name["audio"] == 0.0
+    assert "audio 0.500" in capsys.readouterr().out
+
+
+def test_from_random_weights_all_count_equally(corpus: Path, few: list[str], tmp_path: Path) -> None:
+    given = recipe(corpus, few, tmp_path, f"encoder={corpus / 'runs' / 'demo-pretrain'}")
+    backbone = given.start
+    assert backbone is not None
+    scratch = replace(given, start=None, config=replace(given.config, model=backbone.backbone.spec))
+    assert weighed(scratch, np.arange(8))[1].tolist() == [1.0] * len(scratch.modalities)
+
+
+def test_the_bundle_keeps_them(corpus: Path, few: list[str], tmp_path: Path) -> None:
+    encoder = f"encoder={corpus / 'runs' / 'demo-pretrain'}"
+    settings = [f"data.shards={corpus / 'shards'}", f"out={tmp_path}", "name=run", "decision=weighted_mean", encoder]
+    assert main(["finetune", "demo-violence", *settings, *few]) == 0
+    folder = next(iter(sorted((tmp_path / "run").rglob("encoder"))))
+    model = load_bundle(folder).model
+    assert isinstance(model, Classifier)
+    assert len(set(votes(model).tolist())) > 1
