@@ -7,6 +7,7 @@ from typing import Any
 
 from ...fusion.bundle.bundle_files import facts_path
 from ...shards.clip_spec import ClipSpec, plain_clip_spec
+from ...shards.index.folds import usual_folds
 from ...shards.index.labels import LABEL, label_column
 from ...shards.index.selection import with_columns, with_modalities
 from ...shards.index.table import INDEX_NAME, Index, load_index
@@ -29,7 +30,7 @@ def with_choices(kind: str, content: Mapping[str, Any]) -> tuple[dict[str, Any],
         chosen = [Choice("data.label", column, "the only column of classes")] if column != LABEL else []
         content = merged(content, nested(chosen))
     index = _trained_on(kind, whole, content["data"])
-    chosen += choose(kind, index, content, _start(content), _at_a_time(kind, index, content))
+    chosen += choose(kind, index, content, _start(content), *_at_a_time(kind, index, content))
     return merged(nested(chosen), content), chosen
 
 
@@ -54,19 +55,20 @@ def _trained_on(kind: str, index: Index, data: Mapping[str, Any]) -> Index:
     return index.keep(sample.key for sample in kept) if kept else index
 
 
-def _at_a_time(kind: str, index: Index, content: Mapping[str, Any]) -> int:
-    """How many of the clips train one model: all in pretraining, else the given split's or those outside a fold."""
+def _at_a_time(kind: str, index: Index, content: Mapping[str, Any]) -> tuple[int, int]:
+    """The number of clips that train one model, and the number of models: one in pretraining and for a given split,
+    else one per fold."""
     data: Mapping[str, Any] = content["data"]
     count = round(len(index.samples) * float(data.get("fraction", 1.0)))
     if kind == "pretrain":
-        return count
+        return count, 1
     if "split" in index.columns and not data.get("folds"):
         names = str(data.get("split") or "train").split("+")
         found = index.column("split")
         if any(value in names for value in found):
-            return round(sum(value in names for value in found) * float(data.get("fraction", 1.0)))
-    folds = max(int(data.get("folds") or 5), 2)
-    return count * (folds - 1) // folds
+            return round(sum(value in names for value in found) * float(data.get("fraction", 1.0))), 1
+    folds = max(int(data.get("folds") or usual_folds(len(index.samples))), 2)
+    return count * (folds - 1) // folds, 1 if data.get("fold") is not None else folds
 
 
 def _start(content: Mapping[str, Any]) -> ClipSpec | None:

@@ -32,8 +32,8 @@ RATE, MOST_FRAMES = 12.0, 32
 STACK = 8
 # Pretraining compares windows of one clip with each other: so many, none of which overlap.
 SEGMENTS = 3
-# By verb: passes over the training clips, and the fewest and the most steps.
-PASSES = {"pretrain": (25, 200, 400), "finetune": (35, 200, 400)}
+# By verb: passes over the training clips, the fewest steps of a model, and the most steps of all models together.
+PASSES = {"pretrain": (25, 200, 400), "finetune": (35, 200, 1200)}
 # Names that say that nothing happens: `normal`, `no_fall`, `noFight`, and not `north`.
 _NOTHING = re.compile(
     r"(?i:0|false|no|non|not|none|normal|negative|others?|background|nothing|adl|rest|idle)(?![a-zA-Z])"
@@ -96,12 +96,18 @@ class Choice:
 
 
 def choose(
-    kind: str, index: Index, given: Mapping[str, Any], start: ClipSpec | None = None, clips: int | None = None
+    kind: str,
+    index: Index,
+    given: Mapping[str, Any],
+    start: ClipSpec | None = None,
+    clips: int | None = None,
+    models: int = 1,
 ) -> list[Choice]:
     """The settings of a `pretrain` or `finetune` config that `given`, its content so far, does not have.
 
-    `index`: the clips it trains on; `start`: how the encoder it starts from sees a segment, where there is one;
-    `clips`: how many of them train at a time, all where not given. Raises `RequestError` for an unknown size.
+    `index`: the clips it trains on. `start`: how the encoder it starts from sees a segment, where there is one.
+    `clips`: how many of them train one model; null for all. `models`: how many models are trained, one per fold.
+    Raises `RequestError` for an unknown size.
     """
     data = _section(given, "data")
     names = tuple(data.get("modalities") or index.modalities)
@@ -114,7 +120,7 @@ def choose(
     choices += (
         _pretraining(names, given) if kind == "pretrain" else _finetuning(index, names, given, start is not None)
     )
-    choices += _length(kind, len(index.samples) if clips is None else clips, given)
+    choices += _length(kind, len(index.samples) if clips is None else clips, models, given)
     return [choice for choice in choices if not _has(given, choice.key)]
 
 
@@ -287,23 +293,23 @@ def _denies(name: str, other: str) -> bool:
     return bool(_NOTHING.match(name) or re.fullmatch(rf"(no|non|not)[-_ ]?{re.escape(other)}", name, re.IGNORECASE))
 
 
-def _length(kind: str, clips: int, given: Mapping[str, Any]) -> list[Choice]:
+def _length(kind: str, clips: int, models: int, given: Mapping[str, Any]) -> list[Choice]:
     batch = 32 if clips >= 64 else max(2 ** int(math.log2(max(clips // 2, 2))), 2)
     given_batch = int(_section(given, "data").get("batch_size") or batch)
     choices = [Choice("data.batch_size", batch, f"{clips} clips train at a time")]
     train = _section(given, "train")
     if train.get("steps") is None and train.get("epochs") is None:
-        steps = _steps(kind, clips, given_batch)
+        steps = _steps(kind, clips, models, given_batch)
         passes = steps * given_batch / max(clips, 1)
         choices.append(Choice("train.steps", steps, f"{passes:.0f} passes over {clips} clips"))
     choices.append(Choice("train.learning_rate", 3e-3, f"for batches of {given_batch}"))
     return choices
 
 
-def _steps(kind: str, clips: int, batch: int) -> int:
+def _steps(kind: str, clips: int, models: int, batch: int) -> int:
     """Passes over the clips, within bounds; at least one pass, however many they are."""
     passes, fewest, most = PASSES[kind]
-    return round(min(max(passes * clips / batch, fewest), max(most, clips / batch)))
+    return round(max(min(passes * clips / batch, max(most / models, clips / batch)), fewest))
 
 
 def _plain(value: Any) -> str:

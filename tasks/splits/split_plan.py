@@ -11,12 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...shards.errors import RequestError
+from ...shards.index.folds import usual_folds
 from ...shards.index.table import Index, clean_key
 from ...ssl.gather import rank
 from .splits import Split, folds_of, given_split, groups_of, one_group_out
-
-# Folds that are chosen; fewer where there are many clips: each model then takes longer, and intervals are narrow.
-DEFAULT_FOLDS, FEWER_FOLDS, MANY_CLIPS = 5, 3, 600
 
 
 @dataclass(frozen=True)
@@ -80,8 +78,7 @@ def default_plan(index: Index, label: str, plan: SplitPlan) -> tuple[SplitPlan, 
     groups = set(groups_of(index, plan.group) or ())
     units = len(groups) if len(groups) > 1 else len(index.samples)
     commonest = max(Counter(index.column(label)).values(), default=0)
-    usual = DEFAULT_FOLDS if len(index.samples) <= MANY_CLIPS else FEWER_FOLDS
-    folds = max(min(usual, units, commonest), 2)
+    folds = max(min(usual_folds(len(index.samples)), units, commonest), 2)
     if len(groups) > 1:
         how = f"that keep each '{plan.group}' together"
     else:

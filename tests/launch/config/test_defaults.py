@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from modalgate.launch.config.defaults import STACK, choose, describe, nested, picture_side
+from modalgate.launch.config.defaults import STACK, _length, choose, describe, nested, picture_side
 from modalgate.shards.clip_spec import ClipSpec
 from modalgate.shards.errors import RequestError
 from modalgate.shards.index.table import Index, Sample, Shard, Statistics
@@ -163,6 +163,12 @@ def test_length_and_batch_suit_the_number_of_clips(clips: int):
     found = chosen("finetune", index(clips=clips))
     assert 2 <= found["data.batch_size"] <= max(clips, 2)
     assert 200 <= found["train.steps"] <= max(400, clips)
+
+
+def test_the_models_of_folds_share_the_steps():
+    one, three = (_length("finetune", 2000, models, {}) for models in (1, 3))
+    steps = [next(choice.value for choice in found if choice.key == "train.steps") for found in (one, three)]
+    assert steps == [1200, 400]
 
 
 @pytest.mark.parametrize("names", [("rgb",), ("flow",), ("rgb", "flow")])
