@@ -283,5 +283,5 @@ def test_a_stretched_window_is_the_clip_at_another_speed(tmp_path: Path) -> None
 
 
 def test_sound_is_not_stretched() -> None:
-    with pytest.raises(RequestError, match="windows of 'audio' cannot be stretched"):
+    with pytest.raises(RequestError, match="'audio' cannot be stretched"):
         ClipRequest(("rgb", "audio"), 1, 0.5, 3, 16, 1.0)

@@ -55,7 +55,7 @@ def test_every_piece_comes_once_and_in_its_order(workers: int) -> None:
 def test_a_process_that_dies_is_replaced_and_its_item_named() -> None:
     pieces, reasons, pids = collected([("deadly", 2), ("whole", 5), ("deadly", 0), ("whole", 1)], 1)
     assert pieces == {0: [0, 1], 1: list(range(5)), 3: [0]}
-    assert {number for number, reason in reasons.items() if "killed the process" in reason} == {0, 2}
+    assert {number for number, reason in reasons.items() if "process that read it died" in reason} == {0, 2}
     assert len(pids) == 3
 
 

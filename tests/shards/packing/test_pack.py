@@ -294,7 +294,7 @@ def test_a_recording_that_kills_its_process(
     assert len(index.samples) == 5
     (line,) = read_rejected(tmp_path / "out" / REJECTED_NAME)
     assert Path(line.file).stem == "c4"
-    assert "killed the process" in line.reason
+    assert "process that read it died" in line.reason
 
 
 def test_packing_again_changes_nothing(packed: Index, folder: Path, small: Callable, tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def test_twice_the_same_stem(tmp_path: Path) -> None:
     problems = {source.path.name: source.problem for source in find_sources(tmp_path)}
     assert problems == {
         "a.avi": "",
-        "a.mp4": "its stem is that of 'a.avi' beside it: rename one of them",
+        "a.mp4": "it has the same stem as 'a.avi': rename one of them",
         "b.mp4": "",
     }
 
@@ -88,7 +88,7 @@ def test_twice_in_a_table_and_absent(tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text("video,label\na.mp4,x\nb.mp4,y\na.mp4,z\nlost.mp4,z\n")
     problems = [source.problem for source in find_sources(tmp_path)]
     assert problems[:3] == ["", "", "'a.mp4' is in lines 2 and 4 of 'labels.csv'"]
-    assert "lost.mp4', named in line 5 of 'labels.csv', is absent" in problems[3]
+    assert "lost.mp4', named in line 5 of 'labels.csv', does not exist" in problems[3]
 
 
 def test_a_name_that_is_no_text(tmp_path: Path) -> None:
@@ -147,11 +147,11 @@ def test_the_digest_and_the_stamp_tell_of_changes(tmp_path: Path) -> None:
         ("video,label\nlost.mp4,y\ngone.mp4,y\n", r"lost\.mp4' and 1 more"),
         ("name,label\na,x\n", "no column that names files"),
         ("video,label\n", "no rows"),
-        ("video,label\na.mp4\n", "line 2: it has not as many fields"),
-        ("video,label\na.mp4,x,y\n", "line 2: it has not as many fields"),
+        ("video,label\na.mp4\n", "line 2: it does not have as many fields"),
+        ("video,label\na.mp4,x,y\n", "line 2: it does not have as many fields"),
         ("video,depth,label\n,,x\n", "line 2: it names no file"),
-        ("video,video_rate\na.mp4,fast\n", "line 2: the rate 'fast' is no number of Hz above 0"),
-        ("video,video_rate\na.mp4,-3\n", "line 2: the rate '-3' is no number of Hz above 0"),
+        ("video,video_rate\na.mp4,fast\n", "line 2: rate 'fast' is not a number of Hz above 0"),
+        ("video,video_rate\na.mp4,-3\n", "line 2: rate '-3' is not a number of Hz above 0"),
     ],
 )
 def test_bad_tables(tmp_path: Path, table: str, said: str) -> None:
