@@ -184,9 +184,9 @@ def test_a_saved_place_is_continued_in_the_middle_of_an_epoch(index: Index, work
 @pytest.mark.parametrize("change", [{"seed": 5}, {"batch_size": 4}, {"world": 2}])
 def test_the_place_in_another_order_is_refused(index: Index, change: dict[str, int]) -> None:
     saved = ClipStream(index, REQUEST, 3, seed=4).state_dict()
-    with pytest.raises(RequestError, match="of another stream"):
+    with pytest.raises(RequestError, match="position belongs to another stream"):
         ClipStream(index, REQUEST, **({"batch_size": 3, "seed": 4} | change)).load_state_dict(saved)
-    with pytest.raises(RequestError, match="of another stream"):
+    with pytest.raises(RequestError, match="position belongs to another stream"):
         ClipStream(index.keep([s.key for s in index.samples[1:]]), REQUEST, 3, seed=4).load_state_dict(saved)
 
 

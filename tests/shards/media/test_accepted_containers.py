@@ -37,7 +37,7 @@ def test_files_that_name_other_files_are_refused(tmp_path: Path) -> None:
     [
         (b"", "it is empty"),
         (b"this is no film\n" * 50, "it holds no media"),
-        (b"\0\0\0\x18ftypmp42" + bytes(600), "its index at its end"),
+        (b"\0\0\0\x18ftypmp42" + bytes(600), "index at the end of the MP4"),
     ],
 )
 def test_what_is_no_media_is_said(content: bytes, says: str, tmp_path: Path) -> None:

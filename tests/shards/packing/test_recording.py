@@ -148,7 +148,7 @@ def test_a_file_cut_before_its_first_picture_is_cut_short(tmp_path: Path, drifti
     write_video(tmp_path / "a.mkv", drifting(45), 15, codec="libx264")
     whole = (tmp_path / "a.mkv").read_bytes()
     (tmp_path / "cut.mkv").write_bytes(whole[: len(whole) // 3])
-    with pytest.raises(ValueError, match="is cut short: no picture of its"):
+    with pytest.raises(ValueError, match="is cut short: none of its"):
         list(read_recording({"video": tmp_path / "cut.mkv"}, settings("rgb", fps=15.0)))
 
 
