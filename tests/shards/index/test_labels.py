@@ -43,7 +43,7 @@ def test_the_label_column_is_the_one_that_can_hold_classes() -> None:
     assert label_column(clips(label=classes, room=classes)) == "label"
     assert label_column(clips(room=classes, file=names, place=alike, split=classes, group=classes)) == "room"
     assert label_column(clips(room=classes, label=names), "room") == "room"
-    with pytest.raises(RequestError, match="name one of room, colour") as told:
+    with pytest.raises(RequestError, match="choose one of room, colour") as told:
         label_column(clips(room=classes, colour=classes))
     assert "--label room" in str(told.value)
     assert "data.label=room" in str(told.value)

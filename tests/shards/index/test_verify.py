@@ -153,11 +153,11 @@ def reassign(content: dict[str, Any]) -> None:
     [
         (move, "depth.mkv' is at"),
         (drop_clip, "is in the tar and not in the index"),
-        (repeat_clip, "is 2 times in the index"),
+        (repeat_clip, "occurs 2 times in the index"),
         (drop_member, "clips with inertial and lists"),
-        (relabel, "its labels or its duration are not the index's"),
+        (relabel, "its labels or its duration differ"),
         (miscount, "clips with audio and lists"),
-        (escape, "a path where a file name belongs"),
+        (escape, "instead of a file name"),
         (reassign, "a shard the index does not list"),
     ],
 )
