@@ -38,7 +38,7 @@ def test_a_list_is_relative_to_where_it_lies(film: Callable[..., Path], tmp_path
     listed.write_text("# two of them\n../media/a.mp4\n\n../b.mp4\n../b.mp4\nnone.mp4\n")
     items = find_material(str(listed)).items
     assert [item.key for item in items] == ["../media/a.mp4", "../b.mp4", "../b.mp4", "none.mp4"]
-    assert [item.problem for item in items] == ["", "", "it is in 'few.txt' more than once", "it is absent"]
+    assert [item.problem for item in items] == ["", "", "it is in 'few.txt' more than once", "it does not exist"]
 
 
 def test_a_table_and_a_single_file(folder: Path) -> None:
@@ -78,8 +78,8 @@ def test_the_fingerprint_knows_content_and_not_the_clock(film: Callable[..., Pat
     [
         ("none", None, "nothing at '.*none': give a folder of recordings, a list"),
         ("empty.txt", "# nothing\n", "list '.*empty.txt' names no file"),
-        ("gone.txt", "a.mp4\nb.mp4\n", "names absent files: '.*a.mp4' and 1 more"),
-        ("notes.md", "x", "is no media file, and no list"),
+        ("gone.txt", "a.mp4\nb.mp4\n", "names files that do not exist: '.*a.mp4' and 1 more"),
+        ("notes.md", "x", "is neither a media file nor a list"),
         ("table.csv", "file\na.mp4\n", "has no column that names files"),
     ],
 )
