@@ -86,4 +86,4 @@ def test_flow_that_was_given_for_the_whole_picture_is_refused(film: Path, tmp_pa
     settings = PackSettings(modalities=("rgb", "flow"), size=24, fps=10.0, region=REGION)
     with pytest.raises(DataError):
         pack(film.parent, tmp_path / "shards", settings, workers=1)
-    assert "of the whole picture, not of the region" in (tmp_path / "shards" / REJECTED_NAME).read_text()
+    assert "covers the whole picture, not the region" in (tmp_path / "shards" / REJECTED_NAME).read_text()
