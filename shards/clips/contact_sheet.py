@@ -57,9 +57,7 @@ def draw_contact_sheet(folder: Path, png: Path, count: int = 8) -> None:
     try:
         figure.savefig(png, format="png")
     except OSError as error:
-        raise RequestError(
-            f"cannot write '{png}' ({error.strerror}): give a file in an existing folder"
-        ) from error
+        raise RequestError(f"cannot write '{png}' ({error.strerror}): give a file in an existing folder") from error
 
 
 def draw_clip(index: Index, sample: Sample, png: Path, frames: int = 6) -> None:

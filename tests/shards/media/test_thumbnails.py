@@ -43,9 +43,7 @@ def test_times_count_from_the_first_frame(tmp_path: Path, delayed: Callable[[Pat
     assert [number(jpeg) for jpeg in stills(late, [0.0, 2.0])] == [0, 20]
 
 
-def test_decoding_starts_at_the_key_frame(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_decoding_starts_at_the_key_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = film(tmp_path / "film.mkv", {"g": "5"})
     frames: list[float] = []
 
