@@ -76,7 +76,7 @@ def _in_pool(
     except BrokenProcessPool:
         return sorted(running.values())
     finally:
-        # Do not wait for the rest of an hour's film: the workers end at once, in the middle of it.
+        # Do not wait for the rest of a long recording: the workers end at once, in the middle of it.
         here.close()
         pool.shutdown(cancel_futures=True)
         there.close()
