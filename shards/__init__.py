@@ -1,1 +1,1 @@
-"""Media in, clips out: modality specs, decoding, optical flow, packing, the index and the clip stream."""
+"""Read media, write clips: modality table, decoding, optical flow, packing, the shard index and the clip stream."""

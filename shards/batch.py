@@ -1,4 +1,4 @@
-"""What the stream delivers and everything above consumes."""
+"""`Batch`: what the clip stream delivers and every model, loss and metric consumes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,13 +9,16 @@ from torch import Tensor
 
 @dataclass
 class Batch:
-    """K segments of each of B clips.
+    """B clips of K segments each.
 
-    `streams`: video kinds (B, K, T, C, H, W) uint8 (depth uint16), audio (B, K, N) float, signals (B, K, N, C).
-    `present`: (B, K) bool by modality; where it is off, the stream's zeros mean nothing.
-    `start`: (B, K) seconds. `label`: (B,) class numbers, (B, C) of 0 and 1 where a clip
-    has several, or none. `valid`: (B,) off for rows that only pad.
-    `seed`: differs by step, rank and run; every on-device draw for this batch comes from it.
+    - `streams`: tensor by modality. Video (B, K, T, C, H, W) uint8, depth uint16; audio (B, K, N) float in [-1, 1];
+      signals (B, K, N, C) float in physical units.
+    - `present`: (B, K) bool by modality. Where it is False, the stream holds zeros that carry no information.
+    - `key`: the B clip keys.
+    - `start`: (B, K) start of each segment in seconds.
+    - `label`: (B,) class numbers, or (B, C) of 0 and 1 for multilabel data. None without labels.
+    - `valid`: (B,) bool, False for rows that only pad the last batch.
+    - `seed`: seed of every on-device draw for this batch. It differs between steps, ranks and runs.
     """
 
     streams: dict[str, Tensor]
@@ -30,7 +33,7 @@ class Batch:
         return len(self.key)
 
     def to(self, device: torch.device | str) -> "Batch":
-        """The same batch with every tensor on `device`."""
+        """Returns the batch with every tensor on `device`."""
         return Batch(
             {name: stream.to(device, non_blocking=True) for name, stream in self.streams.items()},
             {name: mask.to(device, non_blocking=True) for name, mask in self.present.items()},
@@ -44,7 +47,7 @@ class Batch:
 
 @dataclass
 class Clip:
-    """One row of a batch, before it is stacked: the same names without the leading B."""
+    """One row of a `Batch` before stacking: the same fields without the leading B."""
 
     streams: dict[str, Tensor]
     present: dict[str, bool]
@@ -55,7 +58,11 @@ class Clip:
 
 
 def stack(clips: Sequence[Clip], seed: int) -> Batch:
-    """Clips of equal K and modalities as one batch; an absent stream is zeros of its neighbours' shape."""
+    """Stacks clips with equal K and equal modalities into a batch.
+
+    A modality that a clip lacks becomes zeros of the shape it has in the other clips. A modality that no clip has
+    gets no stream.
+    """
     names = clips[0].present
     segments = len(clips[0].start)
     streams = {}
@@ -64,7 +71,7 @@ def stack(clips: Sequence[Clip], seed: int) -> Batch:
         if shape is None:
             continue
         rows = [clip.streams[name] if clip.present[name] else torch.zeros_like(shape) for clip in clips]
-        # Along the order of memory, so that pictures with channels last are copied as they lie.
+        # Stacked in memory order, so that channels-last pictures are copied without a transposition.
         memory = sorted(range(shape.dim()), key=shape.stride, reverse=True)
         stacked = torch.stack([row.permute(memory) for row in rows])
         streams[name] = stacked.permute(0, *(1 + memory.index(axis) for axis in range(shape.dim())))

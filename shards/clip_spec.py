@@ -1,4 +1,4 @@
-"""How a bundle's encoder sees a segment, as plain data: reading it needs no torch."""
+"""`ClipSpec`: how an encoder sees a segment. Plain data that needs no torch."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,11 +13,18 @@ from .media.region import Region, plain_region, region_text
 class ClipSpec:
     """What an encoder sees of a segment, and how to make it from stored media.
 
-    `seconds`, `frames`: the window; `size`: pixels of the square; `short_side`, `fps`, `sample_rate`, `flow_bound`:
-    the packed media's; `statistics`: per modality, in its unit; `stretch`: the share of a clip that one window
-    covers, played in `seconds` (0: as it is); `region`: the part of the picture that was packed; `packing`: all
-    settings of the packing, none in bundles from before they were stored. A bundle carries it, so that prediction
-    prepares data as training did.
+    A bundle stores it, so that prediction prepares data exactly as training did.
+
+    - `seconds`, `frames`: length of the window and number of video frames in it.
+    - `size`: side in pixels of the square picture.
+    - `short_side`: short side in pixels of the packed video.
+    - `fps`: frames per second of the packed video.
+    - `sample_rate`: sample rate of the packed sound in Hz.
+    - `flow_bound`: pixel/frame at the end of the packed flow's byte range.
+    - `statistics`: mean and deviation per channel by modality, in the modality's unit.
+    - `stretch`: share of a clip that one window covers, played in `seconds`. 0: windows are not stretched.
+    - `region`: the part of the picture that was packed. None: all of it.
+    - `packing`: all pack settings. None in older bundles, which do not store them.
     """
 
     seconds: float
@@ -33,11 +40,11 @@ class ClipSpec:
     packing: PackSettings | None = None
 
     def covered(self, duration: float) -> float:
-        """The seconds of a clip of so many that one window covers."""
+        """Returns the seconds of a clip of `duration` seconds that one window covers."""
         return self.stretch * duration or self.seconds
 
     def pack_settings(self) -> PackSettings:
-        """How the media were packed that the encoder knows."""
+        """Returns the settings with which the encoder's training media were packed."""
         return replace(
             self.packing or PackSettings(tuple(self.statistics)),
             size=self.short_side,
@@ -49,7 +56,7 @@ class ClipSpec:
 
 
 def plain_clip_spec(content: dict[str, Any]) -> ClipSpec:
-    """A `ClipSpec` from its plain form, as JSON holds it."""
+    """Returns a `ClipSpec` from its JSON form."""
     statistics = {
         name: Statistics(tuple(entry["mean"]), tuple(entry["std"])) for name, entry in content["statistics"].items()
     }
@@ -63,7 +70,7 @@ def plain_clip_spec(content: dict[str, Any]) -> ClipSpec:
 
 
 def check_packing(spec: ClipSpec, index: Index) -> None:
-    """`RequestError` where shards were packed unlike those that a model of this `spec` was trained on."""
+    """Raises `RequestError` if shards were packed with other settings than the training data of this `spec`."""
     settings = index.settings
     for name, trained, packed in (
         ("short side", spec.short_side, settings.size),

@@ -1,19 +1,23 @@
-"""The two ways a command fails, and the nearest valid choice both of them name."""
+"""The two errors that end a command, and the message that suggests the nearest valid choice."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
 
 
 class RequestError(Exception):
-    """The request is wrong (exit status 2): a key, a name or a path a person can correct."""
+    """A wrong request (exit status 2): a key, name or path that the user can correct."""
 
 
 class DataError(Exception):
-    """The data is bad (exit status 3): too many unreadable inputs, or a failed verification."""
+    """Bad data (exit status 3): too many unreadable inputs, or a failed verification."""
 
 
 def choice_error(what: str, given: str, choices: Iterable[str]) -> RequestError:
-    """A `RequestError` that names `given`, the nearest of `choices` and, if few, all of them."""
+    """Returns a `RequestError` that names `given` and the nearest of `choices`, and lists all of up to 12 choices.
+
+    >>> print(choice_error("modality", "deph", ["rgb", "depth"]))
+    unknown modality 'deph': did you mean 'depth'? (known: depth, rgb)
+    """
     known = sorted(choices)
     near = get_close_matches(given, known, n=1, cutoff=0.4)
     message = f"unknown {what} '{given}'"

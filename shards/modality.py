@@ -1,4 +1,4 @@
-"""The table of modalities: what a stream is, how it is stored and how its numbers are to be read."""
+"""The table of modalities: shape, storage, rate and physical unit of each stream."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,12 +13,14 @@ Kind = Literal["video", "audio", "signal"]
 class Modality:
     """One kind of stream.
 
-    `kind`: `video` arrives as (T, C, H, W), `audio` as (N,), `signal` as (N, C).
-    `suffix`: the shard member it is stored in, `KEY.<suffix>`.
-    `rate`: default frames or samples per second a packed stream has; `None` keeps the source's.
-    `unit`: what one step of the physical value means; `low`, `high`: the range a sane value lies in.
-    `flow_of`: the modality between whose pictures it is the optical flow, empty for all others.
-    `vectors`: the channels come in threes, along the x, y and z of a worn sensor.
+    - `kind`: `video` has shape (T, C, H, W), `audio` (N,), `signal` (N, C).
+    - `channels`: C; 1 for audio.
+    - `suffix`: the shard member that stores it is named `KEY.<suffix>`.
+    - `rate`: default frames or samples per second of the packed stream. None: as in the source.
+    - `unit`: physical unit of the values.
+    - `low`, `high`: range of plausible values.
+    - `flow_of`: for optical flow, the modality it is computed from. Empty for all others.
+    - `vectors`: channels come in groups of three, the x, y and z axes of a worn sensor.
     """
 
     name: str
@@ -48,22 +50,30 @@ MODALITIES: dict[str, Modality] = {
 
 
 def modality(name: str) -> Modality:
-    """The table's entry for `name`; `RequestError` with the nearest name otherwise."""
+    """Returns the table entry for `name`. Raises `RequestError` with the nearest name if there is none."""
     if name not in MODALITIES:
         raise choice_error("modality", name, MODALITIES)
     return MODALITIES[name]
 
 
 def shown_by(source: str, names: Iterable[str]) -> tuple[str, ...]:
-    """Those of `names` that pictures of the modality `source` give: themselves, and the flow between them."""
+    """Returns those of `names` that come from pictures of modality `source`: itself and its optical flow.
+
+    >>> shown_by("rgb", ["rgb", "flow", "audio"])
+    ('rgb', 'flow')
+    """
     return tuple(name for name in names if source in (name, modality(name).flow_of))
 
 
 def sources_of(names: Iterable[str]) -> tuple[str, ...]:
-    """What modalities have to be recorded for `names`, each once: flow is made of its pictures."""
+    """Returns the modalities that must be recorded to obtain `names`. Flow is computed from its source.
+
+    >>> sources_of(["flow", "rgb", "audio"])
+    ('rgb', 'audio')
+    """
     return tuple(dict.fromkeys(modality(name).flow_of or name for name in names))
 
 
 def declare(entry: Modality) -> None:
-    """Adds a modality to the table, for a config that names one of its own."""
+    """Adds a modality to the table. Configs use it for modalities that they define themselves."""
     MODALITIES[entry.name] = entry

@@ -1,4 +1,4 @@
-"""The clip stream: batches of segments from packed shards, as a pure function of seed, step, rank and world size."""
+"""The clip stream: batches of segments from packed shards, determined by seed, step, rank and world size."""
 
 import hashlib
 import json
@@ -24,17 +24,23 @@ from .index.location import FolderReader
 from .index.table import Index, Sample
 from .modality import modality
 
-# By key, the seconds at which the views of a clip begin.
+# Start times in seconds of each clip's views, by clip key.
 Starts = Mapping[str, Sequence[float] | NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
 class ClipRequest:
-    """What to cut from every clip: `segments` windows of `seconds`, `frames` video frames each, `size` px square.
+    """What to cut from every clip.
 
-    `stretch`: each window covers this share of its clip, however long that is, and is played at the speed at which it
-    lasts `seconds` (0: as it is), so that slow and fast executions of an action look alike; flow keeps its pixels per
-    packed frame. Sound would change its pitch, so its windows are not stretched: `RequestError` for both.
+    - `modalities`: streams to read.
+    - `segments`, `seconds`: number and length of the windows.
+    - `frames`: video frames per window.
+    - `size`: side in pixels of the square picture.
+    - `stretch`: share of its clip that each window covers. The window is then played at the speed at which it lasts
+      `seconds`, so that slow and fast executions of an action look alike. Flow stays in pixels per packed frame. 0:
+      windows are not stretched.
+
+    Raises `RequestError` for `stretch` with audio: stretching would change its pitch.
     """
 
     modalities: tuple[str, ...]
@@ -47,17 +53,21 @@ class ClipRequest:
     def __post_init__(self) -> None:
         heard = [name for name in self.modalities if self.stretch and modality(name).kind == "audio"]
         if heard:
-            raise RequestError(f"windows of '{heard[0]}' cannot be stretched: leave it out, or give data.stretch 0")
+            raise RequestError(f"'{heard[0]}' cannot be stretched: drop this modality, or set data.stretch to 0")
 
     def covered(self, duration: float) -> float:
-        """The seconds of a clip of so many that one window covers."""
+        """Returns the seconds of a clip of `duration` seconds that one window covers."""
         return self.stretch * duration or self.seconds
 
 
 @dataclass(frozen=True)
 class _Row:
-    """One clip to read: `draw` seeds its random windows; without it these are the evaluation views, uniform or at
-    `starts` seconds."""
+    """One clip to read.
+
+    - `sample`: position in the index.
+    - `draw`: seed of the random windows. None: evaluation views.
+    - `starts`: start times of the evaluation views in seconds. None: spread evenly.
+    """
 
     sample: int
     draw: tuple[int, ...] | None
@@ -67,9 +77,9 @@ class _Row:
 
 @dataclass(frozen=True)
 class _Read:
-    """What a worker hands over: the batch, and why clips were left out of it (key -> reason).
+    """What a worker returns: a batch, and the reason for each skipped clip by key.
 
-    A reason without a batch ends the stream.
+    Without a batch, the reason ends the stream.
     """
 
     batch: Batch | None
@@ -80,16 +90,25 @@ class _Read:
 class ClipStream:
     """Batches of the clips in `index`.
 
-    Order and windows depend only on (seed, epoch, position), so a run resumed at a step sees what the uninterrupted
-    run would have seen, whatever the number of worker processes. Members are read by byte offset: only the asked
-    modalities are opened, and skipping to a step costs nothing. `classes`: label values in class order; `label`
-    names their column. With `multilabel` a value names several of them (`fight|shouting`), and a clip's label is a
-    row of 0 and 1. Raises `RequestError` for a modality no clip has and for an empty selection.
+    Order and windows depend only on (seed, epoch, position). A run resumed at a step sees the same batches as an
+    uninterrupted run, with any number of workers. Members are read by byte offset: only the requested modalities are
+    opened, and skipping to a step costs nothing.
 
-    A clip that cannot be decoded is replaced by the next one of the index while training, the same in every run.
-    `damaged` holds the reasons of those this process has met, `on_damaged(key, reason)` is told of each once, and
-    `DataError` ends the stream when they are more than `max_damaged` of the clips. Evaluation skips nothing: there
-    one such clip is an error.
+    - `batch_size`: clips per batch and rank.
+    - `rank`, `world`: number of this process and of all processes.
+    - `workers`: worker processes. 0: read in this process.
+    - `label`: label column. None: batches have no labels.
+    - `classes`: label values in class order.
+    - `multilabel`: a value names several classes (`fight|shouting`); a clip's label is a row of 0 and 1.
+    - `max_damaged`: largest share of undecodable clips in training.
+    - `on_damaged`: called once with (key, reason) for each undecodable clip.
+    - `damaged`: reason by key of the undecodable clips that this process has met.
+
+    In training, a clip that cannot be decoded is replaced by the next clip of the index, the same in every run.
+    Evaluation skips nothing: it raises `DataError` for the first such clip.
+
+    Raises `RequestError` for an empty selection and for a modality that no clip has. Iteration raises `DataError` for
+    more than `max_damaged` undecodable clips.
     """
 
     index: Index
@@ -120,13 +139,13 @@ class ClipStream:
 
     @property
     def fingerprint(self) -> str:
-        """A digest of the shards it reads from."""
+        """A digest of the shards."""
         return self.index.fingerprint
 
     def train(self, start: int | None = None) -> Iterator[Batch]:
-        """Endless shuffled batches with random windows, from global step `start`; as many on every rank.
+        """Yields shuffled batches with random windows without end, equally many on every rank.
 
-        Without `start` it goes on from the state that was loaded, or from step 0.
+        `start`: global step of the first batch. Default: the loaded state, or step 0.
         """
         self._step = self._step if start is None else start
         for batch in self._load(self._training_rows(self._step)):
@@ -134,28 +153,31 @@ class ClipStream:
             yield batch
 
     def state_dict(self) -> dict[str, int | str]:
-        """The place after the last batch handed out by `train`; the batches workers hold ready do not count."""
+        """Returns the position after the last batch that `train` yielded. Prefetched batches do not count."""
         return {"step": self._step, "order": self._order()}
 
     def load_state_dict(self, state: dict[str, int | str]) -> None:
-        """Lets `train` go on where `state` was taken, without decoding what came before.
+        """Resumes `train` at the saved position, without decoding what came before.
 
-        Raises `RequestError` where another order was being followed: other clips, seed, batch size or ranks.
+        Raises `RequestError` if clips, seed, batch size or number of ranks differ from those of the saved stream.
         """
         if state["order"] != self._order():
-            raise RequestError("the saved place is of another stream: keep its clips, seed, batch size and ranks")
+            raise RequestError(
+                "the saved position belongs to another stream: "
+                "resume with the same clips, seed, batch size and number of ranks"
+            )
         self._step = int(state["step"])
 
     def _order(self) -> str:
-        """A digest of all that the order of batches depends on."""
+        """A digest of everything that determines the order of batches."""
         what = [self.seed, self.world, self.batch_size, [sample.key for sample in self.index.samples]]
         return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
 
     def evaluate(self, starts: Starts | None = None) -> Iterator[Batch]:
-        """Every clip once over all ranks, in index order, with uniform views.
+        """Yields every clip once over all ranks, in index order, with evenly spread views.
 
-        `starts`: by key, the seconds at which a clip's views begin instead, equally many for all clips. All ranks
-        get the same number of batches; rows that only pad have `valid` off.
+        `starts`: start times in seconds of each clip's views, by key, equally many for all clips. They replace the
+        evenly spread views. All ranks yield the same number of batches; padding rows have `valid` False.
         """
         count = len(self.index.samples)
         per_rank = -(-count // self.world)
@@ -177,14 +199,14 @@ class ClipStream:
             rows = [
                 _Row(int(order[place]), (self.seed, epoch, place)) for place in range(first, first + self.batch_size)
             ]
-            # The generator of on-device draws must differ between ranks and steps, and never between resumes.
+            # The seed of on-device draws differs between ranks and steps, and is the same after a resume.
             yield int(np.random.SeedSequence([self.seed, step, self.rank]).generate_state(1)[0]), rows
             step += 1
 
     def _load(self, batches: Any) -> Iterator[Batch]:
         classes = {name: number for number, name in enumerate(self.classes)}
         dataset = _ClipFiles(self.index, self.request, self.label, classes, self.multilabel)
-        # Where this process is killed, nobody tells the workers but the pipe.
+        # If this process is killed, only the closed pipe tells the workers.
         theirs, ours = multiprocessing.Pipe(duplex=False)
         loader = DataLoader(
             dataset,
@@ -201,7 +223,7 @@ class ClipStream:
             yield from self._checked(loader)
 
     def _checked(self, loader: Iterable[_Read]) -> Iterator[Batch]:
-        """The batches, as long as the damaged clips among them are not too many."""
+        """Yields the batches while the share of undecodable clips is within `max_damaged`."""
         for read in loader:
             first = next(iter(read.damaged.values()), "")
             for key, reason in read.damaged.items():
@@ -238,13 +260,13 @@ class _ClipFiles(Dataset[_Read]):
         for row in rows:
             clip = self._read_row(row, damaged)
             if clip is None:
-                # Returned, not raised: the loader would bury the sentence in a worker's traceback.
+                # Returned, not raised: the loader would bury the message in a worker's traceback.
                 return _Read(None, damaged)
             clips.append(clip)
         return _Read(stack(clips, seed), damaged)
 
     def _read_row(self, row: _Row, damaged: dict[str, str]) -> Clip | None:
-        """The row's clip or, in training, the next of the index that can be decoded; none where there is none."""
+        """Returns the row's clip. In training, returns the next decodable clip instead if that one is damaged."""
         samples = self.index.samples
         for step in range(len(samples) if row.draw is not None else 1):
             sample = samples[(row.sample + step) % len(samples)]

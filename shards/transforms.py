@@ -1,4 +1,4 @@
-"""On the device: bytes to normalised tensors, log-mel spectrograms, and augmentation drawn per segment."""
+"""On-device preparation: stored values to normalised tensors, log-mel spectrograms, and augmentation per segment."""
 
 import math
 
@@ -13,24 +13,27 @@ from .clips.augment import AugmentConfig
 from .modality import modality
 
 MEL_BANDS = 64
-# Mean and deviation of ln(mel power + 1e-6) for speech and surveillance sound near -20 dBFS; the encoder needs
+# Mean and deviation of ln(mel power + 1e-6) for speech and surveillance sound near -20 dBFS. The encoder needs
 # numbers of order one, not exact ones, and a fixed pair keeps loudness visible.
 LOG_MEL_MEAN, LOG_MEL_STD = -6.0, 4.0
 
 
 class Preparation(nn.Module):
-    """Streams of a `Batch` to what encoders take: video (B, K, T, C, H, W) float, audio (B, K, 1, mels, frames).
+    """Turns the streams of a `Batch` into what encoders take.
 
-    With an `AugmentConfig` it augments: geometry is drawn once per segment and shared by its frames and by RGB,
-    flow and depth (flow vectors are scaled and mirrored with it), and independent between segments, so neither a
-    continuing border nor a common crop tells their order. Every draw comes from `batch.seed`.
+    Video becomes (B, K, T, C, H, W) float, audio (B, K, 1, mels, frames), signals (B, K, N, C), all normalised.
+
+    With an `AugmentConfig` it also augments. Crop and mirroring are drawn once per segment and shared by its frames
+    and by RGB, flow and depth; flow vectors are scaled and mirrored with the picture. Segments are drawn
+    independently, so a common crop or a continuing border cannot reveal their order. Every draw comes from
+    `batch.seed`.
     """
 
     def __init__(self, spec: ClipSpec) -> None:
         super().__init__()
         self.spec = spec
-        # 25 ms windows every 10 ms, the usual speech front end.
-        # Complex: squaring its two parts costs a quarter of torchaudio's absolute value, squared again.
+        # 25 ms windows every 10 ms, the usual speech front end. The spectrum stays complex: adding its squared parts
+        # costs a quarter of squaring torchaudio's absolute value.
         transform = _power_of_two(spec.sample_rate * 0.025)
         self.spectrogram = Spectrogram(
             transform,
@@ -66,24 +69,24 @@ class Preparation(nn.Module):
         return streams
 
     def log_mel(self, sound: Tensor) -> Tensor:
-        """(B, K, N) samples to normalised log-mel spectrograms (B, K, 1, mels, frames)."""
+        """Returns normalised log-mel spectrograms (B, K, 1, mels, frames) of samples (B, K, N)."""
         spectrum = self.spectrogram(sound)
         mel = self.mel(spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag))
         return ((mel + 1e-6).log() - LOG_MEL_MEAN).unsqueeze(2) / LOG_MEL_STD
 
     def normalise(self, name: str, stream: Tensor) -> Tensor:
-        """Stored values (..., C, H, W), or (..., C) of signals, in units of their deviation; sound as it is."""
+        """Normalises pictures (..., C, H, W) or signals (..., C) by mean and deviation. Sound is unchanged."""
         entry = modality(name)
         if entry.kind == "audio":
             return stream
-        # A copy of its own, then altered in place: on a CPU the passes over memory are what this costs.
+        # One copy, then changed in place: on a CPU, passes over memory dominate the cost.
         values = stream.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
         centre, spread = stored_scale(self.spec, name)
         shape = (-1, 1, 1) if entry.kind == "video" else (-1,)
         return values.sub_(centre.to(values.device).view(shape)).div_(spread.to(values.device).view(shape))
 
     def _jitter(self, rgb: Tensor, augment: AugmentConfig, generator: torch.Generator) -> Tensor:
-        """Brightness, contrast and saturation, one draw per segment, on normalised RGB: one affine map of colours."""
+        """Brightness, contrast and saturation of normalised RGB: one affine colour map, drawn per segment."""
         batch, segments, frames, channels, height, width = rgb.shape
 
         def draw(strength: float) -> Tensor:
@@ -94,7 +97,7 @@ class Preparation(nn.Module):
             draw(augment.brightness),
             draw(augment.saturation),
         )
-        # Contrast turns about the segment's mean; saturation about gray, the mean of the three colours.
+        # Contrast scales around the segment's mean; saturation scales around gray, the mean of the three colours.
         shift = rgb.mean(dim=(2, 3, 4, 5)) * (1 - contrast) + brightness
         gray = torch.full((channels, channels), 1 / channels, device=rgb.device)
         colours = torch.eye(channels, device=rgb.device) * (1 + saturation)[..., None, None]
@@ -127,7 +130,7 @@ class Preparation(nn.Module):
         if modality(name).vectors and augment.turn:
             centre, spread = (value.to(signal.device) for value in stored_scale(self.spec, name))
             turns = draw_turns(signal.shape[:2], augment.turn, generator).to(signal.device)
-            # The axes turn in physical units: normalised ones are stretched each for itself.
+            # Rotated in physical units: normalisation scales each axis differently.
             triples = (signal * spread + centre).unflatten(-1, (-1, 3))
             turned = torch.einsum("bkij,bknvj->bknvi", turns, triples).flatten(-2)
             signal = (turned - centre) / spread
@@ -138,7 +141,7 @@ class Preparation(nn.Module):
 
 
 def draw_turns(leading: tuple[int, ...], degrees: float, generator: torch.Generator) -> Tensor:
-    """Rotations (B, K, 3, 3) about axes of any direction, by angles uniform up to `degrees` either way."""
+    """Returns random rotations (*leading, 3, 3): uniform axis direction, angle uniform in [-degrees, degrees]."""
     axes = F.normalize(torch.randn((*leading, 3), generator=generator), dim=-1)
     angles = (torch.rand(leading, generator=generator) * 2 - 1) * math.radians(degrees)
     x, y, z = (axes * angles[..., None]).unbind(-1)
@@ -148,11 +151,11 @@ def draw_turns(leading: tuple[int, ...], degrees: float, generator: torch.Genera
 
 
 def stored_scale(spec: ClipSpec, name: str) -> tuple[Tensor, Tensor]:
-    """Centre and deviation (C,) of the stored values, pictures and signals, over the training set."""
+    """Returns mean and deviation (C,) of the stored values over the training set, for pictures and signals."""
     statistics = spec.statistics[name]
     centre, spread = torch.tensor(statistics.mean), torch.tensor(statistics.std).clamp_min(1e-6)
     if modality(name).flow_of:
-        # Byte 128 is rest: only the scale is normalised, so that no motion stays zero.
+        # Byte 128 means no motion. Only the scale is normalised, so that no motion stays zero.
         return torch.full_like(centre, 128), spread * 127 / spec.flow_bound
     return centre, spread
 
@@ -160,7 +163,7 @@ def stored_scale(spec: ClipSpec, name: str) -> tuple[Tensor, Tensor]:
 def draw_geometry(
     leading: tuple[int, ...], augment: AugmentConfig, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Crop boxes (B, K, 3) as (scale, x shift, y shift) in the square [-1, 1], and mirrored (B, K) as +1 or -1."""
+    """Returns crop boxes (B, K, 3) as (scale, x shift, y shift) in [-1, 1], and mirroring (B, K) as +1 or -1."""
     scale = 1 - torch.rand(leading, generator=generator) * (1 - augment.crop_scale)
     shifts = (torch.rand((*leading, 2), generator=generator) * 2 - 1) * (1 - scale[..., None])
     flips = torch.rand(leading, generator=generator) < (0.5 if augment.flip else 0.0)
@@ -168,9 +171,9 @@ def draw_geometry(
 
 
 def move_geometry(video: Tensor, boxes: Tensor, mirrored: Tensor, vectors: bool = False) -> Tensor:
-    """Crops and mirrors (B, K, T, C, H, W) by `draw_geometry`'s boxes, the same for all frames of a segment.
+    """Crops and mirrors video (B, K, T, C, H, W) by the boxes of `draw_geometry`, alike for all frames of a segment.
 
-    `vectors`: the channels are (dx, dy) in pixels, so they grow with the magnification and dx turns with the mirror.
+    `vectors`: the channels are (dx, dy) in pixels. They grow with the magnification, and mirroring negates dx.
     """
     if bool((boxes[..., 0] == 1).all()) and bool((mirrored == 1).all()):
         return video

@@ -1,4 +1,4 @@
-"""How a model is applied to a recording, so that it is deployed as it was evaluated; reading it needs no torch."""
+"""`Application`: how a model is applied to a recording, as it was evaluated. Plain data that needs no torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ..clip_spec import ClipSpec
 from .windows import uniform_starts
 
-# A recording that is longer than the longest clip by no more than this factor is still scored as one clip.
+# A recording up to this factor longer than the longest clip is still scored as one clip.
 MARGIN = 1.5
 
 
@@ -18,14 +18,19 @@ MARGIN = 1.5
 class Application:
     """How a model is applied to a recording.
 
-    A recording of at most `whole` seconds is one clip, as in evaluation: `views` windows, spread evenly over all of
-    it. A longer one, or a live source, is cut in pieces of `piece` seconds, one every `hop` seconds, and each of them
-    is one clip. The result of a clip is the mean over its views of what `averaging` names.
+    A recording of at most `whole` seconds is one clip, as in evaluation. A longer recording, or a live source, is cut
+    into pieces of `piece` seconds, one every `hop` seconds, and each piece is one clip. The result of a clip is the
+    mean over its views.
 
-    `piece` and `longest`: the median and the greatest duration of the clips of the evaluation, in seconds; `longest`
-    is 0 where it is not known. `threshold`: the score from which a clip is of the positive class. `temperature`:
-    divides the logarithms of the probabilities of classes that exclude each other, so that they mean what they say.
-    Both are none where nothing chose them.
+    - `views`: windows per clip, spread evenly over it.
+    - `piece`: seconds of a piece: the median duration of the evaluation clips.
+    - `longest`: seconds of the longest evaluation clip. 0: unknown.
+    - `whole`: seconds up to which a recording is one clip.
+    - `hop`: seconds between the starts of pieces.
+    - `averaging`: what is averaged over views.
+    - `threshold`: score from which a clip is of the positive class. None: not chosen.
+    - `temperature`: divisor of the log probabilities of mutually exclusive classes, for calibration. None: not
+      chosen.
     """
 
     views: int = 1
@@ -38,24 +43,24 @@ class Application:
     temperature: float | None = None
 
     def step(self, hop: float | None = None) -> float:
-        """Seconds between pieces: `hop` where given; `ValueError` where it does not move."""
+        """Returns the seconds between pieces: `hop` if given. Raises `ValueError` if it is not above 0."""
         step = self.hop if hop is None else hop
         if not step > 0:
             raise ValueError(f"a hop of {step:g} s does not move: give seconds above 0")
         return step
 
     def starts(self, spec: ClipSpec, duration: float) -> NDArray[np.float64]:
-        """Where the views of a clip of `duration` seconds start; equal ones are one, which has the same mean."""
+        """Returns the start times of a clip's views. Views that would coincide are one, with the same mean."""
         covered = spec.covered(duration)
-        # Durations of pieces are differences, and not exact.
+        # Durations of pieces are differences of floats, and inexact.
         alike = duration < covered + 1e-9
         return np.zeros(1) if alike else uniform_starts(duration, covered, self.views)
 
 
 def clip_application(views: int, durations: Sequence[float], clip_seconds: float) -> Application:
-    """The application of a model that is evaluated with `views` on clips of these durations.
+    """Returns the application of a model that is evaluated with `views` on clips of these durations.
 
-    `clip_seconds`: where packing cuts recordings in pieces; a longer one never was one clip.
+    `clip_seconds`: the length at which packing cuts recordings. A longer recording was never one clip.
     """
     longest = float(max(durations))
     piece = float(np.median(durations))
@@ -63,10 +68,10 @@ def clip_application(views: int, durations: Sequence[float], clip_seconds: float
 
 
 def default_application(spec: ClipSpec, views: int) -> Application:
-    """The application of a model whose clips are not known, as of older bundles: one window is a piece.
+    """Returns the application of a model whose evaluation clips are unknown, as in older bundles.
 
-    Of a stretched model all but long recordings are whole clips, and a piece is as long as makes it play at the
-    natural speed.
+    A piece is one window. For a stretched model, all but long recordings are whole clips, and a piece has the length
+    that plays at natural speed.
     """
     piece = spec.seconds / (spec.stretch or 1)
     whole = spec.pack_settings().clip_seconds if spec.stretch else 0.0
@@ -74,5 +79,5 @@ def default_application(spec: ClipSpec, views: int) -> Application:
 
 
 def plain_application(content: dict[str, Any] | None, spec: ClipSpec, views: int) -> Application:
-    """An `Application` from its plain form, as JSON holds it; the default where there is none."""
+    """Returns an `Application` from its JSON form, or the default one without `content`."""
     return default_application(spec, views) if content is None else Application(**content)

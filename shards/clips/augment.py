@@ -1,11 +1,11 @@
-"""How strongly training clips are altered, as plain data: configs hold it, and reading it needs no torch."""
+"""`AugmentConfig`: how strongly training clips are altered. Plain data for configs that needs no torch."""
 
 from dataclasses import dataclass
 
 
 @dataclass
 class AugmentConfig:
-    """Strengths of the random changes that training clips get."""
+    """Strengths of the random changes to training clips."""
 
     crop_scale: float = 0.8
     """Smallest side of the random crop, as a share of the picture. 1: no crop."""

@@ -1,4 +1,4 @@
-"""A contact sheet: some clips of a shard folder as a picture, every stream on the clip's own clock."""
+"""Contact sheets: some clips of a shard folder in one picture, all streams of a clip on its time axis."""
 
 import io
 import json
@@ -22,18 +22,19 @@ from .decode import decode_frames, decode_sound
 from .windows import frame_times
 
 FRAMES = 8
-# Inches: one picture of a strip, a row of sound or signal, and the text beside them.
+# In inches: a picture of a strip, a row of sound or signal, an absent row, the text beside them, title and gap.
 PICTURE, WAVE, ABSENT, TEXT, TITLE, GAP = 1.15, 0.85, 0.3, 2.3, 0.45, 0.35
-# Inches: a strip of one clip's picture, and the names of its streams beside it.
+# In inches: the strip of a single clip, and the names of its streams beside it.
 STRIP, MARGIN = 3.6, 0.42
 
 
 def draw_contact_sheet(folder: Path, png: Path, count: int = 8) -> None:
     """Draws `count` clips, evenly spread over the shards, to `png`.
 
-    A clip is a block of rows on one time axis: RGB, flow (hue is direction, white is rest) and depth as central
-    squares at 8 times, sound as a spectrogram, signals as curves standardised by the set's statistics; what it lacks
-    is marked absent. Raises `RequestError` where there is no index or the picture cannot be written.
+    Each clip is a block of rows on one time axis. RGB, flow and depth are central squares at 8 times; in flow, hue is
+    direction and white is no motion. Sound is a spectrogram. Signals are curves, standardised by the statistics of
+    the shards. A missing stream is marked absent. Raises `RequestError` if there is no index or the picture cannot be
+    written.
     """
     index = load_index(folder)
     places = np.unique(np.linspace(0, len(index.samples) - 1, min(count, len(index.samples))).round().astype(int))
@@ -56,13 +57,11 @@ def draw_contact_sheet(folder: Path, png: Path, count: int = 8) -> None:
     try:
         figure.savefig(png, format="png")
     except OSError as error:
-        raise RequestError(
-            f"cannot write '{png}' ({error.strerror}): give a file in a folder that is there"
-        ) from error
+        raise RequestError(f"cannot write '{png}' ({error.strerror}): give a file in an existing folder") from error
 
 
 def draw_clip(index: Index, sample: Sample, png: Path, frames: int = 6) -> None:
-    """One clip's streams on its own clock, as wide as a phone: `frames` pictures a row, no text beside them."""
+    """Draws one clip to `png`, `frames` pictures a row, as wide as a phone and without text beside it."""
     entries = [modality(name) for name in index.settings.modalities if name in index.modalities]
     side = STRIP / frames
     heights = [side if row == PICTURE else row * 0.8 for row in (_row_height(sample, entry) for entry in entries)]
@@ -92,7 +91,7 @@ def _title(index: Index, count: int) -> str:
 
 
 def _text(figure: Figure, sample: Sample, names: list[str], size: tuple[float, float], top: float) -> None:
-    """The key, labels and what is there, at the left of a clip's block whose upper edge is `top` inches."""
+    """Writes key, labels and present streams left of a clip's block, whose upper edge is `top` inches."""
     labels = [f"{column}: {value}" for column, value in sample.labels.items() if value]
     marks = [f"{'●' if modality(name).suffix in sample.members else '○'} {name}" for name in names]
     lines = [f"{sample.duration:.2f} s   {sample.shard}", *labels[:6], "", "   ".join(marks)]
@@ -137,12 +136,12 @@ def _draw(axes: Axes, index: Index, sample: Sample, entry: Modality, frames: int
 
 
 def read_member(index: Index, sample: Sample, suffix: str) -> bytes:
-    """The bytes of one member, read at its place in the shard."""
+    """Reads the bytes of one member of a sample."""
     return FolderReader(index.folder).read(sample.shard, *sample.members[suffix])
 
 
 def _strip(data: bytes, duration: float, index: Index, entry: Modality, count: int) -> NDArray[np.uint8]:
-    """So many central squares side by side, a gray line between them."""
+    """Returns `count` central squares side by side, with a gray line between them."""
     times = frame_times(np.zeros(1), duration, count)[0]
     size = min(index.settings.size, 160)
     frames = decode_frames(data, times, index.settings.fps, entry, size, (0.5, 0.5))
@@ -160,10 +159,10 @@ def _strip(data: bytes, duration: float, index: Index, entry: Modality, count: i
 
 
 def _colour_measured(values: NDArray[Any]) -> NDArray[np.uint8]:
-    """(T, H, W) of any number type as RGB: the clip's own range from dark to bright, 0 (nothing measured) black."""
+    """Returns measurements (T, H, W) as RGB, from dark to bright over the clip's range; 0 (not measured) is black."""
     measured = values[values > 0]
     low, high = np.percentile(measured, (1, 99)) if measured.size else (0.0, 1.0)
-    # Near is bright, and the farthest still differs from nothing measured.
+    # Near is bright, and the farthest level still differs from unmeasured.
     level = 1 - 0.85 * np.clip((values - low) / max(high - low, 1.0), 0, 1)
     coloured = (np.asarray(colormaps["magma"](level))[..., :3] * 255).astype(np.uint8)
     coloured[values == 0] = 0
@@ -171,7 +170,7 @@ def _colour_measured(values: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def _draw_sound(axes: Axes, data: bytes, duration: float, rate: int) -> None:
-    """Level over time and frequency, from 60 dB below the clip's loudest."""
+    """Draws level over time and frequency, from 60 dB below the clip's maximum."""
     sound = decode_sound(data, np.zeros(1), duration, rate)[0]
     window = min(rate // 40, len(sound))
     _, _, power = spectrogram(sound, rate, nperseg=window, noverlap=window * 3 // 4)

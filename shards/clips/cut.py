@@ -1,4 +1,4 @@
-"""Windows cut from one packed clip, of the modalities it has."""
+"""Cut windows from a packed clip, for the modalities it has."""
 
 import json
 import math
@@ -18,7 +18,7 @@ from .decode import decode_frames, decode_signal, decode_sound
 from .piece import Piece, Window
 from .windows import frame_times
 
-# Pieces decoded at a time: of a long clip all of them would be too many.
+# Pieces decoded at a time, to bound the memory for long clips.
 TOGETHER = 32
 
 
@@ -34,7 +34,7 @@ def cut_clip(
     crop: tuple[float, float] = (0.5, 0.5),
     covered: float | None = None,
 ) -> dict[str, NDArray[Any]]:
-    """What `cut_members` gives of a sample of packed shards; raises `OSError` too."""
+    """Returns the windows of `cut_members` for a sample of packed shards. Also raises `OSError`."""
 
     def read(suffix: str) -> bytes:
         return files.read(sample.shard, *sample.members[suffix])
@@ -54,11 +54,17 @@ def cut_members(
     crop: tuple[float, float] = (0.5, 0.5),
     covered: float | None = None,
 ) -> dict[str, NDArray[Any]]:
-    """Streams of K windows from `starts` (K,): video (K, T, C, H, W), audio (K, N), signals (K, N, C).
+    """Returns K windows of each modality: video (K, T, C, H, W), audio (K, N), signals (K, N, C).
 
-    `read`: the bytes of one of `members`, by its suffix; `crop`: where along the longer side the square lies;
-    `covered`: the seconds of the clip that a window takes and plays in `seconds`, where they differ (never of sound).
-    Raises `ValueError` and what reading and decoding raise.
+    - `read`: returns the bytes of a member by suffix.
+    - `members`: suffixes of the clip's members. Modalities without a member are skipped.
+    - `starts`: start times (K,) in seconds.
+    - `seconds`, `frames`, `size`: length, video frames and picture side of a window.
+    - `crop`: position of the square along the longer side, (vertical, horizontal) in [0, 1].
+    - `covered`: seconds of the clip that a window takes and plays in `seconds`. Default: `seconds`. Has no effect on
+      sound.
+
+    Raises `ValueError`, and the errors of reading and decoding.
     """
     streams: dict[str, NDArray[Any]] = {}
     covered = seconds if covered is None else covered
@@ -89,9 +95,9 @@ def whole_piece(
     modalities: tuple[str, ...],
     application: Application,
 ) -> Piece:
-    """A packed clip as the one piece that evaluation makes of it.
+    """Returns a packed clip as the one piece that evaluation makes of it.
 
-    Raises `ValueError` where it has none of `modalities`, and what `cut_members` raises.
+    Raises `ValueError` if it has none of `modalities`, and the errors of `cut_members`.
     """
     _check(members, modalities)
     starts = application.starts(spec, duration)
@@ -110,10 +116,10 @@ def slide_clip(
     hop: float | None,
     sample: Sample,
 ) -> Iterator[Piece]:
-    """The pieces of a packed clip: all of it, or with a `hop` those of `sliding.slide`.
+    """Yields the pieces of a packed clip: the whole clip, or with a `hop` sliding pieces as in `sliding.slide`.
 
-    Its stored flow is read, not computed again. Raises `ValueError` where it has none of `modalities`, and what
-    `cut_clip` raises.
+    Flow is read from the shard, not computed again. Raises `ValueError` if the clip has none of `modalities`, and the
+    errors of `cut_clip`.
     """
     duration = sample.duration
     if hop is None:

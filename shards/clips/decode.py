@@ -1,4 +1,4 @@
-"""From a shard member's bytes to the arrays of a few windows, decoding no more than they need."""
+"""Decode a few windows from the bytes of a shard member, and no more frames than they need."""
 
 import io
 import wave
@@ -12,20 +12,22 @@ from numpy.typing import NDArray
 from ..media.container_io import open_media
 from ..modality import Modality
 
-# By the end of a member's suffix; FFmpeg told the format spares itself a third of the time to open a member.
+# By suffix. With a given format, FFmpeg opens a member in two thirds of the time.
 CONTAINERS = {"mp4": "mp4", "mkv": "matroska"}
 
 
 def decode_frames(
     data: bytes, times: NDArray[np.float64], fps: float, entry: Modality, size: int, crop: tuple[float, float]
 ) -> NDArray[Any]:
-    """The frames nearest to `times` (any shape S, seconds): (*S, C, size, size), uint8, or uint16 for depth.
+    """Returns the frames nearest to `times`: (*S, C, size, size), uint8, or uint16 for depth.
 
-    A packed video has a constant rate, so a frame is named by its number; past the end the last one is repeated. Of
-    every run of frames from one key frame to the next, only those up to the last one asked for are decoded, and
-    only those asked for are converted, straight to their place in the result, whose memory holds RGB channels last.
-    `crop`: where along the longer side the square lies, as (vertical, horizontal) shares in [0, 1]. Raises
-    `ValueError` where no frame can be decoded.
+    - `data`: the bytes of a packed video, which has constant rate `fps`.
+    - `times`: seconds, of any shape S. Times past the end get the last frame.
+    - `crop`: position of the square along the longer side, (vertical, horizontal) in [0, 1].
+
+    Of each run from one key frame to the next, only the frames up to the last requested one are decoded, and only
+    requested frames are converted, straight into the result. RGB results have channels last in memory. Raises
+    `ValueError` if no frame can be decoded.
     """
     wanted = np.maximum(np.floor(times.reshape(-1) * fps + 1e-6).astype(int), 0)
     window: _Window | None = None
@@ -75,7 +77,7 @@ def decode_frames(
 
 
 class _Window:
-    """The pictures of one window, and the buffers that each frame passes through on the way there."""
+    """The pictures of one window, and the buffers through which each frame passes."""
 
     def __init__(self, frame: Any, entry: Modality, count: int, size: int, crop: tuple[float, float]) -> None:
         self.entry, self.size = entry, size
@@ -100,7 +102,7 @@ class _Window:
             fit_square(channels[:, top : top + side, left : left + side], self.pictures[place])
 
     def _put_colour(self, frame: Any, picture: NDArray[np.uint8]) -> None:
-        """One planar-to-RGB conversion by OpenCV, of the square alone, costs a third of a swscale pass per frame."""
+        """Converts only the square with OpenCV, at a third of the cost of a swscale pass over the frame."""
         side, half = self.side, self.side // 2
         luminance, blue, red = frame.planes
         top, left = self.top, self.left
@@ -123,7 +125,7 @@ def _plane(plane: Any, height: int, width: int, kind: type = np.uint8) -> NDArra
 
 
 def _key_frame_runs(packets: Iterable[Any]) -> Iterator[list[Any]]:
-    """Packets from each key frame up to the next; they need no others to be decoded."""
+    """Yields the packets from each key frame up to the next. Each run can be decoded on its own."""
     run: list[Any] = []
     for packet in packets:
         if packet.pts is None:  # the demuxer's end mark
@@ -137,14 +139,14 @@ def _key_frame_runs(packets: Iterable[Any]) -> Iterator[list[Any]]:
 
 
 def place_square(height: int, width: int, crop: tuple[float, float], entry: Modality) -> tuple[int, int, int]:
-    """Side, top and left of the largest square; even for RGB, whose stored colour planes have half the size."""
+    """Returns side, top and left of the largest square, even for RGB, whose chroma planes are half as large."""
     side = min(height, width)
     top, left = round(crop[0] * (height - side)), round(crop[1] * (width - side))
     return (side // 2 * 2, top // 2 * 2, left // 2 * 2) if entry.channels == 3 else (side, top, left)
 
 
 def fit_square(square: NDArray[Any], target: NDArray[Any]) -> None:
-    """Writes (C, H, H) into (C, size, size), scaled where they differ; depth is never averaged."""
+    """Writes a square (C, H, H) into (C, size, size), scaled if needed. Depth is never averaged."""
     if square.shape == target.shape:
         target[:] = square
         return
@@ -156,7 +158,7 @@ def fit_square(square: NDArray[Any], target: NDArray[Any]) -> None:
 
 
 def decode_sound(data: bytes, starts: NDArray[np.float64], seconds: float, sample_rate: int) -> NDArray[np.float32]:
-    """Windows (K, N) of a PCM wave member in [-1, 1]; past its end there is silence."""
+    """Returns windows (K, N) of a PCM wave member in [-1, 1], silent past its end."""
     with wave.open(io.BytesIO(data)) as file:
         sound = np.frombuffer(file.readframes(file.getnframes()), "<i2")
     windows = np.zeros((len(starts), round(seconds * sample_rate)), np.float32)
@@ -170,8 +172,12 @@ def decode_sound(data: bytes, starts: NDArray[np.float64], seconds: float, sampl
 def decode_signal(
     data: bytes, rate: float, starts: NDArray[np.float64], count: int, step: float
 ) -> NDArray[np.float32]:
-    """Windows (K, N, C) of a signal member of `rate` Hz: `count` samples, `step` seconds apart, by linear
-    interpolation."""
+    """Returns windows (K, N, C) of a signal member, by linear interpolation.
+
+    - `rate`: Hz of the stored signal.
+    - `starts`: start times (K,) in seconds.
+    - `count`, `step`: N, and the seconds between samples.
+    """
     signal = np.load(io.BytesIO(data), allow_pickle=False).astype(np.float32)
     times = starts[:, None] + np.arange(count) * step
     places = np.arange(len(signal)) / rate

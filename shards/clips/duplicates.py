@@ -1,8 +1,8 @@
-"""Clips that show the same scene in the same motion: perceptual hashes of frames, and near-duplicates among them.
+"""Near-duplicate clips: perceptual hashes of frames, and pairs of clips with nearly equal hashes.
 
-A camera that does not move gives every clip of a place the same picture, so pictures alone would call all of them
-duplicates. One word of a clip's hash is of its mean picture, eight are of what moves before that picture; two clips
-are near-duplicates where both agree.
+A fixed camera gives every clip of a place the same picture, so pictures alone would make all of them duplicates. One
+word of a clip's hash describes its mean picture, and eight describe what moves in front of it. Two clips are
+near-duplicates if both parts agree.
 """
 
 from dataclasses import dataclass
@@ -20,16 +20,16 @@ from .decode import decode_frames
 
 FRAMES, SIDE, WORDS = 8, 32, 9
 PICTURE_BITS, MOTION_BITS = 63, 64 * FRAMES
-# Share of the bits of either kind that may differ: chosen on data, see docs/evaluation.md.
+# Share of the bits of each kind that may differ. Chosen on data, see docs/evaluation.md.
 LIMIT = 0.175
-# The first of these that a clip has is what its hash is of.
+# The hash is made from the first of these that a clip has.
 SEEN = ("rgb", "depth", "flow")
 _BLOCK = 256
 
 
 @dataclass(frozen=True)
 class NearPair:
-    """Numbers of two clips, `first` < `second`, and how many bits of their hashes differ (of 575)."""
+    """Two clips by number, `first` < `second`, and how many of the 575 bits of their hashes differ."""
 
     first: int
     second: int
@@ -37,10 +37,14 @@ class NearPair:
 
 
 def hash_frames(frames: NDArray[np.float32]) -> NDArray[np.uint64]:
-    """The hash (9,) of frames (8, 32, 32): the signs of the 64 lowest frequencies of each frame less the mean frame,
-    and of the mean frame's, less their median (Zauner, "pHash", 2010)."""
+    """Returns the hash (9,) of frames (8, 32, 32).
+
+    The bits are signs of the 64 lowest frequencies: of each frame minus the mean frame, and of the mean frame minus
+    the median of its frequencies (Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions",
+    2010).
+    """
     mean = frames.mean(axis=0)
-    # Above what single precision makes of a picture that stands still.
+    # Above the rounding error of single precision in a still picture.
     moving = np.stack([_low(frame - mean) for frame in frames]) > 0.01
     picture = _low(mean)
     # The lowest frequency is the brightness.
@@ -50,7 +54,7 @@ def hash_frames(frames: NDArray[np.float32]) -> NDArray[np.uint64]:
 
 
 def hash_clip(files: FolderReader, index: Index, sample: Sample) -> NDArray[np.uint64] | None:
-    """The hash of a packed clip's uniform frames; none where it has no pictures or they cannot be decoded."""
+    """Returns the hash of a packed clip's uniform frames; None if it has no pictures or they cannot be decoded."""
     entry = next((modality(name) for name in SEEN if modality(name).suffix in sample.members), None)
     if entry is None:
         return None
@@ -59,16 +63,16 @@ def hash_clip(files: FolderReader, index: Index, sample: Sample) -> NDArray[np.u
         data = files.read(sample.shard, *sample.members[entry.suffix])
         frames = decode_frames(data, times, index.settings.fps, entry, SIDE, (0.5, 0.5))
     except (OSError, ValueError, EOFError, FFmpegError, DataError):
-        # Whoever reads the clip for its own sake says what is wrong with it.
+        # Reading the clip for training or evaluation reports the fault.
         return None
     return hash_frames(frames.astype(np.float32).mean(axis=1))
 
 
 def near_pairs(hashes: NDArray[np.uint64], limit: float = LIMIT) -> list[NearPair]:
-    """The near-duplicates among hashes (n, 9), nearest first.
+    """Returns the near-duplicate pairs among hashes (n, 9), nearest first.
 
-    All pairs are compared, the mean pictures first: ten thousand clips take seconds, as benchmarks/duplicates.py
-    shows, and no pair is missed.
+    All pairs are compared, the mean pictures first, so no pair is missed. Ten thousand clips take seconds
+    (benchmarks/duplicates.py).
     """
     found = []
     for start in range(0, len(hashes), _BLOCK):
@@ -90,5 +94,5 @@ def near_pairs(hashes: NDArray[np.uint64], limit: float = LIMIT) -> list[NearPai
 
 
 def _low(picture: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The 64 lowest frequencies of a picture (32, 32)."""
+    """Returns the 64 lowest frequencies of a picture (32, 32)."""
     return np.asarray(cv2.dct(picture), np.float32)[:8, :8].reshape(-1)

@@ -1,4 +1,4 @@
-"""Worker processes that end with the process they work for."""
+"""Make worker processes end with the process they work for."""
 
 import os
 import threading
@@ -6,10 +6,10 @@ from multiprocessing.connection import Connection
 
 
 def end_with(parent: Connection) -> None:
-    """Ends this process as soon as nobody holds the other end of the pipe `parent` any more.
+    """Ends this process as soon as the other end of the pipe `parent` is closed.
 
-    A worker waits for its next task for ever if who gives it was killed: a forkserver, which is its parent to the
-    system, goes on.
+    Otherwise a worker waits forever for its next task if the process that sends tasks is killed: its parent for the
+    system is the forkserver, which keeps running.
     """
     threading.Thread(target=_wait, args=(parent,), daemon=True).start()
 

@@ -1,4 +1,4 @@
-"""A stretch of a recording as a model takes it: one clip, by its views."""
+"""`Piece`: a stretch of a recording that a model takes as one clip, and its views."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,8 +8,12 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Window:
-    """One view of a piece: `start`, `end` in seconds from the first frame; `streams` as shards store one window:
-    video (T, C, H, W), audio (N,), signals (N, C). What the piece lacks is no stream."""
+    """One view of a piece.
+
+    - `start`, `end`: seconds from the first frame of the recording.
+    - `streams`: one window per modality, as shards store it: video (T, C, H, W), audio (N,), signals (N, C). A
+      missing modality is absent.
+    """
 
     start: float
     end: float
@@ -18,10 +22,12 @@ class Window:
 
 @dataclass(frozen=True)
 class Piece:
-    """A stretch of a recording that is treated as one clip, by its `views`, of which there is at least one.
+    """A stretch of a recording that is treated as one clip.
 
-    `start`, `end` in seconds from the first frame; `whole`: it is all of the recording, made as packing and
-    evaluation make a clip; `clock`: of a live source, the Unix time of its start.
+    - `start`, `end`: seconds from the first frame of the recording.
+    - `views`: its windows, at least one.
+    - `whole`: it is the whole recording, made as packing and evaluation make a clip.
+    - `clock`: Unix time of its start, for live sources.
     """
 
     start: float

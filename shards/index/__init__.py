@@ -1,4 +1,4 @@
-"""What shards hold: the index beside them, selections and folds of its clips, labels, and checks.
+"""The index of a shard folder: clips, selections and folds of clips, labels, and checks.
 
-Start with `table`: `load_index` reads the index.
+Start reading at `table`. To use it, import `load_index` and `Index` from there.
 """

@@ -1,4 +1,4 @@
-"""Cross-validation folds that never split a group."""
+"""Cross-validation folds that keep each group in one fold."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -18,10 +18,11 @@ def usual_folds(clips: int) -> int:
 
 
 def grouped_folds(labels: Sequence[str], groups: Sequence[str], folds: int, seed: int = 0) -> NDArray[np.int64]:
-    """The fold number (n,) of each sample: labels are spread evenly, and a group's samples share a fold.
+    """Returns the fold number (n,) of each sample. Labels are spread evenly, and samples of one group share a fold.
 
-    A class rarer than the folds is missing from some of them, of which scikit-learn warns. Raises `RequestError` for
-    fewer than two folds, fewer groups or clips of a class than folds, and a single class.
+    A class with fewer clips than folds is missing from some folds; scikit-learn warns of it. Raises `RequestError`
+    for fewer than two folds, for a single class, for fewer groups than folds, and if no class has as many clips as
+    folds.
     """
     if folds < 2:
         raise RequestError(f"cross-validation needs at least 2 folds, not {folds}")
@@ -29,13 +30,13 @@ def grouped_folds(labels: Sequence[str], groups: Sequence[str], folds: int, seed
 
     counts = Counter(labels)
     if len(counts) < 2:
-        raise RequestError("folds need at least two classes, all clips have the same label")
+        raise RequestError("folds need at least two classes: all clips have the same label")
     if len(set(groups)) < folds:
-        raise RequestError(f"{folds} folds need as many groups, there are {len(set(groups))}: ask for fewer folds")
+        raise RequestError(f"{folds} folds need as many groups, there are {len(set(groups))}: use fewer folds")
     if max(counts.values()) < folds:
         raise RequestError(
             f"{folds} folds need as many clips of a class, no class has more than {max(counts.values())}: "
-            "ask for fewer folds"
+            "use fewer folds"
         )
     numbers = np.zeros(len(labels), np.int64)
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)

@@ -1,4 +1,4 @@
-"""Several shard folders as one index: what has to agree, and what is made of keys, groups and statistics."""
+"""Join several shard folders into one index: the settings that must agree, and keys, groups and statistics."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from ..modality import Modality, modality
 from .location import Joined, Remote
 from .table import Index, Sample, Shard, Statistics, clean_key
 
-# Settings that say how stored numbers are to be read, and the modalities they are said of.
+# Settings that determine how stored numbers are read, and the modalities they apply to.
 _READ_BY: dict[str, Callable[[Modality], bool]] = {
     "size": lambda entry: entry.kind == "video",
     "fps": lambda entry: entry.kind == "video",
@@ -25,17 +25,16 @@ _READ_BY: dict[str, Callable[[Modality], bool]] = {
 
 
 def join_indexes(indexes: Sequence[Index]) -> Index:
-    """The clips of all `indexes`, one folder after the other.
+    """Returns one index with the clips of all `indexes`, one folder after the other.
 
-    A modality or a label column that one folder lacks is absent or empty in its clips. A key that several folders
-    have gets its folder's name in front, and so does a shard, as `FOLDER/SHARD`. Where one folder has a column
-    `group`, every clip of a folder without one is a group of its own.
+    - A modality that a folder lacks is absent in its clips. A label column that it lacks is empty.
+    - A key that occurs in several folders gets its folder's name in front. A shard is named `FOLDER/SHARD`.
+    - If one folder has a column `group`, every clip of a folder without that column is its own group.
+    - Statistics are weighted by the number of values they were measured on. Older shards do not store that number; a
+      modality of such shards is weighted by the seconds of its clips.
 
-    Statistics are pooled by the number of values they were measured on. Shards of an older version do not store that
-    number; a modality that is in such shards is pooled by the seconds of its clips instead.
-
-    Raises `RequestError` for no folder, for one that is given twice, and, naming the settings, where two folders were
-    packed at another size, frame rate, region, flow bound or sample rate and both have what that setting is of.
+    Raises `RequestError` for no folder, for a folder given twice, and for folders packed with a different size, frame
+    rate, region, flow bound or sample rate of a modality that both have.
     """
     if not indexes:
         raise RequestError("no shard folder: give at least one that `modalgate pack` wrote")
@@ -72,7 +71,7 @@ def _one(index: Index) -> Path | Remote:
 
 
 def _names(folders: Sequence[Path | Remote]) -> list[str]:
-    """A name for each folder: its own, with its parent's in front where several are named alike."""
+    """Returns a name for each folder: its own, with its parent's in front if several have the same."""
     paths = [folder.resolve() if isinstance(folder, Path) else folder.url for folder in folders]
     twice = next((folder for folder, path in zip(folders, paths, strict=True) if paths.count(path) > 1), None)
     if twice is not None:
@@ -85,7 +84,7 @@ def _names(folders: Sequence[Path | Remote]) -> list[str]:
 
 
 def _free(name: str, taken: set[str]) -> str:
-    """`name`, with a number behind it where it is taken; it is taken from now on."""
+    """Returns `name`, with a number appended if it is taken, and marks it as taken."""
     free, number = name, 2
     while free in taken:
         free, number = f"{name}_{number}", number + 1
@@ -94,7 +93,7 @@ def _free(name: str, taken: set[str]) -> str:
 
 
 def _settings(indexes: Sequence[Index]) -> Any:
-    """The settings that all agree in, with every modality that one of them was packed for."""
+    """Returns the common settings, with all modalities of all folders."""
     agreed: dict[str, Any] = {}
     for setting, concerns in _READ_BY.items():
         concerned = [index for index in indexes if any(concerns(modality(name)) for name in index.modalities)]
@@ -102,7 +101,7 @@ def _settings(indexes: Sequence[Index]) -> Any:
             value, first = getattr(index.settings, setting), getattr(concerned[0].settings, setting)
             if value != first:
                 raise RequestError(
-                    f"'{concerned[0].folder}' and '{index.folder}' are packed with other settings: "
+                    f"'{concerned[0].folder}' and '{index.folder}' are packed with different settings: "
                     f"{_differences(concerned[0], index)}: pack one of them again with the other's"
                 )
             agreed[setting] = value

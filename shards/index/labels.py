@@ -1,4 +1,4 @@
-"""Label columns: which one holds classes, several classes of one clip, and columns of 0 and 1 joined into one."""
+"""Label columns: the one that holds classes, several classes per clip, and 0/1 columns joined into one."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -9,20 +9,24 @@ from .table import Index
 
 SEPARATOR = "|"
 LABEL = "label"
-# They say which clips belong together, not what a clip shows.
+# These say which clips belong together, not what a clip shows.
 NO_LABELS = ("split", "group")
 
 
 def label_values(text: str) -> list[str]:
-    """The classes that `fight|shouting` names; none for an unlabelled clip, and none for `|`, a clip of no class."""
+    """Returns the classes in a label. An unlabelled clip has none, and neither has a clip of no class, `|`.
+
+    >>> label_values("fight|shouting")
+    ['fight', 'shouting']
+    """
     return [value.strip() for value in text.split(SEPARATOR) if value.strip()]
 
 
 def label_column(index: Index, asked: str = LABEL) -> str:
-    """The column `asked`; where that is the usual name and the index lacks it, the only column that can hold classes.
+    """Returns `asked`. If that is `label` and there is no such column, returns the only column that can hold classes.
 
-    A column can hold classes where it has at least two values and half as many values as clips at most. Raises
-    `RequestError` where the column is not there, naming the nearest one, or all columns to choose from.
+    A column can hold classes if it has at least two values, and on average at least two clips per value. Raises
+    `RequestError` if the column does not exist, with the nearest name or the columns to choose from.
     """
     if asked in index.columns or asked != LABEL:
         index.column(asked)
@@ -32,7 +36,7 @@ def label_column(index: Index, asked: str = LABEL) -> str:
         return known[0]
     if known:
         raise RequestError(
-            f"'{index.folder}' has no column '{LABEL}': name one of {', '.join(known)} (--label {known[0]}, or "
+            f"'{index.folder}' has no column '{LABEL}': choose one of {', '.join(known)} (--label {known[0]}, or "
             f"data.label={known[0]})"
         )
     columns = f"its columns are {', '.join(index.columns)}" if index.columns else "its clips have no labels"
@@ -42,7 +46,7 @@ def label_column(index: Index, asked: str = LABEL) -> str:
 
 
 def label_candidates(index: Index) -> list[str]:
-    """The columns that can hold classes, the usual name first; none of unlabelled clips."""
+    """Returns the columns that can hold classes, `label` first."""
     known = [name for name in index.columns if name not in NO_LABELS and _holds_classes(index.column(name))]
     return sorted(known, key=lambda name: name != LABEL)
 
@@ -53,10 +57,10 @@ def _holds_classes(values: Sequence[str]) -> bool:
 
 
 def join_columns(index: Index, columns: Sequence[str]) -> tuple[Index, str]:
-    """The index with one more column, that names those of `columns` which hold 1; and that column's name.
+    """Returns the index with an additional column that lists those of `columns` that hold 1, and that column's name.
 
-    A clip of which one of them is empty is unlabelled. Raises `RequestError` for a column that is not there, and for
-    a value that is neither 0 nor 1.
+    A clip with an empty value in one of them is unlabelled. Raises `RequestError` for a missing column, and for a
+    value that is not 0 or 1.
     """
     name = "+".join(columns)
     samples = list(index.samples)
@@ -64,7 +68,7 @@ def join_columns(index: Index, columns: Sequence[str]) -> tuple[Index, str]:
     for column, values in held.items():
         wrong = next((value for value in values if value not in ("", "0", "1")), None)
         if wrong is not None:
-            raise RequestError(f"column '{column}' holds '{wrong}': columns of a class of their own hold 0 or 1")
+            raise RequestError(f"column '{column}' holds '{wrong}': a column for one class must hold 0 or 1")
     for number, sample in enumerate(samples):
         flags = [held[column][number] for column in columns]
         named = [column for column, flag in zip(columns, flags, strict=True) if flag == "1"]

@@ -1,4 +1,4 @@
-"""Where shards lie: in a local folder, behind a URL that fsspec reads by byte range, or in several of these."""
+"""Where shards are: in a local folder, behind a URL that fsspec reads by byte range, or in several of these."""
 
 import os
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from ..media.credentials import masked
 
 @dataclass(frozen=True)
 class Remote:
-    """A folder behind a URL (`s3://bucket/shards`, `https://host/shards`), read only; shown without credentials."""
+    """A read-only folder behind a URL (`s3://bucket/shards`, `https://host/shards`). Its text hides credentials."""
 
     url: str
 
@@ -25,7 +25,7 @@ class Remote:
 
 @dataclass(frozen=True)
 class Joined:
-    """Several folders read as one, by the name each has here: `FOLDER/FILE` is the file FILE of the folder FOLDER."""
+    """Several folders read as one. `folders` holds (name, folder); `NAME/FILE` is the file FILE of that folder."""
 
     folders: tuple[tuple[str, Path | Remote], ...]
 
@@ -41,9 +41,9 @@ Location = Path | Remote | Joined
 
 
 def locate(place: Path | str | Remote) -> Path | Remote:
-    """The folder that `place` names; `RequestError` for a URL nobody can read here.
+    """Returns the folder that `place` names. Raises `RequestError` for a URL that cannot be read.
 
-    `pipe:` is refused for good: it would run whatever shell command a config or an index says.
+    `pipe:` is always rejected: it would run the shell command in a config or an index.
     """
     if isinstance(place, Path | Remote):
         return place
@@ -62,7 +62,7 @@ def locate(place: Path | str | Remote) -> Path | Remote:
 
 
 class FolderReader:
-    """Reads files of one folder, whole or in part. Holds what it has opened, and opens anew in another process."""
+    """Reads files of one folder, whole or in part. Keeps files open, and opens them anew in another process."""
 
     def __init__(self, location: Location) -> None:
         self.location = location
@@ -75,16 +75,16 @@ class FolderReader:
         return {"location": self.location, "_opened": {}, "_remote": None, "_folders": self._folders}
 
     def read(self, name: str, offset: int = 0, size: int | None = None) -> bytes:
-        """`size` bytes of file `name` from `offset`, or the whole file without `size`.
+        """Returns `size` bytes of file `name` from `offset`, or the whole file without `size`.
 
-        A name from an index is somebody else's input: `DataError` where it would lead out of the folder. Raises
-        `OSError` where the file cannot be read, `ValueError` where it ends too early.
+        A name from an index is untrusted input. Raises `DataError` if it leads out of the folder, `OSError` if the
+        file cannot be read, and `ValueError` if it is too short.
         """
         folder, _, file = name.partition("/")
         if folder in self._folders:
             return self._folders[folder].read(file, offset, size)
         if name != os.path.basename(name) or name in ("", ".", ".."):
-            raise DataError(f"'{self.location}': the index gives the path '{name}' where a file name belongs")
+            raise DataError(f"'{self.location}': the index gives the path '{name}' instead of a file name")
         data = self._read(name, offset, size)
         if size is not None and len(data) < size:
             raise ValueError(f"'{name}' ends before byte {offset + size}")
@@ -100,7 +100,7 @@ class FolderReader:
         from fsspec.core import url_to_fs
 
         if not isinstance(self.location, Remote):
-            raise DataError(f"'{self.location}': the index gives '{name}', which names none of these folders")
+            raise DataError(f"'{self.location}': the index names '{name}', which is in none of these folders")
         try:
             if self._remote is None:
                 self._remote = url_to_fs(self.location.url)
@@ -110,5 +110,5 @@ class FolderReader:
             return files.cat_file(f"{root}/{name}", start=offset, end=offset + size)
         except OSError:
             raise
-        except Exception as error:  # each client has its own for a refusal or a server's fault
+        except Exception as error:  # each client has its own errors
             raise OSError(str(error) or type(error).__name__) from error

@@ -1,4 +1,4 @@
-"""What a shard folder holds, in figures: modalities, shards, label columns."""
+"""Summarise a shard folder in numbers: modalities, shards, label columns."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -12,7 +12,12 @@ from .table import Index
 
 @dataclass(frozen=True)
 class ModalitySummary:
-    """`clips` that have it; `rate`: frames or samples per second; `bytes` of all its members."""
+    """One modality.
+
+    - `clips`: number of clips that have it.
+    - `rate`: frames or samples per second.
+    - `bytes`: size of all its members.
+    """
 
     name: str
     clips: int
@@ -22,8 +27,12 @@ class ModalitySummary:
 
 @dataclass(frozen=True)
 class ShardSummary:
-    """`present`: clips by modality. `entropy`: of the label column over the shard's clips, in bits; none where there
-    are no labels."""
+    """One shard.
+
+    - `clips`, `bytes`: number of clips and size.
+    - `present`: clips by modality.
+    - `entropy`: of the label column over its clips, in bits. None without labels.
+    """
 
     name: str
     clips: int
@@ -34,9 +43,16 @@ class ShardSummary:
 
 @dataclass(frozen=True)
 class Summary:
-    """`labels`: clips by value, by column, most frequent first; clips without a value are not counted. `entropy`: of
-    `label_column` over the clips that have one, in bits; shards far below it were not shuffled. `silent`: clips whose
-    sound track is silence, and so absent."""
+    """One shard folder, or several joined.
+
+    - `clips`, `hours`, `bytes`: number of clips, duration and size.
+    - `silent`: clips whose sound track is silence, and so absent.
+    - `modalities`, `shards`: a summary of each.
+    - `labels`: clips by value by column, most frequent first. Clips without a value are not counted.
+    - `label_column`: the column that `entropy` refers to. None without labels.
+    - `entropy`: of that column over all clips that have a value, in bits. Shards with a much lower entropy were not
+      shuffled.
+    """
 
     clips: int
     hours: float
@@ -50,7 +66,7 @@ class Summary:
 
 
 def summarise(index: Index) -> Summary:
-    """Counts, rates and sizes by modality and shard; the entropy is that of `label`, else of the first column."""
+    """Summarises an index. The entropy is that of column `label`, or else of the first column."""
     columns = index.columns
     column = "label" if "label" in columns else next(iter(columns), None)
     settings = index.settings
@@ -85,7 +101,11 @@ def summarise(index: Index) -> Summary:
 
 
 def entropy(values: Iterable[str]) -> float:
-    """Shannon entropy in bits of the values' frequencies; 0 where there are none."""
+    """Returns the Shannon entropy of the values' frequencies in bits; 0 for no values.
+
+    >>> entropy(["calm", "fight", "calm", "fight"])
+    1.0
+    """
     counts = np.array(list(Counter(values).values()), dtype=np.float64)
     if not len(counts):
         return 0.0

@@ -1,4 +1,4 @@
-"""`index.json` beside the shards: what is in them, where each member lies, and how the numbers are to be read."""
+"""`index.json` beside the shards: their clips, the place of each member, and how the numbers are to be read."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ from .location import FolderReader, Location, Remote, locate
 FORMAT_VERSION = 1
 INDEX_NAME = "index.json"
 SPOOL_NAME = ".packing"
-# Keys become names of files and of tar members.
+# Longest key in bytes: keys become names of files and tar members.
 KEY_BYTES = 120
 
 
@@ -22,8 +22,12 @@ KEY_BYTES = 120
 class Sample:
     """One packed clip.
 
-    `members`: suffix (`rgb.mp4`, `json`) -> (byte offset, bytes) inside `shard`: a reader seeks to just the
-    modalities it wants. `labels`: the columns of the label file, as text. `duration` in seconds.
+    - `key`: unique in the index.
+    - `shard`: file name of its tar.
+    - `duration`: seconds.
+    - `labels`: values of the label file's columns, as text.
+    - `members`: suffix (`rgb.mp4`, `json`) -> (byte offset, bytes) in `shard`. A reader seeks to the modalities it
+      needs.
     """
 
     key: str
@@ -35,7 +39,13 @@ class Sample:
 
 @dataclass(frozen=True)
 class Shard:
-    """One tar: `present` counts, per modality, the samples that have it; `silent`, those whose track is silence."""
+    """One tar.
+
+    - `samples`: number of clips.
+    - `bytes`, `sha256`: size and digest of the file.
+    - `present`: number of clips that have a modality, by modality.
+    - `silent`: number of clips whose sound track is silence.
+    """
 
     name: str
     samples: int
@@ -47,7 +57,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class Statistics:
-    """Mean and standard deviation per channel of the stored values in the modality's unit."""
+    """Mean and standard deviation of the stored values per channel, in the modality's unit."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -55,10 +65,16 @@ class Statistics:
 
 @dataclass(frozen=True)
 class Index:
-    """Everything `index.json` says.
+    """The content of `index.json`.
 
-    `source`: what was packed, as a digest. `folder`: where it was read from, which is not stored. `counts`: by
-    modality, how many values of a channel its statistics were measured on; older shards do not say.
+    - `settings`: how the media were packed.
+    - `statistics`: by modality.
+    - `shards`, `samples`: the tars and their clips.
+    - `version`: of the format.
+    - `folder`: where the index was read from. Not stored.
+    - `source`: digest of the packed recordings.
+    - `counts`: number of values per channel that the statistics were measured on, by modality. Older shards do not
+      store it.
     """
 
     settings: PackSettings
@@ -72,30 +88,30 @@ class Index:
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """The packed modalities that at least one sample has."""
+        """The packed modalities that at least one clip has."""
         return tuple(m for m in self.settings.modalities if any(s.present.get(m, 0) for s in self.shards))
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Label columns, in the order of the label file."""
+        """The label columns, in the order of the label file."""
         return tuple(dict.fromkeys(column for sample in self.samples for column in sample.labels))
 
     @property
     def fingerprint(self) -> str:
-        """A digest of all shards' contents."""
+        """A digest of the contents of all shards."""
         sums = "".join(shard.sha256 for shard in self.shards)
         return hashlib.sha256(sums.encode()).hexdigest()[:16]
 
     def column(self, name: str) -> list[str]:
-        """The values of one label column, by sample; `RequestError` names the nearest column."""
+        """Returns a label column's value per sample. Raises `RequestError` with the nearest name if missing."""
         if name not in self.columns:
             raise choice_error("label column", name, self.columns)
         return [sample.labels.get(name, "") for sample in self.samples]
 
     def where(self, **equal: str | Sequence[str]) -> "Index":
-        """The samples whose label columns hold just these values, or one of several.
+        """Keeps the samples whose label columns hold the given value, or one of several given values.
 
-        Raises `RequestError` that names the nearest for a column or a value that no sample has.
+        Raises `RequestError`, with the nearest name, for a column or value that no sample has.
         """
         kept = list(self.samples)
         for column, given in equal.items():
@@ -108,13 +124,13 @@ class Index:
         return replace(self, samples=tuple(kept))
 
     def keep(self, keys: Iterable[str]) -> "Index":
-        """The samples with these keys."""
+        """Keeps the samples with these keys."""
         wanted = set(keys)
         return replace(self, samples=tuple(sample for sample in self.samples if sample.key in wanted))
 
 
 def save_index(index: Index, folder: Path) -> None:
-    """Writes `index.json` atomically: a reader sees the old file or the whole new one."""
+    """Writes `index.json` atomically: a reader sees either the old file or the complete new one."""
     content = asdict(index)
     del content["folder"]
     target = folder / INDEX_NAME
@@ -127,10 +143,10 @@ def save_index(index: Index, folder: Path) -> None:
 
 
 def load_index(place: Path | str | Remote | Sequence[str | Path]) -> Index:
-    """Reads `index.json` of a shard folder, local or behind a URL, or of several as one (see `join_indexes`).
+    """Reads `index.json` of a shard folder, local or behind a URL, or of several folders as one (`join_indexes`).
 
-    Raises `RequestError` where there is no such folder, no index, or an index of another format version, and
-    `DataError` where the file is damaged.
+    Raises `RequestError` for a missing folder or index and for another format version, and `DataError` for a damaged
+    file.
     """
     if not isinstance(place, Path | str | Remote):
         from .joining import join_indexes
@@ -183,12 +199,18 @@ def _check_folder(folder: Path) -> None:
     if not folder.is_dir():
         raise RequestError(f"no shard folder at '{folder}': give a folder that `modalgate pack` wrote")
     if not (folder / INDEX_NAME).is_file():
-        why = "its packing is not finished: run the same `modalgate pack` again"
+        why = "its packing is not finished: rerun the same `modalgate pack` command to resume"
         hint = why if (folder / SPOOL_NAME).is_dir() else "give a folder that `modalgate pack` wrote"
         raise RequestError(f"'{folder}' holds no {INDEX_NAME}: {hint}")
 
 
 def clean_key(stem: str) -> str:
-    """The stem as a shard key: a dot would end the key, a separator would make it a path."""
+    """Returns the stem as a shard key. Characters other than letters, digits, `-` and `_` become `_`.
+
+    A dot would end the key, and a separator would make it a path.
+
+    >>> clean_key("front door.2")
+    'front_door_2'
+    """
     text = "".join(c if c.isalnum() or c in "-_" else "_" for c in stem)
     return text.encode()[:KEY_BYTES].decode(errors="ignore") or "_"

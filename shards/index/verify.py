@@ -1,4 +1,4 @@
-"""The full check of a shard folder: checksums, the index against the tars, and every member decoded."""
+"""Check a shard folder in full: checksums, the index against the tars, and the decoding of every member."""
 
 import io
 import json
@@ -19,13 +19,13 @@ from .whole_file import sha256
 
 
 def verify(folder: Path) -> list[str]:
-    """One line for each thing wrong, naming shard and clip; none where the folder is whole.
+    """Returns one line for each fault, naming shard and clip; an empty list for an intact folder.
 
-    Raises `RequestError` where the folder holds no index this version reads, and `DataError` where it is damaged.
+    Raises `RequestError` for a folder without an index that this version reads, and `DataError` for a damaged index.
     """
     index = load_index(folder)
     problems = [
-        f"clip '{key}' is {count} times in the index"
+        f"clip '{key}' occurs {count} times in the index"
         for key, count in Counter(sample.key for sample in index.samples).items()
         if count > 1
     ]
@@ -48,9 +48,9 @@ def verify(folder: Path) -> list[str]:
 
 
 def _shard_problems(folder: Path, index: Index, shard: Shard, samples: list[Sample]) -> Iterator[str]:
-    # An index is somebody else's input: a name must not lead out of its folder.
+    # An index is untrusted input: a name must not lead out of its folder.
     if Path(shard.name).name != shard.name:
-        yield "the index gives a path where a file name belongs"
+        yield "the index gives a path instead of a file name"
         return
     path = folder / shard.name
     if not path.is_file():
@@ -59,7 +59,7 @@ def _shard_problems(folder: Path, index: Index, shard: Shard, samples: list[Samp
     if path.stat().st_size != shard.bytes:
         yield f"{path.stat().st_size} bytes, the index says {shard.bytes}"
     elif sha256(path) != shard.sha256:
-        yield "its SHA-256 is not the index's: something in it was changed"
+        yield "its SHA-256 differs from the index: it was changed"
     places: dict[str, tuple[int, int]] = {}
     try:
         with tarfile.open(path) as tar:
@@ -80,7 +80,7 @@ def _shard_problems(folder: Path, index: Index, shard: Shard, samples: list[Samp
 def _index_problems(
     index: Index, shard: Shard, samples: list[Sample], places: dict[str, tuple[int, int]]
 ) -> Iterator[str]:
-    """Where the index says something else than the tar's headers."""
+    """Yields differences between the index and the headers of the tar."""
     if len(samples) != shard.samples:
         yield f"the index counts {shard.samples} clips and lists {len(samples)}"
     for name in index.settings.modalities:
@@ -99,7 +99,7 @@ def _index_problems(
 
 
 def _sample_problems(index: Index, sample: Sample, members: dict[str, bytes]) -> Iterator[tuple[str, str]]:
-    """(suffix, what is wrong) of one clip."""
+    """Yields (suffix, problem) of one clip."""
     try:
         content = json.loads(members["json"])
         facts, labels, duration = content["modalities"], content["labels"], content["duration"]
@@ -108,22 +108,22 @@ def _sample_problems(index: Index, sample: Sample, members: dict[str, bytes]) ->
         return
     # The index adds a group to clips whose label file has none.
     if {**sample.labels, "group": ""} != {**labels, "group": ""} or sample.duration != duration:
-        yield "json", "its labels or its duration are not the index's"
+        yield "json", "its labels or its duration differ from the index"
     for name in index.settings.modalities:
         suffix = modality(name).suffix
         if (name in facts) != (suffix in members):
-            yield suffix, "the index and the clip's JSON disagree whether it is there"
+            yield suffix, "the index and the clip's JSON disagree on whether it exists"
         elif suffix in members:
             data = members[suffix]
             problem = _decode_problem(name, data, facts[name].get("length"), index.settings.sample_rate)
             if problem is None and zlib.crc32(data) != facts[name].get("crc32"):
-                problem = "its CRC-32 is not the one its JSON notes: something in it was changed"
+                problem = "its CRC-32 differs from the clip's JSON: it was changed"
             if problem:
                 yield suffix, problem
 
 
 def _decode_problem(name: str, data: bytes, length: int | None, sample_rate: int) -> str | None:
-    """What keeps a member from being decoded in full; `length`: the frames or samples it was packed with."""
+    """Returns why a member cannot be decoded in full. `length`: the frames or samples it was packed with."""
     entry = modality(name)
     try:
         if entry.kind == "video":

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and their digests."""
+"""Write files atomically, and compute their digests."""
 
 import hashlib
 import os
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Writes `content` so that `path` is there whole or not at all, whenever the machine stops."""
+    """Writes `content` atomically: even after a crash, `path` is either complete or unchanged."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     with partial.open("wb") as file:
         file.write(content)
@@ -16,6 +16,6 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def sha256(path: Path) -> str:
-    """The file's SHA-256 as hexadecimal digits."""
+    """Returns the file's SHA-256 as hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

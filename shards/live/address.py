@@ -1,4 +1,4 @@
-"""Where pictures come from that are no file: the URL of a stream, or a camera at this machine."""
+"""Addresses of live sources: the URL of a stream, or the number of a camera at this machine."""
 
 import sys
 from dataclasses import dataclass, field
@@ -14,29 +14,34 @@ PROTOCOLS = ("http", "https", "rtsp", "rtsps", "rtmp", "rtmps", "udp", "rtp", "t
 
 @dataclass(frozen=True)
 class Address:
-    """What FFmpeg opens: `url`, read as `container_format` where that is not to be guessed, with `options`."""
+    """What FFmpeg opens.
+
+    - `url`: URL or device.
+    - `container_format`: FFmpeg's name of the format. None: guessed.
+    - `options`: FFmpeg's options.
+    """
 
     url: str
     container_format: str | None = None
     options: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        """For people: without user name and password."""
+        """The URL without user name and password."""
         return masked(self.url)
 
 
 def find_address(text: str) -> Address | None:
-    """The stream or the camera (by its number) that `text` names; none where it is a path.
+    """Returns the address of the stream or camera number that `text` names; None if it is a path.
 
-    Raises `RequestError` for a protocol that is not known and a camera that cannot be there.
+    Raises `RequestError` for an unknown protocol and for a camera that does not exist.
     """
     protocol, separator, rest = text.partition("://")
     if separator:
         if protocol.lower() not in PROTOCOLS:
             raise choice_error("protocol", protocol, PROTOCOLS)
         if not rest.strip("/"):
-            raise RequestError(f"'{masked(text)}' names no machine: give {protocol}://HOST/PATH")
-        # Over UDP, which FFmpeg tries first, a camera's pictures come with holes.
+            raise RequestError(f"'{masked(text)}' names no host: give {protocol}://HOST/PATH")
+        # Over UDP, which FFmpeg tries first, a camera's pictures have holes.
         options = {"rtsp_transport": "tcp"} if protocol.lower().startswith("rtsp") else {}
         return Address(text, None, options)
     if text.isdecimal() and text.isascii() and not Path(text).exists():

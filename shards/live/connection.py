@@ -1,4 +1,4 @@
-"""One connection to a live source: a thread reads its packets, whoever takes them decodes."""
+"""One connection to a live source: a thread reads its packets, and the caller decodes them."""
 
 import threading
 import time
@@ -12,35 +12,39 @@ from av.error import ExitError, FFmpegError
 from ..media.container_io import MediaFacts, media_facts, open_media
 from .address import Address
 
-# A step of the clock that no camera makes: the source began anew.
+# No camera's clock steps by this many seconds: the source has restarted.
 JUMP_SECONDS = 10.0
-# Their packets have no times of their own, or those of a frame rate that FFmpeg assumes.
+# Their packets have no times, or those of a frame rate that FFmpeg assumes.
 UNTIMED_FORMATS = {"mpjpeg", "mjpeg", "image2pipe"}
 MOST_WAITING = 256
 
 
 @dataclass(frozen=True)
 class Break:
-    """Between two packets: what follows does not continue what came before, because of `reason`."""
+    """A marker between two packets: what follows does not continue what came before, because of `reason`."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class Arrived:
-    """A packet, and the monotonic clock when it came."""
+    """A packet, and the time on the monotonic clock when it arrived."""
 
     packet: Any
     clock: float
 
 
 class Connection:
-    """An open source whose packets are read ahead of whoever takes them.
+    """An open source whose packets are read ahead of decoding.
 
-    `finite`: its container tells how long it lasts, so it is a film and not an event: it waits to be read, and
-    nothing of it is given up. Of others no more than `most_seconds` wait; older packets go, up to a key frame.
-    Raises `av.FFmpegError` and `ValueError` where it cannot be opened, and `TimeoutError` after `timeout` seconds in
-    which nothing came; `fault` says later why it ended.
+    - `timeout`: seconds without data after which it fails.
+    - `most_seconds`: most seconds of packets that wait. Older ones are dropped, up to a key frame.
+    - `pictures`, `sound`: whether to read these streams.
+    - `finite`: its container has a duration. Then it is a recording: it waits to be read, and nothing is dropped.
+    - `fault`: why it ended, once it has failed.
+
+    Raises `av.FFmpegError` and `ValueError` if it cannot be opened, and `TimeoutError` after `timeout` seconds
+    without data.
     """
 
     def __init__(
@@ -74,11 +78,11 @@ class Connection:
 
     @property
     def behind(self) -> float:
-        """Seconds of the source that wait to be taken; none of a film, which is not late."""
+        """Seconds of the source that wait to be taken. 0 for a recording, which cannot be late."""
         return 0.0 if self.finite else max(self.newest - self.taken, 0.0)
 
     def take(self) -> Arrived | Break | None:
-        """The next packet or break, waiting for it; none at the end."""
+        """Waits for the next packet or break and returns it. Returns None at the end."""
         with self.changed:
             self.changed.wait_for(lambda: self.waiting or self.ended or self.closed)
             if self.closed or not self.waiting:
@@ -90,13 +94,13 @@ class Connection:
             return item
 
     def stop(self) -> None:
-        """Ends whoever waits in `take`; for other threads than that which decodes."""
+        """Makes `take` return. For other threads than the one that decodes."""
         with self.changed:
             self.closed = True
             self.changed.notify_all()
 
     def close(self) -> None:
-        """Ends the thread, and then the container; one that waits for the network goes when its time is over."""
+        """Ends the thread, then the container. A thread that waits for the network ends after its timeout."""
         self.stop()
         if self.leader is not None:
             self.thread.join(0.5)
@@ -119,8 +123,8 @@ class Connection:
                 self.changed.notify_all()
 
     def _silence(self) -> TimeoutError:
-        """For what FFmpeg says when its time is over: an exit was requested, or the data are invalid."""
-        return TimeoutError(f"nothing came for {self.timeout:g} s")
+        """Replaces FFmpeg's messages for a timeout: "exit requested", or "invalid data"."""
+        return TimeoutError(f"no data for {self.timeout:g} s")
 
     def _put(self, item: Arrived) -> None:
         packet = item.packet
@@ -150,13 +154,13 @@ class Connection:
             self.changed.notify_all()
 
     def _break(self, reason: str, packet: Any) -> None:
-        """What comes next can be decoded only from a key frame on."""
+        """Marks a break. What follows can be decoded only from a key frame on."""
         self.waiting.append(Break(reason))
         self.last, self.newest, self.taken = None, 0.0, 0.0
         self.resync = not packet.is_keyframe
 
     def _give_up(self, packet: Any) -> None:
-        """Drops what waits before the newest key frame; all, where there is none."""
+        """Drops the packets before the newest key frame, or all if there is none."""
         keys = [
             number
             for number, item in enumerate(self.waiting)
@@ -164,7 +168,7 @@ class Connection:
         ]
         kept = list(self.waiting)[keys[-1] :] if keys and not packet.is_keyframe else []
         self.waiting.clear()
-        self.waiting.extend([Break("decoding is too slow for it"), *kept])
+        self.waiting.extend([Break("decoding is too slow"), *kept])
         first = next((item for item in kept if isinstance(item, Arrived)), None)
         self.taken = (_seconds(first.packet) or 0.0) if first is not None else self.newest
         self.resync = not kept and not packet.is_keyframe

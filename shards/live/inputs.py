@@ -1,4 +1,4 @@
-"""What there is to embed: a folder of recordings, a list of files, one file, or packed shards; and its pieces."""
+"""Inputs of prediction and embedding: a folder of recordings, a list of files, one file, or packed shards."""
 
 import hashlib
 import json
@@ -29,8 +29,11 @@ LIST_SUFFIXES = (".txt", ".lst")
 class Item:
     """A recording or a packed clip.
 
-    `key`: its path from where it was looked for, or the clip's key; `facts`: names, sizes and rates, or a shard's
-    digest; `written`: times of writing; `problem`: why it cannot be read, where that is known before.
+    - `key`: path relative to the folder or list, or the clip's key.
+    - `held`: the recording or clip.
+    - `facts`: names, sizes and rates, or the digest of a shard.
+    - `written`: modification times.
+    - `problem`: why it cannot be read, if already known.
     """
 
     key: str
@@ -41,27 +44,30 @@ class Item:
 
     @property
     def stamp(self) -> list[Any]:
-        """What changes when its content does."""
+        """What changes with its content."""
         return [self.facts, self.written]
 
 
 @dataclass(frozen=True)
 class Material:
-    """`items` in a stable order; `index`: of the shards, where they are clips of those."""
+    """The inputs in a stable order.
+
+    `index`: index of the shards if the items are packed clips.
+    """
 
     items: list[Item]
     index: Index | None = None
 
     @property
     def fingerprint(self) -> str:
-        """A digest of what it consists of, the same wherever it is copied to."""
+        """A digest of the inputs. A copy elsewhere has the same one."""
         facts = [[item.key, item.facts] for item in self.items]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
     def cutter(
         self, spec: ClipSpec, modalities: tuple[str, ...], application: Application, hop: float | None
     ) -> Callable[[Item], Iterator[Piece]]:
-        """What makes an item's pieces, in this process or another; it raises `rejected.UNREADABLE`."""
+        """Returns a function that yields an item's pieces, in any process, and raises `rejected.UNREADABLE`."""
         if self.index is None:
             return partial(_cut_recording, spec, modalities, application, hop)
         reader = FolderReader(self.index.folder)
@@ -69,13 +75,17 @@ class Material:
 
 
 def find_material(place: str, rates: dict[str, float] | None = None) -> Material:
-    """The recordings or clips of `place`.
+    """Returns the recordings or clips of `place`.
 
-    A folder that `pack` wrote, or a URL of one, gives clips. Any other folder gives recordings as `pack` finds them,
-    further streams beside the video included, also those without a label. A `.csv` is a label file of `pack`, and
-    gives what it names; a `.txt` has a path on every line, from where the list lies, and `#` before what is none.
-    `rates`: Hz of what does not tell its own, by what it holds, unless a label file says otherwise. Raises
-    `RequestError` where there is nothing of the kind, and what `load_index` raises.
+    - A folder that `pack` wrote, or its URL: its clips.
+    - Any other folder: its recordings as `pack` finds them, also those without a label.
+    - A `.csv` file: the recordings in this label file of `pack`.
+    - A `.txt` or `.lst` file: one path per line, relative to the file. Lines that start with `#` are skipped.
+    - A media file: that file.
+
+    `rates`: Hz of files that do not store it, by content, unless a label file gives it.
+
+    Raises `RequestError` if there is no such input, and the errors of `load_index`.
     """
     path = Path(place)
     if "://" in place or (path / INDEX_NAME).is_file() or (path / SPOOL_NAME).is_dir():
@@ -97,7 +107,7 @@ def find_material(place: str, rates: dict[str, float] | None = None) -> Material
     elif suffix in SUFFIXES["video"] | SUFFIXES["audio"]:
         root, sources = path.parent, [_alone(path)]
     else:
-        raise RequestError(f"'{place}' is no media file, and no list of them (.txt or .csv)")
+        raise RequestError(f"'{place}' is neither a media file nor a list of media files (.txt or .csv)")
     items = []
     for source in sources:
         source = replace(source, rates=(rates or {}) | source.rates)
@@ -115,19 +125,19 @@ def _from_list(path: Path) -> list[Source]:
         raise RequestError(f"list '{path}' is not UTF-8 text: {error}") from error
     named = [line for line in lines if line and not line.startswith("#")]
     if not named:
-        raise RequestError(f"list '{path}' names no file: give one path on a line")
+        raise RequestError(f"list '{path}' names no file: give one path per line")
     sources, seen = [], Counter[Path]()
     for line in named:
         source = _alone(path.parent / line)
         seen[source.path] += 1
         if not source.path.exists():
-            source = replace(source, problem="it is absent")
+            source = replace(source, problem="it does not exist")
         elif seen[source.path] > 1:
             source = replace(source, problem=f"it is in '{path.name}' more than once")
         sources.append(source)
     if not any(source.path.exists() for source in sources):
         others = f" and {len(sources) - 1} more" if len(sources) > 1 else ""
-        raise RequestError(f"list '{path}' names absent files: '{sources[0].path}'{others}")
+        raise RequestError(f"list '{path}' names files that do not exist: '{sources[0].path}'{others}")
     return sources
 
 

@@ -1,4 +1,4 @@
-"""Live sources, streams and cameras, as sliding pieces: again after they broke off, and never far behind."""
+"""Live sources as sliding pieces. Reconnects after a loss, and drops pieces rather than fall behind."""
 
 import threading
 import time
@@ -25,8 +25,12 @@ LONGEST_WAIT = 30.0
 
 @dataclass(frozen=True)
 class Gap:
-    """What no piece shows of a source, from `start` to `end` in seconds, because of `reason`; `dropped`: pieces
-    that could have been made."""
+    """A part of a source that no piece shows.
+
+    - `start`, `end`: seconds.
+    - `dropped`: pieces that could have been made.
+    - `reason`: why there are none.
+    """
 
     start: float
     end: float
@@ -36,11 +40,12 @@ class Gap:
 
 @dataclass(frozen=True)
 class Patience:
-    """How a live source is waited for.
+    """How long to wait for a live source.
 
-    `max_lag`: seconds that pieces may be late, older ones are dropped; `retries`: attempts in a row to open it
-    again, the first after `wait` seconds and each after twice as long as the one before, at most half a minute;
-    `timeout`: seconds without data after which it counts as broken off.
+    - `max_lag`: most seconds that pieces may be late. Older pieces are dropped.
+    - `retries`: attempts in a row to reconnect.
+    - `timeout`: seconds without data after which the connection counts as lost.
+    - `wait`: seconds before the first attempt. The wait doubles with each attempt, up to half a minute.
     """
 
     max_lag: float = 5.0
@@ -50,10 +55,12 @@ class Patience:
 
 
 class LiveSource:
-    """A stream or camera over all of its connections; `notice` is told, in a sentence, when one is lost or found.
+    """A stream or camera, over all of its connections.
 
-    Seconds count from its first packet and go on while it is away. Raises `av.FFmpegError`, `OSError` or
-    `ValueError` where it cannot be opened the first time, and `ConnectionError` where it stays away.
+    `notice`: called with a sentence when the connection is lost or restored.
+
+    Times are seconds from the first packet and continue during a loss. Raises `av.FFmpegError`, `OSError` or
+    `ValueError` if the source cannot be opened at first, and `ConnectionError` if all attempts to reconnect fail.
     """
 
     def __init__(
@@ -64,7 +71,7 @@ class LiveSource:
         self.connection: Connection | None = None
 
     def close(self) -> None:
-        """Ends whoever waits for it."""
+        """Ends all waiting for the source."""
         self.stopped.set()
         if self.connection is not None:
             self.connection.stop()
@@ -72,10 +79,10 @@ class LiveSource:
     def slide(
         self, spec: ClipSpec, modalities: tuple[str, ...], application: Application, hop: float | None = None
     ) -> Iterator[Piece | Gap]:
-        """Pieces as of a long recording, none over a gap in the source, and the gaps; ends with the source.
+        """Yields pieces as from a long recording, and the gaps of the source. Ends with the source.
 
-        Each piece has the time of day at which it began. Of a film that is read by URL nothing is dropped, and
-        unless a hop is given its last piece ends where it does.
+        No piece spans a gap. Each piece has the time of day at which it began. From a recording that is read by URL
+        nothing is dropped, and without a `hop` its last piece ends where it does.
         """
         step = application.step(hop)
         first: float | None = None
@@ -108,7 +115,7 @@ class LiveSource:
                 try:
                     for section in iterate_sections(connection):
                         if failed:
-                            self.notice(f"{self.address}: connected again")
+                            self.notice(f"{self.address}: reconnected")
                         failed = 0
                         section.reason = section.reason or reason
                         yield section
@@ -125,7 +132,7 @@ class LiveSource:
                 return
             if failed == patience.retries:
                 attempts = f"{failed} attempt{'s' * (failed > 1)}"
-                raise ConnectionError(f"gave up after {attempts} to connect again: {fault}")
+                raise ConnectionError(f"gave up after {attempts} to reconnect: {fault}")
             wait = min(patience.wait * 2**failed, LONGEST_WAIT)
             failed += 1
             self.notice(f"{self.address}: {reason}; attempt {failed} of {patience.retries} in {wait:g} s")
@@ -133,7 +140,7 @@ class LiveSource:
 
 
 class _Lateness:
-    """Which windows of a section are too late to be made: from `max_lag` seconds on, until half of it is left."""
+    """Decides which pieces are skipped: from a lag of `max_lag` seconds on, until it has halved."""
 
     def __init__(self, section: Section, max_lag: float, seconds: float) -> None:
         self.section, self.max_lag, self.seconds = section, max_lag, seconds
@@ -142,6 +149,7 @@ class _Lateness:
         self.dropped = 0
 
     def skip(self, start: float) -> bool:
+        """Returns whether to skip the piece at `start`, and counts it."""
         self.hurrying = self.section.behind > (self.max_lag / 2 if self.hurrying else self.max_lag)
         if self.hurrying:
             self.first = self.first if self.dropped else start
@@ -150,7 +158,7 @@ class _Lateness:
         return self.hurrying
 
     def told(self) -> Iterator[Gap]:
-        """What was dropped since this was last asked."""
+        """Yields the gap since the last call, if pieces were skipped."""
         if self.dropped:
             yield Gap(self.first, self.last, self.dropped, "the model is behind")
         self.dropped = 0
@@ -172,7 +180,7 @@ def _cut(
     finite = section.connection.finite
     for piece in cut_pieces(tracks, spec, modalities, application, hop, lateness.skip, to_the_end and finite):
         yield from lateness.told()
-        # A film may be shorter than a piece; what a broken connection leaves of one shows something else.
+        # A recording may be shorter than a piece. A shorter piece of a broken connection is not comparable.
         if finite or piece.end - piece.start > application.piece - 1e-6:
             yield piece
     yield from lateness.told()

@@ -1,4 +1,4 @@
-"""The pieces of a recording that a model is applied to: one that is as short as clips is one, as in evaluation."""
+"""The pieces of a recording: one if it is as short as the evaluation clips, else sliding pieces."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,7 +18,7 @@ from ..packing.rejected import UNREADABLE
 from ..packing.sources import Source
 from .sliding import slide, sliding_settings
 
-# Seconds that a recording may last beyond a clip before reading it as one is given up: sound often runs on.
+# A recording longer than a clip by more than these seconds is not read as one clip. Sound often outlasts pictures.
 SLACK = 1.0
 
 
@@ -31,10 +31,10 @@ def recording_pieces(
     rates: dict[str, float] | None = None,
     damage: Damage | None = None,
 ) -> Iterator[Piece]:
-    """One piece of a recording of at most `application.whole` seconds, and those of `slide` of a longer one.
+    """Yields one piece of a recording of at most `application.whole` seconds, and sliding pieces of a longer one.
 
-    The one piece is packed in memory as `pack` does it, and cut as evaluation cuts it: the same pixels, after the
-    same lossy codec. A `hop` asks for pieces in any case. Arguments and errors are those of `slide`.
+    The single piece is packed in memory like `pack` does, and cut as in evaluation: the same pixels, after the same
+    lossy codec. With a `hop`, the recording is always cut into pieces. Arguments and errors are those of `slide`.
     """
     application.step(hop)
     piece = None
@@ -54,7 +54,7 @@ def _whole(
     rates: dict[str, float],
     damage: Damage | None,
 ) -> Piece | None:
-    """The recording as one clip; none where it is longer, or cannot be packed: then the sliding says why."""
+    """Returns the recording as one clip, or None if it is longer or cannot be packed: sliding reports why."""
     settings = replace(sliding_settings(spec, _read_for(modalities, spec)), max_seconds=application.whole + SLACK)
     found = None if damage is None else Damage()
     try:
@@ -65,7 +65,7 @@ def _whole(
             return None
         recording = replace(recording, streams={n: v for n, v in recording.streams.items() if n in modalities})
         if found is not None and found.packets:
-            # A video that lacks packets is not to be copied as it is.
+            # A video with missing packets must be encoded, not copied.
             clip = encode_clip(source, source.key, recording, settings)
         else:
             clip = encode_whole(source, recording, settings)
@@ -79,15 +79,17 @@ def _whole(
 
 
 def _read_for(modalities: tuple[str, ...], spec: ClipSpec) -> tuple[str, ...]:
-    """What has to be read so that the recording is as long as it was for the packing, which knew further modalities;
-    flow that the model does not take is not computed."""
+    """Returns the modalities to read so that the recording is as long as it was in packing, with all its modalities.
+
+    Flow that the model does not take is replaced by its source, so it is not computed.
+    """
     packed = [name for name in spec.pack_settings().modalities if name in MODALITIES]
     read = [name if name in modalities else MODALITIES[name].flow_of or name for name in packed]
     return tuple(dict.fromkeys([*read, *modalities]))
 
 
 def _by_content(files: dict[str, Path]) -> dict[str, Path]:
-    """The same, but sound without pictures is no video."""
+    """Returns the files, with a `video` that has only sound moved to `audio`."""
     video = files.get("video")
     if video is None or video.is_dir() or video.suffix.lower() in ARRAY_SUFFIXES or probe(video).has_video:
         return files

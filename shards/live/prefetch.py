@@ -1,4 +1,4 @@
-"""An iterator that runs ahead of whoever takes from it, in a thread of its own."""
+"""An iterator that runs ahead of its consumer in a thread."""
 
 import threading
 from collections import deque
@@ -10,10 +10,10 @@ Item = TypeVar("Item")
 
 
 class Ahead(Generic[Item]):
-    """Takes from `items` in a thread, at most `depth` of them before they are asked for, in their order.
+    """Takes up to `depth` items in advance from an iterator, in a thread and in order.
 
-    Decoding and NumPy leave the interpreter free, so that a model can compute beside them. A context manager: at its
-    end the thread is stopped, and `items` closed.
+    Decoding and NumPy release the interpreter lock, so a model can compute meanwhile. Use it as a context manager: at
+    the end the thread stops, and `items` is closed.
     """
 
     def __init__(self, items: Iterator[Item], depth: int) -> None:
@@ -34,13 +34,13 @@ class Ahead(Generic[Item]):
         with self.changed:
             self.stopped = True
             self.changed.notify_all()
-        # One that waits for a camera's next picture is not waited for.
+        # A thread that waits for a camera's next picture is left behind.
         self.thread.join(1.0)
 
     def take(self, most: int, whole: bool = False) -> list[Item]:
-        """From one to `most` items: those that are ready, or with `whole` as many unless there are no more.
+        """Returns 1 to `most` items: those that are ready, or with `whole` as many as possible. Empty at the end.
 
-        Nothing at the end. What the iterator raised is raised when all that came before it has been taken.
+        An error of the iterator is raised after all items that came before it.
         """
         least = min(most, self.depth) if whole else 1
         with self.changed:

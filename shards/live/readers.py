@@ -1,4 +1,4 @@
-"""Worker processes that read recordings and send what they find piece by piece, never more than is asked for."""
+"""Worker processes that read recordings and send pieces, never more than are needed."""
 
 import multiprocessing
 import signal
@@ -21,7 +21,7 @@ Piece = TypeVar("Piece")
 
 @dataclass(frozen=True)
 class Ended:
-    """The last that is said of an item: why it could not be read to its end, empty where it was."""
+    """The last result of an item. `reason`: why it could not be read to its end; empty if it was."""
 
     reason: str
 
@@ -29,12 +29,15 @@ class Ended:
 def relay(
     read: Callable[[Item], Iterator[Piece]], items: Sequence[Item], workers: int, depth: int = 32
 ) -> Iterator[tuple[int, Piece | Ended]]:
-    """(position, piece) of every piece of every item, an item's pieces in their order, then (position, `Ended`).
+    """Yields (position, piece) for every piece of every item, and (position, `Ended`) at the end of each item.
 
-    `workers` processes, one thread each, read an item at a time; at most `depth` pieces wait here. One that dies of
-    its item, by a decoder's crash or for want of memory, is replaced, and the item has ended with that reason. The
-    processes end with the caller, also where that is killed. With no worker the reading is done in this process. What
-    is not in `rejected.UNREADABLE` is raised. Raises `RequestError` where no process can start.
+    - `read`: yields the pieces of an item.
+    - `workers`: processes, one item each at a time. 0: read in this process.
+    - `depth`: most pieces that wait here.
+
+    The pieces of an item keep their order. If a process dies, by a decoder's crash or lack of memory, its item ends
+    with that reason, and the process is replaced. The processes end with the caller, even if it is killed. Errors
+    that are not in `rejected.UNREADABLE` are raised. Raises `RequestError` if no process can start.
     """
     workers = min(workers, len(items))
     if workers < 1:
@@ -55,7 +58,7 @@ def relay(
 
 
 class _Crew(Generic[Item, Piece]):
-    """A thread for each process, which waits for what that sends: decoding goes on while the caller computes."""
+    """Worker processes with one thread each that waits for results, so decoding goes on while the caller computes."""
 
     def __init__(self, read: Callable[[Item], Iterator[Piece]], items: Sequence[Item], depth: int) -> None:
         self.read, self.items = read, items
@@ -65,7 +68,7 @@ class _Crew(Generic[Item, Piece]):
         self.stopped = False
         self.processes: set[Any] = set()
         self.lock = threading.Lock()
-        # The forkserver: a decoder or a thread that crosses a fork can hang the child.
+        # Forkserver: a decoder or thread that crosses a fork can hang the child.
         self.context = multiprocessing.get_context("forkserver")
 
     def work(self, workers: int) -> Iterator[tuple[int, Piece | Ended]]:
@@ -99,7 +102,7 @@ class _Crew(Generic[Item, Piece]):
             self._tell(error)
 
     def _follow(self, pipe: Connection, number: int) -> bool:
-        """Hands on what one item gives; whether its process is still there."""
+        """Forwards the pieces of one item. Returns whether the process is still alive."""
         try:
             pipe.send(self.items[number])
             while True:
@@ -110,7 +113,7 @@ class _Crew(Generic[Item, Piece]):
                 if isinstance(piece, Ended):
                     return True
         except (EOFError, ConnectionError):
-            # The item is with this process alone, so nothing else can be to blame.
+            # Only this process reads the item, so nothing else can be the cause.
             self._tell((number, Ended(KILLED)))
             return False
 
@@ -132,16 +135,16 @@ class _Crew(Generic[Item, Piece]):
         try:
             here.recv()
         except (EOFError, ConnectionError) as error:
-            # Not an item's fault. Each process imports the script that is running, up to its main guard.
+            # Not caused by an item. Each process imports the running script up to its main guard.
             raise RequestError(
                 'no worker process can start: put the script\'s calls under `if __name__ == "__main__":`, '
-                "or work with no worker"
+                "or use no workers"
             ) from error
         return here  # pyright: ignore[reportReturnType] on Windows its class is another
 
 
 def _serve(pipe: Connection, read: Callable[[Any], Iterator[Any]]) -> None:
-    """Reads what it is sent; Ctrl-C, which reaches the whole process group, is the parent's to answer."""
+    """Reads the items it receives. Leaves Ctrl-C, which reaches the whole process group, to the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
     try:
@@ -150,7 +153,7 @@ def _serve(pipe: Connection, read: Callable[[Any], Iterator[Any]]) -> None:
             for _, piece in relay(read, [pipe.recv()], 0):
                 pipe.send(piece)
     except (EOFError, ConnectionError):
-        # The parent has nothing more, or is gone.
+        # The parent has finished, or is gone.
         return
     except BaseException as error:
         pipe.send(error)

@@ -1,4 +1,4 @@
-"""What a connection delivers without a break: decoded pictures and sound."""
+"""Sections of a connection without a break: decoded pictures and sound."""
 
 import time
 from collections import deque
@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from .connection import Arrived, Break, Connection
 
-# Sound that comes this much later than the pictures beside it is not waited for.
+# Sound that lags the pictures by more than this many seconds is not waited for.
 SOUND_PATIENCE = 1.0
 EMPTY = np.zeros(0, np.float32)
 
 
 def iterate_sections(connection: Connection) -> Iterator["Section"]:
-    """Runs of pictures and sound that continue each other; the reason of the first is empty."""
+    """Yields sections of continuous pictures and sound. The first has an empty reason."""
     reason = ""
     while True:
         section = Section(connection, reason)
@@ -31,9 +31,12 @@ def iterate_sections(connection: Connection) -> Iterator["Section"]:
 
 
 class Section:
-    """Pictures and sound without a break. `clock`: the monotonic time when its first packet came; `origin`: the
-    time of its first picture by the source's own clock, none without pictures; `reason`: why it is not one with
-    what came before."""
+    """Pictures and sound without a break.
+
+    - `reason`: why it does not continue what came before.
+    - `clock`: monotonic time at which its first packet arrived.
+    - `origin`: time of its first picture on the source's clock. None without pictures.
+    """
 
     def __init__(self, connection: Connection, reason: str) -> None:
         self.connection, self.reason, self.ending = connection, reason, ""
@@ -57,15 +60,15 @@ class Section:
         return self.connection.behind
 
     def frames(self) -> Iterator[tuple[float, Any]]:
-        """(time by the source's clock, decoded frame), in order."""
+        """Yields (time on the source's clock, decoded frame) in order."""
         while self.pictures or self._advance_to_picture():
             frame = self.pictures.popleft()
             yield _time(frame), frame
 
     def sound(self, rate: int) -> Iterator[tuple[float, NDArray[np.float32]]]:
-        """(time of its first sample, mono samples at `rate` Hz), zeros where packets were lost.
+        """Yields (time of its first sample, mono samples at `rate` Hz), with zeros for lost packets.
 
-        An empty piece says that pictures have come and the sound beside them has not.
+        An empty piece means that pictures have arrived and their sound has not.
         """
         resampler = av.AudioResampler(format="flt", layout="mono", rate=rate)
         start: float | None = None
@@ -98,7 +101,7 @@ class Section:
                     yield start, samples
 
     def finish(self) -> None:
-        """Goes on to its end without decoding what nobody asked for."""
+        """Skips to its end without decoding."""
         while not self.over:
             self._end_at(self.connection.take())
 
@@ -108,19 +111,19 @@ class Section:
         return bool(self.pictures)
 
     def _advance(self) -> bool:
-        """Decodes one packet more; whether the section goes on."""
+        """Decodes one more packet. Returns whether the section continues."""
         if self.over:
             return False
         item = self.connection.take()
         if self._end_at(item) or not isinstance(item, Arrived):
             return not self.over
         if not self.started:
-            # The first packets waited while the container was being opened.
+            # The first packets waited while the container was opened.
             self.started, self.clock = True, item.clock if self.reason else self.connection.opened
         try:
             decoded = item.packet.decode()
         except FFmpegError:
-            # Packets arrive damaged where the network loses some: the decoder goes on at the next.
+            # A lossy network damages packets: the decoder continues with the next one.
             return True
         for frame in decoded:
             if isinstance(frame, av.VideoFrame):
@@ -138,7 +141,7 @@ class Section:
             if stream is None or self.connection.closed:
                 continue
             if item is None and self.connection.finite:
-                # The last frames a decoder still holds.
+                # The last frames that a decoder buffers.
                 for frame in stream.codec_context.decode(None):
                     self._see(frame) if isinstance(frame, av.VideoFrame) else self.heard.append(frame)
             else:
@@ -150,7 +153,7 @@ class Section:
             return
         self.size = self.size or (frame.width, frame.height)
         if (frame.width, frame.height) != self.size:
-            self.over, self.ending, self.connection.carried = True, "its pictures changed their size", frame
+            self.over, self.ending, self.connection.carried = True, "its picture size changed", frame
             return
         self.seen = _time(frame)
         self.origin = self.seen if self.origin is None else self.origin

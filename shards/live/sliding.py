@@ -1,4 +1,4 @@
-"""Pieces that slide over one recording of any length: every frame decoded once, and only a piece's worth kept."""
+"""Sliding pieces of a recording of any length: every frame is decoded once, and only one piece is kept in memory."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -33,15 +33,18 @@ def slide(
     rates: dict[str, float] | None = None,
     damage: Damage | None = None,
 ) -> Iterator[Piece]:
-    """Pieces of `application.piece` seconds, one every `hop` seconds (by default `application.hop`).
+    """Yields pieces of `application.piece` seconds, one every `hop` seconds (default `application.hop`).
 
-    `files`: `video` (with its sound) and other modalities' files by name; `rates`: Hz of those that do not tell their
-    own (frame folders, arrays, signals), under the same names; `damage`: packets that cannot be decoded are counted
-    there and skipped: pictures stand still meanwhile, and sound is silent. Unless a hop is given, the last piece ends
-    where the recording does. A recording shorter than a piece gives one. Sound counts as absent while it stays below
-    the packing's threshold over a piece, or over half a minute where the clips of the model are not known. Raises
-    `ValueError` where there is nothing of `modalities`, or hop is not above 0, and what reading raises, after the
-    pieces that came before the fault.
+    - `files`: path by content: `video` (with its sound) or a modality.
+    - `rates`: Hz of files that do not store it (frame folders, arrays, signals), by the same names.
+    - `damage`: counts undecodable packets, which are skipped: pictures freeze, sound is silent.
+
+    A recording shorter than a piece gives one piece. Without a `hop`, the last piece ends where the recording does.
+    Sound counts as absent while its level over a piece is below the packing's threshold (over the packing's
+    `clip_seconds` if the model's clips are unknown).
+
+    Raises `ValueError` if the recording has none of `modalities` or if `hop` is not above 0. Reading errors are
+    raised after the pieces that came before the fault.
     """
     step = application.step(hop)
     settings = sliding_settings(spec, modalities)
@@ -52,12 +55,12 @@ def slide(
 
 
 def sliding_settings(spec: ClipSpec, modalities: tuple[str, ...]) -> PackSettings:
-    """How the packing made what the encoder knows, for a recording of any length."""
+    """Returns the pack settings of the encoder's training data, without a limit on duration."""
     return replace(spec.pack_settings(), modalities=modalities, max_seconds=math.inf)
 
 
 def sound_memory(application: Application, settings: PackSettings) -> float:
-    """The seconds over which the level of sound decides whether it is there: a clip's, as in packing."""
+    """Returns the seconds of sound whose level decides whether it is present: a clip's length, as in packing."""
     return application.piece if application.longest else settings.clip_seconds
 
 
@@ -70,10 +73,12 @@ def cut_pieces(
     skip: Callable[[float], bool] = lambda start: False,
     to_the_end: bool = False,
 ) -> Iterator[Piece]:
-    """Pieces of opened `tracks`; those whose start `skip` says so of are read, but not made.
+    """Yields pieces of opened tracks.
 
-    `to_the_end`: the last piece ends where the recording does, if clips are longer than one window. The first track
-    sets the end: pictures where there are any, for sound often runs on after them.
+    - `tracks`: the first one sets the end. It is the pictures if there are any: sound often runs on after them.
+    - `hop`: seconds between pieces.
+    - `skip`: pieces for which `skip(start)` is true are decoded but not yielded.
+    - `to_the_end`: the last piece ends where the recording does, if clips are longer than one window.
     """
     leader, length = tracks[0], application.piece
     to_the_end = to_the_end and length > spec.seconds + 1e-6
@@ -86,7 +91,7 @@ def cut_pieces(
                 return
             start = leader.seconds - length
         if not whole and leader.seconds <= 0:
-            raise ValueError("it holds nothing that can be decoded")
+            raise ValueError("nothing in it can be decoded")
         last = not whole and number > 0
         end = start + length if whole or last else leader.seconds
         skipped = skip(start)
@@ -99,7 +104,7 @@ def cut_pieces(
             return
         before = start
         for track in tracks:
-            # What the last piece may begin with is kept.
+            # Keep what the last piece may begin with.
             track.forget(start if to_the_end else start + hop)
 
 
@@ -120,8 +125,8 @@ def _views(
 
 
 def batch_windows(windows: list[Window], modalities: tuple[str, ...]) -> "Batch":
-    """Windows as clips of one segment."""
-    # Sliding alone needs no torch, and an ONNX model starts in a third of the time without it.
+    """Returns windows as a batch of clips with one segment each."""
+    # Sliding alone needs no torch. Without it, an ONNX model starts in a third of the time.
     import torch
 
     from ..batch import Clip, stack
@@ -142,7 +147,7 @@ def _open(
     memory: float,
     damage: Damage | None,
 ) -> list[Track]:
-    """The tracks there are, pictures first."""
+    """Opens the existing tracks, pictures first."""
     wanted, video = settings.modalities, files.get("video")
     facts = probe(video) if video is not None and not video.is_dir() else None
     tracks: list[Track] = []
@@ -161,7 +166,7 @@ def _open(
         if path is None and video is not None and facts is not None and facts.has_sound:
             path = video
             if facts.has_video:
-                # What is damaged before the first picture is counted where the pictures are read.
+                # Damage before the first picture is counted where the pictures are read.
                 uncounted = None if damage is None else Damage()
                 origin = next((time for time, _ in iterate_frames(video, uncounted)), 0.0)
         if path is not None:

@@ -1,7 +1,11 @@
-"""One stream of a recording that goes by: every frame or sample read once, and only a piece's worth kept.
+"""Tracks of a recording that is read once, in order: only the frames and samples of one piece are kept.
 
-`cut(start, covered, piece)` gives the window that begins at `start` and takes `covered` seconds, played in the spec's
-`seconds`; `piece`: start and end of what it is a view of, beyond which nothing is seen. All in seconds.
+Every track has the same methods. All times are in seconds.
+
+- `reach(time)` reads up to `time`. Returns whether the track is that long.
+- `cut(start, covered, piece)` returns the window at `start` that takes `covered` seconds, played in the spec's
+  `seconds`. `piece` is start and end of the piece, beyond which nothing is used.
+- `forget(time)` releases what lies before `time`.
 """
 
 import math
@@ -22,9 +26,10 @@ from ..packing.recording import read_signal
 
 
 class Pictures:
-    """A video track: RGB or depth, with the flow between its frames.
+    """A video track: RGB or depth, and its optical flow.
 
-    `source`: pictures (H, W, ...) at `spec.fps`; `names`: the modality they are, that of their flow, or both.
+    - `source`: pictures (H, W, ...) at `spec.fps`.
+    - `names`: the modality of the pictures, that of their flow, or both.
     """
 
     def __init__(self, source: Iterator[NDArray[Any]], names: tuple[str, ...], spec: ClipSpec) -> None:
@@ -32,15 +37,16 @@ class Pictures:
         self.pictures: dict[int, NDArray[Any]] = {}
         self.squares: dict[tuple[str, int], NDArray[Any]] = {}
         self.total, self.needed, self.ended = 0, 0, False
-        # Flow needs the frame that it leads to.
+        # Flow needs the next frame.
         self.ahead = int(any(modality(name).flow_of for name in names))
 
     @property
     def seconds(self) -> float:
+        """Seconds that were read."""
         return self.total / self.spec.fps
 
     def reach(self, time: float) -> bool:
-        """Decodes up to `time`, and one frame more for the flow that leads there; whether there is as much."""
+        """Decodes up to `time`, and one more frame for flow. Returns whether the video is that long."""
         wanted = time * self.spec.fps - 1e-6
         while not self.ended and self.total < wanted + self.ahead:
             picture = next(self.source, None)
@@ -49,12 +55,13 @@ class Pictures:
             else:
                 self.pictures[self.total] = picture
                 self.total += 1
-                # Between windows that lie apart; the last two stay, for flow and for a track that ends early.
+                # Released between distant windows. The last two stay, for flow and for a track that ends early.
                 if self.total - 3 < self.needed:
                     self.pictures.pop(self.total - 3, None)
         return self.total >= wanted
 
     def cut(self, start: float, covered: float, piece: tuple[float, float]) -> dict[str, NDArray[Any]]:
+        """Returns the window's frames (T, C, size, size) by modality."""
         if not self.total:
             return {}
         times = frame_times(np.array([start]), covered, self.spec.frames)[0]
@@ -64,6 +71,7 @@ class Pictures:
         return {name: np.stack([self._square(name, number) for number in numbers]) for name in self.names}
 
     def forget(self, time: float) -> None:
+        """Releases the pictures before `time`."""
         self.needed = math.floor(time * self.spec.fps + 1e-6)
         first = min(self.needed, self.total - 2)
         self.pictures = {number: picture for number, picture in self.pictures.items() if number >= first}
@@ -79,7 +87,7 @@ class Pictures:
         picture = self.pictures[number]
         if not modality(name).flow_of:
             return picture.transpose(2, 0, 1) if picture.ndim == 3 else picture[None]
-        # The last frame leads nowhere: its flow repeats the one before, as in packing.
+        # The last frame has no next one: its flow repeats the one before, as in packing.
         first = number if number + 1 in self.pictures else number - 1
         if first not in self.pictures:
             return np.full((2, *picture.shape[:2]), 128, np.uint8)
@@ -88,11 +96,13 @@ class Pictures:
 
 
 class Sound:
-    """The sound track.
+    """A sound track.
 
-    `source`: (time of the track's first sample, samples (n,) at `spec.sample_rate`), an empty piece where no more has
-    come so far; `origin`: the time of the video's first frame, which sample 0 is to be at, none where it has none.
-    Sound counts as absent while its level over the last `memory` seconds of a piece stays below `silence_db`.
+    - `source`: (time of the track's first sample, samples (n,) at `spec.sample_rate`). An empty piece means that no
+      more has arrived yet.
+    - `origin`: time of the video's first frame, which becomes time 0. None without video.
+    - `silence_db`, `memory`: sound is absent while its level over the last `memory` seconds of a piece is below
+      `silence_db`.
     """
 
     names = ("audio",)
@@ -115,9 +125,11 @@ class Sound:
 
     @property
     def seconds(self) -> float:
+        """Seconds that were read."""
         return self.reached / self.spec.sample_rate
 
     def reach(self, time: float) -> bool:
+        """Reads up to `time`. Returns whether the sound has arrived up to there."""
         wanted = round(time * self.spec.sample_rate)
         while not self.ended and self.reached < wanted:
             begin, piece = next(self.source, (0.0, None))
@@ -127,7 +139,7 @@ class Sound:
             if not len(piece):
                 break
             if not self.begun and self.origin is not None:
-                # Sound may begin after the first picture, or before it.
+                # Sound may begin before or after the first picture.
                 self.first = self.reached = round((begin - self.origin) * self.spec.sample_rate)
             self.begun = True
             self.parts.append(piece)
@@ -137,7 +149,8 @@ class Sound:
         return self.reached >= wanted
 
     def cut(self, start: float, covered: float, piece: tuple[float, float]) -> dict[str, NDArray[np.float32]]:
-        # A stretched model hears nothing, for sound would change its pitch.
+        """Returns the window's samples (N,), or nothing if the sound is absent."""
+        # A stretched model takes no sound, because stretching would change its pitch.
         del covered
         rate = self.spec.sample_rate
         window = np.zeros(round(self.spec.seconds * rate), np.float32)
@@ -149,7 +162,7 @@ class Sound:
         if begun >= self.reached or over <= self.first or power < 10 ** (self.threshold / 10) or not power:
             return {}
         last = min(first + len(window), over)
-        # A window that reaches past either end of the sound, or of the piece, is filled with silence.
+        # A window that extends past the sound or the piece is filled with silence.
         place = self.first
         for part in self.parts:
             begin, end = max(place, first), min(place + len(part), last)
@@ -159,6 +172,7 @@ class Sound:
         return {"audio": window}
 
     def forget(self, time: float) -> None:
+        """Releases the samples before `time`."""
         self.needed = round(time * self.spec.sample_rate)
         self._drop()
 
@@ -168,7 +182,7 @@ class Sound:
 
 
 class Signal:
-    """A signal, which is small: read whole, at its modality's rate whatever its own."""
+    """A signal, read whole because it is small, and resampled to the rate of its modality."""
 
     def __init__(self, path: Path, name: str, spec: ClipSpec, rate: float | None = None) -> None:
         values, rate = read_signal(path, name, rate)
@@ -181,11 +195,13 @@ class Signal:
         self.seconds = len(self.values) / self.rate
 
     def reach(self, time: float) -> bool:
+        """Returns whether the signal is that long."""
         return time <= self.seconds + 1e-6
 
     def cut(self, start: float, covered: float, piece: tuple[float, float]) -> dict[str, NDArray[np.float32]]:
+        """Returns the window's samples (N, C), or nothing if the signal ends before the piece."""
         window = np.zeros((round(self.spec.seconds * self.rate), self.values.shape[1]), np.float32)
-        # Between its samples, as windows of shards are cut.
+        # Interpolated between samples, as windows of shards are cut.
         places = start * self.rate + np.arange(len(window)) * (covered / self.spec.seconds)
         inside = int((places < min(len(self.values), piece[1] * self.rate - 1e-6)).sum())
         for column, channel in zip(window.T, self.values.T, strict=True):
@@ -193,14 +209,14 @@ class Signal:
         return {self.name: window} if piece[0] * self.rate < len(self.values) else {}
 
     def forget(self, time: float) -> None:
-        """Nothing: it stays."""
+        """Does nothing: the signal stays in memory."""
 
 
 Track = Pictures | Sound | Signal
 
 
 def _fit(values: NDArray[Any], entry: Modality, size: int) -> NDArray[Any]:
-    """The central square (C, size, size) of (C, H, W)."""
+    """Returns the central square (C, size, size) of (C, H, W)."""
     side, top, left = place_square(values.shape[1], values.shape[2], (0.5, 0.5), entry)
     square = np.empty((len(values), size, size), values.dtype)
     fit_square(values[:, top : top + side, left : left + side], square)

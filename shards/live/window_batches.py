@@ -1,4 +1,4 @@
-"""Windows of many recordings in batches of one size, so that a result does not hang on its neighbours."""
+"""Batches of constant size with windows of many recordings, so that a result does not depend on its neighbours."""
 
 from collections.abc import Callable
 from typing import Generic, TypeVar
@@ -10,12 +10,14 @@ Result = TypeVar("Result")
 
 
 class Batcher(Generic[Tag, Result]):
-    """Collects windows until `size` of them have the same modalities, then lets `compute` do them all at once.
+    """Collects windows and computes them in batches of exactly `size` windows with the same modalities.
 
-    `compute` takes `size` windows of equal streams and returns a result for each. A batch that does not fill is
-    filled up with its last window. A kernel is chosen by the shape of what it gets: as that is always the same, a
-    window's result is the same to the last bit whichever windows it is computed with, and at whatever moment. A
-    window waits for at most `patience` others.
+    - `compute`: takes `size` windows with equal streams and returns a result for each.
+    - `size`: windows per batch. A smaller batch is padded with its last window.
+    - `patience`: a window waits for at most this many others.
+
+    Kernels are chosen by the shape of their input. Since the shape is constant, the result of a window is the same to
+    the last bit, whichever windows it is computed with.
     """
 
     def __init__(self, compute: Callable[[list[Window]], list[Result]], size: int, patience: int = 1024) -> None:
@@ -25,7 +27,7 @@ class Batcher(Generic[Tag, Result]):
         self.count = 0
 
     def put(self, tag: Tag, window: Window) -> list[tuple[Tag, Result]]:
-        """Takes one more window; the results that are now there, with the tags they were put in with."""
+        """Adds a window. Returns the results that are now complete, with their tags."""
         self.count += 1
         kind = tuple(window.streams)
         self.held.setdefault(kind, []).append((tag, window))
@@ -34,7 +36,7 @@ class Batcher(Generic[Tag, Result]):
         return [result for one in due for result in self._run(one)]
 
     def rest(self) -> list[tuple[Tag, Result]]:
-        """The results of all that still waits."""
+        """Returns the results of all windows that still wait."""
         return [result for kind in list(self.held) for result in self._run(kind)]
 
     def _late(self, kind: tuple[str, ...]) -> bool:

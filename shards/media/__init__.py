@@ -1,4 +1,5 @@
-"""Media files: reading and writing video, sound, arrays and flow, and the settings they are packed with.
+"""Read and write media files: video, sound, arrays, optical flow, and the settings they are packed with.
 
-Start with `container_io`.
+Start reading at `container_io`. To use it, import `probe`, `iterate_frames` and `write_video` from there, and
+`PackSettings` from `pack_settings`.
 """

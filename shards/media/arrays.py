@@ -1,4 +1,4 @@
-"""Arrays in NumPy and MATLAB files, which never run code when read."""
+"""Read arrays from NumPy and MATLAB files without running any code from them."""
 
 import zlib
 from pathlib import Path
@@ -12,14 +12,14 @@ ARRAY_SUFFIXES = frozenset({".npy", ".mat"})
 
 
 def open_array(path: Path, dimensions: int) -> NDArray[Any]:
-    """The numbers of an NPY file, or of the one variable of a MATLAB file (up to version 7.2) that has so many axes.
+    """Returns the array of an NPY file, or the one array with `dimensions` axes of a MATLAB file (up to version 7.2).
 
-    An NPY file is mapped, not read. Raises `ValueError` where there is no such array, or several.
+    An NPY file is memory-mapped. Raises `ValueError` if there is no such array of numbers, or more than one.
     """
     if path.suffix.lower() == ".npy":
         try:
             values = np.load(path, mmap_mode="r", allow_pickle=False)
-        # A header is parsed like source code.
+        # NumPy parses a header as source code.
         except (TokenError, SyntaxError) as error:
             raise ValueError(f"'{path.name}' has a damaged header ({error})") from error
     else:
@@ -42,6 +42,6 @@ def _one_variable(path: Path, dimensions: int) -> NDArray[Any]:
             held = ", ".join(f"{name} {shape}" for name, shape in known.items()) or "no arrays"
             raise ValueError(f"'{path.name}' needs one array of {dimensions} axes, it has {held}")
         return loadmat(path, variable_names=fitting)[fitting[0]]
-    # The last is the answer to version 7.3, which is HDF5.
+    # NotImplementedError: SciPy, for version 7.3, which is HDF5.
     except (MatReadError, zlib.error, TypeError, NotImplementedError) as error:
         raise ValueError(f"'{path.name}' cannot be read as a MATLAB file up to version 7.2 ({error})") from error

@@ -1,4 +1,4 @@
-"""Reading and writing media with PyAV, whose wheel carries FFmpeg."""
+"""Read and write media with PyAV, whose wheel includes FFmpeg."""
 
 import io
 import wave
@@ -24,9 +24,14 @@ MediaSource = Path | str | io.BytesIO
 
 @dataclass(frozen=True)
 class MediaFacts:
-    """What a container says of itself.
+    """What a container's header says.
 
-    `duration`: seconds of the longest stream; `video_seconds`: of the pictures, by the header, 0 where it is silent.
+    - `width`, `height`: pixels. 0 without video.
+    - `fps`: frames per second. 0 without video.
+    - `duration`: seconds of the video, or of the longest stream if the video's is unknown.
+    - `video_seconds`: seconds of video. 0 if the header does not tell.
+    - `has_video`, `has_sound`: whether there is such a stream.
+    - `pixel_format`: FFmpeg's name, such as `yuv420p`. Empty without video.
     """
 
     width: int
@@ -45,17 +50,18 @@ def open_media(
     options: dict[str, str] | None = None,
     timeout: float | None = None,
 ) -> Any:
-    """An open container for reading; decoding stays on the calling thread, so workers do not fight for cores.
+    """Opens a container for reading. Decoding stays on the calling thread, so that workers do not compete for cores.
 
-    `container_format`: FFmpeg's name of it where it is known, instead of a guess from the first bytes; `options`:
-    FFmpeg's own; `timeout`: seconds to wait for data of a stream.
+    - `container_format`: FFmpeg's name of the format. Default: guessed from the first bytes.
+    - `options`: FFmpeg's options for the container.
+    - `timeout`: seconds to wait for data of a stream.
 
-    Raises `ValueError` for a file that holds no media, and where a stream has a codec that FFmpeg has no decoder for;
-    `av.FFmpegError`.
+    Raises `ValueError` for a file without media and for a codec that FFmpeg cannot decode. Raises `av.FFmpegError`
+    for other faults.
     """
     opened = source if isinstance(source, io.BytesIO) else str(source)
     try:
-        # Tags in whatever encoding are no reason to refuse a film.
+        # Tags in an unknown encoding must not make a file unreadable.
         container = av.open(
             opened, mode="r", format=container_format, metadata_errors="replace", options=options, timeout=timeout
         )
@@ -65,8 +71,8 @@ def open_media(
         raise ValueError(_no_media(source)) from error
     for stream in (*container.streams.video, *container.streams.audio):
         if stream.codec_context is None:
-            # A stream is not to be touched once its container is closed.
-            problem = f"its {stream.type} stream has a codec that is not known"
+            # A stream must not be used once its container is closed.
+            problem = f"its {stream.type} stream has an unknown codec"
             container.close()
             raise ValueError(problem)
     for stream in container.streams.video:
@@ -76,24 +82,24 @@ def open_media(
 
 
 def _no_media(path: Path) -> str:
-    """Why FFmpeg finds nothing in a file."""
+    """Says why FFmpeg finds no media in a file."""
     with path.open("rb") as file:
         head = file.read(8)
     if not head:
         return "it is empty"
     if head[4:] == b"ftyp":
-        return "it is cut short: an MP4 has its index at its end, and it is not there"
-    return "it holds no media in a form that FFmpeg knows"
+        return "it is cut short: the index at the end of the MP4 is missing"
+    return "it holds no media that FFmpeg can read"
 
 
 def probe(source: MediaSource) -> MediaFacts:
-    """Size in pixels, frame rate, duration in seconds and what streams there are; raises `av.FFmpegError`."""
+    """Returns size, frame rate, duration and kinds of streams of a media file. Raises the errors of `open_media`."""
     with open_media(source) as container:
         return media_facts(container)
 
 
 def media_facts(container: Any) -> MediaFacts:
-    """The same of an open container."""
+    """Returns the facts of an open container."""
     video = container.streams.video[0] if container.streams.video else None
     duration = max(float(container.duration or 0) / 1_000_000 - _matroska_start(container), 0.0)
     if video is not None and video.duration and video.time_base:
@@ -111,7 +117,7 @@ def media_facts(container: Any) -> MediaFacts:
 
 
 def _promised_seconds(container: Any, video: Any) -> float:
-    """Seconds of pictures by the header's count of frames, or by a duration that can be no other stream's."""
+    """Returns the seconds of video: by the header's frame count, or by a duration that must be the video's."""
     if video.frames and video.average_rate:
         return float(video.frames / video.average_rate)
     end = _tagged_seconds(video)
@@ -122,12 +128,12 @@ def _promised_seconds(container: Any, video: Any) -> float:
 
 
 def _matroska_start(container: Any) -> float:
-    """Seconds before the first packet, which Matroska alone counts among a film's own."""
+    """Returns the seconds before the first packet. Only Matroska includes them in the duration."""
     return float(container.start_time or 0) / 1_000_000 if "matroska" in container.format.name else 0.0
 
 
 def _tagged_seconds(video: Any) -> float:
-    """The duration that Matroska's writers note for each track, as `00:01:02.345`; 0 where there is none."""
+    """Returns the duration that Matroska writers store for each track, as `00:01:02.345`; 0 if there is none."""
     parts = video.metadata.get("DURATION", "").split(":")
     try:
         hours, minutes, seconds = (float(part) for part in parts)
@@ -137,10 +143,12 @@ def _tagged_seconds(video: Any) -> float:
 
 
 def iterate_frames(source: MediaSource, damage: Damage | None = None) -> Iterator[tuple[float, Any]]:
-    """(time in seconds, decoded `av.VideoFrame`) in presentation order; pictures are made only of those one needs.
+    """Yields (time in seconds, decoded `av.VideoFrame`) in presentation order.
 
-    Times are the stream's own, not counted from its first frame. With `damage`, packets that cannot be decoded are
-    counted there and skipped.
+    Frames are not converted to pictures: the caller converts those it needs. Times are those of the stream and need
+    not begin at 0.
+
+    `damage`: counts undecodable packets, which are skipped. Without it, such a packet raises `ValueError`.
     """
     with open_media(source) as container:
         stream = container.streams.video[0]
@@ -151,22 +159,26 @@ def iterate_frames(source: MediaSource, damage: Damage | None = None) -> Iterato
 
 @dataclass
 class FrameReader:
-    """Turns decoded frames into pictures: (H, W, 3) uint8 RGB, or (H, W) for `gray` and `gray16le`.
+    """Converts decoded frames to pictures: (H, W, 3) uint8 for RGB, (H, W) uint8 or uint16 for gray.
 
-    `short_side`: pixels to shrink to, keeping the aspect and even sizes; a smaller picture keeps its size, none is
-    magnified. 16-bit gray is a measurement: it is picked by nearest neighbour, never averaged, and its levels, also
-    those of a file with fewer bits or of an array (H, W), are multiplied by `scale`. The display rotation a phone
-    stores is applied. `region`: left, top, width and height of the part to keep, as shares of the upright picture.
+    - `pixel_format`: `rgb24`, `gray` or `gray16le`.
+    - `short_side`: pixels to shrink the short side to. Keeps the aspect and makes sizes even; never magnifies.
+    - `scale`: factor for the levels of `gray16le`, also of files with fewer bits and of arrays (H, W).
+    - `region`: left, top, width and height of the part to keep, as shares of the upright picture.
+
+    16-bit gray is a measurement: it is resized by nearest neighbour, never averaged. The display rotation that phones
+    store is applied.
     """
 
     pixel_format: str = "rgb24"
     short_side: int | None = None
     scale: float = 1.0
     region: Region | None = None
-    # One scaler for all frames: PyAV would set up a new one for each, at half a millisecond.
+    # One scaler for all frames: setting up a new one for each takes PyAV half a millisecond.
     scaler: VideoReformatter = field(default_factory=VideoReformatter)
 
     def read(self, frame: Any) -> NDArray[Any]:
+        """Returns the picture of one frame."""
         if self.region is None:
             return self._read(frame, self.short_side)
         part = cut_region(self._read(frame, None), self.region)
@@ -191,23 +203,27 @@ class FrameReader:
         return np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture
 
     def _measured(self, frame: Any) -> NDArray[np.uint16]:
-        """The levels as they were recorded, times `scale`."""
+        """Returns the recorded levels, multiplied by `scale`."""
         if isinstance(frame, np.ndarray):
             levels = frame
         elif (bits := max(component.bits for component in frame.format.components)) <= 8:
             levels = frame.to_ndarray(format="gray")
         else:
-            # The scaler fills 16 bits from fewer by repeating the upper ones below.
+            # The scaler fills 16 bits by repeating the upper bits below.
             levels = frame.to_ndarray(format="gray16le") >> max(16 - bits, 0)
         if levels.dtype != np.uint16 or self.scale != 1:
-            # What is not finite was not measured.
+            # Values that are not finite were not measured.
             scaled = np.nan_to_num(np.asarray(levels, np.float64) * self.scale, nan=0.0, posinf=0.0, neginf=0.0)
             levels = np.clip(np.rint(scaled), 0, 65535)
         return levels.astype(np.uint16)
 
 
 def fit_short_side(width: int, height: int, short_side: int | None) -> tuple[int, int]:
-    """Even (width, height) with the shorter side at most `short_side`, the aspect kept."""
+    """Returns even (width, height) with the aspect kept and the short side at most `short_side`.
+
+    >>> fit_short_side(1920, 1080, 112)
+    (200, 112)
+    """
     scale = min(1.0, short_side / min(width, height)) if short_side else 1.0
     return _even(width, scale), _even(height, scale)
 
@@ -229,10 +245,15 @@ def write_video(
     sample_rate: int = 16000,
     sound_codec: str = "pcm_s16le",
 ) -> None:
-    """Encodes frames (T, H, W, 3) uint8 RGB, or (T, H, W) uint8 or uint16 gray, with an optional mono track.
+    """Encodes frames (T, H, W, 3) uint8 RGB, or (T, H, W) uint8 or uint16 gray, with an optional mono sound track.
 
-    One encoder thread, so the same input gives the same bytes on every machine. `yuv420p` needs even sizes; RGB is
-    written as BT.601 limited range, the only form the fast decoder reads right, gray as luminance unchanged.
+    - `rate`: frames per second.
+    - `options`: encoder options.
+    - `sound`: samples (N,) in [-1, 1] at `sample_rate` Hz.
+
+    The same input gives the same bytes on every machine: the encoder runs on one thread. `yuv420p` needs even sizes.
+    RGB is written as BT.601 in limited range, the only form that the fast decoder reads correctly. Gray becomes
+    luminance unchanged.
     """
     source_format = "rgb24" if frames.ndim == 4 else ("gray16le" if frames.dtype == np.uint16 else "gray")
     target_name = target if isinstance(target, io.BytesIO) else str(target)
@@ -266,7 +287,7 @@ def write_video(
 
 
 def to_planar(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(H, W, 3) RGB or (H, W) gray to I420 (3H/2, W); gray levels become luminance unchanged, chroma neutral."""
+    """Converts (H, W, 3) RGB or (H, W) gray to I420 (3H/2, W). Gray becomes luminance, with neutral chroma."""
     if picture.ndim == 3:
         return np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2YUV_I420), np.uint8)
     height, width = picture.shape
@@ -274,7 +295,7 @@ def to_planar(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def write_wave(target: Path | io.BytesIO, sound: NDArray[np.float32], rate: int) -> None:
-    """A mono 16-bit PCM wave file of `sound` (N,) in [-1, 1]."""
+    """Writes sound (N,) in [-1, 1] as a mono 16-bit PCM wave file."""
     with wave.open(target if isinstance(target, io.BytesIO) else str(target), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)

@@ -1,4 +1,4 @@
-"""Credentials in URLs are for whoever opens them, not for files and screens."""
+"""Mask credentials in URLs, which must not reach files and screens."""
 
 import re
 from typing import Any
@@ -7,12 +7,16 @@ _USER = re.compile(r"(?<=://)[^/\s'\"]*@")
 
 
 def masked(text: str) -> str:
-    """`text` with the user name and password of every URL in it as `***`."""
+    """Returns `text` with user name and password of every URL replaced by `***`.
+
+    >>> masked("rtsp://admin:secret@camera/1")
+    'rtsp://***@camera/1'
+    """
     return _USER.sub("***@", text)
 
 
 def masked_values(value: Any) -> Any:
-    """The same in all texts of nested dicts and lists."""
+    """Masks all strings in nested dicts and lists."""
     if isinstance(value, str):
         return masked(value)
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""How media are rewritten when they are packed, and how two such settings differ."""
+"""`PackSettings`: how media are rewritten when they are packed, and the difference between two settings."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,16 +9,25 @@ from .region import Region, plain_region, region_text
 
 @dataclass(frozen=True)
 class PackSettings:
-    """How the media were rewritten.
+    """How media are rewritten when they are packed.
 
-    `size`: short side in pixels; `fps`: frames per second of every video stream; `flow_bound`: pixel/frame
-    that the stored byte's end stands for; `sample_rate` in Hz; `silence_db`: a track whose RMS level stays
-    below is absent; `crf`, `gop`: H.264 quality and key-frame distance; `clip_seconds`: longest piece;
-    `readers`: processes that are to read shards of their own; `max_pixels` of a source's picture, `max_seconds` of a
-    source: what is larger is rejected; `rates`: Hz of files that do not tell their own, by what they hold;
-    `depth_scale`: millimetres that one level of a depth file means; `region`: left, top, width and height of the part
-    of every picture that is packed, as shares of it, null for all. Raises `RequestError` for a region that is not
-    within the picture.
+    - `modalities`: modalities to pack.
+    - `size`: short side in pixels.
+    - `fps`: frames per second of every video stream.
+    - `flow_bound`: pixel/frame at the end of the stored byte's range.
+    - `sample_rate`: of sound, in Hz.
+    - `silence_db`: a sound track with an RMS level below this, in dB relative to full scale, is absent.
+    - `crf`, `gop`: H.264 quality, and largest distance between key frames in frames.
+    - `clip_seconds`: longest piece. Longer recordings are cut.
+    - `samples_per_shard`: most clips per shard.
+    - `readers`: processes that will read the shards; each needs at least one shard.
+    - `seed`: of the shuffling.
+    - `max_pixels`, `max_seconds`: sources with larger pictures or a longer duration are rejected.
+    - `rates`: Hz of files that do not store it, by content.
+    - `depth_scale`: millimetres per level of a depth file.
+    - `region`: left, top, width and height of the packed part of every picture, as shares of it. None: all.
+
+    Raises `RequestError` for a region that is not within the picture.
     """
 
     modalities: tuple[str, ...] = ("rgb", "flow", "audio")
@@ -42,7 +51,7 @@ class PackSettings:
     def __post_init__(self) -> None:
         if self.region is not None:
             left, top, width, height = self.region
-            # A comparison with NaN is false.
+            # Comparisons with NaN are false.
             inside = left >= 0 and top >= 0 and left + width <= 1 + 1e-9 and top + height <= 1 + 1e-9
             if not (inside and width > 0 and height > 0):
                 raise RequestError(
@@ -52,13 +61,17 @@ class PackSettings:
 
 
 def plain_settings(content: dict[str, Any]) -> PackSettings:
-    """`PackSettings` from their plain form, as JSON holds them."""
+    """Returns `PackSettings` from their JSON form."""
     region = plain_region(content.get("region"))
     return PackSettings(**content | {"modalities": tuple(content["modalities"]), "region": region})
 
 
 def difference(before: dict[str, Any], now: dict[str, Any]) -> str:
-    """The settings that are not equal, as `size 112, not 128`; empty where all are."""
+    """Returns the settings that differ, as text; empty if all are equal.
+
+    >>> difference({"size": 112, "fps": 15.0}, {"size": 128, "fps": 15.0})
+    'size 112, not 128'
+    """
     names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     return ", ".join(f"{name} {_plain(before.get(name))}, not {_plain(now.get(name))}" for name in names)
 

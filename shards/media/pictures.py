@@ -1,4 +1,4 @@
-"""Pictures in time, from whatever holds them: a video file, a folder of frames, an array."""
+"""Pictures at a constant rate from a video file, a folder of frames or an array."""
 
 import re
 from collections.abc import Iterator
@@ -24,9 +24,9 @@ def read_pictures(
     rate: float | None = None,
     damage: Damage | None = None,
 ) -> Iterator[NDArray[Any]]:
-    """Stacks (T, H, W, ...) of at most `settings.clip_seconds` of what `iterate_pictures` gives.
+    """Yields stacks (T, H, W, ...) of the pictures of `iterate_pictures`, each at most `settings.clip_seconds` long.
 
-    Raises `ValueError` where there are fewer than two pictures, and what that raises.
+    Takes the same arguments and raises the same errors. Also raises `ValueError` for fewer than two pictures.
     """
     per_piece = max(round(settings.clip_seconds * settings.fps), 2)
     stack: list[NDArray[Any]] = []
@@ -50,16 +50,18 @@ def iterate_pictures(
     rate: float | None = None,
     damage: Damage | None = None,
 ) -> Iterator[NDArray[Any]]:
-    """Pictures (H, W, ...) at `settings.fps`, each the nearest in time, one after the other.
+    """Yields pictures (H, W, ...) at `settings.fps`, each the frame nearest in time.
 
-    `path`: a video file; a folder of JPEG or PNG frames in the order of their names' numbers; or an array, NPY
-    (T, H, W) or MATLAB (H, W, T). The latter two have `rate` pictures per second. `damage`: of a video file, as
-    `iterate_frames` takes it. Raises `ValueError` where the
-    pictures' size changes or exceeds `settings.max_pixels`, they last longer than `settings.max_seconds`, or have no
-    rate; and what reading raises.
+    - `path`: a video file; a folder of JPEG or PNG frames, ordered by the numbers in their names; or an array, NPY
+      (T, H, W) or MATLAB (H, W, T).
+    - `rate`: pictures per second of a folder or array.
+    - `damage`: counts undecodable packets of a video file, see `iterate_frames`.
+
+    Raises `ValueError` if the size changes or exceeds `settings.max_pixels`, if the duration exceeds
+    `settings.max_seconds`, if a folder or array has no rate, and for a truncated video. Raises the errors of reading.
     """
     facts, frames = _open(path, rate, damage)
-    # Asked before anything is decoded: a small file can promise a picture that fills the memory.
+    # Checked before decoding: a small file can announce a picture that fills the memory.
     check_pixels(path, facts.width, facts.height, settings)
     check_seconds(path.name, max(facts.duration, facts.video_seconds), settings)
     shape: tuple[int, ...] | None = None
@@ -71,7 +73,7 @@ def iterate_pictures(
 
 
 def check_pixels(path: Path, width: int, height: int, settings: PackSettings) -> None:
-    """`ValueError` for a picture beyond `settings.max_pixels`."""
+    """Raises `ValueError` for a picture larger than `settings.max_pixels`."""
     if width * height > settings.max_pixels:
         raise ValueError(
             f"'{path.name}' has pictures of {width} x {height} pixels, more than {settings.max_pixels} (--max-pixels)"
@@ -79,13 +81,13 @@ def check_pixels(path: Path, width: int, height: int, settings: PackSettings) ->
 
 
 def check_seconds(name: str, seconds: float, settings: PackSettings) -> None:
-    """`ValueError` for what lasts longer than `settings.max_seconds`."""
+    """Raises `ValueError` for a duration above `settings.max_seconds`."""
     if seconds > settings.max_seconds:
         raise ValueError(f"'{name}' lasts {seconds:g} s, more than {settings.max_seconds:g} (--max-seconds)")
 
 
 def _open(path: Path, rate: float | None, damage: Damage | None) -> tuple[MediaFacts, Iterator[tuple[float, Any]]]:
-    """What is known beforehand, and (seconds, picture) in turn."""
+    """Returns the facts known beforehand, and an iterator of (seconds, picture)."""
     if path.is_dir() or path.suffix.lower() in ARRAY_SUFFIXES:
         if rate is None:
             raise ValueError(f"'{path.name}' has no frame rate: give --rate, or a column such as video_rate")
@@ -114,7 +116,7 @@ def _frame_folder(path: Path, rate: float) -> tuple[MediaFacts, Iterator[tuple[f
 
 
 def _by_number(file: Path) -> tuple[list[str | int], str]:
-    """frame9 before frame10: the digits of a name count as numbers."""
+    """Sort key in which digits count as numbers: frame9 comes before frame10."""
     parts = re.split(r"(\d+)", file.stem)
     return [int(part) if number % 2 else part for number, part in enumerate(parts)], file.name
 
@@ -131,10 +133,10 @@ def _frame_array(path: Path, rate: float) -> tuple[MediaFacts, Iterator[tuple[fl
 def at_constant_rate(
     name: str, frames: Iterator[tuple[float, Any]], reader: FrameReader, settings: PackSettings, facts: MediaFacts
 ) -> Iterator[NDArray[Any]]:
-    """The frame nearest to each grid time 0, 1/fps, ..., counted from the first frame; each is converted once.
+    """Yields the picture of the frame nearest to each time 0, 1/fps, ..., counted from the first frame.
 
-    Raises `ValueError` at the end where a tenth or more of what the header promises is missing: a file cut short
-    decodes without an error in most containers.
+    Each frame is converted once. Raises `ValueError` at the end if a tenth or more of the duration in the header is
+    missing: in most containers a truncated file decodes without an error.
     """
     origin: float | None = None
     held: Any = None
@@ -142,10 +144,10 @@ def at_constant_rate(
     for time, frame in frames:
         origin = time if origin is None else origin
         time -= origin
-        # A time stamp far ahead would be filled with copies of one picture. Headers are only roughly right.
+        # A wrong time stamp far ahead would be filled with copies of one picture. Headers are only roughly right.
         check_seconds(name, time, settings)
         if facts.duration and time > 2 * facts.duration + 10:
-            raise ValueError(f"'{name}' has a frame at {time:.0f} s, and lasts {facts.duration:.0f} s")
+            raise ValueError(f"'{name}' has a frame at {time:.0f} s but lasts {facts.duration:.0f} s")
         if held is not None:
             picture = None
             while number / fps <= (held_time + time) / 2:
@@ -154,18 +156,18 @@ def at_constant_rate(
                 number += 1
         held, held_time = frame, time
     if held is None and facts.video_seconds:
-        raise ValueError(f"'{name}' is cut short: no picture of its {facts.video_seconds:.1f} s can be read")
+        raise ValueError(f"'{name}' is cut short: none of its {facts.video_seconds:.1f} s can be decoded")
     if held is not None:
         end = max(held_time + 1 / (facts.fps or fps), min(held_time + _shown_seconds(held), facts.video_seconds))
         if end < 0.9 * facts.video_seconds:
-            raise ValueError(f"'{name}' is cut short: {end:.1f} of {facts.video_seconds:.1f} s are there")
+            raise ValueError(f"'{name}' is cut short: only {end:.1f} of {facts.video_seconds:.1f} s are there")
         picture = reader.read(held)
-        # Matroska counts in milliseconds: a rounded end must not earn a frame that was never there.
+        # Matroska rounds to milliseconds: a rounded end must not add a frame.
         while number / fps < end - 0.1 / fps:
             yield picture
             number += 1
 
 
 def _shown_seconds(frame: Any) -> float:
-    """How long a decoded frame is to be shown, 0 where that is not known: a film may end in one that stays."""
+    """Returns how long a decoded frame is shown, 0 if unknown. The last frame of a video may stay for seconds."""
     return float((getattr(frame, "duration", None) or 0) * (getattr(frame, "time_base", None) or 0))

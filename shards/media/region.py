@@ -1,4 +1,4 @@
-"""The part of a picture that a camera is watched for: a door, a face, a crossing."""
+"""The part of a picture to use, such as a door, a face or a crossing."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# Left, top, width and height, as shares of the upright picture.
+# Left, top, width and height as shares of the upright picture.
 Region = tuple[float, float, float, float]
 
 
 def plain_region(content: Sequence[float] | None) -> Region | None:
-    """A region from its plain form, as JSON holds it."""
+    """Returns a region from its JSON form."""
     if content is None:
         return None
     left, top, width, height = content
@@ -19,14 +19,18 @@ def plain_region(content: Sequence[float] | None) -> Region | None:
 
 
 def region_text(region: Sequence[float]) -> str:
-    """A region as `--region` takes it."""
+    """Returns a region in the form that `--region` takes.
+
+    >>> region_text((0.25, 0.5, 0.5, 0.5))
+    '0.25,0.5,0.5,0.5'
+    """
     return ",".join(f"{share:g}" for share in region)
 
 
 def cut_region(picture: "NDArray[Any]", region: Region) -> "NDArray[Any]":
-    """The part (h, w, ...) of a picture (H, W, ...) whose left, top, width and height are these shares of it.
+    """Returns the region (h, w, ...) of a picture (H, W, ...).
 
-    Sides are even, as video needs them, and at least 2 pixels.
+    Its sides are even, as video needs them, and at least 2 pixels.
     """
     height, width = picture.shape[:2]
     left, top, wide, high = region

@@ -1,4 +1,4 @@
-"""A film written again with something painted on its frames, and its sound as it was."""
+"""Write a video again with something painted on its frames and its sound unchanged."""
 
 import math
 import os
@@ -17,35 +17,35 @@ from .container_io import FrameReader, open_media, to_planar
 from .damaged_packets import Damage, decode
 
 SUFFIXES = (".mp4", ".mkv", ".mov")
-# What MP4 takes without being encoded again.
+# Codecs that MP4 can store without re-encoding.
 COPIED_SOUND = {"aac", "ac3", "alac", "eac3", "flac", "mp3", "opus"}
-# Sound is written this far ahead of the pictures: players want them near each other.
+# Seconds by which sound is written ahead of the pictures: players want both close together.
 SOUND_AHEAD = 0.5
 
 Paint = Callable[[NDArray[np.uint8]], None]
 
 
 class FrameRewriter:
-    """Reads `source` a second time and writes `target`, only as far as it is told.
+    """Reads `source` a second time and writes `target` frame by frame, in constant memory.
 
-    Every frame keeps its time, its size (to the even pixel) and, turned upright, its picture; sound is copied, or
-    encoded as AAC where the container does not take it. In constant memory. Raises `RequestError` for a name that no
-    container is known by, or that cannot be written.
+    Every frame keeps its time and its size (rounded to even pixels), and is written upright. Sound is copied, or
+    encoded as AAC if the container cannot store its codec. Raises `RequestError` for a target whose suffix is not in
+    `SUFFIXES` or that cannot be written.
     """
 
     def __init__(self, source: Path, target: Path) -> None:
         if target.suffix.lower() not in SUFFIXES:
-            raise RequestError(f"'{target}': give a film a name that ends in {', '.join(SUFFIXES)}")
+            raise RequestError(f"'{target}' is not a video name: use a name that ends in {', '.join(SUFFIXES)}")
         self.target, self.partial = target, target.with_name(f".partial-{target.name}")
         self.source = open_media(source)
         try:
-            # FFmpeg would find out at the first frame.
+            # FFmpeg would report an unwritable file only at the first frame.
             self.partial.touch()
             self.written = av.open(str(self.partial), "w")
         except OSError as error:
             self.source.close()
             raise RequestError(
-                f"cannot write '{target}' ({error.strerror}): give a file in a folder that is there"
+                f"cannot write '{target}' ({error.strerror}): give a file in an existing folder"
             ) from error
         self.reader = FrameReader("rgb24")
         self.frames = self._frames()
@@ -57,7 +57,7 @@ class FrameRewriter:
             self._open_streams(source)
 
     def advance(self, time: float, paint: Paint) -> None:
-        """Writes the frames before `time`, in seconds from the first one, each painted on in place (H, W, 3) RGB."""
+        """Writes the frames before `time`, in seconds from the first. `paint` changes each (H, W, 3) in place."""
         while self.held is not None and self.held[0] < time:
             self._write_sound(self.held[0] + SOUND_AHEAD)
             seconds, frame = self.held
@@ -69,14 +69,14 @@ class FrameRewriter:
             self.held = next(self.frames, None)
 
     def close(self, paint: Paint) -> None:
-        """Writes what is left, and gives the film its name."""
+        """Writes the remaining frames and renames the file to `target`."""
         try:
             self.advance(float("inf"), paint)
         finally:
             self.abandon()
 
     def abandon(self) -> None:
-        """Gives the film its name with what has been written."""
+        """Stops here and renames what is written to `target`."""
         if self.held is not None or self.video is not None:
             self._write_sound(self.held[0] if self.held is not None else float("inf"))
             self.written.mux(self.video.encode(None))
@@ -116,12 +116,12 @@ class FrameRewriter:
                     continue
                 time = float(frame.pts * frame.time_base)
                 self.origin = origin = time if origin is None else origin
-                # Films joined from parts step back in time, which no encoder takes.
+                # Videos joined from parts may step back in time, which no encoder accepts.
                 if time > last:
                     yield time - origin, frame
                 last = max(last, time)
         except FFmpegError:
-            # A container that ends in damage ends the film; whoever predicts from it tells what was wrong.
+            # A container that is damaged at its end ends the video. The prediction from it reports the fault.
             return
 
     def _write_sound(self, time: float) -> None:
@@ -130,7 +130,7 @@ class FrameRewriter:
             self.waiting = next(self.copied, None)
 
     def _packets(self, container: Any, stream: Any) -> Iterator[tuple[float, Any]]:
-        """(seconds from the first frame, packet moved to there), from the first that is heard with a picture."""
+        """Yields (seconds from the first frame, packet shifted to that time), from the first picture on."""
         with container:
             shift = round(self.origin / stream.time_base)
             last = -1

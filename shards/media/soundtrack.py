@@ -1,4 +1,4 @@
-"""The sound of a media file as mono samples at a constant rate."""
+"""Read the sound of a media file as mono samples at a constant rate."""
 
 import math
 from collections.abc import Iterator
@@ -14,10 +14,10 @@ from .damaged_packets import Damage, decode
 def read_sound(
     source: MediaSource, rate: int, max_seconds: float = math.inf, damage: Damage | None = None
 ) -> tuple[float, NDArray[np.float32]]:
-    """The first audio stream, mixed to mono at `rate` Hz: (time of its first sample in seconds, (N,) float32).
+    """Returns the first audio stream in mono: (time of its first sample in seconds, (N,) float32 at `rate` Hz).
 
-    With `damage`, silence in place of packets that are skipped. Raises `ValueError` where it lasts longer than
-    `max_seconds`.
+    `damage`: counts undecodable packets, which become silence. Without it, such a packet raises `ValueError`. Raises
+    `ValueError` for sound longer than `max_seconds`.
     """
     start, parts = 0.0, []
     for number, (time, samples) in enumerate(iterate_sound(source, rate, max_seconds, damage)):
@@ -29,9 +29,9 @@ def read_sound(
 def iterate_sound(
     source: MediaSource, rate: int, max_seconds: float = math.inf, damage: Damage | None = None
 ) -> Iterator[tuple[float, NDArray[np.float32]]]:
-    """The same piece by piece, never whole in memory: (time of the track's first sample, samples (n,)).
+    """Yields the sound of `read_sound` piece by piece: (time of the track's first sample, samples (n,)).
 
-    With `damage`, silence in place of packets that are skipped.
+    Holds only one piece in memory. Takes the same arguments and raises the same errors.
     """
     with open_media(source) as container:
         stream = container.streams.audio[0]
@@ -47,7 +47,7 @@ def iterate_sound(
             if damage is not None and damage.packets > skipped and frame.pts is not None:
                 skipped = damage.packets
                 missing = round((float(frame.pts * frame.time_base) - (start or 0.0)) * rate) - count
-                # No packet is as short as what the resampler holds back.
+                # No packet is as short as what the resampler buffers.
                 if missing > rate // 100:
                     count += missing
                     for first in range(0, missing, rate):

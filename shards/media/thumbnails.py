@@ -1,4 +1,4 @@
-"""Single pictures of a video at given times, as JPEG."""
+"""Single frames of a video at given times, as JPEG."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -11,16 +11,16 @@ from .container_io import FrameReader, iterate_frames, open_media
 from .damaged_packets import Damage, decode
 
 QUALITY = 82
-# Seconds: times are rounded to a millisecond.
+# Seconds by which a time may be off: times are rounded to a millisecond.
 SLACK = 5e-4
 
 
 def stills(video: Path, times: Sequence[float], short_side: int = 240) -> list[bytes | None]:
-    """A JPEG for each of `times`, in seconds from the first frame: the frame shown then, turned as it is displayed.
+    """Returns a JPEG for each of `times`, in seconds from the first frame: the frame shown then, upright.
 
-    Damaged packets are skipped; None where nothing can be decoded. Only from the key frame before a time on is
-    anything decoded, unless the container does not know where that is. Raises `av.FFmpegError` where the file
-    cannot be opened, `ValueError` where it has no pictures.
+    An entry is None if nothing can be decoded there. Damaged packets are skipped. Decoding starts at the key frame
+    before each time, or at the beginning if the container cannot seek there. Raises `av.FFmpegError` if the file
+    cannot be opened, and `ValueError` if it has no video.
     """
     with open_media(video) as container:
         if not container.streams.video:
@@ -44,7 +44,7 @@ def _still(video: Path, container: Any, time: float, reader: FrameReader) -> byt
 
 
 def _from(container: Any, time: float) -> Iterable[tuple[float, Any]]:
-    """(time, frame) from the key frame before `time` on."""
+    """Yields (time, frame) from the key frame before `time` on."""
     stream = container.streams.video[0]
     container.seek(int(time / stream.time_base), stream=stream)
     for frame in decode(container, stream, Damage()):
@@ -53,7 +53,7 @@ def _from(container: Any, time: float) -> Iterable[tuple[float, Any]]:
 
 
 def _shown_at(frames: Iterable[tuple[float, Any]], time: float) -> tuple[float, Any] | None:
-    """The last frame up to `time`, or else the first."""
+    """Returns the last frame up to `time`, or else the first."""
     shown = None
     for found in frames:
         if shown is not None and found[0] > time + SLACK:

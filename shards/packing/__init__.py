@@ -1,4 +1,5 @@
-"""From a folder of recordings to shards.
+"""Pack a folder of recordings into shards.
 
-Start with `pack`, which calls `sources`, `recording`, `encode` and `write_shards` in that order.
+Start reading at `pack`, which calls `sources`, `recording`, `encode` and `write_shards` in that order. To use it,
+import `pack` from `pack` and `PackSettings` from `media.pack_settings`.
 """

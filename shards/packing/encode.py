@@ -1,4 +1,4 @@
-"""One piece of a recording as the members of a shard."""
+"""Encode one piece of a recording as the members of a shard."""
 
 import io
 import json
@@ -18,15 +18,15 @@ from .recording import Recording, read_recording
 from .remux import copy_if_fitting
 from .sources import Source
 
-# Encoded once and decoded in every epoch: without CABAC and deblocking, which the preset leaves out, decoding takes
-# half the time, and a better search for motion halves the bytes again. What else would save bytes (adaptive
-# quantisation trees, 4 x 4 intra blocks) writes other bytes on other processors.
+# Encoded once, decoded in every epoch. The preset disables CABAC and deblocking, which halves decoding time; a better
+# motion search halves the bytes again. Other savings (adaptive quantisation trees, 4 x 4 intra blocks) make the bytes
+# depend on the processor.
 H264 = {"preset": "ultrafast", "x264-params": "me=hex:subme=4:partitions=p8x8"}
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Count, sum and sum of squares per channel of a stream's values, in its unit; they add up over clips."""
+    """Count, sum and sum of squares of a stream's values per channel, in its unit. They add up over clips."""
 
     count: int
     total: NDArray[np.float64]
@@ -38,10 +38,16 @@ class Moments:
 
 @dataclass(frozen=True)
 class EncodedClip:
-    """What goes into a shard for one clip: `members` by suffix, beside what the index keeps.
+    """One clip as it goes into a shard, and what the index keeps of it.
 
-    `group`: the label column of that name, or else the recording: its pieces must not be told apart by a split.
-    `silent`: it has a sound track that is silence, and so no audio member.
+    - `key`: key of the clip.
+    - `group`: its value in the label column `group`, or else the key of its recording. Clips of one group must not be
+      divided by a split.
+    - `duration`: seconds.
+    - `labels`: label values by column.
+    - `members`: bytes by suffix.
+    - `moments`: moments of the values by modality.
+    - `silent`: the sound track is silence, so there is no audio member.
     """
 
     key: str
@@ -54,7 +60,7 @@ class EncodedClip:
 
 
 def encode_source(source: Source, settings: PackSettings) -> Iterator[EncodedClip]:
-    """The clips of one recording in turn; raises one of `UNREADABLE` where it cannot be packed."""
+    """Yields the clips of one recording in order. Raises one of `UNREADABLE` if the recording cannot be packed."""
     pieces = read_recording(source.files, settings, source.rates)
     number, piece = 0, next(pieces, None)
     while piece is not None:
@@ -68,7 +74,7 @@ def encode_source(source: Source, settings: PackSettings) -> Iterator[EncodedCli
 
 
 def encode_whole(source: Source, recording: Recording, settings: PackSettings) -> EncodedClip:
-    """The clip of a recording that is one piece; a video that already is what packing would make is copied."""
+    """Encodes a recording that is a single piece. Copies a video that already has the packed form."""
     video, ready = source.files.get("video"), {}
     if "rgb" in recording.streams and video is not None and not video.is_dir():
         copied = copy_if_fitting(video, settings, len(recording.streams["rgb"]))
@@ -79,7 +85,10 @@ def encode_whole(source: Source, recording: Recording, settings: PackSettings) -
 def encode_clip(
     source: Source, key: str, recording: Recording, settings: PackSettings, ready: dict[str, bytes] | None = None
 ) -> EncodedClip:
-    """Encodes every stream of one piece but those that are `ready`; the same piece gives the same bytes anywhere."""
+    """Encodes the streams of one piece. The same piece gives the same bytes on every machine.
+
+    `ready`: members by modality that are used as they are.
+    """
     ready = ready or {}
     members: dict[str, bytes] = {}
     facts: dict[str, dict[str, Any]] = {}
@@ -96,7 +105,7 @@ def encode_clip(
         if name in recording.rates:
             facts[name]["rate"] = recording.rates[name]
         members[entry.suffix] = ready[name] if name in ready else _encode(name, values, settings)
-        # A flipped bit mostly decodes: only a checksum beside the member can say which clip it hit.
+        # A flipped bit usually still decodes. A checksum per member tells which clip was damaged.
         facts[name]["length"] = len(values)
         facts[name]["crc32"] = zlib.crc32(members[entry.suffix])
     group = source.labels.get("group") or source.key
@@ -121,7 +130,7 @@ def _encode(name: str, values: NDArray[Any], settings: PackSettings) -> bytes:
     elif kind == "signal":
         np.save(target, values, allow_pickle=False)
     elif values.dtype == np.uint16:
-        # Every frame a key frame: a reader decodes just those it wants, and FFV1 is slow on noise.
+        # Every frame is a key frame, so a reader decodes only the frames it needs: FFV1 is slow on noise.
         write_video(
             target,
             values,
@@ -132,7 +141,8 @@ def _encode(name: str, values: NDArray[Any], settings: PackSettings) -> bytes:
             options={"g": "1"},
         )
     else:
-        # Flow's two planes lie one above the other in luminance, at a quality that keeps a hundredth of the bound.
+        # The two flow planes are stacked vertically as luminance, at a quality that keeps errors near 1/100 of the
+        # bound.
         stacked = values.reshape(len(values), -1, values.shape[-1]) if flow else values
         quality = "8" if flow else str(settings.crf)
         options = {"crf": quality, "g": str(settings.gop), "bf": "0", **H264}
@@ -153,7 +163,7 @@ def _moments(values: NDArray[Any], channel_axis: int | None) -> Moments:
 
 
 def _in_pixels(stored: Moments, bound: float) -> Moments:
-    """Moments of flow bytes as moments of pixel/frame: v = (byte - 128) bound / 127."""
+    """Converts moments of flow bytes to moments in pixel/frame: v = (byte - 128) bound / 127."""
     scale = bound / 127
     total = (stored.total - 128 * stored.count) * scale
     squares = (stored.squares - 256 * stored.total + 128**2 * stored.count) * scale**2

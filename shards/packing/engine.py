@@ -1,4 +1,4 @@
-"""Where recordings are encoded: processes of this machine, or a Ray cluster."""
+"""Where recordings are encoded: in processes of this machine, or on a Ray cluster."""
 
 import logging
 import multiprocessing
@@ -24,11 +24,12 @@ Engine = Callable[[Callable[[T], R], Sequence[T], int | None], Iterator[tuple[in
 def run_local(
     work: Callable[[T], R], items: Sequence[T], workers: int | None = None
 ) -> Iterator[tuple[int, R | None]]:
-    """(position, `work(item)`) of every item as they are done, by `workers` processes (one per core by default).
+    """Yields (position, `work(item)`) for every item, in order of completion, from `workers` local processes.
 
-    None stands for an item whose process died of it: a decoder that crashed, or memory that ran out. The processes
-    end with the caller, also where that is killed. With one worker the work is done in this process. Raises
-    `RequestError` where no process can start.
+    `workers`: default one per core. With one worker, the work runs in this process.
+
+    The result is None for an item whose process died, because a decoder crashed or memory ran out. The processes end
+    with the caller, even if it is killed. Raises `RequestError` if no process can start.
     """
     workers = min(workers or os.cpu_count() or 1, len(items))
     if workers <= 1:
@@ -36,7 +37,7 @@ def run_local(
         return
     numbers = deque(range(len(items)))
     while numbers:
-        # One death takes the whole pool along: whose it was shows when the suspects are run alone.
+        # One death breaks the whole pool. Rerunning each suspect alone shows which item caused it.
         for suspect in (yield from _in_pool(work, items, numbers, workers)):
             alone = deque([suspect])
             if (yield from _in_pool(work, items, alone, 1)):
@@ -46,7 +47,7 @@ def run_local(
 def _in_pool(
     work: Callable[[T], R], items: Sequence[T], numbers: deque[int], workers: int
 ) -> Generator[tuple[int, R], None, list[int]]:
-    """Works `numbers` off; returns those under way when a process died, none where all went well."""
+    """Processes `numbers`. Returns the items that were running when a process died, an empty list if none died."""
     context = multiprocessing.get_context("forkserver")
     here, there = context.Pipe()
     begin = partial(_prepare_worker, there)
@@ -56,18 +57,18 @@ def _in_pool(
         try:
             pool.submit(os.getpid).result()
         except BrokenProcessPool as error:
-            # Not an item's fault. Each process imports the script that is running, up to its main guard.
+            # Not caused by an item. Each process imports the running script up to its main guard.
             raise RequestError(
                 'no worker process can start: put the script\'s calls under `if __name__ == "__main__":`, '
-                "or work with one worker"
+                "or use one worker"
             ) from error
         while numbers or running:
             while numbers and len(running) < 2 * workers:
-                # A pool that broke meanwhile refuses the item, which then still waits for the next pool.
+                # A pool that has broken refuses the item, which then stays queued for the next pool.
                 future = pool.submit(work, items[numbers[0]])
                 running[future] = numbers.popleft()
             finished, _ = wait(running, return_when=FIRST_COMPLETED)
-            # What was done before a process died counts: its future may be found beside those that broke.
+            # Results finished before a process died count: they may be returned together with the broken futures.
             for future in sorted(finished, key=lambda future: future.exception() is not None):
                 result = future.result()
                 yield running.pop(future), result
@@ -75,7 +76,7 @@ def _in_pool(
     except BrokenProcessPool:
         return sorted(running.values())
     finally:
-        # Nobody waits for the rest of an hour's film: the workers end at once, in the middle of it.
+        # Do not wait for the rest of a long recording: the workers end at once, in the middle of it.
         here.close()
         pool.shutdown(cancel_futures=True)
         there.close()
@@ -83,7 +84,7 @@ def _in_pool(
 
 
 def _prepare_worker(parent: Any) -> None:
-    """One thread for OpenCV; Ctrl-C, which reaches the whole process group, is the parent's to answer."""
+    """Limits OpenCV to one thread, and leaves Ctrl-C, which reaches the whole process group, to the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
     end_with(parent)
@@ -92,10 +93,13 @@ def _prepare_worker(parent: Any) -> None:
 def run_on_ray(
     work: Callable[[T], R], items: Sequence[T], workers: int | None = None
 ) -> Iterator[tuple[int, R | None]]:
-    """The same on a Ray cluster: the one that `RAY_ADDRESS` names, or else one started on this machine.
+    """Like `run_local`, on a Ray cluster: the one in `RAY_ADDRESS`, or one started on this machine.
 
-    Sources and output must lie under the same paths on every node. `workers`: tasks at a time, by default two per
-    core of the cluster. Raises `RequestError` where Ray is not installed.
+    Sources and output must have the same paths on every node.
+
+    `workers`: tasks at a time. Default: two per core of the cluster.
+
+    Raises `RequestError` if Ray is not installed.
     """
     try:
         import ray

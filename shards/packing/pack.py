@@ -1,4 +1,4 @@
-"""From a folder of recordings to WebDataset shards with an index."""
+"""Pack a folder of recordings into WebDataset shards with an index."""
 
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -31,22 +31,27 @@ def pack(
     engine: str = "local",
     labelled_only: bool = False,
 ) -> Index:
-    """Packs every recording below `source` into shards in `out`, shuffled, and returns their index.
+    """Packs every recording in `source` into shuffled shards in `out`, and returns their index.
 
-    Recordings that the label file does not name have empty labels; with `labelled_only` they are not packed.
-    Without `settings.modalities`, all that the recordings can have are packed, but of flow only that of RGB.
-    `progress(done, total, rejected)` is told at the start and after each recording. Unreadable recordings are skipped
-    and listed in `rejected.jsonl`; above the share `max_rejected` of them a `DataError` is raised. `out` must be
-    absent, empty, or hold a packing of the same settings (`RequestError` names the difference): an interrupted one
-    goes on with the recordings that are missing, a finished one is left as it is. The bytes depend neither on
-    `workers` and `engine` (`ENGINES`) nor on interruptions.
+    - `settings`: `modalities` may be empty: then everything the recordings can have is packed, except flow of depth.
+    - `labels`: label file. Default: `labels.csv` in `source`. Recordings that it does not name get empty labels.
+    - `labelled_only`: packs only the recordings that the label file names.
+    - `max_rejected`: largest share of unreadable recordings. They are skipped and listed in `rejected.jsonl`.
+    - `progress`: called with (done, total, rejected) at the start and after each recording.
+    - `engine`, `workers`: a key of `ENGINES`, and its number of processes.
+
+    `out` must be absent, empty, or hold a packing with the same settings. An interrupted packing is resumed; a
+    finished one is left unchanged. The bytes do not depend on `engine`, `workers` or interruptions.
+
+    Raises `RequestError` for an unknown name, for nothing to pack, and for an `out` that holds something else or
+    cannot be written. Raises `DataError` if more than `max_rejected` of the recordings are unreadable.
     """
     for name in settings.modalities:
         modality(name)
     if engine not in ENGINES:
         raise choice_error("engine", engine, ENGINES)
     if labelled_only and labels is None and not (source / LABEL_FILE).is_file():
-        raise RequestError(f"'{source}' holds no {LABEL_FILE} that says what is labelled: give --labels CSV")
+        raise RequestError(f"'{source}' has no {LABEL_FILE}: give --labels CSV to say which recordings are labelled")
     found = find_recordings(source, labels, labelled_only)
     sources = found.sources
     settings = _choose_modalities(sources, settings)
@@ -61,7 +66,7 @@ def pack(
                 progress(done, len(sources), 0)
             for number, reason in ENGINES[engine](work, waiting, workers):
                 done += 1
-                # None is a process that died; an empty reason is a recording that was packed.
+                # None: the process died. Empty reason: the recording was packed.
                 if reason is None:
                     reason = KILLED
                 if reason:
@@ -76,33 +81,32 @@ def pack(
             index = assemble(out, clips, settings, fingerprint(sources))
     except OSError as error:
         raise RequestError(
-            f"cannot write in '{out}' ({error.strerror or error}): put that right and run the same command again, "
-            "it goes on where it stopped"
+            f"cannot write to '{out}' ({error.strerror or error}): fix this, then rerun the same command to resume"
         ) from error
     remove_spool(out)
     return index
 
 
 def _finished(out: Path, settings: PackSettings, found: Recordings) -> Index:
-    """What an earlier run made of the same request."""
+    """Returns the index of a finished packing. Raises `RequestError` if it was made from another request."""
     index = load_index(out)
     named = difference(asdict(index.settings), asdict(settings))
     if not named and index.source != fingerprint(found.sources):
         if index.source == fingerprint(found.sources[: found.named]):
             raise RequestError(
-                f"'{out}' holds the {found.named} labelled recordings only, and there are "
+                f"'{out}' holds only the {found.named} labelled recordings, and there are "
                 f"{len(found.sources) - found.named} more: add --labelled-only to keep these shards, or give a new "
                 "folder to pack all"
             )
         named = "other recordings, labels or rates"
     if named:
-        raise RequestError(f"'{out}' already holds shards with {named}: give an empty or new folder for the shards")
+        raise RequestError(f"'{out}' already holds shards with {named}: give an empty or new folder")
     remove_spool(out)
     return index
 
 
 def _choose_modalities(sources: list[Source], settings: PackSettings) -> PackSettings:
-    """Those asked for, or all there can be but flow of depth. One that no recording can have is a slip."""
+    """Fills in default modalities. Raises `RequestError` for one that no recording can have."""
     held = {kind for source in sources for kind in source.files}
     usual = held - {"video"} | ({"rgb", "flow", "audio"} if "video" in held else set())
     possible = usual | {name for name, entry in MODALITIES.items() if entry.flow_of in usual}
@@ -113,9 +117,9 @@ def _choose_modalities(sources: list[Source], settings: PackSettings) -> PackSet
 
 
 def encode_into(spool: Path, settings: PackSettings, source: Source) -> str:
-    """Encodes one recording into the spool; returns the reason where it cannot be packed, else an empty text.
+    """Encodes one recording into the spool. Returns the reason if it cannot be packed, else an empty string.
 
-    Raises `OSError` where the spool cannot be written.
+    Raises `OSError` if the spool cannot be written.
     """
     if source.problem:
         return source.problem
@@ -126,7 +130,7 @@ def encode_into(spool: Path, settings: PackSettings, source: Source) -> str:
         except UNREADABLE as error:
             writer.discard()
             return reason_of(error)
-        # Outside of the above: a full disk is no fault of the recording.
+        # Outside the `try`: a full disk is not a fault of the recording.
         if clip is None:
             break
         writer.add(clip)

@@ -1,4 +1,4 @@
-"""A person's recording as arrays: constant frame rate, one size, one clock for every stream."""
+"""Read one recording as arrays: constant frame rate, one size, one clock for all streams."""
 
 import csv
 from collections import Counter
@@ -22,11 +22,13 @@ from ..modality import MODALITIES, modality, shown_by
 
 @dataclass
 class Recording:
-    """A piece of a recording, all streams beginning at its time 0.
+    """One piece of a recording. All streams start at its time 0.
 
-    `streams`: rgb (T, H, W, 3) uint8; flow (T, 2, H, W) float32 pixel/frame; depth (T, H, W) uint16, and its flow;
-    audio (N,) float32; signals (N, C) float32. `rates`: of the signals, in Hz. `start`, `duration` in seconds.
-    `silent`: the level of its sound track stays below the threshold, so it is no stream.
+    - `start`, `duration`: seconds.
+    - `streams`: rgb (T, H, W, 3) uint8; depth (T, H, W) uint16; flow and depth_flow (T, 2, H, W) float32 pixel/frame;
+      audio (N,) float32 in [-1, 1]; signals (N, C) float32.
+    - `rates`: Hz of each signal.
+    - `silent`: the sound track's level is below the threshold, so it is not in `streams`.
     """
 
     start: float
@@ -42,13 +44,16 @@ def read_recording(
     rates: dict[str, float] | None = None,
     damage: Damage | None = None,
 ) -> Iterator[Recording]:
-    """The pieces of at most `settings.clip_seconds` of one recording, with the modalities asked for and there.
+    """Yields the pieces of one recording, each at most `settings.clip_seconds` long, with its `settings.modalities`.
 
-    Pictures are decoded piece by piece. `rates`: Hz of the files that do not tell (signals, frame folders, arrays),
-    by what `files` calls them; `settings.rates` stands in for what is not given. `damage`: counts the packets that
-    cannot be decoded, each of which is a fault without it. Raises `ValueError` where nothing
-    asked for is there, a video has fewer than two frames or a file is beyond the settings' bounds, and what reading
-    raises: `av.FFmpegError`, `OSError`.
+    - `files`: path by content: `video` (with its sound) or a modality.
+    - `rates`: Hz of files that do not store it (signals, frame folders, arrays), by the same names. Default:
+      `settings.rates`.
+    - `damage`: counts undecodable packets, which are skipped. Without it, such a packet is an error.
+
+    Pictures are decoded piece by piece. Raises `ValueError` if the recording has none of the modalities, if a video
+    has fewer than two frames, and if a file exceeds the bounds of the settings. Raises `av.FFmpegError` and `OSError`
+    for unreadable files.
     """
     wanted = settings.modalities
     video = files.get("video")
@@ -62,7 +67,7 @@ def read_recording(
         sound = _sound(files, settings, damage)
     stored = {name: _stored_flow(files[name]) for name in wanted if modality(name).flow_of and name in files}
     if stored and settings.region is not None:
-        raise ValueError("its flow is of the whole picture, not of the region: leave it out, and it is computed")
+        raise ValueError("its flow covers the whole picture, not the region: remove it to have flow computed")
     pictures = None
     if video is not None and shown_by("rgb", wanted):
         reader = FrameReader("rgb24", settings.size, region=settings.region)
@@ -86,7 +91,7 @@ def read_recording(
         first, start = number * per_piece, number * per_piece / settings.fps
         leading = frames if frames is not None else depths
         if leading is None and (pictures is not None or depth is not None or start >= longest):
-            # One frame left over at the end is no piece.
+            # A single frame left at the end does not make a piece.
             for name, flow in stored.items():
                 if total[name] and abs(len(flow) - total[name]) > 1:
                     raise ValueError(f"its {name} has {len(flow)} frames, its packed {_source(name)} {total[name]}")
@@ -95,7 +100,7 @@ def read_recording(
         for source, seen in (("rgb", frames), ("depth", depths)):
             if seen is None or leading is None:
                 continue
-            # Depth may run on after the video, which sets the end.
+            # Depth may last longer than the video, which sets the end.
             values = seen[: len(leading)]
             for name in shown_by(source, wanted):
                 streams[name] = values if name == source else _flow(name, values, stored, first)
@@ -113,15 +118,21 @@ def read_recording(
 
 
 def loudness(sound: NDArray[np.float32]) -> float:
-    """RMS level in dB below full scale; minus infinity for digital silence."""
+    """Returns the RMS level in dB relative to full scale; minus infinity for digital silence.
+
+    >>> loudness(np.full(100, 0.1, np.float32)).round(3)
+    np.float64(-20.0)
+    """
     power = float(np.mean(np.square(sound, dtype=np.float64))) if len(sound) else 0.0
     return 10 * np.log10(power) if power > 0 else -np.inf
 
 
 def read_signal(path: Path, name: str, rate: float | None = None) -> tuple[NDArray[np.float32], float]:
-    """A CSV (one header line allowed), NPY or MATLAB signal (N, C) and its rate in Hz, else the table's.
+    """Reads a signal (N, C) from CSV (one header line allowed), NPY or MATLAB, and returns it with its rate in Hz.
 
-    Raises `ValueError` where it is no table of numbers with the modality's channels, or has no rate.
+    `rate`: Hz. Default: the rate in the modality table.
+
+    Raises `ValueError` for anything but finite numbers with the modality's channels, and for a signal without a rate.
     """
     entry = MODALITIES[name]
     rate = rate or entry.rate
@@ -138,7 +149,7 @@ def read_signal(path: Path, name: str, rate: float | None = None) -> tuple[NDArr
             values = np.array(rows[1:], dtype=np.float32)
     if values.ndim != 2 or values.shape[1] != entry.channels or not len(values):
         raise ValueError(f"'{path.name}' has shape {values.shape}, {name} needs (samples, {entry.channels})")
-    # Beyond float32's range a value becomes infinite, and is refused like one.
+    # Values beyond float32's range become infinite and are rejected as such.
     with np.errstate(over="ignore"):
         values = values.astype(np.float32)
     if not np.isfinite(values).all():
@@ -147,21 +158,21 @@ def read_signal(path: Path, name: str, rate: float | None = None) -> tuple[NDArr
 
 
 def _sound(files: dict[str, Path], settings: PackSettings, damage: Damage | None) -> NDArray[np.float32] | None:
-    """Mono sound whose sample 0 is the video's first frame, or None where there is no track."""
+    """Returns mono sound whose sample 0 is at the video's first frame, or None if there is no track."""
     if "audio" in files:
         _, sound = read_sound(files["audio"], settings.sample_rate, settings.max_seconds, damage)
         return sound
     if "video" not in files or files["video"].is_dir() or not probe(files["video"]).has_sound:
         return None
     begin, sound = read_sound(files["video"], settings.sample_rate, settings.max_seconds, damage)
-    # What is damaged before the first picture is counted where the pictures are read.
+    # Damage before the first picture is counted where the pictures are read.
     uncounted = None if damage is None else Damage()
     first = next((time for time, _ in iterate_frames(files["video"], uncounted)), 0.0)
     return _cut(sound, first - begin, len(sound) / settings.sample_rate + begin - first, settings.sample_rate)
 
 
 def _cut(values: NDArray[Any], start: float, duration: float, rate: float) -> NDArray[Any]:
-    """`duration` seconds from `start` (which may be negative), zeros where the values do not reach."""
+    """Returns `duration` seconds from `start`, which may be negative. Zeros fill times outside the values."""
     count, first = max(round(duration * rate), 0), round(start * rate)
     out = np.zeros((count, *values.shape[1:]), values.dtype)
     begin = max(-first, 0)
@@ -171,7 +182,7 @@ def _cut(values: NDArray[Any], start: float, duration: float, rate: float) -> ND
 
 
 def _flow(name: str, frames: NDArray[Any], stored: dict[str, NDArray[np.float32]], first: int) -> NDArray[np.float32]:
-    """Flow between frames (T, H, W, ...), computed, or of a sensor's from its frame `first` on."""
+    """Returns the flow of frames (T, H, W, ...): stored flow from frame `first` on, or else computed flow."""
     if name not in stored:
         return compute_flow(frames)
     flow = stored[name][first : first + len(frames)]
@@ -188,7 +199,7 @@ def _source(flow: str) -> str:
 
 
 def _stored_flow(path: Path) -> NDArray[np.float32]:
-    """A sensor's own flow, NPY (T, 2, H, W) in pixel/frame."""
+    """Reads measured flow, NPY (T, 2, H, W) in pixel/frame."""
     flow = open_array(path, 4)
     if flow.shape[1] != 2:
         raise ValueError(f"'{path.name}' has shape {flow.shape}, flow needs (frames, 2, height, width)")

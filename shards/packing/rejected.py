@@ -1,4 +1,4 @@
-"""Recordings that cannot be read: what their readers raise, the list of them, and how many are too many."""
+"""Recordings that cannot be read: errors of their readers, the list of rejected files, and the allowed share."""
 
 import csv
 import glob
@@ -14,8 +14,8 @@ from av.error import FFmpegError
 from ..errors import DataError
 from ..index.whole_file import write_whole
 
-# What a damaged or foreign file makes of its readers. IndexError: PyAV's answer to a container without the stream
-# asked for; NotImplementedError: SciPy's to a MATLAB file of the HDF5 kind.
+# What readers raise for a damaged or foreign file. IndexError: PyAV, for a container without the requested stream.
+# NotImplementedError: SciPy, for a MATLAB file in HDF5 format.
 UNREADABLE = (
     FFmpegError,
     OSError,
@@ -30,31 +30,31 @@ UNREADABLE = (
     csv.Error,
     cv2.error,
 )
-KILLED = "it killed the process that read it: a decoder's crash, or memory ran out"
+KILLED = "the process that read it died: its decoder crashed or memory ran out"
 
 
 @dataclass(frozen=True)
 class Rejected:
-    """A recording that could not be used, and why."""
+    """A recording that could not be used, and the reason."""
 
     file: str
     reason: str
 
 
 def reason_of(error: BaseException) -> str:
-    """One line that says what one of `UNREADABLE` means."""
+    """Returns one of `UNREADABLE` as one line of text."""
     text = str(getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
     return f"not enough memory ({text})" if isinstance(error, MemoryError) else text
 
 
 def printable(path: Path | str) -> str:
-    """The path as text; bytes of its name that are none are written as escapes."""
+    """Returns the path as text. Bytes of its name that are not UTF-8 become escapes."""
     return str(path).encode(errors="backslashreplace").decode()
 
 
 def list_rejected(path: Path, rejected: Sequence[Rejected]) -> None:
-    """Writes one JSON line each to `path`; where there are none, an older list goes."""
-    for left in path.parent.glob(f"{glob.escape(path.name)}.*.partial"):  # whoever wrote these was killed
+    """Writes one JSON line per rejected recording to `path`. Deletes an older list if there are none."""
+    for left in path.parent.glob(f"{glob.escape(path.name)}.*.partial"):  # left by a killed process
         left.unlink(missing_ok=True)
     if rejected:
         lines = [json.dumps(asdict(item)) for item in rejected]
@@ -64,17 +64,20 @@ def list_rejected(path: Path, rejected: Sequence[Rejected]) -> None:
 
 
 def read_rejected(path: Path) -> list[Rejected]:
-    """What `list_rejected` wrote there last."""
+    """Reads what `list_rejected` last wrote to `path`."""
     if not path.is_file():
         return []
     return [Rejected(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def judge_rejected(rejected: Sequence[Rejected], total: int, most: float, path: Path, verb: str) -> None:
-    """`DataError` where more than the share `most` of `total` recordings, or all of them, cannot be `verb`."""
+    """Raises `DataError` if all of `total` recordings are rejected, or more than the share `most`.
+
+    `verb`: what failed, such as `packed`.
+    """
     if rejected and (len(rejected) > most * total or len(rejected) == total):
         first = rejected[0]
         raise DataError(
             f"{len(rejected)} of {total} recordings cannot be {verb}, the first '{first.file}': {first.reason}"
-            f" (all are listed in '{path}'; at most {most:.0%} may be: raise --max-rejected to go on without them)"
+            f" (full list in '{path}'; at most {most:.0%} may fail: raise --max-rejected to skip them)"
         )

@@ -1,4 +1,4 @@
-"""A video that already is what packing would make of it, copied without being encoded again."""
+"""Copy a video that already has the packed form, without encoding it again."""
 
 import io
 from fractions import Fraction
@@ -11,16 +11,16 @@ import av
 from ..media.container_io import fit_short_side, open_media
 from ..media.pack_settings import PackSettings
 
-# Unspecified, and the two names of BT.601: the fast decoder knows no other matrix.
+# Unspecified, and the two codes of BT.601: the fast decoder knows no other matrix.
 MATRICES = (2, 5, 6)
 FULL_RANGE = 2
 
 
 def copy_if_fitting(path: Path, settings: PackSettings, frames: int) -> bytes | None:
-    """The video stream of `path` as MP4, or None where it must be encoded.
+    """Returns the video stream of `path` as MP4, or None if it must be encoded.
 
-    It fits as H.264 in yuv420p of limited range and BT.601, whole, with the packed size, upright, one frame at each
-    of the `frames` grid times n / fps, none reordered, and key frames at most `settings.gop` apart.
+    It can be copied if all of this holds: H.264, yuv420p, limited range, BT.601, no region; the packed size, upright;
+    one frame at each of the `frames` times n / fps, none reordered; key frames at most `settings.gop` apart.
     """
     with open_media(path) as container:
         stream = container.streams.video[0]
@@ -47,7 +47,7 @@ def _on_grid(packets: list[Any], settings: PackSettings, frames: int) -> bool:
     if len(packets) != frames or any(packet.pts is None or packet.pts != packet.dts for packet in packets):
         return False
     first = packets[0].pts
-    # Containers round to a millisecond.
+    # Containers round times to a millisecond.
     drift = (abs((p.pts - first) * p.time_base - n / settings.fps) for n, p in enumerate(packets))
     keys = [number for number, packet in enumerate(packets) if packet.is_keyframe]
     apart = max((after - before for before, after in pairwise([*keys, frames])), default=frames)

@@ -1,4 +1,4 @@
-"""What there is to pack: the recordings of a folder, those a label file names and those it does not."""
+"""Find the recordings to pack: those that a label file names, and the others in the folder."""
 
 import csv
 import hashlib
@@ -32,10 +32,13 @@ RATE_ENDING = "_rate"
 
 @dataclass(frozen=True)
 class Source:
-    """One recording: `files` by what they hold (`video`, with its sound, or the name of a modality).
+    """One recording.
 
-    A file may be a folder of frames. `rates`: Hz, of what does not tell its own. `problem`: why it cannot be packed,
-    where its name or its place already tells.
+    - `key`: becomes the key of its clip, or the beginning of its clips' keys.
+    - `files`: path by content: `video` (with its sound) or a modality. A path may be a folder of frames.
+    - `labels`: label values by column.
+    - `rates`: Hz of files that do not store it, by content.
+    - `problem`: why it cannot be packed, if its name or place already shows that.
     """
 
     key: str
@@ -46,12 +49,12 @@ class Source:
 
     @property
     def path(self) -> Path:
-        """The file that stands for it: the video, where it has one."""
+        """The file that represents the recording: its video if it has one."""
         return self.files.get("video") or next(iter(self.files.values()))
 
 
 def stamp(source: Source) -> list[Any]:
-    """What changes when a file, the labels or the rates do: names, sizes in bytes, times of writing."""
+    """Returns what changes with the files, labels or rates: names, sizes in bytes, modification times."""
     facts = []
     for kind, path in source.files.items():
         entries = [entry.stat() for entry in (sorted(path.iterdir()) if path.is_dir() else [path])]
@@ -64,7 +67,7 @@ def stamp(source: Source) -> list[Any]:
 
 
 def fingerprint(sources: list[Source]) -> str:
-    """A digest of the recordings' keys, file names, labels and rates."""
+    """Returns a digest of the recordings' keys, file names, labels and rates."""
     facts = [
         [item.key, {kind: file.name for kind, file in item.files.items()}, item.labels, item.rates]
         for item in sources
@@ -74,8 +77,12 @@ def fingerprint(sources: list[Source]) -> str:
 
 @dataclass(frozen=True)
 class Recordings:
-    """What a folder holds: `sources`, the `named` first ones by its label file; `left_out`: media files that belong
-    to none of them."""
+    """What a folder holds.
+
+    - `sources`: the recordings.
+    - `named`: how many of them, at the beginning, are named by the label file.
+    - `left_out`: number of media files that belong to no recording.
+    """
 
     sources: list[Source]
     named: int
@@ -83,12 +90,12 @@ class Recordings:
 
     @property
     def labelled(self) -> int:
-        """The recordings that have a label in at least one column."""
+        """The number of recordings with a label in at least one column."""
         return sum(any(value.strip() for value in source.labels.values()) for source in self.sources)
 
 
 def find_sources(folder: Path, labels: Path | None = None, labelled_only: bool = False) -> list[Source]:
-    """The recordings that `find_recordings` finds; those of a label file alone without a look at the folder."""
+    """Returns the sources of `find_recordings`. With a label file and `labelled_only`, does not scan the folder."""
     table = table_of(folder, labels)
     if labelled_only and table is not None:
         return _unique(_from_table(table), [])
@@ -96,27 +103,30 @@ def find_sources(folder: Path, labels: Path | None = None, labelled_only: bool =
 
 
 def table_of(folder: Path, labels: Path | None = None) -> Path | None:
-    """The label file: the one that is given, or the folder's own."""
+    """Returns the label file: the given one, or else the folder's own if it exists."""
     return labels or (folder / LABEL_FILE if (folder / LABEL_FILE).is_file() else None)
 
 
 def find_recordings(folder: Path, labels: Path | None = None, labelled_only: bool = False) -> Recordings:
-    """The recordings below `folder`, in a stable order.
+    """Returns the recordings in `folder` and its subfolders, in a stable order.
 
-    Without a label file every media file counts, and every folder of nothing but JPEG or PNG frames; those of one
-    stem in folders named `video`, `audio`, `depth`, ... are one recording, and so are frames in `STEM/video`,
+    Without a label file, every media file counts, and every folder that holds only JPEG or PNG frames. Files with the
+    same stem in folders named `video`, `audio`, `depth`, ... form one recording; so do frames in `STEM/video`,
     `STEM/depth`, ...
 
-    With a label file (`labels`, or `labels.csv` in the folder), its columns named `video` or after a modality are
-    paths relative to it (of a file, or of a folder of frames), `video_rate` and the like are rates in Hz, all others
-    are labels. The recordings of the folder that it does not name follow, with empty labels, unless `labelled_only`:
-    files of the kinds it has columns for, joined by their stems as above, with a video where it has a column `video`.
-    Frames count where it names folders of frames. A file beside a named one of the same stem belongs to that
-    recording, and is left out.
+    With a label file (`labels`, or `labels.csv` in the folder):
 
-    Files that cannot belong to a recording of their own have a `problem`: a stem or a row that is there twice, a
-    file that is absent, a name that is no text. Raises `RequestError` for a missing or empty folder, one without
-    media, and a label file that is malformed or of whose files none is there.
+    - Columns named `video` or after a modality are paths relative to it, of a file or a folder of frames.
+    - Columns such as `video_rate` are rates in Hz. All other columns are labels.
+    - Unless `labelled_only`, the folder's other recordings follow, with empty labels. They are made of the kinds of
+      files that the table has columns for, joined by stem as above, and must have a video if the table has a column
+      `video`. Frames count if the table names folders of frames.
+    - A file next to a named one with the same stem belongs to that recording and is skipped.
+
+    A recording has a `problem` for a stem or row that occurs twice, an absent file, and a name that is not text.
+
+    Raises `RequestError` for a missing folder, one without media, a malformed label file, and a label file whose
+    files are all absent.
     """
     if not folder.is_dir():
         raise RequestError(f"no folder at '{folder}': give the folder of recordings to pack")
@@ -131,14 +141,14 @@ def find_recordings(folder: Path, labels: Path | None = None, labelled_only: boo
         others = []
     if not named and not others:
         raise RequestError(
-            f"'{folder}' holds no media: video files such as .mp4 or .mkv, folders of .jpg or .png frames, "
-            f"or a {LABEL_FILE} naming them"
+            f"'{folder}' holds no media: it needs video files such as .mp4 or .mkv, folders of .jpg or .png frames, "
+            f"or a {LABEL_FILE} that names them"
         )
     return Recordings(_unique(named, others), len(named), left_out)
 
 
 class _Table:
-    """What the recordings that a label file names say of the files it does not name."""
+    """What the recordings of a label file reveal about the files that it does not name."""
 
     def __init__(self, named: Sequence[Source]) -> None:
         files = [(kind, path) for source in named for kind, path in source.files.items()]
@@ -150,11 +160,12 @@ class _Table:
         for source in named:
             for kind, rate in source.rates.items():
                 rates.setdefault(kind, set()).add(rate)
-        # A rate that differs from row to row says nothing of another file.
+        # A rate that differs between rows cannot be used for other files.
         self.rates = {kind: held.pop() for kind, held in rates.items() if len(held) == 1}
         self._alike: dict[tuple[str, str], set[str]] = {}
         homes: dict[str, set[str]] = {}
-        # What follows in `a1_depth.mat` and `a1_inertial.csv` after the part that both share.
+        # What each kind adds after the shared part of the stems: `a1_depth.mat` and `a1_inertial.csv` add `_depth`
+        # and `_inertial`.
         tails: dict[str, set[str]] = {}
         for source in named:
             stems = {kind: path.name if path.is_dir() else path.stem for kind, path in source.files.items()}
@@ -166,27 +177,27 @@ class _Table:
         for kind, path in files:
             self._alike.setdefault(_likeness(path), set()).add(kind)
             homes.setdefault(kind, set()).add(os.path.realpath(path.parent))
-        # Each kind in one folder, which no other kind shares.
+        # Only if each kind is in one folder that no other kind uses.
         apart = [next(iter(held)) for held in homes.values() if len(held) == 1]
         several = len(homes) > 1 and len(set(apart)) == len(homes)
         self._homes = {next(iter(held)): kind for kind, held in homes.items()} if several else {}
         self.root = Path(os.path.commonpath(list(self._homes))) if self._homes else None
 
     def home_of(self, folder: Path) -> str | None:
-        """The kind of all files in `folder`, where each kind has a folder of its own."""
+        """Returns the kind of all files in `folder`, if each kind has its own folder."""
         return self._homes.get(os.path.realpath(folder))
 
     def kind_of(self, path: Path) -> str | None:
-        """The kind of the named files that lie in the same folder and end alike; none where they differ."""
+        """Returns the kind of the named files in the same folder with the same suffix; None if they differ."""
         kinds = self._alike.get(_likeness(path), set())
         return next(iter(kinds)) if len(kinds) == 1 else None
 
     def recording_of(self, stem: str, kind: str) -> str:
-        """The stem of the recording: less what only files of this kind have at its end."""
+        """Returns the stem of the recording: the stem without the ending that only files of this kind have."""
         return stem.removesuffix(self._tails.get(kind, "")).rstrip("-_. ") or stem
 
     def takes(self, files: dict[str, Path]) -> bool:
-        """Whether these files make a recording of the kind that the table lists."""
+        """Returns whether these files form a recording like those in the table."""
         return bool(files) and ("video" in files or "video" not in self.kinds)
 
 
@@ -213,7 +224,7 @@ def _from_table(path: Path) -> list[Source]:
     seen: dict[Path, int] = {}
     for line, row in enumerate(rows, start=2):
         if None in row or None in row.values():
-            raise RequestError(f"label file '{path}', line {line}: it has not as many fields as the header")
+            raise RequestError(f"label file '{path}', line {line}: it does not have as many fields as the header")
         files = {_kind(column): path.parent / row[column] for column in columns if row[column]}
         if not files:
             raise RequestError(f"label file '{path}', line {line}: it names no file ({', '.join(columns)} are empty)")
@@ -227,7 +238,7 @@ def _from_table(path: Path) -> list[Source]:
         problem = ""
         if gone is not None:
             absent.append(gone)
-            problem = f"'{gone}', named in line {line} of '{path.name}', is absent"
+            problem = f"'{gone}', named in line {line} of '{path.name}', does not exist"
         elif twice is not None:
             problem = f"'{twice.name}' is in lines {seen[twice]} and {line} of '{path.name}'"
         for file in files.values():
@@ -236,7 +247,7 @@ def _from_table(path: Path) -> list[Source]:
         sources.append(Source(_key(next(iter(files.values()))), files, texts, rates, problem))
     if len(absent) == len(sources):
         others = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
-        raise RequestError(f"label file '{path}' names absent files: '{absent[0]}'{others}")
+        raise RequestError(f"label file '{path}' names files that do not exist: '{absent[0]}'{others}")
     return sources
 
 
@@ -246,12 +257,12 @@ def _rate(text: str, place: str) -> float:
     except ValueError:
         rate = math.nan
     if not (math.isfinite(rate) and rate > 0):
-        raise RequestError(f"{place}: the rate '{text}' is no number of Hz above 0")
+        raise RequestError(f"{place}: rate '{text}' is not a number of Hz above 0")
     return rate
 
 
 def _from_folder(folder: Path, table: _Table | None = None) -> tuple[list[Source], int]:
-    """The recordings that `table` does not name, and how many media files belong to none."""
+    """Returns the recordings that `table` does not name, and the number of media files that belong to none."""
     joined: dict[tuple[str, str], dict[str, Path]] = {}
     problems: list[tuple[tuple[str, str], Source]] = []
     known: set[tuple[str, str]] = set()
@@ -261,7 +272,7 @@ def _from_folder(folder: Path, table: _Table | None = None) -> tuple[list[Source
         kinds = ("video", *MODALITIES)
         home = path.parent.name if path.parent.name in kinds else table and table.home_of(path.parent)
         if path.suffix.lower() == ".csv" and (path.name == LABEL_FILE or not _is_signal(home)):
-            # A table beside pictures or sound is about them: it is none of them.
+            # A table in a folder of pictures or sound describes them and is not a stream.
             home = None
         if kind == "frames" and path.name in kinds:
             named, place, stem = path.name, path.parent.parent, path.parent.name
@@ -269,10 +280,10 @@ def _from_folder(folder: Path, table: _Table | None = None) -> tuple[list[Source
             named = home or (table and table.kind_of(path))
             place = path.parent.parent if home else path.parent
             if home and table is not None and table.root is not None and table.home_of(path.parent):
-                # Films may lie beside the folders of what was recorded with them.
+                # Videos may lie next to the folders of the streams recorded with them.
                 place = table.root
             stem = path.name if kind == "frames" else path.stem
-        # A folder named for a camera may hold the sound recorded with it.
+        # A folder named after a camera may hold the sound recorded with it.
         held = "audio" if kind == "audio" else _kind(named or ("video" if kind == "frames" else kind))
         stem = stem if table is None else table.recording_of(stem, held)
         if table is not None and os.path.realpath(path) in table.paths:
@@ -289,7 +300,7 @@ def _from_folder(folder: Path, table: _Table | None = None) -> tuple[list[Source
         if not _is_text(path):
             problem = "its name is not UTF-8 text: rename it"
         elif held in files:
-            problem = f"its stem is that of '{files[held].name}' beside it: rename one of them"
+            problem = f"it has the same stem as '{files[held].name}': rename one of them"
         if problem:
             problems.append((place, Source(_key(path), {held: path}, labels, problem=problem)))
         else:
@@ -306,7 +317,7 @@ def _from_folder(folder: Path, table: _Table | None = None) -> tuple[list[Source
 
 
 def _media(folder: Path) -> Iterator[tuple[Path, str]]:
-    """(path, `video`, `audio`, `signal` or `frames`) of all there is, but for hidden files and folders."""
+    """Yields (path, `video`, `audio`, `signal` or `frames`) for everything but hidden files and folders."""
     for place, inner, names in os.walk(folder):
         inner[:] = sorted(name for name in inner if not name.startswith("."))
         names = sorted(name for name in names if not name.startswith("."))
@@ -315,13 +326,13 @@ def _media(folder: Path) -> Iterator[tuple[Path, str]]:
             name: kind for name, suffix in suffixes.items() for kind, known in SUFFIXES.items() if suffix in known
         }
         yield from ((Path(place, name), kind) for name, kind in kinds.items())
-        # Pictures beside films are thumbnails.
+        # Pictures next to videos are thumbnails.
         if not set(kinds.values()) & {"video", "audio"} and any(s in IMAGE_SUFFIXES for s in suffixes.values()):
             yield Path(place), "frames"
 
 
 def _kind(name: str) -> str:
-    """What a column or folder of this name holds: `rgb` is what every video has."""
+    """Returns what a column or folder of this name holds. `rgb` means the video."""
     return "video" if name == "rgb" else name
 
 
@@ -330,7 +341,7 @@ def _is_signal(name: str | None) -> bool:
 
 
 def _is_text(path: Path) -> bool:
-    """Whether the name can be written down: on disk it is bytes, of any kind."""
+    """Returns whether the name is valid text: on disk it may be any bytes."""
     try:
         str(path).encode()
     except UnicodeEncodeError:
@@ -343,9 +354,10 @@ def _key(path: Path) -> str:
 
 
 def _unique(named: list[Source], others: list[Source]) -> list[Source]:
-    """Equal stems get their folder's name in front, then a number; so do those that a piece of another would have.
+    """Makes keys unique: equal stems get their folder's name in front, then a number.
 
-    The keys of `named` do not depend on `others`.
+    A key that a cut piece of another recording would get is changed as well. The keys of `named` do not depend on
+    `others`.
     """
     counts = Counter[str]()
     taken: set[str] = set()
@@ -362,11 +374,11 @@ def _unique(named: list[Source], others: list[Source]) -> list[Source]:
                 key, number = f"{base}_{number}", number + 1
             taken.add(key)
             result.append(replace(source, key=key))
-        # What is named next must not have such a key as its own, or its pieces would be called like these.
+        # Keys that come later must differ from these, or pieces of their recordings would get equal keys.
         cut = {_whole(key) for key in taken} - taken
     return result
 
 
 def _whole(key: str) -> str:
-    """The key of the recording that a piece of this key would be cut from."""
+    """Returns the key of the recording that a piece with this key would come from."""
     return re.sub(r"-\d+$", "", key)

@@ -1,4 +1,4 @@
-"""Encoded recordings on disk, until all are there to be shuffled into shards."""
+"""Encoded recordings on disk, kept until all are ready to be shuffled into shards."""
 
 import fcntl
 import importlib.metadata
@@ -20,18 +20,18 @@ from ..media.pack_settings import PackSettings, difference
 from .encode import EncodedClip, Moments
 from .sources import Source, stamp
 
-# The same settings give other bytes under another version of these.
+# Other versions of these give other bytes with the same settings.
 ENCODERS = ("av", "opencv-python-headless", "numpy")
 BOUNDS = ("max_pixels", "max_seconds")
-# These matter once all is encoded.
+# Used only after encoding, so a resumed packing may change them.
 ORDER = ("samples_per_shard", "readers", "seed")
 
 
 @dataclass(frozen=True)
 class SpooledClip:
-    """An encoded clip whose members lie in `file`, one after the other from byte `offset`.
+    """An encoded clip in the spool. Its members are stored one after the other in `file`, from byte `offset`.
 
-    `members`: suffix -> bytes, in the order they lie in.
+    `members`: size in bytes by suffix, in storage order. The other fields are those of `EncodedClip`.
     """
 
     key: str
@@ -45,7 +45,7 @@ class SpooledClip:
     offset: int
 
     def read(self) -> dict[str, bytes]:
-        """The members' bytes by suffix; `OSError` where they are not all there."""
+        """Returns the members' bytes by suffix. Raises `OSError` if the file is too short."""
         parts = {}
         with self.file.open("rb") as file:
             file.seek(self.offset)
@@ -58,10 +58,10 @@ class SpooledClip:
 
 @contextmanager
 def open_spool(out: Path, settings: PackSettings) -> Iterator[Path]:
-    """The folder `.packing` in `out`, made or taken up where an earlier run of the same settings was interrupted.
+    """Opens the folder `.packing` in `out`: creates it, or resumes that of an interrupted run with the same settings.
 
-    Raises `RequestError` where `out` holds something else, a run of other settings (the first difference is named),
-    or one that is still going on.
+    Raises `RequestError` if `out` holds something else, if the interrupted run had other settings (the message names
+    them), and if another process is packing there.
     """
     folder = out / SPOOL_NAME
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not folder.is_dir())):
@@ -72,9 +72,9 @@ def open_spool(out: Path, settings: PackSettings) -> Iterator[Path]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise RequestError(f"'{out}' is being packed by another process: wait for it, or stop it") from error
+            raise RequestError(f"'{out}' is being packed by another process: wait for it or stop it") from error
         _check_settings(folder / "settings.json", out, settings)
-        # Whoever wrote these was killed.
+        # Left by a killed process.
         for left in (*clips.glob("*.partial"), *folder.glob("*.partial"), *out.glob("*.partial")):
             left.unlink()
         yield clips
@@ -87,24 +87,24 @@ def _check_settings(path: Path, out: Path, settings: PackSettings) -> None:
         write_whole(path, json.dumps(wanted).encode())
         return
     begun = json.loads(path.read_text(encoding="utf-8"))
-    # What was within the bounds still is when they are raised, and what was rejected is tried again.
+    # Raising a bound keeps what was accepted, and rejected recordings are tried again.
     free = {name: wanted[name] for name in BOUNDS if wanted[name] >= begun.get(name, wanted[name])}
     named = difference(begun | free | {name: wanted[name] for name in ORDER}, wanted)
     if named:
         raise RequestError(
-            f"'{out}' holds an unfinished packing with {named}: give the same to go on, or another folder"
+            f"'{out}' holds an unfinished packing with {named}: use its settings to resume, or give another folder"
         )
     if begun != wanted:
         write_whole(path, json.dumps(wanted).encode())
 
 
 class SpoolWriter:
-    """Takes the clips of one recording in turn; `close` makes them part of the spool."""
+    """Writes the clips of one recording. `close` adds them to the spool, `discard` removes them."""
 
     def __init__(self, spool: Path, source: Source) -> None:
         self.spool, self.source = spool, source
         self.entries: list[dict[str, Any]] = []
-        # A process that a killed run left behind may still be at the same recording.
+        # A process that outlived a killed run may still write the same recording.
         self.partial = spool / f"{source.key}.bin.{os.getpid()}.partial"
         self.file = self.partial.open("wb")
 
@@ -129,7 +129,7 @@ class SpoolWriter:
             self.file.write(data)
 
     def close(self) -> None:
-        """From here on `holds` says yes."""
+        """Completes the recording. From now on, `holds` returns True."""
         self.file.flush()
         os.fsync(self.file.fileno())
         self.file.close()
@@ -138,13 +138,13 @@ class SpoolWriter:
         write_whole(_facts(self.spool, self.source), content.encode())
 
     def discard(self) -> None:
-        """Leaves no trace of a recording that cannot be packed."""
+        """Removes a recording that cannot be packed."""
         self.file.close()
         self.partial.unlink()
 
 
 def holds(spool: Path, source: Source) -> bool:
-    """Whether the recording was encoded in full, from the files and labels as they are now."""
+    """Returns whether the spool holds the complete recording, encoded from its present files and labels."""
     try:
         content = json.loads(_facts(spool, source).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -153,7 +153,7 @@ def holds(spool: Path, source: Source) -> bool:
 
 
 def read_clips(spool: Path, source: Source) -> list[SpooledClip]:
-    """The clips of one encoded recording, in the order of time."""
+    """Returns the clips of one encoded recording in order of time."""
     file = _payload(spool, source)
     clips = []
     for entry in json.loads(_facts(spool, source).read_text(encoding="utf-8"))["clips"]:
@@ -166,7 +166,7 @@ def read_clips(spool: Path, source: Source) -> list[SpooledClip]:
 
 
 def remove_spool(out: Path) -> None:
-    """Deletes what is needed no more once the index is there."""
+    """Deletes the spool, which is not needed once the index exists."""
     shutil.rmtree(out / SPOOL_NAME, ignore_errors=True)
 
 

@@ -1,4 +1,4 @@
-"""Encoded clips in a shuffled order as WebDataset tars, and the index of them."""
+"""Write encoded clips in shuffled order as WebDataset tars, and their index."""
 
 import os
 import tarfile
@@ -18,17 +18,19 @@ from .spool import SpooledClip
 
 
 def assemble(out: Path, clips: list[SpooledClip], settings: PackSettings, source: str) -> Index:
-    """Writes shards of the clips into `out`, in an order of all clips that `settings.seed` draws, then `index.json`.
+    """Writes the clips to shards in `out`, shuffled with `settings.seed`, then writes `index.json`, and returns it.
 
-    A tar gets its name when it is whole, the index comes last. Raises `DataError` where there are fewer clips than
-    `settings.readers`, who need a shard each.
+    `source`: digest of the recordings, which the index stores. A tar gets its final name once it is complete, and the
+    index is written last.
+
+    Raises `DataError` if there are fewer clips than `settings.readers`: each reader needs a shard.
     """
     if len(clips) < settings.readers:
         raise DataError(
             f"{len(clips)} clips cannot fill a shard for each of {settings.readers} readers: "
             "give fewer --readers, or cut shorter clips with --clip-seconds"
         )
-    # An interrupted run may have begun with other sizes.
+    # An interrupted run may have used other shard sizes.
     for left in out.glob("shard-*.tar"):
         left.unlink()
     order = np.random.default_rng(settings.seed).permutation(len(clips))
@@ -44,7 +46,7 @@ def assemble(out: Path, clips: list[SpooledClip], settings: PackSettings, source
         silent = sum(clip.silent for clip in held)
         size, digest = (out / name).stat().st_size, sha256(out / name)
         shards.append(Shard(name, len(held), size, digest, present, silent))
-    # Without a group column, and with no recording cut in pieces, every clip stands for itself.
+    # Without a group column and without cut recordings, every clip is its own group.
     groups = [clip.group for clip in shuffled]
     if len(set(groups)) < len(samples) or any("group" in sample.labels for sample in samples):
         samples = [
@@ -60,7 +62,7 @@ def assemble(out: Path, clips: list[SpooledClip], settings: PackSettings, source
 def _write_shard(path: Path, clips: list[SpooledClip]) -> list[Sample]:
     partial = path.with_suffix(".tar.partial")
     with partial.open("wb") as file:
-        # Closed also where the disk is full: left to the collector, it would complain on standard error.
+        # Closed even if the disk is full: otherwise the garbage collector prints an error.
         with closing(TarWriter(file, encoder=False, mtime=0, user="modalgate", group="modalgate")) as tar:
             for clip in clips:
                 tar.write({"__key__": clip.key, **clip.read()})
@@ -82,7 +84,7 @@ def _write_shard(path: Path, clips: list[SpooledClip]) -> list[Sample]:
 
 
 def _statistics(clips: list[SpooledClip]) -> tuple[dict[str, Statistics], dict[str, int]]:
-    """By modality its statistics, and the values of a channel they are of."""
+    """Returns statistics by modality, and the number of values per channel they were measured on."""
     moments: dict[str, Moments] = {}
     for clip in clips:
         for name, entry in clip.moments.items():

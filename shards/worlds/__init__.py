@@ -1,4 +1,5 @@
-"""Generated corpora with exact ceilings.
+"""Generate ImpactWorld, synthetic corpora whose best possible accuracies are known exactly.
 
-Start with `write_world`.
+Start reading at `write_world`. To use it, import `write_world` from there, `ceilings` from `ceilings` and `PRESETS`
+from `factors`.
 """

@@ -1,8 +1,8 @@
-"""The best accuracy any method can reach on ImpactWorld, exactly, for every subset of streams.
+"""The best accuracy that any method can reach on ImpactWorld, exactly, for every subset of streams.
 
-With y uniform over K classes, s_m(y) the symbol of stream m, p_m its marginal and z the corruption pattern, an
-observer of the streams S sees, for each m in S, s_m(y) where z_m = 0 and a draw from p_m where z_m = 1. All figures
-are sums over the finite table of (y, z, observation); nothing is sampled.
+Let y be uniform over K classes, s_m(y) the symbol of stream m, p_m its marginal and z the corruption pattern. For
+each stream m in S, an observer of S sees s_m(y) if z_m = 0, and a draw from p_m if z_m = 1. All numbers are sums over
+the finite table of (y, z, observation); nothing is sampled.
 """
 
 from collections.abc import Collection
@@ -19,24 +19,36 @@ Table = NDArray[np.float64]
 
 
 def subset_key(streams: Collection[str]) -> str:
-    """`rgb+audio`: the streams in the fixed order rgb, flow, depth, audio."""
+    """Returns the streams joined in the fixed order rgb, flow, depth, audio.
+
+    >>> subset_key({"audio", "rgb"})
+    'rgb+audio'
+    """
     return "+".join(ordered(streams))
 
 
 def ceilings(
     preset: str, law: Law | None = None, *, flow: Flow | None = None, streams: Collection[str] | None = None
 ) -> dict[str, dict[str, float]]:
-    """Ceilings by subset of streams, keyed as by `subset_key`.
+    """Returns the ceilings by subset of streams, with the keys of `subset_key`.
 
-    `streams`: what the clips are made of, the preset's own by default. `flow`: `sensor`, a stream of its own with
-    its own corruption, or `derived`, computed from rgb, so that it shows rgb's symbol and is corrupted with it;
-    `None` takes flow as `sensor` if it is among the streams.
+    - `law`: how streams are corrupted. Default: not at all.
+    - `streams`: streams of the clips. Default: those of the preset.
+    - `flow`: `sensor` is a separate stream with its own corruption. `derived` is computed from rgb, shows rgb's
+      symbol and is corrupted with it. None: `sensor` if flow is among the streams.
 
-    Each entry holds accuracies: `blind` (z unknown), `told` (a hint q of the law's quality known), `aware` (z
-    known), and `late_blind`, `late_told`, `late_aware`, which bound every rule on frozen posteriors of single
-    streams. Two classes add `auc` and `ap` of the Bayes score for the first class, to each but `late_*`:
-    `auc_blind` and so on. A preset of violent and calm classes adds `violence_blind`, the accuracy for that label,
-    `violence_auc_blind`, and so on. Raises `RequestError` for an unknown preset or kind of flow.
+    Each entry holds accuracies of observers who do not know z (`blind`), who know a hint q with the law's quality
+    (`told`), or who know z (`aware`). `late_blind`, `late_told` and `late_aware` bound every rule on frozen
+    posteriors of single streams.
+
+    A preset with two classes adds AUC and average precision of the Bayes score for the first class: `auc_blind`,
+    `ap_blind` and so on, but not for `late_*`. A preset with violent and calm classes adds accuracy and AUC for that
+    label: `violence_blind`, `violence_auc_blind` and so on.
+
+    Raises `RequestError` for an unknown preset or kind of flow.
+
+    >>> ceilings("strike", streams=("rgb", "depth"))["rgb"]["blind"]
+    0.5
     """
     chosen = preset_named(preset)
     if flow not in (None, "sensor", "derived"):
@@ -44,7 +56,7 @@ def ceilings(
     seen = set(chosen.streams if streams is None else streams)
     if flow == "sensor":
         seen.add("flow")
-    # A derived flow is rgb once more: it has no z of its own, and adds nothing to what rgb shows.
+    # Derived flow is a copy of rgb: it has no z, and adds nothing to rgb.
     sources = seen - {"flow"} if flow == "derived" else seen
     shown = sources | ({"flow"} if flow == "derived" else set())
     law = law or Law()
@@ -58,7 +70,7 @@ def ceilings(
 
 @cache
 def _ceiling(preset: str, law: Law, sources: tuple[str, ...], subset: tuple[str, ...]) -> dict[str, float]:
-    """The entry of one subset; `sources` are the streams the law ranges over."""
+    """Returns the entry of one subset. `sources`: the streams that the law covers."""
     chosen = preset_named(preset)
     found: dict[str, float] = {}
     for late in (False, True):
@@ -76,7 +88,7 @@ def _ceiling(preset: str, law: Law, sources: tuple[str, ...], subset: tuple[str,
 def _tables(
     preset: Preset, law: Law, sources: tuple[str, ...], subset: tuple[str, ...], *, late: bool
 ) -> dict[str, Table]:
-    """(K, observations) joint probability of class and observation: for `blind`, `told` and `aware` observers."""
+    """Returns joint probabilities (K, observations) of class and observation for each kind of observer."""
     classes = len(preset.table)
     clean, guess = {}, {}
     for stream in subset:
@@ -106,12 +118,12 @@ def _tables(
 
 
 def ranking(table: Table) -> tuple[float, float]:
-    """Area under the ROC curve (ties count half) and average precision of the posterior of class 0.
+    """Returns the area under the ROC curve (ties count half) and the average precision of the posterior of class 0.
 
-    `table`: (2, observations) joint probabilities.
+    `table`: joint probabilities (2, observations).
     """
     table = table[:, table.sum(axis=0) > 0]
-    # Equal posteriors reached by different sums differ in the last digits: they are one threshold.
+    # Equal posteriors from different sums differ in the last digits. They are one threshold.
     score = np.round(table[0] / table.sum(axis=0), 10)
     levels, where = np.unique(-score, return_inverse=True)
     positive = np.bincount(where, table[0], len(levels)) / table[0].sum()

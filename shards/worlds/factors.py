@@ -1,7 +1,7 @@
-"""The binary factors of ImpactWorld, the streams that carry them, the class tables and the corruption laws.
+"""Binary factors of ImpactWorld, the streams that carry them, class tables and corruption laws.
 
-A class is a tuple of bits. A stream shows the bits it carries; what it shows of a class is the class's *symbol* in
-that stream. Which streams are corrupted in a clip is a pattern z, drawn from a law.
+A class is a tuple of bits. A stream shows the bits that it carries; what it shows of a class is the class's *symbol*
+in that stream. The streams that are corrupted in a clip form a pattern z, drawn from a law.
 """
 
 from collections.abc import Collection, Mapping
@@ -16,7 +16,7 @@ from ..errors import RequestError, choice_error
 
 Flow = Literal["sensor", "derived"]
 
-# The word of each bit's two values. C is the bit of `strike`; S and C are the synergies of sight and sound.
+# Words for the two values of each bit. C is the bit of `strike`. S and C are synergies: they need picture and sound.
 WORDS: dict[str, tuple[str, str]] = {
     "V": ("vertical", "horizontal"),
     "A": ("short", "long"),
@@ -28,18 +28,22 @@ WORDS: dict[str, tuple[str, str]] = {
     "C": ("pass", "contact"),
 }
 CARRIED: dict[str, str] = {"rgb": "VMPT", "flow": "MT", "depth": "ZMPTC", "audio": "APTSC"}
-# Sound shows these only against a picture: alone it has nothing to time the sound by.
+# Sound shows these only together with a picture: alone, it has no time reference.
 CLOCKED = "SC"
 
 
 @dataclass(frozen=True)
 class Preset:
-    """A table of equally likely classes: `table[k]` holds the bits, in the order of `bits`, of class `classes[k]`.
+    """A table of equally likely classes.
 
-    `streams`: the streams a world of this preset is made of; flow is one of them where a sensor measures it.
-    `boards`: the wall is of boards, at an angle and of a width that picture and distance show alike, from first frame
-    to last. `fixed`: one camera took all clips, so that one wall stands behind them. `signs`: bits of which a violent
-    clip shows most; none where the preset has no such second label.
+    - `bits`: names of the table's columns.
+    - `classes`: class names.
+    - `table`: `table[k]` holds the bits of class `classes[k]`.
+    - `streams`: streams of a world. Flow is one of them if a sensor measures it.
+    - `boards`: the wall is made of boards. Their angle and width look the same in picture and distance, throughout
+      the clip.
+    - `fixed`: all clips have the same camera, and so the same wall.
+    - `signs`: bits of which a violent clip shows the majority. Empty if there is no such second label.
     """
 
     bits: str
@@ -52,7 +56,7 @@ class Preset:
 
     @property
     def violent(self) -> NDArray[np.bool_]:
-        """(K,) which classes are violent."""
+        """(K,) True for violent classes."""
         shown = np.asarray(self.table)[:, [self.bits.index(bit) for bit in self.signs]]
         return 2 * shown.sum(axis=1) > len(self.signs)
 
@@ -60,13 +64,13 @@ class Preset:
 def _factorial(
     bits: str, streams: tuple[str, ...], *, boards: bool = False, fixed: bool = False, signs: str = ""
 ) -> Preset:
-    """Every combination of `bits`, named after the words."""
+    """Returns a preset with every combination of `bits`, named by their words."""
     table = tuple(product((0, 1), repeat=len(bits)))
     names = tuple("_".join(WORDS[bit][value] for bit, value in zip(bits, row, strict=True)) for row in table)
     return Preset(bits, names, table, streams, boards, fixed, signs)
 
 
-# Kinds of impact12 as V A Z M S; `wood` is the norm that every other kind departs from in one way.
+# Kinds of impact12 as V A Z M S. `wood` is the norm; every other kind differs from it in one way.
 _KINDS = {
     "wood": (0, 0, 0, 1, 0),
     "metal": (0, 1, 0, 1, 0),
@@ -97,29 +101,29 @@ PRESETS: dict[str, Preset] = {
 
 
 def preset_named(name: str) -> Preset:
-    """The preset; `RequestError` with the nearest name otherwise."""
+    """Returns the preset `name`. Raises `RequestError` with the nearest name if there is none."""
     if name not in PRESETS:
         raise choice_error("preset", name, PRESETS)
     return PRESETS[name]
 
 
 def ordered(streams: Collection[str]) -> tuple[str, ...]:
-    """`streams` in the fixed order rgb, flow, depth, audio."""
+    """Returns `streams` in the fixed order rgb, flow, depth, audio."""
     return tuple(stream for stream in CARRIED if stream in streams)
 
 
 def carried_bits(preset: Preset, stream: str, subset: Collection[str], *, late: bool = False) -> str:
-    """The table's bits that `stream` shows to an observer of `subset`.
+    """Returns the table's bits that `stream` shows to an observer of `subset`.
 
-    The timing of a sound counts only beside a picture, and not at all for `late` fusion, which never compares the
-    two in time.
+    The timing of a sound counts only together with a picture. It never counts for `late` fusion, which does not
+    compare the two in time.
     """
     clocked = stream == "audio" and (late or not set(subset) - {"audio"})
     return "".join(b for b in preset.bits if b in CARRIED[stream] and not (clocked and b in CLOCKED))
 
 
 def symbols(preset: Preset, stream: str, subset: Collection[str], *, late: bool = False) -> NDArray[np.int64]:
-    """(K,) the symbol of every class in `stream`: equal numbers where the stream shows the classes alike."""
+    """Returns the symbol (K,) of every class in `stream`. Classes that look the same in it have equal numbers."""
     shown = [preset.bits.index(bit) for bit in carried_bits(preset, stream, subset, late=late)]
     rows = np.asarray(preset.table)[:, shown]
     return np.unique(rows, axis=0, return_inverse=True)[1].reshape(-1) if shown else np.zeros(len(rows), np.int64)
@@ -127,11 +131,15 @@ def symbols(preset: Preset, stream: str, subset: Collection[str], *, late: bool 
 
 @dataclass(frozen=True)
 class Law:
-    """How streams are corrupted, and what a gate is told of it.
+    """How streams are corrupted, and how reliable the gate's hint is.
 
-    `name`: `independent` (each with probability `rho`), `spotlight` (all but one) or `one_bad` (exactly one), the
-    exception uniform over the streams. `quality`: probability that q, the hint given to the gate only, says the
-    truth about a stream: 1 tells everything, .5 nothing.
+    - `name`: `independent` (each with probability `rho`), `spotlight` (all but one) or `one_bad` (exactly one). The
+      exception is uniform over the streams.
+    - `rho`: probability of corruption for `independent`.
+    - `quality`: probability that q, the hint given only to the gate, is true for a stream. 1: always true; 0.5: no
+      information.
+
+    Raises `RequestError` for an unknown law or a probability outside [0, 1].
     """
 
     name: Literal["independent", "spotlight", "one_bad"] = "independent"
@@ -139,7 +147,7 @@ class Law:
     quality: float = 1.0
 
     def __post_init__(self) -> None:
-        """Raises `RequestError` for a law that does not exist or a probability outside [0, 1]."""
+        """Checks name and probabilities."""
         if self.name not in ("independent", "spotlight", "one_bad"):
             raise choice_error("corruption law", self.name, ("independent", "spotlight", "one_bad"))
         for what, value in (("rho", self.rho), ("quality", self.quality)):
@@ -147,7 +155,7 @@ class Law:
                 raise RequestError(f"{what} is {value}: give a probability from 0 to 1")
 
     def patterns(self, streams: Collection[str]) -> list[tuple[Mapping[str, int], float]]:
-        """Every possible z over `streams` (1 corrupted, 0 clean) with its probability."""
+        """Returns every possible z over `streams` (1 corrupted, 0 clean) with its probability."""
         names = ordered(streams)
         if self.name == "independent":
             rows = [
@@ -163,7 +171,7 @@ class Law:
         return [(dict(zip(names, row, strict=True)), chance) for row, chance in rows if chance > 0]
 
     def draw(self, rng: np.random.Generator, streams: Collection[str]) -> dict[str, int]:
-        """One z over `streams`. Four numbers are drawn whatever is asked, so that one more stream moves no other."""
+        """Draws one z over `streams`. Always consumes four numbers, so an additional stream changes no other."""
         names, chance = ordered(streams), rng.random(len(CARRIED))
         if self.name == "independent":
             by_stream = dict(zip(CARRIED, chance, strict=True))

@@ -1,8 +1,8 @@
-"""From a scene of ImpactWorld to what its four sensors record.
+"""Render a scene of ImpactWorld as its four sensors record it.
 
-A disc drifts across a wall and strikes the floor once a period, with a ring at every contact; in `strike` two discs
-meet, or seem to (Sekuler, Sekuler and Lau, "Sound alters visual motion perception", Nature 1997). In `place` the wall
-is of boards, which picture and distance show alike.
+A disc drifts across a wall and strikes the floor once per period, with a ring at every contact. In `strike`, two
+discs meet or seem to meet (Sekuler, Sekuler and Lau, "Sound alters visual motion perception", Nature 1997). In
+`place`, the wall is made of boards, visible in both picture and distance.
 """
 
 from collections.abc import Sequence
@@ -21,11 +21,12 @@ SAMPLE_RATE = 8000
 DEPTH_MILLIMETRES = 4000
 _SAMPLES = FRAMES * SAMPLE_RATE // FPS
 _SECONDS = FRAMES / FPS
-# Energy of one contact at gain 1, the same for every ring: loudness tells neither material nor size. The loudest
+# Energy of one contact at gain 1, the same for every ring: loudness reveals neither material nor size. The loudest
 # clip, at gain 2, stays below full scale.
 _ENERGY = 3.0
 _LONGEST_RING = 0.6
-# How much boards shade the wall, and how far they stand out, where black to white and zero to the farthest are 1.
+# How much boards shade the wall, and how far they stand out. Units: black to white, and zero to the farthest
+# distance.
 _SHADE, _RELIEF = 0.12, 0.05
 
 Floats = NDArray[np.float32]
@@ -33,11 +34,12 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Clip:
-    """What the sensors recorded; a stream the scene lacks is `None`.
+    """What the sensors recorded. A stream that the scene lacks is None.
 
-    `rgb` (48, 48, 48, 3) uint8 at 16 fps; `depth` (48, 48, 48) uint16 millimetres; `flow` (48, 2, 48, 48) float32
-    pixel/frame, dx then dy, entry t the motion from frame t to t + 1; `audio` (24000,) float32 in [-1, 1] at 8 kHz,
-    500 samples a frame.
+    - `rgb`: (48, 48, 48, 3) uint8 at 16 fps.
+    - `depth`: (48, 48, 48) uint16 in millimetres.
+    - `flow`: (48, 2, 48, 48) float32 in pixel/frame, dx then dy. Entry t is the motion from frame t to t + 1.
+    - `audio`: (24000,) float32 in [-1, 1] at 8 kHz, 500 samples per frame.
     """
 
     rgb: NDArray[np.uint8] | None
@@ -48,7 +50,13 @@ class Clip:
 
 @dataclass(frozen=True)
 class _Disc:
-    """Path of one disc: centre `x`, `y` (T + 1,) pixels, `radius`, distance `depth` (T,) in [0, 1]."""
+    """Path of one disc.
+
+    - `x`, `y`: centre (T + 1,) in pixels.
+    - `radius`: pixels.
+    - `depth`: distance (T,) in [0, 1].
+    - `wraps`: it leaves on one side and enters on the other.
+    """
 
     x: NDArray[np.float64]
     y: NDArray[np.float64]
@@ -57,7 +65,7 @@ class _Disc:
     wraps: bool
 
     def offsets(self) -> tuple[Floats, Floats, Floats]:
-        """dx (T, 1, W), dy (T, H, 1) from the centre to every pixel, and the distance (T, H, W)."""
+        """Returns dx (T, 1, W) and dy (T, H, 1) from the centre to every pixel, and the distance (T, H, W)."""
         grid = np.arange(SIZE)
         across = grid - self.x[:-1, None]
         if self.wraps:
@@ -68,7 +76,7 @@ class _Disc:
 
 
 def render(scene: Scene) -> Clip:
-    """The clip of `scene`, sensor noise included, the same to the last bit every time."""
+    """Renders `scene`, sensor noise included. The result is the same to the last bit every time."""
     if scene.twin == "order":
         return _without_order(scene)
     heard = far = scene
@@ -86,7 +94,7 @@ def render(scene: Scene) -> Clip:
 
 
 def _without_order(scene: Scene) -> Clip:
-    """The twin "order": the middle second of three clips that differ in place, phase and distance only."""
+    """Renders the twin "order": the middle seconds of three clips that differ only in place, phase and distance."""
     draws = generator(scene.seed, scene.clip, "twin")
     parts = []
     for _ in range(round(_SECONDS)):
@@ -101,7 +109,7 @@ def _without_order(scene: Scene) -> Clip:
 
 
 def _discs(scene: Scene, stream: str) -> tuple[_Disc, ...]:
-    """The discs as `stream` shows them, the farther first."""
+    """Returns the discs as `stream` shows them, the farther one first."""
     if scene.preset == "strike":
         return _crossing(scene, stream)
     bits, u, time = scene.factors(stream), scene.u, np.arange(FRAMES + 1) / FPS
@@ -110,7 +118,7 @@ def _discs(scene: Scene, stream: str) -> tuple[_Disc, ...]:
     radius = body_radius(scene, bits)
     floor = 42.0
     if stream == "flow":
-        # Flow does not carry the size: its disc has a radius and a height of its own.
+        # Flow does not carry the size: its disc has an independent radius and height.
         radius, floor = 4 + 4.2 * u[6], 38 + 8 * u[7]
     period = strike_period(scene, bits)
     phase = (time / period + scene.phase0) % 1
@@ -131,17 +139,17 @@ def _discs(scene: Scene, stream: str) -> tuple[_Disc, ...]:
 
 
 def body_radius(scene: Scene, bits: dict[str, int]) -> float:
-    """Radius in pixels of the body with these bits."""
+    """Returns the radius in pixels of the body with these bits."""
     return 7 + 1.2 * scene.u[0] if bits["P"] else 4 + scene.u[0]
 
 
 def strike_period(scene: Scene, bits: dict[str, int]) -> float:
-    """Seconds from one contact to the next with these bits."""
+    """Returns the seconds between contacts with these bits."""
     return 0.45 + 0.12 * scene.u[1] if bits["T"] else 0.75 + 0.20 * scene.u[1]
 
 
 def _crossing(scene: Scene, stream: str) -> tuple[_Disc, ...]:
-    """Two equal discs that cross at the first moment; only their depths tell contact from pass."""
+    """Returns two equal discs that cross at the first moment. Only their depths distinguish contact from pass."""
     u, time = scene.u, np.arange(FRAMES + 1) / FPS
     radius = 4 + 2 * (u[6] if stream == "flow" else u[0])
     centre, height = SIZE / 3 + scene.x0 / 3, 12 + 24 * scene.phase0
@@ -161,7 +169,7 @@ def _crossing(scene: Scene, stream: str) -> tuple[_Disc, ...]:
 
 
 def _background(scene: Scene) -> Floats:
-    """(48, 48, 3) colours between .15 and .50: boards of one colour, or a smoothly interpolated grid of 7 x 7."""
+    """Returns colours (48, 48, 3) in [0.15, 0.50]: boards of one colour, or a smoothly interpolated 7 x 7 grid."""
     draws = np.random.Generator(
         np.random.Philox(key=scene.seed if preset_named(scene.preset).fixed else scene.background)
     )
@@ -177,7 +185,7 @@ def _background(scene: Scene) -> Floats:
 
 
 def _boards(draws: np.random.Generator) -> Floats:
-    """(48, 48) between -1 and 1: waves at any angle, 6 to 18 pixels long."""
+    """Returns (48, 48) in [-1, 1]: waves at any angle, 6 to 18 pixels long."""
     angle, phase = draws.uniform(0, np.pi), draws.uniform(0, 2 * np.pi)
     length = np.exp(draws.uniform(np.log(6), np.log(18)))
     y, x = np.mgrid[:SIZE, :SIZE]
@@ -185,7 +193,7 @@ def _boards(draws: np.random.Generator) -> Floats:
 
 
 def _rgb(scene: Scene) -> NDArray[np.uint8]:
-    """Striped disc over the background. The discs of `strike` are plain and of one colour: none is in front."""
+    """Renders a striped disc over the background. In `strike`, the discs are plain and equal: none is in front."""
     colour = (0.55 + 0.45 * np.asarray(scene.hue)).astype(np.float32)
     background = _background(scene)
     cover, level = np.zeros((FRAMES, SIZE, SIZE), np.float32), np.ones((1, 1, 1), np.float32)
@@ -202,10 +210,10 @@ def _rgb(scene: Scene) -> NDArray[np.uint8]:
 
 
 def _depth(scene: Scene) -> NDArray[np.uint16]:
-    """Distance of the wall, and before it of the discs."""
+    """Renders the distance of the wall, and of the discs in front of it."""
     wall = np.broadcast_to((0.9 - 0.1 * np.arange(SIZE) / SIZE).astype(np.float32)[:, None], (SIZE, SIZE))
     if preset_named(scene.preset).boards:
-        # What stands out catches the light.
+        # What stands out is brighter.
         wall = wall - _RELIEF * _boards(np.random.Generator(np.random.Philox(key=scene.background)))
     distance = np.broadcast_to(wall, (FRAMES, SIZE, SIZE)).copy()
     for disc in _discs(scene, "depth"):
@@ -217,7 +225,7 @@ def _depth(scene: Scene) -> NDArray[np.uint16]:
 
 
 def _flow(scene: Scene) -> Floats:
-    """Motion to the next frame inside the discs, 0 outside: what a flow sensor of its own would see."""
+    """Returns the motion to the next frame inside the discs, 0 outside, as a flow sensor would measure it."""
     flow = np.zeros((FRAMES, 2, SIZE, SIZE), np.float32)
     for disc in _discs(scene, "flow"):
         inside = disc.offsets()[2] <= disc.radius
@@ -230,20 +238,20 @@ def _flow(scene: Scene) -> Floats:
 
 
 def contact_times(scene: Scene) -> NDArray[np.float64]:
-    """Times in seconds at which the clip sounds, as its sound shows them; those before it begins ring in."""
+    """Returns the times in seconds of the contacts that are heard, also of those before the clip that still ring."""
     bits = scene.factors("audio")
     if scene.preset == "strike":
         return np.array([scene.moments[0 if bits["C"] else 1]])
     period = strike_period(scene, bits)
     times = (np.arange(-2, 11, dtype=np.float64) - scene.phase0 + bits["S"] / 2) * period
-    # Every ring that is still heard: a clip that began with silence would tell its first second from the others. A
-    # ring that swells is heard before its contact.
+    # Includes every ring that is still audible: a silent beginning would distinguish the first second from the
+    # others. A ring that swells is audible before its contact.
     late = _LONGEST_RING / 2 if scene.twin == "direction" else 0
     return times[(times >= -_LONGEST_RING) & (times < _SECONDS + late)]
 
 
 def _audio(scene: Scene) -> Floats:
-    """A ring at every contact, all of one energy, then gain, then the noise floor."""
+    """Renders a ring of equal energy at every contact, then applies gain and adds the noise floor."""
     bits, u = scene.factors("audio"), scene.u
     if scene.preset == "strike":
         pitch, decay, partials, length = 120 + 100 * u[5], 0.04, (1.0,), 0.25
@@ -268,7 +276,7 @@ def _audio(scene: Scene) -> Floats:
 def _ring(
     time: NDArray[np.float64], pitch: float, decay: float, partials: Sequence[float], phases: Sequence[float]
 ) -> NDArray[np.float64]:
-    """Partials at `time` seconds after the blow, which decay away from it, of the energy every contact has."""
+    """Returns partials at `time` seconds after the contact, which decay away from it, normalised to equal energy."""
     ring = np.zeros(len(time))
     for number, (ratio, phase) in enumerate(zip(partials, phases, strict=False)):
         if pitch * ratio <= 0.45 * SAMPLE_RATE:

@@ -1,4 +1,4 @@
-"""One scene of ImpactWorld: its class, what each stream shows, and the nuisances all streams share."""
+"""One scene of ImpactWorld: its class, what each stream shows, and the nuisances that all streams share."""
 
 import json
 from collections.abc import Collection
@@ -10,21 +10,21 @@ import numpy as np
 from ..errors import RequestError, choice_error
 from .factors import CARRIED, WORDS, Law, ordered, preset_named
 
-# The child streams of a clip's generator. Each fills its own stretch of the Philox counter, so drawing more from one
-# moves none of the others: another corruption law, or one more stream, leaves scene and noise as they were.
+# Random streams of a clip's generator. Each uses its own range of the Philox counter, so more draws from one change
+# no other: with another corruption law, or an additional stream, scene and noise stay the same.
 CHILDREN = ("scene", "corruption", "quality", *(f"noise {stream}" for stream in CARRIED), "twin")
-# Twins of a world, by the cue that they lack: a pretext task above chance on its twin has found a shortcut.
+# Twins of a world, by the cue that they lack. A pretext task that is above chance on its twin has found a shortcut.
 TWINS = {
-    "order": "every second of a clip starts anew: no second comes before another",
+    "order": "the seconds of a clip are independent: none comes before another",
     "direction": "bodies rise as they fall and rings swell as they fade: a clip and its reverse look alike",
     "pace": "nothing moves",
-    "synchrony": "the sound's contacts keep their period, at a phase of their own",
-    "pairing": "distances are of another scene than picture and sound, but for the label's own cue",
+    "synchrony": "the sound's contacts keep their period but have a random phase",
+    "pairing": "distances come from another scene than picture and sound, except for the label's cue",
 }
 
 
 def generator(seed: int, clip: int, child: str) -> np.random.Generator:
-    """The random stream `child` (one of `CHILDREN`) of clip `clip` in world `seed`."""
+    """Returns the random stream `child` (one of `CHILDREN`) of clip `clip` in world `seed`."""
     key, counter = np.array([seed, clip], np.uint64), np.zeros(4, np.uint64)
     counter[3] = CHILDREN.index(child)
     return np.random.Generator(np.random.Philox(key=key, counter=counter))
@@ -32,14 +32,25 @@ def generator(seed: int, clip: int, child: str) -> np.random.Generator:
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything a clip is rendered from.
+    """Everything that a clip is rendered from.
 
-    `label`: its class. `shown`: per stream, the class whose symbol it shows (the label's where clean). `z`: 1 where a
-    stream is corrupted; `q`: the hint about z. `bits`: values of the factors outside the table. The nuisances:
-    `u` eight uniforms (radius, period, speed, height, depth speed, pitch, flow radius, flow height); `x0` pixels;
-    `phase0` of the strike period; `hue` RGB; `gain` and `floor` of the sound; `depth0` in [0, 1]; `phases` of the
-    partials in radians; `background` seed; `moments`: the two times in seconds `strike` chooses from. `graded`:
-    the pitch follows the body's size by degrees, as in pretraining. `twin`: one of `TWINS`, or empty.
+    - `preset`, `seed`, `clip`: which scene it is.
+    - `label`: its class.
+    - `shown`: per stream, the class whose symbol it shows. The label where clean.
+    - `z`: per stream, 1 if corrupted.
+    - `q`: per stream, the hint about z.
+    - `bits`: values of the factors outside the table.
+    - `u`: eight uniforms for radius, period, speed, height, depth speed, pitch, flow radius and flow height.
+    - `x0`: horizontal position in pixels.
+    - `phase0`: phase of the strike period, in [0, 1).
+    - `hue`: RGB.
+    - `gain`, `floor`: of the sound.
+    - `depth0`: distance in [0, 1].
+    - `phases`: of the partials, in radians.
+    - `background`: seed.
+    - `moments`: the two times in seconds that `strike` chooses from.
+    - `graded`: the pitch follows the body's size continuously, as in pretraining.
+    - `twin`: one of `TWINS`, or empty.
     """
 
     preset: str
@@ -64,7 +75,7 @@ class Scene:
     twin: str = ""
 
     def factors(self, stream: str) -> dict[str, int]:
-        """The value of every bit as `stream` shows it."""
+        """Returns the value of every bit as `stream` shows it."""
         preset = preset_named(self.preset)
         return self.bits | dict(zip(preset.bits, preset.table[self.shown[stream]], strict=True))
 
@@ -79,10 +90,14 @@ def draw_scene(
     graded: bool = False,
     twin: str = "",
 ) -> Scene:
-    """Scene of clip `clip` in world `seed`, of the preset's own streams unless `streams` names them.
+    """Draws the scene of clip `clip` in world `seed`.
 
-    A corrupted stream shows a class drawn from all K, the label's included. Raises `RequestError` for an unknown
-    preset or twin, and for a twin of `strike`, whose discs neither rise nor repeat.
+    - `law`: how streams are corrupted. Default: not at all.
+    - `streams`: default those of the preset.
+    - `graded`, `twin`: see `Scene`.
+
+    A corrupted stream shows a class drawn from all K, the label included. Raises `RequestError` for an unknown preset
+    or twin, and for a twin of `strike`, whose discs neither rise nor repeat.
     """
     if twin and twin not in TWINS:
         raise choice_error("twin", twin, TWINS)
@@ -93,11 +108,11 @@ def draw_scene(
     rng = generator(seed, clip, "scene")
     label = int(rng.integers(len(chosen.classes)))
     bits = {bit: int(value) for bit, value in zip(WORDS, rng.integers(2, size=len(WORDS)), strict=True)}
-    # A sound half a period late means nothing unless it is asked about.
+    # A sound half a period late has no meaning unless the preset uses it.
     bits = {bit: 0 if bit == "S" else value for bit, value in bits.items() if bit not in chosen.bits}
     spoiled = generator(seed, clip, "corruption")
     z = law.draw(spoiled, names)
-    # Whole classes, for every stream, used or not: bits drawn one by one would show symbols no class has.
+    # Whole classes, for every stream, used or not: bits drawn one by one would show symbols that no class has.
     other = dict(zip(CARRIED, spoiled.integers(len(chosen.classes), size=len(CARRIED)), strict=True))
     lies = dict(zip(CARRIED, generator(seed, clip, "quality").random(len(CARRIED)) >= law.quality, strict=True))
     return Scene(
@@ -129,7 +144,7 @@ def _floats(values: np.ndarray) -> tuple[float, ...]:
 
 
 def _draw_moments(rng: np.random.Generator) -> tuple[float, float]:
-    """A pair in [.6, 2.4] s more than .35 s apart. Both have one marginal, as either could have come first."""
+    """Draws two times in [0.6, 2.4] s that are more than 0.35 s apart. Both have the same marginal distribution."""
     while True:
         first, second = (float(value) for value in rng.uniform(0.6, 2.4, 2))
         if abs(first - second) > 0.35:
@@ -137,12 +152,12 @@ def _draw_moments(rng: np.random.Generator) -> tuple[float, float]:
 
 
 def scene_to_json(scene: Scene) -> str:
-    """One line of JSON; floats keep every digit, so the scene reads back equal."""
+    """Returns the scene as one line of JSON. Floats keep every digit, so the scene reads back equal."""
     return json.dumps(asdict(scene), separators=(",", ":"))
 
 
 def scene_from_json(line: str) -> Scene:
-    """The scene a line of `scenes.jsonl` holds."""
+    """Returns the scene in a line of `scenes.jsonl`."""
     content: dict[str, Any] = json.loads(line)
     content |= {name: tuple(value) for name, value in content.items() if isinstance(value, list)}
     return Scene(**content)

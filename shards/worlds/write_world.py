@@ -1,4 +1,4 @@
-"""Writes a world: clips of ImpactWorld as media files a person could have, with labels and exact ceilings."""
+"""Write a world: clips of ImpactWorld as ordinary media files, with labels and exact ceilings."""
 
 import csv
 import json
@@ -25,14 +25,17 @@ from .scene import Scene, draw_scene, scene_to_json
 
 FORMAT_VERSION = 1
 SPLITS = {"pretrain": 4000, "train": 2400, "val": 600, "test": 1200}
-# Clips a worker renders per errand: long enough to pay for the message, short enough for a smooth progress bar.
+# Clips per task of a worker: enough to outweigh the message, few enough for a smooth progress bar.
 _ERRAND = 8
 
 
 def split_ranges(clips: int, shares: Mapping[str, int] = SPLITS) -> dict[str, range]:
-    """Clip ids by split, in proportion to `shares`, by default 4000 : 2400 : 600 : 1200.
+    """Returns the clip numbers of each split, in proportion to `shares`.
 
     Raises `RequestError` if a split might be empty.
+
+    >>> split_ranges(100, {"train": 3, "test": 1})
+    {'train': range(0, 75), 'test': range(75, 100)}
     """
     whole = sum(shares.values())
     if clips < (least := -(-whole // min(shares.values()))):
@@ -54,21 +57,27 @@ def write_world(
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Writes `clips` clips of `preset` into the folder `out`; returns what `world.json` says.
+    """Writes `clips` clips of `preset` into the folder `out`. Returns the content of `world.json`.
 
-    - `video/ID.mkv`: 48 x 48 pixels, 16 fps, 3 s, lossless H.264 (`qp` 0, yuv444p), with 8 kHz PCM sound;
-    - `depth/ID.mkv`: FFV1 `gray16le`, millimetres;
-    - `flow/ID.npy` with `sensor_flow`: float16 (T, 2, H, W) pixel/frame;
-    - `labels.csv`: the paths relative to `out`, then label, violence (`violent` or `calm`) where the preset has it,
-      split, group, the label's bits, z and q;
-    - `scenes.jsonl`: one scene a line, from which any clip is rendered again to the last bit;
-    - `world.json`: preset, seed, law, splits and the ceilings of every subset of streams. Without `sensor_flow` these
-      count flow as derived from rgb.
+    - `rho`: probability that a stream shows another class's symbol.
+    - `sensor_flow`: writes flow as a separate sensor. Without it, the ceilings count flow as derived from rgb.
+    - `twin`: a cue to remove, one of `TWINS`. The ceilings stay those of the complete world.
+    - `shares`: of the clips in each split.
+    - `workers`: processes. Default: one per core.
+    - `progress`: called with (clips written, all clips).
 
-    `rho`: probability that a stream shows another class's symbol. `twin`: a cue to leave out, one of `TWINS`; the
-    ceilings are the whole world's. `shares`: of the clips in each split. `workers`: processes, by default one per
-    core. `progress` is called with (clips written, clips in all). The folder appears whole or not at all. Raises
-    `RequestError` if `out` holds something, the preset is unknown, or a number is out of range.
+    The folder contains:
+
+    - `video/ID.mkv`: 48 x 48 pixels, 16 fps, 3 s, lossless H.264 (`qp` 0, yuv444p), with 8 kHz PCM sound.
+    - `depth/ID.mkv`: FFV1 `gray16le`, millimetres.
+    - `flow/ID.npy` with `sensor_flow`: float16 (T, 2, H, W) pixel/frame.
+    - `labels.csv`: paths relative to `out`, label, violence (`violent` or `calm`) if the preset has it, split, group,
+      the label's bits, z and q.
+    - `scenes.jsonl`: one scene per line, from which each clip can be rendered again to the last bit.
+    - `world.json`: preset, seed, law, splits, and the ceilings of every subset of streams.
+
+    The folder appears only when it is complete. Raises `RequestError` if `out` is not empty, if the preset is
+    unknown, and if a number is out of range.
     """
     chosen, law = preset_named(preset), Law(rho=rho)
     if not 0 <= seed < 2**63:
@@ -108,7 +117,7 @@ def write_world(
             (folder / kind).mkdir()
         errands = [scenes[first : first + _ERRAND] for first in range(0, clips, _ERRAND)]
         done = 0
-        # Closed at once if `progress` raises: nobody may still be writing when the folder is removed.
+        # Closed at once if `progress` raises: no process may still write when the folder is removed.
         with closing(_each(partial(_write_clips, folder), errands, workers or _cores())) as batches:
             for written in batches:
                 done += written
@@ -122,7 +131,11 @@ def write_world(
 
 
 def clip_key(clip: int) -> str:
-    """The name of a clip's files."""
+    """Returns the name of a clip's files.
+
+    >>> clip_key(7)
+    '000007'
+    """
     return f"{clip:06d}"
 
 
@@ -132,7 +145,7 @@ def _cores() -> int:
 
 @contextmanager
 def _whole_folder(out: Path) -> Iterator[Path]:
-    """A sibling folder to write into, renamed to `out` at the end and removed if anything goes wrong."""
+    """Yields a sibling folder to write into. It is renamed to `out` at the end, and removed after an error."""
     out = out.resolve()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RequestError(f"'{out}' already holds something: give a folder that is empty or does not exist")
@@ -154,12 +167,12 @@ def _whole_folder(out: Path) -> Iterator[Path]:
 
 
 def _each(task: Callable[[list[Scene]], int], errands: list[list[Scene]], workers: int) -> Generator[int, None, None]:
-    """The results of `task` as they come; one worker needs no process of its own."""
+    """Yields the results of `task` in order of completion. One worker runs in this process."""
     if workers == 1:
         yield from map(task, errands)
         return
-    # A forked child may inherit locks held by torch's or FFmpeg's threads; a spawned one starts clean.
-    # An interrupt at the keyboard reaches every process; only this one is to act on it.
+    # A forked child may inherit locks held by threads of torch or FFmpeg; a spawned one starts clean. Ctrl-C reaches
+    # every process, and only this one handles it.
     pool = ProcessPoolExecutor(
         min(workers, len(errands)),
         multiprocessing.get_context("spawn"),
@@ -174,7 +187,7 @@ def _each(task: Callable[[list[Scene]], int], errands: list[list[Scene]], worker
 
 
 def _write_clips(folder: Path, scenes: Iterable[Scene]) -> int:
-    """Renders `scenes` into their media files; returns how many."""
+    """Renders `scenes` into media files. Returns their number."""
     count = 0
     for scene in scenes:
         clip, key = render(scene), clip_key(scene.clip)
@@ -197,7 +210,7 @@ def _write_clips(folder: Path, scenes: Iterable[Scene]) -> int:
 
 
 def _write_labels(path: Path, scenes: list[Scene], splits: dict[str, range]) -> None:
-    """`labels.csv`. Every scene stands alone, so each clip is its own group."""
+    """Writes `labels.csv`. Scenes are independent, so each clip is its own group."""
     chosen, streams = preset_named(scenes[0].preset), scenes[0].shown
     media = {"video": "mkv", "depth": "mkv", "flow": "npy"}
     kinds = [kind for kind in media if kind == "video" or kind in streams]

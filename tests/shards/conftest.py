@@ -1,4 +1,4 @@
-"""Tiny media with known truth: a drifting texture, a beep, and folders of them."""
+"""Tiny media with known content: a drifting texture, a beep, and folders of them."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Stacking of clips, and moving of what was stacked."""
+"""Stacking clips into a batch, and moving it to a device."""
 
 import torch
 from modalgate.shards.batch import Clip, stack
@@ -17,7 +17,7 @@ def clip(
     return Clip(streams, present, key, torch.tensor([0.0, 1.0]), label, valid)
 
 
-def test_rows_keep_their_place() -> None:
+def test_rows_keep_their_order() -> None:
     batch = stack([clip("a", 1, 0.5, label=2), clip("b", 7, 0.25, label=0, valid=False)], seed=9)
     assert batch.key == ["a", "b"]
     assert len(batch) == 2
@@ -32,7 +32,7 @@ def test_rows_keep_their_place() -> None:
     assert batch.seed == 9
 
 
-def test_an_absent_stream_is_zeros_of_its_neighbours_shape_and_marked() -> None:
+def test_an_absent_stream_is_masked_zeros_of_the_same_shape() -> None:
     batch = stack([clip("a", 1), clip("b", 2, 0.5)], seed=0)
     assert batch.present["audio"].tolist() == [[False, False], [True, True]]
     assert batch.present["rgb"].all()
@@ -40,13 +40,13 @@ def test_an_absent_stream_is_zeros_of_its_neighbours_shape_and_marked() -> None:
     assert (batch.streams["audio"][0] == 0).all()
 
 
-def test_a_stream_no_clip_has_is_left_out_but_its_mask_stays() -> None:
+def test_a_stream_that_no_clip_has_is_only_masked() -> None:
     batch = stack([clip("a", 1), clip("b", 2)], seed=0)
     assert set(batch.streams) == {"rgb"}
     assert batch.present["audio"].tolist() == [[False, False]] * 2
 
 
-def test_one_clip_without_a_label_leaves_the_batch_without() -> None:
+def test_a_batch_with_an_unlabelled_clip_has_no_labels() -> None:
     assert stack([clip("a", 1), clip("b", 2, label=None)], seed=0).label is None
 
 

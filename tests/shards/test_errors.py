@@ -1,4 +1,4 @@
-"""What a person reads when a choice is not there."""
+"""The message for an unknown choice."""
 
 from modalgate.shards.errors import DataError, RequestError, choice_error
 
@@ -9,7 +9,7 @@ def test_the_nearest_choice_and_all_of_a_few_are_named() -> None:
     assert str(error) == "unknown fusion 'sofmax': did you mean 'softmax'? (known: concat, sigmoid, softmax)"
 
 
-def test_nothing_near_names_no_nearest() -> None:
+def test_no_suggestion_without_a_near_choice() -> None:
     assert str(choice_error("fusion", "zzz", ["concat"])) == "unknown fusion 'zzz' (known: concat)"
 
 
@@ -20,10 +20,10 @@ def test_many_choices_are_not_listed() -> None:
     )
 
 
-def test_no_choice_at_all_is_said() -> None:
+def test_an_empty_list_of_choices() -> None:
     assert str(choice_error("label column", "label", [])) == "unknown label column 'label' (none are known)"
 
 
-def test_the_two_failures_are_told_apart() -> None:
+def test_the_two_errors_differ() -> None:
     assert not issubclass(DataError, RequestError)
     assert not issubclass(RequestError, DataError)

@@ -5,7 +5,7 @@ from modalgate.shards.errors import RequestError
 from modalgate.shards.modality import MODALITIES, Modality, declare, modality, shown_by, sources_of
 
 
-def test_every_entry_stands_under_its_name_with_a_member_of_its_own() -> None:
+def test_every_entry_has_its_name_as_key_and_a_unique_suffix() -> None:
     assert all(entry.name == name for name, entry in MODALITIES.items())
     assert len({entry.suffix for entry in MODALITIES.values()}) == len(MODALITIES)
     assert all(entry.suffix.startswith(f"{name}.") for name, entry in MODALITIES.items())
@@ -20,12 +20,12 @@ def test_every_entry_stands_under_its_name_with_a_member_of_its_own() -> None:
     assert all(entry.low < entry.high for entry in MODALITIES.values())
 
 
-def test_an_unknown_name_is_answered_with_the_nearest() -> None:
+def test_an_unknown_name_suggests_the_nearest() -> None:
     with pytest.raises(RequestError, match="unknown modality 'deph': did you mean 'depth'"):
         modality("deph")
 
 
-def test_flow_is_made_of_the_pictures_it_names() -> None:
+def test_flow_is_computed_from_the_pictures_it_names() -> None:
     names = ("depth_flow", "audio", "rgb", "flow", "inertial")
     assert shown_by("rgb", names) == ("rgb", "flow")
     assert shown_by("depth", names) == ("depth_flow",)

@@ -1,4 +1,4 @@
-"""The stream is a function of seed, step and rank; evaluation sees every clip once; damage is named."""
+"""The stream depends only on seed, step and rank; evaluation sees every clip once; damaged clips are named."""
 
 import json
 import shutil
@@ -27,10 +27,7 @@ REQUEST = ClipRequest(("rgb", "audio"), 2, 0.5, 3, 16)
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> Index:
-    """Eleven clips of 2 s; in each the picture and the sound are silent-dark but for one flash with its beep.
-
-    Clip 3 has no sound.
-    """
+    """Eleven clips of 2 s, dark and silent except for one flash with a beep. Clip 3 has no sound."""
     folder = tmp_path_factory.mktemp("stream")
     (folder / "media" / "video").mkdir(parents=True)
     (folder / "media" / "audio").mkdir()
@@ -100,7 +97,7 @@ def test_evaluation_visits_every_clip_once(index: Index, world: int) -> None:
     assert sorted(keys) == sorted(sample.key for sample in index.samples)
 
 
-def test_an_absent_stream_is_masked_not_invented(index: Index) -> None:
+def test_an_absent_stream_is_masked(index: Index) -> None:
     batch = next(ClipStream(index, REQUEST, CLIPS).evaluate())
     row = batch.key.index("c03")
     assert not batch.present["audio"][row].any()
@@ -108,7 +105,7 @@ def test_an_absent_stream_is_masked_not_invented(index: Index) -> None:
     assert batch.present["audio"].sum() == 2 * (CLIPS - 1)
 
 
-def test_flash_and_beep_fall_into_the_same_place_of_a_window(index: Index) -> None:
+def test_flash_and_beep_coincide_in_a_window(index: Index) -> None:
     request = ClipRequest(("rgb", "audio"), 2, 0.9, 18, 16)
     seen = 0
     for batch in islice(ClipStream(index, request, 5, seed=3).train(), 6):
@@ -141,7 +138,7 @@ def test_evaluation_names_a_damaged_member(index: Index, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_training_puts_the_next_clip_in_place_of_a_damaged_one(index: Index, tmp_path: Path, workers: int) -> None:
+def test_training_replaces_a_damaged_clip_by_the_next(index: Index, tmp_path: Path, workers: int) -> None:
     spoiled, told = damage(index, tmp_path / "shards", [2, 3]), []
     stream = ClipStream(
         spoiled, REQUEST, 4, seed=1, workers=workers, max_damaged=0.2, on_damaged=lambda *pair: told.append(pair)
@@ -156,20 +153,20 @@ def test_training_puts_the_next_clip_in_place_of_a_damaged_one(index: Index, tmp
     assert all("cannot be decoded" in reason for reason in stream.damaged.values())
 
 
-def test_training_ends_when_too_many_are_damaged(index: Index, tmp_path: Path) -> None:
+def test_training_ends_with_too_many_damaged_clips(index: Index, tmp_path: Path) -> None:
     stream = ClipStream(damage(index, tmp_path / "shards", [0, 5, 7]), REQUEST, 4, max_damaged=0.2)
     with pytest.raises(DataError, match=r"3 of 11 clips cannot be decoded, more than 20%: clip '.*' in shard"):
         list(islice(stream.train(), 12))
 
 
-def test_training_ends_where_nothing_can_be_decoded(index: Index, tmp_path: Path) -> None:
+def test_training_ends_if_nothing_can_be_decoded(index: Index, tmp_path: Path) -> None:
     stream = ClipStream(damage(index, tmp_path / "shards", range(CLIPS)), REQUEST, 4, max_damaged=1.0)
     with pytest.raises(DataError, match="cannot be decoded"):
         next(stream.train())
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_saved_place_is_continued_in_the_middle_of_an_epoch(index: Index, workers: int) -> None:
+def test_a_saved_position_resumes_within_an_epoch(index: Index, workers: int) -> None:
     stream = ClipStream(index, REQUEST, 3, seed=4, workers=workers)
     batches = stream.train()
     list(islice(batches, 4))
@@ -182,16 +179,16 @@ def test_a_saved_place_is_continued_in_the_middle_of_an_epoch(index: Index, work
 
 
 @pytest.mark.parametrize("change", [{"seed": 5}, {"batch_size": 4}, {"world": 2}])
-def test_the_place_in_another_order_is_refused(index: Index, change: dict[str, int]) -> None:
+def test_a_position_in_another_stream_is_refused(index: Index, change: dict[str, int]) -> None:
     saved = ClipStream(index, REQUEST, 3, seed=4).state_dict()
-    with pytest.raises(RequestError, match="of another stream"):
+    with pytest.raises(RequestError, match="position belongs to another stream"):
         ClipStream(index, REQUEST, **({"batch_size": 3, "seed": 4} | change)).load_state_dict(saved)
-    with pytest.raises(RequestError, match="of another stream"):
+    with pytest.raises(RequestError, match="position belongs to another stream"):
         ClipStream(index.keep([s.key for s in index.samples[1:]]), REQUEST, 3, seed=4).load_state_dict(saved)
 
 
 def test_skipping_decodes_nothing(index: Index, tmp_path: Path) -> None:
-    """All that comes before the place is damaged; it would be met if it were read."""
+    """All clips before the position are damaged: decoding one would be noticed."""
     order = [batch.key for batch in islice(ClipStream(index, REQUEST, 4, seed=1).train(), 2)]
     numbers = [n for n, sample in enumerate(index.samples) if sample.key in order[0]]
     stream = ClipStream(damage(index, tmp_path / "shards", numbers), REQUEST, 4, seed=1)
@@ -200,18 +197,18 @@ def test_skipping_decodes_nothing(index: Index, tmp_path: Path) -> None:
 
 
 def test_every_order_is_equally_likely(index: Index) -> None:
-    """How often each clip stands at each place of an epoch, over epochs, against a uniform one by chi square."""
+    """Chi-square test of how often each clip is at each position of an epoch against the uniform distribution."""
     few = index.keep([sample.key for sample in index.samples[:6]])
     stream = ClipStream(few, REQUEST, 1, seed=9)
     counts = np.zeros((6, 6))
     for step, (_, rows) in enumerate(islice(stream._training_rows(0), 6 * 600)):
         counts[step % 6, rows[0].sample] += 1
     expected = 600 / 6
-    # Rows and columns sum to 600: 25 free counts, whose chi square passes 52.6 once in a thousand.
+    # Rows and columns sum to 600: 25 degrees of freedom, with a 99.9th percentile of 52.6.
     assert ((counts - expected) ** 2 / expected).sum() < 52.6
 
 
-def test_requests_that_cannot_be_met(index: Index) -> None:
+def test_invalid_requests(index: Index) -> None:
     with pytest.raises(RequestError, match=r"no clip in .* has modality 'depth'"):
         ClipStream(index, ClipRequest(("depth",), 1, 0.5, 2, 16), 2)
     with pytest.raises(RequestError, match="no clips are selected"):
@@ -220,15 +217,15 @@ def test_requests_that_cannot_be_met(index: Index) -> None:
 
 @pytest.mark.slow
 def test_memory_is_flat_over_two_thousand_windows(index: Index) -> None:
-    """A container left open costs some 100 kB a window: 200 MB would show."""
+    """A container that stays open costs some 100 kB per window: 200 MB would show."""
     script = Path(__file__).with_name("memory_worker.py")
     done = subprocess.run([sys.executable, script, str(index.folder)], capture_output=True, text=True, check=True)
     early, late = (float(line) for line in done.stdout.split())
     assert late - early < 8
 
 
-def test_views_at_given_times_are_cut_from_the_recording(index: Index) -> None:
-    """A flash and its beep, seen and heard by windows that begin at another time, come so much earlier in them."""
+def test_views_start_at_the_given_times(index: Index) -> None:
+    """A window that starts later by some time shows flash and beep earlier by that time."""
     starts = {sample.key: (0.1 + 0.01 * place, 1.2) for place, sample in enumerate(index.samples)}
     alone = list(ClipStream(index, REQUEST, 4).evaluate(starts))
     helped = list(ClipStream(index, REQUEST, 4, workers=1).evaluate(starts))
@@ -247,7 +244,7 @@ def test_views_at_given_times_are_cut_from_the_recording(index: Index) -> None:
                 np.testing.assert_array_equal(found, whole[first : first + len(found)])
 
 
-def test_a_stretched_window_is_the_clip_at_another_speed(tmp_path: Path) -> None:
+def test_a_stretched_window_plays_the_clip_at_another_speed(tmp_path: Path) -> None:
     """Clips of 1 and 2 s, each brightening from black to white, with a signal that rises from 0 to 1."""
     (tmp_path / "media" / "video").mkdir(parents=True)
     (tmp_path / "media" / "inertial").mkdir()
@@ -266,10 +263,10 @@ def test_a_stretched_window_is_the_clip_at_another_speed(tmp_path: Path) -> None
     torch.testing.assert_close(brightness[0], brightness[1], atol=8.0, rtol=0.0)
     torch.testing.assert_close(signal[0], signal[1], atol=0.02, rtol=0.0)
     assert brightness[0, 3] - brightness[0, 0] > 120
-    # At 50 Hz half a sample is left over, which must not depend on the clip.
+    # At 50 Hz half a sample is left over. The result must not depend on the clip.
     odd = next(ClipStream(packed, ClipRequest(("inertial",), 1, 0.75, 4, 16, 0.9), 2).evaluate())
     assert odd.streams["inertial"].shape == (2, 1, 38, 6)
-    # Half of a clip: views over all of it, the first and the last of its own half.
+    # Stretch 0.5: the views span the clip, and each covers its own half.
     half = next(ClipStream(packed, ClipRequest(("inertial",), 2, 0.8, 4, 16, 0.5), 2).evaluate())
     torch.testing.assert_close(half.start, torch.tensor([[0.0, 0.5], [0.0, 1.0]]))
     torch.testing.assert_close(
@@ -283,5 +280,5 @@ def test_a_stretched_window_is_the_clip_at_another_speed(tmp_path: Path) -> None
 
 
 def test_sound_is_not_stretched() -> None:
-    with pytest.raises(RequestError, match="windows of 'audio' cannot be stretched"):
+    with pytest.raises(RequestError, match="'audio' cannot be stretched"):
         ClipRequest(("rgb", "audio"), 1, 0.5, 3, 16, 1.0)

@@ -52,7 +52,7 @@ def test_video_is_normalised_by_the_statistics() -> None:
     expected = (raw.streams["rgb"][1, 0, 2, 1].float() - 110) / 40
     torch.testing.assert_close(ready["rgb"][1, 0, 2, 1], expected)
     torch.testing.assert_close(ready["depth"], (raw.streams["depth"].float() - 3000) / 400)
-    # Rest stays zero: only the scale of flow is normalised.
+    # No motion stays zero: only the scale of flow is normalised.
     flow = (raw.streams["flow"][0, 1, 0, 0].float() - 128) / 127 * 4 / 2
     torch.testing.assert_close(ready["flow"][0, 1, 0, 0], flow)
 
@@ -72,7 +72,7 @@ def test_a_tone_lands_in_its_mel_band() -> None:
     np.testing.assert_allclose(peaks.numpy(), expected, atol=1)
 
 
-def test_silence_is_the_floor_and_louder_is_higher() -> None:
+def test_silence_gives_the_minimum_and_louder_sound_more() -> None:
     front = Preparation(SPEC)
     quiet, loud = (front.log_mel(torch.full((1, 1, 8000), level).cumsum(-1).sin() * level) for level in (0.01, 0.5))
     silence = front.log_mel(torch.zeros(1, 1, 8000))
@@ -103,14 +103,14 @@ def test_everything_switched_off_changes_nothing() -> None:
         ({"signal_noise": 0.3}, {"inertial"}),
     ],
 )
-def test_each_switch_moves_its_streams_and_no_other(change: dict[str, float], streams: set[str]) -> None:
+def test_each_setting_changes_only_its_streams(change: dict[str, float], streams: set[str]) -> None:
     plain = Preparation(SPEC)(batch())
     augmented = Preparation(SPEC)(batch(seed=3), replace(OFF, **change))  # pyright: ignore[reportArgumentType]
     assert {name for name in plain if not torch.allclose(plain[name], augmented[name])} == streams
 
 
-def test_a_worn_sensor_is_turned_as_a_whole() -> None:
-    """Acceleration and rate turn alike: their lengths and the angle between them stay, in physical units."""
+def test_all_axes_of_a_worn_sensor_rotate_together() -> None:
+    """Acceleration and angular rate rotate alike: in physical units, lengths and the angle between them stay."""
     raw = batch(seed=3)
     raw.streams["inertial"] *= torch.tensor([1.0, 1.0, 1.0, 50.0, 50.0, 50.0])
     statistics = SPEC.statistics["inertial"]
@@ -130,11 +130,11 @@ def test_turns_are_rotations_up_to_their_angle() -> None:
     torch.testing.assert_close(torch.linalg.det(turns), torch.ones(400, 5), rtol=1e-5, atol=1e-5)
     angles = ((turns.diagonal(dim1=-2, dim2=-1).sum(-1) - 1) / 2).clamp(-1, 1).arccos().rad2deg()
     assert angles.max() <= 30.01
-    # Uniform either way: half of them beyond 15 degrees, within four deviations of 2000 draws.
+    # Uniform in both directions: half of them exceed 15 degrees, within four deviations of 2000 draws.
     assert abs(float((angles > 15).float().mean()) - 0.5) < 4 * (0.25 / 2000) ** 0.5
 
 
-def test_mirrored_flow_turns_whatever_it_is_the_flow_of() -> None:
+def test_mirroring_negates_dx_of_every_kind_of_flow() -> None:
     spec = replace(SPEC, statistics=SPEC.statistics | {"depth_flow": SPEC.statistics["flow"]})
     both = batch(seed=3)
     both.streams["depth_flow"], both.present["depth_flow"] = both.streams["flow"].clone(), both.present["flow"]
@@ -152,7 +152,7 @@ def test_draws_come_from_the_batch_seed_alone() -> None:
     assert not torch.equal(first["rgb"], other["rgb"])
 
 
-def test_frames_of_a_segment_move_together_and_segments_apart() -> None:
+def test_geometry_is_shared_within_a_segment_only() -> None:
     boxes, mirrored = draw_geometry((1, 2), AugmentConfig(crop_scale=0.5), torch.Generator().manual_seed(0))
     picture = torch.rand(16, 16)
     video = picture.expand(1, 2, 3, 1, 16, 16).clone()
@@ -161,7 +161,7 @@ def test_frames_of_a_segment_move_together_and_segments_apart() -> None:
     assert not torch.allclose(moved[0, 0, 0], moved[0, 1, 0])
 
 
-def test_a_mirror_turns_flow_vectors_and_a_crop_lengthens_them() -> None:
+def test_mirroring_negates_flow_and_a_crop_magnifies_it() -> None:
     flow = torch.zeros(1, 1, 1, 2, 8, 8)
     flow[:, :, :, 0], flow[:, :, :, 1] = 3.0, 2.0
     flow[..., 0, :, :4] = 1.0

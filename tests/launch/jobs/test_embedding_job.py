@@ -207,7 +207,7 @@ def test_a_list_names_files_from_where_it_lies(
     assert (embedded.recordings, embedded.rejected) == (2, 2)
     check(rows(out), "b.mkv", load_encoder(bundle).embed(media / "deep" / "b.mkv"))
     reasons = [json.loads(line)["reason"] for line in rejected_list(out).read_text().splitlines()]
-    assert sorted(reason.split("'")[0] for reason in reasons) == ["it is absent", "it is in "]
+    assert sorted(reason.split("'")[0] for reason in reasons) == ["it does not exist", "it is in "]
 
 
 def test_shards_give_their_clips_by_key(tiny_backbone: Callable[..., Backbone], packed: Path, tmp_path: Path) -> None:

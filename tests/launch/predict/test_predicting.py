@@ -212,7 +212,7 @@ def test_a_folder_goes_on_after_a_film_that_cannot_be_read(
     assert main([*command, "--json", str(tmp_path / "figures.json")]) == 3
     said = capsys.readouterr()
     text, cut, last = (line for line in said.err.splitlines() if "error: " in line)
-    assert text == f"error: '{folder / 'b.mp4'}' cannot be read: it holds no media in a form that FFmpeg knows"
+    assert text == f"error: '{folder / 'b.mp4'}' cannot be read: it holds no media that FFmpeg can read"
     assert cut.startswith(f"error: '{folder / 'c.mkv'}', beyond ")
     assert last == f"error: 2 of 4 recordings in '{folder}' cannot be read to their end"
     found = windows(out.read_text())

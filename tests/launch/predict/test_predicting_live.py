@@ -71,7 +71,7 @@ def test_a_camera_that_died_is_found_again(trained_run: Path, capsys: pytest.Cap
     assert lost == lost_again
     assert lost.startswith(f"{first.url}: connection lost: ")
     assert lost.endswith("; attempt 1 of 1 in 1 s")
-    assert again == f"{first.url}: connected again"
+    assert again == f"{first.url}: reconnected"
     (gap,) = of_kind("gap", said.out)
     found = of_kind("window", said.out)
     before = [window for window in found if window["end"] <= gap["start"]]

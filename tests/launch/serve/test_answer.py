@@ -74,7 +74,7 @@ def test_what_cannot_be_read_is_422(server: Served, tmp_path: Path) -> None:
     (tmp_path / "text.mp4").write_bytes(b"this is no film\n" * 50)
     for headers in ({}, NDJSON):
         answer = server.predict(headers=headers, video=tmp_path / "text.mp4")
-        line = "'text.mp4' cannot be read: it holds no media in a form that FFmpeg knows"
+        line = "'text.mp4' cannot be read: it holds no media that FFmpeg can read"
         assert (answer.status, answer.json) == (422, {"error": line})
 
 

@@ -1,4 +1,4 @@
-"""The contact sheet shows what is in the shards: colours and places of known clips are found in the picture."""
+"""The contact sheet shows the content of the shards: known colours are found at the right places."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +20,7 @@ def draw(shards: Path, count: int) -> np.ndarray:
 
 
 def test_pictures_and_absence(tmp_path: Path, small: Callable) -> None:
-    """One clip that turns from blue to red: its strip has four squares of each, in that order; it has no sound."""
+    """A clip without sound that turns from blue to red: its strip has four squares of each, in that order."""
     frames = np.zeros((16, 32, 32, 3), np.uint8)
     frames[:8, :, :, 2] = frames[8:, :, :, 0] = 230
     (tmp_path / "in").mkdir()
@@ -39,7 +39,7 @@ def test_pictures_and_absence(tmp_path: Path, small: Callable) -> None:
         left, right = np.flatnonzero(blue[middle]), np.flatnonzero(red[middle])
         assert left.max() < right.min()
         assert len(left) == pytest.approx(len(right), rel=0.05)
-    # The silent clip's sound row is a flat gray box, the other's a spectrogram.
+    # The sound row of the silent clip is a flat gray box, that of the other a spectrogram.
     first = [sample.key for sample in index.samples].index("a")
     upper, lower = (strips[first][-1], strips[first][-1] + 60)
     gray = (np.abs(sheet[upper:lower] - 238).max(axis=2) <= 1).sum()

@@ -1,4 +1,4 @@
-"""Windows of a packed clip are those of the recording it was packed from, as far as the codec lets them."""
+"""Windows of a packed clip equal those of its recording, up to the loss of the codec."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -41,7 +41,7 @@ def windows_of(index: Index, key: str, view: ClipSpec, hop: float, names: tuple[
 
 @pytest.mark.parametrize("hop", [0.2, 0.1, 0.27])
 @pytest.mark.parametrize("seconds", [0.4, 3.0])
-def test_the_windows_are_those_of_the_recording(
+def test_windows_match_the_recording(
     folder: Path, index: Index, hop: float, seconds: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cut, "TOGETHER", 3)
@@ -57,7 +57,7 @@ def test_the_windows_are_those_of_the_recording(
             assert list(packed.streams) == list(original.streams)
             assert ("audio" in packed.streams) == (number % 2 == 0)
             assert np.array_equal(packed.streams["depth"], original.streams["depth"])
-            # The picture is noise, of which little survives at 32 pixels: a quarter of its deviation of 25 to 36.
+            # The picture is noise, most of which is lost at 32 pixels: a quarter of its deviation of 25 to 36.
             for name, within in (("rgb", 7.0), ("flow", 4.0), ("depth_flow", 4.0), ("audio", 0.002)):
                 if name in packed.streams:
                     a, b = (np.asarray(w.streams[name], float) for w in (packed, original))
@@ -68,12 +68,12 @@ def test_the_windows_are_those_of_the_recording(
             np.testing.assert_allclose(a, b, atol=1e-5)
 
 
-def test_a_clip_without_any_of_them_is_named(index: Index) -> None:
+def test_a_clip_without_any_modality_is_an_error(index: Index) -> None:
     with pytest.raises(ValueError, match="it has none of audio"):
         windows_of(index, "c1", spec(), 0.2, ("audio",))
 
 
-def test_few_are_decoded_at_a_time(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_pieces_are_decoded_at_a_time(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
 
     def watch(*arguments: object, **named: object) -> object:
@@ -88,7 +88,7 @@ def test_few_are_decoded_at_a_time(index: Index, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("stretch", [0.0, 0.5])
-def test_without_a_hop_a_clip_is_one_piece_with_the_views_of_its_evaluation(index: Index, stretch: float) -> None:
+def test_without_a_hop_a_clip_is_one_piece(index: Index, stretch: float) -> None:
     names = ("rgb", "depth", "inertial")
     view, application = replace(spec(), stretch=stretch), clip_application(3, [1.0], 30.0)
     reader = FolderReader(index.folder)

@@ -1,4 +1,4 @@
-"""Decoding just what is asked for equals decoding everything and picking."""
+"""Decoding only the requested frames equals decoding everything and picking them."""
 
 import io
 
@@ -67,7 +67,7 @@ def test_flow_halves_become_channels() -> None:
     assert abs(int(flow[0, 1].mean()) - 170) <= 1
 
 
-def test_rubbish_raises_what_the_stream_catches() -> None:
+def test_invalid_bytes_raise_an_error_that_the_stream_catches() -> None:
     with pytest.raises((ValueError, OSError)):
         decode_frames(b"no video", np.array([0.0]), FPS, modality("rgb"), 16, (0, 0))
 
@@ -82,7 +82,7 @@ def test_sound_windows_are_cut_by_seconds_and_end_in_silence() -> None:
     assert (windows[1, 50:] == 0).all()
 
 
-def test_signals_are_interpolated_at_the_wanted_rate() -> None:
+def test_signals_are_interpolated_at_the_requested_rate() -> None:
     values = np.stack([np.arange(100.0), 5 - np.arange(100.0)], axis=1).astype(np.float32)
     target = io.BytesIO()
     np.save(target, values)

@@ -21,8 +21,7 @@ from numpy.typing import NDArray
 def copies(
     tmp_path_factory: pytest.TempPathFactory, film: Callable[..., Path], drifting: Callable[..., NDArray]
 ) -> Index:
-    """Ten films of textures that drift, of which the first two are there again smaller and encoded more coarsely, and
-    a film in front of the background of another."""
+    """Ten drifting textures, smaller and coarser copies of two, and another motion on a shared background."""
     root = tmp_path_factory.mktemp("copies")
     for number in range(10):
         film(root / "media" / f"c{number}.mp4", 2.0, height=96, width=128, seed=number, dx=1 + number % 3, dy=2)
@@ -52,14 +51,14 @@ def test_copies_are_found_and_nothing_else(copies: Index) -> None:
     assert pairs == {frozenset(("c0", "copy0")), frozenset(("c1", "copy1"))}
 
 
-def test_one_place_seen_twice_is_no_copy_though_its_picture_is(copies: Index) -> None:
+def test_another_motion_on_the_same_background_is_not_a_copy(copies: Index) -> None:
     hashes = hashes_of(copies)
     one, two = (hashes[[s.key for s in copies.samples].index(f"camera{number}")] for number in (0, 1))
     assert int(np.bitwise_count(one[0] ^ two[0])) <= LIMIT * PICTURE_BITS
     assert int(np.bitwise_count(one[1:] ^ two[1:]).sum()) > LIMIT * MOTION_BITS
 
 
-def test_generated_clips_are_not_taken_for_each_other(tmp_path: Path) -> None:
+def test_generated_clips_are_not_duplicates(tmp_path: Path) -> None:
     write_world(tmp_path / "world", "impact12", 48, workers=1)
     settings = PackSettings(modalities=("rgb", "depth"), size=48, fps=8.0)
     index = pack(tmp_path / "world", tmp_path / "shards", settings, workers=1)
@@ -69,7 +68,7 @@ def test_generated_clips_are_not_taken_for_each_other(tmp_path: Path) -> None:
 def test_no_pair_is_missed() -> None:
     generator = np.random.default_rng(0)
     hashes = generator.integers(0, 2**63, (700, 9)).astype(np.uint64)
-    # Near by so many bits: some within both limits, some beyond one of them.
+    # Copies that differ in 10 to 109 bits: some are within both limits, others beyond one.
     for number in range(100):
         copy = hashes[number].copy()
         for bit in generator.choice(576, 10 + number, replace=False):
@@ -88,7 +87,7 @@ def test_no_pair_is_missed() -> None:
     assert [pair[2] for pair in found] == sorted(pair[2] for pair in found)
 
 
-def test_brightness_is_no_difference_and_a_still_has_a_hash() -> None:
+def test_brightness_does_not_matter_and_a_still_has_a_hash() -> None:
     frames = np.random.default_rng(0).random((8, 32, 32)).astype(np.float32) * 200
     assert (hash_frames(frames) == hash_frames(frames * 0.8 + 20)).all()
     still = np.repeat(frames[:1], 8, axis=0)
@@ -108,7 +107,7 @@ REAL = Path(os.environ.get("MODALGATE_DATA", Path(__file__).parents[4] / "shared
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="no real recordings at MODALGATE_DATA or ../shared/data")
 @pytest.mark.slow
-def test_surveillance_clips_of_different_sources_are_not_taken_for_each_other(tmp_path: Path) -> None:
+def test_surveillance_clips_of_different_sources_are_not_duplicates(tmp_path: Path) -> None:
     index = pack(REAL, tmp_path / "shards", PackSettings(modalities=("rgb",)), workers=2)
     groups = index.column("group")
     assert not [pair for pair in near_pairs(hashes_of(index)) if groups[pair.first] != groups[pair.second]]

@@ -32,7 +32,7 @@ def shards(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_decoding_workers_end_with_a_killed_training(shards: Path) -> None:
+def test_decoding_workers_end_with_a_killed_parent(shards: Path) -> None:
     script = [sys.executable, "-c", STREAM, str(shards)]
     training = subprocess.Popen(script, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert training.stdout is not None
@@ -47,7 +47,7 @@ def test_decoding_workers_end_with_a_killed_training(shards: Path) -> None:
     assert left == []
 
 
-def test_a_stream_that_is_left_early_leaves_nobody(shards: Path) -> None:
+def test_closing_a_stream_early_ends_its_workers(shards: Path) -> None:
     script = STREAM.replace(
         "sys.stdin.read()", "batches.close()\n    print(*(p for p in found if psutil.pid_exists(p)))"
     )

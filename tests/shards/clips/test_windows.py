@@ -1,4 +1,4 @@
-"""Segment starts: no overlap, nothing outside the clip, every arrangement equally likely."""
+"""Start times of windows: no overlap, nothing outside the clip, every arrangement equally likely."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ def draws(duration: float, seconds: float, segments: int, count: int = 4000) -> 
     return np.stack([random_starts(duration, seconds, segments, generator) for _ in range(count)])
 
 
-def test_random_segments_are_ordered_apart_and_inside() -> None:
+def test_random_windows_are_ordered_disjoint_and_inside() -> None:
     starts = draws(3.0, 0.75, 3)
     assert (np.diff(starts, axis=1) >= 0.75 - 1e-9).all()
     assert starts.min() >= 0

@@ -1,4 +1,4 @@
-"""Folds: groups stay whole, labels are spread, and what cannot be split is refused."""
+"""Folds keep groups together and spread labels; invalid requests are rejected."""
 
 from collections import Counter
 
@@ -15,7 +15,7 @@ def _samples(groups: int, per_group: int) -> tuple[list[str], list[str]]:
 
 
 @pytest.mark.parametrize("folds", [2, 3, 5])
-def test_groups_stay_whole_and_labels_are_spread(folds: int) -> None:
+def test_groups_stay_together_and_labels_are_spread(folds: int) -> None:
     labels, groups = _samples(60, 4)
     numbers = grouped_folds(labels, groups, folds, seed=3)
     assert sorted(set(numbers.tolist())) == list(range(folds))
@@ -23,7 +23,7 @@ def test_groups_stay_whole_and_labels_are_spread(folds: int) -> None:
     assert all(len(home) == 1 for home in homes.values())
     violent = np.array(labels) == "violent"
     for fold in range(folds):
-        # Whole groups of four: a fold may be one group off the even share.
+        # Groups have four clips: a fold may be one group off the even share.
         assert abs(violent[numbers == fold].sum() - violent.sum() / folds) <= 4
         assert abs((numbers == fold).sum() - len(labels) / folds) <= 8
 
@@ -35,7 +35,7 @@ def test_the_seed_fixes_the_folds_and_another_seed_changes_them() -> None:
     assert (first != grouped_folds(labels, groups, 5, seed=1)).any()
 
 
-def test_every_sample_is_tested_exactly_once_whatever_the_group_sizes() -> None:
+def test_every_sample_is_in_one_fold_for_any_group_sizes() -> None:
     generator = np.random.default_rng(0)
     groups = [f"g{number}" for number in generator.geometric(0.1, 300)]
     labels = [f"c{number}" for number in generator.integers(0, 4, 300)]
@@ -53,6 +53,6 @@ def test_every_sample_is_tested_exactly_once_whatever_the_group_sizes() -> None:
         (["a", "b", "c"], ["x", "y", "z"], 2, "no class has more than 1"),
     ],
 )
-def test_what_cannot_be_split_is_refused(labels: list[str], groups: list[str], folds: int, reason: str) -> None:
+def test_invalid_requests_are_refused(labels: list[str], groups: list[str], folds: int, reason: str) -> None:
     with pytest.raises(RequestError, match=reason):
         grouped_folds(labels, groups, folds, seed=0)

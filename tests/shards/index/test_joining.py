@@ -1,4 +1,4 @@
-"""Several folders read as one: the same clips, statistics of all of them, and what has to agree."""
+"""Several folders as one index: the same clips, joint statistics, and settings that must agree."""
 
 import shutil
 from collections.abc import Callable
@@ -28,7 +28,7 @@ def media(
     beep: Callable[..., NDArray[np.float32]],
     drifting: Callable[..., NDArray[np.uint8]],
 ) -> Path:
-    """`day`: two films of which c0 sounds, with labels and groups; `night`: c0 and n1 with depth, unlabelled."""
+    """`day`: two videos with labels and groups, c0 with sound. `night`: c0 and n1 with depth, unlabelled."""
     root = tmp_path_factory.mktemp("media")
     film(root / "day" / "c0.mp4", 1.0, beep(1.0), seed=0)
     film(root / "day" / "c1.mp4", 2.0, None, seed=1)
@@ -43,13 +43,13 @@ def media(
 
 @pytest.fixture(scope="module")
 def folders(media: Path, small: Callable[..., PackSettings]) -> tuple[Path, Path]:
-    """Both of them packed."""
+    """Both folders, packed."""
     pack(media / "day", media / "shards" / "day", small(modalities=("rgb", "audio")), workers=1)
     pack(media / "night", media / "shards" / "night", small(modalities=("rgb", "depth")), workers=1)
     return media / "shards" / "day", media / "shards" / "night"
 
 
-def test_clips_are_those_of_each_folder(folders: tuple[Path, Path]) -> None:
+def test_clips_of_all_folders(folders: tuple[Path, Path]) -> None:
     day, night = (load_index(folder) for folder in folders)
     both = load_index([str(folder) for folder in folders])
     assert both.modalities == MODALITIES
@@ -71,7 +71,7 @@ def test_clips_are_those_of_each_folder(folders: tuple[Path, Path]) -> None:
     assert row == 4
 
 
-def test_it_trains_with_workers_and_resumes(folders: tuple[Path, Path]) -> None:
+def test_a_joined_index_trains_with_workers_and_resumes(folders: tuple[Path, Path]) -> None:
     both = load_index([str(folder) for folder in folders])
     request = ClipRequest(("rgb",), 1, 0.4, 2, 32)
     stream = ClipStream(both, request, 2, workers=1)
@@ -85,7 +85,7 @@ def test_it_trains_with_workers_and_resumes(folders: tuple[Path, Path]) -> None:
     assert torch.equal(resumed.streams["rgb"], batches[2].streams["rgb"])
 
 
-def test_statistics_are_those_of_one_packing_of_all(
+def test_statistics_equal_those_of_packing_all_together(
     media: Path, folders: tuple[Path, Path], small: Callable[..., PackSettings], tmp_path: Path
 ) -> None:
     shutil.copytree(media / "day", tmp_path / "all" / "day", ignore=shutil.ignore_patterns("labels.csv"))
@@ -96,13 +96,13 @@ def test_statistics_are_those_of_one_packing_of_all(
     for name in MODALITIES:
         np.testing.assert_allclose(both.statistics[name].mean, whole.statistics[name].mean, rtol=1e-9)
         np.testing.assert_allclose(both.statistics[name].std, whole.statistics[name].std, rtol=1e-9)
-    # Clips of one size: as long as the pictures are, so much do they weigh.
+    # Clips have equal size, so their weight is their duration.
     old = join_indexes([replace(load_index(folder), counts={}) for folder in folders])
     assert old.counts == {}
     np.testing.assert_allclose(old.statistics["rgb"].mean, whole.statistics["rgb"].mean, rtol=1e-9)
 
 
-def test_a_folder_without_groups_has_one_for_each_clip(folders: tuple[Path, Path]) -> None:
+def test_clips_of_a_folder_without_groups_are_their_own_groups(folders: tuple[Path, Path]) -> None:
     day, night = folders
     both = load_index([str(night), str(day)])
     assert dict(zip([s.key for s in both.samples], both.column("group"), strict=True)) == {
@@ -121,7 +121,7 @@ def test_a_folder_without_groups_has_one_for_each_clip(folders: tuple[Path, Path
         ("region", (0.0, 0.0, 0.5, 0.5), "region None, not 0.0,0.0,0.5,0.5"),
     ],
 )
-def test_what_differs_is_named(folders: tuple[Path, Path], setting: str, value: object, said: str) -> None:
+def test_the_differing_setting_is_named(folders: tuple[Path, Path], setting: str, value: object, said: str) -> None:
     day, night = (load_index(folder) for folder in folders)
     other = replace(night, settings=replace(night.settings, **{setting: value}))  # pyright: ignore
     with pytest.raises(RequestError, match=said) as caught:
@@ -129,14 +129,14 @@ def test_what_differs_is_named(folders: tuple[Path, Path], setting: str, value: 
     assert "\n" not in str(caught.value)
 
 
-def test_settings_of_what_only_one_has_may_differ(folders: tuple[Path, Path]) -> None:
-    """Only the day has sound, and neither has flow."""
+def test_settings_of_an_unshared_modality_may_differ(folders: tuple[Path, Path]) -> None:
+    """Only `day` has sound, and neither has flow."""
     day, night = (load_index(folder) for folder in folders)
     other = replace(night, settings=replace(night.settings, sample_rate=8000, flow_bound=3.0))
     assert join_indexes([other, day]).settings.sample_rate == day.settings.sample_rate
 
 
-def test_folders_of_one_name(folders: tuple[Path, Path], tmp_path: Path) -> None:
+def test_folders_with_the_same_name(folders: tuple[Path, Path], tmp_path: Path) -> None:
     places = []
     for site, folder in zip(("east", "west"), folders, strict=True):
         places.append(tmp_path / site / "shards")
@@ -146,7 +146,7 @@ def test_folders_of_one_name(folders: tuple[Path, Path], tmp_path: Path) -> None
     assert both.folder.name == "east_shards + west_shards"
 
 
-def test_a_folder_in_memory_beside_one_on_disk(folders: tuple[Path, Path]) -> None:
+def test_a_folder_in_memory_and_one_on_disk(folders: tuple[Path, Path]) -> None:
     import fsspec
 
     memory = fsspec.filesystem("memory")
@@ -174,7 +174,7 @@ def test_no_name_leads_out_of_its_folder(folders: tuple[Path, Path]) -> None:
             files.read(name)
 
 
-def test_one_folder_is_itself(folders: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_single_folder_is_unchanged(folders: tuple[Path, Path], tmp_path: Path) -> None:
     alone: Index = load_index([str(folders[0])])
     assert alone == load_index(folders[0])
     copied = tmp_path / "copied"

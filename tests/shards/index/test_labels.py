@@ -1,4 +1,4 @@
-"""Label columns that name several classes."""
+"""Label columns with several classes."""
 
 import pytest
 from modalgate.shards.errors import RequestError
@@ -16,19 +16,19 @@ def index(*rows: dict[str, str]) -> Index:
     ("text", "values"),
     [("fight", ["fight"]), ("fight|shouting", ["fight", "shouting"]), ("a | b", ["a", "b"]), ("|", []), ("", [])],
 )
-def test_values_of_one_text(text: str, values: list[str]) -> None:
+def test_classes_of_a_label(text: str, values: list[str]) -> None:
     assert label_values(text) == values
 
 
-def test_columns_of_one_class_each_become_one() -> None:
+def test_columns_for_one_class_each_are_joined() -> None:
     rows = [("1", "0"), ("1", "1"), ("0", "0"), ("", "1")]
     joined, name = join_columns(index(*({"fight": f, "fall": g} for f, g in rows)), ["fight", "fall"])
     assert name == "fight+fall"
-    # The third clip is known to be of no class, of the fourth one answer is missing.
+    # The third clip has no class. The fourth has a missing value.
     assert joined.column(name) == ["fight", "fight|fall", "|", ""]
 
 
-def test_what_is_neither_0_nor_1_is_refused() -> None:
+def test_a_value_other_than_0_or_1_is_refused() -> None:
     with pytest.raises(RequestError, match="column 'fight' holds 'yes'"):
         join_columns(index({"fight": "yes"}), ["fight"])
     with pytest.raises(RequestError, match="fight"):
@@ -43,7 +43,7 @@ def test_the_label_column_is_the_one_that_can_hold_classes() -> None:
     assert label_column(clips(label=classes, room=classes)) == "label"
     assert label_column(clips(room=classes, file=names, place=alike, split=classes, group=classes)) == "room"
     assert label_column(clips(room=classes, label=names), "room") == "room"
-    with pytest.raises(RequestError, match="name one of room, colour") as told:
+    with pytest.raises(RequestError, match="choose one of room, colour") as told:
         label_column(clips(room=classes, colour=classes))
     assert "--label room" in str(told.value)
     assert "data.label=room" in str(told.value)

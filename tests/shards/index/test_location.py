@@ -1,4 +1,4 @@
-"""Shards behind URLs: read by byte range, run nothing, lead nowhere else."""
+"""Shards behind URLs are read by byte range, run nothing and cannot lead elsewhere."""
 
 import pickle
 import threading
@@ -45,7 +45,7 @@ class RangeHandler(SimpleHTTPRequestHandler):
             self.send_response(200)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
-        # Counted first: whoever asked may look at the count as soon as the last byte has come.
+        # Counted first: the client may read the count as soon as the last byte has arrived.
         type(self).sent += len(data)
         self.wfile.write(data)
 
@@ -64,7 +64,7 @@ def server(shards: Path) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_stream_over_http_is_the_local_one(shards: Path, server: str, workers: int) -> None:
+def test_a_stream_over_http_equals_the_local_one(shards: Path, server: str, workers: int) -> None:
     local = list(islice(ClipStream(load_index(shards), REQUEST, 3, seed=2).train(), 2))
     remote = ClipStream(load_index(server), REQUEST, 3, seed=2, workers=workers)
     for near, far in zip(local, remote.train(), strict=False):
@@ -81,7 +81,7 @@ def test_a_stream_over_http_fetches_only_what_it_needs(server: str) -> None:
     assert RangeHandler.sent - before == sound
 
 
-def test_any_filesystem_fsspec_knows(shards: Path) -> None:
+def test_any_filesystem_of_fsspec(shards: Path) -> None:
     memory = fsspec.filesystem("memory")
     for path in shards.iterdir():
         if path.is_file():
@@ -100,7 +100,7 @@ def test_a_pipe_is_never_run(tmp_path: Path) -> None:
     assert not mark.exists()
 
 
-def test_what_cannot_be_read_is_said() -> None:
+def test_an_unreadable_place_is_named() -> None:
     with pytest.raises(RequestError, match="cannot read 'gopherspace://x': Protocol not known"):
         locate("gopherspace://x")
     with pytest.raises(RequestError, match=r"cannot read 'memory://nowhere/index.json'"):
@@ -109,11 +109,11 @@ def test_what_cannot_be_read_is_said() -> None:
 
 @pytest.mark.parametrize("name", ["../index.json", "/etc/hostname", "..", "", "a/b.tar"])
 def test_a_name_never_becomes_a_path(shards: Path, name: str) -> None:
-    with pytest.raises(DataError, match="where a file name belongs"):
+    with pytest.raises(DataError, match="instead of a file name"):
         FolderReader(shards).read(name, 0, 4)
 
 
-def test_a_file_that_ends_too_early_is_said(shards: Path) -> None:
+def test_a_file_that_is_too_short_is_named(shards: Path) -> None:
     size = (shards / "index.json").stat().st_size
     with pytest.raises(ValueError, match=f"'index.json' ends before byte {size + 5}"):
         FolderReader(shards).read("index.json", size, 5)

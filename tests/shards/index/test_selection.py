@@ -1,4 +1,4 @@
-"""Queries of an index."""
+"""Selecting clips of an index."""
 
 from dataclasses import replace
 
@@ -11,7 +11,7 @@ from modalgate.shards.media.pack_settings import PackSettings
 
 
 def made(clips: int = 200) -> Index:
-    """Every third clip sounds; labels go round calm, fight, run."""
+    """Every third clip has sound. The labels repeat calm, fight, run."""
     samples = tuple(
         Sample(
             f"clip{n:04}",
@@ -29,7 +29,7 @@ def keys(index: Index) -> list[str]:
     return [sample.key for sample in index.samples]
 
 
-def test_sounding_clips_only() -> None:
+def test_clips_with_sound_only() -> None:
     assert keys(with_modalities(made(9), ["audio"])) == ["clip0000", "clip0003", "clip0006"]
     assert keys(with_modalities(made(9), ["rgb"])) == keys(made(9))
     with pytest.raises(RequestError, match=r"no clip in .* has rgb and depth"):
@@ -46,7 +46,7 @@ def test_label_values() -> None:
         with_labels(made(6), "kind", ["a"])
 
 
-def test_smaller_shares_lie_inside_larger_ones_and_keep_the_order() -> None:
+def test_smaller_shares_are_subsets_of_larger_ones_in_order() -> None:
     whole = made()
     shares = {part: keys(fraction_of(whole, part)) for part in (0.01, 0.1, 0.5, 1.0)}
     assert {part: len(kept) for part, kept in shares.items()} == {0.01: 2, 0.1: 20, 0.5: 100, 1.0: 200}
@@ -56,7 +56,7 @@ def test_smaller_shares_lie_inside_larger_ones_and_keep_the_order() -> None:
     assert len(keys(fraction_of(whole, 0.0001))) == 1
 
 
-def test_a_clip_keeps_its_place_when_others_go() -> None:
+def test_a_clip_keeps_its_rank_when_others_are_removed() -> None:
     whole = made()
     fewer = whole.keep(keys(whole)[:150])
     assert set(keys(fraction_of(fewer, 0.2))) & set(keys(whole)[:150]) >= set(keys(fraction_of(whole, 0.1))) & set(
@@ -74,7 +74,7 @@ def test_the_draw_is_even_over_labels() -> None:
 
 
 @pytest.mark.parametrize("part", [0.0, -0.1, 1.5])
-def test_no_share_is_refused(part: float) -> None:
+def test_an_invalid_share_is_refused(part: float) -> None:
     with pytest.raises(RequestError, match="more than 0 and at most 1"):
         fraction_of(made(), part)
 
@@ -100,7 +100,7 @@ def test_clips_by_columns() -> None:
     assert keys(with_columns(index, {})) == keys(index)
 
 
-def test_slips_in_columns_are_named() -> None:
+def test_unknown_columns_and_values_are_named() -> None:
     with pytest.raises(RequestError, match="column 'camra': did you mean 'camera'"):
         with_columns(cameras(), {"camra": ["cam0"]})
     # Also where the first column has left no clip of that camera.

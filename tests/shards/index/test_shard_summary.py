@@ -1,4 +1,4 @@
-"""Figures of a shard folder against counts made by hand."""
+"""Numbers of a shard folder against counts made by hand."""
 
 import math
 from collections.abc import Callable
@@ -26,7 +26,7 @@ def test_packed(folder: Path, small: Callable, tmp_path: Path) -> None:
     assert summary.modalities[0].bytes == 3 * (44 + 2 * 16000)
     assert [(row.clips, row.bytes) for row in summary.shards] == [(s.samples, s.bytes) for s in index.shards]
     assert [row.present for row in summary.shards] == [shard.present for shard in index.shards]
-    # The odd ones have a silent track.
+    # Clips with odd numbers have a silent track.
     assert (summary.clips, summary.silent, summary.bytes) == (6, 3, sum(shard.bytes for shard in index.shards))
     assert summary.hours == pytest.approx(6 / 3600)
     assert summary.labels["label"] == {"fight": 3, "calm": 3}

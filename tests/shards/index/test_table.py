@@ -1,4 +1,4 @@
-"""The index: round trip, selections, and files that are not what this version reads."""
+"""The index: round trip, selections, and files that this version cannot read."""
 
 import json
 import os
@@ -41,7 +41,7 @@ def test_round_trip(index: Index) -> None:
     assert os.listdir(index.folder) == ["index.json"]
 
 
-def test_where_it_lies_is_not_stored(index: Index, tmp_path: Path) -> None:
+def test_its_folder_is_not_stored(index: Index, tmp_path: Path) -> None:
     save_index(index, index.folder)
     (tmp_path / "moved").mkdir()
     os.replace(tmp_path / "index.json", tmp_path / "moved" / "index.json")

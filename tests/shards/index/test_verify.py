@@ -1,4 +1,4 @@
-"""Every way a shard folder can be damaged is found, and named."""
+"""Every kind of damage to a shard folder is found and named."""
 
 import json
 import os
@@ -48,13 +48,13 @@ def flip(index: Index, key: str, suffix: str, place: int | float = 0.5) -> str:
     return sample.shard
 
 
-def test_whole(shards: Path) -> None:
+def test_an_intact_folder(shards: Path) -> None:
     assert verify(shards) == []
 
 
 @pytest.mark.parametrize("suffix", ["rgb.mp4", "flow.mp4", "depth.mkv", "audio.wav", "inertial.npy"])
 def test_a_flipped_byte(shards: Path, suffix: str) -> None:
-    """It names the shard, the clip and the member, and blames nothing else; a picture's pixels may still decode."""
+    """The message names shard, clip and member, and nothing else is reported. The pixels may still decode."""
     shard = flip(load_index(shards), "c2", suffix, 0.6)
     problems = verify(shards)
     assert len(problems) == 2
@@ -80,7 +80,7 @@ def test_damaged_json(shards: Path) -> None:
 def test_an_undecodable_member(
     folder: Path, small: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """A packer that writes rubbish agrees with its own checksums: only decoding tells, by shard, clip and member."""
+    """A faulty packer's checksums match its own output: only decoding finds the shard, clip and member."""
     module = sys.modules["modalgate.shards.packing.encode"]
     encode, number = module._encode, 0
 
@@ -153,11 +153,11 @@ def reassign(content: dict[str, Any]) -> None:
     [
         (move, "depth.mkv' is at"),
         (drop_clip, "is in the tar and not in the index"),
-        (repeat_clip, "is 2 times in the index"),
+        (repeat_clip, "occurs 2 times in the index"),
         (drop_member, "clips with inertial and lists"),
-        (relabel, "its labels or its duration are not the index's"),
+        (relabel, "its labels or its duration differ"),
         (miscount, "clips with audio and lists"),
-        (escape, "a path where a file name belongs"),
+        (escape, "instead of a file name"),
         (reassign, "a shard the index does not list"),
     ],
 )

@@ -1,4 +1,4 @@
-"""A stream over real sockets: windows as they come, lost connections and what is too late, both told."""
+"""A stream over real sockets: pieces as they arrive, lost connections, and pieces that are too late."""
 
 import io
 import socket
@@ -51,7 +51,7 @@ Station = Callable[..., str]
 
 @pytest.fixture
 def station(broadcast: bytes) -> Iterator[Station]:
-    """`station(times, pieces, pause)`: the address of a stream that breaks off, and can be had so many times."""
+    """`station(times, pieces, pause)`: address of a stream that can be read `times` times and breaks off."""
     opened: list[socket.socket] = []
 
     def start(times: int, pieces: int = 1, pause: float = 0.0) -> str:
@@ -84,7 +84,7 @@ def address_of(text: str) -> Address:
     return found
 
 
-def test_a_lost_connection_is_a_gap_and_the_clock_goes_on(station: Station) -> None:
+def test_a_lost_connection_is_a_gap_and_the_clock_continues(station: Station) -> None:
     notices: list[str] = []
     source = LiveSource(address_of(station(2)), Patience(60, 2, 5, 0.2), notices.append)
     found: list[Piece | Gap] = []
@@ -106,15 +106,15 @@ def test_a_lost_connection_is_a_gap_and_the_clock_goes_on(station: Station) -> N
     assert before[0].clock is not None
     assert abs(before[0].clock - datetime.now(UTC).timestamp()) < 60
     assert [notice.count("secret") for notice in notices] == [0] * len(notices)
-    assert sum("connected again" in notice for notice in notices) == 1
+    assert sum("reconnected" in notice for notice in notices) == 1
 
 
-def test_windows_that_are_too_late_are_dropped_and_counted(station: Station) -> None:
+def test_late_pieces_are_dropped_and_counted(station: Station) -> None:
     source = LiveSource(address_of(station(1)), Patience(max_lag=0.6, retries=0, timeout=5))
     found: list[Piece | Gap] = []
     for item in source.slide(SPEC, NAMES, APPLICATION):
         if not found:
-            # Whoever scores takes a second for the first window; two seconds lie there by then.
+            # Scoring the first piece takes a second; two more seconds have arrived by then.
             time.sleep(1)
         found.append(item)
     dropped = [item for item in found if isinstance(item, Gap)]
@@ -125,7 +125,7 @@ def test_windows_that_are_too_late_are_dropped_and_counted(station: Station) -> 
     assert len(windows) >= 2
 
 
-def test_what_cannot_be_reached_the_first_time_is_not_tried_again() -> None:
+def test_a_source_that_never_opened_is_not_retried() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     with pytest.raises(OSError, match="refused"):
@@ -133,19 +133,19 @@ def test_what_cannot_be_reached_the_first_time_is_not_tried_again() -> None:
 
 
 @pytest.mark.parametrize("protocol", ["http", "rtsp"])
-def test_what_answers_nothing_is_waited_for_so_long(protocol: str) -> None:
+def test_a_silent_server_times_out(protocol: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = address_of(f"{protocol}://127.0.0.1:{listener.getsockname()[1]}/")
-        with pytest.raises(TimeoutError, match=r"nothing came for 0\.5 s"):
+        with pytest.raises(TimeoutError, match=r"no data for 0\.5 s"):
             next(LiveSource(address, Patience(timeout=0.5)).slide(SPEC, NAMES, APPLICATION))
 
 
-def test_what_falls_silent_is_lost(station: Station) -> None:
-    """Half of the broadcast, and then a second of nothing."""
+def test_a_source_that_stops_sending_is_lost(station: Station) -> None:
+    """Half of the broadcast, then a second without data."""
     notices: list[str] = []
     source = LiveSource(address_of(station(1, 2, 3)), Patience(retries=0, timeout=1), notices.append)
     assert list(source.slide(SPEC, NAMES, APPLICATION))
-    assert [notice.split(": ", 1)[1] for notice in notices] == ["connection lost: nothing came for 1 s"]
+    assert [notice.split(": ", 1)[1] for notice in notices] == ["connection lost: no data for 1 s"]
 
 
 def test_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,11 +158,11 @@ def test_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_address("0") is None
     with pytest.raises(RequestError, match="did you mean 'rtsp"):
         find_address("rtspp://camera/1")
-    with pytest.raises(RequestError, match="names no machine"):
+    with pytest.raises(RequestError, match="names no host"):
         find_address("rtsp://")
 
 
-def test_pieces_of_a_stream_hold_several_views(station: Station) -> None:
+def test_pieces_of_a_stream_have_several_views(station: Station) -> None:
     application = clip_application(3, [1.5], 30.0)
     source = LiveSource(address_of(station(1)), Patience(retries=0))
     pieces = [item for item in source.slide(SPEC, NAMES, application) if isinstance(item, Piece)]

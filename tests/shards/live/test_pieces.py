@@ -1,4 +1,4 @@
-"""A recording as short as clips against its packed clip, as evaluation cuts it: bit for bit, also after the codec."""
+"""A short recording against its packed clip as evaluation cuts it: equal bit for bit, also after the codec."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -29,7 +29,7 @@ Pack = Callable[..., tuple[Index, ClipSpec]]
 
 @pytest.fixture(scope="module")
 def packed(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pack:
-    """`packed(source, **settings)`: the index, and how a model of half-second windows sees its clips."""
+    """`packed(source, **settings)`: the index, and the spec of a model of half-second windows on its clips."""
 
     def call(source: Path = folder, stretch: float = 0.0, **changes: Any) -> tuple[Index, ClipSpec]:
         settings = PackSettings(**({"modalities": PACKED, "size": 32, "fps": 10.0} | changes))
@@ -44,7 +44,7 @@ def packed(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pack:
 def check(
     source: Path, index: Index, spec: ClipSpec, names: tuple[str, ...], application: Application = APPLICATION
 ) -> None:
-    """Every recording's one piece against the batch that evaluation makes of its clip."""
+    """Compares the single piece of every recording with the batch that evaluation makes of its clip."""
     held = tuple(name for name in names if name in index.modalities)
     request = ClipRequest(held, application.views, spec.seconds, spec.frames, spec.size, spec.stretch)
     batches = {batch.key[0]: batch for batch in ClipStream(index, request, 1).evaluate()}
@@ -70,23 +70,23 @@ def check(
         (("audio", "depth"), 0.0, None),
     ],
 )
-def test_the_piece_is_what_evaluation_cuts_from_the_packed_clip(
+def test_the_piece_equals_the_packed_clip_of_evaluation(
     names: tuple[str, ...], stretch: float, region: Any, packed: Pack, folder: Path
 ) -> None:
     index, spec = packed(stretch=stretch, region=region)
     check(folder, index, spec, names)
 
 
-def test_all_settings_of_the_packing_count(folder: Path, packed: Pack) -> None:
+def test_all_settings_of_the_packing_are_used(folder: Path, packed: Pack) -> None:
     index, spec = packed(crf=38, gop=4, depth_scale=0.5, silence_db=-6.0)
     assert not any("audio.wav" in sample.members for sample in index.samples)
     check(folder, index, spec, PACKED)
 
 
-def test_a_recording_is_as_long_as_it_was_for_the_packing(
+def test_a_recording_has_the_length_it_had_in_packing(
     tmp_path: Path, packed: Pack, film: Callable[..., Path], beep: Callable[..., NDArray[np.float32]]
 ) -> None:
-    """Sound runs on after the pictures, which packing cuts; a model that only hears must not hear more."""
+    """Sound outlasts the pictures and is cut in packing. A model with only sound must not get more of it."""
     film(tmp_path / "in" / "a.mkv", 1.2, beep(1.6))
     np.savetxt(tmp_path / "in" / "a.csv", np.ones((90, 6)), delimiter=",", header="x")
     (tmp_path / "in" / "labels.csv").write_text("video,inertial\na.mkv,a.csv\n")
@@ -96,7 +96,7 @@ def test_a_recording_is_as_long_as_it_was_for_the_packing(
         check(tmp_path / "in", index, spec, (name,), clip_application(2, [1.2], 30.0))
 
 
-def test_a_film_that_was_copied_into_the_shards_is_copied_again(
+def test_a_video_copied_into_the_shards_is_copied_again(
     tmp_path: Path, packed: Pack, drifting: Callable[..., NDArray[np.uint8]]
 ) -> None:
     (tmp_path / "in").mkdir()
@@ -106,19 +106,19 @@ def test_a_film_that_was_copied_into_the_shards_is_copied_again(
     check(tmp_path / "in", index, spec, ("rgb", "flow"))
 
 
-def test_sound_alone_and_a_film_of_one_sort_only(
+def test_sound_alone_and_pictures_alone(
     tmp_path: Path, packed: Pack, beep: Callable[..., NDArray[np.float32]]
 ) -> None:
     (tmp_path / "in").mkdir()
     write_wave(tmp_path / "in" / "a.wav", beep(1.3, at=0.4, length=0.5), 16000)
     index, spec = packed(tmp_path / "in", modalities=("audio",))
     check(tmp_path / "in", index, spec, ("audio",))
-    # As `predict` names the one file that it is given.
+    # As `predict` names a single file.
     (piece,) = recording_pieces({"video": tmp_path / "in" / "a.wav"}, spec, ("audio",), APPLICATION)
     assert (piece.whole, piece.end) == (True, pytest.approx(1.3))
 
 
-def test_longer_than_clips_it_is_in_pieces_and_so_it_is_with_a_hop(
+def test_a_long_recording_or_a_hop_gives_sliding_pieces(
     tmp_path: Path, packed: Pack, film: Callable[..., Path]
 ) -> None:
     _, spec = packed(modalities=("rgb",))
@@ -148,7 +148,7 @@ def test_damage_is_counted_once_and_the_rest_is_one_piece(
         list(recording_pieces({"video": path}, spec, ("rgb",), APPLICATION))
 
 
-def test_what_cannot_be_packed_still_is_read_by_pieces(
+def test_a_recording_that_cannot_be_packed_is_read_in_pieces(
     tmp_path: Path, packed: Pack, film: Callable[..., Path]
 ) -> None:
     _, spec = packed(modalities=("rgb",))

@@ -1,4 +1,4 @@
-"""Pieces from other processes: all of them, in order, with the death of a process blamed on its item."""
+"""Pieces from other processes: all of them, in order, and a process that dies is blamed on its item."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ from modalgate.shards.live.readers import Ended, relay
 
 
 def read(item: tuple[str, int]) -> Iterator[tuple[str, int, int]]:
-    """`count` pieces with this process's id, then what the name says."""
+    """`count` pieces with the id of this process, then the behaviour that the name selects."""
     name, count = item
     for number in range(count):
         yield name, number, os.getpid()
@@ -45,7 +45,7 @@ ITEMS = [("whole", 20), ("damaged", 3), ("whole", 0), ("whole", 9)]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_every_piece_comes_once_and_in_its_order(workers: int) -> None:
+def test_every_piece_comes_once_and_in_order(workers: int) -> None:
     pieces, reasons, pids = collected(ITEMS, workers)
     assert pieces == {0: list(range(20)), 1: [0, 1, 2], 3: list(range(9))}
     assert reasons == {0: "", 1: "it is damaged", 2: "", 3: ""}
@@ -55,16 +55,16 @@ def test_every_piece_comes_once_and_in_its_order(workers: int) -> None:
 def test_a_process_that_dies_is_replaced_and_its_item_named() -> None:
     pieces, reasons, pids = collected([("deadly", 2), ("whole", 5), ("deadly", 0), ("whole", 1)], 1)
     assert pieces == {0: [0, 1], 1: list(range(5)), 3: [0]}
-    assert {number for number, reason in reasons.items() if "killed the process" in reason} == {0, 2}
+    assert {number for number, reason in reasons.items() if "process that read it died" in reason} == {0, 2}
     assert len(pids) == 3
 
 
-def test_a_defect_is_raised() -> None:
+def test_other_errors_are_raised() -> None:
     with pytest.raises(TypeError, match="a defect of ours"):
         collected([("whole", 1), ("defect", 1)], 1)
 
 
-def test_whoever_stops_early_leaves_no_process_and_no_thread() -> None:
+def test_stopping_early_ends_processes_and_threads() -> None:
     before = set(threading.enumerate())
     pieces = relay(read, [("whole", 10_000), ("whole", 10_000)], 2, depth=3)
     pids = {next(pieces)[1][2] for _ in range(3)}  # pyright: ignore[reportIndexIssue]
@@ -75,7 +75,7 @@ def test_whoever_stops_early_leaves_no_process_and_no_thread() -> None:
         assert not thread.is_alive()
 
 
-def test_the_processes_end_with_a_parent_that_was_killed() -> None:
+def test_processes_end_with_a_killed_parent() -> None:
     script = Path(__file__).with_name("relayed.py")
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr

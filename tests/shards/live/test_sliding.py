@@ -1,4 +1,4 @@
-"""Sliding windows against the whole recording in memory, cut the slow way; frames decoded once; memory that stays."""
+"""Sliding windows against windows cut from the whole recording in memory; constant memory; no repeated decoding."""
 
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -36,7 +36,7 @@ def spec() -> Callable[..., ClipSpec]:
 def slide(
     files: dict[str, Path], spec: ClipSpec, names: tuple[str, ...], hop: float | None = None
 ) -> Iterator[Window]:
-    """Pieces of one window each, as of a model whose clips are not known."""
+    """Pieces of one window each, as for a model whose clips are unknown."""
     for piece in slide_pieces(files, spec, names, default_application(spec, 3), hop):
         (view,) = piece.views
         assert (view.start, piece.present) == (piece.start, list(view.streams))
@@ -44,7 +44,7 @@ def slide(
 
 
 def naive(files: dict[str, Path], spec: ClipSpec, names: tuple[str, ...], start: float) -> dict[str, NDArray]:
-    """One window of a recording of which everything is in memory."""
+    """One window of a recording that is completely in memory."""
     settings = PackSettings(names, 32, spec.fps, spec.flow_bound, spec.sample_rate, clip_seconds=1e6)
     (recording,) = read_recording(files, settings)
     streams = {}
@@ -79,7 +79,7 @@ def naive(files: dict[str, Path], spec: ClipSpec, names: tuple[str, ...], start:
 
 @pytest.fixture
 def files(film: Callable[..., Path], drifting: Callable[..., NDArray[np.uint8]], tmp_path: Path) -> dict[str, Path]:
-    """3.3 seconds of everything at once; the sound grows."""
+    """3.3 seconds with every modality; the sound gets louder."""
     generator = np.random.default_rng(0)
     sound = (generator.standard_normal(53000) * np.linspace(0.02, 0.2, 53000)).astype(np.float32)
     film(tmp_path / "clip.mp4", 3.3, sound, dx=2)
@@ -94,7 +94,7 @@ def files(film: Callable[..., Path], drifting: Callable[..., NDArray[np.uint8]],
 
 
 @pytest.mark.parametrize("hop", [None, 0.1, 0.37, 1.3])
-def test_every_window_is_that_of_the_whole_recording(
+def test_windows_equal_those_of_the_whole_recording(
     files: dict[str, Path], spec: Callable[..., ClipSpec], hop: float | None
 ) -> None:
     names = ("rgb", "flow", "depth", "depth_flow", "audio", "inertial")
@@ -106,15 +106,15 @@ def test_every_window_is_that_of_the_whole_recording(
         expected = naive(files, spec(), names, window.start)
         assert list(window.streams) == list(names)
         for name in names:
-            # The search keeps something from pair to pair: single bytes of flow are off by one.
+            # The flow search keeps state between pairs: single bytes differ by one.
             off = np.abs(window.streams[name].astype(float) - expected[name])
-            # A signal read between its samples is rounded otherwise.
+            # An interpolated signal is rounded differently.
             within = 1 if modality(name).flow_of else {"inertial": 1e-6}.get(name, 0)
             assert off.max() <= within, f"{name} at {window.start}"
             assert (off > min(within, 1e-6)).mean() < 0.002
 
 
-def test_a_recording_shorter_than_a_window_stands_still(
+def test_a_recording_shorter_than_a_window_repeats_its_last_frame(
     film: Callable[..., Path], spec: Callable[..., ClipSpec], beep: Callable[..., NDArray[np.float32]], tmp_path: Path
 ) -> None:
     files = {"video": film(tmp_path / "short.mp4", 0.4, beep(0.4), dx=2)}
@@ -153,7 +153,7 @@ def test_memory_does_not_grow_with_the_recording(
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         assert count == int((seconds - 0.5) / hop) + 1
-    # The longer sound alone is 3.2 MB more.
+    # The longer sound alone has 3.2 MB more.
     assert peaks[1] < peaks[0] + 5e5
 
 
@@ -169,7 +169,7 @@ def test_sound_alone_and_sound_that_ends_before_the_pictures(
     assert ["audio" in window.streams for window in windows] == [True, True, False, False]
 
 
-def test_pictures_and_sound_that_are_late_alike_do_not_move_against_each_other(
+def test_pictures_and_sound_with_the_same_delay_stay_in_time(
     film: Callable[..., Path],
     beep: Callable[..., NDArray[np.float32]],
     delayed: Callable[[Path, Path, float], Path],
@@ -185,7 +185,7 @@ def test_pictures_and_sound_that_are_late_alike_do_not_move_against_each_other(
     ):
         assert mine.streams.keys() == theirs.streams.keys()
         if "audio" in mine.streams:
-            # Matroska counts in milliseconds.
+            # Matroska rounds to milliseconds.
             tone = [np.flatnonzero(np.abs(window.streams["audio"]) > 0.2) for window in (mine, theirs)]
             assert [len(places) > 0 for places in tone] in ([True, True], [False, False])
             if len(tone[0]):
@@ -197,7 +197,7 @@ def test_a_silent_track_is_absent(film: Callable[..., Path], spec: Callable[...,
     assert all("audio" not in window.streams for window in slide({"video": path}, spec(), ("rgb", "audio")))
 
 
-def test_what_is_not_there_is_said(film: Callable[..., Path], spec: Callable[..., ClipSpec], tmp_path: Path) -> None:
+def test_missing_modalities(film: Callable[..., Path], spec: Callable[..., ClipSpec], tmp_path: Path) -> None:
     path = film(tmp_path / "clip.mp4", 1.0)
     with pytest.raises(ValueError, match="none of audio"):
         next(slide({"video": path}, spec(), ("audio",)))
@@ -222,10 +222,10 @@ def starts(pieces: list[Piece]) -> list[float]:
 
 
 @pytest.mark.parametrize("stretch", [0.0, 0.5])
-def test_a_piece_of_a_long_recording_is_cut_as_a_clip_of_its_length(
+def test_a_piece_is_cut_like_a_clip_of_its_length(
     files: dict[str, Path], spec: Callable[..., ClipSpec], stretch: float
 ) -> None:
-    """Each view against the window of that place and length, cut from the whole recording in memory."""
+    """Each view against the window with the same start and length, cut from the whole recording in memory."""
     names = ("rgb", "depth", "inertial") if stretch else ("rgb", "depth", "audio", "inertial")
     view = replace(spec(), stretch=stretch)
     application = clip_application(3, [1.0, 1.2, 1.4], 30.0)
@@ -245,7 +245,7 @@ def test_a_piece_of_a_long_recording_is_cut_as_a_clip_of_its_length(
                 if name == "inertial":
                     continue
                 assert np.array_equal(window.streams[name], expected[name]), f"{name} at {window.start}"
-            # As many samples as a window has, over the time that it covers.
+            # As many samples as a window has, over the time it covers.
             times = window.start + np.arange(25) * covered / 25
             truth = np.load(files["inertial"])
             inside = times < piece.end - 0.03
@@ -275,10 +275,10 @@ def test_a_recording_shorter_than_a_piece_is_one(files: dict[str, Path], spec: C
     assert [view.start for view in piece.views] == pytest.approx([0, 1.4, 2.8])
 
 
-def test_sound_is_there_or_not_for_a_piece_as_for_a_clip(
+def test_silence_is_decided_per_piece(
     film: Callable[..., Path], spec: Callable[..., ClipSpec], beep: Callable[..., NDArray[np.float32]], tmp_path: Path
 ) -> None:
-    """A tone from 3 to 4 s: pieces of one second have sound there alone, though the film is not silent."""
+    """A tone from 3 to 4 s: only pieces of one second in this range have sound, though the video is not silent."""
     path = film(tmp_path / "clip.mkv", 6.0, beep(6.0, at=3.0, length=1.0))
     application = replace(clip_application(2, [1.0], 30.0), hop=1.0)
     pieces = list(slide_pieces({"video": path}, spec(seconds=0.3), ("rgb", "audio"), application))
@@ -287,8 +287,8 @@ def test_sound_is_there_or_not_for_a_piece_as_for_a_clip(
     assert all("audio" in view.streams for view in pieces[3].views)
 
 
-def test_nothing_is_seen_beyond_a_piece(files: dict[str, Path], spec: Callable[..., ClipSpec]) -> None:
-    """Clips shorter than a window stand still at their end, and so do pieces in the middle of a recording."""
+def test_a_window_uses_nothing_beyond_its_piece(files: dict[str, Path], spec: Callable[..., ClipSpec]) -> None:
+    """Clips shorter than a window repeat their last frame, and so do pieces within a recording."""
     application = replace(Application(1, 0.5, 0.5, 0.75, 0.5), longest=0.5)
     piece = list(slide_pieces(files, spec(seconds=1.0, frames=10), ("rgb", "audio"), application))[1]
     (view,) = piece.views

@@ -1,4 +1,4 @@
-"""Batches of one size and one kind: what comes out, when, and what the model is shown."""
+"""Batches of constant size and equal modalities: results, their order, and what the model gets."""
 
 import numpy as np
 from modalgate.shards.clips.piece import Window
@@ -21,7 +21,7 @@ class Model:
         return [one.start * 10 for one in windows]
 
 
-def test_a_batch_is_full_of_one_kind_and_filled_up_at_the_end() -> None:
+def test_a_batch_has_one_kind_and_is_padded_at_the_end() -> None:
     model = Model()
     batcher = Batcher[str, float](model, 3)
     kinds = [("rgb", "audio"), ("rgb",), ("rgb", "audio"), ("rgb", "audio"), ("rgb",)]
@@ -39,5 +39,5 @@ def test_no_window_waits_for_ever() -> None:
     for number in range(1, 5):
         assert 0 not in [tag for tag, _ in batcher.put(number, window(number, "rgb"))]
     assert (0, 0.0) in batcher.put(5, window(5, "rgb"))
-    # The one that waits now began to wait just now.
+    # The window that waits now has just been added.
     assert batcher.put(6, window(6, "audio")) == []

@@ -1,4 +1,4 @@
-"""Arrays from NumPy and MATLAB files: what is read, and what is refused."""
+"""Arrays from NumPy and MATLAB files: valid and rejected ones."""
 
 from pathlib import Path
 
@@ -31,8 +31,8 @@ def test_refused(tmp_path: Path) -> None:
         open_array(tmp_path / "text.mat", 3)
 
 
-def test_every_way_to_damage_a_matlab_file_is_an_answer(tmp_path: Path) -> None:
-    """Bytes flipped or cut anywhere: an array, or a `ValueError` or `OSError`, never another failure."""
+def test_a_damaged_matlab_file_gives_an_array_or_an_expected_error(tmp_path: Path) -> None:
+    """Bytes flipped or cut anywhere give an array, `ValueError` or `OSError`, and no other error."""
     savemat(tmp_path / "a.mat", {"d_depth": np.arange(600.0).reshape(5, 6, 20)}, do_compression=True)
     whole, generator = (tmp_path / "a.mat").read_bytes(), np.random.default_rng(0)
     refused = 0

@@ -1,4 +1,4 @@
-"""Media in and out: exact round trips, rotation and sizes."""
+"""Reading and writing media: exact round trips, rotation and sizes."""
 
 import io
 from collections.abc import Callable
@@ -26,7 +26,7 @@ def test_h264_round_trip(drifting: Callable) -> None:
     write_video(target, frames, 12.5, container_format="mp4", options={"crf": "10"})
     back = read(io.BytesIO(target.getvalue()))
     assert back.shape == frames.shape
-    # Chroma is halved, so single pixels are compared by luminance, and colours by their mean.
+    # Chroma has half the resolution: pixels are compared by luminance, and colours by their mean.
     weights = np.array([0.299, 0.587, 0.114])
     assert np.abs(back @ weights - frames @ weights).mean() < 1.5
     np.testing.assert_allclose(back.mean(axis=(0, 1, 2)), frames.mean(axis=(0, 1, 2)), atol=2.0)
@@ -63,7 +63,7 @@ def test_equal_input_gives_equal_bytes(drifting: Callable, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("degrees", [0, 90, 180, 270])
 def test_rotation_is_applied(tmp_path: Path, degrees: int) -> None:
-    """A phone stores the sensor's picture and an angle: shown, the bright corner is where the camera saw it."""
+    """A phone stores the sensor's picture and an angle. Displayed, the bright corner is where it was seen."""
     upright = np.full((48, 64, 3), 40, np.uint8)
     upright[:12, :16] = 220
     turns = degrees // 90

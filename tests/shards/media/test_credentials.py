@@ -1,4 +1,4 @@
-"""Credentials of URLs are masked wherever they stand in a text."""
+"""Credentials of URLs are masked anywhere in a text."""
 
 import pytest
 from modalgate.shards.index.location import Remote

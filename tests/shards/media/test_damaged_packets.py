@@ -1,4 +1,4 @@
-"""Damaged packets: a fault, or counted and skipped; the pictures around them keep their times."""
+"""Damaged packets are an error, or are counted and skipped; the pictures around them keep their times."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,18 +13,18 @@ from ...overwritten import overwrite_packets
 
 @pytest.fixture
 def broken(film: Callable[..., Path], tmp_path: Path) -> Path:
-    """Three seconds at 10 per second, its packets 12 to 14 overwritten."""
+    """Three seconds at 10 frames per second, with packets 12 to 14 overwritten."""
     path = film(tmp_path / "film.mp4", 3.0)
     overwrite_packets(path, "video", (12, 13, 14))
     return path
 
 
-def test_without_a_count_it_is_a_fault(broken: Path) -> None:
+def test_without_a_count_a_damaged_packet_is_an_error(broken: Path) -> None:
     with pytest.raises(ValueError, match=r"its video at 1\.\d s cannot be decoded"):
         list(iterate_frames(broken))
 
 
-def test_what_can_be_decoded_keeps_its_time(broken: Path) -> None:
+def test_decoded_frames_keep_their_times(broken: Path) -> None:
     damage = Damage()
     frames = [round(10 * time, 6) for time, _ in iterate_frames(broken, damage)]
     assert damage.packets == 3
@@ -37,10 +37,10 @@ def test_what_can_be_decoded_keeps_its_time(broken: Path) -> None:
     assert damage.last == pytest.approx(max(missing) / 10)
 
 
-def test_its_times_count_from_the_beginning(
+def test_times_of_damage_count_from_the_start(
     film: Callable[..., Path], delayed: Callable[[Path, Path, float], Path], tmp_path: Path
 ) -> None:
-    """As those of windows do, of a film whose own clock begins at an hour."""
+    """As times of windows do, for a video whose own clock starts at an hour."""
     path = delayed(film(tmp_path / "film.mp4", 3.0), tmp_path / "late.mp4", 3600.0)
     overwrite_packets(path, "video", (12,))
     damage = Damage()
@@ -49,13 +49,13 @@ def test_its_times_count_from_the_beginning(
     assert 0.9 < (damage.first or 0) < 1.8
 
 
-def test_it_is_told_in_a_sentence() -> None:
+def test_damage_as_text() -> None:
     assert str(Damage(3, 1.24, 1.5)) == "3 damaged packets were skipped, from 1.2 to 1.5 s"
     assert str(Damage(1, 0.5, 0.5)) == "1 damaged packet was skipped, at 0.5 s"
     assert str(Damage(2)) == "2 damaged packets were skipped"
 
 
-def test_a_whole_film_has_none(film: Callable[..., Path], tmp_path: Path) -> None:
+def test_an_intact_video_has_no_damage(film: Callable[..., Path], tmp_path: Path) -> None:
     path, damage = film(tmp_path / "film.mp4", 1.0), Damage()
     strict, counted = (
         [FrameReader().read(frame) for _, frame in iterate_frames(path, given)] for given in (None, damage)

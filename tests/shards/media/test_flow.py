@@ -1,4 +1,4 @@
-"""Flow against a known motion, its one-byte form, and what H.264 leaves of it."""
+"""Flow against a known motion, its one-byte form, and its quality after H.264."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -36,7 +36,7 @@ def relief(drifting: Callable, frames: int = 5, dx: int = 2, dy: int = 0) -> np.
 
 
 @pytest.mark.parametrize(("dx", "dy"), [(2, 0), (0, -1), (-2, 1)])
-def test_a_body_that_moves_before_nothing(drifting: Callable, dx: int, dy: int) -> None:
+def test_depth_flow_of_a_body_without_background(drifting: Callable, dx: int, dy: int) -> None:
     depth = relief(drifting, dx=dx, dy=dy)
     flow = compute_flow(depth)
     assert flow.shape == (5, 2, 64, 80)
@@ -45,17 +45,17 @@ def test_a_body_that_moves_before_nothing(drifting: Callable, dx: int, dy: int) 
     np.testing.assert_array_equal(flow[-1], flow[-2])
 
 
-def test_flow_of_depth_knows_no_unit_and_no_distance(drifting: Callable) -> None:
+def test_flow_of_depth_does_not_depend_on_unit_or_distance(drifting: Callable) -> None:
     depth = relief(drifting)
     plain = compute_flow(depth)
     for other in (np.where(depth, depth * 5, 0), np.where(depth > 0, depth + 1500, 0)):
         flow = compute_flow(other.astype(np.uint16))
         assert np.median(np.abs(flow - plain)[:, :, 20:44, 26:46]) < 0.05
-    # Pair by pair: what comes later in the recording changes nothing.
+    # Pair by pair: later frames of the recording change nothing.
     np.testing.assert_array_equal(compute_flow(depth[:2])[0], plain[0])
 
 
-def test_what_depth_does_not_show_does_not_move() -> None:
+def test_unmeasured_depth_has_no_motion() -> None:
     assert not compute_flow(np.zeros((3, 64, 80), np.uint16)).any()
     assert np.abs(compute_flow(np.full((3, 64, 80), 2500, np.uint16))).max() < 1e-3
     assert compute_flow(np.full((1, 64, 80), 9, np.uint16)).shape == (1, 2, 64, 80)
@@ -71,14 +71,14 @@ def test_quantisation(bound: float) -> None:
     stored = quantise_flow(flow, bound)
     assert stored.dtype == np.uint8
     error = np.abs(dequantise_flow(stored, bound) - np.clip(flow, -bound, bound))
-    # Half a step of the byte scale, and float32's own rounding.
+    # Half a step of the byte scale, plus the rounding of float32.
     assert error.max() <= bound / 254 * 1.001
     assert error.max() > bound / 254 * 0.9
     assert (dequantise_flow(quantise_flow(np.zeros(4), bound), bound) == 0).all()
 
 
 def test_stored_through_h264() -> None:
-    """Median end-point error of what is read back, for turbulence that no frame predicts from the one before."""
+    """Median end-point error after H.264, for turbulence that no frame predicts from the one before."""
     settings = PackSettings(modalities=("flow",), fps=10.0)
     noise = np.random.default_rng(0).normal(size=(12, 2, 112, 112)).astype(np.float32)
     flow = np.stack([[cv2.GaussianBlur(component, (0, 0), 3) for component in field] for field in noise])

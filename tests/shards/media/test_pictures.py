@@ -1,4 +1,4 @@
-"""Pictures from frame folders, arrays and videos; bounds that hold before memory is filled."""
+"""Pictures from frame folders, arrays and videos, and bounds that hold before memory is filled."""
 
 import resource
 import shutil
@@ -50,7 +50,7 @@ def test_jpeg_frames(tmp_path: Path, drifting: Callable) -> None:
 
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
 def test_a_photographs_orientation(tmp_path: Path, orientation: int) -> None:
-    """A camera held on its side stores the sensor's picture and how to turn it."""
+    """A camera held on its side stores the sensor's picture and its rotation."""
     upright = np.full((32, 48, 3), 40, np.uint8)
     upright[:8, :12] = 220
     stored = np.rot90(upright, {1: 0, 3: 2, 6: 1, 8: -1}[orientation])
@@ -80,7 +80,7 @@ def test_eight_bit_depth(tmp_path: Path, scale: float) -> None:
 
 
 def test_twelve_bit_depth(tmp_path: Path) -> None:
-    """The container knows 12 bits, the levels stay what they were."""
+    """The container has 12 bits, and the levels keep their values."""
     levels = np.random.default_rng(0).integers(0, 4096, (3, 32, 40)).astype(np.uint16)
     with av.open(str(tmp_path / "a.mkv"), "w") as container:
         stream = container.add_stream("ffv1", rate=10)
@@ -97,7 +97,7 @@ def test_twelve_bit_depth(tmp_path: Path) -> None:
 
 
 def test_depth_arrays(tmp_path: Path) -> None:
-    """NPY has time first, MATLAB last; metres as floats become millimetres, nothing measured becomes 0."""
+    """NPY has time first, MATLAB last. Metres as floats become millimetres, and unmeasured values become 0."""
     depth = np.random.default_rng(0).integers(0, 8000, (6, 32, 40)).astype(np.uint16)
     np.save(tmp_path / "a.npy", depth)
     savemat(tmp_path / "a.mat", {"d_depth": np.moveaxis(depth, 0, -1).astype(np.int16)})
@@ -112,7 +112,7 @@ def test_depth_arrays(tmp_path: Path) -> None:
 
 
 def test_rates(tmp_path: Path, drifting: Callable) -> None:
-    """30 frames at 30 per second are packed as 10; without a rate they are refused."""
+    """30 frames at 30 per second are packed as 10. Without a rate they are rejected."""
     frames = drifting(30, 32, 48)
     folder = write_frames(tmp_path / "a", frames)
     np.testing.assert_array_equal(read(folder, rate=30.0), frames[::3])
@@ -120,7 +120,7 @@ def test_rates(tmp_path: Path, drifting: Callable) -> None:
         read(folder, rate=None)
 
 
-def test_frames_that_do_not_fit_together(tmp_path: Path, drifting: Callable) -> None:
+def test_frames_of_different_sizes(tmp_path: Path, drifting: Callable) -> None:
     folder = write_frames(tmp_path / "a", drifting(3, 32, 48))
     assert cv2.imwrite(str(folder / "frame3.png"), np.zeros((32, 64, 3), np.uint8))
     with pytest.raises(ValueError, match=r"'a' changes its size from \(32, 48, 3\) to \(32, 64, 3\)"):
@@ -151,7 +151,7 @@ def bomb(path: Path, side: int) -> Path:
 
 
 def test_a_picture_bomb(tmp_path: Path) -> None:
-    """430 MB in half a megabyte are refused by their header, where 150 MB are to be had."""
+    """430 MB in half a megabyte are rejected by their header, with 150 MB of memory available."""
     first = bomb(tmp_path / "a" / "0.png", 12_000)
     shutil.copy(first, tmp_path / "a" / "1.png")
     assert (tmp_path / "a" / "0.png").stat().st_size < 5e5
@@ -186,18 +186,18 @@ def write_late(path: Path, frames: NDArray, late: int) -> Path:
 
 
 def test_a_time_stamp_far_ahead(tmp_path: Path, drifting: Callable) -> None:
-    """A year later: not a year of copies of the frame before."""
+    """A time stamp a year later does not give a year of copies of the frame before."""
     path = write_late(tmp_path / "a.mkv", drifting(10, 32, 48), 10 * 86400 * 365)
     with pytest.raises(ValueError, match=r"'a\.mkv' lasts 3.15\d*e\+07 s, more than 21600"):
         read(path)
 
 
 def test_a_time_stamp_beyond_the_header(tmp_path: Path, drifting: Callable) -> None:
-    """Matroska's duration is overwritten with a second's; the last frame's time says half an hour."""
+    """Matroska's duration is overwritten with one second, and the last frame's time is half an hour."""
     path = write_late(tmp_path / "a.mkv", drifting(10, 32, 48), 10 * 1800)
     data = path.read_bytes()
     place = data.index(b"\x44\x89\x88") + 3
     assert 1_800_000 <= struct.unpack(">d", data[place : place + 8])[0] <= 1_800_200
     path.write_bytes(data[:place] + struct.pack(">d", 1000.0) + data[place + 8 :])
-    with pytest.raises(ValueError, match=r"'a\.mkv' has a frame at 1800 s, and lasts 1 s"):
+    with pytest.raises(ValueError, match=r"'a\.mkv' has a frame at 1800 s but lasts 1 s"):
         read(path)

@@ -1,4 +1,4 @@
-"""A region of the picture: cut in packing and in prediction alike, and refused where it leaves the picture."""
+"""A region of the picture: cut alike in packing and prediction, and rejected if it is not within the picture."""
 
 import math
 from pathlib import Path
@@ -32,11 +32,11 @@ def film(tmp_path: Path) -> Path:
     return folder / "door.mp4"
 
 
-def test_it_is_cut_by_shares() -> None:
+def test_a_region_is_cut_by_shares() -> None:
     picture = np.arange(20 * 40).reshape(20, 40)
     np.testing.assert_array_equal(cut_region(picture, REGION), picture[5:15, 20:30])
     np.testing.assert_array_equal(cut_region(picture, (0, 0, 1, 1)), picture)
-    # Video wants even sides, within the picture.
+    # Video needs even sides, within the picture.
     assert cut_region(picture, (0.9, 0.9, 0.1, 0.05)).shape == (2, 4)
     assert cut_region(picture, (0.999, 0.999, 0.001, 0.001)).shape == (2, 2)
     assert cut_region(picture[:19, :39], (0.25, 0, 0.5, 1)).shape == (18, 20)
@@ -53,12 +53,12 @@ def test_it_is_cut_by_shares() -> None:
         (0.0, math.nan, 1.0, 1.0),
     ],
 )
-def test_one_that_leaves_the_picture_is_refused(region: Region) -> None:
+def test_a_region_outside_the_picture_is_refused(region: Region) -> None:
     with pytest.raises(RequestError, match="is not within the picture: give left, top, width and height"):
         PackSettings(region=region)
 
 
-def test_packing_and_sliding_see_the_same_part(film: Path, tmp_path: Path) -> None:
+def test_packing_and_sliding_use_the_same_region(film: Path, tmp_path: Path) -> None:
     settings = PackSettings(modalities=("rgb", "flow"), size=24, fps=10.0, region=REGION, crf=8)
     pack(film.parent, tmp_path / "shards", settings, workers=1)
     index = load_index(tmp_path / "shards")
@@ -73,12 +73,12 @@ def test_packing_and_sliding_see_the_same_part(film: Path, tmp_path: Path) -> No
         assert window.streams[name].shape == tuple(packed.streams[name].shape[2:])
         apart = window.streams[name].astype(float) - packed.streams[name][0, 0].numpy()
         assert np.abs(apart).mean() < tolerance
-    # None of the dark surroundings is left.
+    # The dark surroundings are gone.
     assert packed.streams["rgb"].min() > 30
     assert 55 < packed.streams["rgb"][0, 0, 0].float().mean() < 75
 
 
-def test_flow_that_was_given_for_the_whole_picture_is_refused(film: Path, tmp_path: Path) -> None:
+def test_stored_flow_of_the_whole_picture_is_refused(film: Path, tmp_path: Path) -> None:
     (film.parent / "video").mkdir()
     film.rename(film.parent / "video" / film.name)
     (film.parent / "flow").mkdir()
@@ -86,4 +86,4 @@ def test_flow_that_was_given_for_the_whole_picture_is_refused(film: Path, tmp_pa
     settings = PackSettings(modalities=("rgb", "flow"), size=24, fps=10.0, region=REGION)
     with pytest.raises(DataError):
         pack(film.parent, tmp_path / "shards", settings, workers=1)
-    assert "of the whole picture, not of the region" in (tmp_path / "shards" / REJECTED_NAME).read_text()
+    assert "covers the whole picture, not the region" in (tmp_path / "shards" / REJECTED_NAME).read_text()

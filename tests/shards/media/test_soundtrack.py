@@ -1,4 +1,4 @@
-"""Sound that keeps its place beside the pictures, whatever its rate, and where packets of it are damaged."""
+"""Sound stays in time with the pictures at any rate, and where packets of it are damaged."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +14,7 @@ from ...overwritten import overwrite_packets
 
 @pytest.mark.parametrize("rate", [8000, 16000, 44100, 48000])
 def test_sound_keeps_its_time(tmp_path: Path, beep: Callable, drifting: Callable, rate: int) -> None:
-    """A beep 1 s into the track, whatever its rate and codec, is found 1 s in, to 10 ms."""
+    """A beep 1 s into the track is found 1 s in, to 10 ms, at any rate and with any codec."""
     sound = beep(2.0, 1.0, 0.1, rate)
     write_video(tmp_path / "a.mp4", drifting(20), 10, sound=sound, sample_rate=rate, sound_codec="aac")
     begin, read_back = read_sound(tmp_path / "a.mp4", 16000)
@@ -31,8 +31,8 @@ def test_wave_round_trip(tmp_path: Path, beep: Callable) -> None:
     np.testing.assert_allclose(back, sound, atol=1.5 / 32768)
 
 
-def test_silence_stands_for_damaged_packets(tmp_path: Path, beep: Callable, drifting: Callable) -> None:
-    """A beep 2 s into the track stays there when half a second before it is lost."""
+def test_damaged_packets_become_silence(tmp_path: Path, beep: Callable, drifting: Callable) -> None:
+    """A beep 2 s into the track stays there if half a second before it is lost."""
     path = tmp_path / "a.mp4"
     write_video(path, drifting(30), 10, sound=beep(3.0, 2.0, 0.1), sound_codec="aac")
     overwrite_packets(path, "audio", range(16, 24))

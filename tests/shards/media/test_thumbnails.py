@@ -1,4 +1,4 @@
-"""Pictures at given times: the right ones, found without decoding all."""
+"""Frames at given times: the right ones, found without decoding everything."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,10 +30,10 @@ def number(jpeg: bytes | None) -> int:
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi", "ts"])
-def test_each_is_the_picture_shown_at_its_time(suffix: str, tmp_path: Path) -> None:
-    # AVI knows no times of presentation: without pictures out of order they are those of decoding.
+def test_each_still_is_the_frame_shown_at_its_time(suffix: str, tmp_path: Path) -> None:
+    # AVI has no presentation times: without reordered frames they equal the decoding times.
     path = film(tmp_path / f"film.{suffix}", {"g": "12", "bf": "0" if suffix == "avi" else "2"})
-    # In any order, on a frame, between frames, before the first and beyond the last.
+    # In any order: on a frame, between frames, before the first and beyond the last.
     times = [4.5, 0.0, 2.34, 5.9, 1.19, 9.0]
     assert [number(jpeg) for jpeg in stills(path, times)] == [45, 0, 23, 59, 11, 59]
 
@@ -43,9 +43,7 @@ def test_times_count_from_the_first_frame(tmp_path: Path, delayed: Callable[[Pat
     assert [number(jpeg) for jpeg in stills(late, [0.0, 2.0])] == [0, 20]
 
 
-def test_of_a_long_film_only_what_follows_the_key_frame_is_decoded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_decoding_starts_at_the_key_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = film(tmp_path / "film.mkv", {"g": "5"})
     frames: list[float] = []
 
@@ -61,22 +59,22 @@ def test_of_a_long_film_only_what_follows_the_key_frame_is_decoded(
     assert min(frames) >= 5.4
 
 
-def test_they_are_small_and_keep_their_aspect(tmp_path: Path) -> None:
+def test_stills_are_small_and_keep_their_aspect(tmp_path: Path) -> None:
     write_video(tmp_path / "wide.mkv", np.zeros((5, 480, 960, 3), np.uint8), FPS)
     (jpeg,) = stills(tmp_path / "wide.mkv", [0.2])
     assert jpeg is not None
     assert cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR).shape == (240, 480, 3)
 
 
-def test_around_damage_the_last_picture_stays(tmp_path: Path) -> None:
-    """Each packet is a key frame, those of 2 to 2.4 s and the first are overwritten."""
+def test_a_damaged_frame_gives_the_one_before(tmp_path: Path) -> None:
+    """Each packet is a key frame. The first, and those of 2 to 2.4 s, are overwritten."""
     path = film(tmp_path / "a.mp4", {"g": "1"})
     overwrite_packets(path, "video", (0, *range(20, 25)))
-    # Times count from the first picture that is there.
+    # Times count from the first decodable picture.
     assert [number(jpeg) for jpeg in stills(path, (1.0, 2.1, 3.0))] == [11, 19, 31]
 
 
-def test_sound_alone_has_none(tmp_path: Path) -> None:
+def test_sound_alone_has_no_stills(tmp_path: Path) -> None:
     write_wave(tmp_path / "sound.wav", np.zeros(1000, np.float32), 16000)
     with pytest.raises(ValueError, match="no pictures"):
         stills(tmp_path / "sound.wav", [0.0])

@@ -1,4 +1,4 @@
-"""Flash and beep through the whole way from a recording to a window: they must stay together."""
+"""Flash and beep on the whole way from a recording to a window: they must stay together."""
 
 from collections.abc import Callable
 from itertools import islice
@@ -12,7 +12,7 @@ from modalgate.shards.packing.pack import pack
 from modalgate.shards.stream import ClipRequest, ClipStream
 
 PACKED = 20.0
-# Windows of 0.6 s, their 12 frames just the packed ones: a frame of a window is a twentieth of a second.
+# Windows of 0.6 s with the 12 packed frames: one frame lasts a twentieth of a second.
 REQUEST = ClipRequest(("rgb", "audio"), 3, 0.6, 12, 32)
 
 
@@ -21,7 +21,7 @@ REQUEST = ClipRequest(("rgb", "audio"), 3, 0.6, 12, 32)
 def test_flash_and_beep_stay_within_a_frame(
     tmp_path: Path, beep: Callable, delayed: Callable, fps: float, rate: int
 ) -> None:
-    """The file starts 0.4 s late and its codec reorders frames; every segment of every window is looked at."""
+    """The file starts 0.4 s late and its codec reorders frames. Every segment of every window is checked."""
     frames = np.full((round(4 * fps), 32, 32, 3), 20, np.uint8)
     sound = np.zeros(4 * rate, np.float32)
     for second in (0.5, 1.3, 2.2, 3.4):
@@ -40,7 +40,7 @@ def test_flash_and_beep_stay_within_a_frame(
         for segment in range(3):
             bright = batch.streams["rgb"][0, segment].float().mean(dim=(1, 2, 3)).numpy() > 128
             loud = batch.streams["audio"][0, segment].abs().numpy() > 0.2
-            # A flash cut by the window's edge shows no beginning.
+            # A flash cut by the window's edge has no visible start.
             starts = np.flatnonzero(np.diff(bright.astype(int)) == 1) + 1
             for start in starts[:1]:
                 beeped = (

@@ -1,4 +1,4 @@
-"""Members of one clip: what each suffix holds, its facts, and moments that add up to the whole set's statistics."""
+"""Members of one clip: content by suffix, stored facts, and moments that add up to the statistics."""
 
 import io
 import json
@@ -59,7 +59,7 @@ def test_facts(clip: EncodedClip, streams: dict[str, np.ndarray]) -> None:
 
 
 def test_h264_form(clip: EncodedClip) -> None:
-    """What the fast decoder counts on: yuv420p, no reordering, a key frame every `gop`."""
+    """What the fast decoder relies on: yuv420p, no reordering, a key frame every `gop` frames."""
     for suffix, size in (("rgb.mp4", (48, 32)), ("flow.mp4", (48, 64))):
         with open_media(io.BytesIO(clip.members[suffix])) as container:
             stream = container.streams.video[0]
@@ -84,7 +84,7 @@ def test_lossless_members(clip: EncodedClip, streams: dict[str, np.ndarray]) -> 
 
 
 def test_moments(clip: EncodedClip, streams: dict[str, np.ndarray]) -> None:
-    """Against the plain mean and standard deviation of the values as they are stored."""
+    """Against the plain mean and standard deviation of the stored values."""
     values = {
         "rgb": streams["rgb"].reshape(-1, 3),
         "flow": dequantise_flow(quantise_flow(streams["flow"], 14.0), 14.0).transpose(0, 2, 3, 1).reshape(-1, 2),

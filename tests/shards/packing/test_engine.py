@@ -1,4 +1,4 @@
-"""Work spread over processes or a Ray cluster: every item once, also where an item is the death of its process."""
+"""Work spread over processes or a Ray cluster: every item once, even if an item kills its process."""
 
 import ctypes
 import importlib.util
@@ -25,21 +25,21 @@ def test_nothing_to_do() -> None:
     assert list(run_local(math.sqrt, [], 2)) == []
 
 
-def test_what_the_work_raises_is_raised() -> None:
+def test_errors_of_the_work_are_raised() -> None:
     with pytest.raises(ValueError, match=r"math domain|nonnegative"):
         list(run_local(math.sqrt, [1, 4, -1, 9], 2))
 
 
 def test_an_item_that_kills_its_process() -> None:
-    """Reading address 0 is a segmentation fault, like a decoder's; all other items are done."""
+    """Reading address 0 is a segmentation fault, like that of a decoder. All other items are done."""
     items = [b"a", 0, b"b", b"c", b"d", 0, b"e"]
     done = dict(run_local(ctypes.string_at, items, 2))
     assert done == {number: item or None for number, item in enumerate(items)}
 
 
-def test_a_death_while_nobody_asks_for_results() -> None:
-    """The pool is broken by the time the next item is handed to it, which is done all the same."""
-    # The third item: a process that meets it, or its neighbour, has handed over a result before.
+def test_a_process_that_dies_while_no_result_is_taken() -> None:
+    """The pool is broken when the next item is submitted, and the item is still done."""
+    # The third item: a process that meets it has returned a result before, or its neighbour has.
     items = [b"a", b"b", 0, b"c", b"d"]
     results = run_local(ctypes.string_at, items, 2)
     done = dict([next(results)])
@@ -56,7 +56,7 @@ import time
 from modalgate.shards.packing.engine import run_local
 import multiprocessing
 if __name__ == "__main__":
-    # Long enough that no process is idle when the next item comes: an idle one would be given it, and none started.
+    # Long enough to keep every process busy: an idle one would take the next item, and no other would start.
     for number, _ in run_local(time.sleep, [0.3] * 4 + [600.0] * 2, 2):
         print(*(process.pid for process in multiprocessing.active_children()), flush=True)
 """
@@ -74,7 +74,7 @@ def test_workers_end_with_a_killed_parent() -> None:
 
 
 def test_processes_that_cannot_start(tmp_path: Path) -> None:
-    """Each of them imports the script, which without a main guard begins all over again."""
+    """Each process imports the script, which starts over without a main guard."""
     script = tmp_path / "script.py"
     script.write_text(
         "import math\nfrom modalgate.shards.packing.engine import run_local\nlist(run_local(math.sqrt, [1, 4], 2))\n"

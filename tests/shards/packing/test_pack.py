@@ -1,4 +1,4 @@
-"""From media files to shards: what is stored, where the index says it is, and what happens to bad input."""
+"""From media files to shards: what is stored, where the index places it, and the handling of bad input."""
 
 import importlib.util
 import io
@@ -84,7 +84,7 @@ def test_depth_is_exact(packed: Index, folder: Path) -> None:
         np.testing.assert_array_equal(read[:, 0], truth[:, :, :32])
 
 
-def test_flow_of_depth_is_that_of_the_stored_depth(packed: Index) -> None:
+def test_flow_of_depth_is_computed_from_the_stored_depth(packed: Index) -> None:
     times = np.arange(10) / 10 + 0.05
     bound = packed.settings.flow_bound
     for sample in packed.samples[:2]:
@@ -95,13 +95,13 @@ def test_flow_of_depth_is_that_of_the_stored_depth(packed: Index) -> None:
         facts = json.loads(member(packed, sample, "json"))["modalities"]["depth_flow"]
         assert (facts["bound"], facts["length"], facts["unit"]) == (bound, 10, "pixel/frame")
         assert stored.shape == (10, 2, 32, 32)
-        # The search saw the sides too, which the square leaves out: its middle is compared.
+        # The search also saw the sides, which the square lacks: only its middle is compared.
         computed = np.clip(compute_flow(depth[:, 0]), -bound, bound)[:, :, 8:24, 8:24]
         read = dequantise_flow(stored, bound)[:, :, 8:24, 8:24]
         assert np.median(np.abs(read - computed)) < 0.75
 
 
-def test_flow_of_depth_is_packed_where_it_is_asked_for(folder: Path, tmp_path: Path, small: Callable) -> None:
+def test_flow_of_depth_is_packed_on_request(folder: Path, tmp_path: Path, small: Callable) -> None:
     for name in ("depth", "inertial"):
         (tmp_path / "in" / name).mkdir(parents=True)
     for number in range(2):
@@ -150,7 +150,7 @@ def test_seed_orders_all_clips(packed: Index, folder: Path, small: Callable, tmp
     assert len(orders) == 4
 
 
-def test_long_recordings_are_cut_and_keep_together(tmp_path: Path, film: Callable, small: Callable) -> None:
+def test_long_recordings_are_cut_into_pieces_of_one_group(tmp_path: Path, film: Callable, small: Callable) -> None:
     film(tmp_path / "in" / "long.mp4", 2.5)
     film(tmp_path / "in" / "short.mp4", 0.8)
     index = pack(tmp_path / "in", tmp_path / "out", small(modalities=("rgb",), clip_seconds=1.0), workers=1)
@@ -195,7 +195,7 @@ def test_pieces_are_read_one_by_one(
 
 @pytest.fixture
 def damaged(tmp_path: Path, film: Callable) -> Path:
-    """Three good films beside one of each kind of bad file."""
+    """Three good videos, and one of each kind of bad file."""
     root = tmp_path / "in"
     for number in range(3):
         film(root / f"good{number}.mp4", seed=number)
@@ -228,10 +228,10 @@ def test_bad_files_are_listed(damaged: Path, tmp_path: Path, small: Callable) ->
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi", "ts", "npy", "csv"])
-def test_every_damage_is_an_answer(
+def test_every_damage_gives_clips_or_an_expected_error(
     tmp_path: Path, film: Callable, beep: Callable, small: Callable, suffix: str
 ) -> None:
-    """Bytes overwritten anywhere, most in the headers, then perhaps cut: clips, or one of the expected errors."""
+    """Overwrites bytes anywhere, mostly in the headers, and sometimes truncates the file."""
     path = tmp_path / f"a.{suffix}"
     name, generator = "video", np.random.default_rng(0)
     if suffix in ("npy", "csv"):
@@ -254,7 +254,7 @@ def test_every_damage_is_an_answer(
 
 
 def test_tags_in_another_encoding(tmp_path: Path, film: Callable, small: Callable) -> None:
-    """An old camera's comment in Latin-1 is no reason to refuse its film."""
+    """An old camera's comment in Latin-1 must not make its video unreadable."""
     path = film(tmp_path / "in" / "a.mkv")
     with av.open(str(path)) as source, av.open(str(tmp_path / "in" / "b.mkv"), "w") as target:
         target.metadata["comment"] = "Kaefer"
@@ -269,8 +269,8 @@ def test_tags_in_another_encoding(tmp_path: Path, film: Callable, small: Callabl
     assert len(pack(tmp_path / "in", tmp_path / "out", small(modalities=("rgb",)), workers=1).samples) == 2
 
 
-def test_too_many_bad_files_fail_and_more_may_be_allowed(damaged: Path, tmp_path: Path, small: Callable) -> None:
-    """The second run, which allows them, finds the good ones encoded."""
+def test_too_many_bad_files_fail_unless_allowed(damaged: Path, tmp_path: Path, small: Callable) -> None:
+    """The second run, which allows them, reuses the encoded good ones."""
     with pytest.raises(DataError, match=r"5 of 8 recordings cannot be packed, the first '.*': .*--max-rejected"):
         pack(damaged, tmp_path / "out", small(), workers=1)
     assert len((tmp_path / "out" / "rejected.jsonl").read_text().splitlines()) == 5
@@ -294,11 +294,11 @@ def test_a_recording_that_kills_its_process(
     assert len(index.samples) == 5
     (line,) = read_rejected(tmp_path / "out" / REJECTED_NAME)
     assert Path(line.file).stem == "c4"
-    assert "killed the process" in line.reason
+    assert "process that read it died" in line.reason
 
 
 def test_packing_again_changes_nothing(packed: Index, folder: Path, small: Callable, tmp_path: Path) -> None:
-    """The same command on a finished folder is no error; another one is, and says what differs."""
+    """The same command on a finished folder succeeds. Another one fails and names the difference."""
     shutil.copytree(packed.folder, tmp_path / "out")
     before = {name: (tmp_path / "out" / name).read_bytes() for name in os.listdir(tmp_path / "out")}
     assert pack(folder, tmp_path / "out", small(modalities=ALL)).samples == packed.samples
@@ -312,7 +312,7 @@ def test_packing_again_changes_nothing(packed: Index, folder: Path, small: Calla
     assert {name: (tmp_path / "out" / name).read_bytes() for name in os.listdir(tmp_path / "out")} == before
 
 
-def test_all_there_is(folder: Path, tmp_path: Path, small: Callable, film: Callable) -> None:
+def test_all_available_modalities_by_default(folder: Path, tmp_path: Path, small: Callable, film: Callable) -> None:
     assert pack(folder, tmp_path / "out", small(modalities=()), workers=1).settings.modalities == USUAL
     film(tmp_path / "in" / "a.mp4")
     assert pack(tmp_path / "in", tmp_path / "a", small(modalities=()), workers=1).modalities == ("rgb", "flow")
@@ -323,7 +323,7 @@ def test_all_there_is(folder: Path, tmp_path: Path, small: Callable, film: Calla
 def test_ray_packs_the_same_bytes(
     packed: Index, folder: Path, damaged: Path, small: Callable, tmp_path: Path
 ) -> None:
-    """On a Ray cluster of two nodes on this machine; what is rejected is rejected there too, for the same reasons."""
+    """On a Ray cluster of two nodes on this machine. The same files are rejected for the same reasons."""
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
@@ -347,7 +347,7 @@ def test_ray_packs_the_same_bytes(
 
 
 def test_known_translation_is_in_the_shards(tmp_path: Path, drifting: Callable, small: Callable) -> None:
-    """A texture that moves by (2, -1) pixel/frame: so says the flow that is read back from the shard."""
+    """Flow read back from the shard of a texture that moves by (2, -1) pixel/frame."""
     (tmp_path / "in").mkdir()
     write_video(tmp_path / "in" / "a.mkv", drifting(12, 64, 96, 2, -1), 10, options={"crf": "4"})
     index = pack(tmp_path / "in", tmp_path / "out", small(modalities=("flow",), size=64), workers=1)
@@ -361,7 +361,7 @@ def test_known_translation_is_in_the_shards(tmp_path: Path, drifting: Callable, 
 
 
 def test_stored_flow_is_the_computed_flow(tmp_path: Path, drifting: Callable, small: Callable) -> None:
-    """End-point error of what a shard gives back against what was computed, at the default size and bound."""
+    """End-point error of the stored flow against the computed one, at the default size and bound."""
     frames = np.concatenate([drifting(6, 112, 150, dx, dy) for dx, dy in ((3, 1), (-4, 2), (0, 0))])
     (tmp_path / "in").mkdir()
     write_video(tmp_path / "in" / "a.mkv", frames, 10, codec="ffv1", pixel_format="bgr0")

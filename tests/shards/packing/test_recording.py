@@ -1,4 +1,4 @@
-"""A recording on one clock: constant rate, pieces, sound in its place, and files that are not what they seem."""
+"""A recording on one clock: constant rate, pieces, sound in its place, and misleading files."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +11,7 @@ from modalgate.shards.packing.recording import loudness, read_recording, read_si
 
 
 def levels(count: int) -> np.ndarray:
-    """Frames that tell their number by their gray level: 10 + 4 n."""
+    """Frames that encode their number n as gray level 10 + 4 n."""
     return np.broadcast_to(
         (10 + 4 * np.arange(count, dtype=np.uint8))[:, None, None, None], (count, 32, 32, 3)
     ).copy()
@@ -133,7 +133,7 @@ def test_bad_signals(tmp_path: Path, values: np.ndarray) -> None:
         read_signal(tmp_path / "a.npy", "inertial")
 
 
-def test_a_sensors_own_flow_is_kept(tmp_path: Path) -> None:
+def test_measured_flow_is_kept(tmp_path: Path) -> None:
     write_video(tmp_path / "a.mp4", levels(10), 10)
     given = np.random.default_rng(0).normal(size=(10, 2, 32, 32)).astype(np.float16)
     np.save(tmp_path / "a.npy", given)
@@ -144,23 +144,23 @@ def test_a_sensors_own_flow_is_kept(tmp_path: Path) -> None:
         list(read_recording(files, settings("rgb", "flow", fps=5.0)))
 
 
-def test_a_file_cut_before_its_first_picture_is_cut_short(tmp_path: Path, drifting: Callable) -> None:
+def test_a_file_truncated_before_its_first_picture(tmp_path: Path, drifting: Callable) -> None:
     write_video(tmp_path / "a.mkv", drifting(45), 15, codec="libx264")
     whole = (tmp_path / "a.mkv").read_bytes()
     (tmp_path / "cut.mkv").write_bytes(whole[: len(whole) // 3])
-    with pytest.raises(ValueError, match="is cut short: no picture of its"):
+    with pytest.raises(ValueError, match="is cut short: none of its"):
         list(read_recording({"video": tmp_path / "cut.mkv"}, settings("rgb", fps=15.0)))
 
 
 @pytest.mark.parametrize("suffix", ["mkv", "avi", "ts"])
-def test_a_file_cut_short_is_noticed(tmp_path: Path, drifting: Callable, suffix: str) -> None:
+def test_a_truncated_file_is_detected(tmp_path: Path, drifting: Callable, suffix: str) -> None:
     write_video(tmp_path / f"a.{suffix}", drifting(45), 15, codec="mpeg4" if suffix == "avi" else "libx264")
     whole = (tmp_path / f"a.{suffix}").read_bytes()
     assert len(list(read_recording({"video": tmp_path / f"a.{suffix}"}, settings("rgb", fps=15.0)))) == 1
     (tmp_path / f"cut.{suffix}").write_bytes(whole[: len(whole) // 2])
     cut = {"video": tmp_path / f"cut.{suffix}"}
     if suffix == "ts":
-        # A transport stream has no header to promise a length: the half that is there is a recording of its own.
+        # A transport stream has no header with a duration: the first half is a valid recording.
         (piece,) = read_recording(cut, settings("rgb", fps=15.0))
         assert 10 < len(piece.streams["rgb"]) < 35
     else:

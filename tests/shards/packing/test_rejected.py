@@ -1,4 +1,4 @@
-"""The list of what could not be read, and when it is too long."""
+"""The list of unreadable recordings, and when it is too long."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from modalgate.shards.packing.rejected import (
 TWO = [Rejected("a.mp4", "moov atom not found"), Rejected("b.mp4", "it is empty")]
 
 
-def test_a_list_is_read_back_and_an_old_one_goes(tmp_path: Path) -> None:
+def test_a_list_is_read_back_and_an_old_one_is_deleted(tmp_path: Path) -> None:
     path = tmp_path / "rejected.jsonl"
     assert read_rejected(path) == []
     list_rejected(path, TWO)
@@ -28,7 +28,7 @@ def test_a_list_is_read_back_and_an_old_one_goes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("total", "most", "fails"), [(20, 0.1, False), (19, 0.1, True), (2, 1.0, True), (3, 1.0, False)]
 )
-def test_more_than_the_share_or_all_is_too_many(tmp_path: Path, total: int, most: float, fails: bool) -> None:
+def test_all_or_more_than_the_allowed_share_is_too_many(tmp_path: Path, total: int, most: float, fails: bool) -> None:
     if not fails:
         judge_rejected(TWO, total, most, tmp_path, "embedded")
         return

@@ -1,4 +1,4 @@
-"""What fits is copied frame by frame; what does not, in any one respect, is encoded."""
+"""A fitting video is copied frame by frame; one that differs in any respect is encoded."""
 
 import io
 from collections.abc import Callable
@@ -33,7 +33,7 @@ def pixels(source: Path | bytes) -> np.ndarray:
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
 def test_a_copy_is_exact(tmp_path: Path, drifting: Callable, beep: Callable, suffix: str) -> None:
-    """From a file with sound: the same pictures to the last bit, at the same times, and no sound in the MP4."""
+    """From a file with sound: the same pictures to the last bit, at the same times, and an MP4 without sound."""
     (tmp_path / "in").mkdir()
     path = write(tmp_path / "in" / f"a.{suffix}", drifting(35, 32, 48), sound=beep(3.5), sound_codec="aac")
     index = pack(tmp_path / "in", tmp_path / "out", SETTINGS, workers=1)

@@ -1,4 +1,4 @@
-"""Discovery: label tables, folders, keys, and what is said of a bad request."""
+"""Discovery: label tables, folders, keys, and messages for bad requests."""
 
 import os
 from dataclasses import replace
@@ -25,7 +25,7 @@ def test_table_splits_files_from_labels(tmp_path: Path) -> None:
     assert second.files == {"video": tmp_path / "video/b.mp4"}
 
 
-def test_table_elsewhere_is_relative_to_itself(tmp_path: Path) -> None:
+def test_paths_in_a_table_are_relative_to_the_table(tmp_path: Path) -> None:
     touch(tmp_path, "media/a.mp4")
     (tmp_path / "media" / "mine.csv").write_text("rgb,label\na.mp4,x\n")
     (tmp_path / "other").mkdir()
@@ -45,13 +45,13 @@ def test_folder_joins_by_stem(tmp_path: Path) -> None:
     }
 
 
-def test_sound_in_a_video_folder_is_sound(tmp_path: Path) -> None:
+def test_an_audio_file_in_a_video_folder_is_audio(tmp_path: Path) -> None:
     touch(tmp_path, "video/a.mp4", "video/a.wav", "rgb/b.mp4")
     found = {source.key: set(source.files) for source in find_sources(tmp_path)}
     assert found == {"a": {"video", "audio"}, "b": {"video"}}
 
 
-def test_hidden_files_are_left_out_but_not_folders_above(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hidden_files_are_skipped_but_not_parent_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     touch(tmp_path, ".cache/clips/a.mp4", ".cache/clips/.b.mp4", ".cache/clips/.old/c.mp4")
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
@@ -66,32 +66,32 @@ def test_keys_are_safe_and_unique(tmp_path: Path) -> None:
     keys = [source.key for source in sources]
     assert len(set(keys)) == len(keys) == 9
     assert {"one_v_1", "two_v_1", "v_2", "a_b", "b", "日本語"} <= set(keys)
-    # b cut into pieces would have the key b-000.
+    # Pieces of b would have the key b-000.
     assert "b-000" not in keys
     assert all("." not in key and "/" not in key and len(key.encode()) < 140 for key in keys)
     assert len({path for source in sources for path in source.files.values()}) == 9
     assert not any(source.problem for source in sources)
 
 
-def test_twice_the_same_stem(tmp_path: Path) -> None:
+def test_equal_stems(tmp_path: Path) -> None:
     touch(tmp_path, "a.avi", "a.mp4", "a.wav", "b.mp4")
     problems = {source.path.name: source.problem for source in find_sources(tmp_path)}
     assert problems == {
         "a.avi": "",
-        "a.mp4": "its stem is that of 'a.avi' beside it: rename one of them",
+        "a.mp4": "it has the same stem as 'a.avi': rename one of them",
         "b.mp4": "",
     }
 
 
-def test_twice_in_a_table_and_absent(tmp_path: Path) -> None:
+def test_repeated_rows_and_absent_files(tmp_path: Path) -> None:
     touch(tmp_path, "a.mp4", "b.mp4")
     (tmp_path / "labels.csv").write_text("video,label\na.mp4,x\nb.mp4,y\na.mp4,z\nlost.mp4,z\n")
     problems = [source.problem for source in find_sources(tmp_path)]
     assert problems[:3] == ["", "", "'a.mp4' is in lines 2 and 4 of 'labels.csv'"]
-    assert "lost.mp4', named in line 5 of 'labels.csv', is absent" in problems[3]
+    assert "lost.mp4', named in line 5 of 'labels.csv', does not exist" in problems[3]
 
 
-def test_a_name_that_is_no_text(tmp_path: Path) -> None:
+def test_a_name_that_is_not_text(tmp_path: Path) -> None:
     touch(tmp_path, "good.mp4")
     try:
         Path(os.fsdecode(os.fsencode(tmp_path) + b"/bad\xff.mp4")).touch()
@@ -104,7 +104,7 @@ def test_a_name_that_is_no_text(tmp_path: Path) -> None:
 
 
 def test_frame_folders(tmp_path: Path) -> None:
-    """By recording or by modality; pictures beside films are thumbnails, and so is what a hidden folder holds."""
+    """By recording or by modality. Pictures next to videos are thumbnails; hidden folders are skipped."""
     touch(
         tmp_path, "s/rgb/0.jpg", "s/depth/0.png", "s.wav", "depth/t/1.png", "video/t/1.jpeg", "u/f1.png", "u/f2.png"
     )
@@ -130,7 +130,7 @@ def test_rates_of_a_table(tmp_path: Path) -> None:
     assert source.labels == {"label": "x"}
 
 
-def test_the_digest_and_the_stamp_tell_of_changes(tmp_path: Path) -> None:
+def test_fingerprint_and_stamp_change_with_the_recordings(tmp_path: Path) -> None:
     touch(tmp_path, "f/0.png", "f/1.png")
     (source,) = find_sources(tmp_path)
     digest, before = fingerprint([source]), stamp(source)
@@ -147,11 +147,11 @@ def test_the_digest_and_the_stamp_tell_of_changes(tmp_path: Path) -> None:
         ("video,label\nlost.mp4,y\ngone.mp4,y\n", r"lost\.mp4' and 1 more"),
         ("name,label\na,x\n", "no column that names files"),
         ("video,label\n", "no rows"),
-        ("video,label\na.mp4\n", "line 2: it has not as many fields"),
-        ("video,label\na.mp4,x,y\n", "line 2: it has not as many fields"),
+        ("video,label\na.mp4\n", "line 2: it does not have as many fields"),
+        ("video,label\na.mp4,x,y\n", "line 2: it does not have as many fields"),
         ("video,depth,label\n,,x\n", "line 2: it names no file"),
-        ("video,video_rate\na.mp4,fast\n", "line 2: the rate 'fast' is no number of Hz above 0"),
-        ("video,video_rate\na.mp4,-3\n", "line 2: the rate '-3' is no number of Hz above 0"),
+        ("video,video_rate\na.mp4,fast\n", "line 2: rate 'fast' is not a number of Hz above 0"),
+        ("video,video_rate\na.mp4,-3\n", "line 2: rate '-3' is not a number of Hz above 0"),
     ],
 )
 def test_bad_tables(tmp_path: Path, table: str, said: str) -> None:
@@ -181,8 +181,8 @@ def found(root: Path, labels: Path | None = None) -> dict[str, tuple[set[str], d
     return {source.key: (set(source.files), source.labels) for source in find_sources(root, labels)}
 
 
-def test_what_a_table_does_not_name_is_found_without_labels(tmp_path: Path) -> None:
-    """Joined by stem, in the columns the table has; a named recording's own files make no second one."""
+def test_unnamed_recordings_are_found_without_labels(tmp_path: Path) -> None:
+    """They are joined by stem, with the kinds of the table. Files of a named recording do not make a second one."""
     touch(tmp_path, "video/a.mp4", "depth/a.mkv", "video/b.mp4", "depth/b.mkv", "video/c.mp4", "audio/c.wav")
     touch(tmp_path, "audio/a.wav", "depth/lost.mkv", "video/.hidden.mp4", "notes.txt", "plots/curve.png")
     (tmp_path / "labels.csv").write_text("video,depth,label,group\nvideo/a.mp4,depth/a.mkv,x,g\n")
@@ -193,14 +193,14 @@ def test_what_a_table_does_not_name_is_found_without_labels(tmp_path: Path) -> N
         "c": ({"video"}, empty),
     }
     whole = find_recordings(tmp_path)
-    # The two sounds, the depth without a video, and the folder of a picture.
+    # Skipped: two sound files, a depth file without video, and the folder of a picture.
     assert (whole.named, whole.labelled, len(whole.sources), whole.left_out) == (1, 1, 3, 4)
     only = find_recordings(tmp_path, labelled_only=True)
     assert ([source.key for source in only.sources], only.left_out) == (["a"], 7)
     assert [source.key for source in find_sources(tmp_path, labelled_only=True)] == ["a"]
 
 
-def test_a_depth_that_the_table_has_no_column_for_is_no_recording(tmp_path: Path) -> None:
+def test_depth_without_a_column_is_not_a_recording(tmp_path: Path) -> None:
     touch(tmp_path, "video/a.mp4", "depth/a.mkv", "video/b.mp4", "depth/b.mkv")
     (tmp_path / "labels.csv").write_text("video,label\nvideo/a.mp4,x\n")
     assert {key: files for key, (files, _) in found(tmp_path).items()} == {
@@ -209,7 +209,7 @@ def test_a_depth_that_the_table_has_no_column_for_is_no_recording(tmp_path: Path
     }
 
 
-def test_another_container_of_a_named_film_is_no_second_one(tmp_path: Path) -> None:
+def test_another_container_of_a_named_video_is_skipped(tmp_path: Path) -> None:
     touch(tmp_path, "a.mp4", "a.avi", "a.mkv", "b.mp4", "b.avi")
     (tmp_path / "labels.csv").write_text("video,label\na.mkv,x\n")
     sources = find_sources(tmp_path)
@@ -220,7 +220,7 @@ def test_another_container_of_a_named_film_is_no_second_one(tmp_path: Path) -> N
     ]
 
 
-def test_keys_of_the_named_stay_when_others_come(tmp_path: Path) -> None:
+def test_unnamed_recordings_do_not_change_keys_of_named_ones(tmp_path: Path) -> None:
     touch(tmp_path, "one/a.mp4", "one/b-000.mp4")
     (tmp_path / "labels.csv").write_text("video,label\none/a.mp4,x\none/b-000.mp4,y\n")
     before = [source.key for source in find_sources(tmp_path)]
@@ -229,11 +229,11 @@ def test_keys_of_the_named_stay_when_others_come(tmp_path: Path) -> None:
     keys = [source.key for source in find_sources(tmp_path)]
     assert keys[:2] == before
     assert len(set(keys)) == 4
-    # Cut in pieces, b would be b-000 too.
+    # Pieces of b would be named b-000 too.
     assert "b" not in keys
 
 
-def test_a_named_file_by_another_path_is_the_same(tmp_path: Path) -> None:
+def test_a_named_file_is_recognised_by_another_path(tmp_path: Path) -> None:
     touch(tmp_path, "store/a.mp4", "store/b.mp4")
     (tmp_path / "links").mkdir()
     (tmp_path / "links" / "a.mp4").symlink_to(tmp_path / "store" / "a.mp4")
@@ -243,7 +243,7 @@ def test_a_named_file_by_another_path_is_the_same(tmp_path: Path) -> None:
     assert set(found(tmp_path)) == {"a", "b"}
 
 
-def test_a_table_from_elsewhere_labels_what_it_names(tmp_path: Path) -> None:
+def test_a_table_in_another_folder_labels_its_files(tmp_path: Path) -> None:
     touch(tmp_path, "films/a.mp4", "films/b.mp4")
     (tmp_path / "tables").mkdir()
     table = tmp_path / "tables" / "mine.csv"
@@ -254,7 +254,7 @@ def test_a_table_from_elsewhere_labels_what_it_names(tmp_path: Path) -> None:
     }
 
 
-def test_unnamed_frames_count_where_frames_are_named(tmp_path: Path) -> None:
+def test_unnamed_frames_count_if_the_table_names_frames(tmp_path: Path) -> None:
     touch(tmp_path, "f/0.png", "g/0.png", "s/rgb/0.png", "s/depth/0.png", "t/rgb/0.png", "t/depth/0.png")
     (tmp_path / "labels.csv").write_text("rgb,rgb_rate,depth,label\nf,12.5,,x\ns/rgb,12.5,s/depth,y\n")
     sources = {source.labels["label"] or source.path.name: source for source in find_sources(tmp_path)}
@@ -264,14 +264,14 @@ def test_unnamed_frames_count_where_frames_are_named(tmp_path: Path) -> None:
         "g": {"video"},
         "rgb": {"video", "depth"},
     }
-    # All rows have one rate: so have the frames beside them.
+    # All rows have the same rate, so the other frames get it.
     assert sources["g"].rates == {"video": 12.5}
     (tmp_path / "labels.csv").write_text("rgb,rgb_rate,depth,label\nf,12.5,,x\ns/rgb,10,s/depth,y\n")
     assert not any(source.rates for source in find_sources(tmp_path)[2:])
 
 
-def test_kinds_and_stems_as_the_table_names_them(tmp_path: Path) -> None:
-    """Folders and endings of a set's own making: what they hold is learned from the rows."""
+def test_kinds_and_stems_follow_the_table(tmp_path: Path) -> None:
+    """Folder names and endings of a particular data set: the rows show what they hold."""
     for name in ("p1", "p2", "q3"):
         touch(tmp_path, f"Depth/{name}_depth.mat", f"Inertial/{name}_inertial.mat")
         touch(tmp_path, f"flat/{name}_rgb.mp4", f"flat/{name}_far.mkv")
@@ -290,8 +290,8 @@ def test_kinds_and_stems_as_the_table_names_them(tmp_path: Path) -> None:
     ]
 
 
-def test_a_table_beside_the_films_is_none_of_them(tmp_path: Path) -> None:
-    """Each kind in a folder of its own, films beside their table."""
+def test_a_table_next_to_videos_is_not_a_stream(tmp_path: Path) -> None:
+    """Each kind has its own folder, and the videos are next to their table."""
     touch(
         tmp_path,
         "a.mkv",

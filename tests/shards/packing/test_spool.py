@@ -1,4 +1,4 @@
-"""Packing killed at every kind of moment and run again: the bytes are those of an uninterrupted run."""
+"""Packing that is killed at every stage and rerun: the bytes equal those of an uninterrupted run."""
 
 import fcntl
 import os
@@ -54,10 +54,13 @@ def run_killed(folder: Path) -> Iterator[Callable[[Path, int], int]]:
 def test_killed_at_every_stage(
     folder: Path, run_killed: Callable, tmp_path: Path, uninterrupted: dict[str, bytes]
 ) -> None:
-    """One packing, killed again and again: before its settings, a recording's bytes and facts, a shard, the index
-    have their names. Whatever is there under a final name is what belongs there."""
+    """Kills one packing again and again: before the renames of settings, a recording's files, a shard and the index.
+
+    Every file with a final name is complete.
+    """
     out = tmp_path / "out"
-    # What a whole run names: settings, two files for each of 6 recordings, two shards, the index; then a folder goes.
+    # Renames of a complete run: settings, two files for each of 6 recordings, two shards, the index. Then a folder is
+    # removed.
     for last, encoded in ((1, 0), (2, 0), (4, 1), (6, 3), (7, 6)):
         assert run_killed(out, last) == signal.SIGKILL
         assert len(list(out.glob(".packing/clips/*.json"))) == encoded
@@ -98,13 +101,13 @@ if __name__ == "__main__":
 def test_stopped_with_two_workers(
     folder: Path, tmp_path: Path, uninterrupted: dict[str, bytes], stop: signal.Signals
 ) -> None:
-    """A signal from outside while two processes encode; encoded recordings are not encoded again."""
+    """A signal from outside while two processes encode. Encoded recordings are not encoded again."""
     out = tmp_path / "out"
     command = [sys.executable, "-c", COMMAND, SCRIPT.parent, folder, out]
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     process = subprocess.Popen(command, **pipes, text=True)
     assert process.stdout is not None
-    # The first line is the start's, each of the others a recording's.
+    # The first line reports the start, each other line a recording.
     for _ in range(3):
         process.stdout.readline()
     process.send_signal(stop)
@@ -118,11 +121,11 @@ def test_stopped_with_two_workers(
 
 
 def test_a_disk_that_is_full(folder: Path, tmp_path: Path, uninterrupted: dict[str, bytes]) -> None:
-    """No file may grow past 20 kB: a recording fits, a shard does not. Said in a line; with room, it goes on."""
+    """No file may exceed 20 kB: a recording fits, a shard does not. With more room, packing resumes."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
     try:
-        with pytest.raises(RequestError, match=r"cannot write in '.*out' \(File too large\): .* the same command"):
+        with pytest.raises(RequestError, match=r"cannot write to '.*out' \(File too large\)"):
             pack(folder, tmp_path / "out", SETTINGS, workers=1)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -145,20 +148,20 @@ def begun(killed: Path, tmp_path: Path) -> Path:
 
 def test_other_settings_are_refused(folder: Path, begun: Path, uninterrupted: dict[str, bytes]) -> None:
     other = replace(SETTINGS, size=48, modalities=("rgb",))
-    said = r"unfinished packing with modalities rgb,audio,inertial, not rgb, size 32, not 48: give the same to go on"
+    said = r"unfinished packing with modalities rgb,audio,inertial, not rgb, size 32, not 48"
     with pytest.raises(RequestError, match=said):
         pack(folder, begun, other)
     with pytest.raises(RequestError, match="max_pixels 33177600, not 100"):
         pack(folder, begun, replace(SETTINGS, max_pixels=100))
-    # Bounds may be raised on the way: that is how a rejected recording gets in.
+    # Bounds may be raised when resuming, which accepts a rejected recording.
     index = pack(folder, begun, replace(SETTINGS, max_seconds=1e6), workers=1)
     assert index.settings.max_seconds == 1e6
     shards = {name: data for name, data in contents(begun).items() if name.endswith(".tar")}
     assert shards.items() <= uninterrupted.items()
 
 
-def test_the_shards_size_may_still_change(folder: Path, begun: Path, tmp_path: Path) -> None:
-    """One shard of four is there; the whole is then cut into pairs, as if it had been begun so."""
+def test_samples_per_shard_may_change_when_resuming(folder: Path, begun: Path, tmp_path: Path) -> None:
+    """One shard of four clips exists. All clips are then written in pairs, as from the start."""
     assert [path.name for path in begun.glob("*.tar")] == ["shard-000000.tar"]
     pairs = replace(SETTINGS, samples_per_shard=2, seed=3)
     pack(folder, tmp_path / "pairs", pairs, workers=1)
@@ -168,15 +171,15 @@ def test_the_shards_size_may_still_change(folder: Path, begun: Path, tmp_path: P
     assert contents(begun) == contents(tmp_path / "pairs")
 
 
-def test_two_at_a_time_are_refused(folder: Path, begun: Path) -> None:
+def test_a_second_packing_at_the_same_time_is_refused(folder: Path, begun: Path) -> None:
     with (begun / ".packing" / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(RequestError, match="is being packed by another process"):
             pack(folder, begun, SETTINGS)
 
 
-def test_what_changed_is_encoded_again(folder: Path, begun: Path, tmp_path: Path) -> None:
-    """Of six recordings, one video is written anew, and one gets another label."""
+def test_changed_recordings_are_encoded_again(folder: Path, begun: Path, tmp_path: Path) -> None:
+    """Of six recordings, one video is rewritten and one gets another label."""
     copied = shutil.copytree(folder, tmp_path / "in")
     os.utime(copied / "video" / "c1.mp4")
     labels = (copied / "labels.csv").read_text().splitlines()

@@ -1,4 +1,4 @@
-"""Clips into shards: a uniform order of all of them, a shard for each reader."""
+"""Clips to shards: one uniform order of all clips, a shard for each reader."""
 
 from collections import Counter
 from pathlib import Path
@@ -17,7 +17,7 @@ from modalgate.shards.packing.write_shards import assemble
 
 @pytest.fixture
 def clips(tmp_path: Path) -> list[SpooledClip]:
-    """Four pieces of each of three recordings; the n-th clip of all has the JSON `n` and the value n."""
+    """Four pieces of each of three recordings. The n-th of all clips has the JSON `n` and the value n."""
     media, spool = tmp_path / "in.npy", tmp_path / "spool"
     media.touch()
     spool.mkdir()
@@ -60,8 +60,7 @@ def test_shards_and_index(clips: list[SpooledClip], tmp_path: Path) -> None:
 
 
 def test_the_order_is_uniform_over_all_clips(clips: list[SpooledClip], tmp_path: Path) -> None:
-    """Pieces of one recording are shuffled apart: each of 12 clips comes first equally often, and the second is a
-    piece of the same recording in 3 of 11 cases."""
+    """Each of 12 clips comes first equally often, and the second is of the same recording in 3 of 11 cases."""
     runs, first, together = 480, Counter[str](), 0
     for seed in range(runs):
         index = assemble(tmp_path, clips, settings(seed=seed, samples_per_shard=12), "")
@@ -86,7 +85,7 @@ def test_more_readers_than_clips(clips: list[SpooledClip], tmp_path: Path) -> No
         assemble(tmp_path, clips, settings(readers=13), "")
 
 
-def test_a_spool_that_was_cut(clips: list[SpooledClip], tmp_path: Path) -> None:
+def test_a_truncated_spool_file(clips: list[SpooledClip], tmp_path: Path) -> None:
     clips[0].file.write_bytes(b"")
     with pytest.raises(OSError, match="is cut short: delete it and pack again"):
         assemble(tmp_path, clips, settings(), "")

@@ -1,4 +1,4 @@
-"""Exact ceilings: known figures, closed forms, and a simulation with a naive Bayes-optimal observer."""
+"""Exact ceilings: known values, closed forms, and a simulation with a naive Bayes-optimal observer."""
 
 from functools import cache
 from itertools import combinations
@@ -87,7 +87,7 @@ def test_solo_gains_nothing_from_knowing():
         assert entry["blind"] == entry["aware"] == pytest.approx((0.2125, 0.3612, 0.6141)[size - 1], abs=6e-5)
 
 
-def test_duet_is_sight_and_sound_together():
+def test_duet_needs_picture_and_sound_together():
     clean, spoiled = ceilings("duet"), ceilings("duet", Law(rho=0.3))
     for subset, entry in clean.items():
         names = subset.split("+")
@@ -121,7 +121,7 @@ def test_melee_survives_the_loss_of_picture_or_depth():
     found = ceilings("melee")
     alone = {name: found[name] for name in ("rgb", "depth", "audio", "rgb+depth")}
     assert all(entry["aware"] == pytest.approx(0.5) for entry in alone.values())
-    # Two signs of three are seen: in half of the clips they agree, in the others the third decides.
+    # Two signs of three are visible: in half of the clips they agree, in the others the third decides.
     assert all(entry["violence_aware"] == pytest.approx(0.75) for entry in alone.values())
     assert all(entry["violence_auc_aware"] == pytest.approx(0.875) for entry in alone.values())
     for subset in ("rgb+audio", "depth+audio", "rgb+depth+audio"):
@@ -154,7 +154,7 @@ def test_more_knowledge_is_never_worse(preset, law):
 
 
 @pytest.mark.parametrize("law", [Law(rho=0.4), Law("one_bad"), Law("spotlight")])
-def test_derived_flow_is_rgb_once_more(law):
+def test_derived_flow_is_a_copy_of_rgb(law):
     derived, without = (
         ceilings("impact12", law, flow="derived"),
         ceilings("impact12", law, streams=CARRIED.keys() - {"flow"}),
@@ -183,7 +183,7 @@ def test_flow_can_be_added_as_a_sensor():
     ],
 )
 def test_simulated_observers_reach_the_ceiling(preset, law, subset):
-    """Draws classes, patterns and lies; decides by a posterior written out as loops; counts."""
+    """Draws classes, patterns and false hints, decides by a posterior written as loops, and counts."""
     chosen, draws = PRESETS[preset], 12000
     classes, rng = len(chosen.table), np.random.default_rng(1)
 
@@ -226,7 +226,7 @@ def test_simulated_observers_reach_the_ceiling(preset, law, subset):
 
 
 def test_ranking_agrees_with_scikit_learn():
-    """Whole-number tables are samples: each cell stands for so many clips."""
+    """Whole-number tables are samples: each cell is a number of clips."""
     counts = np.random.default_rng(0).integers(0, 9, (2, 7))
     counts[:, 5] = 2 * counts[:, 2]  # a tie
     with np.errstate(invalid="ignore"):
@@ -237,7 +237,7 @@ def test_ranking_agrees_with_scikit_learn():
     assert ranking(counts / counts.sum()) == pytest.approx(expected)
 
 
-def test_every_subset_is_there_once():
+def test_every_subset_has_one_entry():
     names = ["+".join(s) for n in range(1, 5) for s in combinations(("rgb", "flow", "depth", "audio"), n)]
     assert list(ceilings("duet")) == names
     assert all(0 <= value <= 1 for entry in ceilings("duet").values() for value in entry.values())

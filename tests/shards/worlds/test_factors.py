@@ -1,4 +1,4 @@
-"""The bits, who carries them, the class tables, and the laws of corruption."""
+"""The bits, the streams that carry them, the class tables, and the corruption laws."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ CARRIERS = {
 }
 
 
-def test_every_bit_has_just_its_carriers():
+def test_every_bit_is_carried_by_its_streams_only():
     assert {bit: {stream for stream in CARRIED if bit in CARRIED[stream]} for bit in WORDS} == CARRIERS
 
 
@@ -34,7 +34,7 @@ def test_every_bit_has_just_its_carriers():
         ("melee", "MPA", 8),
     ],
 )
-def test_tables_are_of_distinct_named_classes(preset, bits, classes):
+def test_classes_are_distinct_and_named(preset, bits, classes):
     chosen = PRESETS[preset]
     assert chosen.bits == bits
     assert len(set(chosen.classes)) == len(set(chosen.table)) == classes
@@ -42,7 +42,7 @@ def test_tables_are_of_distinct_named_classes(preset, bits, classes):
     assert not {"S", "T"} <= set(bits), "a redrawn pace leaves the phase undefined"
 
 
-def test_impact12_kinds_depart_from_wood_in_one_way_each():
+def test_each_kind_of_impact12_differs_from_wood_in_one_way():
     chosen = PRESETS["impact12"]
     rows = dict(zip(chosen.classes, chosen.table, strict=True))
     assert rows["wood_tap"] == (0, 0, 0, 1, 0, 0)
@@ -61,7 +61,7 @@ def test_strike_names_contact_and_pass():
     }
 
 
-def test_timing_of_a_sound_counts_only_beside_a_picture():
+def test_timing_of_a_sound_counts_only_with_a_picture():
     chosen = PRESETS["impact12"]
     assert carried_bits(chosen, "audio", {"audio"}) == "AP"
     assert carried_bits(chosen, "audio", {"audio", "flow"}) == "APS"
@@ -69,7 +69,7 @@ def test_timing_of_a_sound_counts_only_beside_a_picture():
     assert carried_bits(chosen, "depth", {"depth", "audio"}) == "ZMP"
 
 
-def test_symbols_are_equal_just_where_the_shown_bits_are():
+def test_symbols_are_equal_where_the_shown_bits_are():
     chosen = PRESETS["impact12"]
     for stream, shown in {"rgb": "VMP", "flow": "M", "depth": "ZMP", "audio": "APS"}.items():
         found = symbols(chosen, stream, ("rgb", "flow", "depth", "audio"))
@@ -93,7 +93,7 @@ def test_draws_follow_the_pattern_table(law):
     assert all(one in [pattern for pattern, _ in patterns] for one in drawn)
 
 
-def test_one_more_stream_moves_no_other():
+def test_an_additional_stream_changes_no_other():
     law = Law(rho=0.4)
     for seed in range(50):
         three = law.draw(np.random.default_rng(seed), ("rgb", "depth", "audio"))
@@ -101,7 +101,7 @@ def test_one_more_stream_moves_no_other():
         assert {name: four[name] for name in three} == three
 
 
-def test_bad_requests_name_what_would_be_right():
+def test_bad_requests_name_a_valid_choice():
     with pytest.raises(RequestError, match=r"unknown preset 'impact21'.*impact"):
         preset_named("impact21")
     with pytest.raises(RequestError, match=r"rho is 1\.5"):
@@ -112,7 +112,7 @@ def test_bad_requests_name_what_would_be_right():
         Law("spotlights")  # pyright: ignore[reportArgumentType]
 
 
-def test_a_violent_clip_shows_most_of_its_signs():
+def test_a_violent_clip_shows_most_signs():
     chosen = PRESETS["melee"]
     violent = {name for name, found in zip(chosen.classes, chosen.violent, strict=True) if found}
     assert violent == {"right_large_long", "right_large_short", "right_small_long", "left_large_long"}

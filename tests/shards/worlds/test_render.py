@@ -1,4 +1,4 @@
-"""The renderer shows each stream its own bits and no others, in step, and the same way every time."""
+"""The renderer shows in each stream its own bits and no others, in time with each other, and reproducibly."""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -28,7 +28,7 @@ def scenes_of(preset, count, law=None, seed=0, streams=ALL):
 
 
 def showing(scene, **bits):
-    """The scene with its nuisance bits replaced."""
+    """The scene with other nuisance bits."""
     return replace(scene, bits=scene.bits | bits)
 
 
@@ -37,7 +37,7 @@ def same(first, second, stream):
 
 
 def body_mask(clip):
-    """Depth pixels well before the wall."""
+    """Depth pixels well in front of the wall."""
     wall = 0.9 - 0.1 * np.arange(SIZE) / SIZE
     return clip.depth / 4000 < wall[:, None] - 0.06
 
@@ -66,8 +66,8 @@ def test_a_scene_read_back_renders_to_the_last_bit(preset):
         assert all(same(first, second, stream) for stream in ALL)
 
 
-def test_a_stream_changes_just_with_its_own_symbol():
-    """A corrupted stream whose symbol matches is the clean one to the last bit; any other is not."""
+def test_a_stream_changes_only_with_its_own_symbol():
+    """A corrupted stream with the same symbol equals the clean one to the last bit; with another it differs."""
     chosen, kinds = PRESETS["impact12"], set()
     for clip in range(12):
         clean = replace(draw_scene("impact12", 0, clip), label=clip, shown=dict.fromkeys(ALL, clip))
@@ -89,7 +89,7 @@ def test_a_stream_changes_just_with_its_own_symbol():
     }
 
 
-def test_streams_do_not_hear_of_each_others_corruption():
+def test_corruption_of_a_stream_changes_no_other():
     scene = draw_scene("impact12", 0, 5)
     clean = render(scene)
     for stream in ALL:
@@ -97,8 +97,8 @@ def test_streams_do_not_hear_of_each_others_corruption():
         assert all(same(clean, spoiled, other) for other in ALL if other != stream)
 
 
-def test_every_contact_has_one_energy():
-    """With a slow pace no ring reaches the next: the energy between two contacts is the same for all sounds."""
+def test_every_contact_has_the_same_energy():
+    """At a slow pace no ring reaches the next: the energy between two contacts is the same for all sounds."""
     energies = {}
     for scene in scenes_of("solo", 24):
         for size in (0, 1):
@@ -119,7 +119,7 @@ def test_sound_never_clips():
     assert max(np.abs(render(scene).audio).max() for scene in loud) < 1
 
 
-def test_pitch_tells_the_size_and_its_degree_in_pretraining():
+def test_pitch_shows_the_size_and_in_pretraining_its_degree():
     for scene in scenes_of("solo", 12, streams=("audio",)):
         for size, (low, high) in enumerate([(700, 900), (300, 400)]):
             for graded in (False, True):
@@ -133,7 +133,7 @@ def test_pitch_tells_the_size_and_its_degree_in_pretraining():
 
 
 def onset_frames(clip):
-    """Frames in which the sound rises at once: found in the sound alone."""
+    """Frames in which the sound rises suddenly, found from the sound alone."""
     power = (clip.audio.reshape(-1, 50) ** 2).sum(axis=1)
     rises = power[4:] > 8 * np.maximum(np.max([power[lag : lag - 4] for lag in range(4)], axis=0), 1e-5)
     found = np.flatnonzero(rises) + 4
@@ -141,8 +141,8 @@ def onset_frames(clip):
 
 
 @pytest.mark.parametrize("late", [0, 1])
-def test_sound_falls_on_the_contact_or_half_a_period_after(late):
-    """From the recordings alone: where the body is in its stroke when it sounds."""
+def test_sound_is_at_the_contact_or_half_a_period_later(late):
+    """From the recordings alone: the body's position in its stroke when it sounds."""
     heights = []
     for scene in scenes_of("duet", 24):
         scene = showing(replace(scene, floor=0.001, shown=dict.fromkeys(ALL, late)), A=0, Z=1)
@@ -152,7 +152,7 @@ def test_sound_falls_on_the_contact_or_half_a_period_after(late):
         span = (lowest - lowest.min()) / (lowest.max() - lowest.min())
         heights += [span[round(frame)] for frame in onset_frames(clip) if round(frame) < FRAMES]
     assert len(heights) > 60
-    # At the floor 1; half a period later the slow rise has reached sin(pi/2 x .5/.7) = .90 of its height.
+    # 1 at the floor. Half a period later the slow rise has reached sin(pi/2 x .5/.7) = .90 of its height.
     assert np.median(heights) == pytest.approx(0.1 if late else 1.0, abs=0.12)
     assert np.mean(np.array(heights) > 0.5) == pytest.approx(1 - late, abs=0.05)
 
@@ -165,7 +165,7 @@ def test_pace_is_the_period_of_the_contacts():
         assert np.diff(contact_times(scene)) == pytest.approx(period)
 
 
-def test_flow_area_does_not_tell_the_size_but_depth_area_does():
+def test_depth_area_shows_the_size_but_flow_area_does_not():
     scenes = scenes_of("chorus", 240)
     size = np.array([scene.factors("flow")["P"] for scene in scenes])
     clips = [render(replace(scene, shown={"flow": scene.label, "depth": scene.label})) for scene in scenes]
@@ -179,7 +179,7 @@ def test_flow_area_does_not_tell_the_size_but_depth_area_does():
 
 
 def test_one_frame_carries_no_direction_and_two_do():
-    """A body drifting left shows any one frame of a body drifting right, from an equally likely start."""
+    """Any frame of a body that drifts left also occurs when it drifts right, from an equally likely start."""
     for scene in scenes_of("solo", 4, streams=ALL):
         speed, frame = 14 + 8 * scene.u[2], 20
         right = showing(scene, M=1)
@@ -193,7 +193,7 @@ def test_one_frame_carries_no_direction_and_two_do():
         assert second.flow[:, 0].min() < -0.5
 
 
-def test_depth_tells_approaching_from_receding_at_constant_size():
+def test_depth_shows_approach_at_constant_size():
     for scene in scenes_of("solo", 8, streams=ALL):
         clip = render(scene)
         mask = body_mask(clip)
@@ -204,7 +204,7 @@ def test_depth_tells_approaching_from_receding_at_constant_size():
         )
 
 
-def test_stripes_stand_or_lie():
+def test_stripes_are_vertical_or_horizontal():
     for scene in scenes_of("solo", 8, streams=ALL):
         scene = showing(scene, P=1)
         clip = render(scene)
@@ -215,7 +215,7 @@ def test_stripes_stand_or_lie():
         assert (down > 2 * across) if scene.factors("rgb")["V"] else (across > 2 * down)
 
 
-def test_flow_moves_the_disc_to_where_it_is_next():
+def test_flow_moves_the_disc_to_its_next_place():
     scene = draw_scene("solo", 0, 3, streams=ALL)
     flow = render(scene).flow
     for frame in range(FRAMES - 1):
@@ -227,7 +227,7 @@ def test_flow_moves_the_disc_to_where_it_is_next():
         assert centres[1] - centres[0] == pytest.approx([dy, dx], abs=0.35)
 
 
-def test_strike_pictures_are_one_for_contact_and_pass():
+def test_strike_pictures_are_the_same_for_contact_and_pass():
     for clip in range(6):
         scene = draw_scene("strike", 0, clip)
         contact, other = (render(replace(scene, shown=dict.fromkeys(ALL, label))) for label in (0, 1))
@@ -238,7 +238,7 @@ def test_strike_pictures_are_one_for_contact_and_pass():
 
 
 def crossing_frame(across):
-    """Where two discs that meet and part stand closest, both whole inside the picture."""
+    """The frame in which two discs that meet and part are closest, both completely inside the picture."""
     both = [(frame > 0).any() and (frame < 0).any() for frame in across]
     spans = {}
     for frame in range(1, FRAMES - 1):
@@ -248,7 +248,7 @@ def crossing_frame(across):
     return min(spans, key=lambda frame: spans[frame])
 
 
-def test_strike_sounds_at_the_crossing_just_for_contact():
+def test_strike_sounds_at_the_crossing_only_for_contact():
     for clip in range(10):
         scene = replace(draw_scene("strike", 0, clip), floor=0.001)
         recorded = render(scene)
@@ -262,7 +262,7 @@ def test_strike_sounds_at_the_crossing_just_for_contact():
 
 
 def twins_of(twin, count=40):
-    """Clips of a world without sensor noise to speak of, each beside its twin."""
+    """Clips of a world with almost no sensor noise, each with its twin."""
     for clip in range(count):
         plain = draw_scene("solo", 5, clip, streams=ALL)
         yield plain, draw_scene("solo", 5, clip, streams=ALL, twin=twin)
@@ -286,7 +286,7 @@ def test_bodies_rise_as_fast_as_they_fall_in_the_twin_without_direction():
         for scene in scenes:
             vertical = render(scene).flow[:, 1].mean(axis=(1, 2))
             rising[scene.twin].append((vertical < 0).mean())
-    # Seven tenths of a period, less the steps that straddle a contact.
+    # Seven tenths of a period, minus the steps across a contact.
     assert 0.6 < np.mean(rising[""]) < 0.7
     assert np.mean(rising["direction"]) == pytest.approx(0.5, abs=0.03)
 
@@ -305,7 +305,7 @@ def test_rings_swell_as_they_fade_in_the_twin_without_direction():
 
 
 def test_seconds_have_no_order_in_the_twin_without_it():
-    """The body approaches or recedes from second to second, and in the twin it does neither."""
+    """In the world the body approaches or recedes from second to second; in the twin it does neither."""
     trend = {"": [], "order": []}
     for scenes in twins_of("order"):
         for scene in scenes:
@@ -327,12 +327,12 @@ def test_the_sound_keeps_its_period_at_another_phase_in_the_twin_without_synchro
 
 
 def walls(clip, frames):
-    """The wall's shade and its distance beyond an even one, as most of the frames show them."""
+    """The wall's shade, and its distance relative to an even wall, as in most of the frames."""
     return np.median(clip.rgb[frames].mean(axis=-1), axis=0), beyond_even(clip.depth[frames])
 
 
 def beyond_even(depth):
-    """How much farther the wall is than an even one, as most frames show it."""
+    """How much farther the wall is than an even wall, as in most frames."""
     return np.median(depth, axis=0) / 4000 - (0.9 - 0.1 * np.arange(SIZE)[:, None] / SIZE)
 
 
@@ -340,7 +340,7 @@ def likeness(first, second):
     return np.corrcoef(first[:16].ravel(), second[:16].ravel())[0, 1]
 
 
-def test_boards_are_nearer_where_they_are_bright_at_any_two_moments():
+def test_bright_boards_are_nearer_at_any_two_moments():
     for scene in scenes_of("place", 12):
         clip = render(scene)
         shade, _ = walls(clip, slice(FPS))
@@ -351,19 +351,19 @@ def test_boards_are_nearer_where_they_are_bright_at_any_two_moments():
         assert abs(likeness(shade, beyond)) < 0.3
 
 
-def test_boards_are_at_any_angle_and_of_many_widths():
+def test_boards_have_any_angle_and_many_widths():
     peaks = set()
     for scene in scenes_of("place", 40, streams=("depth",)):
         wave = np.fft.fft2(beyond_even(render(scene).depth))
         row, column = np.unravel_index(np.abs(wave[:, : SIZE // 2]).argmax(), (SIZE, SIZE // 2))
         peaks.add((int(row), int(column)))
-        # A peak stands in the nearest bin, of 1 / SIZE, or in the one beside.
+        # A peak is in the nearest bin of width 1 / SIZE, or in the next one.
         waves = np.hypot(np.fft.fftfreq(SIZE)[row], np.fft.fftfreq(SIZE)[column])
         assert 1 / 18 - 1 / SIZE < waves < 1 / 6 + 1 / SIZE
     assert len(peaks) > 25
 
 
-def test_distances_are_of_another_scene_in_the_twin_without_pairing():
+def test_distances_come_from_another_scene_in_the_twin_without_pairing():
     large, areas, trend = [], {"": [], "pairing": []}, []
     for scenes in twins_of("pairing", 80):
         one, other = map(render, scenes)
@@ -379,7 +379,7 @@ def test_distances_are_of_another_scene_in_the_twin_without_pairing():
     assert np.mean(np.array(trend) > 0) > 0.9, "the label's own cue stays"
 
 
-def test_boards_are_of_another_wall_in_the_twin_without_pairing():
+def test_boards_come_from_another_wall_in_the_twin_without_pairing():
     twins = [replace(scene, twin="pairing") for scene in scenes_of("place", 24)]
     assert np.mean([abs(likeness(*walls(render(twin), slice(None)))) for twin in twins]) < 0.25
 
@@ -391,9 +391,9 @@ def test_unknown_twins_are_refused():
         draw_scene("strike", 0, 0, twin="order")
 
 
-def test_one_wall_stands_behind_all_clips_of_a_fixed_camera():
+def test_all_clips_of_a_fixed_camera_have_the_same_wall():
     def corner(preset, seed):
-        # The median over time, which no disc covers for long.
+        # The median over time: no disc covers a pixel for long.
         pictures = [render(scene).rgb for scene in scenes_of(preset, 3, seed=seed, streams=("rgb",))]
         return np.stack([np.median(rgb[:, :8], axis=0) for rgb in pictures])
 

@@ -23,7 +23,7 @@ def test_child_streams_differ():
     assert len(heads) == len(CHILDREN)
 
 
-def test_the_law_moves_nothing_but_the_corruption():
+def test_the_law_changes_only_the_corruption():
     for clip in range(20):
         clean, spoiled = draw_scene("impact12", 0, clip), draw_scene("impact12", 0, clip, LAW)
         assert replace(spoiled, shown=clean.shown, z=clean.z, q=clean.q) == clean
@@ -39,7 +39,7 @@ def test_json_keeps_every_digit(preset):
     assert scene_from_json(line) == scene
 
 
-def test_corruption_draws_whole_classes_and_q_lies_at_its_rate():
+def test_corruption_draws_whole_classes_and_q_is_false_at_its_rate():
     scenes = [draw_scene("impact12", 1, clip, LAW) for clip in range(2500)]
     spoiled = [(scene, name) for scene in scenes for name in scene.z if scene.z[name]]
     assert len(spoiled) / 10000 == pytest.approx(0.4, abs=0.02)
@@ -53,7 +53,7 @@ def test_corruption_draws_whole_classes_and_q_lies_at_its_rate():
 
 
 def test_drawn_scenes_reach_the_blind_ceiling():
-    """The label most frequent with what two streams show, counted on one half of the scenes, tried on the other."""
+    """The most frequent label for what two streams show, counted on one half of the scenes, tested on the other."""
     chosen, subset = PRESETS["impact12"], ("rgb", "audio")
     tables = {stream: symbols(chosen, stream, subset) for stream in subset}
     counts = np.zeros((12, 8, 8))

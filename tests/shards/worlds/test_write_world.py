@@ -1,4 +1,4 @@
-"""A world on disk: media that match the renderer, labels that match the scenes, and nothing half-written."""
+"""A world on disk: media that match the renderer, labels that match the scenes, and no partial folder."""
 
 import csv
 import json
@@ -28,7 +28,7 @@ def read_scenes(folder):
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """A small corrupted world with a flow sensor, what was returned, and the progress that was told."""
+    """A small corrupted world with a flow sensor, the returned facts, and the reported progress."""
     folder, told = tmp_path_factory.mktemp("world") / "out", []
     facts = write_world(
         folder, "impact12", CLIPS, 5, rho=0.4, sensor_flow=True, workers=1, progress=lambda *now: told.append(now)
@@ -73,7 +73,7 @@ def test_sensor_flow_is_kept_in_half_precision(world):
     assert flow == pytest.approx(render(scene).flow, abs=0.005)
 
 
-def test_labels_say_what_the_scenes_are(world):
+def test_labels_match_the_scenes(world):
     folder, *_ = world
     rows, scenes, chosen = read_labels(folder), read_scenes(folder), PRESETS["impact12"]
     assert list(rows[0]) == ["video", "depth", "flow", "label", "split", "group", "bits", "z", "q"]
@@ -100,7 +100,7 @@ def test_world_json_holds_law_splits_and_ceilings(world):
     assert sorted(path.name for path in folder.parent.iterdir()) == ["out"]
 
 
-def test_processes_write_the_same_world_and_derived_flow_is_counted_with_rgb(tmp_path):
+def test_processes_write_the_same_world_with_derived_flow(tmp_path):
     (tmp_path / "two").mkdir()
     facts = [
         write_world(tmp_path / name, "strike", 16, 1, workers=workers) for name, workers in (("one", 1), ("two", 2))
@@ -182,7 +182,7 @@ def test_bad_requests_write_nothing(tmp_path, changed, message):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_holds_something_is_left_alone(tmp_path):
+def test_a_folder_that_is_not_empty_is_unchanged(tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(RequestError, match="already holds something"):
         write_world(tmp_path, "duet", 14, workers=1)
