@@ -3,6 +3,7 @@
 import hashlib
 import json
 import multiprocessing
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -208,17 +209,20 @@ class ClipStream:
         dataset = _ClipFiles(self.index, self.request, self.label, classes, self.multilabel)
         # If this process is killed, only the closed pipe tells the workers.
         theirs, ours = multiprocessing.Pipe(duplex=False)
-        loader = DataLoader(
-            dataset,
-            batch_size=None,
-            sampler=batches,
-            num_workers=self.workers,
-            # Forking a process that already runs decoder or OpenMP threads can deadlock the child.
-            multiprocessing_context="forkserver" if self.workers else None,
-            prefetch_factor=3 if self.workers else None,
-            pin_memory=torch.cuda.is_available(),
-            worker_init_fn=partial(_begin_worker, theirs) if self.workers else None,
-        )
+        with warnings.catch_warnings():
+            # More workers than cores: the number was chosen, and workers that wait for a remote read need no core.
+            warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)
+            loader = DataLoader(
+                dataset,
+                batch_size=None,
+                sampler=batches,
+                num_workers=self.workers,
+                # Forking a process that already runs decoder or OpenMP threads can deadlock the child.
+                multiprocessing_context="forkserver" if self.workers else None,
+                prefetch_factor=3 if self.workers else None,
+                pin_memory=torch.cuda.is_available(),
+                worker_init_fn=partial(_begin_worker, theirs) if self.workers else None,
+            )
         with theirs, ours:
             yield from self._checked(loader)
 

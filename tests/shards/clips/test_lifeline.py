@@ -17,7 +17,9 @@ from modalgate.shards.stream import ClipRequest, ClipStream
 
 if __name__ == "__main__":
     stream = ClipStream(load_index(sys.argv[1]), ClipRequest(("rgb",), 1, 0.5, 2, 32), 2, workers=2)
-    next(batches := stream.train())
+    batches = stream.train()
+    # A batch of each worker: one that has not begun when the stream is closed is terminated after five seconds.
+    next(batches), next(batches)
     started = psutil.Process().children(recursive=True)
     found = [process.pid for process in started if "resource_tracker" not in "".join(process.cmdline())]
     print(*found, flush=True)
