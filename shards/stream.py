@@ -209,22 +209,9 @@ class ClipStream:
         dataset = _ClipFiles(self.index, self.request, self.label, classes, self.multilabel)
         # If this process is killed, only the closed pipe tells the workers.
         theirs, ours = multiprocessing.Pipe(duplex=False)
-        with warnings.catch_warnings():
-            # More workers than cores: the number was chosen, and workers that wait for a remote read need no core.
-            warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)
-            loader = DataLoader(
-                dataset,
-                batch_size=None,
-                sampler=batches,
-                num_workers=self.workers,
-                # Forking a process that already runs decoder or OpenMP threads can deadlock the child.
-                multiprocessing_context="forkserver" if self.workers else None,
-                prefetch_factor=3 if self.workers else None,
-                pin_memory=torch.cuda.is_available(),
-                worker_init_fn=partial(_begin_worker, theirs) if self.workers else None,
-            )
         with theirs, ours:
-            yield from self._checked(loader)
+            # Held by nobody else: its workers end before the pipe is closed.
+            yield from self._checked(_read_batches(dataset, batches, self.workers, theirs))
 
     def _checked(self, loader: Iterable[_Read]) -> Iterator[Batch]:
         """Yields the batches while the share of undecodable clips is within `max_damaged`."""
@@ -242,6 +229,25 @@ class ClipStream:
                     f"{self.max_damaged:.0%}: {first}"
                 )
             yield read.batch
+
+
+def _read_batches(dataset: "_ClipFiles", batches: Any, workers: int, parent: Any) -> Iterator[_Read]:
+    """Starts the `workers` that decode, which end when the other end of the pipe `parent` is closed."""
+    with warnings.catch_warnings():
+        # More workers than cores: the number was chosen, and workers that wait for a remote read need no core.
+        warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)
+        loader = DataLoader(
+            dataset,
+            batch_size=None,
+            sampler=batches,
+            num_workers=workers,
+            # Forking a process that already runs decoder or OpenMP threads can deadlock the child.
+            multiprocessing_context="forkserver" if workers else None,
+            prefetch_factor=3 if workers else None,
+            pin_memory=torch.cuda.is_available(),
+            worker_init_fn=partial(_begin_worker, parent) if workers else None,
+        )
+        return iter(loader)
 
 
 def _begin_worker(parent: Any, worker: int) -> None:
