@@ -89,7 +89,7 @@ def test_several_classes_by_columns_of_their_own(
     assert len(fused["precisions"]) == 2
     assert fused["mean_average_precision"] == pytest.approx(sum(fused["precisions"]) / 2)
     assert main(["probe", str(encoder), str(several), "--labels", "contact,odd"]) == 2
-    assert "ask for multilabel too" in capsys.readouterr().err
+    assert "set multilabel too" in capsys.readouterr().err
     assert main([*command, str(tmp_path / "none"), "--label", "events", "--solver", "sgd"]) == 2
     assert "one solver" in capsys.readouterr().err
 

@@ -102,7 +102,7 @@ def test_unlike_runs_are_refused(write: Write, tmp_path: Path) -> None:
         compare([run, other])
     with pytest.raises(RequestError, match="runs of the same classes"):
         compare([run, write("three", answers(20, 3), classes=3)])
-    with pytest.raises(RequestError, match="holds no scores"):
+    with pytest.raises(RequestError, match="no scores of test clips"):
         compare([run, tmp_path])
 
 
