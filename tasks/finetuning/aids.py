@@ -1,4 +1,4 @@
-"""Remedies for modalities that compete while they are trained together, as plain data."""
+"""Configuration of remedies for modalities that compete in joint training."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,11 +10,12 @@ def _at_least_zero(high: float | None = None) -> Any:
 
 @dataclass
 class AidsConfig:
-    """Strengths of remedies for modalities that compete in training."""
+    """Strengths of the remedies. 0 turns a remedy off."""
 
     modulation: float = _at_least_zero()
     """Strength of OGM-GE, which slows the leading modality in the first half of training; needs `unimodal_weight`.
-    Published: 0.1 to 1; 0: off."""
+    Published: 0.1 to 1; 0: off.
+    """
     gate_warmup: float = _at_least_zero(1)
     """Share of the steps in which the gate keeps its first weights. 0: off."""
     rank: float = _at_least_zero()

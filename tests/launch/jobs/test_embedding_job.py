@@ -280,7 +280,7 @@ def test_without_pyarrow_it_says_what_to_install(
     run: Callable[..., Embedded], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
-    with pytest.raises(RequestError, match=r"needs pyarrow: pip install 'modalgate\[embed\]', or give .*\.npz"):
+    with pytest.raises(RequestError, match=r"needs pyarrow: pip install 'modalgate\[embed\]', or .*\.npz"):
         run(tmp_path / "features.parquet")
     run(tmp_path / "features.npz")
 

@@ -119,4 +119,4 @@ def test_a_clip_that_is_on_both_sides_under_two_names_is_told(
     assert main(command) == 0
     said = capsys.readouterr().err
     assert f"'{first.key}' and 'copied' (0 of 575 bits differ)" in said
-    assert "scores may be too good" in said
+    assert "too high" in said

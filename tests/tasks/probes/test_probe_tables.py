@@ -1,4 +1,4 @@
-"""The tables of a probe, from rows with known figures."""
+"""Tables of a probe from rows with known values."""
 
 import pytest
 from modalgate.tasks.probes.label_curve import DRAWS, CurveRow
@@ -20,7 +20,7 @@ def rows(table: Table) -> list[dict[str, object]]:
     return [dict(zip(table.columns, row, strict=True)) for row in table.rows]
 
 
-def test_a_feature_stands_beside_its_untrained_self() -> None:
+def test_each_feature_has_its_untrained_scores() -> None:
     trained = ProbeRow("fused", 0.8, 0.7, 0.9, 0.6, None, 40, 0.25)
     control = ProbeRow("fused", 0.3, 0.2, 0.4, 0.25, None, 40, 0.25)
     (row,) = rows(probe_table([trained], [control], "note"))
@@ -30,7 +30,7 @@ def test_a_feature_stands_beside_its_untrained_self() -> None:
         probe_table([trained], [], "note")
 
 
-def test_retrieval_names_its_gallery() -> None:
+def test_retrieval_notes_give_the_gallery_size() -> None:
     same = RetrievalRow("rgb", "rgb", RECALL, 3.0, 100.0, 0.1, 20)
     other = RetrievalRow("fused", "fused", RECALL, 3.0, 120.0, 0.1, 20)
     table = class_retrieval_table([same, other])
@@ -44,7 +44,7 @@ def test_retrieval_names_its_gallery() -> None:
     assert "among 20 test clips" in across.note
 
 
-def test_few_labels_by_share_and_by_shots() -> None:
+def test_label_curve_by_share_and_by_shots() -> None:
     every = CurveRow(
         "rgb", [0.1, 1.0], [0.4, 0.8], [0.05, 0.0], [12.0, 120.0], 5, {1: (0.3, 0.02), 5: (0.6, 0.01)}, 0.2
     )
