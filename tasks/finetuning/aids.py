@@ -14,8 +14,7 @@ class AidsConfig:
 
     modulation: float = _at_least_zero()
     """Strength of OGM-GE, which slows the leading modality in the first half of training; needs `unimodal_weight`.
-    Published: 0.1 to 1; 0: off.
-    """
+    Published: 0.1 to 1; 0: off."""
     gate_warmup: float = _at_least_zero(1)
     """Share of the steps in which the gate keeps its first weights. 0: off."""
     rank: float = _at_least_zero()

@@ -55,7 +55,7 @@ class GradientModulation:
 
 
 class GateWarmup:
-    """Keeps `parameters` of a gate at their initial values while `holding` is true, so that the experts train first."""
+    """Keeps `parameters` of a gate at their initial values while `holding` is true. The experts train first."""
 
     def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
         self.holding = True

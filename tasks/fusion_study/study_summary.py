@@ -174,8 +174,8 @@ def study_tables(rows: Sequence[StudyRow], references: References, metric: str, 
             for row in rows
         ],
         f"{note}. 95 % intervals by bootstrap over seeds and groups of clips. p: exact McNemar test on scores "
-        f"averaged over seeds. Holm: adjusted over all rows of the comparison. The stricter comparison is with {strict}, "
-        "the best single modality on the test clips. "
+        f"averaged over seeds. Holm: adjusted over all rows of the comparison. The stricter comparison is with "
+        f"{strict}, the best single modality on the test clips. "
         + (
             "It is also the best on validation clips."
             if chosen == strict
