@@ -12,7 +12,7 @@ from ...fusion.backbone import Backbone
 def encoder_groups(
     backbone: Backbone, scale: float = 1.0, decay: float = 1.0, begin: float = 0.0, end: float = 0.0
 ) -> list[dict[str, Any]]:
-    """Returns parameter groups: `params`, `scale` of the learning rate, and `begin`, the share of the run before training.
+    """Returns parameter groups: `params`, `scale` of the learning rate, `begin` (share of the run before training).
 
     A layer n below the top has the scale `scale * decay^n` (BEiT, Bao et al. 2022; published: 0.65 to 0.75).
     Projections and fusion are the top and start at `begin`. Lower layers start one after another, the lowest at `end`

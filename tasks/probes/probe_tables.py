@@ -59,7 +59,7 @@ def class_precision_table(rows: Sequence[MultilabelRow], clips: Labelled) -> Tab
 def class_retrieval_table(rows: Sequence[RetrievalRow]) -> Table:
     """Returns how often test clips find their class among the training clips."""
     cells: list[list[Cell]] = [[row.query, *row.recall.values(), row.chance, row.queries] for row in rows]
-    note = f"Query: a test clip. Hit: a training clip of its class, among {_gallery(rows)} by cosine."
+    note = f"A test clip searches for its class among {_gallery(rows)} training clips, by cosine."
     return Table("Retrieval of the same class", ["feature", *RECALLS, "chance R@1", "queries"], cells, note)
 
 
@@ -70,8 +70,8 @@ def cross_modal_table(rows: Sequence[RetrievalRow]) -> Table:
         for row in rows
     ]
     note = (
-        f"Query: one modality of a test clip. Hit: the other modality of the same clip, among {_gallery(rows)} test "
-        "clips. A ridge regression fitted on the training clips, without labels, maps one feature space to the other."
+        f"One modality of a test clip searches for the other among {_gallery(rows)} test clips, by cosine. "
+        "A ridge regression fitted on the training clips, without labels, maps one feature space to the other."
     )
     columns = ["from > to", *RECALLS, "median rank", "chance R@1", "queries"]
     return Table("Retrieval across modalities", columns, cells, note)

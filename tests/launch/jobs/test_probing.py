@@ -103,7 +103,7 @@ def test_a_random_split_of_grouped_clips_takes_leaky(
     said = capsys.readouterr().err
     assert "error: a random split would put clips of one group on both sides" in " ".join(said.split())
     assert main([*command, "--leaky"]) == 0
-    assert "2 folds that may split a group" in " ".join(capsys.readouterr().out.split())
+    assert "2 folds, groups may be split" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_clip_that_is_on_both_sides_under_two_names_is_told(

@@ -157,7 +157,7 @@ def test_tables_and_figures_agree(sweep: Sweep) -> None:
     late = dict(zip(tables[1].columns, tables[1].rows[1], strict=True))
     assert late["left out"] == "up to 40 too short or of one modality"
     assert late["in training"] == "unknown"
-    assert "met in training: yes" in tables[0].note
+    assert "in training: yes" in tables[0].note
     assert tables[3].folded
     assert len(tables[3].rows) == 5 + 9 + 5
     figures = robustness_figures(found)
