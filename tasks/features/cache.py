@@ -42,7 +42,7 @@ class Fingerprint:
 
     @property
     def parts(self) -> str:
-        """Name of the folder for single batches during extraction."""
+        """Name of the folder that holds single batches during extraction."""
         return f"{self.name}.parts"
 
 

@@ -10,7 +10,7 @@ def _at_least_zero(high: float | None = None) -> Any:
 
 @dataclass
 class AidsConfig:
-    """Strengths of the remedies. 0 turns a remedy off."""
+    """Strengths of remedies for modalities that compete in training."""
 
     modulation: float = _at_least_zero()
     """Strength of OGM-GE, which slows the leading modality in the first half of training; needs `unimodal_weight`.

@@ -71,7 +71,7 @@ class Curve:
 
     @property
     def kept(self) -> float:
-        """Area relative to that of a model that loses nothing."""
+        """Area divided by the clean accuracy: 1 if nothing is lost."""
         return self.area / self.clean if self.clean else float("nan")
 
     @property

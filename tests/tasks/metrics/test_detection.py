@@ -18,7 +18,7 @@ def video(scores: list[float], *spans: tuple[float, float], name: str = "a.mp4")
     return ScoredVideo(name, starts, starts + 2, np.array(scores), spans)
 
 
-def test_a_run_of_windows_is_one_alarm() -> None:
+def test_successive_windows_are_one_alarm() -> None:
     held = video([0.1, 0.9, 0.8, 0.2, 0.1, 0.9])
     assert alarm_events(held, 0.5) == [(1.0, 4.0), (5.0, 7.0)]
     assert alarm_events(held, 0.85) == [(1.0, 3.0), (5.0, 7.0)]

@@ -73,7 +73,7 @@ def naive_area(values: list[float]) -> float:
     return sum((first + second) / 2 for first, second in pairwise(values)) / (len(values) - 1)
 
 
-def test_area_is_the_mean_height() -> None:
+def test_the_area_is_the_mean_height() -> None:
     generator = np.random.default_rng(0)
     for count in range(2, 8):
         values = generator.random(count).tolist()
