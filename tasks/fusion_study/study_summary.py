@@ -13,7 +13,7 @@ from ..records import Curves, Table
 from ..robustness.curves import area_under
 from .study_cell import Cell, Metric
 
-# Enough draws for two stable digits of an interval, in a tenth of the time of the usual number.
+# Enough draws for the third digit of an interval.
 DRAWS = 2000
 
 
