@@ -1,15 +1,19 @@
-"""Class names as parts of the keys of metrics and columns."""
+"""Class names as valid identifiers, for metric keys and column names."""
 
 import re
 from collections.abc import Sequence
 
 
 def class_identifiers(classes: Sequence[str]) -> list[str]:
-    """A distinct identifier for every class name: `no fall` becomes `no_fall`.
+    """Returns one distinct identifier per class name, in the order of `classes`.
 
-    Runs of other characters than letters, digits and `_` become one `_`. A name that is an identifier already stays
-    as it is. Where two names become the same one, the later gets a number; a name without any letter or digit is
-    `class_N`, N its place from 0.
+    - Each run of characters other than letters, digits and `_` becomes one `_`.
+    - A name that is already an identifier stays unchanged.
+    - If two names become the same, the later one gets a number.
+    - A name without letters or digits becomes `class_N`, where N is its position from 0.
+
+    >>> class_identifiers(["fall", "no fall", "no-fall", "?"])
+    ['fall', 'no_fall', 'no_fall_2', 'class_3']
     """
     cleaned = [re.sub(r"\W+", "_", name).strip("_") or f"class_{place}" for place, name in enumerate(classes)]
     taken = {name for name, clean in zip(classes, cleaned, strict=True) if name == clean}

@@ -1,4 +1,4 @@
-"""What an evaluating verb leaves in a run folder, and the report reads: tables and figures as plain data."""
+"""The record of an evaluation: tables and figures as plain data, stored in the run folder and read by the report."""
 
 import json
 import math
@@ -19,13 +19,17 @@ PACKAGES = ("modalgate", "torch", "torchvision", "torchaudio", "timm", "lightly"
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells under `columns`; `note` says how they were made. A `folded` one is shown on request."""
+    """Rows of cells under column headers."""
 
     title: str
     columns: list[str]
+    """Column headers."""
     rows: list[list[Cell]]
+    """One list of cells per row, as long as `columns`."""
     note: str = ""
+    """How the rows were computed, shown below the table."""
     folded: bool = False
+    """Hide the table in the report until the reader opens it."""
 
     def __post_init__(self) -> None:
         _same_length(f"table '{self.title}'", self.columns, *self.rows)
@@ -33,11 +37,13 @@ class Table:
 
 @dataclass(frozen=True)
 class Confusion:
-    """Counts: rows the truth, columns the guess, both in the order of `classes`."""
+    """Confusion matrix."""
 
     title: str
     classes: list[str]
+    """Class names, in the order of rows and columns."""
     matrix: list[list[int]]
+    """Counts: rows are true classes, columns are predicted classes."""
     kind: Literal["confusion"] = "confusion"
 
     def __post_init__(self) -> None:
@@ -46,13 +52,15 @@ class Confusion:
 
 @dataclass(frozen=True)
 class Curves:
-    """Lines of (x, y) points by name, such as ROC and precision-recall; `diagonal` draws the line of chance."""
+    """Lines through (x, y) points, such as ROC and precision-recall curves."""
 
     title: str
     x_label: str
     y_label: str
     series: dict[str, list[tuple[float, float]]]
+    """Points of each line, by name."""
     diagonal: bool = False
+    """Draw the diagonal that marks chance."""
     kind: Literal["curves"] = "curves"
 
     def __post_init__(self) -> None:
@@ -62,16 +70,19 @@ class Curves:
 
 @dataclass(frozen=True)
 class LevelCurves:
-    """Shares of one by name at `levels`, which are drawn evenly apart; `bands`: intervals (low, high) of some of
-    them; `below`: what is drawn under them at the same levels, such as gate weights. Unknown values are none."""
+    """Values at ordered levels, such as accuracy at rising noise. Unknown values are NaN."""
 
     title: str
     x_label: str
     y_label: str
     levels: list[str]
+    """Names of the levels. They are drawn at equal distances."""
     series: dict[str, list[float]]
+    """One value between 0 and 1 per level, by curve."""
     bands: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+    """Intervals (low, high) per level, by curve. Curves may lack one."""
     below: dict[str, list[float]] = field(default_factory=dict)
+    """Values drawn in a second panel at the same levels, such as gate weights."""
     kind: Literal["levels"] = "levels"
 
     def __post_init__(self) -> None:
@@ -81,21 +92,27 @@ class LevelCurves:
 
 @dataclass(frozen=True)
 class Example:
-    """A clip with what was said of it: `verdict`, such as right or wrong; the probability of the `guess`; gate
-    `weights`; `picture`: a PNG beside the result's file."""
+    """One clip and its prediction."""
 
     key: str
+    """Key of the clip in its shards."""
     verdict: str
+    """Short judgement of the prediction, such as `right` or `wrong`."""
     truth: str
+    """True class."""
     guess: str
+    """Predicted class."""
     probability: float
+    """Probability of the predicted class."""
     weights: dict[str, float]
+    """Gate weight by modality."""
     picture: str
+    """Path of a PNG, relative to the folder of the result file."""
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Clips to look at, in the order given."""
+    """Example clips, in display order."""
 
     title: str
     clips: list[Example]
@@ -104,12 +121,14 @@ class Examples:
 
 @dataclass(frozen=True)
 class Gates:
-    """Mean gate weights: a row for each of `groups` (classes, say), a column for each modality."""
+    """Mean gate weights."""
 
     title: str
     modalities: list[str]
     groups: list[str]
+    """Names of the rows, such as classes."""
     weights: list[list[float]]
+    """One row per group, one column per modality."""
     kind: Literal["gates"] = "gates"
 
     def __post_init__(self) -> None:
@@ -119,14 +138,17 @@ class Gates:
 
 @dataclass(frozen=True)
 class Timeline:
-    """Scores by class and gate weights by modality at `times` in seconds; `marks`: stretches of time, from one second
-    to another, by what happened in them, such as a sensor that was broken."""
+    """Scores and gate weights over the time of a recording."""
 
     title: str
     times: list[float]
+    """Times in seconds."""
     scores: dict[str, list[float]]
+    """One score per time, by class."""
     gates: dict[str, list[float]]
+    """One gate weight per time, by modality."""
     marks: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """Time spans (begin, end) in seconds by name, such as the span in which a sensor failed."""
     kind: Literal["timeline"] = "timeline"
 
     def __post_init__(self) -> None:
@@ -146,17 +168,21 @@ FIGURES: dict[str, type[Figure]] = {
 
 @dataclass(frozen=True)
 class Result:
-    """One evaluation: `name` is the file it is kept in, `created` an ISO time, `command` what a person typed;
-    `warnings`: lines that say what to make of its figures."""
+    """Record of one evaluation."""
 
     name: str
+    """Name of the JSON file, without suffix."""
     title: str
     command: str
+    """Command line that produced the record."""
     created: str
+    """Time of creation in ISO 8601, UTC."""
     versions: dict[str, str]
+    """Version by package."""
     tables: list[Table] = field(default_factory=list)
     figures: list[Figure] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    """Warnings about the results, one sentence or two each."""
 
 
 def new_result(
@@ -167,13 +193,13 @@ def new_result(
     figures: list[Figure],
     warnings: Sequence[str] = (),
 ) -> Result:
-    """A record of now, with the versions that made it."""
+    """Returns a record with the current time and package versions."""
     created = datetime.now(UTC).isoformat(timespec="seconds")
     return Result(name, title, command, created, versions(), tables, figures, list(warnings))
 
 
 def versions() -> dict[str, str]:
-    """Python's and the main packages' versions, without importing them."""
+    """Returns the versions of Python and the main packages, without importing them. Skips missing packages."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -184,15 +210,18 @@ def versions() -> dict[str, str]:
 
 
 def scores_file(run: Path) -> Path:
-    """Where fine-tuning keeps the scores of `run`'s test clips; `RequestError` where there are none."""
+    """Returns the path of the test scores that fine-tuning stored in `run`.
+
+    Raises `RequestError` if the file is missing.
+    """
     path = run / "results" / "scores.safetensors"
     if not path.is_file():
-        raise RequestError(f"'{run}' holds no scores of test clips: give run folders of `modalgate finetune`")
+        raise RequestError(f"'{run}' has no scores of test clips: give run folders written by `modalgate finetune`")
     return path
 
 
 def save_result(result: Result, run: Path) -> Path:
-    """Writes RUN/results/NAME.json atomically and returns it; numbers that are not finite become null."""
+    """Writes RUN/results/NAME.json atomically and returns its path. Writes NaN and infinities as null."""
     target = run / "results" / f"{result.name}.json"
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_suffix(".json.partial")
@@ -202,14 +231,14 @@ def save_result(result: Result, run: Path) -> Path:
 
 
 def load_result(path: Path) -> Result:
-    """Reads what `save_result` wrote; `DataError` names a damaged file."""
+    """Reads a record written by `save_result`. Raises `DataError` with the file's path if the file is damaged."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         tables = [Table(**entry) for entry in content.pop("tables")]
         figures = [_figure(entry) for entry in content.pop("figures")]
         return Result(**content, tables=tables, figures=figures)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"result file '{path}' is damaged ({error!r}): run its command again") from error
+        raise DataError(f"result file '{path}' is damaged ({error!r}): rerun the command that wrote it") from error
 
 
 def _figure(entry: dict[str, Any]) -> Figure:
@@ -229,7 +258,7 @@ def _figure(entry: dict[str, Any]) -> Figure:
 def _same_length(what: str, first: Sequence[Any], *others: Sequence[Any]) -> None:
     for other in others:
         if len(other) != len(first):
-            raise ValueError(f"{what}: {len(other)} values where {len(first)} belong")
+            raise ValueError(f"{what}: {len(other)} values, expected {len(first)}")
 
 
 def _finite(value: Any) -> Any:

@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 
 from ..errors import RequestError
 
-# Folds of a cross-validation, and of one with more clips than MANY, whose models take longer to train.
+# Folds of a cross-validation. More than MANY clips get fewer: each model takes longer, and intervals are narrow anyway.
 FOLDS, FEWER_FOLDS, MANY = 5, 3, 600
 
 
 def usual_folds(clips: int) -> int:
-    """The number of folds for so many clips where nobody asks for another."""
+    """Returns the default number of folds for a number of clips."""
     return FOLDS if clips <= MANY else FEWER_FOLDS
 
 

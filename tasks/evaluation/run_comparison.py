@@ -1,4 +1,4 @@
-"""Whether one run's classifier beats another's on the same test clips."""
+"""Comparison of fine-tuning runs on the same test clips, with paired tests."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,61 +19,68 @@ from .scores import Scores, load_scores
 
 @dataclass(frozen=True)
 class Contender:
-    """A run's scores of its test clips, with the `units` that are drawn whole by the bootstrap."""
+    """Stored test scores of one run."""
 
     name: str
     scores: Scores
     units: list[str]
+    """Group of each clip. The bootstrap draws groups whole."""
     classes: list[str]
 
     @property
     def right(self) -> NDArray[np.bool_]:
-        """Whether each clip's likeliest class is its own, (n,)."""
+        """Whether the most probable class of each clip is correct, (n,)."""
         return self.scores.probabilities.argmax(axis=1) == self.scores.labels
 
     def auc(self, rows: NDArray[np.int64]) -> float:
-        """Of the second of two classes, which is that of the first as well."""
+        """Returns the ROC AUC of class 1 of two on `rows`. With two classes, both have the same AUC."""
         return roc_auc(self.scores.probabilities[rows, 1], self.scores.labels[rows] == 1)
 
 
 @dataclass(frozen=True)
 class Duel:
-    """`second` less `first`: accuracy, and AUC where there are two classes; McNemar's exact p and Holm's of all."""
+    """Comparison of two runs. Differences are `second` minus `first`."""
 
     first: str
     second: str
     accuracy: Difference
+    """Difference of the accuracies."""
     auc: Difference | None
+    """Difference of the AUCs, or None unless there are two classes."""
     mcnemar: float
+    """Exact p value of McNemar's test."""
     adjusted: float
+    """The same p value, adjusted by Holm's method for all pairs compared."""
 
 
 def load_contenders(runs: Sequence[Path]) -> list[Contender]:
-    """The stored scores of fine-tuning runs, their clips in one order.
+    """Loads the stored test scores of fine-tuning runs, with their clips in the same order.
 
-    Raises `RequestError` for fewer than two runs, one without scores, and runs of which the test clips, labels or
-    classes differ; `DataError` for damaged scores.
+    Raises `RequestError` for fewer than two runs, for a run without scores, and for runs with different test clips,
+    labels or classes. Raises `DataError` for damaged scores.
     """
     if len(runs) < 2:
-        raise RequestError("a comparison needs two runs or more")
+        raise RequestError("a comparison needs at least two runs")
     found = [_load(run) for run in runs]
     first = found[0]
     for other in found[1:]:
         if other.classes != first.classes:
             raise RequestError(
-                f"'{first.name}' tells {', '.join(first.classes)} apart, '{other.name}' {', '.join(other.classes)}:"
-                " compare runs of the same classes"
+                f"'{first.name}' has the classes {', '.join(first.classes)}, but '{other.name}' has "
+                f"{', '.join(other.classes)}: compare runs with the same classes"
             )
         differ = len(set(first.scores.keys) ^ set(other.scores.keys))
         if differ:
             raise RequestError(
-                f"{differ} test clips are in only one of '{first.name}' and '{other.name}': compare runs whose"
-                " shards, split and folds are the same"
+                f"{differ} test clips are in only one of '{first.name}' and '{other.name}': compare runs with the"
+                " same shards, split and folds"
             )
         if (first.scores.labels != other.scores.labels).any():
-            raise RequestError(f"'{first.name}' and '{other.name}' were scored against different labels")
+            raise RequestError(
+                f"'{first.name}' and '{other.name}' have different labels: compare runs with equal labels"
+            )
     names = [run.name for run in found]
-    # Runs of the same name lie in different folders, which then tell them apart.
+    # Runs with the same folder name are named by their whole path.
     return [
         replace(run, name=str(path)) if names.count(run.name) > 1 else run
         for path, run in zip(runs, found, strict=True)
@@ -81,7 +88,10 @@ def load_contenders(runs: Sequence[Path]) -> list[Contender]:
 
 
 def duels(contenders: Sequence[Contender], draws: int = 2000) -> list[Duel]:
-    """Every pair, in the order given; p values of McNemar's test are adjusted for the number of pairs."""
+    """Compares every pair of runs. The p values of McNemar's test are adjusted for the number of pairs.
+
+    - `draws`: number of bootstrap samples.
+    """
     pairs = list(combinations(contenders, 2))
     values = [mcnemar(first.right, second.right) for first, second in pairs]
     return [
@@ -91,8 +101,16 @@ def duels(contenders: Sequence[Contender], draws: int = 2000) -> list[Duel]:
 
 
 def compare(runs: Sequence[Path], command: str = "", draws: int = 2000) -> tuple[list[Duel], Result]:
-    """All pairs of `runs`, and the record of it: a table of the runs and one of the pairs; where all runs were swept
-    by `modalgate robustness`, also one of the areas under their curves."""
+    """Compares all pairs of `runs` and returns the comparisons with their record.
+
+    The record has a table of the runs and a table of the pairs. If `modalgate robustness` was run for all of them, it
+    also compares the areas under their robustness curves.
+
+    - `command`: the command line to store in the record.
+    - `draws`: number of bootstrap samples.
+
+    Raises as `load_contenders` does.
+    """
     contenders = load_contenders(runs)
     found = duels(contenders, draws)
     clips, units = len(contenders[0].units), len(set(contenders[0].units))
@@ -104,8 +122,8 @@ def compare(runs: Sequence[Path], command: str = "", draws: int = 2000) -> tuple
         auc = run.auc(everywhere) if len(run.classes) == 2 else None
         alone.append([run.name, float(right.mean()), low, high, chance, auc])
         figure = accuracy_figure(f"{run.name}: accuracy", float(right.mean()), low, high, chance, clips)
-        warnings += chance_warning([figure], "its differences from others say little; train it longer (train.steps)")
-    note = f"{clips} test clips in {units} groups; intervals by bootstrap over groups"
+        warnings += chance_warning([figure], "do not rely on its differences; train it longer (train.steps)")
+    note = f"{clips} test clips in {units} groups. 95 % intervals by bootstrap over groups."
     pairs = [f"{duel.second} - {duel.first}" for duel in found]
     accuracies: list[list[Cell]] = [
         [pair, duel.accuracy.value, duel.accuracy.low, duel.accuracy.high, duel.mcnemar, duel.adjusted]
@@ -116,13 +134,13 @@ def compare(runs: Sequence[Path], command: str = "", draws: int = 2000) -> tuple
         for pair, duel in zip(pairs, found, strict=True)
         if duel.auc is not None
     ]
-    exact = f"{note}, paired; McNemar's p is exact, of single clips, and adjusted for the number of pairs (Holm)"
+    exact = f"{note} Paired. McNemar: exact p value over clips. Holm: p value adjusted for the number of pairs."
     tables = [
         Table("Runs", ["run", "accuracy", "low", "high", "chance", "AUC"], alone, note),
         Table("Accuracy, second less first", ["pair", "gain", "low", "high", "McNemar", "Holm"], accuracies, exact),
     ]
     if areas:
-        tables.append(Table("AUC, second less first", ["pair", "gain", "low", "high", "p"], areas, f"{note}, paired"))
+        tables.append(Table("AUC, second less first", ["pair", "gain", "low", "high", "p"], areas, f"{note} Paired."))
     swept = load_swept([run.name for run in contenders], runs)
     figures: list[Figure] = []
     if swept:
@@ -134,7 +152,7 @@ def compare(runs: Sequence[Path], command: str = "", draws: int = 2000) -> tuple
 def _load(run: Path) -> Contender:
     scores, units, classes = load_scores(scores_file(run))
     if scores.labels.ndim == 2:
-        raise RequestError(f"'{run}' scores several classes of a clip: compare runs of clips of one class each")
+        raise RequestError(f"'{run}' has several classes per clip: compare runs with one class per clip")
     order = np.argsort(scores.keys, kind="stable")
     ordered = Scores(
         scores.probabilities[order], scores.weights[order], scores.labels[order], [scores.keys[i] for i in order]

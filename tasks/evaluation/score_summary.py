@@ -1,4 +1,4 @@
-"""From the scores of test clips to the task's metrics, their intervals and the report's figures."""
+"""Metrics, intervals and report figures from the scores of test clips."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -22,17 +22,22 @@ from .scores import Scores
 
 Statistic = Callable[[NDArray[np.int64]], float]
 
-# More lines cannot be told apart.
+# Most curves in one figure: more lines are hard to distinguish.
 MOST_CLASSES = 8
 
 
 def judge(
     scores: Scores, classes: Sequence[str], positive: int | None, units: Sequence[str]
 ) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
-    """Metrics, and 95 % intervals of the headline ones by bootstrap over `units` (a clip's group, or itself).
+    """Returns the metrics, and the 95 % intervals of the main ones.
 
-    `positive`: the one of two `classes` that is to be found, or none for actions: with it the recalls of both are
-    among the metrics by their names. Labels (n, C) are of several classes.
+    Intervals come from a bootstrap over `units`.
+
+    - `positive`: the one of two `classes` to detect, or None for action classes. With a positive class, the metrics
+      include the recall of both classes by name.
+    - `units` (n,): group of each clip, or the clip itself.
+
+    Labels (n, C) mean several classes per clip.
     """
     metrics = _metrics(scores, classes, positive)
     if scores.labels.ndim == 2:
@@ -55,7 +60,7 @@ def judge(
 
 
 def chances_of(scores: Scores, positive: int | None) -> dict[str, float]:
-    """What guessing reaches of each metric of `judge` that has a chance."""
+    """Returns the chance level of each metric of `judge` that has one."""
     if scores.labels.ndim == 2:
         return multilabel_chances(scores.labels)
     if positive is None:
@@ -64,7 +69,7 @@ def chances_of(scores: Scores, positive: int | None) -> dict[str, float]:
 
 
 def split_line(name: str, scores: Scores, classes: Sequence[str], positive: int | None) -> str:
-    """The figures of a finished split in one line, each with its chance; undefined ones are not shown."""
+    """Returns one line with the metrics of a finished split and their chance levels. Omits undefined metrics."""
     metrics, chances = _metrics(scores, classes, positive), chances_of(scores, positive)
     titles = {"mean_average_precision": "mean average precision", "accuracy": "accuracy", "auc": "AUC"}
     parts = [
@@ -92,10 +97,10 @@ def _several(scores: Scores, name: str) -> Statistic:
 def draw_figures(
     scores: Scores, classes: Sequence[str], positive: int | None, modalities: Sequence[str]
 ) -> list[Confusion | Curves | Gates]:
-    """Confusion, ROC and precision-recall, and mean gate weights by class; classes without a clip are left out.
+    """Returns a confusion matrix, ROC and precision-recall curves, and the mean gate weights by class.
 
-    The curves are of the positive class, or else of each class against all others where they are few.
-    Where a clip may be of several classes there is no confusion.
+    Classes without clips are omitted. Curves show the positive class. Without one, they show each class against all
+    others, for up to `MOST_CLASSES` classes. With several classes per clip there is no confusion matrix.
     """
     if scores.labels.ndim == 2:
         return _several_figures(scores, classes, modalities)
@@ -125,7 +130,7 @@ def _several_figures(
 
 
 def _curves(scores: Scores, classes: Mapping[str, int]) -> list[Curves]:
-    """ROC and precision-recall of classes, each against the others, by the name of their line."""
+    """Returns ROC and precision-recall curves of classes (line name to class number), each against all others."""
     roc, precision = {}, {}
     for name, number in classes.items():
         true = scores.labels[:, number] == 1 if scores.labels.ndim == 2 else scores.labels == number

@@ -1,4 +1,4 @@
-"""The scores of every test clip as a CSV file, for a spreadsheet or another program."""
+"""The scores of every test clip as a CSV file."""
 
 import csv
 from collections.abc import Sequence
@@ -20,12 +20,18 @@ def write_score_table(
     positive: int | None,
     modalities: Sequence[str],
 ) -> None:
-    """Writes a row per clip to `path`, whole or not at all.
+    """Writes one row per clip to `path`, atomically.
 
-    Columns: `key`, `split`, `group`, `label`, `predicted`, a `probability_CLASS` for each class and a
-    `weight_MODALITY` for each gate weight; `splits` and `groups` (n,) are texts. Predicted is the likeliest class;
-    with a `positive` class of two, that class where its probability is at least .5. Of several classes, label and
-    predicted are those of the clip joined by `|`, predicted at .5, and `|` for none.
+    - `key`, `split`, `group`: clip key, split and group, from `scores.keys`, `splits` (n,) and `groups` (n,).
+    - `label`, `predicted`: true and predicted class.
+    - `probability_CLASS`: one column per class.
+    - `weight_MODALITY`: one column per gate weight.
+
+    Predicted is the most probable class. With a `positive` class of two, that class is predicted from a probability
+    of 0.5.
+
+    With several classes per clip, `label` and `predicted` join the class names with `|`. Predicted are the classes
+    from a probability of 0.5. A single `|` means no class.
     """
     header = ["key", "split", "group", "label", "predicted"]
     header += [f"probability_{name}" for name in class_identifiers(classes)]
@@ -37,7 +43,7 @@ def write_score_table(
         writer = csv.writer(file)
         writer.writerow(header)
         for number, key in enumerate(scores.keys):
-            # Nine digits give back the same 32 bits.
+            # Nine significant digits reproduce a float32 exactly.
             numbers = [f"{value:.9g}" for value in (*scores.probabilities[number], *scores.weights[number])]
             writer.writerow([key, splits[number], groups[number], labels[number], predicted[number], *numbers])
     partial.replace(path)

@@ -23,13 +23,16 @@ from ..features.across_processes import share_batches
 
 @dataclass
 class Scores:
-    """`probabilities` (n, C), averaged over views; `weights` (n, M) mean gate weights; `labels` (n,), multilabel
-    (n, C)."""
+    """Class probabilities of n clips."""
 
     probabilities: NDArray[np.float32]
+    """Probabilities (n, C), averaged over views."""
     weights: NDArray[np.float32]
+    """Mean gate weights (n, M)."""
     labels: NDArray[np.int64]
+    """Class numbers (n,). With several classes per clip: 0 and 1 (n, C)."""
     keys: list[str]
+    """Clip keys."""
 
 
 def score_clips(
@@ -39,13 +42,15 @@ def score_clips(
     device: torch.device | str = "cpu",
     progress: Callable[[int], None] | None = None,
 ) -> Scores:
-    """Runs `stream.evaluate()` through the classifier in evaluation mode, without augmentation.
+    """Scores the clips of `stream.evaluate()` in evaluation mode, without augmentation.
 
-    Several processes share the batches, and each knows all scores.
+    Several processes share the batches. Each returns all scores.
+
+    - `progress(clips)`: called with the number of newly scored clips.
     """
     classifier = classifier.to(device).eval()
     if world_size() > 1:
-        # Each process keeps statistics of the batches it saw; the first one's are exported.
+        # Batch statistics differ between processes. The first one's are exported, so all use these.
         for buffer in classifier.buffers():
             dist.broadcast(buffer, 0)
     return join_scores(share_batches(stream, lambda part: _score(classifier, spec, part, device, progress)))
@@ -64,7 +69,7 @@ def _score(
         batch = batch.to(device)
         scored = classifier(preparation(batch), batch.present, batch.start)
         valid = batch.valid.cpu()
-        assert batch.label is not None, "scoring needs a stream with labels"
+        assert batch.label is not None, "scoring needs a stream with labels: set its label column"
         yield Scores(
             classifier.view_probabilities(scored.logits).cpu()[valid].numpy(),
             scored.encoded.weights.mean(dim=1).float().cpu()[valid].numpy(),
@@ -76,7 +81,7 @@ def _score(
 
 
 def join_scores(parts: Sequence[Scores]) -> Scores:
-    """The clips of several batches or folds as one."""
+    """Concatenates the scores of several batches or folds."""
     return Scores(
         np.concatenate([part.probabilities for part in parts]),
         np.concatenate([part.weights for part in parts]),
@@ -86,7 +91,7 @@ def join_scores(parts: Sequence[Scores]) -> Scores:
 
 
 def save_scores(scores: Scores, units: Sequence[str], classes: Sequence[str], path: Path) -> None:
-    """Writes scores, the bootstrap's `units` by clip and the class names to `path`, whole or not at all."""
+    """Writes scores, the group of each clip (`units`) and the class names to `path`, atomically."""
     arrays = {"probabilities": scores.probabilities, "weights": scores.weights, "labels": scores.labels}
     facts = {"keys": scores.keys, "units": list(units), "classes": list(classes)}
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -96,11 +101,11 @@ def save_scores(scores: Scores, units: Sequence[str], classes: Sequence[str], pa
 
 
 def load_scores(path: Path) -> tuple[Scores, list[str], list[str]]:
-    """What `save_scores` wrote: scores, units, classes; `DataError` names a damaged file."""
+    """Returns scores, units and classes written by `save_scores`. Raises `DataError` if the file is damaged."""
     try:
         with safe_open(path, framework="np") as file:
             facts = json.loads(file.metadata()["facts"])
             arrays = {name: file.get_tensor(name) for name in ("probabilities", "weights", "labels")}
         return Scores(**arrays, keys=facts["keys"]), facts["units"], facts["classes"]
     except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
-        raise DataError(f"scores '{path}' are damaged ({error}): run the evaluation again") from error
+        raise DataError(f"scores '{path}' are damaged ({error}): rerun the evaluation") from error

@@ -1,4 +1,4 @@
-"""What held-out clips choose for a classifier, thresholds and temperature, and what that gives on test clips."""
+"""Thresholds and temperature chosen on held-out clips, and the metrics they give on test clips."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from ..metrics.thresholds import best_f1_threshold, false_alarms_per_hour
 from ..records import Cell
 from .scores import Scores
 
-# Titles of the tables of a fine-tuning that hold these rows.
+# Titles of the fine-tuning tables that contain these rows.
 ON_VALIDATION, OUT_OF_FOLD = "Chosen on validation clips", "Calibration of the final model"
 
 TEMPERATURE, THRESHOLD = "temperature", "threshold of best F1"
@@ -23,21 +23,23 @@ TEMPERATURE, THRESHOLD = "temperature", "threshold of best F1"
 
 @dataclass(frozen=True)
 class Calibration:
-    """What is fitted on the scores of clips that the classifier did not train on.
-
-    `temperature`: for the probabilities of classes that exclude each other, none for several classes of a clip.
-    `thresholds`: by class, on the probabilities as they are, before the temperature: of the positive class alone, or
-    of every class that a clip may have; empty where no class has one.
-    """
+    """Values fitted on the scores of clips that the classifier was not trained on."""
 
     temperature: float | None
+    """Temperature for probabilities of exclusive classes. None with several classes per clip."""
     thresholds: dict[str, float]
+    """Threshold by class, for probabilities before the temperature.
+
+    With a positive class, only that class has one. With several classes per clip, each class has one. Empty for
+    action classes.
+    """
 
 
 def calibrate(scores: Scores, classes: Sequence[str], positive: int | None) -> Calibration:
-    """The temperature of least cross-entropy and the thresholds of best F1, for these `scores`.
+    """Fits the temperature with the lowest cross-entropy and the thresholds with the best F1 on `scores`.
 
-    `positive`: the class that has a threshold, none for actions. A positive class without a clip has none either.
+    - `positive`: the class that gets a threshold, or None for action classes. Without positive clips there is no
+      threshold.
     """
     if scores.labels.ndim == 2:
         chosen = class_thresholds(scores.probabilities, scores.labels)
@@ -52,12 +54,19 @@ def calibrate(scores: Scores, classes: Sequence[str], positive: int | None) -> C
 def chosen_rows(
     parts: Sequence[tuple[Scores, Scores]], classes: Sequence[str], positive: int | None, seconds: NDArray[Any]
 ) -> list[list[Cell]]:
-    """Rows of (figure, value) over the test clips of all `parts`: (test, held-out) scores, one per split.
+    """Returns rows of (name, value) over the test clips of all splits.
 
-    Every split chooses for itself. Calibration error before and after its temperature; with a `positive` class also
-    F1 and the recalls at its threshold of best F1, and the false alarms per hour of calm video at a recall of 0.9, at
-    the threshold the test clips themselves give. `seconds` (n,): durations of the test clips in order. Of several
-    classes: F1 at the thresholds of each class, and these.
+    Each split chooses its own temperature and thresholds on its held-out clips. The rows are:
+
+    - calibration error before and after the temperature;
+    - with a `positive` class, accuracy, F1 and recalls at its threshold, and the false alarms per hour of calm video
+      at a recall of 0.9. The threshold for that recall comes from the test clips.
+    - with several classes per clip, only F1 at the class thresholds, and these thresholds.
+
+    Arguments:
+
+    - `parts`: (test scores, held-out scores), one pair per split.
+    - `seconds` (n,): durations of the test clips, in order.
     """
     found = [calibrate(held, classes, positive) for _, held in parts]
     labels = np.concatenate([test.labels for test, _ in parts])
@@ -74,7 +83,7 @@ def chosen_rows(
     if positive is None or not all(chosen.thresholds for chosen in found):
         return rows
     thresholds = [chosen.thresholds[classes[positive]] for chosen in found]
-    # A split's scores less its threshold can be judged with those of the others.
+    # Subtracting each split's threshold makes the scores of all splits comparable.
     margins = [test.probabilities[:, positive] - t for (test, _), t in zip(parts, thresholds, strict=True)]
     truth = (labels == positive).astype(int)
     names = class_identifiers(classes)

@@ -1,4 +1,4 @@
-"""Evaluation over several processes: each does its share of the work, and all come to know the whole."""
+"""Work shared between processes. Each process does a part and gets all results."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -14,9 +14,10 @@ T = TypeVar("T")
 
 
 def share(numbers: Sequence[int], work: Callable[[Sequence[int]], dict[int, T]]) -> dict[int, T]:
-    """What `work` makes of `numbers`, by number; of several processes each is given every world-th of them.
+    """Returns the results of `work` for `numbers`, by number.
 
-    A `RequestError` or `DataError` of one process is raised in all: the others would wait for it in vain.
+    Process r of w computes every w-th number, starting with the r-th. A `RequestError` or `DataError` in one process
+    is raised in all, so that none waits forever.
     """
     if world_size() == 1:
         return work(numbers)
@@ -38,10 +39,11 @@ def share(numbers: Sequence[int], work: Callable[[Sequence[int]], dict[int, T]])
 def share_batches(
     stream: ClipStream, work: Callable[[ClipStream], Iterable[T]], numbers: Sequence[int] | None = None
 ) -> list[T]:
-    """What `work` yields for each evaluation batch of `stream`, in order; for those with these `numbers` only.
+    """Returns what `work` yields for each evaluation batch of `stream`, in order.
 
-    Batches are those of one process, however many there are: the same rows meet in the same products, so that the
-    results are the same to the last bit.
+    The batches do not depend on the number of processes, so the results are equal to the last bit.
+
+    - `numbers`: compute only the batches with these numbers.
     """
     if world_size() == 1 and numbers is None:
         return list(work(stream))
@@ -60,9 +62,10 @@ def share_batches(
 
 
 def from_first(value: Callable[[], T]) -> T:
-    """`value()` of the first process, in all: on a shared disk the others may not see yet what it sees.
+    """Returns `value()` of the first process in all processes.
 
-    A `RequestError` or `DataError` is raised in all.
+    On a shared disk, other processes may not see the newest files yet. A `RequestError` or `DataError` is raised in
+    all.
     """
     if world_size() == 1:
         return value()

@@ -1,4 +1,4 @@
-"""Frozen features kept beside a run: extracted once per encoder, shards and views, and never used for others."""
+"""A cache of frozen features, one file per encoder, shard set and views."""
 
 import hashlib
 import json
@@ -26,31 +26,33 @@ from .extract import Features, feature_batches
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """SHA-256 of all that features depend on.
-
-    `encoder`: architecture and every weight; `shards`: the bytes of the shards and which clips, in which order;
-    `views`: what is cut from a clip and how it is prepared, and the version of the package that does it.
-    """
+    """SHA-256 digests of everything that features depend on."""
 
     encoder: str
+    """Architecture and all weights."""
     shards: str
+    """The bytes of the shards, and the clips in their order."""
     views: str
+    """How clips are cut and prepared, and the package version."""
 
     @property
     def name(self) -> str:
-        """The file of these features."""
+        """Name of the feature file."""
         return f"{_digest(asdict(self))[:16]}.safetensors"
 
     @property
     def parts(self) -> str:
-        """The folder of those of single batches, until all are there."""
+        """Name of the folder that holds single batches during extraction."""
         return f"{self.name}.parts"
 
 
 def fingerprint(backbone: Backbone, spec: ClipSpec, index: Index, request: ClipRequest) -> Fingerprint:
-    """The fingerprint of `backbone`'s features of the clips of `index`, cut by `request` and prepared by `spec`.
+    """Returns the fingerprint of the features of `backbone` for the clips of `index`.
 
-    Labels play no part: a corrected label file leaves the features as they are.
+    Labels are not included: a corrected label file keeps the features valid.
+
+    - `request`: how clips are cut.
+    - `spec`: how clips are prepared.
     """
     weights = hashlib.sha256()
     for name, tensor in sorted(backbone.state_dict().items()):
@@ -79,12 +81,15 @@ def cached_features(
     device: torch.device | str = "cpu",
     progress: Callable[[int], None] | None = None,
 ) -> list[Features]:
-    """Features of every encoder: read from `folder` where they lie there, else extracted and kept.
+    """Returns the features of every encoder, from `folder` if they are stored there. Extracts and stores the others.
 
-    Encoders that are missing share one pass over the clips, and several processes share its batches. Each batch is
-    kept as soon as it is extracted, so that an interrupted extraction goes on where it stopped. `progress(clips)` is
-    told of clips that are done. Raises `DataError` for a file that is damaged or holds another encoder's, shards' or
-    views' features.
+    All missing encoders share one pass over the clips, and several processes share its batches. Each batch is stored
+    when it is done, so rerunning resumes an interrupted extraction.
+
+    - `folder`: the cache. None: do not store.
+    - `progress(clips)`: called with the number of newly finished clips.
+
+    Raises `DataError` for a file that is damaged or has another fingerprint.
     """
     marks = [fingerprint(backbone, spec, stream.index, stream.request) for backbone in backbones]
     found = from_first(lambda: _kept(folder, marks))
@@ -125,7 +130,7 @@ def _kept(folder: Path | None, marks: Sequence[Fingerprint]) -> dict[Fingerprint
 def _kept_batches(
     folder: Path | None, marks: Sequence[Fingerprint], batches: Sequence[list[str]]
 ) -> dict[int, list[Features]]:
-    """Batches that an interrupted extraction left for all of `marks`, by number: an entry per mark."""
+    """Returns the batches that an interrupted extraction stored for all of `marks`, by number, one entry per mark."""
     if folder is None:
         return {}
     found = {}
@@ -141,7 +146,7 @@ def _part(folder: Path, mark: Fingerprint, keys: list[str]) -> Path:
 
 
 def save_features(path: Path, mark: Fingerprint, features: Features) -> None:
-    """Writes features atomically, with their fingerprint; `concat` is joined again on reading."""
+    """Writes features and their fingerprint atomically. `concat` is not stored: `load_features` builds it."""
     arrays = {f"values/{name}": values for name, values in features.values.items() if name != "concat"}
     arrays |= {f"present/{name}": features.present[name] for name in features.modalities}
     arrays["weights"] = features.weights
@@ -153,13 +158,16 @@ def save_features(path: Path, mark: Fingerprint, features: Features) -> None:
 
 
 def load_features(path: Path, mark: Fingerprint) -> Features:
-    """Reads what `save_features` wrote; `DataError` where the file is damaged or its fingerprint is not `mark`."""
+    """Reads features written by `save_features`.
+
+    Raises `DataError` if the file is damaged or its fingerprint is not `mark`.
+    """
     try:
         with safe_open(path, framework="numpy") as file:
             facts = file.metadata() or {}
             changed = [part for part, digest in asdict(mark).items() if facts.get(part) != digest]
             if changed:
-                raise DataError(f"features '{path}' are of other {' and '.join(changed)}: delete the file")
+                raise DataError(f"features '{path}' belong to different {' and '.join(changed)}: delete the file")
             modalities, keys = tuple(json.loads(facts["modalities"])), json.loads(facts["keys"])
             values = {name: file.get_tensor(f"values/{name}") for name in ("fused", *modalities)}
             present = {name: file.get_tensor(f"present/{name}") for name in modalities}

@@ -1,4 +1,4 @@
-"""Frozen features: every clip of an index through an encoder once, its views averaged."""
+"""Frozen features: each clip of an index goes through an encoder once, and its views are averaged."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,18 +18,17 @@ from ...shards.transforms import Preparation
 
 @dataclass
 class Features:
-    """Features of n clips.
-
-    `values`: (n, D) for `fused` and for each modality, (n, M D) for `concat`, the modalities side by side.
-    `present` (n,) per name: whether the clip has the modality; `weights` (n, M): mean gate weights over the views,
-    in the order of `modalities`; `keys`: clip keys.
-    """
+    """Features of n clips. Names are `fused`, each modality, and `concat` (the modalities side by side)."""
 
     modalities: tuple[str, ...]
     values: dict[str, NDArray[np.float32]]
+    """Features by name: (n, D), for `concat` (n, M D)."""
     present: dict[str, NDArray[np.bool_]]
+    """Whether each clip has the modality (n,), by name."""
     weights: NDArray[np.float32]
+    """Mean gate weights over the views (n, M), in the order of `modalities`."""
     keys: list[str]
+    """Clip keys."""
 
     @classmethod
     def joined(
@@ -40,7 +39,10 @@ class Features:
         weights: NDArray[np.float32],
         keys: list[str],
     ) -> "Features":
-        """From the values of `fused` and of each modality: `concat` is made of them, and both are always present."""
+        """Builds features from the values of `fused` and of each modality.
+
+        Adds `concat`. `fused` and `concat` count as always present.
+        """
         side_by_side = np.concatenate([values[name] for name in modalities], axis=1)
         everywhere = np.ones(len(keys), dtype=bool)
         return cls(
@@ -53,7 +55,7 @@ class Features:
 
     @classmethod
     def chained(cls, parts: Sequence["Features"]) -> "Features":
-        """The clips of all parts, one after the other."""
+        """Concatenates the clips of all parts."""
         return cls(
             parts[0].modalities,
             {name: np.concatenate([part.values[name] for part in parts]) for name in parts[0].values},
@@ -71,10 +73,12 @@ def feature_batches(
     device: torch.device | str = "cpu",
     progress: Callable[[int], None] | None = None,
 ) -> Iterator[list[Features]]:
-    """Runs `stream.evaluate()` through every encoder in evaluation mode, without augmentation, views averaged.
+    """Runs `stream.evaluate()` through every encoder in evaluation mode, without augmentation. Averages the views.
 
     Yields the features of each batch, one entry per encoder. Clips are decoded and prepared once for all of
     `backbones`, which must take the same input.
+
+    - `progress(clips)`: called with the number of newly finished clips.
     """
     backbones = [backbone.to(device).eval() for backbone in backbones]
     preparation = Preparation(spec).to(device)
@@ -82,7 +86,7 @@ def feature_batches(
         batch = batch.to(device)
         streams = preparation(batch)
         for name in {name for backbone in backbones for name in backbone.modalities} - batch.present.keys():
-            # An encoder may know a modality that no clip of these shards has.
+            # The encoder may have a modality that no clip of these shards has.
             batch.present[name] = torch.zeros_like(batch.start, dtype=torch.bool)
         yield [_features(backbone, backbone(streams, batch.present, batch.start), batch) for backbone in backbones]
         if progress is not None:
@@ -96,7 +100,7 @@ def extract_features(
     device: torch.device | str = "cpu",
     progress: Callable[[int], None] | None = None,
 ) -> list[Features]:
-    """What `feature_batches` yields, joined: the features of all clips, one entry per encoder."""
+    """Returns the features of all clips, one entry per encoder. Arguments as for `feature_batches`."""
     batches = list(feature_batches(backbones, spec, stream, device, progress))
     return [Features.chained(parts) for parts in zip(*batches, strict=True)]
 
@@ -109,7 +113,7 @@ def _features(backbone: Backbone, encoded: Encoded, batch: Batch) -> Features:
 
     values = {"fused": rows(encoded.embedding.mean(dim=1).float())}
     for name in backbone.modalities:
-        # Zero where absent: only the views that have the modality count.
+        # Absent views are zero: average over the views that have the modality.
         views = batch.present[name].sum(dim=1, keepdim=True).clamp_min(1)
         values[name] = rows((encoded.features[name].sum(dim=1) / views).float())
     present = {name: rows(batch.present[name].any(dim=1)) for name in backbone.modalities}

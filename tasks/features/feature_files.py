@@ -1,4 +1,4 @@
-"""Features of many recordings as one file: Parquet, or NumPy's NPZ; the same rows give the same bytes."""
+"""Features of many recordings in one file, Parquet or NPZ. The same rows always give the same bytes."""
 
 import json
 import os
@@ -20,27 +20,29 @@ ROW_GROUP = 4096
 
 @dataclass(frozen=True)
 class FeatureRows:
-    """Recordings by key with their features, read one at a time, and as often as is asked for.
-
-    `windows`: of each recording; `about`: what they were made of, as plain values; `by_modality`: whether each
-    modality's own features are written too.
-    """
+    """Recordings and their features, loaded one at a time."""
 
     keys: list[str]
+    """Keys of the recordings."""
     windows: list[int]
+    """Number of windows of each recording."""
     read: Callable[[int], Embedding]
+    """Loads the features of the recording with this number. Called several times."""
     modalities: tuple[str, ...]
     width: int
+    """Length of a feature vector."""
     by_modality: bool
+    """Write the features of each modality too."""
     about: Mapping[str, Any]
+    """Settings that produced the features, as plain values."""
 
     def embeddings(self) -> Iterable[tuple[str, Embedding]]:
-        """(key, features) in order."""
+        """Yields (key, features) in order."""
         return ((key, self.read(number)) for number, key in enumerate(self.keys))
 
 
 def write_features(rows: FeatureRows, path: Path) -> None:
-    """Writes `path`, in the form of its suffix; it is there whole or not at all."""
+    """Writes `path` atomically, in the format of its suffix."""
     partial = path.with_name(f".{path.name}.partial")
     try:
         FORMS[path.suffix][0](rows, partial)
@@ -52,7 +54,7 @@ def write_features(rows: FeatureRows, path: Path) -> None:
 
 
 def read_about(path: Path) -> dict[str, Any] | None:
-    """What the features at `path` were made of; none where it is no such file."""
+    """Returns the settings that produced the features at `path`, or None if it is not a feature file."""
     try:
         return FORMS[path.suffix][1](path)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile):
@@ -60,20 +62,23 @@ def read_about(path: Path) -> dict[str, Any] | None:
 
 
 def check_form(path: Path) -> None:
-    """`RequestError` for a suffix that says no form, and for one whose package is not installed."""
+    """Raises `RequestError` if the suffix is not a known format, or if the format's package is not installed."""
     if path.suffix not in FORMS:
-        raise RequestError(f"'{path}' says no form of features: give a name that ends in {' or '.join(FORMS)}")
+        raise RequestError(f"'{path}' has no suffix of a feature file: use a name that ends in {' or '.join(FORMS)}")
     if path.suffix == ".parquet":
         try:
             import pyarrow.parquet  # noqa: F401
         except ImportError as error:
             raise RequestError(
-                f"'{path}' needs pyarrow: pip install 'modalgate[embed]', or give a name that ends in .npz"
+                f"'{path}' needs pyarrow: pip install 'modalgate[embed]', or use a name that ends in .npz"
             ) from error
 
 
 def _write_parquet(rows: FeatureRows, path: Path) -> None:
-    """Row groups of at least `ROW_GROUP` rows; features are lists of one length, null where a modality is absent."""
+    """Writes row groups of at least `ROW_GROUP` rows.
+
+    Features are lists of fixed length, null if a modality is absent.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -123,7 +128,7 @@ def _vectors(values: NDArray[np.float32], absent: NDArray[np.bool_] | None) -> A
 
 
 def _write_npz(rows: FeatureRows, path: Path) -> None:
-    """Arrays of one row per window; each is written part by part, and none is held whole."""
+    """Writes arrays with one row per window. Arrays are streamed, so none is held in memory whole."""
     count, modalities = sum(rows.windows), len(rows.modalities)
     longest = max((len(key) for key in rows.keys), default=1)
     arrays: dict[str, tuple[Any, tuple[int, ...], Callable[[str, Embedding], NDArray[Any]]]] = {
@@ -141,7 +146,7 @@ def _write_npz(rows: FeatureRows, path: Path) -> None:
             with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as file:
                 np.lib.format.write_array(file, np.array(content), allow_pickle=False)
         for name, (kind, shape, values) in arrays.items():
-            # A ZipInfo has a fixed time, where NumPy's own writer would put today's.
+            # ZipInfo has a fixed time. NumPy's own writer would store the current time.
             with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as file:
                 header = {"descr": kind, "fortran_order": False, "shape": (count, *shape)}
                 np.lib.format.write_array_header_1_0(file, header)

@@ -1,4 +1,4 @@
-"""Remedies for modalities that compete while they are trained together, as plain data."""
+"""Configuration of remedies for modalities that compete in joint training."""
 
 from dataclasses import dataclass, field
 from typing import Any

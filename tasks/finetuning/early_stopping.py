@@ -1,4 +1,4 @@
-"""Early stopping: a classifier watched on validation clips, and the best of its states."""
+"""Early stopping: validation during training, and the best state."""
 
 import json
 import math
@@ -20,7 +20,10 @@ BEST = "best.safetensors"
 
 
 def mean_loss(scores: Scores) -> float:
-    """Mean `-log p` of the true class over clips, of several classes that of each decision; views averaged."""
+    """Returns the mean of `-log p` over clips, with probabilities averaged over views.
+
+    p is the probability of the true class. With several classes per clip, it is that of each correct decision.
+    """
     if scores.labels.ndim == 2:
         right = np.where(scores.labels == 1, scores.probabilities, 1 - scores.probabilities)
         return float(-np.log(np.maximum(right.astype(float), 1e-30)).mean())
@@ -29,11 +32,17 @@ def mean_loss(scores: Scores) -> float:
 
 
 class EarlyStopping:
-    """Keeps the state of the least validation loss; `stop` after `patience` measurements without a lesser one.
+    """Keeps the state with the lowest validation loss.
 
-    `score()` gives the scores of the validation clips under `model` as it stands. State and history lie in `file`,
-    from which a resumed run goes on; only the process that `writes` writes it. Calling it measures, and returns
-    `validation/loss` and `validation/accuracy`, or of several classes `validation/mean_average_precision`.
+    `stop` is true after `patience` measurements without improvement.
+
+    - `score()`: returns the scores of the validation clips under the current `model`.
+    - `patience`: 0 never stops.
+    - `file`: stores the best state and the history. `resume` reads it.
+    - `writes`: whether this process writes `file`.
+
+    Calling it measures. It returns `validation/loss` and `validation/accuracy`, or
+    `validation/mean_average_precision` with several classes per clip.
     """
 
     def __init__(
@@ -51,9 +60,9 @@ class EarlyStopping:
         return len(steps) - 1 - steps.index(_least(self.losses)) >= self.patience
 
     def resume(self) -> None:
-        """Takes up the history and the best state that an interrupted run left; nothing where it left none.
+        """Loads the history and best state of an interrupted run, if there is a file.
 
-        Raises `DataError` for a damaged file.
+        Raises `DataError` if it is damaged.
         """
         if not self.file.is_file():
             return
@@ -61,7 +70,7 @@ class EarlyStopping:
         self.state = load_file(self.file)
 
     def __call__(self, step: int) -> dict[str, float]:
-        # A killed run goes on from a checkpoint before its last measurements, and must not count those twice.
+        # A killed run resumes from an earlier checkpoint: drop the measurements after it, to not count them twice.
         self.losses = {before: loss for before, loss in self.losses.items() if before < step}
         scores = self.score()
         loss = mean_loss(scores)
@@ -76,7 +85,7 @@ class EarlyStopping:
         return {"validation/loss": loss, "validation/accuracy": top_k_accuracy(scores.probabilities, scores.labels)}
 
     def restore(self) -> None:
-        """Puts the best state back into the model; nothing where nothing was measured."""
+        """Loads the best state into the model, if there was a measurement."""
         if self.state:
             self.model.load_state_dict(self.state)
 
@@ -89,7 +98,7 @@ class EarlyStopping:
 
 
 def chosen_step(file: Path) -> int:
-    """The step whose state an `EarlyStopping` kept in `file`; `DataError` for a damaged file."""
+    """Returns the step of the best state in `file`. Raises `DataError` if the file is damaged."""
     return _least(_losses(file))
 
 
@@ -99,7 +108,7 @@ def _losses(file: Path) -> dict[int, float]:
             facts = json.loads(opened.metadata()["losses"])
         return {int(step): float(loss) for step, loss in facts.items()}
     except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
-        raise DataError(f"best state '{file}' is damaged ({error}): delete it to go on without") from error
+        raise DataError(f"best state '{file}' is damaged ({error}): delete it to resume without it") from error
 
 
 def _least(losses: Mapping[int, float]) -> int:
@@ -108,10 +117,12 @@ def _least(losses: Mapping[int, float]) -> int:
 
 @dataclass
 class Until:
-    """Ends a training after `steps` steps and measures nothing; `reached`: the steps that are behind it."""
+    """Ends a training after a number of steps, without measuring."""
 
     steps: int
+    """Number of steps."""
     reached: int = 0
+    """Last finished step."""
 
     @property
     def stop(self) -> bool:

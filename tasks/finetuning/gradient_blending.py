@@ -1,4 +1,4 @@
-"""Weights of heads by how much they generalise against how much they overfit."""
+"""Gradient blending: loss weights of heads by generalisation and overfitting."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,18 +6,26 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Losses:
-    """One head's loss on training clips and on held-out ones."""
+    """Losses of one head."""
 
     train: float
+    """Loss on training clips."""
     validation: float
+    """Loss on held-out clips."""
 
 
 def blend_weights(before: Mapping[str, Losses], after: Mapping[str, Losses], floor: float = 0.01) -> dict[str, float]:
-    """Gradient blending (Wang et al. 2020): `w_k ~ G_k / O_k^2`, which sum to one, for heads and the joint one.
+    """Returns loss weights `w_k ~ G_k / O_k^2` that sum to one, by head (gradient blending, Wang et al. 2020).
 
-    G: how far the held-out loss fell between two moments; O: how far the gap between held-out and training loss grew.
-    O is kept above `floor` nats, and G above zero: a head that overfits not at all would else take all the weight,
-    whatever it learned. Heads that learned nothing anywhere share the weight equally.
+    - G: decrease of the held-out loss between `before` and `after`, at least zero.
+    - O: increase of the gap between held-out and training loss, at least `floor` nats. Without the floor, a head that
+      does not overfit would take all the weight, whatever it learned.
+
+    If no head improved, all weights are equal.
+
+    >>> before = {"rgb": Losses(1.0, 1.0), "audio": Losses(1.0, 1.0)}
+    >>> blend_weights(before, {"rgb": Losses(0.5, 0.6), "audio": Losses(0.5, 1.0)})
+    {'rgb': 1.0, 'audio': 0.0}
     """
     ratios = {}
     for name, start in before.items():

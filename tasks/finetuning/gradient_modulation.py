@@ -1,4 +1,4 @@
-"""Holding back the stream that learns too fast, and the gate until there is something to weigh."""
+"""Gradient modulation, which slows the leading modality, and gate warm-up."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -12,10 +12,12 @@ from ...ssl.gather import sum_over_ranks
 class GradientModulation:
     """On-the-fly gradient modulation with noise (OGM-GE, Peng et al. 2022), for any number of modalities.
 
-    `s_m`: mean of `softmax(l_m)[label]` over the batch's rows that have m, from m's own head;
-    `rho_m = s_m / mean of the others' s`. Where rho_m > 1 the gradient of all parameters under m is multiplied by
-    `1 - tanh(alpha rho_m)`; every gradient then gets Gaussian noise of its own deviation, which keeps the noise that
-    holding back took away. The published two-stream form is this for M = 2.
+    - `s_m` is the mean of `softmax(l_m)[label]` over the rows with modality m, from the head of m.
+    - `rho_m` is `s_m` divided by the mean s of the other modalities.
+    - If `rho_m > 1`, the gradients of all parameters of m are multiplied by `1 - tanh(alpha rho_m)`.
+    - Every gradient gets Gaussian noise with its own standard deviation. This replaces the noise lost by the scaling.
+
+    For two modalities this is the published method. `streams` holds the parameters by modality.
     """
 
     def __init__(self, streams: Mapping[str, Iterable[nn.Parameter]], alpha: float) -> None:
@@ -28,7 +30,12 @@ class GradientModulation:
 
     @torch.no_grad()
     def measure(self, logits: Mapping[str, Tensor], label: Tensor, present: Mapping[str, Tensor]) -> None:
-        """Sets the factors of the coming backward pass, the same on all ranks: logits (B, K, C), label (B, K)."""
+        """Sets the factors of the next backward pass, equal on all ranks.
+
+        - `logits` (B, K, C) by modality.
+        - `label` (B, K).
+        - `present` (B, K) by modality.
+        """
         scores = {}
         for name, rows in logits.items():
             right = rows.float().softmax(dim=-1).gather(-1, label[..., None])[..., 0][present[name]]
@@ -48,7 +55,7 @@ class GradientModulation:
 
 
 class GateWarmup:
-    """Holds `parameters` of a gate where they started, for the first batches: experts first, then the gate."""
+    """Keeps `parameters` of a gate at their initial values while `holding` is true. The experts train first."""
 
     def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
         self.holding = True

@@ -1,4 +1,4 @@
-"""Learning rates by depth: lower layers of a pretrained encoder move less, and later."""
+"""Learning rates by depth: lower layers of a pretrained encoder get a lower rate and start later."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,11 +12,11 @@ from ...fusion.backbone import Backbone
 def encoder_groups(
     backbone: Backbone, scale: float = 1.0, decay: float = 1.0, begin: float = 0.0, end: float = 0.0
 ) -> list[dict[str, Any]]:
-    """Parameter groups: `params`, the `scale` of their learning rate, the share of the run at which they `begin`.
+    """Returns parameter groups: `params`, `scale` of the learning rate, `begin` (share of the run before training).
 
-    A layer n below the top has `scale * decay^n` (BEiT, Bao et al. 2022; published values .65 to .75). Projections
-    and fusion are the top and begin at `begin`; one layer after another follows, the lowest at `end` (gradual
-    unfreezing, Howard & Ruder 2018). Every encoder has its own count of layers.
+    A layer n below the top has the scale `scale * decay^n` (BEiT, Bao et al. 2022; published: 0.65 to 0.75).
+    Projections and fusion are the top and start at `begin`. Lower layers start one after another, the lowest at `end`
+    (gradual unfreezing, Howard & Ruder 2018). Layers are counted for each encoder separately.
     """
     if decay == 1 and end <= begin:
         return [{"params": list(backbone.parameters()), "scale": scale, "begin": begin}]
@@ -34,9 +34,10 @@ def encoder_groups(
 
 
 def layer_numbers(encoder: nn.Module) -> Mapping[str, int]:
-    """Every parameter's layer by name, 0 the lowest; what pools over time is above the network's last.
+    """Returns the layer number of every parameter, by name. 0 is the lowest.
 
-    By timm's own grouping where the network has one, else by the order of its top-level parts.
+    Uses timm's grouping if the network has one, otherwise the order of its top-level modules. Pooling over time is
+    above the network's last layer.
     """
     network = getattr(encoder, "network", None)
     if network is None:
@@ -44,7 +45,7 @@ def layer_numbers(encoder: nn.Module) -> Mapping[str, int]:
     matcher = getattr(network, "group_matcher", None)
     inside = _by_parts(network)
     if matcher is not None:
-        # By name again: what the grouping leaves out (a token, a norm) counts as the stem.
+        # Parameters outside timm's groups, such as a token or norm, count as the stem.
         inside = {**dict.fromkeys(inside, 0), **group_parameters(network, matcher(coarse=False), reverse=True)}
     top = max(inside.values(), default=0) + 1
     names = [name for name, _ in encoder.named_parameters()]

@@ -1,4 +1,4 @@
-"""Confidence that ranks samples as their past losses do."""
+"""A loss that ranks the confidence of samples by their past losses."""
 
 import torch
 import torch.nn.functional as F
@@ -8,11 +8,15 @@ from ...ssl.gather import gather, world_size
 
 
 class LossHistory(nn.Module):
-    """The mean loss of every sample and modality so far, and a ranking loss against it (Moon et al. 2020; QMF, 2023).
+    """Mean loss of every sample and modality so far, and a ranking loss on it (Moon et al. 2020; QMF, 2023).
 
-    With `kappa = 1 - (h - min) / (max - min)` of the mean losses h of a modality, neighbours i, j in the batch give
-    `max(0, -sign(kappa_i - kappa_j) (c_i - c_j) + |kappa_i - kappa_j|)`: what was learned easily is to be trusted
-    more. `keys`: the samples by number; the history is part of the checkpoint.
+    For the mean losses h of a modality, `kappa = 1 - (h - min) / (max - min)`. Neighbours i, j in the batch
+    contribute `max(0, -sign(kappa_i - kappa_j) (c_i - c_j) + |kappa_i - kappa_j|)`. Samples that were easy to learn
+    should get more confidence.
+
+    - `keys`: keys of all samples.
+
+    The history is part of the checkpoint.
     """
 
     total: Tensor
@@ -28,9 +32,12 @@ class LossHistory(nn.Module):
     def forward(
         self, keys: list[str], confidence: dict[str, Tensor], losses: dict[str, Tensor], present: dict[str, Tensor]
     ) -> Tensor:
-        """The ranking loss () of confidences (B,) by modality, after losses (B,) have joined the history.
+        """Adds `losses` to the history and returns the ranking loss ().
 
-        `present` (B,): where it is off, neither counts. Raises `KeyError` for a key that was not given at the start.
+        - `confidence`, `losses` (B,) by modality.
+        - `present` (B,) by modality: absent samples do not count.
+
+        Raises `KeyError` for an unknown key.
         """
         rows = torch.tensor([self.numbers[key] for key in keys], device=self.total.device)
         terms = []

@@ -1,4 +1,4 @@
-"""Supervised training as an objective: action classes, violence as one of two, or several labels of one clip."""
+"""The supervised objective for action classes, one class of two to detect, or several classes per clip."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,9 +23,10 @@ from .rank_loss import LossHistory
 
 @dataclass
 class StoredBatch(Batch):
-    """A batch whose streams are stored features, with the `quality` (B, K, M, Q) measured when they were taken."""
+    """A batch of stored features instead of media."""
 
     quality: Tensor | None = None
+    """Quality (B, K, M, Q) measured on the media, if the gate uses it."""
 
     def to(self, device: torch.device | str) -> "StoredBatch":
         moved = super().to(device)
@@ -34,17 +35,19 @@ class StoredBatch(Batch):
 
 @dataclass(frozen=True)
 class Guessing:
-    """The `loss` and the `accuracy` of naming the same for every clip, as well as the shares of the classes allow."""
+    """What the best constant prediction reaches."""
 
     loss: float
+    """Its loss."""
     accuracy: float
+    """Its accuracy."""
 
 
 def guess(labels: NDArray[np.int64], classes: int, weights: Sequence[float] | None = None) -> Guessing:
-    """Of class numbers (n,), or of 0 and 1 (n, C), with the loss's class `weights`: its least value for a constant.
+    """Returns loss and accuracy of the best constant prediction for `labels`, with the class `weights` of the loss.
 
-    Cross-entropy: the entropy of the (weighted) shares of the classes, log C where these are alike. Several classes
-    of a clip: the mean over classes of the same for one class against none.
+    For class numbers (n,) the loss is the entropy of the weighted class shares: log C if they are equal. For several
+    classes per clip, 0 and 1 (n, C), both values are means over the binary decisions.
     """
     factor = np.ones(classes) if weights is None else np.asarray(weights, float)
     if labels.ndim == 2:
@@ -58,26 +61,34 @@ def guess(labels: NDArray[np.int64], classes: int, weights: Sequence[float] | No
 
 
 def _times_log(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
-    """`first log second`, 0 where the first is."""
+    """Returns `first log second`, and 0 where `first` is 0."""
     return first * np.log(np.where(first > 0, second, 1.0))
 
 
 class SupervisedObjective(nn.Module):
-    """Cross-entropy of every segment's fused logits, plus, weighted, that of each present modality's own head.
+    """Cross-entropy of the fused logits of every segment, plus the weighted loss of the heads per modality.
 
-    Of a multilabel classifier it is the mean of the classes' binary cross-entropies.
+    With a multilabel classifier it is the mean binary cross-entropy over classes. The heads per modality contribute
+    their mean loss, times `unimodal_weight`. With `head_weights`, each head has a weight, and the fused one has
+    `joint`.
 
-    The heads per modality count by their mean, times `unimodal_weight`; or, with `head_weights`, each by its own
-    beside the fused one's, `joint`.
+    - `spec`: how to prepare the streams. None for stored features.
+    - `class_weights` (C,): weights of the classes. Multilabel: weights of the positive decisions.
+    - `aids`: see `AidsConfig`.
+    - `batches`: number of training batches. The aids use shares of it.
+    - `keys`: keys of the training clips, for the ranking loss.
+    - `guessing`: what a constant prediction reaches, see `guess`.
 
-    `spec`: how to prepare the streams; none where they are stored features. `class_weights` (C,) balances unequal
-    classes: weights of a clip's class or, multilabel, of what has the class. `aids` and the number of training
-    `batches` they take shares of: see `AidsConfig`; `keys` of the training clips, for the one that remembers them.
-    `guessing`: what these labels give to a model that knows their shares only, see `guess`.
-    `forward(batch)` returns `label/loss` and `label/accuracy`, beside them `label/guessing` and `label/chance`;
-    `unimodal/loss` where there are such heads, `rank/loss` where it is asked for, now and then `fusion/gradient`
-    (norm of the gradient by the gate's parameters), and what `monitors` watches.
-    Raises `RequestError` where an aid needs what the classifier lacks.
+    `forward(batch)` returns:
+
+    - `label/loss` and `label/accuracy`;
+    - `label/guessing` and `label/chance` with `guessing`;
+    - `unimodal/loss` with heads per modality;
+    - `rank/loss` with the ranking loss;
+    - `fusion/gradient` every `GRADIENT_EVERY` batches: the norm of the gradient of the gate's parameters;
+    - `gate/loss`, and the values of `monitors`.
+
+    Raises `RequestError` if an aid does not suit the classifier.
     """
 
     batches_seen: Tensor
@@ -102,7 +113,9 @@ class SupervisedObjective(nn.Module):
         self.augment = augment
         self.aids = aids or AidsConfig()
         if classifier.multilabel and (self.aids.modulation or self.aids.rank):
-            raise RequestError("aids.modulation and aids.rank ask for the one right class: multilabel has several")
+            raise RequestError(
+                "aids.modulation and aids.rank need a single class per clip: set both to 0 for multilabel"
+            )
         self.batches = batches
         self.head_weights = head_weights
         self.weights = {"label/loss": 1.0, "unimodal/loss": unimodal_weight}
@@ -148,16 +161,18 @@ class SupervisedObjective(nn.Module):
         return outputs | monitors(scored.encoded)
 
     def warnings(self, means: Mapping[str, float]) -> list[str]:
-        """What the logged `means` warn of."""
+        """Returns warnings about the logged `means`."""
         return collapse_warnings(means, self.classifier.backbone.width, FINE_TUNING)
 
     def verdict(self, lines: Sequence[Means]) -> list[str]:
-        """What all logged `lines` of a run warn of at its end."""
+        """Returns warnings about all logged `lines` at the end of a run."""
         return [*guessing_warnings(lines), *gate_warnings(lines, FINE_TUNING)]
 
     def _measured(self, outputs: dict[str, Tensor], scored: Scored) -> dict[str, Tensor]:
-        """Now and then, the gradient of the losses by the parameters of the gate that is read: the decision's, where
-        the classifier has one."""
+        """Returns the gradient norm of the gate, every `GRADIENT_EVERY` batches.
+
+        The gate is that of the decision, if the classifier has one.
+        """
         if int(self.batches_seen) % GRADIENT_EVERY:
             return {}
         losses = [self.weights.get(name, 1.0) * value for name, value in outputs.items() if name.endswith("/loss")]
@@ -169,11 +184,11 @@ class SupervisedObjective(nn.Module):
         return {} if gradient is None else {"fusion/gradient": gradient}
 
     def _aid(self, scored: Scored, label: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """Sets the aids for this batch's backward pass; the rank loss where it is asked for."""
+        """Sets up the aids for the next backward pass. Returns the ranking loss if it is enabled."""
         share = int(self.batches_seen) / max(self.batches, 1)
         self.batches_seen += 1
         if self.modulation is not None:
-            # The published runs hold back during the first half of their epochs.
+            # The published method modulates during the first half of training.
             self.modulation.active = share < 0.5
             self.modulation.measure(scored.unimodal, label, scored.encoded.present)
         if self.warmup is not None:
@@ -192,7 +207,7 @@ class SupervisedObjective(nn.Module):
 
     def _modulation(self) -> GradientModulation:
         if not self.classifier.unimodal:
-            raise RequestError("aids.modulation compares heads per modality: give unimodal_weight above 0")
+            raise RequestError("aids.modulation compares heads per modality: set unimodal_weight above 0")
         backbone = self.classifier.backbone
         streams = {
             name: [*backbone.encoders[name].parameters(), *backbone.projections[name].parameters()]
@@ -204,12 +219,14 @@ class SupervisedObjective(nn.Module):
         gate = self.classifier.backbone.fusion.gate_parameters()
         if not gate:
             name = self.classifier.backbone.spec.fusion
-            raise RequestError(f"aids.gate_warmup: fusion '{name}' has no gate to hold")
+            raise RequestError(f"aids.gate_warmup needs a gate, but fusion '{name}' has none: set it to 0")
         return GateWarmup(gate)
 
     def _history(self, keys: Sequence[str]) -> LossHistory:
         if self.classifier.decision_name != "energy":
-            raise RequestError("aids.rank trains the confidence of decision 'energy': give that, or rank 0")
+            raise RequestError(
+                "aids.rank trains the confidence of decision 'energy': use that decision, or set aids.rank to 0"
+            )
         return LossHistory(list(keys), self.classifier.backbone.modalities)
 
     def _cross_entropy(self, logits: Tensor, label: Tensor) -> Tensor:
@@ -220,12 +237,16 @@ class SupervisedObjective(nn.Module):
 
 
 def balanced_weights(labels: Sequence[int], classes: int) -> list[float]:
-    """Class weights inverse to frequency, with mean one over the samples."""
+    """Returns class weights that are inverse to the class frequency, with a mean of one over the samples.
+
+    >>> balanced_weights([0, 0, 0, 1], 2)
+    [0.6666666865348816, 2.0]
+    """
     counts = torch.bincount(torch.tensor(labels), minlength=classes)
     return (len(labels) / (int((counts > 0).sum()) * counts.clamp_min(1))).tolist()
 
 
 def positive_weights(truth: NDArray[np.int64]) -> list[float]:
-    """Weights (C,) of what has a class, truth (n, C), such that what has it and what has not weigh the same."""
+    """Returns weights (C,) of the positive decisions that balance positive and negative clips of truth (n, C)."""
     counts = truth.sum(axis=0)
     return ((len(truth) - counts) / np.maximum(counts, 1)).clip(1e-3).tolist()

@@ -1,4 +1,7 @@
-"""Fusion mechanisms compared on the same encoders.
+"""Comparison of fusion mechanisms on the same frozen encoders.
 
-Start with `study_summary`.
+`feature_bank` stores encoder features of all clips. `study_cell` scores one model of the study. `study_summary` turns
+all cells into rows, significance tests and tables.
+
+Start with `study_summary`. Import `store_clips`, `judge_cell` and `study_rows`.
 """

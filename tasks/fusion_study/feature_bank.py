@@ -1,4 +1,4 @@
-"""What encoders made of clips, kept in memory: fusions are trained and compared on it without decoding again."""
+"""Encoder features of clips in memory, to train and compare fusion mechanisms without decoding again."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,18 +24,23 @@ from ..robustness.corruptions import degrade
 
 @dataclass(frozen=True)
 class StoredClips:
-    """n clips of V views: `streams` (n, V, 1 + L, D) by modality, the pooled feature before its tokens; `present`
-    (n, V); `quality` (n, V, M, Q) in the order of the streams; `start` (n, V) seconds; `label` (n,); `keys`."""
+    """Stored features of n clips with V views."""
 
     streams: dict[str, Tensor]
+    """Features (n, V, 1 + L, D) by modality: the pooled feature, then its tokens."""
     present: dict[str, Tensor]
+    """Whether each view has the modality (n, V), by modality."""
     quality: Tensor
+    """Measured quality (n, V, M, Q), modalities in the order of `streams`."""
     start: Tensor
+    """Start of each view in seconds (n, V)."""
     label: Tensor
+    """Class numbers (n,)."""
     keys: list[str]
+    """Clip keys."""
 
     def rows(self, numbers: Tensor, seed: int = 0) -> StoredBatch:
-        """These clips as a batch."""
+        """Returns these clips as a batch."""
         return StoredBatch(
             {name: stream[numbers] for name, stream in self.streams.items()},
             {name: mask[numbers] for name, mask in self.present.items()},
@@ -48,7 +53,7 @@ class StoredClips:
         )
 
     def only(self, *modalities: str) -> "StoredClips":
-        """The same clips with these modalities alone."""
+        """Returns the same clips with only these modalities."""
         places = [list(self.streams).index(name) for name in modalities]
         return replace(
             self,
@@ -58,12 +63,12 @@ class StoredClips:
         )
 
     def without(self, *modalities: str) -> "StoredClips":
-        """The same clips with these modalities absent."""
+        """Returns the same clips with these modalities absent."""
         hidden = {name: torch.zeros_like(self.present[name]) for name in modalities}
         return replace(self, present=self.present | hidden)
 
     def with_stream_of(self, other: "StoredClips", modality: str) -> "StoredClips":
-        """The same clips with one modality's stream and quality taken from `other`."""
+        """Returns the same clips with stream and quality of one modality taken from `other`."""
         place = list(self.streams).index(modality)
         quality = self.quality.clone()
         quality[:, :, place] = other.quality[:, :, list(other.streams).index(modality)]
@@ -74,16 +79,18 @@ class StoredClips:
 def store_clips(
     experts: Sequence[Mapping[str, Backbone]], spec: ClipSpec, stream: ClipStream, noise: Sequence[float] = (0.0,)
 ) -> list[list[StoredClips]]:
-    """Every clip of the stream's index through encoders, in its uniform views: a list by set of experts and level.
+    """Encodes every clip of the stream's index in uniform views.
 
-    `experts`: sets of a backbone by modality, each of its own modality; all sets share one decoding. `noise`: levels
-    of the axis `noise` on every stored window, as `degrade` adds it, so that all models meet the same.
+    Returns the stored clips by set of experts and noise level.
+
+    - `experts`: sets of backbones by modality. All sets share one decoding pass.
+    - `noise`: levels of the axis `noise`, added to every window by `degrade`. All models get the same noise.
     """
     preparation = Preparation(spec)
     names = tuple(experts[0])
     parts: list[list[list[StoredClips]]] = [[[] for _ in noise] for _ in experts]
     for batch in stream.evaluate():
-        assert batch.label is not None, "stored clips need a stream with labels"
+        assert batch.label is not None, "stored clips need a stream with labels: set its label column"
         for column, level in enumerate(noise):
             streams = preparation(_noisy(batch, level, spec) if level else batch)
             quality = measure_quality(names, streams, batch.present)
@@ -98,7 +105,7 @@ def _noisy(batch: Batch, level: float, spec: ClipSpec) -> Batch:
 
 
 def _encode(backbone: Backbone, name: str, stream: Tensor, mask: Tensor) -> Tensor:
-    """The pooled feature and its tokens (B, K, 1 + L, D), zero where absent."""
+    """Returns the pooled feature and its tokens (B, K, 1 + L, D), zero where absent."""
     pooled, tokens = backbone.eval().encoders[name].with_tokens(stream[mask])  # pyright: ignore[reportCallIssue]
     rows = torch.cat([pooled.unsqueeze(1), tokens], dim=1)
     return rows.new_zeros(*mask.shape, *rows.shape[1:]).index_put((mask,), rows)
@@ -126,21 +133,22 @@ def _joined(names: tuple[str, ...], parts: list[StoredClips]) -> StoredClips:
 
 @dataclass
 class StoredStream:
-    """Endless shuffled batches of stored clips, a pure function of (seed, batch number), in this process.
-
-    `noisy`: the same clips at levels of noise. In a `share` of the clips one modality's stream and quality, each as
-    often, are those of one of them.
-    """
+    """Endless shuffled batches of stored clips. A batch depends only on the seed and its number."""
 
     clips: StoredClips
     batch_size: int
     seed: int = 0
     workers: int = 0
     noisy: Sequence[StoredClips] = ()
+    """The same clips at several noise levels."""
     share: float = 0.0
+    """Share of clips in which one random modality is replaced by a random noise level of `noisy`."""
 
     def train(self, start: int = 0) -> Iterator[StoredBatch]:
-        """Batches from number `start` on, every clip once an epoch."""
+        """Yields batches from number `start` on.
+
+        Each epoch shows every clip once, except for an incomplete last batch.
+        """
         count = len(self.clips.keys)
         per_epoch = max(count // self.batch_size, 1)
         number = start
@@ -168,7 +176,7 @@ class StoredStream:
 
 
 def save_stored(clips: StoredClips, path: Path) -> None:
-    """Writes `path` whole or not at all."""
+    """Writes `path` atomically."""
     tensors = {f"stream {name}": stream for name, stream in clips.streams.items()}
     tensors |= {f"present {name}": mask for name, mask in clips.present.items()}
     tensors |= {"quality": clips.quality, "start": clips.start, "label": clips.label}
@@ -184,7 +192,7 @@ def save_stored(clips: StoredClips, path: Path) -> None:
 
 
 def load_stored(path: Path) -> StoredClips:
-    """Reads what `save_stored` wrote; `DataError` names a damaged file."""
+    """Reads clips written by `save_stored`. Raises `DataError` if the file is damaged."""
     try:
         with safe_open(path, framework="pt") as file:
             facts = file.metadata()
@@ -199,4 +207,4 @@ def load_stored(path: Path) -> StoredClips:
             facts["keys"].split("\n"),
         )
     except (SafetensorError, KeyError, OSError) as error:
-        raise DataError(f"stored features '{path}' are damaged ({error}): delete the file and run again") from error
+        raise DataError(f"stored features '{path}' are damaged ({error}): delete the file and rerun") from error

@@ -1,4 +1,4 @@
-"""One cell of a fusion study: a model over stored features, judged on every subset and under noise."""
+"""One cell of a fusion study: a model on stored features, scored on every modality subset and under noise."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,31 +20,38 @@ Metric = Callable[[NDArray[Any], NDArray[Any]], float]
 
 @dataclass(frozen=True)
 class Cell:
-    """What one model, trained with one seed on one fold, reached.
-
-    `probabilities` of the test clips `keys`, and their `labels`; `validation`: the metric on held-out training clips;
-    `weights`: mean gate weight by modality; `entropy`: of the weights as shares, relative to equal ones; `spread`:
-    mean standard deviation of a weight over clips, zero for a static gate; `subsets`: the metric with only these
-    modalities present; `noise`: the metric by modality and level of noise on it alone; `shuffled`: the metric with
-    weights taken from another clip, none where the mechanism has no weight per modality to move.
-    """
+    """Results of one model, trained with one seed on one fold."""
 
     row: str
+    """Name of the model."""
     fold: int
     seed: int
     validation: float
+    """The metric on held-out training clips."""
     probabilities: list[list[float]]
+    """Class probabilities of the test clips."""
     labels: list[int]
+    """Class numbers of the test clips."""
     keys: list[str]
+    """Keys of the test clips."""
     weights: dict[str, float]
+    """Mean gate weight by modality."""
     entropy: float | None
+    """Mean entropy of the gate weights as shares, divided by that of equal weights.
+
+    None if no clip has two modalities.
+    """
     spread: float
+    """Standard deviation of a gate weight over clips, averaged over modalities. Zero for a static gate."""
     subsets: dict[str, float]
+    """The metric with only these modalities present."""
     noise: dict[str, dict[str, float]]
+    """The metric by modality and noise level, with noise on that modality alone."""
     shuffled: float | None
+    """The metric with gate weights taken from other clips. None if the mechanism has no weight per modality."""
 
     def plain(self) -> dict[str, Any]:
-        """As JSON holds it."""
+        """Returns the cell as plain data for JSON."""
         return asdict(self)
 
 
@@ -58,8 +65,10 @@ def judge_cell(
     noisy: Mapping[float, StoredClips],
     metric: Metric,
 ) -> Cell:
-    """Everything a cell is asked. `noisy`: the test clips with noise of each level on every stream; its streams are
-    put in one at a time. `metric(probabilities, labels)`.
+    """Scores a trained classifier on all tests of a cell.
+
+    - `noisy`: test clips by noise level, with noise on all modalities. One modality at a time is taken from them.
+    - `metric(probabilities, labels)`: the metric.
     """
     names = classifier.backbone.modalities
     test, validation = test.only(*names), validation.only(*names)
@@ -99,7 +108,7 @@ def judge_cell(
 def score_stored(
     classifier: Classifier, clips: StoredClips, batch_size: int = 256
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Class probabilities (n, C), averaged over views, and mean gate weights (n, M)."""
+    """Returns class probabilities (n, C), averaged over views, and mean gate weights (n, M)."""
     classifier.eval()
     probabilities, weights = [], []
     for rows in torch.arange(len(clips.keys)).split(batch_size):
@@ -112,10 +121,9 @@ def score_stored(
 
 @contextmanager
 def shuffled_weights(fusion: Fusion) -> Iterator[list[bool]]:
-    """While it lasts, every segment is fused with the weights of another that has the same modalities.
+    """Within the context, every segment is fused with the gate weights of another segment with the same modalities.
 
-    Yields a list that is empty until weights have been moved: mechanisms that do not sum `weights x values` have none
-    to move.
+    Yields a list that stays empty if no weights were moved: mechanisms that do not sum `weights x values` have none.
     """
     original = fusion.fuse
     moved: list[bool] = []

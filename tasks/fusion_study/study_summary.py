@@ -1,4 +1,4 @@
-"""A fusion study's cells as tables: intervals over seeds and groups, tests against two single modalities."""
+"""Rows and tables of a fusion study: intervals over seeds and groups, and tests against two single modalities."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -13,56 +13,68 @@ from ..records import Curves, Table
 from ..robustness.curves import area_under
 from .study_cell import Cell, Metric
 
-# Enough for the third digit of an interval, at a tenth of the time.
+# Enough draws for the third digit of an interval.
 DRAWS = 2000
 
 
 @dataclass(frozen=True)
 class RowCost:
-    """Learned `parameters`, `multiply_adds` and measured `milliseconds` for one segment, encoders included."""
+    """Cost of one segment, encoders included."""
 
     parameters: int
+    """Number of trained parameters."""
     multiply_adds: int
+    """Multiply-adds."""
     milliseconds: float
+    """Measured time."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A row's `difference` from a reference, the exact McNemar `p` on scores averaged over seeds, and Holm's
-    `adjusted` over all rows that are compared with it."""
+    """Comparison of a row with a reference."""
 
     difference: Difference
+    """Row minus reference."""
     p: float
+    """Exact p value of McNemar's test, on scores averaged over seeds."""
     adjusted: float
+    """The p value adjusted by Holm's method, over all rows compared with this reference."""
 
 
 @dataclass(frozen=True)
 class References:
-    """The single modalities that rows are compared with, and what guessing reaches.
-
-    `test_best`: the best on the test clips, the stricter reading: it is picked on the clips it is compared on, so no
-    gain is claimed that another single modality has as well. `validation_best`: the one that validation chose.
-    `chance` and `chance_accuracy`: the study's metric and the accuracy without looking at a clip.
-    """
+    """The single modalities that rows are compared with, and the chance levels."""
 
     test_best: str
+    """The best single modality on the test clips.
+
+    This is the stricter reference, because it is selected on the test clips.
+    """
     validation_best: str
+    """The best single modality on the validation clips."""
     chance: float
+    """Chance level of the study's metric."""
     chance_accuracy: float
+    """Chance level of the accuracy."""
 
 
 @dataclass(frozen=True)
 class StudyRow:
-    """One row over all seeds and folds; `against_test_best`, `against_validation_best`: compared with the references,
-    none for the reference itself; `accuracy`: beside a `value` that is of another metric."""
+    """Results of one model over all seeds and folds."""
 
     name: str
     single: bool
+    """Whether it uses a single modality."""
     value: Difference
+    """The study's metric with its interval."""
     accuracy: Difference
+    """The accuracy with its interval."""
     validation: float
+    """Mean of the metric on held-out training clips."""
     against_test_best: Comparison | None
+    """Comparison with `References.test_best`. None for that reference."""
     against_validation_best: Comparison | None
+    """Comparison with `References.validation_best`. None for that reference."""
     shuffled: float | None
     weights: dict[str, float]
     entropy: float | None
@@ -73,7 +85,7 @@ class StudyRow:
 
     @property
     def noise_area(self) -> float:
-        """Mean over modalities of the area under the metric against the level of noise on it alone."""
+        """Mean over modalities of the area under the metric against the noise level of that modality."""
         return float(np.mean([curve_area(curve) for curve in self.noise.values()]))
 
 
@@ -84,9 +96,12 @@ def study_rows(
     costs: Mapping[str, RowCost],
     metric: Metric,
 ) -> tuple[list[StudyRow], References]:
-    """Rows in the order of the cells, and what they are compared with, among the `single` ones.
+    """Returns the rows in the order of the cells, and the references.
 
-    `groups`: unit of the bootstrap by clip key. Every row needs a cell for the same seeds and folds.
+    - `cells`: every row needs a cell for the same seeds and folds.
+    - `single`: names of the rows with a single modality. References are chosen among them.
+    - `groups`: group by clip key. The bootstrap draws groups whole.
+    - `costs`: cost by row.
     """
     names = list(dict.fromkeys(cell.row for cell in cells))
     pools = {name: _pool([cell for cell in cells if cell.row == name]) for name in names}
@@ -129,13 +144,13 @@ def study_rows(
         )
     labels = pools[test_best].labels
     majority = float(np.bincount(labels).max() / len(labels))
-    # Every other metric of a study is an AUC, and equal scores have one half.
+    # Any other metric of a study is an AUC, whose chance level is one half.
     chance = majority if metric is top_k_accuracy else 0.5
     return rows, References(test_best, validation_best, chance, majority)
 
 
 def study_tables(rows: Sequence[StudyRow], references: References, metric: str, note: str) -> list[Table]:
-    """The headline, what gates and sizes are, and what is left under each subset and noise."""
+    """Returns the tables of a study: main results, gates and costs, subsets, and noise on each modality."""
     strict, chosen, chance = references.test_best, references.validation_best, references.chance
     headline = Table(
         f"Fusion mechanisms, {metric}",
@@ -158,16 +173,16 @@ def study_tables(rows: Sequence[StudyRow], references: References, metric: str, 
             ]
             for row in rows
         ],
-        f"{note}; intervals 95 % by bootstrap over seeds and groups of clips; p: exact McNemar test on scores "
-        f"averaged over seeds, Holm over all rows of the comparison; read first the difference from {strict}, the "
-        "single modality that is best on the test clips (the stricter reading); "
+        f"{note}. 95 % intervals by bootstrap over seeds and groups of clips. p: exact McNemar test on scores "
+        f"averaged over seeds. Holm: adjusted over all rows of the comparison. The stricter comparison is with "
+        f"{strict}, the best single modality on the test clips. "
         + (
-            "validation chose the same one"
+            "It is also the best on validation clips."
             if chosen == strict
-            else f"{chosen} is the one that validation chose, and a gain over it alone may be {strict}'s"
+            else f"{chosen} is the best on validation clips. A gain over {chosen} alone may come from {strict}."
         )
-        + "; chance: "
-        + ("the share of the largest class" if metric == "accuracy" else "equal scores for all clips"),
+        + " Chance: "
+        + ("share of the largest class." if metric == "accuracy" else "equal scores for all clips."),
     )
     modalities = list(dict.fromkeys(name for row in rows for name in row.weights))
     gates = Table(
@@ -185,30 +200,30 @@ def study_tables(rows: Sequence[StudyRow], references: References, metric: str, 
             ]
             for row in rows
         ],
-        "mean gate weight; entropy of the weights as shares, 1 where all are equal; spread: standard deviation of a "
-        "weight over clips; multiply-adds and milliseconds (one thread) for one segment, encoders included",
+        "Weight: mean gate weight. Entropy: of the weights as shares, 1 if all are equal. Spread: standard deviation "
+        "of a weight over clips. Multiply-adds and milliseconds (one thread): one segment, encoders included.",
     )
     subsets = list(dict.fromkeys(name for row in rows for name in row.subsets))
     missing = Table(
         f"Missing modalities, {metric}",
         ["row", *subsets, "chance"],
         [[row.name, *(row.subsets.get(name) for name in subsets), chance] for row in rows if not row.single],
-        "only these modalities are present, for every test clip",
+        "Every test clip has only these modalities.",
     )
     noise = [
         Table(
             f"Noise on {name}, {metric}",
             ["row", *next(iter(curves.values())), "area", "chance"],
             [[row, *curve.values(), curve_area(curve), chance] for row, curve in curves.items()],
-            "level: deviation of the noise over that of the training set's values, or of the clip's own sound; area "
-            "under the curve, relative to the levels",
+            "Level: standard deviation of the noise relative to that of the training data, for sound to that of the "
+            "clip. Area: under the curve, divided by the range of levels.",
         )
         for name, curves in _noise_curves(rows).items()
     ]
     if metric != "accuracy":
         share = references.chance_accuracy
         correct = [[row.name, row.accuracy.value, row.accuracy.low, row.accuracy.high, share] for row in rows]
-        note = "of the class with the highest score; intervals as above; chance: the share of the largest class"
+        note = "Predicted: the class with the highest score. Intervals as above. Chance: share of the largest class."
         return [
             headline,
             Table("Accuracy", ["row", "accuracy", "low", "high", "chance"], correct, note),
@@ -220,7 +235,7 @@ def study_tables(rows: Sequence[StudyRow], references: References, metric: str, 
 
 
 def study_figures(rows: Sequence[StudyRow], metric: str) -> list[Curves]:
-    """For every modality the curve of each row that has it, under noise on it alone."""
+    """Returns one figure per modality with the metric of each row under noise on that modality."""
     return [
         Curves(
             f"Noise on {name}",
@@ -233,37 +248,39 @@ def study_figures(rows: Sequence[StudyRow], metric: str) -> list[Curves]:
 
 
 def study_record(rows: Sequence[StudyRow], references: References) -> dict[str, dict[str, Any]]:
-    """Every figure of every row by name, as JSON holds it."""
+    """Returns every result of every row by name, as plain data for JSON."""
     common = asdict(references)
     return {row.name: asdict(row) | {"noise_area": row.noise_area} | common for row in rows}
 
 
 def curve_area(curve: Mapping[str, float]) -> float:
-    """Area under a metric by level of noise, relative to the levels; the metric itself where there is but one."""
+    """Returns the area under a metric by noise level, divided by the range of levels. With one level: the metric."""
     return area_under(list(curve.values()), [float(level) for level in curve]) if len(curve) > 1 else curve["0"]
 
 
 def _noise_curves(rows: Sequence[StudyRow]) -> dict[str, dict[str, dict[str, float]]]:
-    """By noisy modality and row, the metric by level."""
+    """Returns the metric by noisy modality, row and level."""
     modalities = dict.fromkeys(name for row in rows for name in row.noise)
     return {name: {row.name: row.noise[name] for row in rows if name in row.noise} for name in modalities}
 
 
 @dataclass(frozen=True)
 class _Pool:
-    """One row's test clips over all folds: `probabilities` (seeds, n, C), and the mean validation metric."""
+    """Test clips of one row over all folds."""
 
     probabilities: NDArray[np.float64]
+    """Class probabilities (seeds, n, C)."""
     labels: NDArray[np.int64]
     keys: list[str]
     validation: float
+    """Mean of the validation metric."""
 
     @property
     def seeds(self) -> int:
         return len(self.probabilities)
 
     def right(self) -> NDArray[np.bool_]:
-        """Which clips are guessed right by the mean of the scores over seeds."""
+        """Returns which clips are correct, for scores averaged over seeds."""
         return self.probabilities.mean(axis=0).argmax(axis=1) == self.labels
 
     def measure(self, metric: Metric, rows: NDArray[np.int64], seed: int) -> float:
@@ -273,7 +290,7 @@ class _Pool:
 def _compared(
     pools: Mapping[str, _Pool], reference: str, units: Sequence[str], metric: Metric
 ) -> dict[str, Comparison]:
-    """Every row but the `reference`, compared with it on the same clips and seeds."""
+    """Compares every other row with the `reference`, on the same clips and seeds."""
     other = pools[reference]
     tested = {name: pool for name, pool in pools.items() if name != reference}
     plain = [mcnemar(pool.right(), other.right()) for pool in tested.values()]

@@ -1,4 +1,7 @@
-"""Figures of merit, their intervals, and what chance reaches.
+"""Metrics, their confidence intervals, significance tests and chance levels.
 
-Start with `classification`.
+`classification` and `multilabel` score clips, `detection` and `thresholds` score events in long recordings,
+`calibration` scores probabilities. `significance` compares models, `chance` gives what guessing reaches.
+
+Start with `classification`. Every function takes NumPy arrays and returns numbers.
 """

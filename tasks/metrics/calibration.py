@@ -1,4 +1,4 @@
-"""Whether a probability means what it says, and a temperature that mends it."""
+"""Calibration of class probabilities: its error, and temperature scaling."""
 
 from typing import Any
 
@@ -10,9 +10,17 @@ Array = NDArray[Any]
 
 
 def expected_calibration_error(probabilities: Array, labels: Array, bins: int = 15) -> float:
-    """`sum_b n_b / n |accuracy_b - confidence_b|` over equal-width bins of the winning probability (Guo et al. 2017).
+    """Returns the expected calibration error, `sum_b n_b / n |accuracy_b - confidence_b|` (Guo et al. 2017).
 
-    Probabilities (n, C), labels (n,). Raises `ValueError` for no rows.
+    Bins of equal width divide the probability of the predicted class.
+
+    - `probabilities` (n, C): rows sum to one.
+    - `labels` (n,): class numbers.
+
+    Raises `ValueError` without rows.
+
+    >>> expected_calibration_error(np.array([[0.75, 0.25]] * 4), np.array([0, 0, 0, 1]))
+    0.0
     """
     if not len(labels):
         raise ValueError("no samples to score")
@@ -24,11 +32,18 @@ def expected_calibration_error(probabilities: Array, labels: Array, bins: int = 
 
 
 def fit_temperature(probabilities: Array, labels: Array) -> float:
-    """The T > 0 at which `softmax(log p / T)` gives labels (n,) of held-out clips the least cross-entropy.
+    """Returns the temperature T > 0 that minimises the cross-entropy of `softmax(log p / T)` (Guo et al. 2017).
 
-    One number, fitted on held-out clips: it changes no decision and no ranking of classes (Guo et al. 2017). The
-    truth of a clip counts as `(n + 1) / (n + 2)`, the rest is shared by the other classes (Platt 1999): a few clips
-    that are all right do not ask for certainty. Raises `ValueError` for no rows.
+    A temperature changes no decision and no ranking of classes. Fit it on clips that the classifier was not trained
+    on.
+
+    The target of the true class is `(n + 1) / (n + 2)`. The other classes share the rest (Platt 1999). This keeps T
+    from collapsing towards zero when a few clips are all classified correctly. T lies between 1/20 and 20.
+
+    - `probabilities` (n, C)
+    - `labels` (n,): class numbers.
+
+    Raises `ValueError` without rows.
     """
     if not len(labels):
         raise ValueError("no samples to fit")
@@ -40,13 +55,13 @@ def fit_temperature(probabilities: Array, labels: Array) -> float:
         scaled = apply_temperature(probabilities, float(np.exp(log_temperature)))
         return float(-(targets * np.log(np.maximum(scaled, 1e-300))).sum(axis=1).mean())
 
-    # From a twentieth to twenty.
+    # T from about 1/20 to 20.
     found = minimize_scalar(loss, bounds=(-3.0, 3.0), method="bounded", options={"xatol": 1e-4})
     return float(np.exp(found.x))  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def apply_temperature(probabilities: Array, temperature: float) -> NDArray[np.float64]:
-    """`softmax(log p / T)` of probabilities (n, C)."""
+    """Returns `softmax(log p / T)` of probabilities (n, C)."""
     logits = np.log(np.maximum(probabilities, 1e-30)) / temperature
     shares = np.exp(logits - logits.max(axis=1, keepdims=True))
     return shares / shares.sum(axis=1, keepdims=True)

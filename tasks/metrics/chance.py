@@ -1,7 +1,7 @@
-"""What guessing reaches on test clips, and lines that say where a figure is no better.
+"""What guessing reaches on test clips, and warnings for results that are not better.
 
-Intervals are those of a bootstrap over groups, widened where few clips make a bootstrap too sure: to Wilson's of a
-share, and by the deviation that a random order's AUC has (Mann and Whitney 1947).
+Intervals come from a bootstrap over groups. With few clips a bootstrap is too narrow, so they are widened: accuracy
+to at least Wilson's interval, AUC to at least the interval of a random order (Mann and Whitney 1947).
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,23 +14,26 @@ from numpy.typing import NDArray
 from .classification import wilson_interval
 
 Array = NDArray[Any]
-# Above this an untrained network solves the label by itself.
+# An untrained network with a score above this solves the task without pretraining.
 SOLVED = 0.9
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A test figure: `value` with its 95 % interval from `low` to `high`, and what guessing reaches."""
+    """A test result with its 95 % interval and its chance level."""
 
     name: str
     value: float
     low: float
+    """Lower end of the 95 % interval."""
     high: float
+    """Upper end of the 95 % interval."""
     chance: float
+    """What guessing reaches."""
 
     @property
     def at_chance(self) -> bool:
-        """Whether chance is in the interval or above it; of what is not known, no."""
+        """Whether chance lies inside or above the interval. False if the value is not finite."""
         return bool(np.isfinite(self.value) and self.low <= self.chance)
 
     def __str__(self) -> str:
@@ -38,12 +41,16 @@ class Figure:
 
 
 def majority_share(labels: Array) -> float:
-    """The accuracy of always naming the commonest class of labels (n,); NaN without any."""
+    """Returns the accuracy of always predicting the most frequent class of labels (n,). NaN without labels.
+
+    >>> majority_share(np.array([0, 0, 0, 1]))
+    0.75
+    """
     return float(np.unique(labels, return_counts=True)[1].max() / len(labels)) if len(labels) else float("nan")
 
 
 def action_chances(labels: Array, classes: int) -> dict[str, float]:
-    """What the best constant answer reaches of `action_metrics`, labels (n,)."""
+    """Returns what the best constant prediction reaches for each metric of `action_metrics`, for labels (n,)."""
     counts = np.sort(np.bincount(labels, minlength=classes))[::-1]
     found = {"accuracy": majority_share(labels)}
     if classes > 5:
@@ -52,16 +59,26 @@ def action_chances(labels: Array, classes: int) -> dict[str, float]:
 
 
 def violence_chances(positive: Array) -> dict[str, float]:
-    """The same of `violence_metrics`, truth (n,) of 0 and 1: one half for the AUC, the share of the class for the
-    average precision, and the F1 of always saying yes. Recall has none: it hangs on the threshold alone."""
+    """Returns the chance level of the metrics of `violence_metrics`, for a truth (n,) of 0 and 1.
+
+    - `accuracy`: the share of the more frequent class.
+    - `auc`: one half.
+    - `average_precision`: the share of the positive class.
+    - `f1`: the F1 of predicting positive for every clip.
+
+    Recall has no chance level: it depends on the threshold alone.
+    """
     share = float(np.mean(positive))
     chances = {"accuracy": max(share, 1 - share), "auc": 0.5, "average_precision": share}
     return chances | {"f1": 2 * share / (1 + share)}
 
 
 def multilabel_chances(truth: Array) -> dict[str, float]:
-    """The same of `multilabel_metrics`, truth (n, C): the mean share of the classes that occur, and the F1 of naming
-    every class of every clip."""
+    """Returns the chance level of the metrics of `multilabel_metrics`, for a truth (n, C) of 0 and 1.
+
+    - `mean_average_precision`: the mean share of the classes that occur.
+    - `micro_f1`, `macro_f1`: the F1 of predicting every class for every clip.
+    """
     shares = np.asarray(truth).mean(axis=0)
     occurring = shares[shares > 0]
     return {
@@ -72,7 +89,7 @@ def multilabel_chances(truth: Array) -> dict[str, float]:
 
 
 def accuracy_figure(name: str, value: float, low: float, high: float, chance: float, clips: int) -> Figure:
-    """The share `value` of `clips`; its interval is at least Wilson's."""
+    """Returns the figure of an accuracy over `clips` clips. Its interval is at least as wide as Wilson's."""
     if clips and np.isfinite(value):
         lowest, highest = wilson_interval(round(value * clips), clips)
         low, high = min(low, lowest), max(high, highest)
@@ -80,7 +97,10 @@ def accuracy_figure(name: str, value: float, low: float, high: float, chance: fl
 
 
 def auc_figure(value: float, low: float, high: float, positive: Array) -> Figure:
-    """An AUC; its interval is at least that of a random order of as many clips."""
+    """Returns the figure of an AUC. Its interval is at least as wide as that of a random order of the clips.
+
+    - `positive` (n,): the binary truth.
+    """
     yes = int(np.sum(positive))
     no = len(positive) - yes
     if yes and no:
@@ -96,7 +116,11 @@ def headline_figures(
     labels: Array,
     positive: int | None,
 ) -> list[Figure]:
-    """Those metrics of fine-tuning that have an interval and a chance; `positive`: the class that the AUC is of."""
+    """Returns the figures of the metrics that have both an interval and a chance level.
+
+    - `labels`: class numbers (n,), or 0 and 1 (n, C).
+    - `positive`: the class that the AUC refers to.
+    """
     found = []
     for name, (low, high) in intervals.items():
         if name not in chances:
@@ -111,24 +135,28 @@ def headline_figures(
 
 
 def chance_warning(figures: Sequence[Figure], remedy: str) -> list[str]:
-    """A line that names the figures which are no better than chance; `remedy`: what to change, with the key."""
+    """Returns a warning that names the figures which are not better than chance, or nothing.
+
+    - `remedy`: what the user should change, with the configuration key.
+    """
     low = [figure for figure in figures if figure.at_chance]
     if not low:
         return []
     if len(low) < len(figures) and all(figure.name == "accuracy" for figure in low):
         better = ", ".join(figure.name for figure in figures if not figure.at_chance)
         return [
-            f"always naming the commonest class is as good on test clips ({low[0]}), though {better} is above "
-            "chance: let the classes weigh the same (balanced=true), or judge by a threshold (hold_out=true)"
+            f"always predicting the most frequent class is as good on test clips ({low[0]}), but {better} is above "
+            "chance: weight the classes equally (balanced=true), or choose a threshold (hold_out=true)"
         ]
-    return [f"test clips are told no better than by chance ({'; '.join(map(str, low))}): {remedy}"]
+    return [f"test results are not better than chance ({'; '.join(map(str, low))}): {remedy}"]
 
 
 def untrained_warning(trained: Sequence[Figure], untrained: Sequence[Figure]) -> list[str]:
-    """A line where the same network untrained tells the test clips as well, or nearly all of them.
+    """Returns a warning if the same network without training does as well on the test clips, or nothing.
 
-    `trained`, `untrained`: the same features under both. Said of the feature that is best untrained, where that is
-    above chance: it is above .9, or the trained one's interval holds it.
+    `trained` and `untrained` hold the same features from both networks. The feature that scores best untrained is
+    checked, if that score is above chance. The warning appears if the untrained score is above 0.9, or not below the
+    interval of the trained score.
     """
     pairs = [(t, u) for t, u in zip(trained, untrained, strict=True) if np.isfinite(u.value) and not u.at_chance]
     if not pairs:
@@ -137,13 +165,13 @@ def untrained_warning(trained: Sequence[Figure], untrained: Sequence[Figure]) ->
     told = f"({control}; pretrained {best.value:.3f} [{best.low:.3f}, {best.high:.3f}])"
     if control.value > SOLVED:
         return [
-            f"an untrained network solves this label already {told}: it can be read off still appearance, such as "
-            "background, camera or light, and says little of the encoder; keep one camera or place on one side "
-            "(--group COLUMN), or probe another --label"
+            f"an untrained network already solves this label {told}: appearance alone, such as background, camera "
+            "or light, predicts it, so the score says little about the encoder; keep each camera or place on one "
+            "side of the split (--group COLUMN), or probe another label (--label)"
         ]
     if best.low <= control.value:
         return [
-            f"pretraining adds nothing that this probe could measure {told}: random features tell the label as "
-            "well; pretrain longer (train.steps) or on more clips, or probe another --label"
+            f"pretraining gives no measurable gain {told}: random features predict the label as well; "
+            "pretrain longer (train.steps) or on more clips, or probe another label (--label)"
         ]
     return []

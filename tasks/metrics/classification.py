@@ -1,4 +1,4 @@
-"""Figures of merit for actions and for one class to find, and their intervals."""
+"""Metrics for action classes and for one class to detect, with confidence intervals."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,37 +11,57 @@ Array = NDArray[Any]
 
 
 def top_k_accuracy(probabilities: Array, labels: Array, k: int = 1) -> float:
-    """Share of rows whose label is among the k most probable classes; probabilities (n, C), labels (n,)."""
+    """Returns the share of rows whose label is among the k most probable classes.
+
+    - `probabilities` (n, C)
+    - `labels` (n,): class numbers.
+
+    Raises `ValueError` without rows, for unequal lengths, scores that are not finite, and labels outside 0..C-1.
+    """
     _check(probabilities, labels, probabilities.shape[1])
     best = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
     return float((best == labels[:, None]).any(axis=1).mean())
 
 
 def confusion(guessed: Array, labels: Array, classes: int) -> NDArray[np.int64]:
-    """Counts (C, C), rows the truth, columns the guess."""
+    """Returns the confusion matrix (C, C): rows are true classes, columns are predicted classes.
+
+    `guessed` and `labels` (n,) are class numbers. Raises `ValueError` as `top_k_accuracy` does.
+    """
     _check(guessed, labels, classes)
     pairs = np.asarray(labels) * classes + np.asarray(guessed)
     return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
 
 
 def class_recalls(guessed: Array, labels: Array, classes: int) -> NDArray[np.float64]:
-    """Share of each class's rows (C,) that were guessed right; NaN for a class that does not occur."""
+    """Returns the recall of each class (C,). NaN for a class that does not occur.
+
+    >>> class_recalls(np.array([0, 1, 1]), np.array([0, 0, 1]), 2).tolist()
+    [0.5, 1.0]
+    """
     counts = confusion(guessed, labels, classes)
     occurring = counts.sum(axis=1)
     return np.where(occurring > 0, counts.diagonal() / np.maximum(occurring, 1), np.nan)
 
 
 def mean_class_accuracy(probabilities: Array, labels: Array) -> float:
-    """Mean of the recalls of the classes that occur."""
+    """Returns the mean recall of the classes that occur.
+
+    - `probabilities` (n, C)
+    - `labels` (n,): class numbers.
+    """
     _check(probabilities, labels, probabilities.shape[1])
     return float(np.nanmean(class_recalls(probabilities.argmax(axis=1), labels, probabilities.shape[1])))
 
 
 def roc_auc(scores: Array, positive: Array) -> float:
-    """Area under the ROC curve of scores (n,) for a binary truth (n,); NaN where only one class occurs.
+    """Returns the area under the ROC curve of scores (n,) for a binary truth (n,). NaN if only one class occurs.
 
-    The share of pairs of a positive and a negative in which the positive scores higher, ties for a half, by ranks
-    (Mann and Whitney 1947): a bootstrap asks for it thousands of times.
+    The AUC is the share of pairs of a positive and a negative in which the positive scores higher. A tie counts one
+    half (Mann and Whitney 1947). It is computed from ranks, because a bootstrap calls it thousands of times.
+
+    >>> roc_auc(np.array([0.9, 0.4, 0.4, 0.1]), np.array([1, 1, 0, 0]))
+    0.875
     """
     _check(scores, positive)
     positive = np.asarray(positive, bool)
@@ -52,27 +72,32 @@ def roc_auc(scores: Array, positive: Array) -> float:
 
 
 def average_precision(scores: Array, positive: Array) -> float:
-    """Area under the precision-recall curve, as steps: precision at each threshold, weighed by the recall it adds.
+    """Returns the average precision of scores (n,) for a binary truth (n,). NaN if no row is positive.
 
-    NaN where no row is positive.
+    This is the area under the stepwise precision-recall curve: the precision at each threshold, weighted by the
+    recall it adds. Rows with equal scores share one threshold.
     """
     _check(scores, positive)
     order = np.argsort(-np.asarray(scores), kind="stable")
     ordered, hits = np.asarray(scores)[order], np.cumsum(np.asarray(positive, bool)[order])
     if not hits[-1]:
         return float("nan")
-    # Rows of one score are found together.
+    # Rows with equal scores share one threshold.
     last = np.append(np.flatnonzero(np.diff(ordered)), len(ordered) - 1)
     return float((np.diff(hits[last], prepend=0) * hits[last] / (last + 1)).sum() / hits[-1])
 
 
 def average_precisions(scores: Array, truth: Array) -> NDArray[np.float64]:
-    """The same of each class (C,), of scores and binary truth (n, C)."""
+    """Returns the average precision of each class (C,), for scores and binary truth (n, C)."""
     return np.array([average_precision(*columns) for columns in zip(scores.T, truth.T, strict=True)])
 
 
 def action_metrics(probabilities: Array, labels: Array) -> dict[str, float]:
-    """`accuracy`, `top5_accuracy` where there are more than five classes, `mean_class_accuracy`."""
+    """Returns `accuracy`, `mean_class_accuracy` and, with more than five classes, `top5_accuracy`.
+
+    - `probabilities` (n, C)
+    - `labels` (n,): class numbers.
+    """
     figures = {"accuracy": top_k_accuracy(probabilities, labels)}
     if probabilities.shape[1] > 5:
         figures["top5_accuracy"] = top_k_accuracy(probabilities, labels, 5)
@@ -82,10 +107,14 @@ def action_metrics(probabilities: Array, labels: Array) -> dict[str, float]:
 def violence_metrics(
     scores: Array, positive: Array, names: tuple[str, str], threshold: float = 0.5
 ) -> dict[str, float]:
-    """Accuracy, F1 and recall of each class at `threshold`; ROC AUC and average precision over all thresholds.
+    """Returns the metrics of one class to detect among two.
 
-    Scores (n,), truth (n,) of 0 and 1; `names`: identifiers of the classes 0 and 1, whose recalls are
-    `recall_NAME`. NaN where the truth leaves a figure undefined.
+    - `scores` (n,): probability of class 1.
+    - `positive` (n,): truth of 0 and 1.
+    - `names`: identifiers of classes 0 and 1.
+
+    `accuracy`, `f1`, `recall_NAME0` and `recall_NAME1` hold at `threshold`. `auc` and `average_precision` cover all
+    thresholds. Metrics that the truth leaves undefined are NaN.
     """
     positive = np.asarray(positive).astype(int)
     _check(scores, positive, 2)
@@ -103,7 +132,10 @@ def violence_metrics(
 
 
 def wilson_interval(correct: int, count: int) -> tuple[float, float]:
-    """95 % interval of a share (Wilson 1927)."""
+    """Returns the 95 % interval of the share `correct / count` (Wilson 1927).
+
+    Raises `ValueError` if `count` is below 1.
+    """
     if count < 1:
         raise ValueError("no samples to score")
     interval = binomtest(correct, count).proportion_ci(0.95, method="wilson")
@@ -113,10 +145,15 @@ def wilson_interval(correct: int, count: int) -> tuple[float, float]:
 def bootstrap_interval(
     statistic: Callable[[NDArray[np.int64]], float], groups: Sequence[str] | Array, draws: int = 2000, seed: int = 0
 ) -> tuple[float, float]:
-    """95 % percentile interval of `statistic(row numbers)`, drawing whole groups (n,) with replacement.
+    """Returns the 95 % percentile interval of `statistic(row numbers)`, with whole groups resampled.
 
-    Clips of one recording are not independent: drawing clips would make the interval too narrow. Draws in which
-    the statistic is undefined are left out.
+    Clips of one recording are not independent, so resampling single clips would make the interval too narrow. Draws
+    in which the statistic is not finite are dropped. The interval is NaN if no draw is left.
+
+    - `groups` (n,): group of each row.
+    - `draws`: number of bootstrap samples.
+
+    Raises `ValueError` without rows.
     """
     if not len(groups):
         raise ValueError("no samples to score")
@@ -127,7 +164,7 @@ def bootstrap_interval(
     values = []
     for _ in range(draws):
         drawn = generator.integers(0, len(names), len(names))
-        # Each drawn group is the run of `order` from its start, laid end to end.
+        # A group's rows are a slice of `order`: concatenate the slices of the drawn groups.
         lengths = sizes[drawn]
         shifts = starts[drawn] - (np.cumsum(lengths) - lengths)
         values.append(statistic(order[np.repeat(shifts, lengths) + np.arange(lengths.sum())]))
@@ -142,8 +179,8 @@ def _check(scores: Array, labels: Array, classes: int | None = None) -> None:
     if not len(labels):
         raise ValueError("no samples to score")
     if len(scores) != len(labels):
-        raise ValueError(f"{len(scores)} rows of scores, {len(labels)} labels")
+        raise ValueError(f"{len(scores)} rows of scores, but {len(labels)} labels")
     if not np.isfinite(scores).all():
         raise ValueError("some scores are not finite")
     if classes is not None and (labels.min() < 0 or labels.max() >= classes):
-        raise ValueError(f"labels run from {labels.min()} to {labels.max()}, there are {classes} classes")
+        raise ValueError(f"labels range from {labels.min()} to {labels.max()}, but there are {classes} classes")

@@ -1,4 +1,4 @@
-"""Events in untrimmed recordings: how well window scores find them, by frame and as alarms that a person hears."""
+"""Detection of events in untrimmed recordings: metrics of single frames, and of alarms."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,23 +18,26 @@ RECALL = 0.9
 
 @dataclass(frozen=True)
 class ScoredVideo:
-    """A recording's windows, `starts`, `ends` and `scores` (w,) in the order of time, and the true `spans`, all in
-    seconds."""
+    """Window scores of one recording, and its true events. All times are in seconds."""
 
     name: str
     starts: Array
+    """Start of each window (w,), in ascending order."""
     ends: Array
+    """End of each window (w,)."""
     scores: Array
+    """Score of each window (w,)."""
     spans: tuple[tuple[float, float], ...]
+    """(begin, end) of each true event."""
 
     @property
     def seconds(self) -> float:
-        """How long it is."""
+        """Length of the recording."""
         return float(np.max(self.ends))
 
     @property
     def calm_seconds(self) -> float:
-        """How long none of its spans lasts; where spans overlap they count once."""
+        """Seconds outside all spans. Overlapping spans count once."""
         inside, reached = 0.0, 0.0
         for begin, end in sorted(self.spans):
             begin, end = max(begin, reached), min(end, self.seconds)
@@ -43,30 +46,35 @@ class ScoredVideo:
         return self.seconds - inside
 
     def overlapping(self, span: tuple[float, float]) -> NDArray[np.bool_]:
-        """Which windows (w,) share time with `span`."""
+        """Returns which windows (w,) overlap `span`."""
         return (self.starts < span[1]) & (self.ends > span[0])
 
     def frames(self, fps: float) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Scores and truth of its frames."""
+        """Returns score and truth of every frame at `fps`."""
         return frames_of((self.starts, self.ends, self.scores), self.spans, fps)
 
 
 @dataclass(frozen=True)
 class Alarms:
-    """What one `threshold` does: of `spans` so many are `found`, `delay` seconds after they begin (median; NaN where
-    none is found); `alarms` are raised, of which `false` in calm time, `per_hour` of it."""
+    """Alarms at one threshold, over several recordings."""
 
     threshold: float
     spans: int
+    """Number of true events."""
     found: int
+    """Number of true events that an alarm overlaps."""
     delay: float
+    """Median delay in seconds from the start of an event to its detection. NaN if none is found."""
     alarms: int
+    """Number of alarms."""
     false: int
+    """Number of alarms that overlap no event."""
     per_hour: float
+    """False alarms per hour of calm video. NaN without calm video."""
 
 
 def alarm_events(video: ScoredVideo, threshold: float) -> list[tuple[float, float]]:
-    """(begin, end) of every alarm: a run of successive windows whose score reaches the threshold is one."""
+    """Returns (begin, end) of every alarm: a run of successive windows with scores at or above the threshold."""
     events: list[tuple[float, float]] = []
     sounding = False
     for start, end, score in zip(video.starts, video.ends, video.scores, strict=True):
@@ -78,10 +86,11 @@ def alarm_events(video: ScoredVideo, threshold: float) -> list[tuple[float, floa
 
 
 def judge_alarms(videos: Sequence[ScoredVideo], threshold: float) -> Alarms:
-    """Alarms are events, not clips: however many windows one lasts, a person hears it once.
+    """Counts the alarms at `threshold`.
 
-    A span is found where a window that reaches the threshold shares time with it, and told when the first such window
-    ends, before which nobody can know. An alarm that shares time with no span is false.
+    An alarm is one event, however many windows it lasts. An alarm is false if it overlaps no span. A span is found if
+    a window at or above the threshold overlaps it. Its delay ends when the first such window ends, because the score
+    is not known before.
     """
     spans, delays, alarms, false = 0, [], 0, 0
     for video in videos:
@@ -100,12 +109,12 @@ def judge_alarms(videos: Sequence[ScoredVideo], threshold: float) -> Alarms:
 
 
 def recall_threshold(videos: Sequence[ScoredVideo], recall: float = RECALL) -> float:
-    """The highest threshold at which that share of all spans is found.
+    """Returns the highest threshold that finds the share `recall` of all spans.
 
-    Raises `ValueError` where there is no span, or the recall is outside (0, 1].
+    Raises `ValueError` if there is no span, or if `recall` is outside (0, 1].
     """
     if not 0 < recall <= 1:
-        raise ValueError(f"recall is {recall}: give a share above 0 and at most 1")
+        raise ValueError(f"recall is {recall}: it must be above 0 and at most 1")
     best = sorted((float(v.scores[v.overlapping(s)].max()) for v in videos for s in v.spans), reverse=True)
     if not best:
         raise ValueError("no span to find")
@@ -113,9 +122,10 @@ def recall_threshold(videos: Sequence[ScoredVideo], recall: float = RECALL) -> f
 
 
 def detection_tables(videos: Sequence[ScoredVideo], fps: float, threshold: float) -> list[Table]:
-    """Frames, by video and pooled, and alarms at `threshold` and at the one that finds nine tenths of the spans.
+    """Returns a table of frame metrics and a table of alarms.
 
-    Frame figures are another quantity than clip figures: they stand in columns of their own.
+    Frame metrics are given by video and over all frames. Alarms are counted at `threshold`, and at the threshold that
+    finds 90 % of the spans. Frame metrics are not comparable with clip metrics, so they have separate columns.
     """
     held = [video.frames(fps) for video in videos]
     rows: list[list[Cell]] = [
@@ -132,9 +142,9 @@ def detection_tables(videos: Sequence[ScoredVideo], fps: float, threshold: float
     units = np.repeat(np.arange(len(videos)).astype(str), [len(part) for part, _ in held])
     low, high = bootstrap_interval(lambda rows: average_precision(scores[rows], truth[rows]), units, draws=500)
     note = (
-        f"frame AP and AUC at {fps:g} frames per second, a frame's score the mean of the windows over it; beside "
-        "each its chance, of AP the share of frames inside spans; "
-        f"pooled AP 95 % {low:.3g} to {high:.3g}, by bootstrap over videos"
+        f"Frames at {fps:g} per second. A frame's score is the mean score of the windows that cover it. "
+        "Chance AP: share of frames inside spans. "
+        f"Pooled AP: 95 % interval {low:.3g} to {high:.3g}, bootstrap over videos."
     )
     columns = ["video", "seconds", "spans", "frame AP", "chance AP", "frame AUC", "chance AUC"]
     frames = Table("Frames", columns, rows, note)
@@ -146,22 +156,26 @@ def detection_tables(videos: Sequence[ScoredVideo], fps: float, threshold: float
         alarms.append([name, value, found, judged.alarms, judged.false, _finite(per_hour), _finite(delay)])
     calm = sum(video.calm_seconds for video in videos) / 3600
     note = (
-        f"alarms are runs of windows at or above the threshold; false ones share no time with a span; {calm:.3g} h "
-        "of calm video; delay: median seconds from a span's begin to the end of the first window that tells of it"
+        "Alarm: successive windows at or above the threshold. False: overlaps no span. "
+        f"{calm:.3g} h of calm video. "
+        "Delay: median seconds from the start of a span to the end of the first window that detects it."
     )
     columns = ["threshold", "value", "spans found", "alarms", "false", "false per hour", "delay"]
     return [frames, Table("Alarms", columns, alarms, note)]
 
 
 def detection_warning(videos: Sequence[ScoredVideo], fps: float) -> list[str]:
-    """A line where the pooled frame AP's interval, by bootstrap over videos, holds chance."""
+    """Returns a warning if the interval of the pooled frame AP contains chance, or nothing.
+
+    The interval comes from a bootstrap over videos.
+    """
     held = [video.frames(fps) for video in videos]
     scores, truth = (np.concatenate(parts) for parts in zip(*held, strict=True))
     units = np.repeat(np.arange(len(videos)).astype(str), [len(part) for part, _ in held])
     value = average_precision(scores, truth)
     low, high = bootstrap_interval(lambda rows: average_precision(scores[rows], truth[rows]), units, draws=500)
     figure = Figure("frame AP", value, low, high, float(truth.mean()))
-    return chance_warning([figure], "alarms of this model say little; fine-tune it longer (train.steps)")
+    return chance_warning([figure], "do not rely on the alarms of this model; fine-tune it longer (train.steps)")
 
 
 def _finite(value: float) -> float | None:

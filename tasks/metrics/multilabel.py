@@ -1,4 +1,4 @@
-"""Clips that belong to several classes at once: their truth, its figures of merit, and a threshold per class."""
+"""Clips with several classes each: truth, metrics and thresholds."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,32 +20,35 @@ STRATUM = "rarest class"
 
 @dataclass(frozen=True)
 class Labelled:
-    """Clips and what they are told to be: `labels` are class numbers (n,), or of several classes 0 and 1 (n, C).
-
-    `column` of the index holds them; folds spread the values of the column `strata`.
-    """
+    """Labelled clips with the truth as numbers."""
 
     index: Index
     column: str
+    """Index column that holds the labels."""
     strata: str
+    """Index column whose values the folds balance."""
     classes: list[str]
     labels: NDArray[np.int64]
+    """Class numbers (n,). With several classes per clip: 0 and 1 (n, C)."""
 
 
 def labelled_clips(
     index: Index, label: str, columns: Sequence[str] = (), multilabel: bool = False, classes: Sequence[str] = ()
 ) -> Labelled:
-    """The clips of `index` that have a label in the column `label`, one class each.
+    """Returns the clips that have a value in the column `label`, with one class each.
 
-    With `multilabel` its values name several classes (`fight|shouting`), or the `columns` hold 0 and 1; with
-    `classes` only those count. Raises `RequestError` for columns without `multilabel`, and what they cannot say.
+    - `columns`: columns of 0 and 1, one per class, instead of `label`. Only with `multilabel`.
+    - `multilabel`: the value of `label` names several classes, as in `fight|shouting`.
+    - `classes`: with `multilabel`, use these classes only.
+
+    Raises `RequestError` for `columns` without `multilabel`, and for columns that do not hold usable labels.
     """
     if multilabel:
         index, column = join_columns(index, columns) if columns else (index, label)
         index, names, truth = multi_labelled(index, column, classes)
         return Labelled(index, column, STRATUM, names, truth)
     if columns:
-        raise RequestError(f"columns {', '.join(columns)} are several classes of a clip: ask for multilabel too")
+        raise RequestError(f"columns {', '.join(columns)} give each clip several classes: set multilabel too")
     index, names, numbers = labelled(index, label)
     return Labelled(index, label, label, names, numbers)
 
@@ -53,11 +56,14 @@ def labelled_clips(
 def multi_labelled(
     index: Index, label: str, classes: Sequence[str] = ()
 ) -> tuple[Index, list[str], NDArray[np.int64]]:
-    """The samples that have a `label`, its classes in sorted order, and the truth (n, C) of 0 and 1.
+    """Returns the labelled samples, the sorted class names and the truth (n, C) of 0 and 1.
 
-    With `classes` only those count. The samples gain the column `STRATUM`, the rarest of a clip's classes: folds that
-    spread it evenly give every fold its share of the rare ones. Raises `RequestError` for fewer than two classes, and
-    for one that never occurs.
+    The samples gain the column `STRATUM` with the rarest class of each clip. Folds that balance this column give each
+    fold its share of the rare classes.
+
+    - `classes`: use these classes only, in this order.
+
+    Raises `RequestError` for fewer than two classes, and for a class that does not occur.
     """
     texts = index.column(label)
     index = index.keep(sample.key for sample, text in zip(index.samples, texts, strict=True) if text.strip())
@@ -79,21 +85,31 @@ def multi_labelled(
 
 
 def rarest(truth: Array) -> list[int | None]:
-    """For each row of `truth` (n, C) the class of its own that the fewest rows have; none for a row without one."""
+    """Returns the rarest class of each row of `truth` (n, C), or None for a row without a class.
+
+    >>> rarest(np.array([[1, 1], [1, 0], [0, 0]]))
+    [1, 0, None]
+    """
     counts = truth.sum(axis=0)
     order = np.argsort(counts, kind="stable")
     return [next((int(number) for number in order if row[number]), None) for row in truth]
 
 
 def mean_average_precision(probabilities: Array, truth: Array) -> float:
-    """Mean average precision over the classes that occur; NaN where none does."""
+    """Returns the mean average precision over the classes that occur. NaN if none occurs."""
     found = average_precisions(probabilities, truth)
     return float(np.nanmean(found)) if np.isfinite(found).any() else float("nan")
 
 
 def multilabel_metrics(probabilities: Array, truth: Array, thresholds: Array | float = 0.5) -> dict[str, float]:
-    """`mean_average_precision`; `micro_f1` over all decisions and `macro_f1`, the mean over classes, at `thresholds`,
-    one or (C,). A class that neither occurs nor is guessed has an F1 of zero, as in scikit-learn."""
+    """Returns `mean_average_precision`, `micro_f1` (over all decisions) and `macro_f1` (mean over classes).
+
+    - `probabilities` (n, C)
+    - `truth` (n, C): 0 and 1.
+    - `thresholds`: one number, or one per class (C,).
+
+    The F1 of a class that neither occurs nor is predicted is zero, as in scikit-learn.
+    """
     guessed, truth = probabilities >= np.asarray(thresholds), np.asarray(truth) == 1
     hits, marked = (guessed & truth).sum(axis=0), guessed.sum(axis=0) + truth.sum(axis=0)
     return {
@@ -104,7 +120,10 @@ def multilabel_metrics(probabilities: Array, truth: Array, thresholds: Array | f
 
 
 def class_thresholds(probabilities: Array, truth: Array) -> NDArray[np.float64]:
-    """The threshold of best F1 of each class (C,), .5 where it does not occur; choose them on validation clips."""
+    """Returns the threshold with the best F1 for each class (C,), 0.5 for a class that does not occur.
+
+    Choose thresholds on validation clips, not on test clips.
+    """
     return np.array(
         [
             best_f1_threshold(scores, labels) if labels.any() else 0.5

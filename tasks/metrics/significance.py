@@ -1,4 +1,4 @@
-"""Whether one model beats another: paired tests on the same clips, over seeds, and over many comparisons."""
+"""Paired significance tests between models: on the same clips, over seeds, and corrected for many comparisons."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,48 +13,65 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Difference:
-    """`value` of a paired difference, its 95 % interval from `low` to `high`, and the two-sided `p`."""
+    """A paired difference of two models."""
 
     value: float
     low: float
+    """Lower end of the 95 % interval."""
     high: float
+    """Upper end of the 95 % interval."""
     p: float
+    """Two-sided p value."""
 
 
 def mcnemar(first: Array, second: Array) -> float:
-    """Exact two-sided p that two models err alike; `first`, `second` (n,) bool: the same clips guessed right.
+    """Returns the exact two-sided p value that two models are right equally often (McNemar 1947).
 
-    Only discordant clips speak: `p = min(1, 2 sum_(i <= min) C(n, i) / 2^n)` (McNemar 1947). Seeds must not be pooled
-    as if they were clips: a clip would count once per seed. Raises `ValueError` for unequal lengths or no clips.
+    Only clips that exactly one model gets right count: `p = min(1, 2 sum_(i <= min) C(n, i) / 2^n)`. Do not pool
+    seeds as if they were clips: each clip would count once per seed.
+
+    - `first`, `second` (n,): whether each model is right on each clip.
+
+    Raises `ValueError` for unequal lengths, and without clips.
+
+    >>> mcnemar(np.array([1, 1, 1, 0]), np.array([1, 0, 0, 0]))
+    0.5
     """
     first, second = np.asarray(first, bool), np.asarray(second, bool)
     if first.shape != second.shape or not first.size:
-        raise ValueError(f"{first.shape} and {second.shape} answers: give both models' answers to the same clips")
+        raise ValueError(f"{first.shape} and {second.shape} predictions: both models must predict the same clips")
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
     return _two_sided(min(only_first, only_second), only_first + only_second)
 
 
 def sign_test(differences: Sequence[float] | Array) -> float:
-    """Exact two-sided p that differences, one per seed or fold, are as often below zero as above; ties are left out.
+    """Returns the exact two-sided p value that differences are above zero as often as below. Zeros do not count.
 
-    Five that agree reach .0625 and no less; six reach .031. Raises `ValueError` where one is not finite.
+    Give one difference per seed or fold. Five that agree give 0.0625, six give 0.031.
+
+    Raises `ValueError` if a difference is not finite.
     """
     values = np.asarray(differences, float)
     if not np.isfinite(values).all():
-        raise ValueError("some differences are not finite")
+        raise ValueError("some differences are not finite: give one number per seed or fold")
     above, below = int((values > 0).sum()), int((values < 0).sum())
     return _two_sided(min(above, below), above + below)
 
 
 def holm(p_values: Sequence[float] | Array) -> NDArray[np.float64]:
-    """p values (m,) adjusted for the family they were tested in, in their own order (Holm 1979).
+    """Returns the p values (m,) adjusted for m tests, in the given order (Holm 1979).
 
-    The i-th smallest is multiplied by `m - i`, made monotone and cut at 1: the chance of any false claim stays at the
-    level. Raises `ValueError` outside 0..1.
+    The i-th smallest p value, from i = 0, is multiplied by `m - i`. The results are made monotone and cut at 1. This
+    bounds the probability of any false positive by the significance level.
+
+    Raises `ValueError` for values outside 0..1.
+
+    >>> holm([0.01, 0.04, 0.03]).tolist()
+    [0.03, 0.06, 0.06]
     """
     values = np.asarray(p_values, float)
     if not ((values >= 0) & (values <= 1)).all():
-        raise ValueError("p values lie between 0 and 1")
+        raise ValueError("p values must lie between 0 and 1")
     order = np.argsort(values, kind="stable")
     stepped = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1))
     adjusted = np.empty(len(values))
@@ -69,13 +86,18 @@ def paired_difference(
     draws: int = 10_000,
     seed: int = 0,
 ) -> Difference:
-    """Bootstrap over seeds and groups of clips of `statistic(row numbers, seed number)`, a difference of two models.
+    """Returns the difference of two models, with an interval and p value from a bootstrap over seeds and groups.
 
-    Both models are read at the same rows and seeds, so what is common to them cancels. A group (n,) is drawn whole;
-    `p` is twice the smaller share of draws on either side of zero. Raises `ValueError` for no clips or no seeds.
+    - `statistic(row numbers, seed number)`: the difference of the models on these rows. Both models are evaluated on
+      the same rows and seed, so variation that both share cancels.
+    - `groups` (n,): group of each clip. Groups are drawn whole.
+    - `seeds`: number of seeds.
+    - `draws`: number of bootstrap samples.
+
+    `p` is twice the smaller share of draws on either side of zero. Raises `ValueError` without clips or seeds.
     """
     if not len(groups) or seeds < 1:
-        raise ValueError("nothing to draw from: give the groups of the clips and at least one seed")
+        raise ValueError("no clips or no seeds: give the group of every clip and at least one seed")
     names, numbers = np.unique(np.asarray(groups), return_inverse=True)
     members = [np.flatnonzero(numbers == number) for number in range(len(names))]
     generator = np.random.default_rng(seed)
@@ -88,7 +110,7 @@ def paired_difference(
         return Difference(float("nan"), float("nan"), float("nan"), float("nan"))
     whole = float(np.mean([statistic(np.arange(len(numbers)), number) for number in range(seeds)]))
     low, high = np.percentile(values, [2.5, 97.5])
-    # One more than counted: a p of zero would claim more than the draws can show.
+    # Add one: a finite number of draws cannot show a p of zero.
     sides = [(np.sum(values <= 0) + 1) / (len(values) + 1), (np.sum(values >= 0) + 1) / (len(values) + 1)]
     return Difference(whole, float(low), float(high), float(min(1.0, 2 * min(sides))))
 

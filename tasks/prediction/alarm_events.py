@@ -12,45 +12,55 @@ Smoothing = Literal["mean", "exponential"]
 
 @dataclass(frozen=True)
 class AlarmRule:
-    """When a score is an alarm.
+    """When a score raises and ends an alarm.
 
-    It is raised when the smoothed score has stayed at `on` or above for `min_on` seconds, and ends when it has
-    stayed below `off` for `min_off` seconds. `smooth`: seconds of the moving mean, or the time constant of an
-    exponential one; 0 leaves the score as it is. Raises `RequestError` for thresholds outside [0, 1], an `off` above
-    `on`, and durations below zero.
+    Raises `RequestError` for thresholds outside [0, 1], `off` above `on`, and negative durations.
     """
 
     on: float = 0.5
+    """The smoothed score that raises an alarm."""
     off: float = 0.4
+    """The smoothed score below which it ends."""
     smooth: float = 0.0
+    """Seconds of the moving mean, or time constant of the exponential mean. 0: no smoothing."""
     smoothing: Smoothing = "mean"
+    """Kind of mean."""
     min_on: float = 0.0
+    """Seconds that the score must stay at `on` or above before the alarm is raised."""
     min_off: float = 0.0
+    """Seconds that the score must stay below `off` before the alarm ends."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.off <= self.on <= 1:
-            raise RequestError(f"--on {self.on:g} and --off {self.off:g}: give scores from 0 to 1, off not above on")
+            raise RequestError(
+                f"--on {self.on:g} and --off {self.off:g}: both must be from 0 to 1, with off at most on"
+            )
         for name in ("smooth", "min_on", "min_off"):
             if not getattr(self, name) >= 0:
-                raise RequestError(f"--{name.replace('_', '-')} {getattr(self, name):g}: give seconds, 0 or more")
+                raise RequestError(
+                    f"--{name.replace('_', '-')} {getattr(self, name):g}: it must be 0 seconds or more"
+                )
 
 
 @dataclass(frozen=True)
 class Alarm:
-    """From the start of the first window at `on`, to the end of the last at `off`, none while it goes on.
-
-    It begins no earlier than the one before it ended, though windows may overlap. `peak`: the highest smoothed score
-    so far, of the window whose centre is `peak_at`. All times in seconds.
-    """
+    """One alarm. All times are in seconds."""
 
     on: float
+    """Start of the first window at `AlarmRule.on`, but not before the end of the previous alarm."""
     off: float | None
+    """End of the last window at `AlarmRule.off`. None while the alarm lasts."""
     peak: float
+    """Highest smoothed score so far."""
     peak_at: float
+    """Centre of the window with the highest score."""
 
 
 class AlarmWatch:
-    """Windows in their order in, alarms out: one when it is raised, with no end, and again when it has ended."""
+    """Turns windows in order into alarms.
+
+    An alarm is returned when it is raised, without an end, and again when it ends.
+    """
 
     def __init__(self, rule: AlarmRule) -> None:
         self.rule = rule
@@ -61,7 +71,7 @@ class AlarmWatch:
         self.free = 0.0
 
     def update(self, start: float, end: float, score: float) -> list[Alarm]:
-        """What the window from `start` to `end` seconds changes."""
+        """Adds the window from `start` to `end` seconds. Returns the alarms that it raises or ends."""
         level = self._smooth(end, score)
         start = max(start, self.free)
         at = (start + end) / 2
@@ -82,7 +92,10 @@ class AlarmWatch:
         return self._end() if end - self.begun.off >= self.rule.min_off - 1e-9 else []
 
     def interrupt(self) -> list[Alarm]:
-        """Nothing is known of what follows: an alarm ends with the last window that kept it up."""
+        """Handles a gap in the source.
+
+        Ends the current alarm with the last window that sustained it, and clears the smoothing.
+        """
         ended = self._end() if self.raised else []
         self.held.clear()
         self.begun, self.average = None, None

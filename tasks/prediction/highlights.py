@@ -1,4 +1,4 @@
-"""The windows of a recording that score highest, each another moment."""
+"""The windows of a recording with the highest scores."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,20 +9,26 @@ from .window_scores import Prediction
 
 @dataclass(frozen=True)
 class Highlight:
-    """A window, `start` to `end` in seconds, its middle `time`, and the `score` of its `class_name`."""
+    """A window and its score."""
 
     start: float
+    """Start in seconds."""
     end: float
+    """End in seconds."""
     time: float
+    """Centre in seconds."""
     class_name: str
     score: float
+    """Score of `class_name`."""
 
 
 def highlights(windows: Sequence[Prediction], count: int, class_name: str | None = None) -> list[Highlight]:
-    """At most `count` windows, the highest first, none of which overlaps a higher one; of equals the earliest.
+    """Returns at most `count` windows, highest score first, none of which overlaps a higher one.
 
-    Windows are ranked by the score of `class_name`, or by that of their own best class. Raises `RequestError` for a
-    class that is not there.
+    The earliest wins a tie.
+
+    Windows are ranked by the score of `class_name`, or by their best class. Raises `RequestError` for an unknown
+    class.
     """
     if not windows:
         return []

@@ -1,4 +1,4 @@
-"""What a recording's pieces say of it as a whole."""
+"""Scores of a recording as a whole."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from .window_scores import Prediction, Scorer, calibrate
 
 
 class Overall:
-    """Takes the predictions of one recording in their order; memory does not grow with time."""
+    """Accumulates the predictions of one recording, in order. Memory does not grow with time."""
 
     def __init__(self, scorer: Scorer) -> None:
         self.scorer = scorer
@@ -17,7 +17,7 @@ class Overall:
         self.highest = np.zeros(len(scorer.classes))
 
     def add(self, prediction: Prediction) -> None:
-        """The next one."""
+        """Adds the next prediction."""
         scores = np.array(list(prediction.probabilities.values()))
         self.pieces += 1
         self.end, self.whole = prediction.end, prediction.whole
@@ -26,19 +26,25 @@ class Overall:
         self.highest = np.maximum(self.highest, scores)
 
     def means(self) -> dict[str, float]:
-        """The mean score of each class over the pieces: of a whole clip, the score that evaluation gives it."""
+        """Returns the mean score of each class over the pieces.
+
+        For a whole clip it is the score that evaluation gives.
+        """
         return dict(zip(self.scorer.classes, (self.scores / max(self.pieces, 1)).tolist(), strict=True))
 
     def peaks(self) -> dict[str, float]:
-        """The highest score of each class over the pieces."""
+        """Returns the highest score of each class over the pieces."""
         return dict(zip(self.scorer.classes, self.highest.tolist(), strict=True))
 
     def decision(self) -> str | None:
-        """The class of a recording that is one piece: a mean over many hides what happens in a few of them."""
+        """Returns the class of a recording with one piece, else None: a mean over many pieces hides short events."""
         return decide(self.scorer, self.means()) if self.pieces == 1 else None
 
     def facts(self) -> dict[str, Any]:
-        """The recording as one clip, as plain values; `whole`: by all of it at once, else by the mean of pieces."""
+        """Returns the scores of the recording as plain values.
+
+        `whole` tells whether it was scored as one clip, instead of by the mean of pieces.
+        """
         means, gates = self.means(), self.gates / max(self.pieces, 1)
         calibrated = calibrate(self.scorer, np.array(list(means.values())))
         found = {
@@ -56,11 +62,11 @@ class Overall:
 
 
 def decide(scorer: Scorer, probabilities: dict[str, float]) -> str:
-    """The class of a clip.
+    """Returns the class of a clip.
 
-    Where one class is the positive one, that one from the model's threshold on, by default a half. Of classes of
-    which several may hold, all that reach it, as a label names them: `fight|shouting`, or `|` for none. Else the
-    most probable.
+    - With a positive class: that class, from the model's threshold on (default 0.5).
+    - With several classes per clip: all classes from the threshold on, joined as in `fight|shouting`. `|` for none.
+    - Otherwise: the most probable class.
     """
     threshold = 0.5 if scorer.application.threshold is None else scorer.application.threshold
     if scorer.multilabel:

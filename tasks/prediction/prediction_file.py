@@ -1,4 +1,4 @@
-"""What `modalgate predict --out` wrote, as figures of the report: scores and gate weights over time."""
+"""The output of `modalgate predict --out` as report figures."""
 
 import json
 from pathlib import Path
@@ -11,13 +11,17 @@ from ..report.style import thin
 
 
 def read_predictions(path: Path) -> Result:
-    """A timeline of every recording in a file of JSON lines; long ones as means of neighbouring windows.
+    """Returns one timeline per recording in a file of JSON lines.
 
-    Lines without class scores, such as alarms, are passed over, and so are those of whole recordings. Raises
-    `RequestError` where there is no such file or no window in it, `DataError`, naming the line, where it is damaged.
+    Neighbouring windows of long recordings are averaged.
+
+    Lines without class scores, such as alarms, and lines of whole recordings are skipped.
+
+    Raises `RequestError` if the file is missing or has no windows. Raises `DataError` with the line number if it is
+    damaged.
     """
     if not path.is_file():
-        raise RequestError(f"no file of predictions at '{path}': give one that `modalgate predict --out` wrote")
+        raise RequestError(f"no prediction file at '{path}': give one written by `modalgate predict --out`")
     found: dict[str, list[tuple[float, dict[str, float], dict[str, float]]]] = {}
     for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
         try:
@@ -28,7 +32,7 @@ def read_predictions(path: Path) -> Result:
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"'{path}' is damaged in line {number}: {error!r}") from error
     if not found:
-        raise RequestError(f"'{path}' holds no window: give a file that `modalgate predict --out` wrote")
+        raise RequestError(f"'{path}' has no windows: give a file written by `modalgate predict --out`")
     timelines = [_timeline(name, windows) for name, windows in found.items()]
     return new_result("predict", f"Over time: {path.name}", "", [], list(timelines))
 

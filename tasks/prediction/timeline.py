@@ -1,4 +1,4 @@
-"""Scores and gate weights over any length of time in a fixed number of bins, for a picture."""
+"""Scores and gate weights over any length of time, in a fixed number of bins."""
 
 from collections.abc import Sequence
 
@@ -10,12 +10,11 @@ MOST_BINS = 2000
 
 
 class TimelineBins:
-    """Means of neighbouring windows, and the highest scores among them; twice as many windows to a bin when all
-    `most` are full."""
+    """Means and maxima of neighbouring windows. When all `most` bins are full, neighbouring bins are merged."""
 
     def __init__(self, classes: Sequence[str], modalities: Sequence[str], most: int = MOST_BINS) -> None:
         self.classes, self.modalities = tuple(classes), tuple(modalities)
-        # Each row: the number of windows, and the sums of times, scores and weights.
+        # Columns: number of windows, then sums of times, scores and weights.
         self.sums = np.zeros((most, 2 + len(self.classes) + len(self.modalities)))
         self.highest = np.zeros((most, len(self.classes)))
         self.per_bin, self.filled = 1, 0
@@ -24,7 +23,7 @@ class TimelineBins:
         return self.filled
 
     def add(self, time: float, scores: Sequence[float], weights: Sequence[float]) -> None:
-        """One window: its centre in seconds, scores by class and weights by modality in order."""
+        """Adds one window: its centre in seconds, its scores by class and its weights by modality, in order."""
         if not self.filled or self.sums[self.filled - 1, 0] >= self.per_bin:
             if self.filled == len(self.sums):
                 self._halve()
@@ -46,7 +45,7 @@ class TimelineBins:
         self.per_bin, self.filled = self.per_bin * 2, kept
 
     def timeline(self, title: str) -> Timeline:
-        """The means, as a figure."""
+        """Returns the means as a figure."""
         counts = np.maximum(self.sums[: self.filled, :1], 1)
         times, values = np.split(self.sums[: self.filled, 1:] / counts, [1], axis=1)
         names = self.classes + self.modalities
@@ -56,7 +55,7 @@ class TimelineBins:
         return Timeline(title, times[:, 0].tolist(), scores, weights)
 
     def peaks(self) -> dict[str, list[float]]:
-        """The highest score of each bin by class; nothing while every bin is one window."""
+        """Returns the highest score of each bin by class. Empty while each bin has one window."""
         if self.per_bin == 1:
             return {}
         return dict(zip(self.classes, self.highest[: self.filled].T.tolist(), strict=True))

@@ -1,4 +1,4 @@
-"""A bundle's classifier as a scorer of windows, run by torch."""
+"""A scorer that runs a bundle's classifier with torch."""
 
 from typing import Any
 
@@ -15,11 +15,11 @@ from ...shards.transforms import Preparation
 
 
 class EagerScorer:
-    """`score` by the model as it was trained; `RequestError` where the bundle has no classes."""
+    """Scores windows with the classifier of a bundle. Raises `RequestError` if the bundle has no classes."""
 
     def __init__(self, bundle: Bundle) -> None:
         if not isinstance(bundle.model, Classifier):
-            raise RequestError("this bundle is an encoder without classes: give one that `modalgate finetune` made")
+            raise RequestError("this bundle is an encoder without classes: give one made by `modalgate finetune`")
         self.model = bundle.model
         self.spec: ClipSpec = bundle.spec
         self.modalities = bundle.model.backbone.modalities
@@ -31,7 +31,7 @@ class EagerScorer:
 
     @torch.inference_mode()
     def score(self, windows: list[Window]) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Probabilities (n, C) and gate weights (n, M)."""
+        """Returns probabilities (n, C) and gate weights (n, M)."""
         batch = batch_windows(windows, self.modalities)
         scored = self.model(self.preparation(batch), batch.present, batch.start)
         return self.model.probabilities(scored.logits[:, 0]).numpy(), scored.encoded.weights[:, 0].numpy()

@@ -1,4 +1,4 @@
-"""A film with its scores, gate weights and alarms drawn on."""
+"""A video with scores, gate weights and alarms drawn on it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,14 +18,14 @@ _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 class OverlayVideo:
-    """Writes `target` from `source` while its windows are predicted: each frame shows the window nearest to it."""
+    """Writes `target` from `source` during prediction. Each frame shows the window nearest in time."""
 
     def __init__(self, source: Path, target: Path) -> None:
         self.film = FrameRewriter(source, target)
         self.latest: tuple[Prediction, str | None] | None = None
 
     def add(self, prediction: Prediction, alarm: str | None) -> None:
-        """The next window, and the class that the alarm is on for."""
+        """Adds the next window, and the class of a current alarm or None."""
         if self.latest is not None:
             before = self.latest[0]
             between = (before.start + before.end + prediction.start + prediction.end) / 4
@@ -33,7 +33,7 @@ class OverlayVideo:
         self.latest = (prediction, alarm)
 
     def close(self, whole: bool = True) -> None:
-        """Writes the rest; without `whole` no more than the windows reach."""
+        """Writes the remaining frames. Without `whole`, stops at the end of the last window."""
         if whole or self.latest is None:
             self.film.close(self._paint)
         else:
@@ -46,8 +46,11 @@ class OverlayVideo:
 
 
 def paint(picture: NDArray[np.uint8], prediction: Prediction, alarm: str | None) -> None:
-    """Draws bars of the highest class scores and of the gate weights at the foot of an RGB picture (H, W, 3), and a
-    red border with the class where an alarm is on; all in proportion to the picture's shorter side."""
+    """Draws class scores and gate weights as bars at the bottom of an RGB picture (H, W, 3).
+
+    An alarm adds a red border with the class. Sizes scale with the shorter side of the picture. At most `MOST_ROWS`
+    bars are drawn for each.
+    """
     height, width = picture.shape[:2]
     unit = max(min(height, width) / 240, 0.5)
     scores = prediction.probabilities
@@ -83,7 +86,7 @@ def _bars(
     box: tuple[int, int, int, int],
     unit: float,
 ) -> None:
-    """Rows of name, bar and number; `box`: left, top, width and height of a row in pixels."""
+    """Draws rows of name, bar and number. `box` is left, top, width and height of a row in pixels."""
     left, top, width, line = box
     size, thick = 0.34 * unit, max(round(unit), 1)
     longest = max(round(width * 0.4), 1)
@@ -111,5 +114,5 @@ def _rgb(colour: str) -> tuple[int, int, int]:
 
 
 def _plain(text: str) -> str:
-    """The font has no letters beyond ASCII."""
+    """Replaces characters outside ASCII, which the font lacks."""
     return text.encode("ascii", "replace").decode()

@@ -1,4 +1,4 @@
-"""Class scores and gate weights over the time of one recording, or of a source that never ends."""
+"""Class scores and gate weights over the time of a recording or a live source."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -24,28 +24,36 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Prediction:
-    """One piece: `start`, `end` in seconds; `probabilities` by class and `gates` by modality, means over its views;
-    which modalities were `present`; `whole`: it is all of the recording, scored as evaluation scores a clip;
-    `calibrated`: the probabilities by the model's temperature, where it has one; `time`: of a live source, the time
-    of day at its start, ISO 8601 in UTC."""
+    """Prediction of one piece."""
 
     start: float
+    """Start in seconds."""
     end: float
+    """End in seconds."""
     probabilities: dict[str, float]
+    """Probability by class, mean over views."""
     gates: dict[str, float]
+    """Gate weight by modality, mean over views."""
     present: list[str]
+    """Modalities that are present."""
     whole: bool = False
+    """Whether the piece is the whole recording, scored as evaluation scores a clip."""
     calibrated: dict[str, float] | None = None
+    """Probabilities after the model's temperature, if it has one."""
     time: str | None = None
+    """For a live source: time of day at the start, ISO 8601 in UTC."""
 
     def facts(self) -> dict[str, Any]:
-        """All that is known, as plain values."""
+        """Returns all known values as plain data."""
         return {name: value for name, value in vars(self).items() if value is not None}
 
 
 class Scorer(Protocol):
-    """A classifier ready to score windows. `positive`: the class to find, where it was trained for one;
-    `application`: how it is applied to a recording."""
+    """A classifier that scores windows.
+
+    `positive` is the class to detect, if there is one. `application` says how the classifier is applied to a
+    recording.
+    """
 
     application: Application
 
@@ -61,7 +69,7 @@ class Scorer(Protocol):
     def multilabel(self) -> bool: ...
 
     def score(self, windows: list[Window]) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Probabilities (n, C) and gate weights (n, M) of at least one window."""
+        """Returns probabilities (n, C) and gate weights (n, M) of at least one window."""
         ...
 
 
@@ -73,12 +81,17 @@ def predict(
     rates: dict[str, float] | None = None,
     damage: Damage | None = None,
 ) -> Iterator[Prediction]:
-    """A recording as the model was evaluated: one that is as short as clips were is one, a longer one is in pieces.
+    """Yields the predictions of a recording, scored as in evaluation.
 
-    `files`: `video`, and other modalities' files by name; `hop`: pieces in any case, one every so many seconds;
-    `rates`: Hz of those that do not tell; `damage`: counts the packets that cannot be decoded, each of which is a
-    fault without it. What is read before a fault is predicted before it is raised. Raises `RequestError` where the
-    bundle is no classifier, `ValueError` and what decoding raises where the recording cannot be read.
+    A recording no longer than the training clips is one piece. A longer one is divided into pieces.
+
+    - `files`: path by modality. `video` holds picture and sound.
+    - `hop`: seconds between pieces. Divides short recordings too.
+    - `rates`: frame or sample rate in Hz of files that do not state it.
+    - `damage`: counts packets that cannot be decoded. None: such a packet is an error.
+
+    Everything read before an error is predicted before it is raised. Raises `RequestError` if the bundle is not a
+    classifier. Raises `ValueError`, or the error of the decoder, if the recording cannot be read.
     """
     scorer = scorer_of(bundle)
     pieces = recording_pieces(files, scorer.spec, scorer.modalities, scorer.application, hop, rates, damage)
@@ -86,9 +99,9 @@ def predict(
 
 
 def predict_pieces(scorer: Scorer, pieces: Iterator[Piece], batch_size: int = 4) -> Iterator[Prediction]:
-    """Predictions of pieces, which are made in a thread ahead of the model.
+    """Yields the predictions of pieces. A thread prepares pieces ahead of the model.
 
-    Batches begin with one piece, so that the first comes soon, and grow to `batch_size`.
+    The first batch has one piece, so that its prediction comes early. Batches grow to `batch_size`.
     """
     size = 1
     with Ahead(pieces, batch_size) as ahead:
@@ -100,9 +113,9 @@ def predict_pieces(scorer: Scorer, pieces: Iterator[Piece], batch_size: int = 4)
 def predict_live(
     bundle: "Bundle | Scorer", source: LiveSource, hop: float | None = None, batch_size: int = 4
 ) -> Iterator[Prediction | Gap]:
-    """The pieces of a live source, with the gaps in it: each as soon as it is there.
+    """Yields the predictions and gaps of a live source as they come.
 
-    Raises what `LiveSource` does, after the predictions of what came before.
+    Raises the errors of `LiveSource`, after the predictions of earlier pieces.
     """
     scorer = scorer_of(bundle)
     with ExitStack() as stack:
@@ -122,7 +135,7 @@ def predict_live(
 
 
 def scorer_of(bundle: "Bundle | Scorer") -> Scorer:
-    """A bundle's classifier as a scorer; one that is a scorer already stays as it is."""
+    """Returns a scorer for the classifier of a bundle. A scorer is returned unchanged."""
     if hasattr(bundle, "score"):
         return bundle  # pyright: ignore[reportReturnType]
     from .torch_scorer import EagerScorer
@@ -155,7 +168,7 @@ def _score(scorer: Scorer, pieces: list[Piece]) -> list[Prediction]:
 
 
 def calibrate(scorer: Scorer, probabilities: NDArray[np.float64]) -> dict[str, float] | None:
-    """The probabilities (C,) of one clip by the model's temperature, where it has one."""
+    """Returns the probabilities (C,) of one clip after the model's temperature, or None if it has none."""
     temperature = scorer.application.temperature
     if temperature is None or scorer.multilabel:
         return None
@@ -166,5 +179,9 @@ def calibrate(scorer: Scorer, probabilities: NDArray[np.float64]) -> dict[str, f
 
 
 def time_of_day(clock: float) -> str:
-    """Unix time as ISO 8601 in UTC, to the millisecond."""
+    """Returns a Unix time as ISO 8601 in UTC, to the millisecond.
+
+    >>> time_of_day(0.25)
+    '1970-01-01T00:00:00.250+00:00'
+    """
     return datetime.fromtimestamp(clock, UTC).isoformat(timespec="milliseconds")

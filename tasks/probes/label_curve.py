@@ -1,4 +1,4 @@
-"""How few labels frozen features need, over the splits of a probe: the label-fraction curve and few-shot episodes."""
+"""Accuracy with few labels, over the splits of a probe: label-fraction curves and few-shot episodes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,21 +19,23 @@ DRAWS = 5
 
 @dataclass(frozen=True)
 class CurveRow:
-    """One feature's accuracy by share of the labels; where a modality is missing, only the clips that have it count.
-
-    `mean`, `std` over draws of the labelled clips, and `clips`, how many those are, are averaged over splits by their
-    test clips; `few_shot`: accuracy of episodes by shots, of `ways` classes, and half its 95 % interval, where
-    guessing reaches one in the ways; `chance`: the accuracy of always naming the commonest class of the test clips.
-    """
+    """Accuracy of one feature by share of the labels, over the test clips that have it."""
 
     feature: str
     fractions: list[float]
+    """Shares of the training labels."""
     mean: list[float]
+    """Accuracy by share: mean over draws, then over splits weighted by their test clips."""
     std: list[float]
+    """Standard deviation over draws by share, averaged over splits in the same way."""
     clips: list[float]
+    """Number of labelled clips by share, averaged over splits in the same way."""
     ways: int
+    """Number of classes in a few-shot episode. Chance in an episode is `1 / ways`."""
     few_shot: dict[int, tuple[float, float]]
+    """By number of shots: accuracy of the episodes, and half the width of its 95 % interval."""
     chance: float
+    """Accuracy of always predicting the most frequent class of the test clips."""
 
 
 def label_curves(
@@ -46,10 +48,15 @@ def label_curves(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> list[CurveRow]:
-    """A curve of `fused`, of every modality and of `concat`: fitted on a share of the train clips, scored on test.
+    """Returns one curve each for `fused`, every modality and `concat`.
 
-    Validation clips are left out: their labels would be more than the share. Episodes draw from the test clips of
-    all splits, which fit nothing; where too few classes have the clips for them, there are none.
+    Probes are fitted on a share of the training clips and scored on the test clips. Validation clips are not used:
+    their labels would exceed the share. Few-shot episodes draw from the test clips of all splits. They are omitted if
+    too few classes have enough clips.
+
+    - `labels` (n,): class numbers.
+    - `groups` (n,): groups that inner folds keep together.
+    - `draws`: number of random subsets per share.
     """
     units = None if groups is None else np.array(groups)
     rows = []

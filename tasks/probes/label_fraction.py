@@ -1,4 +1,4 @@
-"""How few labels a frozen encoder needs: the label-fraction curve, and few-shot episodes."""
+"""Accuracy with few labels: label-fraction curves and few-shot episodes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,12 +14,15 @@ FRACTIONS = (0.01, 0.05, 0.1, 0.5, 1.0)
 
 @dataclass(frozen=True)
 class FractionPoint:
-    """Test accuracy with a share of the labels: `mean` and `std` over draws of which `clips` clips keep theirs."""
+    """Test accuracy with a share of the labels."""
 
     fraction: float
     clips: int
+    """Number of labelled clips."""
     mean: float
+    """Mean over random draws of these clips."""
     std: float
+    """Standard deviation over draws."""
 
 
 def label_fraction_curve(
@@ -33,15 +36,19 @@ def label_fraction_curve(
     seed: int = 0,
     groups: NDArray[np.str_] | None = None,
 ) -> list[FractionPoint]:
-    """Accuracy of the linear probe on test (m, D) fitted on a share of train (n, D), stratified by class.
+    """Returns the accuracy of the linear probe for each share of the training labels, stratified by class.
 
-    Every class keeps at least one clip; smaller draws lie inside larger ones of the same number, so the curve is not
-    the luck of other clips. Scaling needs no labels: it is that of all train clips. `groups` (n,) keep together in
-    the inner folds that choose the regulariser. All clips need one draw. Raises `ValueError` for a fraction outside
-    (0, 1].
+    Every class keeps at least one clip. Smaller draws are subsets of larger ones with the same number, which reduces
+    noise along the curve. Features are scaled by all training clips, since scaling needs no labels. A share of 1
+    takes one draw.
+
+    - `train` (n, D), `train_labels` (n,), `test` (m, D), `test_labels` (m,).
+    - `groups` (n,): groups that stay together in the inner folds that choose the regulariser.
+
+    Raises `ValueError` for a fraction outside (0, 1].
     """
     if not all(0 < fraction <= 1 for fraction in fractions):
-        raise ValueError(f"fractions {tuple(fractions)}: give shares above 0 and at most 1")
+        raise ValueError(f"fractions are {tuple(fractions)}: each must be above 0 and at most 1")
     orders = [np.random.default_rng([seed, draw]).permutation(len(train)) for draw in range(draws)]
     points = []
     for fraction in fractions:
@@ -65,15 +72,20 @@ def few_shot_accuracy(
     episodes: int = 600,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Mean accuracy over episodes, and half its 95 % interval, of the nearest class mean by cosine.
+    """Returns the mean accuracy over few-shot episodes, and half the width of its 95 % interval.
 
-    An episode draws `ways` classes, `shots` labelled clips and up to `queries` others of each (Snell et al.,
-    "Prototypical Networks", 2017). Raises `ValueError` where too few classes have a clip to spare.
+    An episode draws `ways` classes. Each class gives `shots` labelled clips and up to `queries` others, which are
+    assigned to the nearest class mean by cosine (Snell et al., "Prototypical Networks", 2017).
+
+    - `features` (n, D)
+    - `labels` (n,): class numbers.
+
+    Raises `ValueError` if fewer than `ways` classes have more than `shots` clips.
     """
     members = {c: np.flatnonzero(labels == c) for c in np.unique(labels)}
     able = [c for c, rows in members.items() if len(rows) > shots]
     if len(able) < ways:
-        raise ValueError(f"{len(able)} classes have more than {shots} clips, episodes of {ways} classes need as many")
+        raise ValueError(f"{len(able)} classes have more than {shots} clips, but episodes need {ways} such classes")
     unit, generator, right = unit_rows(features), np.random.default_rng(seed), []
     for _ in range(episodes):
         drawn = generator.choice(able, ways, replace=False)
@@ -85,7 +97,7 @@ def few_shot_accuracy(
 
 
 def _share(order: NDArray[np.int64], labels: NDArray[np.int64], fraction: float) -> NDArray[np.int64]:
-    """The first `fraction` of every class in `order`, at least one clip each."""
+    """Returns the first `fraction` of each class in `order`, at least one clip each."""
     kept = []
     for label in np.unique(labels):
         rows = order[labels[order] == label]

@@ -1,4 +1,4 @@
-"""How much each modality's frozen features tell of a label, judged on clips that did not fit the judge."""
+"""How well the frozen features of each modality predict a label, by cross-validation."""
 
 from collections.abc import Sequence
 
@@ -13,11 +13,13 @@ from .linear_probe import fit_linear_probe, inner_folds
 def modality_evidence(
     features: Features, labels: NDArray[np.int64], classes: int, groups: Sequence[str] | None
 ) -> dict[str, float]:
-    """By modality the cross-validated AUC of a linear probe on its features; .5 is chance.
+    """Returns by modality the cross-validated AUC of a linear probe on its features. 0.5 is chance.
 
-    Three folds of the clips that have the modality, which keep `groups` (n,) together, are each scored by a probe of
-    the others. The AUC is that of every class against the rest, averaged over the classes. Labels (n,). A modality
-    that too few clips have to be divided has .5: nothing is known of it.
+    Only clips with the modality count. They are divided into three folds that keep `groups` (n,) together. Each fold
+    is scored by a probe fitted on the others. The AUC of each class against the rest is averaged over classes and
+    folds. A modality with too few clips for folds gets 0.5.
+
+    - `labels` (n,): class numbers.
     """
     return {name: _evidence(features, name, labels, classes, groups) for name in features.modalities}
 
@@ -30,7 +32,7 @@ def _evidence(
     units = None if groups is None else np.asarray(groups)[rows]
     if not len(rows):
         return 0.5
-    # A probe's scores are comparable within its fold only, so that is where clips are ranked.
+    # Scores are comparable only within a fold, so clips are ranked within each fold.
     areas = []
     for fit, held in inner_folds(labels, units):
         probe = fit_linear_probe(values[fit], labels[fit], classes, groups=None if units is None else units[fit])
@@ -42,9 +44,12 @@ def _evidence(
 
 
 def votes_of(evidence: dict[str, float]) -> dict[str, float]:
-    """The weight of every modality: `2 AUC - 1`, none at chance and one where every pair is told apart.
+    """Returns a weight per modality, `max(2 AUC - 1, 0)`: zero at chance, one for perfect ranking.
 
-    Equal weights where no modality is above chance: there is nothing to prefer one by.
+    All weights are one if no modality is above chance.
+
+    >>> votes_of({"rgb": 0.75, "audio": 0.5})
+    {'rgb': 0.5, 'audio': 0.0}
     """
     votes = {name: max(2 * area - 1, 0.0) for name, area in evidence.items()}
     return votes if any(votes.values()) else dict.fromkeys(votes, 1.0)

@@ -1,4 +1,4 @@
-"""The linear probe and kNN of frozen features where a clip has several classes: one logistic regression per class."""
+"""The linear probe and kNN for clips with several classes: one logistic regression per class."""
 
 import warnings
 from collections.abc import Sequence
@@ -24,45 +24,52 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class MultilabelProbe:
-    """`scores = sigmoid((x - mean) / std @ weight + bias)`: mean, std (D,), weight (D, C), bias (C,).
-
-    `strength` is C, the inverse of the regulariser; `thresholds` (C,): of best F1, on clips that were not fitted.
-    """
+    """A fitted probe with `scores = sigmoid((x - mean) / std @ weight + bias)`."""
 
     mean: NDArray[np.float64]
+    """Mean of each feature (D,)."""
     std: NDArray[np.float64]
+    """Scale of each feature (D,)."""
     weight: NDArray[np.float64]
+    """Weights (D, C)."""
     bias: NDArray[np.float64]
+    """Biases (C,)."""
     strength: float
+    """C, the inverse of the regulariser, the same for all classes."""
     thresholds: NDArray[np.float64]
+    """Threshold of best F1 per class (C,), chosen on held-out clips."""
 
     def scores(self, features: Array) -> NDArray[np.float64]:
-        """Probabilities (n, C) of features (n, D)."""
+        """Returns probabilities (n, C) of features (n, D)."""
         return _sigmoid((features - self.mean) / self.std @ self.weight + self.bias)
 
 
 @dataclass(frozen=True)
 class MultilabelRow:
-    """One feature's result over the test clips of all splits that have it.
-
-    `low`, `high`: 95 % interval of the probe's mean average precision, bootstrapped over groups; `knn`: that of the
-    nearest neighbours; F1 at thresholds that the fitted clips chose; `precisions`: average precision by class;
-    `chance`: of the mean average precision, the mean share of the classes.
-    """
+    """Result of one feature over the test clips of all splits that have it."""
 
     feature: str
     mean_average_precision: float
+    """Mean average precision of the linear probe."""
     low: float
+    """Lower end of its 95 % interval, from a bootstrap over groups."""
     high: float
+    """Upper end of the interval."""
     knn: float
+    """Mean average precision of the nearest neighbours."""
     micro_f1: float
+    """Micro F1 at thresholds chosen without the test clips."""
     macro_f1: float
+    """Macro F1 at the same thresholds."""
     clips: int
+    """Number of scored clips."""
     precisions: list[float]
+    """Average precision by class."""
     chance: float
+    """Chance level of the mean average precision: the mean share of the classes."""
 
     def figure(self) -> Figure:
-        """The probe's mean average precision beside chance."""
+        """Returns the probe's mean average precision with its chance level."""
         return Figure(self.feature, self.mean_average_precision, self.low, self.high, self.chance)
 
 
@@ -74,10 +81,14 @@ def fit_multilabel_probe(
     validation: tuple[Array, Array] | None = None,
     groups: Sequence[str] | Array | None = None,
 ) -> MultilabelProbe:
-    """For each class minimises `C sum cross-entropy + |w|^2 / 2` by L-BFGS, on features (n, D) and truth (n, C).
+    """Fits one logistic regression per class that minimises `C sum cross-entropy + |w|^2 / 2`, by L-BFGS.
 
-    One C for all classes, from `STRENGTHS`: that of the greatest mean average precision on `validation`, or on three
-    inner folds that keep `groups` together; the thresholds are chosen there too. The last fit uses all clips.
+    All classes share one C from `STRENGTHS`: the one with the best mean average precision on held-out clips. The
+    thresholds are chosen on the same held-out clips. The final fit uses all clips.
+
+    - `features` (n, D), `truth` (n, C) of 0 and 1: training clips.
+    - `validation`: features and truth of the held-out clips. None: three inner folds of the training clips.
+    - `groups` (n,): groups that the inner folds keep together.
     """
     if validation is not None:
         pairs = [((features, truth), validation)]
@@ -100,9 +111,12 @@ def fit_multilabel_probe(
 def probe_multilabel(
     features: Features, truth: NDArray[np.int64], splits: Sequence[Split], groups: Sequence[str] | None = None
 ) -> list[MultilabelRow]:
-    """Probes `fused`, every modality and `concat`, fitted on each split's train clips and scored on its test clips.
+    """Probes `fused`, every modality and `concat`: fits on the training clips of each split, scores its test clips.
 
-    A modality's row counts only the clips that have it. Test predictions are pooled over splits.
+    The row of a modality counts only the clips that have it. Test predictions are pooled over splits.
+
+    - `truth` (n, C): 0 and 1.
+    - `groups` (n,): groups for inner folds and bootstrap. None: each clip is its own group.
     """
     names = None if groups is None else np.array(groups)
     return [_probe(name, features, truth, splits, names) for name in ("fused", *features.modalities, "concat")]
@@ -133,7 +147,7 @@ def _probe(
     units = (np.arange(len(truth)).astype(str) if groups is None else groups)[scored].tolist()
     right, scores = truth[scored], scores[scored]
     low, high = bootstrap_interval(lambda rows: mean_average_precision(scores[rows], right[rows]), units, draws=500)
-    # Every split's scores less its thresholds can be judged with those of the others.
+    # Subtracting each split's thresholds makes the scores of all splits comparable.
     judged = multilabel_metrics(margins[scored], right, 0.0)
     precisions = average_precisions(scores, right)
     return MultilabelRow(
@@ -151,9 +165,12 @@ def _probe(
 
 
 def _candidates(features: Array, truth: Array, held: Array) -> NDArray[np.float64]:
-    """Probabilities (strengths, m, C) of held-out clips (m, D), each solution the start of the next."""
+    """Returns probabilities (strengths, m, C) of held-out clips (m, D).
+
+    Each solution starts from the previous one.
+    """
     mean, std = scale_of(features)
-    # Single precision and a loose tolerance, to choose by.
+    # Single precision and a loose tolerance suffice to choose C.
     scaled, rows = (((part - mean) / std).astype(np.float32) for part in (features, held))
     scores = np.empty((len(STRENGTHS), len(held), truth.shape[1]))
     for number, labels in enumerate(truth.T):
@@ -164,7 +181,7 @@ def _candidates(features: Array, truth: Array, held: Array) -> NDArray[np.float6
         for place, strength in enumerate(STRENGTHS):
             model.set_params(C=strength)
             with warnings.catch_warnings():
-                # An almost free fit may not settle in time; as a candidate it counts for what it scores.
+                # A weakly regularised fit may not converge. It is still scored as a candidate.
                 warnings.simplefilter("ignore", ConvergenceWarning)
                 model.fit(scaled, labels)
             scores[place, :, number] = model.predict_proba(rows)[:, 1]
@@ -172,12 +189,15 @@ def _candidates(features: Array, truth: Array, held: Array) -> NDArray[np.float6
 
 
 def _constant(labels: Array) -> float:
-    """The logit of a class that all fitted clips have, or none."""
+    """Returns the logit of a class that all fitted clips have, or none of them."""
     return 20.0 if labels[0] else -20.0
 
 
 def _fit(features: Array, truth: Array, strength: float) -> tuple[Array, Array, Array, Array]:
-    """Scale, weights and biases; a class that all fitted clips have, or none, is what they say everywhere."""
+    """Returns mean, scale, weights and biases.
+
+    A class that all fitted clips have, or none of them, gets a constant prediction.
+    """
     mean, std = scale_of(features)
     scaled = (features - mean) / std
     weight, bias = np.zeros((features.shape[1], truth.shape[1])), np.zeros(truth.shape[1])

@@ -1,4 +1,4 @@
-"""What an encoder is worth while it trains without labels."""
+"""A probe of the encoder during pretraining."""
 
 from dataclasses import replace
 
@@ -17,13 +17,15 @@ from .knn import knn_scores
 
 
 class OnlineProbe:
-    """Nearest neighbours on the fused embedding of `backbone` as it stands: nothing is fitted, nothing learns of it.
+    """Nearest neighbours on the current fused embedding of `backbone`. Nothing is trained.
 
-    The clips of `index` that have a `label` are divided as `plan` says: in every split the test clips are told by
-    their `neighbours` nearest train clips. Each clip is encoded once, whatever the folds. Calling it measures, and
-    returns `probe/knn`, the accuracy over the test clips of all splits, and `probe/chance`, what always naming the
-    commonest class would reach. Raises `RequestError` for an unknown column or split value, and for clips that would
-    be asked and lend neighbours at once.
+    `plan` divides the clips of `index` that have a `label`. In every split, each test clip is classified by its
+    `neighbours` nearest training clips. Each clip is encoded once, whatever the number of folds.
+
+    Calling the probe returns `probe/knn`, the accuracy over the test clips of all splits, and `probe/chance`, the
+    accuracy of always predicting the most frequent class.
+
+    Raises `RequestError` for an unknown column or split value, and for test clips that are also training clips.
     """
 
     def __init__(
@@ -40,7 +42,9 @@ class OnlineProbe:
     ) -> None:
         plan = plan or SplitPlan(test="val")
         if not plan.crossed and plan.test in plan.train.split("+"):
-            raise RequestError(f"a probe cannot ask the clips of split '{plan.test}', which lend it the neighbours")
+            raise RequestError(
+                f"split '{plan.test}' is both training and test split of the probe: choose different ones"
+            )
         self.backbone, self.spec, self.neighbours = backbone, spec, neighbours
         index, self.classes, _ = labelled(index, label)
         splits = plan_splits(index, label, plan) if plan.crossed else [given_split(index, plan.train, plan.test)]

@@ -1,4 +1,4 @@
-"""The linear probe and kNN of frozen features, each modality beside the fused embedding."""
+"""Linear probe and kNN on frozen features, for each modality and the fused embedding."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,24 +22,26 @@ Fit = Callable[[Array, Array, int, tuple[Array, Array] | None, Sequence[str] | N
 
 @dataclass(frozen=True)
 class ProbeRow:
-    """One feature's result over the test clips of all splits that have it.
-
-    `low`, `high`: 95 % interval of the linear probe's accuracy, bootstrapped over groups; `auc` for two classes, of
-    the second in sorted order unless told otherwise; `clips`: how many were scored; `chance`: the accuracy of always
-    naming the commonest class of these clips.
-    """
+    """Result of one feature over the test clips of all splits that have it."""
 
     feature: str
     accuracy: float
+    """Accuracy of the linear probe."""
     low: float
+    """Lower end of its 95 % interval, from a bootstrap over groups."""
     high: float
+    """Upper end of the interval."""
     knn: float
+    """Accuracy of the nearest neighbours."""
     auc: float | None
+    """ROC AUC of the positive class of two. None for more classes."""
     clips: int
+    """Number of scored clips."""
     chance: float
+    """Accuracy of always predicting the most frequent class of these clips."""
 
     def figure(self) -> Figure:
-        """The linear probe's accuracy beside chance."""
+        """Returns the linear probe's accuracy with its chance level."""
         return accuracy_figure(self.feature, self.accuracy, self.low, self.high, self.chance, self.clips)
 
 
@@ -52,10 +54,15 @@ def probe_features(
     positive: int = 1,
     solver: str = "lbfgs",
 ) -> list[ProbeRow]:
-    """Probes `fused`, every modality and `concat`, fitted on each split's train clips and scored on its test clips.
+    """Probes `fused`, every modality and `concat`: fits on the training clips of each split, scores its test clips.
 
-    A modality's row counts only the clips that have it. What the `solver`, one of `SOLVERS`, leaves open is chosen on
-    the validation clips, or by inner folds of the training clips. Test predictions are pooled over splits.
+    The row of a modality counts only the clips that have it. Hyperparameters are chosen on the validation clips, or
+    by inner folds of the training clips. Test predictions are pooled over splits.
+
+    - `labels` (n,): class numbers.
+    - `groups` (n,): groups for inner folds and bootstrap. None: each clip is its own group.
+    - `positive`: with two classes, the class that the AUC refers to.
+    - `solver`: one of `SOLVERS`.
     """
     fit = SOLVERS[solver]
     return [
@@ -74,7 +81,7 @@ def _fit_sgd(
     values: Array, labels: Array, classes: int, validation: tuple[Array, Array] | None, groups: Sequence[str] | None
 ) -> Probe:
     if validation is None:
-        # The rate is chosen on one inner fold, and those clips are not fitted again: a sweep has no closed form.
+        # One inner fold chooses the learning rate. Its clips are not used for fitting.
         fit, held = (inner_folds(labels, groups) or [(np.arange(len(labels)),) * 2])[0]
         validation, values, labels = (values[held], labels[held]), values[fit], labels[fit]
     return fit_sgd_probe(values, labels, classes, validation)

@@ -1,4 +1,4 @@
-"""What a probe found, as the tables and figures of its record."""
+"""Tables and figures of a probe's record."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ RECALLS = [f"R@{k}" for k in RANKS]
 
 
 def probe_table(rows: Sequence[ProbeRow], untrained: Sequence[ProbeRow], note: str) -> Table:
-    """Linear probe and kNN of every feature, beside those of the encoder untrained."""
+    """Returns the linear probe and kNN of every feature, next to those of the untrained encoder."""
     columns = ["feature", "linear", "low", "high", "kNN", "chance", "AUC", "clips", "untrained linear"]
     cells: list[list[Cell]] = [
         [
@@ -23,12 +23,12 @@ def probe_table(rows: Sequence[ProbeRow], untrained: Sequence[ProbeRow], note: s
         ]
         for row, control in zip(rows, untrained, strict=True)
     ]
-    note = f"{note}; chance: always naming the commonest class (of the AUC: 0.5)"
+    note = f"{note}. Chance: always predicting the most frequent class (AUC: 0.5)."
     return Table("Frozen features", [*columns, "untrained kNN"], cells, note)
 
 
 def multilabel_table(rows: Sequence[MultilabelRow], untrained: Sequence[MultilabelRow], note: str) -> Table:
-    """The same where clips have several classes."""
+    """Returns the same table for clips with several classes."""
     columns = ["feature", "mAP", "low", "high", "kNN mAP", "chance", "micro F1", "macro F1", "clips"]
     cells: list[list[Cell]] = [
         [
@@ -39,44 +39,46 @@ def multilabel_table(rows: Sequence[MultilabelRow], untrained: Sequence[Multilab
         ]
         for row, control in zip(rows, untrained, strict=True)
     ]
-    note = f"{note}; chance: mean share of the classes; F1 at thresholds of each class that the fitted clips chose"
+    note = f"{note}. Chance: mean share of the classes. F1: at class thresholds chosen without the test clips."
     return Table("Frozen features", [*columns, "untrained mAP", "untrained kNN"], cells, note)
 
 
 def class_precision_table(rows: Sequence[MultilabelRow], clips: Labelled) -> Table:
-    """Average precision of each class, by feature, beside what chance gives: the class's share of the clips."""
+    """Returns the average precision of each class by feature. Chance is the class's share of the clips."""
     shares = clips.labels.mean(axis=0).tolist()
     cells: list[list[Cell]] = [
         [name, *(row.precisions[number] for row in rows), share]
         for number, (name, share) in enumerate(zip(clips.classes, shares, strict=True))
     ]
     columns = ["class", *(row.feature for row in rows), "chance"]
-    return Table("Average precision by class", columns, cells, "linear probe of every feature")
+    return Table(
+        "Average precision by class", columns, cells, "Linear probe of every feature. Chance: share of the class."
+    )
 
 
 def class_retrieval_table(rows: Sequence[RetrievalRow]) -> Table:
-    """Test clips that seek their class among the train clips."""
+    """Returns how often test clips find their class among the training clips."""
     cells: list[list[Cell]] = [[row.query, *row.recall.values(), row.chance, row.queries] for row in rows]
-    note = f"a test clip seeks clips of its class among {_gallery(rows)} train clips, by cosine"
+    note = f"A test clip searches for its class among {_gallery(rows)} training clips, by cosine."
     return Table("Retrieval of the same class", ["feature", *RECALLS, "chance R@1", "queries"], cells, note)
 
 
 def cross_modal_table(rows: Sequence[RetrievalRow]) -> Table:
-    """Test clips that seek themselves in another modality."""
+    """Returns how often one modality of a test clip finds another modality of the same clip."""
     cells: list[list[Cell]] = [
         [f"{row.query} > {row.gallery_feature}", *row.recall.values(), row.median_rank, row.chance, row.queries]
         for row in rows
     ]
     note = (
-        f"a test clip's one modality seeks the same clip's other among {_gallery(rows)} test clips; encoders share "
-        "no space, so a ridge regression without labels, fitted on the train clips, leads from one to the other"
+        f"One modality of a test clip searches for the other among {_gallery(rows)} test clips, by cosine. "
+        "A ridge regression fitted on the training clips, without labels, maps one feature space to the other."
     )
     columns = ["from > to", *RECALLS, "median rank", "chance R@1", "queries"]
     return Table("Retrieval across modalities", columns, cells, note)
 
 
 def label_curve_table(rows: Sequence[CurveRow]) -> Table:
-    """Accuracy of the linear probe by share of the labels, and of few-shot episodes."""
+    """Returns the accuracy of the linear probe by share of the labels, and of few-shot episodes."""
     shots = sorted({count for row in rows for count in row.few_shot})
     columns = ["feature", *(f"{share:.0%}" for share in rows[0].fractions), "chance"]
     columns += [f"{count} shot" for count in shots]
@@ -88,14 +90,14 @@ def label_curve_table(rows: Sequence[CurveRow]) -> Table:
         for row in rows
     ]
     clips = ", ".join(f"{count:.0f}" for count in rows[0].clips)
-    note = f"linear probe on a share of the labels: {clips} clips; mean of {DRAWS} draws"
+    note = f"Linear probe on a share of the labels: {clips} clips. Mean of {DRAWS} draws."
     if shots:
-        note += f"; episodes of {rows[0].ways} classes (chance {1 / rows[0].ways:.3g}), nearest class mean"
+        note += f" Shots: nearest class mean, episodes of {rows[0].ways} classes (chance {1 / rows[0].ways:.3g})."
     return Table("Few labels", columns, cells, note)
 
 
 def label_curve_figure(rows: Sequence[CurveRow]) -> Curves:
-    """Accuracy against the share of the labels, a line per feature."""
+    """Returns accuracy against the share of the labels, one line per feature."""
     series = {row.feature: list(zip(row.fractions, row.mean, strict=True)) for row in rows}
     return Curves("Accuracy by share of the labels", "share of the labels", "accuracy", series)
 

@@ -1,4 +1,4 @@
-"""Retrieval with a probe's features over its splits: the same class within a feature, the same clip across two."""
+"""Retrieval with the features of a probe over its splits."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,22 +18,26 @@ STRENGTHS = tuple(10.0**power for power in range(-2, 5))
 
 @dataclass(frozen=True)
 class RetrievalRow:
-    """Recall at `RANKS` of test clips, averaged over splits by their queries, as `median_rank` and `gallery` are.
-
-    `chance`: the recall at rank 1 of a random order; `queries`: how many clips searched, over all splits.
-    """
+    """Retrieval results of test clips. Values are means over splits, weighted by their queries."""
 
     query: str
+    """Feature of the queries."""
     gallery_feature: str
+    """Feature of the gallery."""
     recall: dict[int, float]
+    """Recall at each of `RANKS`."""
     median_rank: float
+    """Median rank of the first hit."""
     gallery: float
+    """Number of clips searched."""
     chance: float
+    """Recall at rank 1 of a random order."""
     queries: int
+    """Number of queries over all splits."""
 
 
 def class_rows(features: Features, labels: NDArray[np.int64], splits: Sequence[Split]) -> list[RetrievalRow]:
-    """`fused`, every modality and `concat`: a test clip seeks clips of its class among the train clips."""
+    """Searches the class of each test clip among the training clips, for `fused`, every modality and `concat`."""
     rows = []
     for name in ("fused", *features.modalities, "concat"):
         values, present = features.values[name], features.present[name]
@@ -49,11 +53,12 @@ def class_rows(features: Features, labels: NDArray[np.int64], splits: Sequence[S
 
 
 def cross_modal_rows(features: Features, splits: Sequence[Split]) -> list[RetrievalRow]:
-    """Every ordered pair of modalities: a test clip's one modality seeks the same clip's other among the test clips.
+    """Searches each test clip by one modality among the test clips in another, for every ordered pair of modalities.
 
-    Encoders of two modalities share no space. The query's features go through a ridge regression onto the
-    gallery's, fitted without labels on the train clips that have both (strength by leave-one-out error); both sides
-    are centred by their train means. A split without clips of both kinds is passed over.
+    Encoders of different modalities have different feature spaces. A ridge regression maps the query's features to
+    the gallery's. It is fitted without labels on the training clips that have both. Leave-one-out error chooses its
+    strength. Both sides are centred by their training means. Splits with fewer than two such training or test clips
+    are skipped.
     """
     rows = []
     for query, gallery in permutations(features.modalities, 2):
@@ -72,7 +77,7 @@ def cross_modal_rows(features: Features, splits: Sequence[Split]) -> list[Retrie
 
 @threadpool_limits.wrap(limits=1, user_api="blas")
 def _map(source: NDArray[np.float32], target: NDArray[np.float32], queries: NDArray[np.float32]) -> NDArray:
-    """Queries (m, D) as the ridge regression from source (n, D) onto centred target (n, E) sees them: (m, E)."""
+    """Returns queries (m, D) mapped by a ridge regression from source (n, D) to centred target (n, E): (m, E)."""
     mean, std = source.mean(axis=0, dtype=np.float64), source.std(axis=0, dtype=np.float64)
     std = np.where(std > 1e-8 + 1e-6 * np.abs(mean), std, 1.0)
     model = RidgeCV(alphas=STRENGTHS, fit_intercept=False)

@@ -1,4 +1,4 @@
-"""The linear probe by stochastic gradient descent with a sweep of learning rates: for sets too large for L-BFGS."""
+"""The linear probe by stochastic gradient descent with a sweep of learning rates, for data too large for L-BFGS."""
 
 from dataclasses import dataclass
 
@@ -13,16 +13,21 @@ RATES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 
 @dataclass(frozen=True)
 class SgdProbe:
-    """`softmax((x - mean) / std @ weight + bias)`: mean, std (D,), weight (D, C), bias (C,), the `rate` it took."""
+    """A fitted probe with `scores = softmax((x - mean) / std @ weight + bias)`."""
 
     mean: Tensor
+    """Mean of each feature (D,)."""
     std: Tensor
+    """Scale of each feature (D,)."""
     weight: Tensor
+    """Weights (D, C)."""
     bias: Tensor
+    """Biases (C,)."""
     rate: float
+    """The chosen learning rate, per 256 clips of a batch."""
 
     def scores(self, features: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Class probabilities (n, C) of features (n, D)."""
+        """Returns class probabilities (n, C) of features (n, D)."""
         normalised = (torch.as_tensor(features, dtype=torch.float32) - self.mean) / self.std
         return torch.softmax((normalised @ self.weight + self.bias).double(), dim=1).numpy()
 
@@ -37,14 +42,19 @@ def fit_sgd_probe(
     batch_size: int = 256,
     seed: int = 0,
 ) -> SgdProbe:
-    """Batch norm without affine, then a linear layer: SGD with momentum .9, no decay, cosine over `epochs`.
+    """Fits batch norm without affine parameters and a linear layer, by SGD with momentum 0.9 and no weight decay.
 
-    Features (n, D), labels (n,). Every rate of `RATES`, times batch / 256, trains at once on the same batches (He et
-    al., "Momentum Contrast", 2020); the one with the most right answers on `validation` is kept, the smallest of
-    equals. Raises `ValueError` for no clips, or none to choose by.
+    The learning rate follows a cosine over `epochs`. Every rate of `RATES`, times batch size / 256, is trained at the
+    same time on the same batches (He et al., "Momentum Contrast", 2020). The rate with the most correct clips on
+    `validation` is kept. The smallest one wins a tie.
+
+    - `features` (n, D), `labels` (n,): training clips.
+    - `validation`: features (m, D) and labels (m,).
+
+    Raises `ValueError` without training or validation clips.
     """
     if not len(features) or not len(validation[0]):
-        raise ValueError("a sweep of learning rates needs clips to fit and clips to choose by")
+        raise ValueError("a sweep of learning rates needs training clips and validation clips")
     x, y = torch.as_tensor(features, dtype=torch.float32), torch.as_tensor(labels)
     generator = torch.Generator().manual_seed(seed)
     batch_size = min(batch_size, len(x))
@@ -57,7 +67,7 @@ def fit_sgd_probe(
     orders = (torch.randperm(len(x), generator=generator)[: per_epoch * batch_size] for _ in range(epochs))
     for step, rows in enumerate(rows for order in orders for rows in order.split(batch_size)):
         batch = F.batch_norm(x[rows], None, None, training=True)
-        # Closed form of the gradient of the mean cross-entropy: all rates in one product.
+        # The gradient of the mean cross-entropy in closed form, for all rates in one product.
         error = torch.softmax(batch @ weight + bias, dim=-1) - F.one_hot(y[rows], classes)
         gradients = (batch.T @ error / len(rows), error.mean(dim=1, keepdim=True))
         scale = rates * (1 + np.cos(np.pi * step / (epochs * per_epoch))) / 2

@@ -1,4 +1,7 @@
-"""The HTML report of runs.
+"""The HTML report of run folders.
 
-Start with `page`.
+`page` reads run folders and renders the template. `charts` and `style` draw figures. `provenance` describes how a run
+was made. `examples` selects example clips.
+
+Start with `page`. Import `write_report`.
 """

@@ -1,4 +1,4 @@
-"""Pictures of results: SVG that takes the colours of the page it stands in, and a PNG of a timeline."""
+"""Figures as SVG in the colours of the page, and timelines as PNG."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,8 +29,7 @@ MOST_SCORES = 6
 
 
 def draw(figure: Figure) -> list[Drawing]:
-    """One picture of a confusion, of curves and of gates; two of a timeline, scores above gates; none of examples,
-    which are pictures already."""
+    """Returns the drawings of a figure: one each, two for a timeline (scores and gate weights), none for examples."""
     match figure:
         case Confusion():
             return [_draw_confusion(figure)]
@@ -65,7 +64,10 @@ def _shade(axes: Axes, marks: Mapping[str, tuple[float, float]]) -> None:
 def draw_series(
     title: str, series: Mapping[str, tuple[Sequence[float], Sequence[float]]], share: bool = False
 ) -> Drawing:
-    """A small panel of (steps, values) by name; `share`: the values are shares of one, drawn from 0 to 1."""
+    """Draws a small panel of (steps, values) by name.
+
+    - `share`: values are shares, drawn from 0 to 1.
+    """
     with page_style():
         canvas, axes = new_panel(title)
         plot_lines(axes, series, share, legend=len(series) > 1)
@@ -80,10 +82,10 @@ def draw_timeline(
     spans: Sequence[tuple[float, float]] = (),
     peaks: Mapping[str, Sequence[float]] | None = None,
 ) -> None:
-    """The timeline as a PNG on white: scores by class above gate weights by modality.
+    """Writes the timeline as a PNG on white, with scores by class above gate weights by modality.
 
-    `spans`: alarms from one second to another, shaded; `peaks`: the highest scores by class where the timeline has
-    means, as a pale band above these.
+    - `spans`: alarms (begin, end) in seconds, shaded.
+    - `peaks`: highest scores by class, drawn as a pale band above the means.
     """
     with page_style("#20242b", "#d5d9e0"):
         canvas = Canvas(figsize=(9, 5), layout="constrained", facecolor="white")
@@ -105,7 +107,7 @@ def draw_timeline(
 
 
 def _timeline_parts(timeline: Timeline) -> list[tuple[str, dict[str, list[float]]]]:
-    """Of many classes only those that ever score highest: more lines cannot be told apart."""
+    """Returns titles and series of both panels. With many classes, only those with the highest peaks are shown."""
     scores = timeline.scores
     title = "Class scores"
     if len(scores) > MOST_SCORES:
@@ -134,7 +136,7 @@ def _draw_points(curves: Curves) -> Drawing:
 
 
 def _draw_levels(curves: LevelCurves) -> Drawing:
-    """Values over levels, and what belongs under them on the same axis."""
+    """Draws values over levels, with further values below on the same axis."""
     with page_style():
         canvas = Canvas(figsize=(3.9, 3.7 if curves.below else 2.6), layout="constrained")
         canvas.suptitle(shorten(curves.title, 44), x=0.01, ha="left", fontsize=10, fontweight="bold")
@@ -207,7 +209,7 @@ def _draw_cells(
     height, width = shares.shape
     crowded = width > 12
     left, below = (max((len(shorten(name)) for name in names), default=0) * 0.075 for names in (rows[0], columns[0]))
-    # Inches: columns wide enough for their names if these are few and short, else the names are turned.
+    # In inches. Columns fit their names if these are few and short. Otherwise the names are rotated.
     cell = 0.24 if crowded else max(0.45, min(below + 0.1, 2.0 / max(width, 1)))
     turned = below > cell
     with page_style():
@@ -217,7 +219,7 @@ def _draw_cells(
         canvas = Canvas(figsize=(wide, high), layout="constrained")
         canvas.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")
         axes = canvas.add_subplot()
-        # A colour that thickens with the share, on whatever the page is.
+        # The opacity grows with the share, so the colour suits any page background.
         picture = np.empty((height, width, 4))
         picture[..., :3] = to_rgb(PALETTE[0])
         picture[..., 3] = 0.85 * np.clip(shares, 0, 1)

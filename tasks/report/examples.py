@@ -1,4 +1,4 @@
-"""Clips to look at: those a classifier is surest of, and those it is most wrong about."""
+"""Example clips: the most confident correct predictions, and the worst errors."""
 
 import hashlib
 from collections.abc import Sequence
@@ -14,8 +14,14 @@ from ..records import Example, Examples
 
 
 def choose_examples(scores: Scores, each: int = 4) -> tuple[list[int], list[int]]:
-    """Row numbers of right answers, the surest of every class by turns, and of the most wrong: those whose own class
-    got the least. Of several classes an answer is right where all are, and as sure as its least sure part."""
+    """Returns row numbers of correct predictions, and of the worst errors.
+
+    Correct predictions are the most confident of each class, taking classes in turn. The worst errors gave the lowest
+    probability to the true class. With several classes per clip, a prediction is correct if all decisions are, and
+    its confidence is the lowest among them.
+
+    - `each`: number of clips of each kind.
+    """
     guesses = _guesses(scores)
     rows = np.arange(len(scores.labels))
     if scores.labels.ndim == 2:
@@ -38,7 +44,7 @@ def choose_examples(scores: Scores, each: int = 4) -> tuple[list[int], list[int]
 def draw_examples(
     scores: Scores, index: Index, classes: Sequence[str], modalities: Sequence[str], folder: Path, each: int = 4
 ) -> Examples:
-    """Right and most wrong clips of `index`, a picture of each in FOLDER/examples."""
+    """Returns correct and worst clips of `index`, and writes a picture of each to FOLDER/examples."""
     samples = {sample.key: sample for sample in index.samples}
     pictures = folder / "examples"
     pictures.mkdir(parents=True, exist_ok=True)
@@ -46,7 +52,7 @@ def draw_examples(
     for verdict, rows in zip(("right", "wrong"), choose_examples(scores, each), strict=True):
         for row in rows:
             key, sure = scores.keys[row], np.maximum(scores.probabilities[row], 1 - scores.probabilities[row])
-            # A key may hold what no file name may.
+            # Keys may contain characters that file names cannot.
             picture = pictures / f"{hashlib.sha256(key.encode()).hexdigest()[:12]}.png"
             draw_clip(index, samples[key], picture)
             clips.append(
@@ -60,11 +66,11 @@ def draw_examples(
                     f"examples/{picture.name}",
                 )
             )
-    return Examples("Examples: the surest right answers and the worst wrong ones", clips)
+    return Examples("Examples: most confident correct predictions and worst errors", clips)
 
 
 def _guesses(scores: Scores) -> NDArray[np.int64]:
-    """Class numbers (n,), of several classes 0 and 1 (n, C)."""
+    """Returns predicted class numbers (n,), or 0 and 1 (n, C) with several classes per clip."""
     if scores.labels.ndim == 2:
         return (scores.probabilities >= 0.5).astype(np.int64)
     return scores.probabilities.argmax(axis=1)

@@ -1,4 +1,4 @@
-"""One self-contained HTML page of one or several run folders: curves, tables, figures and the config."""
+"""A self-contained HTML page about one or several run folders: curves, tables, figures and configuration."""
 
 import base64
 import json
@@ -24,63 +24,72 @@ GATE = "gate/"
 
 @dataclass(frozen=True)
 class Curve:
-    """One name of metrics.jsonl, thinned: the means of `lines` neighbouring lines at a time."""
+    """One name of metrics.jsonl. Neighbouring lines are averaged to limit the number of points."""
 
     steps: list[float]
     values: list[float]
     lines: int
+    """Number of lines averaged per point."""
 
 
 @dataclass(frozen=True)
 class Section:
-    """A heading over small multiples; a `folded` one is shown on request."""
+    """A heading with a grid of small figures."""
 
     title: str
     drawings: list[Drawing]
     note: str = ""
     folded: bool = False
+    """Hide the section until the reader opens it."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An example clip and its PNG, in base64; none where the file is gone."""
+    """An example clip and its picture."""
 
     example: Example
     png: str | None
+    """PNG in base64. None if the file is missing."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A result with its pictures; `examples`: clips under their titles."""
+    """A result with its figures."""
 
     result: Result
     drawings: list[Drawing]
     examples: list[tuple[str, list[Picture]]]
+    """Example clips, with their titles."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """What the page shows of one run folder; `facts` are the lines under its name, `command` made it, `warnings`
-    are of its training."""
+    """Content of the page about one run folder."""
 
     name: str
     command: str
+    """Command line that started the run."""
     facts: list[tuple[str, str]]
+    """(name, value) lines below the heading."""
     warnings: list[str]
+    """Warnings of its training."""
     sections: list[Section]
     results: list[Evaluation]
     contact: str | None
+    """Contact sheet of example clips, PNG in base64."""
     config: str
 
 
 def write_report(runs: Sequence[Path], out: Path, common: Sequence[Result] = ()) -> None:
-    """Writes the page atomically; it fetches nothing and runs no script. `common`: results of all runs together.
+    """Writes the page atomically. It loads nothing from the network and runs no script.
 
-    Raises `RequestError`, naming it, for a folder that is missing or no run (it has no config.yaml), and where `out`
-    cannot be written; `DataError` for a damaged file of a run.
+    - `common`: results about all runs together.
+
+    Raises `RequestError` for a folder that is missing or not a run (it has no config.yaml), and if `out` cannot be
+    written. Raises `DataError` for a damaged file of a run.
     """
     if not runs:
-        raise RequestError("no run to report on: give at least one run folder")
+        raise RequestError("no runs: give at least one run folder")
     shown = [_read_run(Path(run)) for run in runs]
     environment = Environment(
         loader=PackageLoader(__name__.rpartition(".")[0], "."),
@@ -100,14 +109,14 @@ def write_report(runs: Sequence[Path], out: Path, common: Sequence[Result] = ())
         os.replace(partial, out)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        raise RequestError(f"cannot write the report '{out}' ({error.strerror}): give another file") from error
+        raise RequestError(f"cannot write the report '{out}' ({error.strerror}): choose another file") from error
 
 
 def read_curves(path: Path) -> dict[str, Curve]:
-    """Every name of a metrics.jsonl with its values over steps; a last line cut short by a kill is left out.
+    """Returns the values of every name in a metrics.jsonl over steps. Ignores an incomplete last line.
 
-    Values of null, logged where they were not finite, are left out of the means. Raises `DataError`, naming the
-    line, for a damaged file.
+    Null stands for a value that was not finite and is dropped from means. Raises `DataError` with the line number for
+    a damaged file.
     """
     found: dict[str, tuple[list[float], list[float]]] = {}
     for number, line in enumerate(_whole_lines(path), start=1):
@@ -125,7 +134,7 @@ def read_curves(path: Path) -> dict[str, Curve]:
 
 
 def format_cell(cell: Cell) -> str:
-    """A table's cell as text: three decimals, so that shares line up; a dash for what is not known."""
+    """Returns a table cell as text, with three decimals so that shares line up. A dash for an unknown value."""
     if cell is None:
         return "–"
     if not isinstance(cell, float):
@@ -134,7 +143,7 @@ def format_cell(cell: Cell) -> str:
 
 
 def format_moment(time: str) -> str:
-    """An ISO time to the minute, as a person reads it; what is none stays."""
+    """Returns an ISO time in readable form, to the minute. Text that is not a time is returned unchanged."""
     try:
         return f"{datetime.fromisoformat(time).astimezone(UTC):%Y-%m-%d %H:%M} UTC"
     except ValueError:
@@ -161,21 +170,23 @@ def _curve(steps: NDArray[np.float64], values: NDArray[np.float64]) -> Curve:
 
 def _read_run(run: Path) -> Run:
     if not run.is_dir():
-        raise RequestError(f"no run folder at '{run}': give one that `modalgate pretrain` or `finetune` wrote")
+        raise RequestError(
+            f"no run folder at '{run}': give one written by `modalgate pretrain` or `modalgate finetune`"
+        )
     path = run / "config.yaml"
     if not path.is_file():
-        raise RequestError(f"'{run}' is no run folder, it has no config.yaml: give one under runs/")
+        raise RequestError(f"'{run}' is not a run folder, it has no config.yaml: give a folder under runs/")
     try:
         text = path.read_text(encoding="utf-8")
         settings = yaml.safe_load(text)
     except (ValueError, yaml.YAMLError) as error:
         raise DataError(f"'{path}' is damaged: {' '.join(str(error).split())}") from error
     if not isinstance(settings, dict):
-        raise DataError(f"'{path}' is damaged: it holds no keys")
+        raise DataError(f"'{path}' is damaged: it has no keys")
     found = [load_result(file) for file in run.glob("results/*.json")]
     results = sorted(found, key=lambda result: (result.created, result.name))
     sections = []
-    # Cross-validation leaves one training per fold beside the common results.
+    # Cross-validation stores one training per fold next to the common results.
     folds = sorted((file.parent for file in run.glob("*/metrics.jsonl")), key=lambda fold: (fold.name == FINAL, fold))
     for place, folder in enumerate(folder for folder in (run, *folds) if (folder / "metrics.jsonl").is_file()):
         of = "" if folder == run else f", {folder.name}"
@@ -206,15 +217,15 @@ def _drawn(result: Result, folder: Path | None = None) -> Evaluation:
 
 
 def _encoded(folder: Path | None, name: str) -> str | None:
-    """A picture of the result's folder; what lies elsewhere is not read."""
+    """Returns a picture in the result's folder as base64. Files outside the folder are not read."""
     if folder is None or not (folder / name).resolve().is_relative_to(folder.resolve()):
         return None
     return base64.b64encode((folder / name).read_bytes()).decode() if (folder / name).is_file() else None
 
 
 def _sections(curves: dict[str, Curve], of: str, folded: bool) -> list[Section]:
-    """Losses, accuracies, the gates together, and folded away whatever else was logged."""
-    # A fusion without a loss of its own logs zeros.
+    """Returns losses, accuracies and gate weights, and a folded section with all other measurements."""
+    # A fusion without a loss logs zeros.
     losses = [name for name in curves if _last_part(name) == "loss" and np.any(np.nan_to_num(curves[name].values))]
     accuracies = [name for name in curves if _last_part(name) == "accuracy" or name == "probe/knn"]
     gates = [name for name in curves if name.startswith(GATE) and _last_part(name) != "loss"]
@@ -242,7 +253,7 @@ def _panels(curves: dict[str, Curve], names: Sequence[str]) -> list[Drawing]:
 
 
 def _beside_chance(curves: dict[str, Curve], name: str) -> Drawing:
-    """An accuracy over steps, and what guessing reaches where that was logged."""
+    """Draws an accuracy over steps, with its chance level if that was logged."""
     shown = {name: name} | ({"chance": _chance_of(name)} if _chance_of(name) in curves else {})
     series = {label: (curves[entry].steps, curves[entry].values) for label, entry in shown.items()}
     return draw_series(name, series, share=True)

@@ -1,4 +1,4 @@
-"""What a run folder says of how it was made: command, versions, source, machine, data."""
+"""How a run was made: command, versions, source, machine and data."""
 
 import json
 import shlex
@@ -15,9 +15,9 @@ WARNINGS = "warnings.jsonl"
 
 
 def read_warnings(run: Path) -> list[str]:
-    """What the trainings of a run warned of, each thing once; of folds, in how many of them it was.
+    """Returns the warnings of all trainings of a run, each once, with the number of folds that have it.
 
-    Two lines are of one thing where they are the same up to the first bracket.
+    Two warnings count as equal if they agree up to the first bracket.
     """
     files = [path for path in (run / WARNINGS, *sorted(run.glob(f"*/{WARNINGS}"))) if path.is_file()]
     trainings = len(list(run.glob("*/metrics.jsonl")))
@@ -27,7 +27,7 @@ def read_warnings(run: Path) -> list[str]:
             try:
                 line = str(json.loads(text)["warning"])
             except (ValueError, KeyError, TypeError):
-                continue  # cut short by a kill
+                continue  # cut off when the process was killed
             found.setdefault(line.partition("(")[0], {})[path.parent] = line
     lines = []
     for places in found.values():
@@ -38,12 +38,12 @@ def read_warnings(run: Path) -> list[str]:
     return lines
 
 
-# The folder, in a run, of the model that is trained on all of its clips.
+# Folder of a run with the model trained on all clips.
 FINAL = "final"
 
 
 def read_environment(run: Path) -> list[dict[str, Any]]:
-    """The starts of a run, oldest first; none where they cannot be read, for no run hangs on them."""
+    """Returns the starts of a run, oldest first. Empty if the file cannot be read: it is not essential."""
     try:
         return list(json.loads((run / ENVIRONMENT).read_text(encoding="utf-8"))["starts"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -51,7 +51,7 @@ def read_environment(run: Path) -> list[dict[str, Any]]:
 
 
 def run_facts(run: Path, settings: Mapping[str, Any], results: Sequence[Result]) -> list[tuple[str, str]]:
-    """Names and values, of those that are known. Folds have starts of their own: the first one speaks for all.
+    """Returns the known facts about a run as (name, value). With folds, the first fold that recorded them is used.
 
     Raises `DataError` for a damaged bundle.
     """
@@ -86,11 +86,11 @@ def _machine(machine: Mapping[str, Any]) -> str:
 
 
 def _bundle_versions(run: Path) -> dict[str, str]:
-    """What an exported encoder says made it: all that is known of a run that kept no more."""
+    """Returns the versions recorded in an exported encoder, for runs that recorded nothing else."""
     path = run / "encoder" / "encoder.json"
     if not path.is_file():
         return {}
     try:
         return dict(json.loads(path.read_text(encoding="utf-8"))["provenance"].get("versions", {}))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"'{path}' is damaged ({error!r}): export the run again") from error
+        raise DataError(f"'{path}' is damaged ({error!r}): rerun the export") from error

@@ -1,4 +1,4 @@
-"""What all pictures of results share: their style, colours, and SVG that takes the colours of the page around it."""
+"""Shared style of figures: colours, layout, and SVG that follows the colours of the page."""
 
 import html
 import io
@@ -19,24 +19,28 @@ PALETTE = ("#3f86cf", "#e08a1e", "#2f9e6e", "#b06ccb", "#d9536b", "#2aa5b3", "#8
 _MODALITIES = ("rgb", "flow", "audio", "depth", "inertial", "depth_flow")
 MODALITY_COLOURS: dict[str, str] = dict(zip(_MODALITIES, PALETTE, strict=False))
 ALARM_COLOUR = "#e22834"
-# Drawn in these and replaced in the SVG, so that one picture suits the light page and the dark one.
+# Placeholder colours, replaced in the SVG so that a figure suits both light and dark pages.
 INK, FAINT = "#010203", "#040506"
 MOST_POINTS = 500
-_DOTS = 72  # user units of a matplotlib SVG per inch
+_DOTS = 72  # user units per inch in a matplotlib SVG
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """An inline `<svg>`, `width` user units wide, whose accessible name is `alt`; `canvas`: what it was made of."""
+    """A figure as inline SVG."""
 
     svg: str
+    """The `<svg>` element."""
     alt: str
+    """Accessible name."""
     width: int
+    """Width in user units."""
     canvas: Canvas = field(repr=False, compare=False)
+    """The matplotlib figure."""
 
 
 def new_panel(title: str, size: tuple[float, float] = (4.4, 2.5)) -> tuple[Canvas, Axes]:
-    """A canvas of `size` inches with axes under a title."""
+    """Returns a canvas of `size` inches and its axes, with a title."""
     canvas = Canvas(figsize=size, layout="constrained")
     axes = canvas.add_subplot()
     axes.set_title(shorten(title, 48), loc="left")
@@ -51,8 +55,12 @@ def plot_lines(
     beside: bool = False,
     others: Sequence[str] = (),
 ) -> None:
-    """Draws (x, y) by name; `share`: from 0 to 1; the legend stands under the axes, or `beside` them; `others`: names
-    in the same picture."""
+    """Draws lines of (x, y) by name.
+
+    - `share`: fix the y axis to 0 to 1.
+    - `beside`: put the legend beside the axes instead of below.
+    - `others`: names in another panel of the same figure, whose colours are avoided.
+    """
     for number, (colour, name) in enumerate(zip(colours_of(list(series), others), series, strict=True)):
         x, y = series[name]
         x, y = np.array(x, float), np.array(y, float)
@@ -71,7 +79,10 @@ def plot_lines(
 
 
 def colours_of(names: Sequence[str], others: Sequence[str] = ()) -> list[str]:
-    """A modality keeps its colour in every picture; names that are none take those that it and `others` leave."""
+    """Returns a colour per name. Modalities have fixed colours.
+
+    Other names take colours that no modality here uses.
+    """
     taken = {MODALITY_COLOURS.get(name) for name in (*names, *others)}
     free = [colour for colour in PALETTE if colour not in taken]
     unnamed = [name for name in names if name not in MODALITY_COLOURS]
@@ -80,13 +91,17 @@ def colours_of(names: Sequence[str], others: Sequence[str] = ()) -> list[str]:
 
 
 def shorten(text: str, most: int = 22) -> str:
-    """At most so many characters, on one line."""
+    """Returns the text on one line, cut to `most` characters.
+
+    >>> shorten("a long name", 7)
+    'a long…'
+    """
     text = " ".join(text.split())
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def page_style(ink: str = INK, faint: str = FAINT) -> AbstractContextManager[None]:
-    """Inside, matplotlib draws text in `ink` and frames in `faint`."""
+    """Returns a context in which matplotlib draws text in `ink` and frames in `faint`."""
     style: dict[Any, Any] = {
         "text.parse_math": False,  # a class may be called $5
         "svg.fonttype": "none",
@@ -110,12 +125,12 @@ def page_style(ink: str = INK, faint: str = FAINT) -> AbstractContextManager[Non
 
 
 def as_drawing(canvas: Canvas, alt: str) -> Drawing:
-    """The canvas as SVG for a page, in the page's colours; `alt` is its accessible name."""
+    """Returns the canvas as SVG in the colours of the page. `alt` is its accessible name."""
     file = io.StringIO()
     canvas.savefig(file, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     text = file.getvalue()
     text = text[text.index("<svg") :]
-    # HTML knows the namespaces and wants an id only once; the page sets the size.
+    # HTML needs no namespaces, ids must be unique in the page, and the page sets the size.
     text = re.sub(r'\sxmlns(:xlink)?="[^"]*"', "", text, count=2)
     text = re.sub(r'<g id="[^"]*"', "<g", text).replace("xlink:href", "href")
     text = text.replace(f": {INK}", ": currentColor").replace(f": {FAINT}", ": var(--line)")
@@ -126,7 +141,7 @@ def as_drawing(canvas: Canvas, alt: str) -> Drawing:
 
 
 def as_pixels(canvas: Canvas, dots: int = 144) -> NDArray[np.uint8]:
-    """The canvas on white as (height, width, 3), `dots` to the inch."""
+    """Returns the canvas on white as (height, width, 3), with `dots` per inch."""
     canvas.set_facecolor("white")
     canvas.set_dpi(dots)
     for axes in canvas.axes:
@@ -138,6 +153,9 @@ def as_pixels(canvas: Canvas, dots: int = 144) -> NDArray[np.uint8]:
 
 
 def thin(values: NDArray[np.floating], points: int = MOST_POINTS) -> NDArray[np.floating]:
-    """At most `points` means of neighbouring values (n,), leaving out NaN; NaN where a neighbourhood has no value."""
+    """Returns at most `points` means of neighbouring values (n,), ignoring NaN.
+
+    NaN if a neighbourhood has no value.
+    """
     parts = np.array_split(values, min(points, max(len(values), 1)))
     return np.array([np.nan if np.isnan(part).all() else np.nanmean(part) for part in parts])

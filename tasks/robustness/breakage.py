@@ -1,4 +1,4 @@
-"""One sensor broken on purpose: what its gate does, and what features and a classifier keep."""
+"""One sensor broken on purpose: how the gate reacts, and what features and a classifier lose."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,28 +20,34 @@ from .encoded_clips import EncodedClips, encode_batch, join_clips
 
 @dataclass(frozen=True)
 class Breakage:
-    """The sensor of `modality` altered along `axis` of `degradation.AXES`, at `level`; `seed` of what is drawn."""
+    """Which sensor is broken, and how."""
 
     modality: str
+    """Modality of the sensor."""
     axis: str = "noise"
+    """Kind of corruption, a key of `corruptions.AXES`."""
     level: float = 2.0
+    """Level of the corruption."""
     seed: int = 0
+    """Seed of its random draws."""
 
 
 @dataclass(frozen=True)
 class KeptRow:
-    """Which test clips (n,) a feature's probe gets right as they are, and with the sensor broken."""
+    """Which test clips the probe of one feature classifies correctly."""
 
     feature: str
     clean: NDArray[np.bool_]
+    """With all sensors intact (n,)."""
     broken: NDArray[np.bool_]
+    """With the sensor broken (n,)."""
 
 
 @torch.no_grad()
 def encode_broken(
     backbone: Backbone, spec: ClipSpec, stream: ClipStream, breakage: Breakage, device: torch.device | str = "cpu"
 ) -> tuple[EncodedClips, EncodedClips]:
-    """The stream's clips as they are, and with the one sensor broken; every clip is decoded once."""
+    """Returns the stream's clips encoded intact and with one sensor broken. Each clip is decoded once."""
     backbone, preparation = backbone.to(device).eval(), Preparation(spec).to(device)
     names, name = backbone.modalities, breakage.modality
     clean, altered = [], []
@@ -54,7 +60,7 @@ def encode_broken(
 
 
 def features_of(backbone: Backbone, clips: EncodedClips, keys: Sequence[str]) -> Features:
-    """Features as a probe takes them, views averaged. Every clip has every modality of `backbone`."""
+    """Returns features for a probe, averaged over views. Every clip must have every modality of `backbone`."""
     with torch.no_grad():
         encoded = clips.fused(backbone, backbone.modalities)
     values = {"fused": encoded.embedding.mean(dim=1).float().numpy()}
@@ -67,7 +73,10 @@ def features_of(backbone: Backbone, clips: EncodedClips, keys: Sequence[str]) ->
 def probe_broken(
     clean: Features, broken: Features, labels: NDArray[np.int64], classes: int, split: Split
 ) -> list[KeptRow]:
-    """Linear probes of `fused`, `concat` and every modality, fitted on clean training clips as `probe` fits them."""
+    """Scores linear probes of `fused`, `concat` and every modality, fitted on clean training clips.
+
+    - `labels` (n,): class numbers.
+    """
     held = split.validation
     rows = []
     for name in ("fused", "concat", *clean.modalities):

@@ -1,4 +1,4 @@
-"""Conditions that a model is measured under, and what it answered: kept in a file, so that runs can be compared."""
+"""Test conditions, and the stored predictions of a model under each of them."""
 
 import json
 from collections.abc import Sequence
@@ -14,44 +14,51 @@ from safetensors.numpy import save_file
 from ...shards.errors import DataError
 
 MISSING, ALL = "missing", "all"
-# What is done to all modalities at once: levels of it mean the same for each.
+# The axis applied to all modalities together: its levels mean the same for each.
 TOGETHER = "noise"
-# The file of a run's results folder.
+# Name of the file in the results folder of a run.
 SWEEP = "robustness.safetensors"
 _ARRAYS = ("probabilities", "weights", "valid", "present", "labels")
 
 
 @dataclass(frozen=True)
 class Condition:
-    """`modality` at `level` of `axis`, the others clean, or absent where it is `alone`.
-
-    Axis `missing`: `modality` joins by `+` those that are present. Modality `all`: every one is corrupted.
-    """
+    """One test condition."""
 
     axis: str
+    """Kind of corruption, or `missing`."""
     modality: str
+    """Corrupted modality. `all`: every modality. For the axis `missing`: the present modalities, joined by `+`."""
     level: float = 0.0
+    """Level on the axis."""
     alone: bool = False
+    """Whether all other modalities are absent, instead of clean."""
 
 
 @dataclass
 class Sweep:
-    """n clips under Q `conditions`: `probabilities` (Q, n, C), views averaged; `weights` (Q, n, M) mean gate weights;
-    `valid` (Q, n): whether the condition can be met in the clip; `present` (n, M); `labels` (n,); `keys`."""
+    """Predictions for n clips under Q conditions."""
 
     classes: list[str]
     modalities: list[str]
     conditions: list[Condition]
     probabilities: NDArray[np.float32]
+    """Class probabilities (Q, n, C), averaged over views."""
     weights: NDArray[np.float32]
+    """Mean gate weights (Q, n, M)."""
     valid: NDArray[np.bool_]
+    """Whether the condition applies to the clip (Q, n)."""
     present: NDArray[np.bool_]
+    """Whether the clip has the modality (n, M)."""
     labels: NDArray[np.int64]
+    """Class numbers (n,)."""
     keys: list[str]
+    """Clip keys."""
     seed: int = 0
+    """Seed of the random draws."""
 
     def rows(self, order: Sequence[int] | NDArray[np.int64]) -> "Sweep":
-        """Some of the clips, or all in another order."""
+        """Returns the clips with these row numbers, in this order."""
         return replace(
             self,
             probabilities=self.probabilities[:, order],
@@ -64,12 +71,16 @@ class Sweep:
 
 
 def subsets(names: Sequence[str]) -> list[tuple[str, ...]]:
-    """All 2^M - 1 that are not empty, small ones first."""
+    """Returns all 2^M - 1 non-empty subsets, smallest first.
+
+    >>> subsets(["rgb", "audio"])
+    [('rgb',), ('audio',), ('rgb', 'audio')]
+    """
     return [kept for count in range(1, len(names) + 1) for kept in combinations(names, count)]
 
 
 def join_sweeps(parts: Sequence[Sweep]) -> Sweep:
-    """The test clips of several folds as one, under the conditions of the first."""
+    """Concatenates the test clips of several folds, under the conditions of the first."""
     first = parts[0]
     return replace(
         first,
@@ -83,7 +94,7 @@ def join_sweeps(parts: Sequence[Sweep]) -> Sweep:
 
 
 def save_sweep(sweep: Sweep, units: Sequence[str], path: Path) -> None:
-    """Writes the sweep and the bootstrap's `units` by clip to `path`, whole or not at all."""
+    """Writes the sweep and the group of each clip (`units`) to `path`, atomically."""
     facts = {
         "classes": sweep.classes,
         "modalities": sweep.modalities,
@@ -100,7 +111,7 @@ def save_sweep(sweep: Sweep, units: Sequence[str], path: Path) -> None:
 
 
 def load_sweep(path: Path) -> tuple[Sweep, list[str]]:
-    """What `save_sweep` wrote: the sweep and its units; `DataError` names a damaged file."""
+    """Returns the sweep and the units written by `save_sweep`. Raises `DataError` if the file is damaged."""
     try:
         with safe_open(path, framework="np") as file:
             facts = json.loads(file.metadata()["facts"])
@@ -116,4 +127,4 @@ def load_sweep(path: Path) -> tuple[Sweep, list[str]]:
         )
         return sweep, facts["units"]
     except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
-        raise DataError(f"robustness file '{path}' is damaged ({error}): measure it again") from error
+        raise DataError(f"robustness file '{path}' is damaged ({error}): rerun `modalgate robustness`") from error

@@ -1,6 +1,7 @@
-"""Ways a sensor fails at test, on stored windows before they are prepared: what every model is measured under.
+"""Simulated sensor failures, applied to stored windows before they are prepared.
 
-What a gate is trained to notice is in `ssl.corruption`, of prepared streams; levels here were set before looking.
+All models are measured under these. Their levels were fixed before any measurement. The corruptions of prepared
+streams that train a gate are in `ssl.corruption`.
 """
 
 import hashlib
@@ -20,7 +21,7 @@ from ...shards.errors import choice_error
 from ...shards.modality import modality
 from ...shards.transforms import stored_scale
 
-# Mean square of a clip's windows below which there is no signal to be in a ratio to noise: -60 dB, as in packing.
+# Clips with a mean square below -60 dB have no signal for a signal-to-noise ratio. Packing uses the same limit.
 SILENCE = 1e-6
 
 Alter = Callable[[str, Tensor, float, torch.Generator, ClipSpec], Tensor]
@@ -28,38 +29,44 @@ Alter = Callable[[str, Tensor, float, torch.Generator, ClipSpec], Tensor]
 
 @dataclass(frozen=True)
 class Axis:
-    """One way to fail: `levels` in `unit`, `clean` among them; `alter(name, windows, level, generator, spec)` changes
-    the windows (K, ...) of one clip. Without it the axis takes windows from elsewhere: another time, another clip.
-
-    `left_out`: what is wrong with clips it cannot be measured on, though they have the modality.
-    """
+    """One kind of failure."""
 
     name: str
     title: str
+    """Name for tables and figures."""
     unit: str
+    """Unit of the levels."""
     levels: tuple[float, ...]
+    """Measured levels, including `clean`."""
     clean: float
+    """The level without corruption."""
     alter: Alter | None = None
+    """`alter(name, windows, level, generator, spec)` returns the altered windows (K, ...) of one clip.
+
+    None: the windows are
+    taken from another time or another clip.
+    """
     left_out: str = ""
+    """Why clips with the modality may still be excluded."""
 
     def severity(self, level: float) -> float:
-        """Rises from the clean level on: the distance in steps."""
+        """Returns the distance from the clean level, in steps."""
         return abs(self.levels.index(level) - self.levels.index(self.clean))
 
     def label(self, level: float) -> str:
-        """The level with its unit."""
+        """Returns the level with its unit."""
         return f"{level:g} {self.unit}".strip()
 
     @property
     def measured(self) -> str:
-        """What levels are of, with their unit."""
+        """Title with unit, as an axis label."""
         return f"{self.title}, {self.unit}" if self.unit else self.title
 
 
 def add_noise(name: str, windows: Tensor, level: float, generator: torch.Generator, spec: ClipSpec) -> Tensor:
-    """White noise of `level` deviations of the training set's values; of sound, of the clip's own.
+    """Adds white noise. `level` is its standard deviation, relative to that of the training data.
 
-    Pixels without a depth stay without.
+    For sound, `level` is relative to the clip. Depth pixels without a value stay without.
     """
     if modality(name).kind == "audio":
         return _sound_at(name, windows, -20 * math.log10(level) if level else math.inf, generator, spec)
@@ -75,33 +82,33 @@ def add_noise(name: str, windows: Tensor, level: float, generator: torch.Generat
 
 
 def _sound_at(name: str, windows: Tensor, level: float, generator: torch.Generator, spec: ClipSpec) -> Tensor:
-    """White noise at a signal-to-noise ratio of `level` dB, over the power of all windows together."""
+    """Adds white noise at a signal-to-noise ratio of `level` dB, over the power of all windows together."""
     sound = windows.reshape(-1)
     noise = torch.randn(sound.shape, generator=generator)
     return mix_at_ratio(sound, noise, torch.tensor(level)).view(windows.shape)
 
 
 def _blur(name: str, windows: Tensor, level: float, generator: torch.Generator, spec: ClipSpec) -> Tensor:
-    """A Gaussian of `level` pixels, cut at three deviations."""
+    """Applies a Gaussian blur with a standard deviation of `level` pixels, cut at three deviations."""
     half = min(math.ceil(3 * level), min(windows.shape[-2:]) - 1)
     side = 2 * half + 1
     return gaussian_blur(windows.contiguous(), [side, side], [max(level, 1e-3)] * 2)
 
 
 def _drop(name: str, windows: Tensor, level: float, generator: torch.Generator, spec: ClipSpec) -> Tensor:
-    """A share of each window's frames is lost, never all; the last one received stands in."""
+    """Drops a share of each window's frames, but never all. The last received frame replaces a dropped one."""
     frames = windows.shape[1]
     received = torch.ones(windows.shape[:2], dtype=torch.bool)
     for row in received:
         row[torch.randperm(frames, generator=generator)[: round(level * (frames - 1))]] = False
     last = torch.where(received, torch.arange(frames), -1).cummax(dim=1).values
-    # Before the first that is received, that one is shown.
+    # Frames before the first received one show that one.
     last = torch.where(last < 0, received.to(torch.int8).argmax(dim=1, keepdim=True), last)
     return _frames(windows, last)
 
 
 def _freeze(name: str, windows: Tensor, level: float, generator: torch.Generator, spec: ClipSpec) -> Tensor:
-    """The picture stands still for a share of each window, from a random frame on."""
+    """Freezes the picture for a share of each window, from a random frame on."""
     frames = windows.shape[1]
     length = round(level * (frames - 1))
     begin = torch.randint(frames - length, (len(windows), 1), generator=generator)
@@ -115,7 +122,7 @@ def _frames(windows: Tensor, numbers: Tensor) -> Tensor:
 
 
 def _holes(name: str, windows: Tensor, level: float, generator: torch.Generator, spec: ClipSpec) -> Tensor:
-    """A share of each window's pixels has no depth, in patches of about eight pixels that stay where they are."""
+    """Removes depth from a share of each window's pixels, in fixed patches of about eight pixels."""
     height, width = windows.shape[-2:]
     coarse = torch.rand(len(windows), 1, height // 8 + 2, width // 8 + 2, generator=generator)
     field = F.interpolate(coarse, (height, width), mode="bilinear").flatten(1)
@@ -126,7 +133,7 @@ def _holes(name: str, windows: Tensor, level: float, generator: torch.Generator,
 
 
 def _dead_axes(name: str, windows: Tensor, level: float, generator: torch.Generator, spec: ClipSpec) -> Tensor:
-    """A share of the signal's channels reads zero."""
+    """Sets a share of the signal's channels to zero."""
     channels = windows.shape[-1]
     dead = torch.randperm(channels, generator=generator)[: round(level * channels)]
     altered = windows.clone()
@@ -154,7 +161,10 @@ AXES: dict[str, Axis] = {
 
 
 def axes_of(name: str, chosen: Iterable[str] = ()) -> list[Axis]:
-    """The axes a modality is measured on, all or the `chosen`; `RequestError` for one that is not known."""
+    """Returns the axes that apply to a modality, all or only the `chosen`.
+
+    Raises `RequestError` for an unknown axis.
+    """
     chosen = tuple(chosen) or tuple(AXES)
     for axis in chosen:
         if axis not in AXES:
@@ -166,9 +176,9 @@ def axes_of(name: str, chosen: Iterable[str] = ()) -> list[Axis]:
 
 
 def degrade(batch: Batch, name: str, axis: str, level: float, spec: ClipSpec, seed: int = 0) -> Tensor:
-    """The stored windows (B, K, ...) of one modality with each clip's altered; absent clips stay as they are.
+    """Returns the stored windows (B, K, ...) of one modality with each clip altered. Absent clips stay unchanged.
 
-    What is drawn depends on (seed, key, modality, axis, level) alone: every model sees the same, in any batch.
+    Random draws depend only on (seed, key, modality, axis, level). Every model gets the same, in any batch.
     """
     alter = AXES[axis].alter
     assert alter is not None, f"axis '{axis}' does not alter windows"
@@ -183,11 +193,11 @@ def degrade(batch: Batch, name: str, axis: str, level: float, spec: ClipSpec, se
 
 
 def generator_of(seed: int, key: str, name: str, axis: str, level: float) -> torch.Generator:
-    """Draws for one clip, modality, axis and level."""
+    """Returns the random generator for one clip, modality, axis and level."""
     digest = hashlib.sha256(f"{seed}\n{key}\n{name}\n{axis}\n{level:g}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
 
 
 def silent(sound: Tensor) -> Tensor:
-    """Which clips (B,) of windows (B, K, N) have no sound to speak of."""
+    """Returns which clips (B,) of windows (B, K, N) are silent."""
     return sound.square().flatten(1).mean(dim=1) < SILENCE

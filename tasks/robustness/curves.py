@@ -1,4 +1,4 @@
-"""What is left of a model when its sensors fail: curves over levels of corruption, areas, gate weights along them."""
+"""Accuracy and gate weights over levels of corruption, and areas under the curves."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,87 +18,113 @@ DRAWS = 500
 
 @dataclass(frozen=True)
 class Curve:
-    """One `modality`, or all, along one `axis`; a value for each of `levels`, NaN where no clip can be measured.
+    """Results for one modality, or all, along one axis.
 
-    `accuracy` with its 95 % interval `low` to `high`; `auc` of two classes, else none; `single`: of the modality that
-    is best alone under the same corruption, chosen on these clips, which favours it; `weights`: mean gate weight by
-    modality; `clips`: how many were measured. `area` under the accuracy, from 0 to 1, with its interval, and
-    `single_area`; `correlation`: Spearman's, of the corrupted modality's weight with the severity over clips and
-    levels, none where the weight never changes. `absent`: clips without the modality; `left_out`: others that cannot
-    be measured at some level; `chance`: the accuracy of always naming the commonest class, at each level's clips.
+    Lists have one value per level, NaN without measured clips.
     """
 
     axis: str
     modality: str
     levels: list[float]
     accuracy: list[float]
+    """Accuracy with all modalities."""
     low: list[float]
+    """Lower end of its 95 % interval."""
     high: list[float]
+    """Upper end of the interval."""
     auc: list[float] | None
+    """ROC AUC. None unless there are two classes."""
     single: list[float]
+    """Accuracy of the best modality alone under the same corruption.
+
+    It is selected on these clips, which favours it.
+    """
     weights: dict[str, list[float]]
+    """Mean gate weight, by modality."""
     clips: list[int]
+    """Number of measured clips."""
     area: float
+    """Area under the accuracy, from 0 to 1."""
     area_low: float
+    """Lower end of its 95 % interval."""
     area_high: float
+    """Upper end of the interval."""
     single_area: float
+    """Area under `single`."""
     correlation: float | None
+    """Spearman's correlation of the corrupted modality's gate weight with the severity, over clips and levels.
+
+    None if the
+    weight is constant.
+    """
     absent: int
+    """Number of clips without the modality."""
     left_out: int
+    """Number of other clips that cannot be measured at some level."""
     chance: list[float]
+    """Accuracy of always predicting the most frequent class."""
 
     @property
     def clean(self) -> float:
-        """The accuracy where nothing is corrupted."""
+        """Accuracy without corruption."""
         return self.accuracy[self.levels.index(AXES[self.axis].clean)]
 
     @property
     def kept(self) -> float:
-        """The area relative to what it would be if nothing were lost."""
+        """Area divided by the clean accuracy: 1 if nothing is lost."""
         return self.area / self.clean if self.clean else float("nan")
 
     @property
     def worst(self) -> tuple[float, float]:
-        """The lowest accuracy and its level."""
+        """Lowest accuracy and its level."""
         place = int(np.nanargmin(self.accuracy))
         return self.accuracy[place], self.levels[place]
 
     @property
     def title(self) -> str:
-        """The modality and what is wrong with it."""
+        """Modality and kind of corruption."""
         name = "all modalities" if self.modality == ALL else self.modality
         return f"{name}: {AXES[self.axis].title}"
 
 
 @dataclass(frozen=True)
 class Subset:
-    """Accuracy, with its 95 % interval, with only `present` of a clip's modalities; mean gate `weights`; `chance`: of
-    always naming the commonest class of these clips."""
+    """Results with only some of a clip's modalities."""
 
     present: tuple[str, ...]
+    """Modalities that are present."""
     accuracy: float
     low: float
+    """Lower end of the 95 % interval of the accuracy."""
     high: float
+    """Upper end of the interval."""
     auc: float | None
     weights: dict[str, float]
+    """Mean gate weight by modality."""
     clips: int
+    """Number of measured clips."""
     chance: float
+    """Accuracy of always predicting the most frequent class of these clips."""
 
 
 @dataclass(frozen=True)
 class Robustness:
-    """All subsets and curves of one sweep; `unmeasured`: axis and modality of those that no clip allows."""
+    """All subsets and curves of one sweep."""
 
     missing: list[Subset]
     curves: list[Curve]
     unmeasured: list[tuple[str, str]]
+    """Axis and modality of curves that no clip can be measured for."""
 
 
 def area_under(values: Sequence[float] | NDArray[np.floating], places: Sequence[float] | None = None) -> float:
-    """Trapezoid area under (n,) values over `places`, evenly apart if not given, relative to their extent.
+    """Returns the trapezoid area under values (n,), divided by the range of `places`.
 
-    The mean height of the curve: within [0, 1] for shares. Values of NaN are left out; NaN where fewer than two are
-    left.
+    This is the mean height of the curve. Without `places` the values are evenly spaced. NaN values are dropped. The
+    result is NaN if fewer than two are left.
+
+    >>> area_under([1.0, 0.5, 0.0])
+    0.5
     """
     heights = np.asarray(values, float)
     x = np.arange(len(heights)) if places is None else np.asarray(places, float)
@@ -109,7 +135,10 @@ def area_under(values: Sequence[float] | NDArray[np.floating], places: Sequence[
 
 
 def measure_robustness(sweep: Sweep, units: Sequence[str], draws: int = DRAWS) -> Robustness:
-    """Every subset and curve of the sweep; intervals by bootstrap over `units` (n,), a clip's group or itself."""
+    """Computes every subset and curve of a sweep. Intervals come from a bootstrap over `units`.
+
+    - `units` (n,): group of each clip, or the clip itself.
+    """
     places = {condition: number for number, condition in enumerate(sweep.conditions)}
     missing = [
         _subset(sweep, places[Condition(MISSING, "+".join(names))], names, units, draws)
@@ -123,7 +152,7 @@ def measure_robustness(sweep: Sweep, units: Sequence[str], draws: int = DRAWS) -
 
 
 def curve_keys(sweep: Sweep) -> list[tuple[str, str]]:
-    """Axis and modality of every curve that some clip allows, modality by modality, and then of all together."""
+    """Returns axis and modality of every curve that some clip can be measured for, by modality, then all together."""
     measured = zip(sweep.conditions, sweep.valid, strict=True)
     keys = {(c.axis, c.modality) for c, valid in measured if c.axis != MISSING and not c.alone and valid.any()}
     modalities, axes = [*sweep.modalities, ALL], list(AXES)
@@ -131,14 +160,14 @@ def curve_keys(sweep: Sweep) -> list[tuple[str, str]]:
 
 
 def right_answers(sweep: Sweep, axis: str, modality: str) -> NDArray[np.float64]:
-    """Whether each clip is guessed right at each level (L, n), NaN where it cannot be measured there."""
+    """Returns whether each clip is correct at each level (L, n). NaN where the clip cannot be measured."""
     found = {condition: number for number, condition in enumerate(sweep.conditions)}
     rows = [found[Condition(axis, modality, level)] for level in AXES[axis].levels]
     return np.stack([_right(sweep, row) for row in rows])
 
 
 def level_means(right: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The mean of each row's known values (L, n); NaN where there are none."""
+    """Returns the mean of each row's known values (L, n). NaN for a row without any."""
     known = np.isfinite(right)
     count = known.sum(axis=1)
     return np.where(count, np.where(known, right, 0).sum(axis=1) / np.maximum(count, 1), np.nan)
@@ -203,7 +232,7 @@ def _curve(
 def _interval(
     right: NDArray[np.float64], units: Sequence[str], draws: int, area: bool = False
 ) -> tuple[float, float]:
-    """Of the area under rows (L, n), or of the mean of one; none of that is known where no clip is."""
+    """Returns the interval of the area under rows (L, n), or of the mean of one row. NaN without measured clips."""
     if not np.isfinite(right).any():
         return float("nan"), float("nan")
 
@@ -215,14 +244,14 @@ def _interval(
 
 
 def _best_single(sweep: Sweep, places: Mapping[Condition, int], axis: str, modality: str, level: float) -> float:
-    """The best accuracy of one modality alone on the clips of this condition, corrupted if that is the one."""
+    """Returns the best accuracy of a single modality on the clips of this condition, with the same corruption."""
     valid = sweep.valid[places[Condition(axis, modality, level)]]
     found = []
     for name in sweep.modalities:
         if modality in (name, ALL):
             condition = Condition(axis, name, level, alone=True)
         elif axis == "desync":
-            # Measured at the same views, which have room for the shift.
+            # Use the same views, which have room for the shift.
             condition = Condition(axis, name, AXES[axis].clean, alone=True)
         else:
             condition = Condition(MISSING, name)

@@ -1,4 +1,4 @@
-"""What encoders made of clips, kept in memory: fused again and again with one modality's part exchanged."""
+"""Encoder outputs of clips in memory, to fuse them repeatedly with the part of one modality replaced."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -14,16 +14,19 @@ from ...shards.transforms import Preparation
 
 @dataclass(frozen=True)
 class EncodedClips:
-    """n clips of K views: `parts` by modality, `quality` (n, K, Q) by modality where a gate is told of it, `present`
-    (n, K) by modality, `start` (n, K) seconds."""
+    """Encoder outputs of n clips with K views."""
 
     parts: dict[str, Part]
+    """Features and tokens by modality."""
     quality: dict[str, Tensor]
+    """Measured quality (n, K, Q) by modality, if the gate uses it."""
     present: dict[str, Tensor]
+    """Whether each view has the modality (n, K), by modality."""
     start: Tensor
+    """Start of each view in seconds (n, K)."""
 
     def rows(self, numbers: Tensor) -> "EncodedClips":
-        """These clips, in this order."""
+        """Returns the clips with these row numbers, in this order."""
         return EncodedClips(
             {name: change_part(part, lambda values: values[numbers]) for name, part in self.parts.items()},
             {name: column[numbers] for name, column in self.quality.items()},
@@ -32,7 +35,7 @@ class EncodedClips:
         )
 
     def with_parts_of(self, other: "EncodedClips", *modalities: str) -> "EncodedClips":
-        """The same clips with these modalities' parts taken from `other`, where it has them."""
+        """Returns the same clips with the parts of these modalities taken from `other`, if it has them."""
         names = [name for name in modalities if name in other.parts]
         return replace(
             self,
@@ -41,7 +44,7 @@ class EncodedClips:
         )
 
     def with_rows_of(self, other: "EncodedClips", numbers: Tensor) -> "EncodedClips":
-        """The same clips, of which those at `numbers` have the parts that `other`'s clips have."""
+        """Returns the same clips with the parts of the clips at `numbers` taken from `other`."""
         parts, quality = dict(self.parts), dict(self.quality)
         for name, part in other.parts.items():
             mine = parts[name]
@@ -54,7 +57,7 @@ class EncodedClips:
         return replace(self, parts=parts, quality=quality)
 
     def fused(self, backbone: Backbone, kept: Iterable[str], device: torch.device | str = "cpu") -> Encoded:
-        """The fusion of the `kept` modalities, as if the others were absent."""
+        """Fuses the `kept` modalities, as if the others were absent."""
         names, kept = backbone.modalities, set(kept)
         never = torch.zeros(self.start.shape, dtype=torch.bool)
         present = {name: self.present.get(name, never) if name in kept else never for name in names}
@@ -77,7 +80,7 @@ class EncodedClips:
 def encode_batch(
     backbone: Backbone, preparation: Preparation, batch: Batch, names: Iterable[str], device: torch.device | str
 ) -> EncodedClips:
-    """What the backbone's encoders make of these modalities of a batch; those nobody has are left out."""
+    """Encodes these modalities of a batch. Modalities that no clip has are omitted."""
     there = [name for name in names if name in batch.streams]
     chosen = replace(batch, streams={name: batch.streams[name] for name in there}).to(device)
     streams = preparation(chosen)
@@ -90,12 +93,12 @@ def encode_batch(
 
 
 def change_part(part: Part, change: Callable[[Tensor], Tensor]) -> Part:
-    """The part with `change` done to its features and to its tokens."""
+    """Applies `change` to the features and tokens of a part."""
     return Part(change(part.features), None if part.tokens is None else change(part.tokens))
 
 
 def join_clips(pieces: Sequence[EncodedClips], names: Sequence[str]) -> EncodedClips:
-    """All clips in one, of these modalities; a piece in which nobody has one has no part of it."""
+    """Concatenates clips, with these modalities. A modality that no clip has gets no part."""
     parts: dict[str, Part] = {}
     quality: dict[str, Tensor] = {}
     for name in names:

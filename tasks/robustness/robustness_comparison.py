@@ -1,4 +1,4 @@
-"""Whether one run keeps more than another under the same corruption: paired differences of areas."""
+"""Comparison of the robustness of runs, by paired differences of areas."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,28 +19,35 @@ from .curves import DRAWS, area_under, curve_keys, level_means, right_answers
 
 @dataclass(frozen=True)
 class AreaDifference:
-    """`second` less `first`: the area under accuracy along `axis` of `modality`; `adjusted`: Holm's p over all."""
+    """Difference of the areas under accuracy of two runs, for one curve."""
 
     first: str
     second: str
     axis: str
     modality: str
     areas: tuple[float, float]
+    """Area of the first and of the second run."""
     gain: Difference
+    """Second minus first."""
     adjusted: float
+    """p value adjusted by Holm's method, over all curves and pairs."""
 
 
 @dataclass(frozen=True)
 class Swept:
-    """A run's sweep, its clips in the order of their keys, with the `units` that are drawn whole by the bootstrap."""
+    """Sweep of one run, with clips sorted by key."""
 
     name: str
     sweep: Sweep
     units: list[str]
+    """Group of each clip. The bootstrap draws groups whole."""
 
 
 def load_swept(names: Sequence[str], runs: Sequence[Path]) -> list[Swept]:
-    """The sweeps of `runs`; none where a run has none. `RequestError` for sweeps of other clips or draws."""
+    """Loads the sweeps of `runs`. Returns nothing if a run has no sweep.
+
+    Raises `RequestError` for sweeps of different clips or seeds.
+    """
     paths = [run / "results" / SWEEP for run in runs]
     if not all(path.is_file() for path in paths):
         return []
@@ -53,14 +60,17 @@ def load_swept(names: Sequence[str], runs: Sequence[Path]) -> list[Swept]:
     for other in found[1:]:
         if other.sweep.keys != first.sweep.keys or other.sweep.seed != first.sweep.seed:
             raise RequestError(
-                f"'{first.name}' and '{other.name}' were measured with other clips or another --seed: run `modalgate "
-                "robustness` on both alike"
+                f"'{first.name}' and '{other.name}' were measured with different clips or another --seed: run "
+                "`modalgate robustness` on both with the same options"
             )
     return found
 
 
 def compare_areas(swept: Sequence[Swept], draws: int = 1000) -> list[AreaDifference]:
-    """Every pair along every curve that both have, on clips measured in both; p over all of them together."""
+    """Compares every pair of runs along every curve that both have, on clips measured in both.
+
+    p values are adjusted over all comparisons.
+    """
     found: list[tuple[str, str, str, str, tuple[float, float], Difference]] = []
     for first, second in combinations(swept, 2):
         for axis, modality in _common([first, second]):
@@ -81,7 +91,7 @@ def compare_areas(swept: Sequence[Swept], draws: int = 1000) -> list[AreaDiffere
 
 
 def area_table(differences: Sequence[AreaDifference]) -> Table:
-    """Areas of both runs and their difference."""
+    """Returns a table of the areas of both runs and their difference."""
     return Table(
         "Robustness, second less first",
         ["pair", "corrupted", "by", "first", "second", "gain", "low", "high", "p", "Holm"],
@@ -99,13 +109,13 @@ def area_table(differences: Sequence[AreaDifference]) -> Table:
             ]
             for entry in differences
         ],
-        "area under accuracy over the levels, on the same corrupted clips; difference with its 95 % interval by "
-        "paired bootstrap over groups; p of the bootstrap, adjusted for the number of curves (Holm)",
+        "First, second: area under accuracy over the levels, on the same corrupted clips. Low, high: 95 % interval "
+        "of the gain. Intervals and p by paired bootstrap over groups. Holm: p adjusted for the number of curves.",
     )
 
 
 def area_figures(swept: Sequence[Swept]) -> list[LevelCurves]:
-    """Every curve that all runs have, all runs in one picture."""
+    """Returns a figure with the curves of all runs, for every curve that all have."""
     figures = []
     for axis, modality in _common(swept):
         right = {one.name: right_answers(one.sweep, axis, modality) for one in swept}

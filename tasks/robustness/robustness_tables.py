@@ -1,4 +1,4 @@
-"""Robustness as tables and figures."""
+"""Tables and figures of robustness."""
 
 from collections.abc import Mapping
 
@@ -12,9 +12,10 @@ _COLUMNS += ["weight and severity", "in training", "clips", "left out"]
 
 
 def robustness_tables(found: Robustness, note: str, trained: Mapping[str, str]) -> list[Table]:
-    """Subsets; one modality corrupted; all corrupted; and every level.
+    """Returns tables of modality subsets, one modality corrupted, all corrupted, and every level.
 
-    `trained`: by axis, whether such a corruption was met in training; `note`: what was measured on.
+    - `trained`: by axis, whether the corruption was part of training.
+    - `note`: what was measured.
     """
     binary = found.missing[0].auc is not None
     auc = ["AUC"] if binary else []
@@ -29,20 +30,20 @@ def robustness_tables(found: Robustness, note: str, trained: Mapping[str, str]) 
             ]
             for row in found.missing
         ],
-        f"{note}; chance: always naming the commonest class{' (of the AUC: 0.5)' if binary else ''}; "
-        "only these of a clip's modalities are there, in clips that have one of them; missing modalities "
-        f"met in training: {trained.get(MISSING, 'unknown')}{_unmeasured(found)}",
+        f"{note}. Chance: always predicting the most frequent class{' (AUC: 0.5)' if binary else ''}. "
+        "Only the named modalities are present, in clips that have at least one of them. Missing modalities in "
+        f"training: {trained.get(MISSING, 'unknown')}.{_unmeasured(found)}",
     )
     explained = (
-        "area: under accuracy over the levels, which count alike whatever their distance, from 0 to 1, with its 95 % "
-        "interval by group; kept: the area over the clean accuracy; over single: over the area of the modality that "
-        "is best alone under the same corruption, chosen on these clips; weight and severity: Spearman's correlation "
-        "of the corrupted modality's gate weight with the level"
+        "Area: under the accuracy, with levels evenly spaced, from 0 to 1. Low, high: its 95 % interval by group. "
+        "Kept: area divided by the clean accuracy. Over single: area divided by that of the best single modality "
+        "under the same corruption, selected on these clips. Weight and severity: Spearman's correlation of the "
+        "corrupted modality's gate weight with the level."
     )
     single = [curve for curve in found.curves if curve.modality != ALL]
     together = [curve for curve in found.curves if curve.modality == ALL]
     tables = [missing]
-    same = "the same level of noise on every modality; read as the table of one modality"
+    same = "The same level of noise on every modality. Columns as in the table of one modality."
     for title, curves, how in (
         ("One modality corrupted", single, explained),
         ("All modalities corrupted", together, same),
@@ -57,7 +58,7 @@ def robustness_tables(found: Robustness, note: str, trained: Mapping[str, str]) 
                 *(*auc, "best single", "own weight", "clips"),
             ],
             [row for curve in found.curves for row in _level_rows(curve)],
-            "own weight: the corrupted modality's gate weight, mean over clips",
+            "Own weight: gate weight of the corrupted modality, mean over clips.",
             folded=True,
         )
     )
@@ -66,7 +67,7 @@ def robustness_tables(found: Robustness, note: str, trained: Mapping[str, str]) 
 
 def _unmeasured(found: Robustness) -> str:
     names = ", ".join(f"{modality} {axis}" for axis, modality in found.unmeasured)
-    return f"; no clip allows to measure {names}" if names else ""
+    return f" No clip can be measured for {names}." if names else ""
 
 
 def _row(curve: Curve, trained: Mapping[str, str]) -> list[Cell]:
@@ -115,7 +116,7 @@ def _level_rows(curve: Curve) -> list[list[Cell]]:
 
 
 def robustness_figures(found: Robustness) -> list[LevelCurves]:
-    """Every curve, over the gate weights at the same levels."""
+    """Returns a figure per curve, with the gate weights at the same levels below."""
     return [
         LevelCurves(
             curve.title,

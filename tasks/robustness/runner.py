@@ -1,4 +1,4 @@
-"""A model under every condition: each subset of modalities, and each modality corrupted by axis and level."""
+"""Measurement of a model under every condition: each subset of modalities, and each corruption at each level."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -24,7 +24,7 @@ Answer = Callable[[Encoded], tuple[Tensor, Tensor]]
 
 
 def classifier_answer(classifier: Classifier) -> Answer:
-    """Class probabilities (B, C) and mean gate weights (B, M), views averaged."""
+    """Returns a function that gives class probabilities (B, C) and mean gate weights (B, M), averaged over views."""
 
     def answer(encoded: Encoded) -> tuple[Tensor, Tensor]:
         scored = classifier.score(encoded)
@@ -37,7 +37,10 @@ def classifier_answer(classifier: Classifier) -> Answer:
 def embed_clips(
     backbone: Backbone, spec: ClipSpec, stream: ClipStream, device: torch.device | str = "cpu"
 ) -> NDArray[np.float32]:
-    """Fused embeddings (n, D) of the stream's clips, views averaged; modalities it does not deliver are absent."""
+    """Returns fused embeddings (n, D) of the stream's clips, averaged over views.
+
+    Modalities that the stream does not deliver are absent.
+    """
     backbone, preparation = backbone.to(device).eval(), Preparation(spec).to(device)
     names = stream.request.modalities
     rows = [
@@ -48,10 +51,11 @@ def embed_clips(
 
 
 class Sweeper:
-    """Runs one model over a stream's clips under all conditions; only a shift in time decodes again.
+    """Measures one model on a stream's clips under all conditions. Only shifts in time need decoding again.
 
-    `answer`: from what `backbone` made of a batch to probabilities and weights. `axes`: those to measure, all if
-    none is named. `progress(count)` is told of streams encoded, `total` of them in all.
+    - `answer`: maps the encoded batch of `backbone` to probabilities and gate weights.
+    - `axes`: axes to measure. Empty: all.
+    - `progress(count)`: called with the number of newly encoded streams. `total` is their final number.
     """
 
     def __init__(
@@ -77,7 +81,7 @@ class Sweeper:
 
     @property
     def total(self) -> int:
-        """How many streams are encoded, of all clips together."""
+        """Number of streams to encode, over all clips."""
         passes = len(self.names) * (1 + self.together * len(AXES[TOGETHER].levels))
         axes = [axis for name in self.names for axis in self.axes[name]]
         passes += sum(len(axis.levels) for axis in axes if axis.name != "swap")
@@ -86,10 +90,10 @@ class Sweeper:
 
     @torch.no_grad()
     def run(self) -> Sweep:
-        """Measures every condition. The stream has labels."""
+        """Measures every condition. The stream must have labels."""
         held, labels, keys = [], [], []
         for batch in self.stream.evaluate():
-            assert batch.label is not None, "a sweep needs a stream with labels"
+            assert batch.label is not None, "a sweep needs a stream with labels: set its label column"
             clean = self._encode(batch, self.names)
             self._missing(clean)
             self._corrupted(batch, clean)
@@ -127,12 +131,12 @@ class Sweeper:
         return encoded
 
     def _add(self, condition: Condition, clips: EncodedClips, kept: Iterable[str], valid: Tensor) -> None:
-        """The answer to `clips` of which only the `kept` modalities are there."""
+        """Stores the prediction for `clips` with only the `kept` modalities present."""
         probabilities, weights = self.answer(clips.fused(self.backbone, kept, self.device))
         self.found.setdefault(condition, []).append((probabilities.float().cpu(), weights.float().cpu(), valid))
 
     def _both(self, condition: Condition, clips: EncodedClips, valid: Tensor) -> None:
-        """The answer to all modalities and to the corrupted one alone."""
+        """Stores the predictions for all modalities, and for the corrupted one alone."""
         self._add(condition, clips, self.names, valid)
         if len(self.names) > 1:
             self._add(replace(condition, alone=True), clips, [condition.modality], valid)
@@ -161,7 +165,7 @@ class Sweeper:
             clips = clean
             for name, valid in zip(self.names, there, strict=True):
                 clips = clips.with_parts_of(self._altered(batch, name, TOGETHER, level), name)
-                # Pictures and signals have a curve of their own that says this.
+                # Pictures and signals already have this in their noise curve.
                 if modality(name).kind == "audio":
                     self._add(Condition(TOGETHER, name, level, alone=True), clips, [name], valid)
             self._add(Condition(TOGETHER, ALL, level), clips, self.names, there.any(dim=0))
@@ -173,9 +177,9 @@ class Sweeper:
         return self._encode(replace(batch, streams={name: stream}), [name])
 
     def _swapped(self, clips: EncodedClips, labels: Tensor, keys: Sequence[str]) -> None:
-        """Each clip with one modality of a clip of another class, drawn from the test clips that have it."""
+        """Replaces one modality of each clip by that of a random test clip of another class."""
         own = torch.arange(len(keys))
-        # Drawn from a list in the order of keys: whatever the order of batches, a clip meets the same one.
+        # Draw from a list sorted by key, so that the order of batches does not matter.
         listed = torch.tensor(sorted(range(len(keys)), key=keys.__getitem__))
         for name in self.names:
             if not self._measured(name, "swap"):
@@ -192,7 +196,7 @@ class Sweeper:
                 self._both(Condition("swap", name, level), clips.with_parts_of(source, name), partners != own)
 
     def _shifted(self) -> None:
-        """One modality cut from the recording before or after the others, at views with room for it."""
+        """Shifts one modality in time against the others, at views with room for the shift."""
         request, samples = self.stream.request, self.stream.index.samples
         levels = AXES["desync"].levels
         windows = [(s.duration, request.covered(s.duration), request.segments) for s in samples]
@@ -205,7 +209,7 @@ class Sweeper:
             if not self._measured(name, "desync"):
                 continue
             for level in levels:
-                # A stream that is alone has nothing to be out of step with.
+                # A clip with a single modality has nothing to be out of step with.
                 fits = (abs(level) <= room + 1e-9) & mask & (there.sum(dim=0) > 1)
                 rows, clips = fits.nonzero()[:, 0], base
                 if len(rows):

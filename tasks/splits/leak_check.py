@@ -1,4 +1,4 @@
-"""Near-duplicate clips on both sides of a split: looked for before anything is fitted, and told."""
+"""Warnings about near-duplicate clips on both sides of a split, before any training."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -26,10 +26,13 @@ SHOWN = 3
 def clip_hashes(
     index: Index, folder: Path | None = None, workers: int = 1, progress: Callable[[int], None] | None = None
 ) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
-    """Hashes (n, 9) of the index's clips, and which of them (n,) have one; by `workers` threads.
+    """Returns hashes (n, 9) of the clips, and which clips (n,) have a hash.
 
-    Those that `folder` holds are not made again, whatever shards they were made for: they are kept by the clips'
-    contents. Several processes share the work.
+    Hashes stored in `folder` are reused. They are keyed by shard content, so they hold for other shard sets too.
+    Several processes share the work.
+
+    - `workers`: number of threads.
+    - `progress(clips)`: called with the number of newly finished clips.
     """
     contents = {shard.name: shard.sha256 for shard in index.shards}
     names = [f"{contents[sample.shard]} {sample.key}" for sample in index.samples]
@@ -45,7 +48,7 @@ def clip_hashes(
             found = hash_clip(files, index, index.samples[number])
             if progress is not None:
                 progress(1)
-            # The first bit is never set in a hash: here it says that there is none.
+            # A hash never has its first bit set, so all ones mark a clip without a hash.
             return np.full(WORDS, ~np.uint64(0)) if found is None else found
 
         with ThreadPoolExecutor(max(workers, 1)) as pool:
@@ -61,7 +64,13 @@ def clip_hashes(
 def duplicates(
     index: Index, hashes: NDArray[np.uint64], there: NDArray[np.bool_], group: str = "group", limit: float = LIMIT
 ) -> list[NearPair]:
-    """Near-duplicates among the clips, but those of one `group`, which are known to be alike; nearest first."""
+    """Returns pairs of near-duplicate clips, nearest first.
+
+    Pairs within one `group` are omitted: such clips are expected to be similar.
+
+    - `hashes`, `there`: as returned by `clip_hashes`.
+    - `limit`: largest distance of a pair, as in `near_pairs`.
+    """
     numbers = np.flatnonzero(there)
     groups = groups_of(index, group)
     pairs = [
@@ -79,9 +88,11 @@ def warn_of_duplicates(
     workers: int = 1,
     progress: Callable[[int], None] | None = None,
 ) -> list[NearPair]:
-    """Tells on standard error of near-duplicates that lie on both sides of a split, and returns them.
+    """Warns on standard error about near-duplicates on both sides of a split, and returns these pairs.
 
-    Clips of one `group` are left to the warning of divided groups. `folder`: where hashes are kept.
+    Pairs within one `group` are omitted: the warning about divided groups covers them.
+
+    - `folder`: where hashes are stored.
     """
     hashes, there = clip_hashes(index, folder, workers, progress)
     pairs = duplicates(index, hashes, there, group)
@@ -91,11 +102,11 @@ def warn_of_duplicates(
             f"'{index.samples[p.first].key}' and '{index.samples[p.second].key}' ({p.bits} of {BITS} bits differ)"
             for p in crossing[:SHOWN]
         )
-        more = f", and {len(crossing) - SHOWN} pairs more" if len(crossing) > SHOWN else ""
+        more = f", and {len(crossing) - SHOWN} more pairs" if len(crossing) > SHOWN else ""
         count = "1 pair of clips is" if len(crossing) == 1 else f"{len(crossing)} pairs of clips are"
         warn(
-            f"{count} nearly the same and on both sides of a split: {named}{more}; scores may be too good: "
-            f"give such clips one value of the column '{group}' (`modalgate verify SHARDS --duplicates` lists all)"
+            f"{count} nearly identical and on both sides of a split: {named}{more}. Scores may be too high. "
+            f"Give such clips the same value in column '{group}' (`modalgate verify SHARDS --duplicates` lists all)"
         )
     return crossing
 
@@ -108,7 +119,10 @@ def _crosses(pair: NearPair, split: Split) -> bool:
 
 
 def _read(folder: Path | None) -> dict[str, NDArray[np.uint64]]:
-    """By name; nothing where there is no file, or a damaged one, which is no loss."""
+    """Returns the stored hashes by name.
+
+    Returns nothing if the file is missing or damaged, so they are computed again.
+    """
     if folder is None or not (folder / FILE).is_file():
         return {}
     try:

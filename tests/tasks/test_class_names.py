@@ -1,4 +1,4 @@
-"""Class names of every kind as distinct identifiers."""
+"""Class names become distinct identifiers."""
 
 import pytest
 from modalgate.tasks.class_names import class_identifiers
@@ -16,7 +16,7 @@ from modalgate.tasks.class_names import class_identifiers
         (["_", "x_"], ["class_0", "x"]),
     ],
 )
-def test_names_are_cleaned_and_never_collide(classes: list[str], identifiers: list[str]) -> None:
+def test_identifiers_are_valid_and_distinct(classes: list[str], identifiers: list[str]) -> None:
     assert class_identifiers(classes) == identifiers
     assert len(set(identifiers)) == len(classes)
     assert all(f"recall_{name}".isidentifier() for name in identifiers)

@@ -1,4 +1,4 @@
-"""Records of evaluations: what is written is read back, whole or not at all."""
+"""Evaluation records: saving, loading and validation."""
 
 import json
 import math
@@ -38,7 +38,7 @@ def _result() -> Result:
     return new_result("finetune", "Fine-tuning", "modalgate finetune x", [table], figures)
 
 
-def test_a_result_is_read_back_as_it_was(tmp_path: Path) -> None:
+def test_a_loaded_result_equals_the_saved_one(tmp_path: Path) -> None:
     result = _result()
     path = save_result(result, tmp_path)
     assert path == tmp_path / "results" / "finetune.json"
@@ -48,7 +48,7 @@ def test_a_result_is_read_back_as_it_was(tmp_path: Path) -> None:
     assert result.created.endswith("+00:00")
 
 
-def test_what_is_not_finite_becomes_null(tmp_path: Path) -> None:
+def test_numbers_that_are_not_finite_become_null(tmp_path: Path) -> None:
     gates = Gates("Gates", ["rgb"], ["calm"], [[math.nan]])
     table = Table("t", ["a", "b"], [[math.inf, math.nan]])
     path = save_result(new_result("probe", "Probe", "", [table], [gates]), tmp_path)
@@ -78,7 +78,7 @@ def test_a_second_save_replaces_the_first(tmp_path: Path) -> None:
         lambda text: "",
     ],
 )
-def test_a_damaged_file_is_named(tmp_path: Path, damage: Callable[[str], str]) -> None:
+def test_loading_a_damaged_file_raises_with_its_name(tmp_path: Path, damage: Callable[[str], str]) -> None:
     path = save_result(_result(), tmp_path)
     text = path.read_text()
     path.write_text(damage(text))
@@ -98,6 +98,6 @@ def test_a_damaged_file_is_named(tmp_path: Path, damage: Callable[[str], str]) -
         lambda: Timeline("t", [0.0], {"a": [1.0, 2.0]}, {}),
     ],
 )
-def test_parts_that_do_not_fit_together_are_refused(build: Callable[[], object]) -> None:
-    with pytest.raises(ValueError, match="belong"):
+def test_parts_of_different_length_raise(build: Callable[[], object]) -> None:
+    with pytest.raises(ValueError, match="expected"):
         build()

@@ -180,7 +180,7 @@ def test_what_was_finished_is_not_done_again_unless_it_changed(
     assert killed(out, 5) == signal.SIGKILL
     before = {path: path.stat().st_mtime_ns for path in parts_folder(out).glob("*.safetensors")}
     assert len(before) == 3
-    with pytest.raises(RequestError, match=r"holds what an interrupted run with hop 0.2, not 0.4 had finished"):
+    with pytest.raises(RequestError, match=r"interrupted run with hop 0.2, not 0.4"):
         run(out, hop=0.4)
     os.utime(mine / "a.mkv")
     run(out, mine)
@@ -262,7 +262,7 @@ def test_too_many_that_cannot_be_read_end_it_and_are_shown(
 @pytest.mark.parametrize(
     ("name", "source", "says"),
     [
-        ("features.csv", "", "says no form of features: give a name that ends in .parquet or .npz"),
+        ("features.csv", "", "a name that ends in .parquet or .npz"),
         ("features.npz", "nowhere", "nothing at"),
         ("features.npz", "list.txt", "names no file"),
     ],
@@ -280,7 +280,7 @@ def test_without_pyarrow_it_says_what_to_install(
     run: Callable[..., Embedded], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
-    with pytest.raises(RequestError, match=r"needs pyarrow: pip install 'modalgate\[embed\]', or give .*\.npz"):
+    with pytest.raises(RequestError, match=r"needs pyarrow: pip install 'modalgate\[embed\]', or .*\.npz"):
         run(tmp_path / "features.parquet")
     run(tmp_path / "features.npz")
 

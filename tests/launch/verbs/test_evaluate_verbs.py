@@ -34,5 +34,5 @@ def test_compare_prints_writes_and_shows(tmp_path: Path, capsys: pytest.CaptureF
 def test_one_run_alone_is_refused_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", str(run_folder(tmp_path / "plain", 0))]) == 2
     error = capsys.readouterr().err
-    assert "two runs or more" in error
+    assert "at least two runs" in error
     assert error.count("\n") == 1

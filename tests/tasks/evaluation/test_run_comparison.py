@@ -1,4 +1,4 @@
-"""Runs compared clip by clip: planted gains are found, equal runs are not told apart, unlike sets are refused."""
+"""Comparison of runs: planted gains are found, equal runs do not differ, and different data raise."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +18,7 @@ Write = Callable[..., Path]
 
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
-    """`write(name, right, classes=2, keys=None)`: a run whose clips are guessed right where `right` (n,) says."""
+    """`write(name, right, classes=2, keys=None)`: a run that classifies clips correctly where `right` is true."""
 
     def build(name: str, right: np.ndarray, classes: int = 2, keys: list[str] | None = None, turn: int = 0) -> Path:
         labels = np.arange(len(right)) % classes
@@ -27,7 +27,7 @@ def write(tmp_path: Path) -> Write:
         probabilities[np.arange(len(right)), guess] = 0.8
         names = keys or [f"clip{number:03d}" for number in range(len(right))]
         units = [f"group{number // 2}" for number in range(len(right))]
-        # Runs of other folds keep their clips in another order.
+        # Runs with other folds store their clips in another order.
         order = np.roll(np.arange(len(right)), turn)
         scores = Scores(
             probabilities[order],
@@ -54,7 +54,7 @@ def answers(count: int, wrong: int) -> np.ndarray:
     return right
 
 
-def test_a_planted_gain_is_found_whatever_the_order_of_the_clips(write: Write) -> None:
+def test_a_planted_gain_is_found_in_any_order_of_clips(write: Write) -> None:
     worse, better = write("worse", answers(200, 60)), write("better", answers(200, 20), turn=37)
     found, result = compare([worse, better], draws=200)
     (duel,) = found
@@ -67,8 +67,8 @@ def test_a_planted_gain_is_found_whatever_the_order_of_the_clips(write: Write) -
     assert result.tables[0].rows[0][:2] == ["worse", pytest.approx(0.7)]
 
 
-def test_runs_that_err_as_often_are_not_told_apart(write: Write) -> None:
-    # Each errs on forty clips of its own: many discordant clips, and no difference.
+def test_runs_with_equal_error_rates_do_not_differ(write: Write) -> None:
+    # Each run errs on forty other clips: many discordant clips, but no difference.
     runs = [write(f"run{number}", np.roll(answers(200, 40), 40 * number)) for number in range(3)]
     found = duels(load_contenders(runs), draws=200)
     assert [(duel.first, duel.second) for duel in found] == [("run0", "run1"), ("run0", "run2"), ("run1", "run2")]
@@ -85,7 +85,7 @@ def test_p_values_are_adjusted_for_the_number_of_pairs(write: Write) -> None:
     assert [duel.adjusted for duel in found] == pytest.approx([2 * raw[0], 3 * raw[1], raw[2]])
 
 
-def test_three_classes_have_no_auc_and_runs_of_one_name_are_told_apart_by_folder(write: Write) -> None:
+def test_three_classes_have_no_auc_and_equal_names_become_paths(write: Write) -> None:
     runs = [write("a/same", answers(30, 3), classes=3), write("b/same", answers(30, 6), classes=3)]
     found, result = compare(runs, draws=200)
     assert found[0].auc is None
@@ -93,20 +93,20 @@ def test_three_classes_have_no_auc_and_runs_of_one_name_are_told_apart_by_folder
     assert [row[0] for row in result.tables[0].rows] == [str(run) for run in runs]
 
 
-def test_unlike_runs_are_refused(write: Write, tmp_path: Path) -> None:
+def test_runs_on_different_data_raise(write: Write, tmp_path: Path) -> None:
     run = write("one", answers(20, 3))
-    with pytest.raises(RequestError, match="two runs or more"):
+    with pytest.raises(RequestError, match="at least two runs"):
         compare([run])
     other = write("shifted", answers(20, 3), keys=[f"clip{number:03d}" for number in range(5, 25)])
     with pytest.raises(RequestError, match="10 test clips are in only one of 'one' and 'shifted'"):
         compare([run, other])
-    with pytest.raises(RequestError, match="runs of the same classes"):
+    with pytest.raises(RequestError, match="the same classes"):
         compare([run, write("three", answers(20, 3), classes=3)])
-    with pytest.raises(RequestError, match="holds no scores"):
+    with pytest.raises(RequestError, match="no scores of test clips"):
         compare([run, tmp_path])
 
 
-def test_the_page_shows_the_comparison_before_the_runs(write: Write, tmp_path: Path) -> None:
+def test_the_report_shows_the_comparison_before_the_runs(write: Write, tmp_path: Path) -> None:
     runs = [write("worse", answers(60, 30)), write("better", answers(60, 5))]
     write_report(runs, tmp_path / "page.html", [compare(runs, "modalgate compare worse <better>", draws=200)[1]])
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
@@ -116,7 +116,7 @@ def test_the_page_shows_the_comparison_before_the_runs(write: Write, tmp_path: P
 
 
 def swept(run: Path, right: dict[float, int], seed: int = 0, count: int = 60) -> Path:
-    """A run's sweep along the blur: so many of its clips are right at each level."""
+    """A run with a blur sweep. `right` gives the number of correct clips per level."""
     labels = np.arange(count) % 2
     rows = []
     for number in right.values():
@@ -140,7 +140,7 @@ def swept(run: Path, right: dict[float, int], seed: int = 0, count: int = 60) ->
     return run
 
 
-def test_areas_are_compared_where_all_runs_were_swept(write: Write) -> None:
+def test_areas_are_compared_if_all_runs_have_sweeps(write: Write) -> None:
     levels = AXES["blur"].levels
     frail, sturdy = write("frail", answers(60, 6)), write("sturdy", answers(60, 6))
     swept(frail, dict(zip(levels, (54, 48, 36, 30, 24), strict=True)))
@@ -161,7 +161,7 @@ def test_areas_are_compared_where_all_runs_were_swept(write: Write) -> None:
     assert set(figure.bands) == {"frail", "sturdy"}  # pyright: ignore
 
 
-def test_sweeps_of_other_draws_are_not_compared(write: Write) -> None:
+def test_sweeps_with_different_seeds_raise(write: Write) -> None:
     runs = [write(name, answers(60, 6)) for name in ("one", "two")]
     for seed, run in enumerate(runs):
         swept(run, dict.fromkeys(AXES["blur"].levels, 40), seed)

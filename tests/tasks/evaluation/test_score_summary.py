@@ -13,7 +13,7 @@ def scores(violent: list[float], labels: list[int], keys: str) -> Scores:
     return Scores(rows, weights, np.array(labels), list(keys))
 
 
-def test_folds_are_pooled_and_judged_as_one() -> None:
+def test_folds_are_pooled() -> None:
     pooled = join_scores([scores([0.9, 0.2], [1, 0], "ab"), scores([0.4, 0.3], [1, 0], "cd")])
     assert pooled.keys == list("abcd")
     metrics, intervals = judge(pooled, ["no fall", "fall"], 1, ["x", "x", "y", "y"])
@@ -24,7 +24,7 @@ def test_folds_are_pooled_and_judged_as_one() -> None:
         "recall_no_fall": 1.0,
     }
     assert set(intervals) == {"accuracy", "auc", "average_precision"}
-    # Two groups of accuracies 1 and 1/2: every draw is one of 0.5, 0.75, 1.
+    # Two groups with accuracies 1 and 1/2: every draw gives 0.5, 0.75 or 1.
     assert intervals["accuracy"] == (0.5, 1.0)
 
 
@@ -34,7 +34,7 @@ def test_actions_have_no_auc() -> None:
     assert set(intervals) == {"accuracy", "mean_class_accuracy"}
 
 
-def test_figures_count_and_average() -> None:
+def test_figures_of_two_classes() -> None:
     confusion, gates, curves, precision = draw_figures(
         scores([0.9, 0.2, 0.6, 0.4], [1, 0, 0, 1], "abcd"), ["calm", "fight"], 1, ["rgb", "audio"]
     )
@@ -44,20 +44,20 @@ def test_figures_count_and_average() -> None:
     assert curves.series["fight"][0] == (0.0, 0.0)
     assert curves.series["fight"][-1] == (1.0, 1.0)
     assert isinstance(precision, Curves)
-    # From the highest score down: a fight, a calm clip, the other fight, the other calm one.
+    # By descending score: fight, calm, fight, calm.
     expected = [(0, 1), (0.5, 1), (0.5, 0.5), (1, 2 / 3), (1, 0.5)]
     np.testing.assert_allclose(precision.series["fight"], expected)
     assert isinstance(gates, Gates)
     assert gates.weights == [[0.5, 0.5], [0.25, 0.75]]
 
 
-def test_a_class_without_clips_is_left_out() -> None:
+def test_a_class_without_clips_is_omitted() -> None:
     figures = draw_figures(scores([0.9], [1], "a"), ["calm", "fight"], 1, ["rgb", "audio"])
     assert [type(figure) for figure in figures] == [Confusion, Gates]
     assert figures[1].groups == ["fight"]  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def test_few_classes_have_curves_of_each_against_the_others() -> None:
+def test_few_classes_each_have_curves() -> None:
     labels = np.arange(30) % 3
     chances = np.full((30, 3), 0.1, np.float32)
     chances[np.arange(30), labels] = 0.8
@@ -74,13 +74,13 @@ def test_few_classes_have_curves_of_each_against_the_others() -> None:
     assert [type(figure) for figure in draw_figures(many, list("abcdefghi"), None, ["rgb"])] == [Confusion, Gates]
 
 
-def test_clips_of_several_classes_have_curves_and_gates_of_each_and_no_confusion() -> None:
+def test_several_classes_per_clip_have_curves_and_gates_but_no_confusion() -> None:
     truth = np.array([[1, 1, 0], [1, 0, 0], [0, 0, 0], [0, 1, 0]])
     chances = np.array([[0.9, 0.8, 0.1], [0.7, 0.9, 0.1], [0.2, 0.1, 0.1], [0.1, 0.6, 0.1]], np.float32)
     weights = np.array([[1, 0], [0.5, 0.5], [0, 1], [0, 1]], np.float32)
     scored = Scores(chances, weights, truth, list("abcd"))
     metrics, intervals = judge(scored, ["run", "shout", "never"], None, list("abcd"))
-    # The second class's ranking is false, true, true... : 1/2 and 2/3 at its two clips.
+    # The second class ranks false, true, true: precision 1/2 and 2/3 at its two clips.
     assert metrics["mean_average_precision"] == pytest.approx((1 + (1 / 2 + 2 / 3) / 2) / 2)
     assert metrics["micro_f1"] == pytest.approx(2 * 4 / (5 + 4))
     assert metrics["macro_f1"] == pytest.approx((1 + 4 / 5 + 0) / 3)
@@ -95,12 +95,12 @@ def test_clips_of_several_classes_have_curves_and_gates_of_each_and_no_confusion
     assert (0.0, 1.0) not in roc.series["shout"]
 
 
-def test_a_finished_split_is_one_line_with_chance() -> None:
+def test_a_split_line_shows_metrics_and_chance() -> None:
     three = scores([0.9, 0.2, 0.4], [1, 0, 1], "abc")
     line = split_line("fold-0", three, ["no fall", "fall"], 1)
     assert line == "fold-0: 3 clips, accuracy 0.667 (chance 0.667), AUC 1.000 (chance 0.500)"
     assert split_line("camera-1", three, ["no", "yes"], None) == "camera-1: 3 clips, accuracy 0.667 (chance 0.667)"
-    # Of one class alone there is no area.
+    # With one class the AUC is undefined.
     assert "AUC" not in split_line("fold-1", scores([0.9], [1], "a"), ["no", "yes"], 1)
     truth = np.array([[1, 0, 0], [1, 1, 0], [0, 0, 0], [0, 0, 0]])
     several = Scores(truth.astype(np.float32), np.ones((4, 1), np.float32), truth, list("abcd"))

@@ -1,4 +1,4 @@
-"""The CSV of scores, read again with the csv module."""
+"""The CSV of scores, read back with the csv module."""
 
 import csv
 from pathlib import Path
@@ -14,7 +14,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_what_is_read_again_is_what_was_scored(tmp_path: Path) -> None:
+def test_the_csv_holds_the_scores_exactly(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     chances = generator.dirichlet(np.ones(2), 50).astype(np.float32)
     weights = generator.dirichlet(np.ones(3), 50).astype(np.float32)
@@ -41,7 +41,7 @@ def test_what_is_read_again_is_what_was_scored(tmp_path: Path) -> None:
     assert [file.name for file in path.parent.iterdir()] == ["scores.csv"]
 
 
-def test_clips_of_several_classes_name_them_all(tmp_path: Path) -> None:
+def test_several_classes_per_clip_are_joined(tmp_path: Path) -> None:
     chances, truth = np.array([[0.9, 0.5], [0.1, 0.2]], np.float32), np.array([[1, 0], [0, 0]])
     scores = Scores(chances, np.ones((2, 1), np.float32), truth, ["a", "b"])
     write_score_table(tmp_path / "s.csv", scores, ["t", "t"], ["", ""], ["fight", "shout"], None, ["rgb"])
@@ -51,7 +51,7 @@ def test_clips_of_several_classes_name_them_all(tmp_path: Path) -> None:
     ]
 
 
-def test_an_interrupted_writing_leaves_the_file_that_was_there(tmp_path: Path) -> None:
+def test_an_interrupted_write_keeps_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "scores.csv"
     scores = Scores(np.eye(2, dtype=np.float32), np.ones((2, 1), np.float32), np.array([0, 1]), ["a", "b"])
     write_score_table(path, scores, ["t", "t"], ["", ""], ["no", "yes"], None, ["rgb"])

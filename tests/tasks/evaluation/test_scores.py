@@ -20,7 +20,7 @@ Build, MakeBatch = Callable[..., Backbone], Callable[..., Batch]
 
 @dataclass
 class Held:
-    """A stream whose clips are in memory already."""
+    """A stream with its batches in memory."""
 
     batches: list[Batch]
 
@@ -28,7 +28,7 @@ class Held:
         return iter(self.batches)
 
 
-def test_probabilities_are_the_mean_of_each_views_softmax(
+def test_probabilities_are_the_mean_softmax_over_views(
     tiny_backbone: Build, tiny_clip: ClipSpec, tiny_batch: MakeBatch
 ) -> None:
     batches = [
@@ -58,13 +58,13 @@ def test_probabilities_are_the_mean_of_each_views_softmax(
     assert float(np.ptp(scores.probabilities[:, 0])) > 1e-3
 
 
-def test_a_stream_without_labels_is_refused(tiny_backbone: Build, tiny_clip: ClipSpec, tiny_batch: MakeBatch) -> None:
+def test_a_stream_without_labels_raises(tiny_backbone: Build, tiny_clip: ClipSpec, tiny_batch: MakeBatch) -> None:
     classifier = Classifier(tiny_backbone(), ["calm", "fight"])
     with pytest.raises(AssertionError, match="labels"):
         score_clips(classifier, tiny_clip, Held([tiny_batch()]))  # pyright: ignore[reportArgumentType]
 
 
-def test_stored_scores_come_back_and_damaged_ones_are_named(tmp_path: Path) -> None:
+def test_loaded_scores_equal_the_saved_ones_and_damage_raises(tmp_path: Path) -> None:
     file = tmp_path / "results" / "scores.safetensors"
     rows = np.array([[0.25, 0.75], [1.0, 0.0]], np.float32)
     scores = Scores(rows, rows[:, :1], np.array([1, 0]), ["a", "b"])

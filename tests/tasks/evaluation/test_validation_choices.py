@@ -1,4 +1,4 @@
-"""Threshold and temperature chosen on validation clips, on scores with a known answer."""
+"""Threshold and temperature chosen on validation clips, for scores with a known answer."""
 
 import math
 
@@ -14,21 +14,21 @@ def scores(violent: list[float], labels: list[int]) -> Scores:
     return Scores(rows, np.ones((len(labels), 1)), np.array(labels), [str(n) for n in range(len(labels))])
 
 
-def test_the_threshold_comes_from_validation_and_every_split_has_its_own() -> None:
+def test_each_split_takes_its_threshold_from_its_validation_clips() -> None:
     low = (scores([0.30, 0.10, 0.25], [1, 0, 0]), scores([0.20, 0.15], [1, 0]))
     high = (scores([0.90, 0.60], [1, 0]), scores([0.80, 0.70], [1, 0]))
     rows = dict(map(tuple, chosen_rows([low, high], ["calm", "fight"], 1, np.full(5, 360.0))))
     assert rows["threshold of best F1"] == pytest.approx((0.2 + 0.8) / 2)
-    # .30 and .90 pass their thresholds of .2 and .8 rightly, .25 wrongly: two hits, one false alarm, no miss.
+    # The thresholds are .2 and .8: .30 and .90 are hits, .25 is a false alarm, nothing is missed.
     assert rows["f1 at it"] == pytest.approx(0.8)
     assert rows["accuracy at it"] == pytest.approx(0.8)
     assert rows["recall_calm at it"] == pytest.approx(2 / 3)
     assert rows["recall_fight at it"] == 1.0
-    # Both violent clips must be found: at .30, .60 of the calm side sounds too, in 1080 s.
+    # Finding both violent clips takes a threshold of .30. The calm clip at .60 is then a false alarm, in 1080 s.
     assert rows["false alarms per hour at recall 0.9"] == pytest.approx(1 / 0.3)
 
 
-def test_overconfident_scores_are_tempered() -> None:
+def test_the_temperature_corrects_overconfident_scores() -> None:
     generator = np.random.default_rng(0)
     honest = generator.uniform(0.05, 0.95, 4000)
     labels = (generator.uniform(size=4000) < honest).astype(int)
@@ -45,8 +45,8 @@ def test_overconfident_scores_are_tempered() -> None:
     assert "threshold of best F1" not in rows
 
 
-def test_what_the_pooled_scores_of_all_folds_choose_is_what_a_plain_search_finds() -> None:
-    """Every clip's score comes from a model of its own fold; the planted scores lie on a grid that is searched."""
+def test_choices_from_pooled_folds_equal_a_naive_search() -> None:
+    """The planted scores lie on a grid that can be searched."""
     generator = np.random.default_rng(1)
     labels = np.tile([0, 1], 60)
     told = np.clip(np.round(0.2 + 0.5 * labels + generator.normal(0, 0.2, 120), 2), 0.01, 0.99)
@@ -73,7 +73,7 @@ def test_what_the_pooled_scores_of_all_folds_choose_is_what_a_plain_search_finds
     assert found.temperature == pytest.approx(min(grid, key=cross_entropy), rel=0.005)
 
 
-def test_a_positive_class_without_clips_and_actions_have_no_threshold() -> None:
+def test_no_threshold_without_positive_clips_or_for_actions() -> None:
     calm = scores([0.3, 0.2], [0, 0])
     assert calibrate(calm, ["calm", "fight"], 1).thresholds == {}
     assert calibrate(scores([0.3, 0.8], [0, 1]), ["calm", "fight"], None).thresholds == {}
@@ -81,7 +81,7 @@ def test_a_positive_class_without_clips_and_actions_have_no_threshold() -> None:
     assert set(rows) == {"temperature", "calibration error", "calibration error, tempered"}
 
 
-def test_several_classes_have_a_threshold_each_and_no_temperature() -> None:
+def test_several_classes_per_clip_have_thresholds_and_no_temperature() -> None:
     held = Scores(np.array([[0.3, 0.9], [0.2, 0.4]]), np.ones((2, 1)), np.array([[1, 0], [0, 0]]), ["a", "b"])
     found = calibrate(held, ["fight", "shout"], None)
     assert (found.temperature, found.thresholds) == (None, {"fight": 0.3, "shout": 0.5})

@@ -1,4 +1,4 @@
-"""Two processes of a real gloo group that share work: reads FOLDER, writes what each of them came to know there."""
+"""Two processes of a real gloo group that share work. Each writes its results to FOLDER."""
 
 import json
 import multiprocessing

@@ -1,4 +1,4 @@
-"""Work shared by two real processes, and what one of them cannot do told to both."""
+"""Work shared by two real processes. An error in one is raised in both."""
 
 import json
 import subprocess
@@ -10,7 +10,7 @@ from modalgate.shards.errors import DataError
 from modalgate.tasks.features.across_processes import from_first, share
 
 
-def test_each_does_its_share_and_knows_the_whole_and_faults_are_everybodys(tmp_path: Path) -> None:
+def test_processes_share_work_results_and_errors(tmp_path: Path) -> None:
     worker = Path(__file__).with_name("sharer.py")
     subprocess.run([sys.executable, str(worker), str(tmp_path)], check=True, timeout=600)
     first, second = (json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in range(2))
@@ -20,11 +20,11 @@ def test_each_does_its_share_and_knows_the_whole_and_faults_are_everybodys(tmp_p
     assert first["damaged"] == "DataError: clip 3 is damaged"
     assert first["first"] == 10
     assert first["missing"] == "RequestError: there is no such file"
-    # Nobody waits for anybody afterwards.
+    # The processes are still in step after an error.
     assert first["after"] == [[2, 4]]
 
 
-def test_one_process_does_it_itself() -> None:
+def test_one_process_does_all_the_work() -> None:
     assert share([3, 5], lambda numbers: {number: -number for number in numbers}) == {3: -3, 5: -5}
     assert from_first(lambda: 7) == 7
 

@@ -1,4 +1,4 @@
-"""The feature cache: read again for the same encoder, shards and views, and for no others."""
+"""The feature cache is used for the same encoder, shards and views only."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -23,7 +23,7 @@ Build = Callable[..., Backbone]
 
 @dataclass
 class Held:
-    """A stream of one batch in memory that counts how often it is read."""
+    """A stream of one batch in memory that counts its passes."""
 
     batch: Batch
     index: Index
@@ -48,14 +48,14 @@ def stream(tiny_batch: Callable[..., Batch]) -> Any:
 
 
 def _nudged(backbone: Backbone) -> Backbone:
-    """The smallest change a weight can take."""
+    """The backbone with the smallest possible change of one weight."""
     with torch.no_grad():
         weight = next(backbone.parameters()).view(-1)
         weight[0] = torch.nextafter(weight[0], torch.tensor(9.0))
     return backbone
 
 
-def test_a_second_reading_is_the_first_bit_for_bit_without_a_pass(
+def test_cached_features_are_equal_to_the_last_bit(
     tiny_backbone: Build, tiny_clip: ClipSpec, stream: Any, tmp_path: Path
 ) -> None:
     [expected] = extract_features([tiny_backbone()], tiny_clip, stream)
@@ -74,7 +74,7 @@ def test_a_second_reading_is_the_first_bit_for_bit_without_a_pass(
     assert counted == [3, 3]
 
 
-def test_a_changed_encoder_is_extracted_anew_alone(
+def test_only_a_changed_encoder_is_extracted_again(
     tiny_backbone: Build, tiny_clip: ClipSpec, stream: Any, tmp_path: Path
 ) -> None:
     cached_features([tiny_backbone()], tiny_clip, stream, tmp_path)
@@ -91,7 +91,7 @@ def test_a_changed_encoder_is_extracted_anew_alone(
 
 
 @pytest.mark.parametrize("what", ["bytes", "order", "fewer", "views", "frames", "spec"])
-def test_changed_shards_or_views_are_extracted_anew(
+def test_changed_shards_or_views_are_extracted_again(
     tiny_backbone: Build, tiny_clip: ClipSpec, stream: Any, tmp_path: Path, what: str
 ) -> None:
     cached_features([tiny_backbone()], tiny_clip, stream, tmp_path)
@@ -113,13 +113,13 @@ def test_changed_shards_or_views_are_extracted_anew(
     assert stream.passes == 2
 
 
-def test_labels_play_no_part(tiny_backbone: Build, tiny_clip: ClipSpec, stream: Any) -> None:
+def test_labels_do_not_change_the_fingerprint(tiny_backbone: Build, tiny_clip: ClipSpec, stream: Any) -> None:
     before = fingerprint(tiny_backbone(), tiny_clip, stream.index, stream.request)
     relabelled = replace(stream.index, samples=tuple(replace(s, labels={"b": "x"}) for s in stream.index.samples))
     assert fingerprint(tiny_backbone(), tiny_clip, relabelled, stream.request) == before
 
 
-def test_another_encoders_file_under_this_name_is_refused(
+def test_a_file_with_another_fingerprint_raises(
     tiny_backbone: Build, tiny_clip: ClipSpec, stream: Any, tmp_path: Path
 ) -> None:
     mine, other = (
@@ -128,11 +128,11 @@ def test_another_encoders_file_under_this_name_is_refused(
     )
     cached_features([_nudged(tiny_backbone())], tiny_clip, stream, tmp_path)
     (tmp_path / other.name).rename(tmp_path / mine.name)
-    with pytest.raises(DataError, match="of other encoder"):
+    with pytest.raises(DataError, match="different encoder"):
         cached_features([tiny_backbone()], tiny_clip, stream, tmp_path)
 
 
-def test_a_damaged_file_is_refused(tiny_backbone: Build, tiny_clip: ClipSpec, stream: Any, tmp_path: Path) -> None:
+def test_a_damaged_file_raises(tiny_backbone: Build, tiny_clip: ClipSpec, stream: Any, tmp_path: Path) -> None:
     cached_features([tiny_backbone()], tiny_clip, stream, tmp_path)
     [path] = tmp_path.iterdir()
     path.write_bytes(path.read_bytes()[:-100])
@@ -140,7 +140,7 @@ def test_a_damaged_file_is_refused(tiny_backbone: Build, tiny_clip: ClipSpec, st
         cached_features([tiny_backbone()], tiny_clip, stream, tmp_path)
 
 
-def test_without_a_folder_nothing_is_kept(
+def test_without_a_folder_nothing_is_stored(
     tiny_backbone: Build, tiny_clip: ClipSpec, stream: Any, tmp_path: Path
 ) -> None:
     for _ in range(2):

@@ -18,7 +18,7 @@ Build, MakeBatch = Callable[..., Backbone], Callable[..., Batch]
 
 @dataclass
 class Held:
-    """A stream whose clips are in memory already."""
+    """A stream with its batches in memory."""
 
     batches: list[Batch]
 
@@ -28,7 +28,7 @@ class Held:
 
 @pytest.fixture
 def stream(tiny_batch: MakeBatch) -> Any:
-    """Two batches of three clips, the last row padding; clip 1 of each is silent."""
+    """Two batches of three clips. The last row is padding. Clip 1 of each batch has no sound."""
     return Held(
         [
             tiny_batch(clips=3, segments=3, absent={("audio", 1)}, seed=1),
@@ -37,9 +37,7 @@ def stream(tiny_batch: MakeBatch) -> Any:
     )
 
 
-def test_every_clip_once_in_order_and_its_views_averaged(
-    tiny_backbone: Build, tiny_clip: ClipSpec, stream: Any
-) -> None:
+def test_features_are_means_over_views_in_clip_order(tiny_backbone: Build, tiny_clip: ClipSpec, stream: Any) -> None:
     backbone, counted = tiny_backbone(modality_dropout=1.0).train(), []
     [features] = extract_features([backbone], tiny_clip, stream, progress=counted.append)
     assert features.keys == ["clip-1-0", "clip-1-1", "clip-1-2", "clip-2-0", "clip-2-1"]
@@ -67,7 +65,7 @@ def test_every_clip_once_in_order_and_its_views_averaged(
     assert row == 5
 
 
-def test_presence_and_the_joined_features(tiny_backbone: Build, tiny_clip: ClipSpec, stream: Any) -> None:
+def test_presence_and_concatenated_features(tiny_backbone: Build, tiny_clip: ClipSpec, stream: Any) -> None:
     [features] = extract_features([tiny_backbone()], tiny_clip, stream)
     assert features.present["audio"].tolist() == [True, False, True, True, False]
     for name in ("rgb", "fused", "concat"):
@@ -79,7 +77,7 @@ def test_presence_and_the_joined_features(tiny_backbone: Build, tiny_clip: ClipS
     assert {array.dtype for array in features.values.values()} == {np.dtype(np.float32)}
 
 
-def test_only_views_that_have_the_modality_are_averaged(
+def test_views_without_the_modality_are_not_averaged(
     tiny_backbone: Build, tiny_clip: ClipSpec, tiny_batch: MakeBatch
 ) -> None:
     whole, partly = tiny_batch(clips=2, segments=1, seed=3), tiny_batch(clips=2, segments=2, seed=3)

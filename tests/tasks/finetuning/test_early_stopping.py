@@ -16,7 +16,7 @@ def scores(right: float) -> Scores:
 
 
 class Planted:
-    """A model whose weight is the step, and whose validation clips are guessed with `course[step]`."""
+    """A model whose weight is the step. Its validation clips get the true class with probability `course[step]`."""
 
     def __init__(self, course: list[float], patience: int, file: Path) -> None:
         self.model = torch.nn.Linear(1, 1, bias=False)
@@ -35,25 +35,25 @@ class Planted:
         return -1
 
 
-def test_the_loss_is_that_of_averaged_probabilities() -> None:
+def test_the_loss_uses_averaged_probabilities() -> None:
     assert mean_loss(scores(0.25)) == pytest.approx(-np.log(0.25))
 
 
-def test_training_ends_after_patience_and_the_best_state_comes_back(tmp_path: Path) -> None:
+def test_training_stops_after_patience_and_restores_the_best_state(tmp_path: Path) -> None:
     planted = Planted([0.5, 0.7, 0.9, 0.8, 0.85, 0.6, 0.99], 3, tmp_path / "best.safetensors")
     assert planted.run(range(7)) == 5
     planted.stopping.restore()
     assert planted.model.weight.item() == 2
 
 
-def test_no_patience_never_stops_and_keeps_the_best(tmp_path: Path) -> None:
+def test_zero_patience_never_stops_and_keeps_the_best(tmp_path: Path) -> None:
     planted = Planted([0.9, 0.5, 0.4, 0.3], 0, tmp_path / "best.safetensors")
     assert planted.run(range(4)) == -1
     planted.stopping.restore()
     assert planted.model.weight.item() == 0
 
 
-def test_a_resumed_run_goes_on_counting_where_it_was_cut(tmp_path: Path) -> None:
+def test_a_resumed_run_continues_counting(tmp_path: Path) -> None:
     course, file = [0.5, 0.9, 0.8, 0.7, 0.6], tmp_path / "best.safetensors"
     Planted(course, 3, file).run(range(3))
     resumed = Planted(course, 3, file)
@@ -63,7 +63,7 @@ def test_a_resumed_run_goes_on_counting_where_it_was_cut(tmp_path: Path) -> None
     assert resumed.model.weight.item() == 1
 
 
-def test_what_a_killed_run_measured_after_its_checkpoint_is_not_counted_twice(tmp_path: Path) -> None:
+def test_measurements_after_the_checkpoint_are_not_counted_twice(tmp_path: Path) -> None:
     course, file = [0.5, 0.9, 0.8, 0.7, 0.6], tmp_path / "best.safetensors"
     Planted(course, 3, file).run(range(4))
     resumed = Planted(course, 3, file)
@@ -73,20 +73,20 @@ def test_what_a_killed_run_measured_after_its_checkpoint_is_not_counted_twice(tm
     assert resumed.model.weight.item() == 1
 
 
-def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+def test_a_damaged_file_raises_with_its_name(tmp_path: Path) -> None:
     file = tmp_path / "best.safetensors"
     file.write_bytes(b"no tensors")
     with pytest.raises(DataError, match=r"best\.safetensors"):
         Planted([0.5], 1, file).stopping.resume()
 
 
-def test_figures_are_named_for_the_log(tmp_path: Path) -> None:
+def test_measurements_have_log_names(tmp_path: Path) -> None:
     planted = Planted([0.9], 1, tmp_path / "best.safetensors")
     torch.nn.init.zeros_(planted.model.weight)
     assert planted.stopping(0) == pytest.approx({"validation/loss": -np.log(0.9), "validation/accuracy": 1.0})
 
 
-def test_the_chosen_step_is_read_from_what_was_kept(tmp_path: Path) -> None:
+def test_the_chosen_step_is_read_from_the_file(tmp_path: Path) -> None:
     file = tmp_path / "best.safetensors"
     Planted([0.5, 0.7, 0.9, 0.8, 0.9], 0, file).run(range(5))
     assert chosen_step(file) == 2
@@ -95,7 +95,7 @@ def test_the_chosen_step_is_read_from_what_was_kept(tmp_path: Path) -> None:
         chosen_step(file)
 
 
-def test_a_number_of_steps_ends_a_training_also_one_that_had_reached_it() -> None:
+def test_until_stops_at_its_number_of_steps() -> None:
     stopping = Until(4)
     assert not stopping.stop
     assert stopping(4) == {}

@@ -1,4 +1,4 @@
-"""Weights of heads by hand."""
+"""Weights of heads, computed by hand."""
 
 import pytest
 from modalgate.tasks.finetuning.gradient_blending import Losses, blend_weights
@@ -13,7 +13,7 @@ def test_weights_are_gain_over_squared_overfitting() -> None:
     assert blend_weights(BEFORE, after) == pytest.approx(expected)
 
 
-def test_no_overfitting_is_floored_and_no_gain_gets_nothing() -> None:
+def test_overfitting_has_a_floor_and_no_gain_gets_no_weight() -> None:
     after = {"rgb": Losses(1.5, 1.2), "audio": Losses(1.0, 2.5), "joint": Losses(1.5, 1.6)}
     raw = {"rgb": 0.8 / 0.01**2, "audio": 0.0, "joint": 0.4 / 0.1**2}
     assert blend_weights(BEFORE, after) == pytest.approx({k: v / sum(raw.values()) for k, v in raw.items()})

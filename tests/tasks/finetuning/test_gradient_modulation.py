@@ -1,4 +1,4 @@
-"""Gradient modulation and gate warm-up against the published rule and by hand."""
+"""Gradient modulation and gate warm-up against the published formula and hand-computed values."""
 
 import math
 
@@ -18,7 +18,7 @@ def logits_for(share: float, rows: int = 6) -> Tensor:
     return torch.tensor([math.log(share), math.log(1 - share)]).expand(rows, 1, 2)
 
 
-def test_the_leading_stream_is_held_back_by_the_published_factor() -> None:
+def test_the_leading_stream_is_slowed_by_the_published_factor() -> None:
     _, modulation = two_streams(0.5)
     label = torch.zeros(6, 1, dtype=torch.long)
     present = {"rgb": torch.ones(6, 1, dtype=torch.bool), "audio": torch.ones(6, 1, dtype=torch.bool)}
@@ -55,7 +55,7 @@ def test_gradients_are_scaled_and_keep_their_deviation() -> None:
     torch.testing.assert_close(weight.grad, direction)
 
 
-def test_a_held_gate_does_not_move() -> None:
+def test_a_held_gate_does_not_change() -> None:
     gate, other = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
     warmup = GateWarmup([gate])
     (gate * other * 2).sum().backward()

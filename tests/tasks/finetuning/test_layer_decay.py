@@ -1,4 +1,4 @@
-"""Learning rates by depth, against a count of layers by hand."""
+"""Learning rates by depth, against hand-counted layers."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +19,7 @@ def of(groups: list[dict[str, Any]], parameter: torch.nn.Parameter) -> dict[str,
     return found[0]
 
 
-def test_layers_are_counted_from_the_stem_to_what_pools_over_time(tiny_encoder: Callable[..., EncoderSpec]) -> None:
+def test_layers_are_counted_from_the_stem_to_pooling(tiny_encoder: Callable[..., EncoderSpec]) -> None:
     backbone = Backbone(("rgb",), _spec(tiny_encoder(pooling="gru")))
     layers = layer_numbers(backbone.encoders["rgb"])
     blocks = [layers[f"network.stages.{stage}.blocks.0.conv_dw.weight"] for stage in range(4)]
@@ -58,7 +58,7 @@ def test_without_decay_or_unfreezing_it_is_one_group(tiny_backbone: Callable[...
     assert (group["scale"], group["begin"]) == (3.0, 0.1)
 
 
-def test_a_group_rests_until_it_begins() -> None:
+def test_a_group_has_no_rate_until_it_begins() -> None:
     early, late = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
     config = TrainConfig(steps=10, learning_rate=0.1, warmup=0.0)
     groups = [{"params": early.parameters()}, {"params": late.parameters(), "scale": 2.0, "begin": 0.5}]

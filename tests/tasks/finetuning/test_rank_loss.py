@@ -1,4 +1,4 @@
-"""The ranking loss of confidences against a loop."""
+"""The ranking loss against a loop."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from modalgate.tasks.finetuning.rank_loss import LossHistory
 KEYS = ["a", "b", "c", "d"]
 
 
-def test_it_equals_a_loop_over_neighbours() -> None:
+def test_the_loss_equals_a_loop_over_neighbours() -> None:
     torch.manual_seed(0)
     history = LossHistory(KEYS, ("rgb",))
     seen: dict[str, list[float]] = {key: [] for key in KEYS}
@@ -34,7 +34,7 @@ def test_it_equals_a_loop_over_neighbours() -> None:
     assert confidence.grad[2] == 0
 
 
-def test_the_history_is_in_the_checkpoint_and_strangers_are_refused() -> None:
+def test_the_history_is_in_the_checkpoint_and_unknown_keys_raise() -> None:
     history = LossHistory(KEYS, ("rgb",))
     ones = {"rgb": torch.ones(2)}
     history(["a", "b"], ones, {"rgb": torch.tensor([1.0, 3.0])}, {"rgb": torch.ones(2, dtype=torch.bool)})

@@ -1,4 +1,4 @@
-"""Supervised training's losses against the equations."""
+"""Losses of supervised training against their formulas."""
 
 from collections.abc import Callable
 from typing import Any
@@ -45,7 +45,7 @@ def naive_cross_entropy(logits: list[Tensor], labels: list[int], weights: tuple[
 
 
 @pytest.mark.parametrize("weights", [None, (0.5, 2.0, 1.0)])
-def test_every_segment_is_scored_against_its_clips_label(
+def test_every_segment_has_the_label_of_its_clip(
     weights: tuple[float, ...] | None, make: Make, tiny_batch: MakeBatch, tiny_clip: ClipSpec
 ) -> None:
     objective = make(class_weights=weights)
@@ -61,7 +61,7 @@ def test_every_segment_is_scored_against_its_clips_label(
     assert {name for name in outputs if name.endswith("/loss")} == {"label/loss", "gate/loss"}
 
 
-def test_unimodal_heads_learn_from_clips_that_have_their_modality(
+def test_unimodal_heads_use_only_clips_with_their_modality(
     make: Make, tiny_batch: MakeBatch, tiny_clip: ClipSpec
 ) -> None:
     objective = make(unimodal=True, unimodal_weight=0.3)
@@ -77,7 +77,7 @@ def test_unimodal_heads_learn_from_clips_that_have_their_modality(
     assert objective.weights == {"label/loss": 1.0, "unimodal/loss": 0.3}
 
 
-def test_blended_heads_count_by_their_own_weights(make: Make, tiny_batch: MakeBatch, tiny_clip: ClipSpec) -> None:
+def test_blended_heads_have_separate_weights(make: Make, tiny_batch: MakeBatch, tiny_clip: ClipSpec) -> None:
     shares = {"rgb": 0.2, "audio": 0.3, "joint": 0.5}
     objective = make(unimodal=True, head_weights=shares)
     batch = tiny_batch(label=[0, 2, 1, 1])
@@ -125,12 +125,12 @@ def test_augmentation_is_for_training_only(make: Make, tiny_batch: MakeBatch) ->
     assert torch.equal(first, second)
 
 
-def test_a_batch_without_labels_is_no_training_batch(make: Make, tiny_batch: MakeBatch) -> None:
+def test_a_batch_without_labels_raises(make: Make, tiny_batch: MakeBatch) -> None:
     with pytest.raises(AssertionError, match="labels"):
         make()(tiny_batch())
 
 
-def test_class_weights_are_no_part_of_the_saved_state(make: Make) -> None:
+def test_class_weights_are_not_saved(make: Make) -> None:
     assert make(class_weights=(0.5, 2.0, 1.0)).state_dict().keys() == make().state_dict().keys()
 
 
@@ -144,7 +144,7 @@ def test_balanced_weights() -> None:
     assert missing[2] == pytest.approx(3 * missing[0])
 
 
-def test_a_warmed_up_gate_stands_still_and_then_moves(make: Make, tiny_batch: MakeBatch) -> None:
+def test_the_gate_is_fixed_during_warmup_and_then_trains(make: Make, tiny_batch: MakeBatch) -> None:
     objective = make(aids=AidsConfig(gate_warmup=0.5), batches=4).train()
     gate = objective.classifier.backbone.fusion.gate_parameters()
     moved = []
@@ -156,7 +156,7 @@ def test_a_warmed_up_gate_stands_still_and_then_moves(make: Make, tiny_batch: Ma
     assert moved == [False, False, True, True]
 
 
-def test_modulation_acts_in_the_first_half_on_encoders_alone(make: Make, tiny_batch: MakeBatch) -> None:
+def test_modulation_acts_on_encoders_in_the_first_half(make: Make, tiny_batch: MakeBatch) -> None:
     batch = tiny_batch(label=[0, 2, 1, 1])
     found = []
     for alpha in (0.0, 2.0):
@@ -176,7 +176,7 @@ def test_modulation_acts_in_the_first_half_on_encoders_alone(make: Make, tiny_ba
     torch.testing.assert_close(plain[0], released[0])
 
 
-def test_the_rank_loss_belongs_to_energy(
+def test_the_rank_loss_trains_the_energy_decision(
     tiny_backbone: Callable[..., Backbone], tiny_clip: ClipSpec, tiny_batch: MakeBatch
 ) -> None:
     batch = tiny_batch(label=[0, 2, 1, 1], absent={("audio", 1)})
@@ -193,12 +193,12 @@ def test_the_rank_loss_belongs_to_energy(
 @pytest.mark.parametrize(
     ("aids", "message"),
     [
-        (AidsConfig(modulation=0.5), "give unimodal_weight above 0"),
+        (AidsConfig(modulation=0.5), "unimodal_weight above 0"),
         (AidsConfig(rank=0.1), "decision 'energy'"),
-        (AidsConfig(gate_warmup=0.1), "fusion 'concat' has no gate to hold"),
+        (AidsConfig(gate_warmup=0.1), "fusion 'concat' has none"),
     ],
 )
-def test_an_aid_without_what_it_needs_is_refused(
+def test_an_aid_that_does_not_suit_the_classifier_raises(
     aids: AidsConfig, message: str, tiny_backbone: Callable[..., Backbone], tiny_clip: ClipSpec
 ) -> None:
     classifier = Classifier(tiny_backbone(fusion="concat"), CLASSES)
@@ -206,7 +206,7 @@ def test_an_aid_without_what_it_needs_is_refused(
         SupervisedObjective(classifier, tiny_clip, None, aids=aids)
 
 
-def test_guessing_is_the_least_loss_of_an_answer_that_is_the_same_for_all() -> None:
+def test_guessing_is_the_lowest_loss_of_a_constant_prediction() -> None:
     labels = np.array([0] * 6 + [1] * 3 + [2])
 
     def least(loss: Callable[[Tensor], Tensor]) -> float:

@@ -1,4 +1,4 @@
-"""Stored features: what a backbone would have made of the clips, and batches of them."""
+"""Stored features equal encoding the media, and form batches."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -19,7 +19,7 @@ ABSENT = {("audio", 1), ("audio", 3)}
 
 
 class Batches:
-    """A stream of ready-made batches."""
+    """A stream of given batches."""
 
     def __init__(self, *batches: Batch) -> None:
         self.batches = batches
@@ -69,7 +69,7 @@ def test_a_backbone_over_stored_features_equals_one_over_media(
     torch.testing.assert_close(found.weights, expected.weights, rtol=1e-4, atol=1e-5)
 
 
-def test_absent_streams_and_clips_keep_their_place(stored: StoredClips) -> None:
+def test_absent_streams_and_clips_keep_their_rows(stored: StoredClips) -> None:
     assert stored.present["audio"].any(dim=1).tolist() == [True, False, True, False] + [False] * 4
     assert (stored.streams["audio"][~stored.present["audio"]] == 0).all()
     assert stored.label.tolist() == [0, 1, 1, 0, 1, 1, 0, 0]
@@ -80,7 +80,7 @@ def test_absent_streams_and_clips_keep_their_place(stored: StoredClips) -> None:
     assert stored.present["rgb"].all()
 
 
-def test_noise_is_the_same_for_all_models_and_grows_with_its_level(
+def test_noise_is_equal_for_all_models_and_grows_with_its_level(
     batches: list[Batch], experts: dict[str, Backbone], tiny_clip: ClipSpec
 ) -> None:
     levels = [0.0, 0.5, 1.0]
@@ -105,7 +105,7 @@ def test_the_stream_shows_every_clip_once_an_epoch_and_resumes(stored: StoredCli
     assert torch.equal(resumed.streams["rgb"], batches[3].streams["rgb"])
 
 
-def test_it_survives_the_disk_and_damage_is_named(stored: StoredClips, tmp_path: Path) -> None:
+def test_loaded_clips_equal_the_saved_ones_and_damage_raises(stored: StoredClips, tmp_path: Path) -> None:
     path = tmp_path / "features" / "test.safetensors"
     save_stored(stored, path)
     again = load_stored(path)
@@ -121,7 +121,7 @@ def test_it_survives_the_disk_and_damage_is_named(stored: StoredClips, tmp_path:
 
 
 def test_a_share_of_the_clips_has_one_noisy_modality() -> None:
-    """The value of a stream and of its quality is its level: 0 where clean."""
+    """Stream and quality hold the noise level. 0 is clean."""
     names, count = ("rgb", "audio"), 40
 
     def at(level: float) -> StoredClips:
@@ -136,7 +136,7 @@ def test_a_share_of_the_clips_has_one_noisy_modality() -> None:
     levels = torch.stack([torch.cat([batch.streams[name][:, 0, 0, 0] for batch in batches]) for name in names])
     assert torch.equal(levels, torch.cat([batch.quality[:, 0, :, 0] for batch in batches]).T)  # pyright: ignore
     assert not ((levels > 0).sum(dim=0) > 1).any()
-    # Each of 4000 clips is one of four kinds with probability 1/8, within four deviations.
+    # Each of 4000 clips has one of four noise kinds with probability 1/8 each, within four deviations.
     for row in levels:
         for level in (1.0, 2.0):
             assert abs(float((row == level).float().mean()) - 0.125) < 4 * (0.125 * 0.875 / 4000) ** 0.5

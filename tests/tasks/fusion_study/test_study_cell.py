@@ -1,4 +1,4 @@
-"""What a cell is asked, on a classifier whose answers are known."""
+"""Scores of a cell for a classifier with known predictions."""
 
 from collections.abc import Callable
 
@@ -18,7 +18,7 @@ CLIPS = 40
 
 @pytest.fixture
 def clips() -> StoredClips:
-    """Two classes that rgb shows in its first number and audio does not show; 2 views of 1 token."""
+    """Two classes in the first feature of rgb. Audio has no signal. 2 views with 1 token each."""
     torch.manual_seed(0)
     label = torch.arange(CLIPS) % 2
     streams = {name: torch.randn(CLIPS, 2, 2, 4) * 0.01 for name in NAMES}
@@ -49,7 +49,7 @@ def classifier() -> Callable[..., Classifier]:
     return build
 
 
-def test_a_planted_signal_is_read_and_lost_with_its_modality(
+def test_a_planted_signal_is_found_and_lost_without_its_modality(
     clips: StoredClips, classifier: Callable[..., Classifier]
 ) -> None:
     swapped = clips.with_stream_of(
@@ -77,7 +77,7 @@ def test_a_planted_signal_is_read_and_lost_with_its_modality(
     assert cell.labels == clips.label.tolist()
 
 
-def test_weights_are_moved_among_rows_with_the_same_modalities(
+def test_weights_are_shuffled_among_rows_with_the_same_modalities(
     clips: StoredClips, classifier: Callable[..., Classifier]
 ) -> None:
     model = classifier("sigmoid")
@@ -90,7 +90,7 @@ def test_weights_are_moved_among_rows_with_the_same_modalities(
         shuffled, reported = score_stored(model, clips)
     assert moved
     assert not np.allclose(shuffled, plain)
-    # A row of one modality keeps a weight of zero for the other.
+    # A row with one modality keeps weight zero for the other.
     assert (reported[20:, 1] == 0).all()
     segments = reported[:20, 0] != weights[:20, 0]
     assert segments.any()
@@ -100,7 +100,7 @@ def test_weights_are_moved_among_rows_with_the_same_modalities(
 
 
 @pytest.mark.parametrize(("fusion", "decision", "moves"), [("concat", None, False), ("static", "energy", True)])
-def test_only_what_sums_weighted_values_has_weights_to_move(
+def test_only_weighted_sums_have_weights_to_shuffle(
     fusion: str, decision: str | None, moves: bool, clips: StoredClips, classifier: Callable[..., Classifier]
 ) -> None:
     cell = judge_cell("row", 0, 0, classifier(fusion, decision), clips, clips, {}, top_k_accuracy)

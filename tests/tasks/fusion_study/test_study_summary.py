@@ -1,4 +1,4 @@
-"""A study's rows and tests on cells whose outcome was planted."""
+"""Rows and tests of a study on cells with planted results."""
 
 import json
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ def auc(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
 def cell(
     row: str, right: Sequence[bool], seed: int = 0, fold: int = 0, validation: float = 0.5, every: int = 2
 ) -> Cell:
-    """Guesses that are `right` or not, of clips of which one in `every` is not of class 1."""
+    """Predictions that are `right` or not. One clip in `every` is not of class 1."""
     labels = [int(number % every > 0) for number in range(len(right))]
     guesses = [label if good else 1 - label for label, good in zip(labels, right, strict=True)]
     probabilities = [[0.9, 0.1] if guess == 0 else [0.1, 0.9] for guess in guesses]
@@ -56,7 +56,7 @@ def cell(
 
 @pytest.fixture(autouse=True)
 def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is planted stands out of a tenth of the draws."""
+    """A tenth of the draws is enough for the planted effects."""
     monkeypatch.setattr(study, "DRAWS", 200)
 
 
@@ -68,7 +68,7 @@ def rows_of(cells: list[Cell]) -> tuple[dict[str, StudyRow], References]:
 
 @pytest.fixture
 def cells() -> list[Cell]:
-    """The gate is right on 54 of 60 clips, rgb on 30 of them; audio is better on test but worse on validation."""
+    """The gate is right on 54 of 60 clips, rgb on 30. Audio is better on test but worse on validation."""
     generator = np.random.default_rng(0)
     made = []
     for seed in range(3):
@@ -81,21 +81,21 @@ def cells() -> list[Cell]:
     return made
 
 
-def test_the_best_on_test_and_the_one_that_validation_chose_are_both_named(cells: list[Cell]) -> None:
+def test_references_are_the_best_on_test_and_on_validation(cells: list[Cell]) -> None:
     rows, references = rows_of(cells)
     assert (references.test_best, references.validation_best) == ("audio", "rgb")
     assert rows["audio"].against_test_best is None
     assert rows["rgb"].against_validation_best is None
     assert [row.name for row in rows.values() if row.single] == ["rgb", "audio"]
-    # Where both agree, so do both readings.
+    # If both references agree, so do both comparisons.
     agreeing = [replace(entry, validation=0.7) if entry.row == "audio" else entry for entry in cells]
     rows, references = rows_of(agreeing)
     assert references.test_best == references.validation_best == "audio"
     assert all(row.against_test_best == row.against_validation_best for row in rows.values())
 
 
-def test_every_row_and_every_single_modality_has_its_own_test() -> None:
-    """Right on nested sets of clips: all clips in which two rows differ speak for one, and p is 2 / 2^n."""
+def test_every_row_is_tested_separately() -> None:
+    """Rows are right on nested sets of clips, so all n discordant clips favour one row and p is 2 / 2^n."""
     planted = {"rgb": 30, "audio": 40, "softmax": 54}
     made = [
         cell(row, [number < count for number in range(CLIPS)], seed, validation=0.6 if row == "rgb" else 0.4)
@@ -114,9 +114,9 @@ def test_every_row_and_every_single_modality_has_its_own_test() -> None:
             assert found is not None
             assert found.difference.value == pytest.approx(clips / CLIPS)
             assert found.difference.low <= clips / CLIPS <= found.difference.high
-            # On scores averaged over seeds: 60 clips, not 180.
+            # The test uses scores averaged over seeds: 60 clips, not 180.
             assert found.p == pytest.approx(2 / 2 ** abs(clips))
-    # Holm over all that is compared with one reference: the smallest p counts twice, the other once.
+    # Holm over the two rows compared with a reference: the smaller p counts twice, the other once.
     strict = {name: rows[name].against_test_best for name in ("softmax", "rgb")}
     assert strict["softmax"] is not None
     assert strict["rgb"] is not None
@@ -124,8 +124,8 @@ def test_every_row_and_every_single_modality_has_its_own_test() -> None:
     assert strict["rgb"].adjusted == pytest.approx(2 / 2**10)
 
 
-def test_a_gain_over_what_validation_chose_may_be_none_over_the_best() -> None:
-    """As it happened: fusion is right where flow is, and stands above rgb, which validation preferred."""
+def test_a_gain_over_the_validation_best_may_vanish_over_the_test_best() -> None:
+    """Fusion is right where flow is, and better than rgb, which validation preferred."""
     right = [number < 50 for number in range(CLIPS)]
     made = [
         cell("rgb", [number < 30 for number in range(CLIPS)], validation=0.9),
@@ -147,7 +147,7 @@ def test_a_gain_over_what_validation_chose_may_be_none_over_the_best() -> None:
     assert "stricter" in headline.note
 
 
-def test_a_planted_gain_is_found_and_a_coin_is_not(cells: list[Cell]) -> None:
+def test_a_planted_gain_is_significant_and_a_coin_is_not(cells: list[Cell]) -> None:
     rows, _ = rows_of(cells)
     gate = rows["softmax"]
     assert gate.value.value == pytest.approx(0.9)
@@ -177,7 +177,7 @@ def test_chance_is_the_largest_class_or_equal_scores(every: int, majority: float
         assert {row[tables[title].columns.index("chance")] for row in tables[title].rows} == {chance}
 
 
-def test_the_record_holds_both_readings_of_every_row(cells: list[Cell]) -> None:
+def test_the_record_has_both_comparisons_of_every_row(cells: list[Cell]) -> None:
     rows, references = rows_of(cells)
     record = json.loads(json.dumps(study_record(list(rows.values()), references)))
     assert list(record) == ["rgb", "audio", "softmax", "coin"]
@@ -188,7 +188,7 @@ def test_the_record_holds_both_readings_of_every_row(cells: list[Cell]) -> None:
     assert record["coin"]["noise_area"] == rows["coin"].noise_area
 
 
-def test_folds_are_pooled_before_they_are_judged() -> None:
+def test_folds_are_pooled_before_scoring() -> None:
     parts = [cell(row, [good] * 10, fold=fold) for row, good in (("rgb", True), ("audio", False)) for fold in (0, 1)]
     rows, _ = rows_of(parts)
     assert rows["rgb"].value.value == 1
@@ -196,12 +196,12 @@ def test_folds_are_pooled_before_they_are_judged() -> None:
     assert rows["audio"].value.high == 0
 
 
-def test_the_noise_area_is_the_trapezoid_relative_to_the_levels(cells: list[Cell]) -> None:
+def test_the_noise_area_is_the_trapezoid_over_the_range_of_levels(cells: list[Cell]) -> None:
     rows, _ = rows_of(cells)
     assert rows["softmax"].noise_area == pytest.approx((0.9 * 0.75 + 0.9) / 2)
 
 
-def test_tables_name_every_row_and_leave_out_what_is_not_known(cells: list[Cell]) -> None:
+def test_tables_have_every_row_and_omit_unknown_values(cells: list[Cell]) -> None:
     cells = [replace(entry, shuffled=None) if entry.row == "coin" else entry for entry in cells]
     rows, references = rows_of(cells)
     headline, gates, missing, rgb, audio = study_tables(list(rows.values()), references, "accuracy", "60 clips")
@@ -213,7 +213,7 @@ def test_tables_name_every_row_and_leave_out_what_is_not_known(cells: list[Cell]
     assert rgb.columns == audio.columns == ["row", "0", "1", "area", "chance"]
     assert rgb.rows[2] == ["softmax", *(pytest.approx(value) for value in (0.9, 0.45, 0.675, 0.5))]
     assert audio.rows[2] == ["softmax", *[pytest.approx(0.9)] * 3, 0.5]
-    # A single modality is judged by its own noise alone.
+    # A single modality is scored under its own noise only.
     alone = replace(rows["rgb"], noise={"rgb": rows["rgb"].noise["rgb"]})
     pages = study_figures([alone, rows["softmax"]], "accuracy")
     assert [page.title for page in pages] == ["Noise on rgb", "Noise on audio"]
@@ -221,10 +221,10 @@ def test_tables_name_every_row_and_leave_out_what_is_not_known(cells: list[Cell]
     assert pages[0].series["softmax"] == [(0.0, pytest.approx(0.9)), (1.0, pytest.approx(0.45))]
 
 
-def test_beside_another_metric_the_accuracy_has_a_table_of_its_own(cells: list[Cell]) -> None:
+def test_another_metric_adds_a_table_of_accuracy(cells: list[Cell]) -> None:
     rows, references = study_rows(cells, ["rgb", "audio"], {}, dict.fromkeys({cell.row for cell in cells}, COST), auc)
     tables = study_tables(rows, references, "auc", "60 clips")
-    assert tables[0].rows[2][1] == pytest.approx(0.9, abs=0.01)  # two scores, so about the balanced accuracy
+    assert tables[0].rows[2][1] == pytest.approx(0.9, abs=0.01)  # two distinct scores: about the balanced accuracy
     assert tables[1].title == "Accuracy"
     assert [row[:2] for row in tables[1].rows[:3]] == [
         [name, pytest.approx(value)] for name, value in (("rgb", 0.5), ("audio", 40 / 60), ("softmax", 0.9))

@@ -1,4 +1,4 @@
-"""Calibration on probabilities whose truth is known."""
+"""Calibration against naive loops and planted temperatures."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from modalgate.tasks.metrics.calibration import (
 
 
 def honest(clips: int, classes: int = 3, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities, and labels drawn from them."""
+    """Random probabilities, with labels drawn from them."""
     generator = np.random.default_rng(seed)
     probabilities = generator.dirichlet(np.full(classes, 0.7), clips)
     labels = (generator.random((clips, 1)) > probabilities.cumsum(axis=1)).sum(axis=1)
@@ -34,20 +34,20 @@ def test_the_error_equals_a_loop_over_bins() -> None:
     )
 
 
-def test_honest_probabilities_have_none_and_boasting_ones_do() -> None:
+def test_calibrated_probabilities_have_no_error_and_overconfident_ones_do() -> None:
     probabilities, labels = honest(20_000)
     assert expected_calibration_error(probabilities, labels) < 0.015
-    boasting = apply_temperature(probabilities, 1 / 3)
-    assert expected_calibration_error(boasting, labels) > 0.08
+    overconfident = apply_temperature(probabilities, 1 / 3)
+    assert expected_calibration_error(overconfident, labels) > 0.08
 
 
-def test_certain_and_right_is_without_error_in_the_last_bin() -> None:
+def test_certain_predictions_fall_into_the_last_bin() -> None:
     assert expected_calibration_error(np.eye(3), np.arange(3)) == 0
     assert expected_calibration_error(np.eye(3), np.array([1, 2, 0])) == 1
 
 
 @pytest.mark.parametrize("temperature", [0.4, 1.0, 2.5])
-def test_the_temperature_that_was_planted_is_found(temperature: float) -> None:
+def test_a_planted_temperature_is_found(temperature: float) -> None:
     probabilities, labels = honest(20_000, seed=3)
     spoiled = apply_temperature(probabilities, 1 / temperature)
     assert fit_temperature(spoiled, labels) == pytest.approx(temperature, rel=0.05)
@@ -56,7 +56,7 @@ def test_the_temperature_that_was_planted_is_found(temperature: float) -> None:
     np.testing.assert_array_equal(spoiled.argmax(axis=1), mended.argmax(axis=1))
 
 
-def test_no_clips_are_refused() -> None:
+def test_no_clips_raise() -> None:
     with pytest.raises(ValueError, match="no samples"):
         fit_temperature(np.zeros((0, 2)), np.zeros(0, int))
     with pytest.raises(ValueError, match="no samples"):
@@ -64,10 +64,10 @@ def test_no_clips_are_refused() -> None:
 
 
 @pytest.mark.parametrize("classes", [2, 5])
-def test_few_clips_that_are_all_right_do_not_ask_for_certainty(classes: int) -> None:
+def test_a_few_correct_clips_do_not_give_certainty(classes: int) -> None:
     labels = np.arange(20) % classes
     probabilities = np.full((20, classes), 0.2 / (classes - 1))
     probabilities[np.arange(20), labels] = 0.8
     sharpened = apply_temperature(probabilities, fit_temperature(probabilities, labels))
-    # Where all clips are alike the mean target is met.
+    # All clips are equal, so the fitted probability equals the target, (n + 1) / (n + 2).
     assert sharpened[np.arange(20), labels] == pytest.approx(21 / 22, abs=1e-3)

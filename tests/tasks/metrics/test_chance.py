@@ -1,4 +1,4 @@
-"""Chance in closed form, and what is warned of: planted answers that know the class, and answers that do not."""
+"""Chance levels in closed form, and warnings for planted predictions that know the class or do not."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ from modalgate.tasks.metrics.classification import action_metrics, violence_metr
 from modalgate.tasks.metrics.multilabel import multilabel_metrics
 
 
-def test_chance_is_what_the_best_constant_answer_reaches() -> None:
+def test_chance_is_what_the_best_constant_prediction_reaches() -> None:
     labels = np.array([0] * 5 + [1] * 3 + [2] * 2)
     constant = np.tile([0.6, 0.3, 0.1, 0.0, 0.0, 0.0], (10, 1))
     chances = action_chances(labels, 6)
@@ -38,7 +38,7 @@ def test_chance_is_what_the_best_constant_answer_reaches() -> None:
 
 
 def scores(knows: bool, count: int = 60, classes: int = 3) -> Scores:
-    """Answers that are the class, or the same for every clip of any class."""
+    """Predictions that equal the class, or do not depend on it."""
     labels = np.arange(count) % classes
     probabilities = np.full((count, classes), 1 / classes)
     answers = labels if knows else (np.arange(count) // classes) % classes
@@ -50,7 +50,9 @@ def scores(knows: bool, count: int = 60, classes: int = 3) -> Scores:
 
 @pytest.mark.parametrize(("classes", "positive"), [(3, None), (2, 1)])
 @pytest.mark.parametrize("knows", [True, False])
-def test_answers_that_do_not_know_the_class_are_told(classes: int, positive: int | None, knows: bool) -> None:
+def test_predictions_that_do_not_know_the_class_give_a_warning(
+    classes: int, positive: int | None, knows: bool
+) -> None:
     found = scores(knows, classes=classes)
     metrics, intervals = judge(found, [str(number) for number in range(classes)], positive, found.keys)
     chances = chances_of(found, positive)
@@ -63,8 +65,8 @@ def test_answers_that_do_not_know_the_class_are_told(classes: int, positive: int
         assert f"chance {1 / classes:.3f}" in said[0]
 
 
-def test_too_few_clips_can_tell_nothing_however_right() -> None:
-    """A bootstrap of answers that are all right has no width: three such clips could be luck."""
+def test_a_few_correct_clips_are_still_at_chance() -> None:
+    """The bootstrap interval of correct predictions has no width, but three correct clips could be luck."""
     assert accuracy_figure("accuracy", 1.0, 1.0, 1.0, 0.5, 3).at_chance
     assert not accuracy_figure("accuracy", 1.0, 1.0, 1.0, 0.5, 30).at_chance
     assert auc_figure(1.0, 1.0, 1.0, np.array([1, 0, 0])).at_chance
@@ -73,7 +75,7 @@ def test_too_few_clips_can_tell_nothing_however_right() -> None:
     assert not Figure("x", nothing, nothing, nothing, 0.5).at_chance
 
 
-def test_a_majority_that_hides_what_is_known_is_told_apart() -> None:
+def test_accuracy_alone_at_chance_gives_a_warning_about_class_balance() -> None:
     accuracy, auc = Figure("accuracy", 0.91, 0.85, 0.95, 0.9), Figure("auc", 0.9, 0.8, 0.95, 0.5)
     (line,) = chance_warning([accuracy, auc], "change train.steps")
     assert "balanced=true" in line
@@ -84,7 +86,7 @@ def test_a_majority_that_hides_what_is_known_is_told_apart() -> None:
     assert chance_warning([auc], "") == chance_warning([], "") == []
 
 
-def test_a_label_that_an_untrained_network_solves_is_told() -> None:
+def test_a_label_that_an_untrained_network_solves_gives_a_warning() -> None:
     def rows(*values: float) -> list[Figure]:
         names = ("fused", "rgb", "audio")
         return [
@@ -93,10 +95,10 @@ def test_a_label_that_an_untrained_network_solves_is_told() -> None:
         ]
 
     (line,) = untrained_warning(rows(1.0, 1.0, 0.5), rows(0.95, 1.0, 0.5))
-    assert "solves this label already (rgb 1.000" in line
+    assert "solves this label (rgb 1.000" in line
     assert "background" in line
     (line,) = untrained_warning(rows(0.72, 0.7, 0.5), rows(0.7, 0.65, 0.5))
-    assert "pretraining adds nothing" in line
-    # Well above an untrained network, or where that is at chance itself, there is nothing to say.
+    assert "no measurable gain" in line
+    # No warning well above the untrained network, or if the untrained network is at chance.
     assert untrained_warning(rows(0.88, 0.85, 0.5), rows(0.6, 0.62, 0.5)) == []
     assert untrained_warning(rows(0.5, 0.5, 0.5), rows(0.5, 0.5, 0.5)) == []

@@ -1,4 +1,4 @@
-"""Figures of merit against naive counting, and intervals against closed forms and their promised coverage."""
+"""Metrics against naive counting and scikit-learn, and intervals against closed forms and their coverage."""
 
 import math
 from collections.abc import Callable
@@ -27,7 +27,7 @@ SCORES = np.round(np.clip(0.25 * POSITIVE + GENERATOR.random(80) * 0.75, 0, 1), 
 NAMES = ("no_fall", "fall")
 
 
-def test_action_metrics_are_what_counting_gives() -> None:
+def test_action_metrics_equal_naive_counts() -> None:
     ranked = [sorted(range(7), key=lambda c, row=row: -row[c]) for row in PROBABILITIES]
     hits = {k: sum(label in best[:k] for best, label in zip(ranked, LABELS, strict=True)) for k in (1, 5)}
     recalls = []
@@ -45,7 +45,7 @@ def test_action_metrics_are_what_counting_gives() -> None:
     assert "top5_accuracy" not in action_metrics(PROBABILITIES[:, :5], np.minimum(LABELS, 4))
 
 
-def test_mean_class_accuracy_counts_classes_alike() -> None:
+def test_mean_class_accuracy_weights_classes_equally() -> None:
     labels = np.array([0] * 90 + [1] * 10)
     always_zero = np.tile([0.9, 0.1], (100, 1))
     assert top_k_accuracy(always_zero, labels) == pytest.approx(0.9)
@@ -56,7 +56,7 @@ def test_confusion_has_the_truth_in_rows() -> None:
     assert confusion(np.array([1, 1, 0]), np.array([0, 1, 0]), 3).tolist() == [[1, 1, 0], [0, 1, 0], [0, 0, 0]]
 
 
-def test_violence_metrics_are_what_counting_gives() -> None:
+def test_violence_metrics_equal_naive_counts() -> None:
     pairs = [(a > b) + (a == b) / 2 for a in SCORES[POSITIVE == 1] for b in SCORES[POSITIVE == 0]]
     precision_by_recall, found = 0.0, 0
     for threshold in sorted(set(SCORES.tolist()), reverse=True):
@@ -83,7 +83,7 @@ def test_violence_metrics_are_what_counting_gives() -> None:
 
 
 @pytest.mark.parametrize("digits", [0, 1, 6])
-def test_areas_f1_and_confusion_are_those_of_scikit_learn(digits: int) -> None:
+def test_areas_f1_and_confusion_equal_scikit_learn(digits: int) -> None:
     generator = np.random.default_rng(digits)
     for rows in range(2, 30):
         positive = generator.permutation(np.arange(rows) < max(1, rows // 3))
@@ -97,7 +97,7 @@ def test_areas_f1_and_confusion_are_those_of_scikit_learn(digits: int) -> None:
 
 
 @pytest.mark.parametrize("side", [0, 1])
-def test_one_class_leaves_figures_undefined_and_the_others_known(side: int) -> None:
+def test_with_one_class_some_metrics_are_undefined(side: int) -> None:
     metrics = violence_metrics(np.array([0.2, 0.7, 0.9]), np.full(3, side), NAMES)
     assert math.isnan(metrics["auc"])
     assert math.isnan(metrics["average_precision"]) == math.isnan(metrics["f1"]) == (side == 0)
@@ -116,15 +116,15 @@ def test_one_class_leaves_figures_undefined_and_the_others_known(side: int) -> N
         lambda: bootstrap_interval(lambda rows: 0.0, []),
     ],
 )
-def test_nothing_to_score_is_an_error(measure: Callable[[], object]) -> None:
+def test_no_samples_raise(measure: Callable[[], object]) -> None:
     with pytest.raises(ValueError, match="no samples to score"):
         measure()
 
 
-def test_broken_scores_are_an_error() -> None:
+def test_invalid_scores_and_labels_raise() -> None:
     with pytest.raises(ValueError, match="not finite"):
         action_metrics(np.array([[0.5, np.nan]]), np.array([0]))
-    with pytest.raises(ValueError, match="2 rows of scores, 1 labels"):
+    with pytest.raises(ValueError, match="2 rows of scores, but 1 labels"):
         roc_auc(np.zeros(2), np.zeros(1))
     for label in (-1, 2):
         with pytest.raises(ValueError, match="there are 2 classes"):
@@ -134,14 +134,14 @@ def test_broken_scores_are_an_error() -> None:
 
 
 @pytest.mark.parametrize(("correct", "count"), [(0, 10), (7, 10), (400, 400), (123, 400)])
-def test_wilson_interval_is_its_closed_form(correct: int, count: int) -> None:
+def test_wilson_interval_equals_its_closed_form(correct: int, count: int) -> None:
     z, share = 1.959963984540054, correct / count
     centre = (share + z * z / (2 * count)) / (1 + z * z / count)
     half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
     assert wilson_interval(correct, count) == pytest.approx((centre - half, centre + half), abs=1e-12)
 
 
-def test_bootstrap_of_a_mean_has_the_width_of_its_standard_error() -> None:
+def test_bootstrap_width_of_a_mean_matches_its_standard_error() -> None:
     values = np.random.default_rng(1).normal(size=400)
     low, high = bootstrap_interval(lambda rows: float(values[rows].mean()), [str(i) for i in range(400)])
     assert high - low == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.08)
@@ -153,17 +153,17 @@ def test_bootstrap_by_group_covers_where_bootstrap_by_clip_does_not() -> None:
     groups = np.repeat(np.arange(40), 10)
     covered = {"groups": 0, "clips": 0}
     for _ in range(60):
-        # Ten near-duplicates of each recording, whose true mean is zero.
+        # Ten near-duplicates per recording. The true mean is zero.
         values = generator.normal(size=40)[groups] + 0.1 * generator.normal(size=400)
         for name, units in (("groups", groups), ("clips", np.arange(400))):
             low, high = bootstrap_interval(lambda rows, v=values: float(v[rows].mean()), units, draws=150)
             covered[name] += low <= 0 <= high
-    # 95 % promised, 57 of 60; three standard errors are 5.
+    # Nominal coverage is 95 %, which is 57 of 60. Three standard errors are 5.
     assert covered["groups"] >= 52
     assert covered["clips"] < 42
 
 
-def test_bootstrap_draws_whole_groups_and_leaves_out_undefined_draws() -> None:
+def test_bootstrap_draws_whole_groups_and_drops_undefined_draws() -> None:
     groups = ["a", "b", "b", "c", "c", "c"]
     seen: set[tuple[int, ...]] = set()
 
@@ -174,7 +174,7 @@ def test_bootstrap_draws_whole_groups_and_leaves_out_undefined_draws() -> None:
 
     low, high = bootstrap_interval(statistic, groups, draws=300)
     assert all(c[1] == c[2] and c[3] == c[4] == c[5] and c[0] + c[1] + c[3] == 3 for c in seen)
-    # All ten multisets of three groups: each is drawn with a probability of at least 1 / 27.
+    # There are ten multisets of three groups. Each is drawn with a probability of at least 1 / 27.
     assert len(seen) == 10
     assert (low, high) == (1.0, pytest.approx(2, abs=1))
     assert all(math.isnan(bound) for bound in bootstrap_interval(lambda rows: float("nan"), groups, draws=5))

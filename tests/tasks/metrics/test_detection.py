@@ -1,4 +1,4 @@
-"""Events in untrimmed recordings, by hand and against loops over frames."""
+"""Events in untrimmed recordings, against hand counts and loops over frames."""
 
 import numpy as np
 import pytest
@@ -13,12 +13,12 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 
 def video(scores: list[float], *spans: tuple[float, float], name: str = "a.mp4") -> ScoredVideo:
-    """Windows of 2 s every second."""
+    """Windows of 2 s, one per second."""
     starts = np.arange(len(scores), dtype=float)
     return ScoredVideo(name, starts, starts + 2, np.array(scores), spans)
 
 
-def test_a_run_of_windows_is_one_alarm() -> None:
+def test_successive_windows_are_one_alarm() -> None:
     held = video([0.1, 0.9, 0.8, 0.2, 0.1, 0.9])
     assert alarm_events(held, 0.5) == [(1.0, 4.0), (5.0, 7.0)]
     assert alarm_events(held, 0.85) == [(1.0, 3.0), (5.0, 7.0)]
@@ -26,7 +26,7 @@ def test_a_run_of_windows_is_one_alarm() -> None:
 
 
 def test_alarms_by_hand() -> None:
-    # Span 1 is told of by the window of 2 to 4 s, span 2 is missed; one alarm in calm time here, one in the other.
+    # The window of 2 to 4 s detects span 1. Span 2 is missed. Each video has one false alarm.
     first = video([0.1, 0.2, 0.9, 0.9, 0.1, 0.1, 0.1, 0.1, 0.8, 0.1, 0.1], (3.0, 5.0), (6.5, 7.0))
     calm = video([0.1, 0.7, 0.1, 0.1], name="b.mp4")
     judged = judge_alarms([first, calm], 0.5)
@@ -37,11 +37,11 @@ def test_alarms_by_hand() -> None:
     assert judged.per_hour == pytest.approx(2 / ((9.5 + 5) / 3600))
 
 
-def test_spans_that_overlap_count_once_as_time() -> None:
+def test_overlapping_spans_count_once() -> None:
     assert video([0.1] * 9, (1.0, 4.0), (3.0, 5.0), (9.0, 99.0)).calm_seconds == pytest.approx(10 - 4 - 1)
 
 
-def test_no_higher_threshold_finds_as_many() -> None:
+def test_recall_threshold_is_the_highest_that_finds_enough_spans() -> None:
     generator = np.random.default_rng(0)
     spans = [(float(n), float(n) + 1.5) for n in range(0, 50, 5)]
     held = [video(generator.random(60).tolist(), *spans)]
@@ -54,7 +54,7 @@ def test_no_higher_threshold_finds_as_many() -> None:
         recall_threshold(held, 0.0)
 
 
-def test_frames_are_judged_as_a_loop_would() -> None:
+def test_frame_metrics_equal_a_loop_over_frames() -> None:
     generator = np.random.default_rng(1)
     held = [video(generator.random(20).tolist(), (3.0, 8.0), name="a"), video(generator.random(9).tolist(), name="b")]
     frames, _ = detection_tables(held, 10.0, 0.5)
@@ -71,10 +71,10 @@ def test_frames_are_judged_as_a_loop_would() -> None:
     alone = average_precision_score(truth[:210], scores[:210])
     assert rows["a"][3] == pytest.approx(alone)
     assert (rows["all, pooled"][4], rows["all, pooled"][6]) == (pytest.approx(np.mean(truth)), 0.5)
-    assert rows["b"][3] is None  # nothing happens in it: it has no precision of its own
+    assert rows["b"][3] is None  # without spans, average precision is undefined
 
 
-def test_perfect_scores_find_all_without_a_false_alarm() -> None:
+def test_perfect_scores_give_no_false_alarm() -> None:
     held = [video([0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0], (2.0, 5.0))]
     frames, alarms = detection_tables(held, 5.0, 0.5)
     assert frames.rows[-1][5] == pytest.approx(1.0, abs=0.05)

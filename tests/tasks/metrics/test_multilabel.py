@@ -1,4 +1,4 @@
-"""Several classes of a clip: the truth that is read, and figures against scikit-learn and loops."""
+"""Clips with several classes: reading the truth, and metrics against scikit-learn and loops."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def index(*texts: str) -> Index:
     return Index(PackSettings(), {}, (), samples)
 
 
-def test_the_truth_has_a_column_per_class_and_a_row_per_labelled_clip() -> None:
+def test_truth_has_a_row_per_labelled_clip_and_a_column_per_class() -> None:
     clips = labelled_clips(index("b|a", "", "c", "|", "a"), "tags", multilabel=True)
     assert clips.classes == ["a", "b", "c"]
     assert [sample.key for sample in clips.index.samples] == ["c0", "c2", "c3", "c4"]
@@ -36,7 +36,7 @@ def test_the_truth_has_a_column_per_class_and_a_row_per_labelled_clip() -> None:
     assert some.labels.tolist() == [[0, 1], [1, 0], [0, 0], [0, 0]]
 
 
-def test_what_cannot_be_told_apart_is_refused() -> None:
+def test_too_few_or_unknown_classes_raise() -> None:
     with pytest.raises(RequestError, match="fewer than two classes"):
         labelled_clips(index("a", "|"), "tags", multilabel=True)
     with pytest.raises(RequestError, match="known: a, b"):
@@ -45,10 +45,10 @@ def test_what_cannot_be_told_apart_is_refused() -> None:
         labelled_clips(index("a", "b"), "tags", ["x", "y"])
 
 
-def test_figures_are_those_of_scikit_learn() -> None:
+def test_metrics_equal_scikit_learn() -> None:
     expected = [average_precision_score(TRUTH[:, number], SCORES[:, number]) for number in range(4)]
     np.testing.assert_allclose(average_precisions(SCORES, TRUTH), expected)
-    # Rounded, many scores are equal.
+    # Rounding makes many scores equal.
     tied = SCORES.round(1)
     expected_tied = [average_precision_score(TRUTH[:, number], tied[:, number]) for number in range(4)]
     np.testing.assert_allclose(average_precisions(tied, TRUTH), expected_tied)
@@ -59,7 +59,7 @@ def test_figures_are_those_of_scikit_learn() -> None:
         assert found[f"{average}_f1"] == pytest.approx(f1_score(TRUTH, thresholds <= SCORES, average=average))
 
 
-def test_a_class_that_does_not_occur_has_no_part_in_the_mean() -> None:
+def test_the_mean_skips_classes_that_do_not_occur() -> None:
     truth = TRUTH * [1, 1, 1, 0]
     assert np.isnan(average_precisions(SCORES, truth)[3])
     assert mean_average_precision(SCORES, truth) == pytest.approx(mean_average_precision(SCORES[:, :3], TRUTH[:, :3]))
@@ -67,14 +67,14 @@ def test_a_class_that_does_not_occur_has_no_part_in_the_mean() -> None:
     assert class_thresholds(SCORES, truth)[3] == 0.5
 
 
-def test_no_other_threshold_of_a_class_has_a_greater_f1() -> None:
+def test_class_thresholds_have_the_best_f1() -> None:
     chosen = class_thresholds(SCORES, TRUTH)
     for number, threshold in enumerate(chosen):
         best = max(f1_score(TRUTH[:, number], SCORES[:, number] >= t) for t in SCORES[:, number])
         assert f1_score(TRUTH[:, number], SCORES[:, number] >= threshold) == pytest.approx(best)
 
 
-def test_every_fold_gets_its_share_of_the_rare_class() -> None:
+def test_folds_share_the_rare_class() -> None:
     texts = ["common|rare" if n % 10 == 0 else "common" if n % 2 else "|" for n in range(100)]
     clips = labelled_clips(index(*texts), "tags", multilabel=True)
     splits = plan_splits(clips.index, clips.strata, SplitPlan(folds=5))

@@ -1,4 +1,4 @@
-"""Paired tests against sums written out, and their error rates on planted truth."""
+"""Paired tests against explicit sums, and their error rates on planted truth."""
 
 from math import comb
 
@@ -20,23 +20,23 @@ def test_mcnemar_sums_the_binomial_tail(first: int, second: int) -> None:
     assert mcnemar(*answers(20, first, second, 7)) == pytest.approx(naive)
 
 
-def test_mcnemar_ignores_clips_both_get_right_or_wrong() -> None:
+def test_mcnemar_ignores_clips_that_both_models_get_right_or_wrong() -> None:
     assert mcnemar(*answers(0, 2, 8)) == mcnemar(*answers(500, 2, 8, 300))
 
 
-def test_mcnemar_refuses_other_clips() -> None:
+def test_mcnemar_of_different_clips_raises() -> None:
     with pytest.raises(ValueError, match="same clips"):
         mcnemar(np.ones(3, bool), np.ones(4, bool))
 
 
-def test_five_seeds_never_suffice_and_six_do() -> None:
+def test_six_seeds_can_be_significant_and_five_cannot() -> None:
     assert sign_test([0.1] * 5) == pytest.approx(0.0625)
     assert sign_test([0.1] * 6) == pytest.approx(0.03125)
     assert sign_test([0.1, -0.1, 0.0]) == 1.0
     assert sign_test([0.0, 0.0]) == 1.0
 
 
-def test_sign_test_refuses_a_missing_seed() -> None:
+def test_sign_test_of_a_missing_seed_raises() -> None:
     with pytest.raises(ValueError, match="not finite"):
         sign_test([0.1, float("nan")])
 
@@ -48,13 +48,13 @@ def test_holm_by_hand() -> None:
         holm([0.2, 1.2])
 
 
-def test_holm_keeps_the_chance_of_any_false_claim() -> None:
+def test_holm_controls_the_family_wise_error() -> None:
     generator = np.random.default_rng(0)
     claims = np.mean([(holm(generator.random(8)) < 0.05).any() for _ in range(4000)])
     assert abs(claims - 0.05) < 3 * np.sqrt(0.05 * 0.95 / 4000)
 
 
-def test_pairing_cancels_what_the_models_share() -> None:
+def test_pairing_cancels_shared_variation() -> None:
     generator = np.random.default_rng(1)
     groups = np.repeat(np.arange(60), 5).astype(str)
     hard = np.repeat(generator.random(60) < 0.5, 5)
@@ -63,12 +63,12 @@ def test_pairing_cancels_what_the_models_share() -> None:
     found = paired_difference(lambda rows, _: float(first[rows].mean() - second[rows].mean()), groups, draws=2000)
     assert found.value == pytest.approx(first.mean() - second.mean())
     assert 0 < found.low < found.value < found.high
-    # Alone, either accuracy is uncertain by six points: half of the groups are hard.
+    # Half of the groups are hard, so each accuracy alone is uncertain by six points.
     assert found.high - found.low < 0.05
     assert found.p < 0.01
 
 
-def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
+def test_the_interval_has_its_nominal_coverage() -> None:
     generator, held = np.random.default_rng(2), []
     groups = np.arange(80).astype(str)
     for number in range(150):
@@ -78,7 +78,7 @@ def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
     assert abs(np.mean(held) - 0.95) < 3 * np.sqrt(0.95 * 0.05 / 150)
 
 
-def test_seeds_are_drawn_too() -> None:
+def test_seeds_are_resampled() -> None:
     lucky = [0.3, -0.3, 0.3, -0.3]
     groups = np.arange(50).astype(str)
     found = paired_difference(lambda _, seed: lucky[seed], groups, seeds=4, draws=1000)
@@ -86,6 +86,6 @@ def test_seeds_are_drawn_too() -> None:
     assert found.low < -0.1 < 0.1 < found.high
 
 
-def test_nothing_to_draw_from_is_refused() -> None:
-    with pytest.raises(ValueError, match="nothing to draw"):
+def test_no_clips_raise() -> None:
+    with pytest.raises(ValueError, match="no clips"):
         paired_difference(lambda rows, _: 0.0, [])

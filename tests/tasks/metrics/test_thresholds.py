@@ -11,7 +11,7 @@ from modalgate.tasks.metrics.thresholds import (
 from sklearn.metrics import average_precision_score, f1_score
 
 
-def test_no_threshold_has_a_greater_f1() -> None:
+def test_threshold_has_the_best_f1() -> None:
     generator = np.random.default_rng(0)
     positive = generator.random(80) < 0.4
     scores = positive * 0.4 + generator.random(80)
@@ -22,7 +22,7 @@ def test_no_threshold_has_a_greater_f1() -> None:
 
 
 def test_a_threshold_needs_a_positive_clip() -> None:
-    with pytest.raises(ValueError, match="no positive clip"):
+    with pytest.raises(ValueError, match="no clip is positive"):
         best_f1_threshold(np.ones(3), np.zeros(3))
 
 
@@ -37,20 +37,20 @@ def test_false_alarms_by_hand() -> None:
     assert false_alarms_per_hour(scores, positive, seconds / 2, recall=0.5) == 2
 
 
-def test_false_alarms_refuse_one_side_and_no_recall() -> None:
-    with pytest.raises(ValueError, match="both kinds"):
+def test_false_alarms_of_one_class_or_zero_recall_raise() -> None:
+    with pytest.raises(ValueError, match="positive and negative"):
         false_alarms_per_hour(np.ones(2), np.ones(2), np.ones(2))
     with pytest.raises(ValueError, match="recall is 0"):
         false_alarms_per_hour(np.ones(2), np.array([0, 1]), np.ones(2), recall=0)
 
 
-def test_frames_take_the_mean_of_their_windows() -> None:
+def test_frame_scores_are_means_of_covering_windows() -> None:
     starts, ends, scores = np.array([0.0, 1.0, 4.0]), np.array([2.0, 3.0, 5.0]), np.array([0.2, 0.6, 1.0])
     times = np.array([0.5, 1.5, 2.5, 3.2, 3.8, 4.5, 9.0])
     np.testing.assert_allclose(frame_scores(starts, ends, scores, times), [0.2, 0.4, 0.6, 0.6, 1.0, 1.0, 1.0])
 
 
-def test_frame_precision_pools_videos() -> None:
+def test_frame_average_precision_pools_videos() -> None:
     first = (np.array([0.0, 1.0]), np.array([1.0, 2.0]), np.array([0.9, 0.1]))
     second = (np.array([0.0]), np.array([1.0]), np.array([0.5]))
     found = frame_average_precision([first, second], [[(0.0, 0.5)], []], fps=4)

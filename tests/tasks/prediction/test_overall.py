@@ -1,4 +1,4 @@
-"""A recording as one clip: means, highest scores and its class."""
+"""A recording as one clip: mean and highest scores, and its class."""
 
 from dataclasses import dataclass, field
 
@@ -12,7 +12,7 @@ from modalgate.tasks.prediction.window_scores import Prediction
 
 @dataclass
 class Held:
-    """A scorer whose answers are known."""
+    """A scorer with given classes."""
 
     classes: tuple[str, ...] = ("calm", "fight")
     positive: str | None = "fight"
@@ -46,7 +46,7 @@ def test_one_piece_has_a_class_and_a_calibrated_score() -> None:
     assert (facts["whole"], facts["class"]) == (True, "fight")
     scaled = apply_temperature(np.array([[0.55, 0.45]]), 2.0)[0]
     assert list(facts["calibrated"].values()) == pytest.approx(scaled.tolist())
-    # The score that was evaluated stays what it is.
+    # The temperature does not change the evaluated score.
     assert facts["probabilities"]["fight"] == pytest.approx(0.45)
 
 

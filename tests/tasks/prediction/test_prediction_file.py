@@ -1,4 +1,4 @@
-"""What `predict` wrote, read back as timelines."""
+"""The output of `predict`, read back as timelines."""
 
 import json
 from pathlib import Path
@@ -27,7 +27,7 @@ def test_windows_become_lines_over_time(tmp_path: Path) -> None:
     assert timeline.gates == {"rgb": [0.25] * 3, "audio": [0.75] * 3}
 
 
-def test_recordings_are_told_apart_and_long_ones_thinned(tmp_path: Path) -> None:
+def test_recordings_are_separated_and_long_ones_thinned(tmp_path: Path) -> None:
     path = tmp_path / "all.jsonl"
     lines = [window(number, file="long.mp4") for number in range(1000)] + [window(3, file="short.mp4")]
     path.write_text("\n".join(lines))
@@ -40,12 +40,12 @@ def test_recordings_are_told_apart_and_long_ones_thinned(tmp_path: Path) -> None
     assert long.scores["fight"][-1] == pytest.approx(0.9985)
 
 
-def test_what_is_no_prediction_is_named(tmp_path: Path) -> None:
+def test_files_without_predictions_raise(tmp_path: Path) -> None:
     path = tmp_path / "lines.jsonl"
-    with pytest.raises(RequestError, match="no file of predictions"):
+    with pytest.raises(RequestError, match="no prediction file"):
         read_predictions(path)
     path.write_text('{"kind": "gap"}\n')
-    with pytest.raises(RequestError, match="holds no window"):
+    with pytest.raises(RequestError, match="no windows"):
         read_predictions(path)
     path.write_text(window(1) + '\n{"probabilities": \n')
     with pytest.raises(DataError, match="line 2"):

@@ -6,7 +6,7 @@ from modalgate.tasks.prediction.timeline import TimelineBins
 
 
 @pytest.mark.parametrize("count", [1, 7, 8, 9, 100, 1001])
-def test_bins_are_means_of_neighbours_in_a_fixed_number(count: int) -> None:
+def test_a_fixed_number_of_bins_holds_means_of_neighbours(count: int) -> None:
     scores = np.random.default_rng(0).random((count, 2))
     bins = TimelineBins(["calm", "fight"], ["rgb"], most=8)
     for time, row in enumerate(scores.tolist()):

@@ -1,4 +1,4 @@
-"""The film that is written again: its frames, their times, its sound, and what is drawn on them."""
+"""The rewritten video: frames, times, sound and overlay."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from modalgate.tasks.prediction.window_scores import Prediction
 
 @pytest.fixture
 def film(tmp_path: Path) -> Path:
-    """Three grey seconds of 240 lines, with noise."""
+    """Three seconds of grey picture with 240 lines, and noise as sound."""
     sound = np.random.default_rng(0).normal(0, 0.1, 48000).astype(np.float32)
     write_video(tmp_path / "film.mp4", np.full((30, 240, 320, 3), 128, np.uint8), 10, sound=sound, sound_codec="aac")
     return tmp_path / "film.mp4"
@@ -45,21 +45,21 @@ def test_every_frame_keeps_its_time_and_shows_the_nearest_window(film: Path, tmp
     assert times == pytest.approx(np.arange(30) / 10, abs=2e-3)
     red = (pictures[:, 100, 1, 0].astype(int) - pictures[:, 100, 1, 2]) > 80
     assert red.tolist() == [1 <= number / 10 < 2 for number in range(30)]
-    # Bars at the foot, and the middle as it was.
+    # Bars at the bottom, the middle unchanged.
     assert np.abs(pictures[:, 60:180, 20:-20].astype(int) - 128).max() < 12
     assert (pictures[:, -20:].mean(axis=(1, 2, 3)) < 100).all()
     before, after = (read_sound(path, 16000)[1] for path in (film, tmp_path / f"drawn.{suffix}"))
     assert abs(len(before) - len(after)) < 2000
 
 
-def test_a_film_that_breaks_off_is_written_as_far_as_its_windows(film: Path, tmp_path: Path) -> None:
+def test_without_whole_the_video_ends_with_its_windows(film: Path, tmp_path: Path) -> None:
     draw(film, tmp_path / "drawn.mp4", whole=False)
     times, _ = read(tmp_path / "drawn.mp4")
     assert times == pytest.approx(np.arange(20) / 10, abs=2e-3)
     assert not list(tmp_path.glob(".partial*"))
 
 
-def test_a_name_that_is_no_film_s_is_refused(film: Path, tmp_path: Path) -> None:
+def test_a_target_without_a_video_suffix_raises(film: Path, tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=r"ends in \.mp4, \.mkv, \.mov"):
         OverlayVideo(film, tmp_path / "drawn.gif")
     with pytest.raises(RequestError, match="cannot write"):

@@ -1,4 +1,4 @@
-"""Prediction over one recording against scoring of the same windows from packed shards."""
+"""Prediction over a recording against scoring the same windows from packed shards."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +31,7 @@ MODALITIES = ("rgb", "depth", "audio")
 
 @pytest.fixture(scope="module")
 def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two seconds of moving squares, of depth and of noise that grows."""
+    """Two seconds of moving squares, depth, and sound that gets louder."""
     folder = tmp_path_factory.mktemp("recording")
     generator = np.random.default_rng(0)
     pictures = np.zeros((20, 32, 32, 3), np.uint8)
@@ -70,7 +70,7 @@ def predicted(bundle: Bundle, files: dict[str, Path], hop: float | None = None) 
     return list(predict(bundle, files, hop))
 
 
-def test_windows_score_as_the_same_windows_of_packed_shards(recording: Path, shards: Path, bundle: Bundle) -> None:
+def test_windows_score_like_the_same_windows_of_packed_shards(recording: Path, shards: Path, bundle: Bundle) -> None:
     stream = ClipStream(load_index(shards), ClipRequest(MODALITIES, 4, SECONDS, 5, 32), 1)
     batch = next(stream.evaluate())
     with torch.no_grad():
@@ -80,14 +80,14 @@ def test_windows_score_as_the_same_windows_of_packed_shards(recording: Path, sha
     assert [window.start for window in windows] == batch.start[0].tolist() == [0.0, 0.5, 1.0, 1.5]
     expected = scored.logits[0].softmax(-1)[:, 1].numpy()
     found = np.array([window.probabilities["fight"] for window in windows])
-    # Shards hold rgb through H.264, the recording is decoded from its own: depth and sound agree to the last bit.
+    # Shards store rgb as H.264, so it differs slightly. Depth and sound agree to the last bit.
     np.testing.assert_allclose(found, expected, atol=0.02)
     assert np.ptp(expected) > 0.04, "the windows must differ for their order to be seen"
     gates = np.array([list(window.gates.values()) for window in windows])
     np.testing.assert_allclose(gates, scored.encoded.weights[0].numpy(), atol=0.02)
 
 
-def test_half_a_window_is_the_step_unless_one_is_given(recording: Path, bundle: Bundle) -> None:
+def test_the_default_step_is_half_a_window(recording: Path, bundle: Bundle) -> None:
     windows = predicted(bundle, {"video": recording / "clip.mkv"})
     assert [window.start for window in windows] == [0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5]
     assert [window.end for window in windows] == [0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0]
@@ -102,13 +102,13 @@ def test_a_missing_stream_is_named_and_has_no_weight(recording: Path, bundle: Bu
         assert sum(window.gates.values()) == pytest.approx(1, abs=1e-6)
 
 
-def test_an_encoder_without_classes_is_refused(recording: Path, bundle: Bundle) -> None:
+def test_an_encoder_without_classes_raises(recording: Path, bundle: Bundle) -> None:
     encoder = Bundle(bundle.backbone, bundle.spec, 4)
     with pytest.raises(RequestError, match="an encoder without classes"):
         predicted(encoder, {"video": recording / "clip.mkv"})
 
 
-def test_batches_of_any_size_say_the_same(recording: Path, bundle: Bundle) -> None:
+def test_the_batch_size_does_not_change_predictions(recording: Path, bundle: Bundle) -> None:
     files = {"video": recording / "clip.mkv"}
     one, all_at_once = (list(predict(bundle, files, 0.1, batch_size=size)) for size in (1, 100))
     assert [window.start for window in one] == [window.start for window in all_at_once]
@@ -116,7 +116,7 @@ def test_batches_of_any_size_say_the_same(recording: Path, bundle: Bundle) -> No
         assert mine.probabilities == pytest.approx(theirs.probabilities, abs=1e-5)
 
 
-def test_what_was_read_before_a_fault_is_predicted(
+def test_pieces_before_an_error_are_predicted(
     recording: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def cut_short(*arguments: object) -> object:
@@ -130,8 +130,8 @@ def test_what_was_read_before_a_fault_is_predicted(
     assert found == [0, 0.25, 0.5]
 
 
-def test_a_piece_scores_as_the_mean_of_its_views(recording: Path, bundle: Bundle) -> None:
-    """As the clip of that place would, whichever pieces share a batch with it."""
+def test_a_piece_scores_the_mean_of_its_views(recording: Path, bundle: Bundle) -> None:
+    """The score equals that of a clip at the same place, whatever else is in the batch."""
     files = {"video": recording / "clip.mkv"}
     pieces = replace(bundle, application=replace(clip_application(3, [1.0], 30.0), whole=0.0))
     scorer = scorer_of(pieces)
@@ -149,7 +149,7 @@ def _piece_at(recording: Path, bundle: Bundle, start: float) -> Piece:
     return next(piece for piece in slide(files, bundle.spec, names, bundle.application) if piece.start == start)
 
 
-def test_a_temperature_adds_calibrated_probabilities_and_leaves_the_others(recording: Path, bundle: Bundle) -> None:
+def test_a_temperature_only_adds_calibrated_probabilities(recording: Path, bundle: Bundle) -> None:
     files = {"video": recording / "clip.mkv"}
     plain = predicted(bundle, files)
     warm = predicted(replace(bundle, application=replace(bundle.application, temperature=3.0)), files)

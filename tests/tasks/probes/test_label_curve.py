@@ -11,7 +11,7 @@ CLASSES, CLIPS = 3, 240
 
 
 def planted(noise: float = 0.5) -> tuple[Features, np.ndarray]:
-    """`rgb` holds the class under noise, `audio` nothing and only in every other clip."""
+    """`rgb` is the class plus noise. `audio` is noise, and only every other clip has it."""
     generator = np.random.default_rng(0)
     labels = generator.permutation(np.arange(CLIPS) % CLASSES)
     rgb = np.eye(CLASSES)[labels].repeat(2, axis=1) + noise * generator.normal(size=(CLIPS, 2 * CLASSES))
@@ -34,7 +34,7 @@ def halves() -> list[Split]:
     return [Split("a", rows[cut:], rows[:0], rows[:cut]), Split("b", rows[:cut], rows[:0], rows[cut:])]
 
 
-def test_accuracy_grows_with_labels_where_there_is_something_to_learn_and_is_chance_where_not() -> None:
+def test_accuracy_grows_with_labels_for_signal_and_stays_at_chance_for_noise() -> None:
     features, labels = planted()
     rows = {row.feature: row for row in label_curves(features, labels, CLASSES, halves(), fractions=(0.05, 1.0))}
     assert list(rows) == ["fused", "rgb", "audio", "concat"]
@@ -46,7 +46,7 @@ def test_accuracy_grows_with_labels_where_there_is_something_to_learn_and_is_cha
 
 
 @pytest.mark.slow
-def test_splits_are_averaged_by_their_test_clips() -> None:
+def test_splits_are_weighted_by_their_test_clips() -> None:
     features, labels = planted()
     [row] = [
         row
@@ -71,7 +71,7 @@ def test_splits_are_averaged_by_their_test_clips() -> None:
     np.testing.assert_allclose(row.clips, np.average(counts, axis=0, weights=weights))
 
 
-def test_a_modality_nobody_has_leaves_an_empty_row() -> None:
+def test_a_modality_without_clips_gives_an_empty_row() -> None:
     features, labels = planted()
     features.present["audio"][:] = False
     row = {row.feature: row for row in label_curves(features, labels, CLASSES, halves(), fractions=(1.0,))}["audio"]

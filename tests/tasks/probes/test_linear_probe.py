@@ -1,4 +1,4 @@
-"""The linear probe: a planted signal, chance, the optimum itself, and what each choice may look at."""
+"""The linear probe: a planted signal, chance, the optimum, and which clips each choice uses."""
 
 import math
 
@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 
 
 def _gaussians(n: int, dimensions: int, classes: int, distance: float, seed: int) -> tuple[NDArray, NDArray]:
-    """Unit Gaussians in uneven units, class c moved by `distance` / sqrt 2 along axis c: all equally far apart."""
+    """Gaussians with different scales per axis. Class c is moved by `distance` / sqrt 2 along axis c."""
     generator = np.random.default_rng(seed)
     labels = generator.integers(0, classes, n)
     features = generator.normal(size=(n, dimensions))
@@ -47,7 +47,7 @@ def test_the_solution_is_the_optimum_of_the_stated_objective(classes: int) -> No
     features, labels = _gaussians(400, 12, classes, 2.0, 0)
     probe = fit_linear_probe(features, labels, classes)
     scaled = StandardScaler().fit_transform(features.astype(np.float64))
-    # The gradient, by hand: C X^T (p - y) + W, and sum (p - y) for the bias.
+    # The explicit gradient: C X^T (p - y) + W, and sum (p - y) for the bias.
     residual = probe.scores(features) - np.eye(classes)[labels]
     gradient = probe.strength * scaled.T @ residual + probe.weight
     solved = slice(1, None) if classes == 2 else slice(None)
@@ -69,7 +69,7 @@ def _naive_strength(folds: list[tuple[NDArray, NDArray]], features: NDArray, lab
     return max(right, key=lambda strength: right[strength])
 
 
-def test_the_strength_is_chosen_on_validation_and_the_last_fit_uses_all() -> None:
+def test_validation_chooses_the_strength_and_the_final_fit_uses_all() -> None:
     features, labels = _gaussians(500, 40, 3, 1.6, 0)
     train, held = np.arange(120), np.arange(120, 500)
     probe = fit_linear_probe(features[train], labels[train], 3, validation=(features[held], labels[held]))
@@ -77,20 +77,20 @@ def test_the_strength_is_chosen_on_validation_and_the_last_fit_uses_all() -> Non
     assert probe.mean == pytest.approx(features.mean(axis=0, dtype=np.float64))
 
 
-def test_the_choice_scales_by_the_fitted_clips_only() -> None:
+def test_choosing_scales_by_the_fitted_clips_only() -> None:
     features, labels = _gaussians(500, 40, 3, 1.6, 0)
     train, held = np.arange(120), np.arange(120, 500)
-    # Were these let into the scaling, all others would shrink a hundredfold, and want another strength.
+    # If scaling used these, all others would shrink a hundredfold and need another strength.
     features[-5:] *= 1000
     probe = fit_linear_probe(features[train], labels[train], 3, validation=(features[held], labels[held]))
     assert probe.strength == _naive_strength([(train, held)], features, labels)
 
 
 @pytest.mark.parametrize("grouped", [False, True])
-def test_without_validation_the_strength_is_chosen_byinner_folds_that_keep_groups_together(grouped: bool) -> None:
+def test_inner_folds_choose_the_strength_and_keep_groups_together(grouped: bool) -> None:
     generator = np.random.default_rng(0)
     groups = np.repeat(np.arange(40), 5)
-    # Near-duplicates: clips of one recording share a look, which tells its label only to those that have seen it.
+    # Near-duplicates: clips of one recording look alike, which predicts the label only within that recording.
     labels = generator.integers(0, 2, 40)[groups]
     features = 2 * generator.normal(size=(40, 30))[groups] + generator.normal(size=(200, 30))
     features[:, 0] += labels
@@ -101,12 +101,12 @@ def test_without_validation_the_strength_is_chosen_byinner_folds_that_keep_group
         folds = StratifiedKFold(3, shuffle=True, random_state=0).split(features, labels)
     probe = fit_linear_probe(features, labels, 2, groups=names if grouped else None)
     assert probe.strength == _naive_strength(list(folds), features, labels)
-    # Whoever lets a recording stand on both sides believes in its look and shrinks less.
+    # With a recording on both sides, its look seems predictive and a weaker regulariser wins.
     other = fit_linear_probe(features, labels, 2, groups=None if grouped else names)
     assert (probe.strength < other.strength) == grouped
 
 
-def test_scaling_looks_at_the_fitted_clips_only() -> None:
+def test_scaling_uses_the_fitted_clips_only() -> None:
     features, labels = _gaussians(300, 6, 3, 2.0, 0)
     features[:, 5] = 3.0
     probe = fit_linear_probe(features, labels, 3)
@@ -120,7 +120,7 @@ def test_scaling_looks_at_the_fitted_clips_only() -> None:
     assert alone.sum(axis=1) == pytest.approx(np.ones(20))
 
 
-def test_a_column_that_only_rounding_moves_cannot_decide() -> None:
+def test_a_column_that_varies_by_rounding_has_no_effect() -> None:
     features, labels = _gaussians(400, 6, 2, 3.0, 0)
     features[:, 5] = np.where(np.arange(400) % 2, np.float32(1000), np.nextafter(np.float32(1000), np.float32(2000)))
     probe = fit_linear_probe(features[:300], labels[:300], 2)
@@ -149,11 +149,11 @@ def test_classes_that_were_not_fitted_score_zero() -> None:
     assert few.strength == 1.0
 
 
-def test_broken_input_is_an_error() -> None:
+def test_invalid_input_raises() -> None:
     features, labels = _gaussians(20, 4, 2, 1.0, 0)
     with pytest.raises(ValueError, match="no samples"):
         fit_linear_probe(features[:0], labels[:0], 2)
-    with pytest.raises(ValueError, match="20 rows of features, 19 labels"):
+    with pytest.raises(ValueError, match="20 rows of features, but 19 labels"):
         fit_linear_probe(features, labels[:19], 2)
     with pytest.raises(ValueError, match="there are 1 classes"):
         fit_linear_probe(features, labels, 1)

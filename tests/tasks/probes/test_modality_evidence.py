@@ -1,4 +1,4 @@
-"""Evidence of modalities on planted features: what tells the label counts, what does not is given no vote."""
+"""Evidence of modalities on planted features."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ CLIPS, CLASSES = 120, 3
 
 
 def planted(told: float = 4.0, present: float = 1.0) -> tuple[Features, np.ndarray]:
-    """`sure` holds the class beside noise, `blind` noise alone; a share `present` of the clips has `blind`."""
+    """`sure` is the class plus noise, `blind` is noise. A share `present` of the clips has `blind`."""
     rng = np.random.default_rng(0)
     labels = np.arange(CLIPS) % CLASSES
     sure = rng.normal(size=(CLIPS, 8)).astype(np.float32)
@@ -27,24 +27,24 @@ def planted(told: float = 4.0, present: float = 1.0) -> tuple[Features, np.ndarr
     return features, labels
 
 
-def test_what_tells_the_label_counts() -> None:
+def test_a_predictive_modality_scores_above_chance() -> None:
     evidence = modality_evidence(*planted(), CLASSES, None)
     assert evidence["sure"] > 0.98
-    # Of 120 clips in three folds the AUC of chance deviates by about .05.
+    # With 120 clips in three folds, the AUC at chance has a deviation of about .05.
     assert abs(evidence["blind"] - 0.5) < 0.15
     votes = votes_of(evidence)
     assert votes["sure"] > 0.96
     assert votes["blind"] < 0.3
 
 
-def test_only_clips_that_have_a_modality_judge_it() -> None:
+def test_only_clips_with_the_modality_count() -> None:
     features, labels = planted(present=0.5)
     features.values["blind"][~features.present["blind"]] = labels[~features.present["blind"]][:, None] * 100.0
     assert abs(modality_evidence(features, labels, CLASSES, None)["blind"] - 0.5) < 0.2
 
 
-def test_a_group_is_never_fitted_and_judged() -> None:
-    """Features that name the group, whose clips are of one class: only a leak could tell the label by them."""
+def test_a_group_is_never_in_both_parts() -> None:
+    """Features identify the group, and a group has one class: only a leak could predict the label."""
     groups = np.repeat(np.arange(CLIPS // 4), 4)
     labels = np.random.default_rng(1).integers(0, CLASSES, CLIPS // 4)[groups]
     names = np.eye(CLIPS // 4, dtype=np.float32)[groups]
@@ -57,7 +57,7 @@ def test_a_group_is_never_fitted_and_judged() -> None:
 
 
 @pytest.mark.parametrize("clips", [0, 1])
-def test_nothing_is_known_of_a_modality_that_hardly_anyone_has(clips: int) -> None:
+def test_a_rare_modality_gets_chance(clips: int) -> None:
     features, labels = planted()
     features.present["blind"] = np.arange(CLIPS) < clips
     assert modality_evidence(features, labels, CLASSES, None)["blind"] == 0.5

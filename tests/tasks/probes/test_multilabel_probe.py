@@ -1,4 +1,4 @@
-"""The probe of several classes: planted signals are found to their known precision, coins are not."""
+"""The multilabel probe finds planted signals with their known precision, and nothing in noise."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ CLIPS = 400
 
 
 def planted(seed: int = 0) -> tuple[Features, np.ndarray]:
-    """Two independent classes, each along its own axis of rgb; audio is noise that half of the clips have."""
+    """Two independent classes, each along one axis of rgb. Audio is noise, and half of the clips have it."""
     generator = np.random.default_rng(seed)
     truth = (generator.random((CLIPS, 2)) < [0.5, 0.2]).astype(int)
     rgb = truth * 8.0 - 4 + generator.standard_normal((CLIPS, 2))
@@ -31,7 +31,7 @@ def halves() -> Split:
     return Split("half", numbers[:200], numbers[:0], numbers[200:])
 
 
-def test_a_planted_signal_is_found_and_noise_is_its_share() -> None:
+def test_a_planted_signal_is_found_and_noise_scores_at_chance() -> None:
     features, truth = planted()
     rows = {row.feature: row for row in probe_multilabel(features, truth, [halves()])}
     assert list(rows) == ["fused", "rgb", "audio", "concat"]
@@ -40,7 +40,7 @@ def test_a_planted_signal_is_found_and_noise_is_its_share() -> None:
     assert rows["rgb"].micro_f1 > 0.98
     assert rows["rgb"].macro_f1 > 0.98
     assert rows["audio"].clips == 100
-    # Of scores that know nothing the average precision is about the share of the class.
+    # For random scores, average precision is about the share of the class.
     shares = truth[200::2].mean(axis=0)
     assert np.array(rows["audio"].precisions) == pytest.approx(shares, abs=0.15)
     assert rows["audio"].low <= rows["audio"].mean_average_precision <= rows["audio"].high
@@ -54,7 +54,7 @@ def test_random_labels_stay_at_chance() -> None:
         assert row.knn < 0.45
 
 
-def test_each_class_is_scikit_learns_logistic_regression() -> None:
+def test_each_class_equals_scikit_learn() -> None:
     features, truth = planted()
     values = features.values["audio"][:200]
     held = (features.values["audio"][200:], truth[200:])
@@ -67,7 +67,7 @@ def test_each_class_is_scikit_learns_logistic_regression() -> None:
         np.testing.assert_allclose(found, model.predict_proba(scaled)[:, 1], atol=1e-3)
 
 
-def test_a_class_that_all_have_or_none_is_said_everywhere() -> None:
+def test_a_constant_class_gets_a_constant_prediction() -> None:
     features, truth = planted()
     truth = np.stack([truth[:, 0], np.ones(CLIPS, int), np.zeros(CLIPS, int)], axis=1)
     scores = fit_multilabel_probe(features.values["rgb"], truth).scores(features.values["rgb"])
@@ -76,7 +76,7 @@ def test_a_class_that_all_have_or_none_is_said_everywhere() -> None:
     assert mean_average_precision(scores[:, :1], truth[:, :1]) > 0.999
 
 
-def test_neighbours_answer_for_every_class() -> None:
+def test_neighbours_score_every_class() -> None:
     features, truth = planted()
     bank, queries = features.values["rgb"][:50], features.values["rgb"][50:60]
     found = knn_scores(bank, truth[:50], queries, 2)

@@ -47,7 +47,7 @@ def embeddings(index: Index, backbone: Backbone, spec: ClipSpec) -> list[Tensor]
     return rows
 
 
-def test_it_names_the_class_of_the_nearest_clip(index: Index, tiny_backbone: Build, tiny_clip: ClipSpec) -> None:
+def test_the_nearest_clip_gives_the_class(index: Index, tiny_backbone: Build, tiny_clip: ClipSpec) -> None:
     backbone = tiny_backbone(("rgb",)).eval()
     figures = probe_of(index, backbone, tiny_clip)(7)
     rows = embeddings(index, backbone, tiny_clip)
@@ -66,7 +66,7 @@ def test_it_names_the_class_of_the_nearest_clip(index: Index, tiny_backbone: Bui
     }
 
 
-def test_by_folds_every_clip_is_asked_once_and_never_of_its_own_group(
+def test_folds_test_every_clip_once_without_its_group(
     index: Index, tiny_backbone: Build, tiny_clip: ClipSpec
 ) -> None:
     backbone = tiny_backbone(("rgb",)).eval()
@@ -85,7 +85,7 @@ def test_by_folds_every_clip_is_asked_once_and_never_of_its_own_group(
     }
 
 
-def test_it_follows_the_backbone_and_leaves_its_weights(
+def test_the_probe_follows_the_backbone_and_keeps_its_weights(
     index: Index, tiny_backbone: Build, tiny_clip: ClipSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backbone = tiny_backbone(("rgb",))
@@ -111,10 +111,10 @@ def test_it_follows_the_backbone_and_leaves_its_weights(
         ({"label": "lable"}, "'lable': did you mean 'label'"),
         ({"train": "trian"}, "'trian': did you mean 'train'"),
         ({"folds": 2, "group": "grop"}, "'grop': did you mean 'group'"),
-        ({"test": "train"}, "cannot ask the clips of split 'train', which lend it the neighbours"),
+        ({"test": "train"}, "split 'train' is both"),
     ],
 )
-def test_what_cannot_be_asked_is_refused(
+def test_invalid_columns_and_splits_raise(
     changes: dict[str, Any], message: str, index: Index, tiny_backbone: Build, tiny_clip: ClipSpec
 ) -> None:
     with pytest.raises(RequestError, match=message):

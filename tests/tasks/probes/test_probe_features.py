@@ -9,7 +9,7 @@ CLIPS = 240
 
 
 def planted(seed: int = 0) -> tuple[Features, np.ndarray]:
-    """Class 0 to 2 is in rgb; a third of the clips has audio, which is noise; fused holds rgb with its sign lost."""
+    """Classes 0 to 2 are in rgb. A third of the clips has audio, which is noise. Fused is rgb without its sign."""
     generator = np.random.default_rng(seed)
     labels = generator.integers(0, 3, CLIPS)
     rgb = np.eye(3)[labels] * 4 + generator.standard_normal((CLIPS, 3)) * 0.3
@@ -29,7 +29,7 @@ def halves() -> Split:
     return Split("half", numbers[:120], numbers[120:150], numbers[150:])
 
 
-def test_the_signal_is_found_where_it_is_and_only_there() -> None:
+def test_only_features_with_signal_score_above_chance() -> None:
     features, labels = planted()
     rows = {row.feature: row for row in probe_features(features, labels, 3, [halves()])}
     assert list(rows) == ["fused", "rgb", "audio", "concat"]
@@ -41,7 +41,7 @@ def test_the_signal_is_found_where_it_is_and_only_there() -> None:
     assert all(row.auc is None for row in rows.values())
 
 
-def test_a_row_counts_only_clips_that_have_the_modality() -> None:
+def test_a_row_counts_only_clips_with_the_modality() -> None:
     features, labels = planted()
     rows = {row.feature: row.clips for row in probe_features(features, labels, 3, [halves()])}
     assert rows == {"fused": 90, "rgb": 90, "audio": 30, "concat": 90}
@@ -56,13 +56,13 @@ def test_test_clips_are_pooled_over_folds() -> None:
     assert rows["rgb"].accuracy == 1.0
 
 
-def test_two_classes_have_an_auc_of_the_positive_one() -> None:
+def test_two_classes_have_the_auc_of_the_positive_class() -> None:
     features, labels = planted()
     rows = {row.feature: row for row in probe_features(features, (labels == 1).astype(int), 2, [halves()])}
     assert rows["rgb"].auc == 1.0
 
 
-def test_a_modality_nobody_has_leaves_an_empty_row() -> None:
+def test_a_modality_without_clips_gives_an_empty_row() -> None:
     features, labels = planted()
     features.present["audio"][:] = False
     row = {row.feature: row for row in probe_features(features, labels, 3, [halves()])}["audio"]

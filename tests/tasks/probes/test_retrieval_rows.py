@@ -11,7 +11,7 @@ CLIPS, WIDTH = 300, 8
 
 
 def linked(noise: float) -> tuple[Features, np.ndarray]:
-    """`audio` is a rotation of `rgb` under noise, `flow` knows the class alone; every third clip is silent."""
+    """`audio` is a rotation of `rgb` plus noise. `flow` is the class. Every third clip has no audio."""
     generator = np.random.default_rng(0)
     labels = generator.integers(0, 2, CLIPS)
     rgb = generator.normal(size=(CLIPS, WIDTH)) + 5
@@ -36,34 +36,34 @@ def splits() -> list[Split]:
     return [Split("a", rows[90:], rows[:0], rows[:90]), Split("b", rows[:240], rows[:0], rows[240:])]
 
 
-def test_linked_modalities_find_the_clip_both_ways_and_unlinked_ones_stay_at_chance() -> None:
+def test_linked_modalities_find_the_clip_and_others_stay_at_chance() -> None:
     features, _ = linked(noise=0.05)
     rows = {(row.query, row.gallery_feature): row for row in cross_modal_rows(features, splits())}
     assert len(rows) == 6
     for pair in (("rgb", "audio"), ("audio", "rgb")):
         assert rows[pair].recall[1] > 0.95
         assert rows[pair].median_rank == 1
-        # Silent clips neither search nor are searched: 60 and 40 of the two splits' test clips are heard.
+        # Clips without audio do not count: 60 and 40 test clips of the two splits have audio.
         assert rows[pair].queries == 100
         assert rows[pair].gallery == pytest.approx((60 * 60 + 40 * 40) / 100)
         assert rows[pair].chance == pytest.approx(2 / 100)
     for pair in (("rgb", "flow"), ("flow", "rgb")):
-        # 150 queries, each right with the odds of one in 90 or one in 60.
+        # 150 queries, each correct by chance once in 90 or once in 60.
         assert rows[pair].recall[1] < 0.06
         assert rows[pair].median_rank > 25
 
 
-def test_a_split_is_not_read_by_the_map_that_serves_it() -> None:
+def test_the_map_is_not_fitted_on_test_clips() -> None:
     features, _ = linked(noise=0.05)
     generator = np.random.default_rng(1)
     test = splits()[0].test
-    # The link is broken in the test clips alone: a map that had seen them could still find some.
+    # Only the test clips lack the link. A map fitted on them would still find some.
     features.values["audio"][test] = generator.normal(size=(len(test), WIDTH)).astype(np.float32)
     rows = {(row.query, row.gallery_feature): row for row in cross_modal_rows(features, splits()[:1])}
     assert rows["rgb", "audio"].recall[1] < 0.1
 
 
-def test_the_same_class_is_sought_in_the_train_clips() -> None:
+def test_the_class_is_searched_among_the_training_clips() -> None:
     features, labels = linked(noise=0.05)
     rows = {row.query: row for row in class_rows(features, labels, splits())}
     assert rows["flow"].recall[1] > 0.99
@@ -81,7 +81,7 @@ def test_the_same_class_is_sought_in_the_train_clips() -> None:
     assert rows["rgb"].chance == pytest.approx(0.5, abs=0.05)
 
 
-def test_modalities_no_clip_shares_leave_an_empty_row() -> None:
+def test_modalities_without_common_clips_give_an_empty_row() -> None:
     features, labels = linked(noise=0.05)
     features.present["audio"][:] = False
     rows = {(row.query, row.gallery_feature): row for row in cross_modal_rows(features, splits())}

@@ -1,4 +1,4 @@
-"""The linear probe by SGD: planted signal, the choice of the rate, one step against autograd."""
+"""The linear probe by SGD: a planted signal, the choice of the rate, and one step against autograd."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def planted(count: int, seed: int) -> tuple[NDArray[np.float32], NDArray[np.int6
 
 
 def test_a_planted_signal_is_found_at_its_known_accuracy():
-    # Three unit Gaussians 3 * sqrt(2) apart: the best rule errs with both neighbours, about 1 - (1 - .017)^2.
+    # Three unit Gaussians 3 * sqrt(2) apart: the Bayes error is about 1 - (1 - .017)^2.
     probe = fit_sgd_probe(*planted(600, 0), 3, planted(300, 1))
     features, labels = planted(3000, 2)
     assert (probe.scores(features).argmax(axis=1) == labels).mean() == pytest.approx(0.966, abs=0.015)
@@ -29,7 +29,7 @@ def test_random_labels_stay_at_chance():
     assert (probe.scores(features[450:]).argmax(axis=1) == labels[450:]).mean() < 0.45
 
 
-def test_the_first_step_is_autograds():
+def test_the_first_step_equals_autograd():
     features, labels = planted(32, 3)
     probe = fit_sgd_probe(features, labels, 3, (features, labels), epochs=1, batch_size=32, seed=4)
     generator = torch.Generator().manual_seed(4)
@@ -42,14 +42,14 @@ def test_the_first_step_is_autograds():
     torch.testing.assert_close(probe.weight, start - probe.rate * 32 / 256 * weight.grad, rtol=1e-4, atol=1e-5)
 
 
-def test_the_rate_is_chosen_on_validation_and_the_fit_repeats_itself():
+def test_validation_chooses_the_rate_and_the_fit_is_deterministic():
     train, validation = planted(300, 0), planted(90, 1)
     first, second = (fit_sgd_probe(*train, 3, validation) for _ in range(2))
     assert first.rate in RATES
     assert torch.equal(first.weight, second.weight)
 
 
-def test_nothing_to_choose_by_is_said():
+def test_no_validation_clips_raise():
     features, labels = planted(30, 0)
-    with pytest.raises(ValueError, match="clips to choose by"):
+    with pytest.raises(ValueError, match="validation clips"):
         fit_sgd_probe(features, labels, 3, (features[:0], labels[:0]))

@@ -1,4 +1,4 @@
-"""Pictures: what they say, that labels stay labels, and that they take the page's colours."""
+"""Figures: their content, escaped labels, and the colours of the page."""
 
 import re
 from pathlib import Path
@@ -19,7 +19,7 @@ def _texts(drawing: Drawing) -> list[str]:
 
 
 def _line_of(drawing: Drawing, colour: str) -> np.ndarray:
-    """Points (n, 2) of the longest path drawn in a colour, y upwards."""
+    """Points (n, 2) of the longest path in a colour, with y upwards."""
     paths = [
         node.attrib["d"]
         for node in ElementTree.fromstring(drawing.svg).iter("path")
@@ -39,7 +39,7 @@ def test_a_series_is_drawn_to_scale() -> None:
     assert drawing.alt == "gates over training steps: rgb ends at 1, audio ends at 0"
 
 
-def test_a_confusion_shows_its_counts_and_says_the_accuracy() -> None:
+def test_a_confusion_shows_its_counts_and_accuracy() -> None:
     (drawing,) = draw(Confusion("Confusion", ["calm", HOSTILE], [[31, 4], [0, 15]]))
     texts = _texts(drawing)
     assert [text for text in texts if text.isdigit()] == ["31", "4", "15"]
@@ -47,7 +47,7 @@ def test_a_confusion_shows_its_counts_and_says_the_accuracy() -> None:
     assert drawing.alt == "Confusion: 92.0% of 50 clips on the diagonal"
 
 
-def test_gates_show_their_weights_and_an_unknown_one_stays_empty() -> None:
+def test_gates_show_weights_and_leave_unknown_ones_empty() -> None:
     weights: list[list[float]] = [[0.61, 0.39], [None, None]]  # pyright: ignore[reportAssignmentType]
     (drawing,) = draw(Gates("Gates", ["rgb", "audio"], ["calm", "never"], weights))
     assert {"0.61", "0.39", "rgb", "audio", "calm", "never"} <= set(_texts(drawing))
@@ -65,7 +65,7 @@ def test_curves_have_their_labels_and_distinct_colours() -> None:
     assert len(_line_of(drawing, MODALITY_COLOURS["rgb"])) <= 500
 
 
-def test_levels_are_drawn_evenly_apart_over_the_gate_weights() -> None:
+def test_levels_are_evenly_spaced_above_the_gate_weights() -> None:
     (drawing,) = draw(
         LevelCurves(
             "audio: noise",
@@ -86,11 +86,11 @@ def test_levels_are_drawn_evenly_apart_over_the_gate_weights() -> None:
     assert drawing.alt == "audio: noise, accuracy over SNR dB: fused from 1.00 to 0.00"
 
 
-def test_examples_are_pictures_already() -> None:
+def test_examples_have_no_drawing() -> None:
     assert draw(Examples("Examples", [Example("a", "right", "calm", "calm", 0.9, {"rgb": 1.0}, "a.png")])) == []
 
 
-def test_of_many_classes_a_timeline_shows_the_highest() -> None:
+def test_a_timeline_of_many_classes_shows_the_highest() -> None:
     times = [0.5 * number for number in range(8)]
     scores = {f"class-{number}": [number / 20] * 8 for number in range(10)}
     upper, lower = draw(Timeline("clip", times, scores, {"rgb": [0.5] * 8, "audio": [0.5] * 8}))

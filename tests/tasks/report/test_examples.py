@@ -1,4 +1,4 @@
-"""Which clips are shown: the surest of every class by turns, and those whose own class got the least."""
+"""Example clips: the most confident of every class in turn, and those with the lowest probability of the true one."""
 
 from pathlib import Path
 
@@ -12,13 +12,13 @@ from PIL import Image
 
 
 def scores_of(own: list[float], labels: list[int], keys: list[str] | None = None) -> Scores:
-    """Two classes; `own`: the probability of each clip's own class."""
+    """Scores of two classes. `own` is the probability of each clip's true class."""
     probabilities = np.array([[p, 1 - p] if label == 0 else [1 - p, p] for p, label in zip(own, labels, strict=True)])
     names = keys or [f"clip-{number}" for number in range(len(own))]
     return Scores(probabilities.astype(np.float32), np.full((len(own), 1), 1, np.float32), np.array(labels), names)
 
 
-def test_the_surest_by_turns_and_the_most_wrong() -> None:
+def test_most_confident_in_turn_and_worst_errors() -> None:
     own = [0.9, 0.99, 0.95, 0.6, 0.7, 0.2, 0.05, 0.4, 0.45]
     labels = [0, 0, 0, 1, 1, 0, 1, 0, 1]
     right, wrong = choose_examples(scores_of(own, labels), each=4)
@@ -28,15 +28,15 @@ def test_the_surest_by_turns_and_the_most_wrong() -> None:
     assert choose_examples(scores_of([0.1], [1])) == ([], [0])
 
 
-def test_of_several_classes_all_have_to_be_right() -> None:
+def test_with_several_classes_all_decisions_must_be_correct() -> None:
     labels = np.array([[1, 1], [1, 0], [0, 0], [1, 1], [0, 1]])
     chances = np.array([[0.9, 0.7], [0.8, 0.4], [0.1, 0.05], [0.95, 0.9], [0.6, 0.99]], np.float32)
     scores = Scores(chances, np.ones((5, 1), np.float32), labels, list("abcde"))
-    # By turns of the sets of classes: none, the first alone, both; the last guesses one class too many.
+    # Sets of classes take turns: none, the first, both. The last clip is predicted one class too many.
     assert choose_examples(scores, each=4) == ([2, 1, 3, 0], [4])
 
 
-def test_pictures_are_of_the_clips_they_are_named_after(tmp_path: Path) -> None:
+def test_pictures_show_their_clips(tmp_path: Path) -> None:
     colours = {"red": (230, 20, 20), "blue": (20, 20, 230)}
     (tmp_path / "in").mkdir()
     for name, colour in colours.items():

@@ -1,4 +1,4 @@
-"""The report: what a run folder holds is on the page, escaped, in one file, readable on a phone."""
+"""The report: complete, escaped, one file, readable on a phone."""
 
 import json
 import re
@@ -31,7 +31,7 @@ HOSTILE = "<script>document.title='pwned'</script>"
 
 
 def _run(folder: Path, steps: int = 40) -> Path:
-    """A run folder as training and two verbs leave it."""
+    """A run folder as written by training and two evaluations."""
     folder.mkdir()
     (folder / "config.yaml").write_text(
         f"kind: pretrain\ncommand: [modalgate, pretrain, demo, 'name=a b']\nnote: \"{HOSTILE}\"\n"
@@ -102,7 +102,7 @@ def _run(folder: Path, steps: int = 40) -> Path:
 
 
 class _Page(HTMLParser):
-    """Tags, the text of headings and cells, and whatever could be fetched."""
+    """Collects tags, text of headings and cells, and everything that could be loaded."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -136,7 +136,7 @@ def page(report: Path) -> _Page:
     return _Page(report.read_text(encoding="utf-8"))
 
 
-def test_the_page_shows_what_the_run_holds(page: _Page) -> None:
+def test_the_page_shows_the_content_of_the_run(page: _Page) -> None:
     assert page.of("h2")[0] == "first"
     assert set(page.of("h3")[:3]) == {"Probe", "Robustness", "Prediction"}
     for section in ("Losses", "Accuracies", "Gate weights", "Example clips"):
@@ -157,10 +157,10 @@ def test_the_page_shows_what_the_run_holds(page: _Page) -> None:
     names = [attributes["aria-label"] or "" for tag, attributes in page.tags if tag == "svg"]
     for start in ("clip_order/loss over", "clip_order/accuracy over", "mean gate weight over", "Confusion: 75.0%"):
         assert any(name.startswith(start) for name in names), start
-    # The fusion's loss of zero is folded away with the rest.
+    # The fusion's zero loss is in the folded section.
     assert [name for name in names if name.startswith("gate/loss")]
     assert page.of("summary")[:3] == ["Every level", "Other measurements", "Resolved config"]
-    # Two pictures of examples, and the contact sheet: one is gone, and one lies outside of the results.
+    # Two example pictures and the contact sheet. One picture is missing, and one is outside the results folder.
     assert len([tag for tag, _ in page.tags if tag == "img"]) == 2 * 3
 
 
@@ -209,7 +209,7 @@ def test_folds_and_bare_runs_are_shown(tmp_path: Path) -> None:
     page = _Page((tmp_path / "report.html").read_text())
     assert "Losses, fold-1" in page.of("h3")
     assert "torch 7.7.7" in page.of("dd")
-    assert "Nothing was logged in this run yet." in page.of("p")
+    assert "This run has no logs or results yet." in page.of("p")
 
 
 @pytest.mark.parametrize(("cell", "text"), [(None, "–"), (0.5, "0.500"), (12, "12"), ("a", "a"), (3e-5, "3e-05")])
@@ -217,7 +217,7 @@ def test_cells(cell: str | float | None, text: str) -> None:
     assert format_cell(cell) == text
 
 
-def test_what_is_no_run_is_named(tmp_path: Path) -> None:
+def test_folders_that_are_not_runs_raise(tmp_path: Path) -> None:
     (tmp_path / "shards").mkdir()
     out = tmp_path / "report.html"
     for runs, words in (([tmp_path / "absent"], "absent"), ([tmp_path / "shards"], "shards"), ([], "at least one")):
@@ -242,7 +242,7 @@ def test_what_is_no_run_is_named(tmp_path: Path) -> None:
         ("encoder/encoder.json", "[]"),
     ],
 )
-def test_a_damaged_file_is_named_and_the_old_page_stays(tmp_path: Path, file: str, content: str) -> None:
+def test_a_damaged_file_raises_and_keeps_the_old_page(tmp_path: Path, file: str, content: str) -> None:
     run = _run(tmp_path / "run", steps=2)
     if file.startswith("encoder"):
         shutil.rmtree(run / "results")
@@ -266,12 +266,12 @@ def test_a_browser_shows_it(
     browser.open(report)
     assert browser.overflow() == 0
     assert browser.console() == []
-    # The label that is a script is text: it did not run, and the page's own title stands.
+    # The label with a script is shown as text. It did not run, so the page's title is unchanged.
     assert browser.read("document.title").startswith("modalgate: first, ")
     assert browser.read(
         "[...document.querySelectorAll('td')].some(cell => cell.textContent === arguments[0])", HOSTILE
     )
-    # Nothing was fetched, and every picture was decoded.
+    # Nothing was loaded, and every picture was decoded.
     assert (
         browser.read("performance.getEntriesByType('resource').filter(r => !r.name.startsWith('data:')).length") == 0
     )
@@ -280,7 +280,7 @@ def test_a_browser_shows_it(
     widths = browser.read("[...document.querySelectorAll('section svg')].map(s => s.getBoundingClientRect().width)")
     assert len(widths) == 2 * 9
     assert min(widths) > 200
-    # Letters of every picture are large enough to be read: a phone shows wide pictures whole by scrolling them.
+    # Text in figures is large enough to read. A phone scrolls wide figures.
     heights = browser.read(
         "[...document.querySelectorAll('section svg text')].map(t => t.getBoundingClientRect().height)"
     )
@@ -289,7 +289,7 @@ def test_a_browser_shows_it(
     assert (light > 600) == (scheme == "light")
 
 
-def test_what_is_folded_opens_and_tables_scroll_by_themselves(report: Path, browser: Browser) -> None:
+def test_folded_tables_open_and_tables_scroll(report: Path, browser: Browser) -> None:
     browser.look(PHONE)
     browser.open(report)
     table = "[...document.querySelectorAll('details')].find(d => d.textContent.includes('Every level'))"
@@ -318,6 +318,6 @@ def test_warnings_and_chance_are_on_the_page(tmp_path: Path) -> None:
     assert page.count('class="warnings"') == 2
     assert page.index("the loss is near guessing") < page.index("Fine-tuning</h3>") < page.index("told by chance")
     assert HOSTILE not in page
-    # The accuracy's panel has both lines, and chance none of its own.
+    # The panel of the accuracy has both lines. Chance has no separate panel.
     assert "clip_order/accuracy ends at 1, chance ends at 0.167" in page
     assert "clip_order/chance over training steps" not in page

@@ -1,4 +1,4 @@
-"""What a run says of itself: command, versions, source, machine, data; what is not known is left out."""
+"""Facts about a run: command, versions, source, machine and data. Unknown facts are omitted."""
 
 import json
 from pathlib import Path
@@ -23,9 +23,9 @@ def run(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_all_that_is_known(run: Path) -> None:
+def test_all_known_facts_are_listed(run: Path) -> None:
     settings = {"kind": "finetune", "command": ["modalgate", "finetune", "a b"], "data": {"shards": "corpus"}}
-    # Of cross-validation the splits hold the record, before the final model.
+    # With cross-validation, the folds hold the record, before the final model.
     for name in ("final", "group-hall"):
         (run / name).mkdir()
     (run / "group-hall" / "environment.json").write_text(json.dumps({"starts": [START]}))
@@ -40,7 +40,7 @@ def test_all_that_is_known(run: Path) -> None:
     assert "resumed" not in facts
 
 
-def test_older_runs_tell_what_they_can(run: Path) -> None:
+def test_older_runs_list_fewer_facts(run: Path) -> None:
     assert [name for name, _ in run_facts(run, {}, [])] == ["date"]
     result = new_result("probe", "Probe", "", [], [])
     assert dict(run_facts(run, {}, [result]))["versions"].startswith("python 3.")

@@ -1,4 +1,4 @@
-"""What pictures share: thinning, colours, short names."""
+"""Shared style: thinning, colours and short names."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from modalgate.tasks.report.style import (
 )
 
 
-def test_thinned_curves_keep_their_mean_and_their_ends() -> None:
+def test_thinned_curves_keep_their_mean_and_ends() -> None:
     values = np.arange(100_000.0)
     thinned = thin(values)
     assert len(thinned) == 500
@@ -24,7 +24,7 @@ def test_thinned_curves_keep_their_mean_and_their_ends() -> None:
     assert np.array_equal(thin(np.array([np.nan, 1, 3, np.nan, np.nan, np.nan]), 3), [1, 3, np.nan], equal_nan=True)
 
 
-def test_a_modality_keeps_its_colour_and_others_take_what_is_left() -> None:
+def test_modalities_have_fixed_colours_and_others_take_the_rest() -> None:
     first, second, third = colours_of(["fused", "audio", "rgb"])
     assert (second, third) == (MODALITY_COLOURS["audio"], MODALITY_COLOURS["rgb"])
     assert first in set(PALETTE) - {second, third}

@@ -1,4 +1,4 @@
-"""One sensor broken: equal to altering its windows and encoding anew; probes fitted on clean clips alone."""
+"""One broken sensor: equal to altering its windows and encoding again, with probes fitted on clean clips."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -33,7 +33,7 @@ def stream(tmp_path_factory: pytest.TempPathFactory) -> ClipStream:
 
 
 @pytest.mark.parametrize("quality", [0, 3])
-def test_only_the_broken_sensor_differs(
+def test_only_the_broken_sensor_changes(
     stream: ClipStream, quality: int, tiny_backbone: Callable[..., Backbone]
 ) -> None:
     settings = stream.index.settings
@@ -57,7 +57,7 @@ def test_only_the_broken_sensor_differs(
     assert clean.keys == keys
 
 
-def test_probes_see_clean_clips_and_lose_what_the_broken_sensor_said() -> None:
+def test_probes_are_fitted_on_clean_clips_and_lose_the_broken_sensor() -> None:
     labels = np.arange(40) % 2
     told, silent = labels[:, None] * 2.0 - 1, np.zeros((40, 1))
     split = Split("test", np.arange(20), NOTHING, np.arange(20, 40))
@@ -67,7 +67,7 @@ def test_probes_see_clean_clips_and_lose_what_the_broken_sensor_said() -> None:
         present = {name: np.ones(40, bool) for name in NAMES}
         return Features.joined(NAMES, values, present, np.full((40, 2), 0.5, np.float32), list(map(str, range(40))))
 
-    # The broken picture says the opposite; the fused embedding holds to the sound.
+    # The broken picture shows the opposite class. The fused embedding follows the sound.
     rows = {row.feature: row for row in probe_broken(features(told, told), features(-told, told), labels, 2, split)}
     assert list(rows) == ["fused", "concat", "rgb", "audio"]
     assert all(row.clean.all() for row in rows.values())

@@ -1,4 +1,4 @@
-"""Corrupted windows: measured severities equal the asked ones, level zero changes nothing, draws belong to clips."""
+"""Corrupted windows: measured severities equal the requested ones, and draws depend on the clip."""
 
 import math
 from collections.abc import Callable
@@ -24,14 +24,14 @@ def batch(tiny_batch: MakeBatch) -> Batch:
 
 
 def film(frames: int = 9, size: int = 24) -> Batch:
-    """One clip of one window; every frame is flat with its own number as its level."""
+    """One clip of one window. Every pixel of a frame equals the frame's number."""
     levels = torch.arange(frames, dtype=torch.uint8).view(1, 1, frames, 1, 1, 1)
     streams = {"rgb": levels.expand(1, 1, frames, 3, size, size).clone()}
     return Batch(streams, {"rgb": torch.ones(1, 1, dtype=torch.bool)}, ["clip"], torch.zeros(1, 1))
 
 
 @pytest.mark.parametrize(("name", "axis"), ALTERED)
-def test_clean_is_the_same_path_and_changes_nothing(name: str, axis: str, batch: Batch, tiny_clip: ClipSpec) -> None:
+def test_the_clean_level_changes_nothing(name: str, axis: str, batch: Batch, tiny_clip: ClipSpec) -> None:
     found = degrade(batch, name, axis, AXES[axis].clean, tiny_clip)
     assert found.dtype == batch.streams[name].dtype
     assert torch.equal(found, batch.streams[name])
@@ -40,7 +40,7 @@ def test_clean_is_the_same_path_and_changes_nothing(name: str, axis: str, batch:
 
 
 @pytest.mark.parametrize(("name", "axis"), ALTERED)
-def test_a_clip_is_corrupted_alike_whatever_stands_beside_it(
+def test_the_corruption_of_a_clip_does_not_depend_on_its_batch(
     name: str, axis: str, batch: Batch, tiny_clip: ClipSpec
 ) -> None:
     level = AXES[axis].levels[-1]
@@ -54,13 +54,13 @@ def test_a_clip_is_corrupted_alike_whatever_stands_beside_it(
         seed=99,
     )
     assert torch.equal(degrade(part, name, axis, level, tiny_clip), whole[order])
-    # A blur draws nothing, and at the worst level a still picture has no frame to choose.
+    # A blur is not random. At the worst level, neither is the first frame of a frozen picture.
     if axis not in ("blur", "freeze"):
         assert not torch.equal(degrade(batch, name, axis, level, tiny_clip, seed=1), whole)
 
 
 @pytest.mark.parametrize("level", AXES["snr"].levels[1:])
-def test_the_measured_ratio_is_the_asked_one(level: float, batch: Batch, tiny_clip: ClipSpec) -> None:
+def test_the_measured_ratio_is_the_requested_one(level: float, batch: Batch, tiny_clip: ClipSpec) -> None:
     clean = batch.streams["audio"] * torch.tensor([0.01, 1.0, 3.0]).view(3, 1, 1)
     batch.streams["audio"] = clean
     noise = degrade(batch, "audio", "snr", level, tiny_clip) - clean
@@ -68,7 +68,7 @@ def test_the_measured_ratio_is_the_asked_one(level: float, batch: Batch, tiny_cl
     np.testing.assert_allclose(10 * np.log10(power / lost), level, atol=0.1)
 
 
-def test_noise_has_the_asked_deviation_and_depth_holes_stay(tiny_clip: ClipSpec) -> None:
+def test_noise_has_the_requested_deviation_and_depth_holes_stay(tiny_clip: ClipSpec) -> None:
     shape = (1, 2, 4, 1, 64, 64)
     depth = torch.full(shape, 20000.0)
     depth[..., :8] = 0
@@ -96,7 +96,7 @@ def test_blur_equals_scipy_far_from_the_edge(level: float, batch: Batch, tiny_cl
     np.testing.assert_allclose(found[9:-9, 9:-9], expected[9:-9, 9:-9], atol=0.6)
 
 
-def test_lost_frames_show_the_last_one_received(tiny_clip: ClipSpec) -> None:
+def test_dropped_frames_show_the_last_received_one(tiny_clip: ClipSpec) -> None:
     for seed in range(20):
         shown = degrade(film(), "rgb", "drop", 0.6, tiny_clip, seed)[0, 0, :, 0, 0, 0].int().tolist()
         received = sorted(set(shown))
@@ -106,7 +106,7 @@ def test_lost_frames_show_the_last_one_received(tiny_clip: ClipSpec) -> None:
             assert level == (before[-1] if before else received[0])
 
 
-def test_a_frozen_picture_stands_still_for_its_share(tiny_clip: ClipSpec) -> None:
+def test_a_frozen_picture_is_still_for_its_share(tiny_clip: ClipSpec) -> None:
     begins = set()
     for seed in range(20):
         shown = degrade(film(), "rgb", "freeze", 0.5, tiny_clip, seed)[0, 0, :, 0, 0, 0].int().tolist()
@@ -119,7 +119,7 @@ def test_a_frozen_picture_stands_still_for_its_share(tiny_clip: ClipSpec) -> Non
 
 
 @pytest.mark.parametrize("level", AXES["holes"].levels)
-def test_holes_have_the_asked_share_and_stay_where_they_are(level: float, tiny_clip: ClipSpec) -> None:
+def test_holes_have_the_requested_share_and_do_not_move(level: float, tiny_clip: ClipSpec) -> None:
     streams = {"depth": torch.full((1, 2, 3, 1, 40, 40), 900).to(torch.uint16)}
     batch = Batch(streams, {"depth": torch.ones(1, 2, dtype=torch.bool)}, ["clip"], torch.zeros(1, 2))
     lost = degrade(batch, "depth", "holes", level, tiny_clip).to(torch.int32) == 0
@@ -132,7 +132,7 @@ def test_dead_channels_read_zero(batch: Batch, tiny_clip: ClipSpec) -> None:
     assert (dead.sum(dim=-1) == round(0.4 * 6)).all()
 
 
-def test_absent_clips_are_left_alone(tiny_batch: MakeBatch, tiny_clip: ClipSpec) -> None:
+def test_absent_clips_stay_unchanged(tiny_batch: MakeBatch, tiny_clip: ClipSpec) -> None:
     batch = tiny_batch(modalities=("rgb",), clips=2, absent={("rgb", 1)})
     noisy = degrade(batch, "rgb", "noise", 2.0, tiny_clip)
     assert torch.equal(noisy[1], batch.streams["rgb"][1])

@@ -1,4 +1,4 @@
-"""Curves from planted answers: areas, intervals, best single modality and correlations equal what was planted."""
+"""Curves from planted predictions: areas, intervals, best single modality and correlations."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -21,12 +21,12 @@ from modalgate.tasks.robustness.robustness_tables import robustness_figures, rob
 
 CLIPS, NAMES = 40, ("rgb", "audio")
 BLUR = AXES["blur"].levels
-# How many of the forty clips are guessed right at each level, fused and by the blurred picture alone.
+# Number of correct clips of forty at each level, fused and with the blurred picture alone.
 FUSED, ALONE = (36, 36, 30, 24, 20), (32, 28, 20, 10, 0)
 
 
 def planted(right: int) -> np.ndarray:
-    """Answers of which the first `right` are right."""
+    """Predictions of which the first `right` are correct."""
     labels = np.arange(CLIPS) % 2
     guess = np.where(np.arange(CLIPS) < right, labels, 1 - labels)
     return np.where(np.arange(2) == guess[:, None], 0.8, 0.2).astype(np.float32)
@@ -34,7 +34,7 @@ def planted(right: int) -> np.ndarray:
 
 @pytest.fixture
 def sweep() -> Sweep:
-    """Sound alone is right in 26 clips and lacks in the last ten; the weight of the picture falls with its blur."""
+    """Sound alone is correct in 26 clips and missing in the last ten. The picture's weight falls with its blur."""
     rows: list[tuple[Condition, int, float, int]] = [
         (Condition("missing", "rgb"), 32, 1.0, CLIPS),
         (Condition("missing", "audio"), 26, 0.0, CLIPS - 10),
@@ -47,7 +47,7 @@ def sweep() -> Sweep:
         rows.append((Condition("noise", ALL, level), 30, 0.6, CLIPS))
         rows.append((Condition("noise", "rgb", level, alone=True), 31, 1.0, CLIPS))
         rows.append((Condition("noise", "audio", level, alone=True), 20, 0.0, CLIPS))
-    # At half a second nobody is measured.
+    # No clip is measured at half a second.
     for level in AXES["desync"].levels:
         count = 0 if abs(level) > 0.4 else CLIPS
         rows += [(Condition("desync", "rgb", level, alone=alone), 20, 0.5, count) for alone in (False, True)]
@@ -69,24 +69,24 @@ def sweep() -> Sweep:
 
 
 def naive_area(values: list[float]) -> float:
-    """Mean of the neighbours' means."""
+    """Mean of the means of neighbouring values."""
     return sum((first + second) / 2 for first, second in pairwise(values)) / (len(values) - 1)
 
 
-def test_area_is_the_mean_height() -> None:
+def test_the_area_is_the_mean_height() -> None:
     generator = np.random.default_rng(0)
     for count in range(2, 8):
         values = generator.random(count).tolist()
         assert area_under(values) == pytest.approx(naive_area(values))
         assert min(values) <= area_under(values) <= max(values)
     assert area_under([0.7] * 5, [0, 0.5, 1, 2, 4]) == pytest.approx(0.7)
-    # Over uneven places a stretch counts by its length.
+    # With uneven places, an interval counts by its length.
     assert area_under([1.0, 0.0, 0.0], [0, 1, 4]) == pytest.approx(0.5 / 4)
     assert area_under([np.nan, 1.0, 0.5, np.nan]) == pytest.approx(0.75)
     assert np.isnan(area_under([1.0, np.nan]))
 
 
-def test_curves_are_what_was_planted(sweep: Sweep) -> None:
+def test_curves_equal_the_planted_values(sweep: Sweep) -> None:
     found = measure_robustness(sweep, sweep.keys, draws=200)
     assert curve_keys(sweep) == [("blur", "rgb"), ("desync", "rgb"), ("noise", ALL)]
     blur, late, together = found.curves
@@ -98,11 +98,11 @@ def test_curves_are_what_was_planted(sweep: Sweep) -> None:
     assert blur.clean == pytest.approx(0.9)
     assert blur.kept == pytest.approx(naive_area(accuracy) / 0.9)
     assert blur.worst == (pytest.approx(0.5), 4.0)
-    # Until the blur is strong the picture alone is the better single modality, then the sound.
+    # The picture is the best single modality for weak blur, the sound for strong blur.
     assert blur.single == pytest.approx([32 / 40, 28 / 40, 26 / 40, 26 / 40, 26 / 40])
     assert blur.correlation == pytest.approx(-1)
     assert blur.weights["rgb"] == pytest.approx([0.6, 0.5, 0.4, 0.3, 0.2])
-    # All right answers of either class outrank the wrong ones: the area under the ROC curve is the accuracy.
+    # Correct predictions of both classes outrank the wrong ones, so the AUC equals the accuracy.
     assert blur.auc == pytest.approx(accuracy)
     assert together.area == pytest.approx(0.75)
     assert together.single == pytest.approx([31 / 40] * 5)
@@ -115,7 +115,7 @@ def test_curves_are_what_was_planted(sweep: Sweep) -> None:
     assert late.single[4] == pytest.approx(24 / 40)
 
 
-def test_subsets_are_measured_on_clips_that_have_one_of_them(sweep: Sweep) -> None:
+def test_subsets_are_measured_on_clips_with_one_of_them(sweep: Sweep) -> None:
     assert subsets(("a", "b", "c")) == [
         ("a",), ("b",), ("c",), ("a", "b"), ("a", "c"), ("b", "c"), ("a", "b", "c")
     ]  # fmt: skip
@@ -125,24 +125,24 @@ def test_subsets_are_measured_on_clips_that_have_one_of_them(sweep: Sweep) -> No
     assert both.weights == pytest.approx({"rgb": 0.6, "audio": 0.4})
 
 
-def test_what_no_clip_allows_is_named(sweep: Sweep) -> None:
+def test_curves_without_measured_clips_are_named(sweep: Sweep) -> None:
     for number, condition in enumerate(sweep.conditions):
         if condition.axis == "blur":
             sweep.valid[number] = False
     found = measure_robustness(sweep, sweep.keys, draws=20)
     assert [(curve.axis, curve.modality) for curve in found.curves] == [("desync", "rgb"), ("noise", ALL)]
     assert found.unmeasured == [("blur", "rgb")]
-    assert "no clip allows to measure rgb blur" in robustness_tables(found, "40 clips", {})[0].note
+    assert "No clip can be measured for rgb blur" in robustness_tables(found, "40 clips", {})[0].note
 
 
 def test_groups_widen_the_interval(sweep: Sweep) -> None:
-    # Clips of a group err together: ten groups of four know less than forty clips.
+    # Clips of a group have correlated errors: ten groups of four hold less information than forty clips.
     groups = [f"group-{number // 4}" for number in range(CLIPS)]
     alone, together = (measure_robustness(sweep, units, draws=400).curves[0] for units in (sweep.keys, groups))
     assert together.area_high - together.area_low > 1.3 * (alone.area_high - alone.area_low)
 
 
-def test_tables_and_figures_say_the_same(sweep: Sweep) -> None:
+def test_tables_and_figures_agree(sweep: Sweep) -> None:
     found = measure_robustness(sweep, sweep.keys, draws=50)
     tables = robustness_tables(found, "40 clips", {"blur": "no", "missing": "yes"})
     assert [table.title for table in tables] == [
@@ -157,7 +157,7 @@ def test_tables_and_figures_say_the_same(sweep: Sweep) -> None:
     late = dict(zip(tables[1].columns, tables[1].rows[1], strict=True))
     assert late["left out"] == "up to 40 too short or of one modality"
     assert late["in training"] == "unknown"
-    assert "met in training: yes" in tables[0].note
+    assert "in training: yes" in tables[0].note
     assert tables[3].folded
     assert len(tables[3].rows) == 5 + 9 + 5
     figures = robustness_figures(found)
@@ -166,7 +166,7 @@ def test_tables_and_figures_say_the_same(sweep: Sweep) -> None:
     assert figures[0].below["audio"] == pytest.approx([0.4, 0.5, 0.6, 0.7, 0.8])
 
 
-def test_answers_come_back_and_folds_are_pooled(sweep: Sweep, tmp_path: Path) -> None:
+def test_loaded_sweeps_equal_the_saved_ones_and_folds_are_pooled(sweep: Sweep, tmp_path: Path) -> None:
     path = tmp_path / "results" / "robustness.safetensors"
     save_sweep(sweep, sweep.keys, path)
     again, units = load_sweep(path)

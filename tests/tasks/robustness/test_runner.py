@@ -26,7 +26,7 @@ CLIPS, SILENT, MUTE, SHORT = 7, 1, 2, 3
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> Index:
-    """Seven clips of 1.5 s with noise for picture and sound; one is almost silent, one mute, one short."""
+    """Seven clips of 1.5 s with noise for picture and sound. One is almost silent, one has no sound, one is short."""
     folder = tmp_path_factory.mktemp("sweep")
     lines = ["video,audio,label"]
     for kind in ("video", "audio"):
@@ -34,7 +34,7 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Index:
     for number in range(CLIPS):
         generator = np.random.default_rng(number)
         seconds = 0.5 if number == SHORT else 1.5
-        # Each brighter than the one before: of equal noise a model has next to nothing to tell them by.
+        # Each is brighter than the last: a model could hardly distinguish clips of equal noise.
         frames = generator.integers(0, 60 + 30 * number, (round(seconds * 10), 32, 32, 3), dtype=np.uint8)
         write_video(folder / "media" / "video" / f"c{number}.mkv", frames, 10.0)
         sound = generator.normal(0, 3e-4 if number == SILENT else 0.1, round(seconds * 8000)).astype(np.float32)
@@ -77,7 +77,7 @@ def found(sweep: Sweep, condition: Condition) -> tuple[np.ndarray, np.ndarray, n
 
 @torch.no_grad()
 def whole(classifier: Classifier, spec: ClipSpec, batches: Sequence[Batch]) -> tuple[np.ndarray, np.ndarray]:
-    """The model itself on the media of these batches."""
+    """Runs the model on the media of these batches."""
     rows = [classifier(Preparation(spec)(batch), batch.present, batch.start) for batch in batches]
     probabilities = torch.cat([classifier.view_probabilities(scored.logits) for scored in rows])
     return probabilities.numpy(), torch.cat([scored.encoded.weights.mean(dim=1) for scored in rows]).numpy()
@@ -129,7 +129,7 @@ def test_conditions_equal_the_model_on_altered_media(
     close(sweep, Condition("noise", ALL, 1.0), whole(classifier, tiny_clip, both))
 
 
-def test_silent_mute_and_short_clips_are_left_out(
+def test_silent_mute_and_short_clips_are_excluded(
     index: Index, model: Callable[..., Classifier], tiny_clip: ClipSpec
 ) -> None:
     sweep = measured(model(), tiny_clip, stream_of(index), "snr", "desync", "swap")
@@ -156,7 +156,7 @@ def test_out_of_step_equals_decoding_at_the_shifted_time(
 ) -> None:
     classifier, stream = model(), stream_of(index)
     sweep = measured(classifier, tiny_clip, stream, "desync")
-    # 1.5 s hold windows of 0.4 s that may move by half a second, and then no more than a tenth is left for two views.
+    # Windows of 0.4 s can move by half a second within 1.5 s. That leaves a tenth for placing two views.
     views = {sample.key: np.array([0.5, 0.6]) for sample in index.samples}
     views |= {sample.key: np.array([0.0, 0.1]) for sample in index.samples if sample.duration < 1}
     for level in (-0.5, 0.2):
@@ -171,7 +171,7 @@ def test_out_of_step_equals_decoding_at_the_shifted_time(
     )
 
 
-def test_every_model_and_order_of_batches_meets_the_same(
+def test_corruptions_are_equal_for_every_model_and_batch_order(
     index: Index, model: Callable[..., Classifier], tiny_clip: ClipSpec
 ) -> None:
     classifier = model()
@@ -184,7 +184,7 @@ def test_every_model_and_order_of_batches_meets_the_same(
     np.testing.assert_allclose(first.probabilities, second.rows(order).probabilities, atol=1e-5)
 
 
-def test_a_swapped_modality_is_another_classs(
+def test_a_swapped_modality_is_from_another_class(
     index: Index, model: Callable[..., Classifier], tiny_clip: ClipSpec
 ) -> None:
     sweep = measured(model(), tiny_clip, stream_of(index), "swap")

@@ -1,4 +1,4 @@
-"""Near-duplicates across a split: told with their names, kept apart by contents, silent within a group."""
+"""Near-duplicates across a split: named in a warning, cached by content, ignored within a group."""
 
 from pathlib import Path
 
@@ -48,18 +48,18 @@ def test_pairs_on_both_sides_are_named(read: list[str], capsys: pytest.CaptureFi
     assert "'c1' and 'c5' (0 of 575 bits differ), 'c0' and 'c4' (18 of 575 bits differ)" in warning
 
 
-def test_pairs_on_one_side_are_nobodys_business(read: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_pairs_on_one_side_give_no_warning(read: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert not warn_of_duplicates(index(), [split([0, 4, 2], [1, 5, 3])])
     assert not capsys.readouterr().err
 
 
-def test_pairs_of_one_group_are_left_to_the_warning_of_groups(read: list[str]) -> None:
+def test_pairs_within_a_group_are_omitted(read: list[str]) -> None:
     hashes, there = clip_hashes(index())
     assert [(p.first, p.second) for p in duplicates(index("abcdaf"), hashes, there)] == [(1, 5)]
     assert [(p.first, p.second) for p in duplicates(index("abcdef"), hashes, there)] == [(1, 5), (0, 4)]
 
 
-def test_what_was_hashed_is_read_again_by_its_contents(read: list[str], tmp_path: Path) -> None:
+def test_hashes_are_reused_by_content(read: list[str], tmp_path: Path) -> None:
     hashes, there = clip_hashes(index(), tmp_path)
     assert there.tolist() == [True, True, True, False, True, True]
     again, _ = clip_hashes(index(), tmp_path)

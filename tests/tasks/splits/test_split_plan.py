@@ -1,4 +1,4 @@
-"""The four ways to divide clips, and what is refused."""
+"""The four ways to divide clips, and invalid plans."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ def groups(part: np.ndarray) -> set[str]:
     return {GROUPED.samples[number].labels["group"] for number in part}
 
 
-def test_folds_keep_groups_together_unless_told_otherwise() -> None:
+def test_folds_keep_groups_together_unless_leaky() -> None:
     splits = plan_splits(GROUPED, "label", SplitPlan(folds=5))
     assert all(not groups(split.train) & groups(split.test) for split in splits)
     leaky = plan_splits(GROUPED, "label", SplitPlan(folds=5, leaky=True))
@@ -31,14 +31,14 @@ def test_folds_keep_groups_together_unless_told_otherwise() -> None:
     assert sorted(np.concatenate([split.test for split in leaky]).tolist()) == list(range(40))
 
 
-def test_a_random_split_of_grouped_clips_is_refused() -> None:
+def test_a_random_split_of_grouped_clips_raises() -> None:
     with pytest.raises(RequestError, match="both sides"):
         plan_splits(GROUPED, "label", SplitPlan(folds=5, group=""))
     with pytest.raises(RequestError, match="did you mean 'group'"):
         plan_splits(GROUPED, "label", SplitPlan(folds=5, group="grop"))
 
 
-def test_folds_by_another_column_tell_of_the_groups_they_divide(capsys: pytest.CaptureFixture[str]) -> None:
+def test_folds_by_another_column_warn_of_divided_groups(capsys: pytest.CaptureFixture[str]) -> None:
     rows = [{"label": "ab"[n % 2], "group": f"g{n // 4}", "room": f"r{n % 5}"} for n in range(40)]
     plan_splits(index(rows), "label", SplitPlan(folds=2, group="room"))
     assert "values of 'group' have clips on both sides" in capsys.readouterr().err
@@ -47,7 +47,7 @@ def test_folds_by_another_column_tell_of_the_groups_they_divide(capsys: pytest.C
     assert not capsys.readouterr().err
 
 
-def test_clips_without_groups_are_folded_one_by_one_and_it_says_so_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_clips_without_groups_are_divided_singly_with_one_note(capsys: pytest.CaptureFixture[str]) -> None:
     plain = index([{"label": "ab"[number % 2]} for number in range(20)])
     plan = SplitPlan(folds=4)
     splits = plan_splits(plain, "label", plan)
@@ -56,7 +56,7 @@ def test_clips_without_groups_are_folded_one_by_one_and_it_says_so_once(capsys: 
     assert "no column 'group'" in line
     assert "'group'" not in plan.describe(plain)
     assert "'group'" in plan.describe(GROUPED)
-    # Asked for as such, or with groups: nothing to say.
+    # No note if leaky is set, or if there are groups.
     plan_splits(plain, "label", SplitPlan(folds=4, leaky=True))
     plan_splits(GROUPED, "label", plan)
     assert not capsys.readouterr().err
@@ -64,11 +64,11 @@ def test_clips_without_groups_are_folded_one_by_one_and_it_says_so_once(capsys: 
         plan_splits(plain, "label", SplitPlan(folds=4, group="camera"))
 
 
-def test_every_group_is_left_out_once() -> None:
+def test_each_group_is_left_out_once() -> None:
     splits = plan_splits(GROUPED, "label", SplitPlan(leave_one_out=True))
     assert [groups(split.test) for split in splits] == [{f"g{number}"} for number in range(10)]
     assert all(len(split.train) == 36 for split in splits)
-    with pytest.raises(RequestError, match="one value only"):
+    with pytest.raises(RequestError, match="only one value"):
         plan_splits(
             index([{"label": "a", "group": "g"}, {"label": "b", "group": "g"}]),
             "label",
@@ -92,7 +92,7 @@ def test_official_lists_name_files_by_their_paths(tmp_path: Path, capsys: pytest
     assert [keys[number] for number in split.test] == ["v_Punch_g02_c01-0001", "v_Punch_g02_c01-0002", "Jump_clip"]
     assert "1 of 3 clips of 'train01.txt'" in capsys.readouterr().err
 
-    with pytest.raises(RequestError, match="stands in both"):
+    with pytest.raises(RequestError, match="is in both"):
         plan_splits(listed, "label", SplitPlan(lists=(paths[0], paths[0])))
     with pytest.raises(RequestError, match="pairs"):
         plan_splits(listed, "label", SplitPlan(lists=paths[:1]))
@@ -103,37 +103,37 @@ def test_official_lists_name_files_by_their_paths(tmp_path: Path, capsys: pytest
         plan_splits(listed, "label", SplitPlan(lists=(paths[0], str(tmp_path / "other.txt"))))
 
 
-def test_a_given_split_that_divides_a_group_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_given_split_that_divides_a_group_warns(capsys: pytest.CaptureFixture[str]) -> None:
     rows = [{"label": "a", "group": "g1", "split": "train"}, {"label": "b", "group": "g1", "split": "test"}]
     plan_splits(index(rows), "label", SplitPlan())
     assert "both sides of split 'test', such as 'g1'" in capsys.readouterr().err
 
 
-def test_shards_without_a_split_ask_for_folds() -> None:
-    with pytest.raises(RequestError, match="ask for folds"):
+def test_shards_without_a_split_raise() -> None:
+    with pytest.raises(RequestError, match="use folds"):
         plan_splits(GROUPED, "label", SplitPlan())
 
 
-def test_what_is_left_open_is_the_split_that_is_there_or_else_folds() -> None:
+def test_the_default_is_the_column_split_or_else_folds() -> None:
     rows = [{"label": "ab"[n % 2], "group": f"g{n // 4}", "split": ("train", "test")[n % 2]} for n in range(40)]
     plan, line = default_plan(index(rows), "label", SplitPlan(None))
     assert (plan.folds, line) == (0, "")
     assert [split.name for split in plan_splits(index(rows), "label", SplitPlan(None))] == ["test"]
-    # Other values of the column than the usual ones are a person's wish: a wrong one is named, not passed over.
+    # A value other than the defaults was set by the user, so a wrong one raises.
     with pytest.raises(RequestError, match="'tset'"):
         plan_splits(index(rows), "label", SplitPlan(None, test="tset"))
     plan, line = default_plan(index([row | {"split": "train"} for row in rows]), "label", SplitPlan(None))
     assert plan.folds == 5
-    assert "no clips of test" in line
+    assert "no value test" in line
     plan, line = default_plan(GROUPED, "label", SplitPlan(None))
     assert plan.folds == 5
-    assert "keep each 'group' together" in line
+    assert "folds by 'group'" in line
     splits = plan_splits(GROUPED, "label", SplitPlan(None))
     assert len(splits) == 5
     assert all(not groups(split.train) & groups(split.test) for split in splits)
 
 
-def test_folds_that_are_left_open_suit_the_clips() -> None:
+def test_the_default_number_of_folds_suits_the_clips() -> None:
     def folds(rows: list[dict[str, str]]) -> tuple[int | None, str]:
         plan, line = default_plan(index(rows), "label", SplitPlan(None))
         tested = np.concatenate([split.test for split in plan_splits(index(rows), "label", plan)])
@@ -143,8 +143,8 @@ def test_folds_that_are_left_open_suit_the_clips() -> None:
     by_clip = [{"label": "ab"[n % 2]} for n in range(20)]
     assert folds(by_clip)[0] == 5
     assert "by clip" in folds(by_clip)[1]
-    assert folds(by_clip[:6])[0] == 3, "no class has more clips"
-    assert folds([row | {"group": f"g{n // 10}"} for n, row in enumerate(by_clip)])[0] == 2, "no more groups"
+    assert folds(by_clip[:6])[0] == 3, "three clips in each class"
+    assert folds([row | {"group": f"g{n // 10}"} for n, row in enumerate(by_clip)])[0] == 2, "two groups"
     one = [row | {"group": "g"} for row in by_clip]
     assert folds(one)[0] == 5
     assert "all have the same 'group'" in folds(one)[1]

@@ -1,4 +1,4 @@
-"""Splits by column and by folds, on an index made by hand."""
+"""Splits by column and by folds, on a small index."""
 
 import numpy as np
 import pytest
@@ -26,28 +26,28 @@ SPLIT = index(
 )
 
 
-def test_the_given_split_names_its_parts() -> None:
+def test_the_given_split_selects_by_column() -> None:
     split = given_split(SPLIT, "train", "test")
     assert split.train.tolist() == [1, 5]
     assert split.validation.tolist() == [2, 6]
     assert split.test.tolist() == [3, 7]
     assert given_split(SPLIT, "pretrain+train", "test").train.tolist() == [0, 1, 4, 5]
     assert given_split(SPLIT, "pretrain").test.tolist() == []
-    # Validation clips that train cannot choose anything.
+    # Validation clips that are used for training are not held out.
     assert given_split(SPLIT, "train+val", "test").validation.tolist() == []
 
 
-def test_a_split_nobody_has_is_refused_with_the_nearest() -> None:
+def test_an_unknown_split_value_raises_with_the_nearest() -> None:
     with pytest.raises(RequestError, match="'train'"):
         given_split(SPLIT, "trian", "test")
 
 
-def test_clips_without_a_split_are_told_what_else_there_is() -> None:
+def test_clips_without_a_split_raise_with_the_alternative() -> None:
     with pytest.raises(RequestError, match=r"no column 'split'.*--folds 5"):
         given_split(index([{"label": "a"}, {"label": "b"}]), "train", "test")
 
 
-def test_classes_are_sorted_and_unlabelled_clips_left_out() -> None:
+def test_classes_are_sorted_and_unlabelled_clips_dropped() -> None:
     kept, classes, numbers = labelled(index([{"label": "b"}, {"label": ""}, {"label": "a"}]), "label")
     assert classes == ["a", "b"]
     assert numbers.tolist() == [1, 0]
@@ -56,7 +56,7 @@ def test_classes_are_sorted_and_unlabelled_clips_left_out() -> None:
         labelled(index([{"label": "b"}, {"label": "b"}]), "label")
 
 
-def test_folds_cover_every_clip_once_and_keep_groups_whole() -> None:
+def test_folds_test_every_clip_once_and_keep_groups_whole() -> None:
     rows = [{"label": "ab"[number % 2], "group": f"g{number // 3}"} for number in range(30)]
     splits = folds_of(index(rows), "label", 5, "group")
     tested = np.concatenate([split.test for split in splits])
@@ -68,11 +68,11 @@ def test_folds_cover_every_clip_once_and_keep_groups_whole() -> None:
     assert groups_of(index(rows), "camera") is None
 
 
-def test_take_keeps_just_those_samples() -> None:
+def test_take_keeps_the_given_samples() -> None:
     assert [sample.key for sample in take(SPLIT, np.array([1, 4])).samples] == ["k1", "k4"]
 
 
-def test_what_is_held_out_is_a_whole_group_even_of_few() -> None:
+def test_hold_out_takes_a_whole_group() -> None:
     rows = [
         {"label": "ab"[number % 2], "subject": f"s{number // 6}", "split": "train" if number < 24 else "test"}
         for number in range(30)
@@ -88,7 +88,7 @@ def test_what_is_held_out_is_a_whole_group_even_of_few() -> None:
         hold_out(given_split(alone, "train", "test"), alone, "label", "subject")
 
 
-def test_an_empty_text_is_no_class_and_no_group() -> None:
+def test_an_empty_value_is_not_a_class_and_not_a_group() -> None:
     blank = index([{"label": "b"}, {"label": "  "}, {"label": ""}, {}, {"label": "a"}])
     kept, classes, _ = labelled(blank, "label")
     assert classes == ["a", "b"]
@@ -100,7 +100,7 @@ def test_an_empty_text_is_no_class_and_no_group() -> None:
     splits = one_group_out(both, "subject")
     assert [split.name for split in splits] == ["subject-s0", "subject-s1", "subject-s2", "subject-s3"]
     assert splits[0].test.tolist() == [0, 1, 2, 3]
-    assert splits[0].train.tolist() == list(range(4, 16)), "nobody knows who the others show"
+    assert splits[0].train.tolist() == list(range(4, 16)), "samples without a subject are in no split"
     folds = folds_of(both, "label", 4, "subject")
-    # As one group the four of nobody would all be tested together.
+    # As one group, the four samples without a subject would all be tested together.
     assert max(sum(number >= 16 for number in split.test.tolist()) for split in folds) < 4
