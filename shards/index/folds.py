@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from ..errors import RequestError
 
-# Folds of a cross-validation. More than MANY clips get fewer: each model takes longer, and intervals are narrow anyway.
+# Folds of a cross-validation. Many clips get fewer: each model takes longer, and intervals are narrow anyway.
 FOLDS, FEWER_FOLDS, MANY = 5, 3, 600
 
 
