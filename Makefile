@@ -36,10 +36,10 @@ test-slow: .venv/.tested
 
 bench: .venv/.installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --requirement benchmarks/requirements.txt
-	$(BIN)/python benchmarks/step.py
-	$(BIN)/python benchmarks/pretext.py
-	$(BIN)/python benchmarks/pack.py
-	$(BIN)/python benchmarks/loader.py
+	$(BIN)/python benchmarks/speed/step.py
+	$(BIN)/python benchmarks/speed/pretext.py
+	$(BIN)/python benchmarks/speed/pack.py
+	$(BIN)/python benchmarks/speed/loader.py
 
 clean:
 	rm -rf .venv build dist *.egg-info

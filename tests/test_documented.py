@@ -20,9 +20,9 @@ from modalgate.shards.worlds.factors import PRESETS
 from modalgate.shards.worlds.scene import TWINS
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCKS = {
-    f"{page.name}-{number}": block
+    f"{page.stem}-{number}": block
     for page in PAGES
     for number, block in enumerate(
         re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
@@ -86,7 +86,7 @@ def test_a_documented_block_runs_as_it_stands(
 
 
 def test_the_page_of_worlds_has_every_preset_with_its_ceilings_and_every_twin() -> None:
-    page = (ROOT / "docs" / "worlds.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "guides" / "data" / "worlds.md").read_text(encoding="utf-8")
     table = [[cell.strip() for cell in line.split("|")] for line in page.splitlines() if line.startswith("|")]
     rows = {cells[1].strip("`"): cells for cells in table}
     assert rows.keys() >= {*PRESETS, *TWINS}

@@ -20,7 +20,7 @@ from .decode import decode_frames
 
 FRAMES, SIDE, WORDS = 8, 32, 9
 PICTURE_BITS, MOTION_BITS = 63, 64 * FRAMES
-# Share of the bits of either kind that may differ: chosen on data, see docs/evaluation.md.
+# Share of the bits of either kind that may differ: chosen on data, see docs/guides/evaluation/evaluation.md.
 LIMIT = 0.175
 # The first of these that a clip has is what its hash is of.
 SEEN = ("rgb", "depth", "flow")
@@ -67,8 +67,8 @@ def hash_clip(files: FolderReader, index: Index, sample: Sample) -> NDArray[np.u
 def near_pairs(hashes: NDArray[np.uint64], limit: float = LIMIT) -> list[NearPair]:
     """The near-duplicates among hashes (n, 9), nearest first.
 
-    All pairs are compared, the mean pictures first: ten thousand clips take seconds, as benchmarks/duplicates.py
-    shows, and no pair is missed.
+    All pairs are compared, the mean pictures first, so no pair is missed. Ten thousand clips take seconds
+    (benchmarks/learning/duplicates.py).
     """
     found = []
     for start in range(0, len(hashes), _BLOCK):

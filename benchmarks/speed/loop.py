@@ -1,7 +1,7 @@
 """What the training loop costs: beside a bare loop and Lightning, in memory, and what a second process brings.
 
     .venv/bin/pip install --constraint constraints.txt --requirement benchmarks/requirements.txt
-    .venv/bin/python benchmarks/loop.py [SHARDS] [--steps 40] [--rounds 5] [--memory-steps 2000] [--json FILE]
+    .venv/bin/python benchmarks/speed/loop.py [SHARDS] [--steps 40] [--rounds 5] [--memory-steps 2000] [--json FILE]
 
 Without SHARDS a small generated corpus is packed first. The model is the preset `tiny` on RGB and sound with four
 pretext tasks, on one thread.

@@ -1,7 +1,7 @@
 """The demo over seeds: what `modalgate demo --json` wrote, side by side.
 
     for seed in 0 1 2 3 4; do modalgate demo --out demo-$seed --seed $seed --json demo-$seed.json; done
-    .venv/bin/python benchmarks/demo.py demo-0.json demo-1.json demo-2.json demo-3.json demo-4.json [--json FILE]
+    .venv/bin/python benchmarks/learning/demo.py demo-?.json [--json FILE]
 
 Printed as Markdown: every figure by seed, its mean and the 95 % t interval over seeds; differences are paired by
 seed, and the best single modality is the best on the test clips of that seed.

@@ -1,7 +1,7 @@
 """How fast clips come out of shards: against reading the source files, against JPEG shards, against bare decoding.
 
     .venv/bin/pip install --constraint constraints.txt --requirement benchmarks/requirements.txt
-    .venv/bin/python benchmarks/loader.py [SOURCE] [--clips 96] [--rounds 7] [--json FILE]
+    .venv/bin/python benchmarks/speed/loader.py [SOURCE] [--clips 96] [--rounds 7] [--json FILE]
 
 Every reader gets the same windows of the same clips: 16 frames of 112 px and 1.28 s of sound, on one thread, in a
 process of its own. The processes take turns, one pass over all clips each, and the median over the rounds counts. The

@@ -1,7 +1,7 @@
 """How fast `modalgate predict` is on one core: seconds of film per second, by torch and by ONNX, and its first line.
 
     .venv/bin/pip install --constraint constraints.txt 'modalgate[export]'
-    .venv/bin/python benchmarks/predict.py [--seconds 60] [--rounds 5] [--size 112] [--json FILE]
+    .venv/bin/python benchmarks/speed/predict.py [--seconds 60] [--rounds 5] [--size 112] [--json FILE]
 
 A violence classifier of rgb and flow, preset tiny, with random weights: windows of 1 s, 8 frames of 112 px, every
 half second. The film is a moving texture of 320 x 240 at 25 frames per second, H.264. Bundle and graph come out of

@@ -1,6 +1,6 @@
 """Does every pretext task learn its question, and only from the cue it means to teach?
 
-    .venv/bin/python benchmarks/learnability.py FOLDER [--tasks clip_order,synchrony] [--clips 1000] [--json FILE]
+    .venv/bin/python benchmarks/learning/learnability.py FOLDER [--tasks clip_order] [--clips 1000] [--json FILE]
 
 Generated worlds (`solo`, and `place` for what lasts over a clip) and their twins, each without one cue, are written
 and packed under FOLDER where they are not there yet. Each task trains on its own, a small encoder from random

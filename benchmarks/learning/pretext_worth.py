@@ -1,6 +1,6 @@
 """What is each pretext task worth for a linear probe, at equal compute, over seeds?
 
-    .venv/bin/python benchmarks/pretext_worth.py FOLDER [--rows cross_modal,clip_order] [--seeds 5] [--json FILE]
+    .venv/bin/python benchmarks/learning/pretext_worth.py FOLDER [--rows cross_modal] [--seeds 5] [--json FILE]
 
 A generated world (`impact12`) is written and packed under FOLDER where it is not there yet. Every row pretrains the
 backbone of `demo-pretrain` from random weights on the split `pretrain`, without labels, for as many steps as cost the
@@ -24,8 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from held import Held
-from loop_peers import total_loss
+from held import Held, total_loss
 from modalgate.fusion.backbone import Backbone
 from modalgate.launch.config.load import load_config
 from modalgate.launch.jobs.building import clip_request, clip_spec

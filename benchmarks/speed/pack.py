@@ -1,6 +1,6 @@
 """What packing costs: how busy it keeps the cores, how fast it is, and flow against bare OpenCV DIS.
 
-    .venv/bin/python benchmarks/pack.py [SOURCE] [--films 48] [--repeats 41] [--json FILE]
+    .venv/bin/python benchmarks/speed/pack.py [SOURCE] [--films 48] [--repeats 41] [--json FILE]
 
 Without SOURCE, films of 4 s at 320 x 240 and 30 frames per second, with sound, are generated first. Flow and the bare
 search run in turn within this process, on one thread, and the median of each is taken. `cores_busy` counts everything

@@ -14,6 +14,11 @@ from modalgate.shards.modality import modality
 from modalgate.shards.stream import ClipRequest, ClipStream
 
 
+def total_loss(outputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Sum of the losses of an objective's outputs, ()."""
+    return torch.stack([value for name, value in outputs.items() if name.endswith("/loss")]).sum()
+
+
 class Held:
     """Clips cut at their uniform windows; batches of `size` are drawn anew by number."""
 

@@ -1,6 +1,6 @@
 """What further pretext tasks add to a step: a mixture of four against cross-modal contrast alone, in turn.
 
-    .venv/bin/python benchmarks/pretext.py [SHARDS] [--rounds 12] [--json FILE]
+    .venv/bin/python benchmarks/speed/pretext.py [SHARDS] [--rounds 12] [--json FILE]
 
 One batch of the demo's size is held, so that only the objective is timed: preparation, encoding, tasks, backward and
 optimizer. `mixture_over_single` is the ratio of the medians; each task's own ratio is printed beside it. Without

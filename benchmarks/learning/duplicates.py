@@ -1,6 +1,6 @@
 """How far apart hashes of copies are, and of clips that are none; and how long the comparison of many takes.
 
-    python benchmarks/duplicates.py SHARDS...
+    python benchmarks/learning/duplicates.py SHARDS...
 
 A copy is the clip's packed video at nine tenths of its size, encoded again at a lower quality (crf 32). Pairs of one
 `group` are left out. The first line of a folder names the limit that is in use.

@@ -1,6 +1,6 @@
 """Do the weights of a gate that learned by denoising follow true corruption, without a label?
 
-    .venv/bin/python benchmarks/gate_denoising.py FOLDER [--steps 120] [--seeds 3] [--scored test] [--json FILE]
+    .venv/bin/python benchmarks/learning/gate_denoising.py FOLDER [--steps 120] [--seeds 3] [--json FILE]
 
 The shards and the backbone of `pretext_worth.py`. Three rows train on the split `pretrain`, without labels: the
 demo's mixture under a gate that is told each stream's measured quality, the same with `gate_denoising`, and that
