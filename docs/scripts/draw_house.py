@@ -8,6 +8,7 @@ reduction). The colours follow the reader's light or dark mode.
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -87,9 +88,11 @@ def reach(graph: dict[str, set[str]], start: str) -> set[str]:
 def columns(graph: dict[str, set[str]]) -> list[list[str]]:
     """The places by column: right of all they import, and as near as possible to what imports them."""
 
+    @cache
     def depth(place: str) -> int:
         return 1 + max((depth(target) for target in graph[place]), default=-1)
 
+    @cache
     def column(place: str) -> int:
         importers = [other for other, targets in graph.items() if place in targets]
         return min((column(other) for other in importers), default=depth(place) + 1) - 1
@@ -116,9 +119,8 @@ def arrow(start: tuple[float, float], end: tuple[float, float], span: int) -> st
     return f'<path class="edge" d="{curve}"/><path class="tip" d="{tip}"/>'
 
 
-def floor(room: str, top: float, width: float) -> tuple[list[str], float]:
+def floor(room: str, graph: dict[str, set[str]], top: float, width: float) -> tuple[list[str], float]:
     """The parts of one floor whose upper edge is at `top`, and its height."""
-    graph = room_graph(room)
     found = columns(graph)
     most = max(map(len, found))
     height = HEAD + most * LINE + 10
@@ -154,11 +156,12 @@ def floor(room: str, top: float, width: float) -> tuple[list[str], float]:
 
 def house() -> str:
     """The whole picture as SVG."""
-    widest = max(len(columns(room_graph(room))) for room in FLOORS)
+    graphs = {room: room_graph(room) for room in FLOORS}
+    widest = max(len(columns(graph)) for graph in graphs.values())
     width = MARGIN * 4 + (widest - 1) * PITCH + BOX_WIDTH
     top, parts = 40.0, []
-    for room in FLOORS:
-        drawn, height = floor(room, top, width)
+    for room, graph in graphs.items():
+        drawn, height = floor(room, graph, top, width)
         parts += drawn
         top += height + 14
     note = "A room imports only from rooms below it. In a floor, an arrow points to what a box imports."

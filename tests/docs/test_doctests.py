@@ -4,22 +4,17 @@ import doctest
 import importlib
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[2]
 ROOMS = ("shards", "fusion", "ssl", "tasks", "launch")
-WITH_EXAMPLES = [
-    ".".join(("modalgate", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__")
-    for room in ROOMS
-    for path in sorted((ROOT / room).rglob("*.py"))
-    if ">>> " in path.read_text(encoding="utf-8")
-]
+OPTIONS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 
 
-@pytest.mark.parametrize("name", WITH_EXAMPLES)
-def test_examples_of_a_module(name: str) -> None:
-    found = doctest.testmod(
-        importlib.import_module(name), optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
-    )
-    assert found.attempted
-    assert not found.failed
+def test_examples_of_all_modules() -> None:
+    paths = [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
+    names = [
+        ".".join(("modalgate", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__")
+        for path in paths
+        if ">>> " in path.read_text(encoding="utf-8")
+    ]
+    found = {name: doctest.testmod(importlib.import_module(name), optionflags=OPTIONS) for name in names}
+    assert not {name: result for name, result in found.items() if result.failed}

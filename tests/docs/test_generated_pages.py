@@ -1,6 +1,7 @@
 """The reference pages and the picture of the house are those that their scripts write now."""
 
 import importlib.util
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -21,15 +22,17 @@ def load(name: str) -> ModuleType:
 
 REFERENCE = load("write_reference")
 HOUSE = load("draw_house")
+WRITTEN: dict[Path, str] = REFERENCE.pages()
+DRAWN: str = HOUSE.house()
 
 
-@pytest.mark.parametrize("page", REFERENCE.pages(), ids=lambda page: page.name)
+@pytest.mark.parametrize("page", WRITTEN, ids=lambda page: page.name)
 def test_a_reference_page_is_current(page: Path) -> None:
-    assert page.read_text(encoding="utf-8") == REFERENCE.pages()[page], "run: python docs/scripts/write_reference.py"
+    assert page.read_text(encoding="utf-8") == WRITTEN[page], "run: python docs/scripts/write_reference.py"
 
 
 def test_the_commands_page_has_every_verb_and_option() -> None:
-    text = REFERENCE.commands_page()
+    text = WRITTEN[REFERENCE.FOLDER / "commands.md"]
     for name, command in REFERENCE.commands().items():
         part = text.partition(f"## {name}\n")[2].partition("\n## ")[0]
         for entry in command.params:
@@ -37,7 +40,7 @@ def test_the_commands_page_has_every_verb_and_option() -> None:
 
 
 def test_the_pages_of_rooms_have_every_module() -> None:
-    directives = "".join(text for page, text in REFERENCE.pages().items() if page.parent.name == "api")
+    directives = "".join(text for page, text in WRITTEN.items() if page.parent.name == "api")
     for room in REFERENCE.ROOMS:
         for path in (ROOT / room).rglob("*.py"):
             name = ".".join(("modalgate", *path.relative_to(ROOT).with_suffix("").parts))
@@ -45,17 +48,16 @@ def test_the_pages_of_rooms_have_every_module() -> None:
 
 
 def test_the_picture_of_the_house_is_current() -> None:
-    assert HOUSE.TARGET.read_text(encoding="utf-8") == HOUSE.house(), "run: python docs/scripts/draw_house.py"
+    assert HOUSE.TARGET.read_text(encoding="utf-8") == DRAWN, "run: python docs/scripts/draw_house.py"
     assert HOUSE.TARGET.stat().st_size < 60_000
 
 
 def test_the_picture_has_every_inner_room_and_every_arrow_points_left() -> None:
-    picture = HOUSE.house()
     for room in HOUSE.FLOORS:
         graph = HOUSE.room_graph(room)
         column = {place: number for number, places in enumerate(HOUSE.columns(graph)) for place in places}
         assert all(column[target] < column[place] for place, targets in graph.items() for target in targets)
-        assert all(place in picture for place in graph if len(place) < 13)
+        assert all(f">{place}<" in DRAWN for place in graph if len(place) < 13)
 
 
 def test_what_follows_from_other_arrows_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,3 +77,13 @@ def test_the_page_of_the_architecture_names_every_inner_room() -> None:
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     inner = {path.parent for room in REFERENCE.ROOMS for path in (ROOT / room).glob("*/*.py")}
     assert not [folder for folder in inner if f"`{folder.relative_to(ROOT).as_posix()}`" not in page]
+
+
+def test_the_functions_that_the_architecture_names_stand_in_their_files() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[-3:-1] for line in page.splitlines() if re.match(r"\| \d+\.? ", line)]
+    assert len(rows) > 12
+    for files, functions in rows:
+        sources = "".join((ROOT / name).read_text(encoding="utf-8") for name in re.findall(r"`([\w/.]+)`", files))
+        for name in re.findall(r"`([\w.]+)`", functions):
+            assert all(re.search(rf"(def|class) {part}\b", sources) for part in name.split(".")), name
