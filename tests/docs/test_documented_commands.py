@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import typer
 from modalgate.launch.cli import app
+from modalgate.launch.config.config_keys import section_keys, sections
+from modalgate.launch.schema import KINDS
 
 from .test_links import PAGES, ROOT
 
@@ -77,6 +79,29 @@ def test_commands_name_verbs_and_options(page: Path) -> None:
 )
 def test_a_wrong_call_is_seen(line: str, expected: list[str]) -> None:
     assert [fault for call in calls(line) for fault in faults(call)] == expected
+
+
+def test_config_keys_that_pages_set_exist() -> None:
+    """Dotted keys as in `train.steps=100`; names of encoders, tasks and label columns are free."""
+    keys = [
+        re.escape(f"{path}.{key.name}" if path else key.name).replace("NAME", r"[\w-]+")
+        for schema in KINDS.values()
+        for path, section in sections(schema)
+        for key in section_keys(section)
+    ]
+    # A setting may go into a mapping, such as data.where.camera or model.fusion_arguments.quality.
+    known = re.compile(rf"(?:{'|'.join(keys)})(?:\.\w+)?")
+    assert known.fullmatch("model.encoders.rgb.weights")
+    assert not known.fullmatch("train.stepz")
+    wrong = {
+        f"{page.name}: {key}"
+        for page in PAGES
+        if "reference" not in page.parts
+        for code in [*code_lines(page), *re.findall(r"`([^`\n]+)`", page.read_text(encoding="utf-8"))]
+        for key in re.findall(r"(?:^|[\s'])([a-z_]+(?:\.\w+)+)=(?!=)", code)
+        if not known.fullmatch(key) and not re.search(r"\.(NAME|KEY|COLUMN)", key)
+    }
+    assert not wrong
 
 
 def python_blocks() -> dict[str, str]:
