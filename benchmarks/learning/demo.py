@@ -1,10 +1,10 @@
-"""The demo over seeds: what `modalgate demo --json` wrote, side by side.
+"""The demo over seeds: results of `modalgate demo --json` side by side.
 
     for seed in 0 1 2 3 4; do modalgate demo --out demo-$seed --seed $seed --json demo-$seed.json; done
     .venv/bin/python benchmarks/learning/demo.py demo-?.json [--json FILE]
 
-Printed as Markdown: every figure by seed, its mean and the 95 % t interval over seeds; differences are paired by
-seed, and the best single modality is the best on the test clips of that seed.
+Prints Markdown: every figure by seed, its mean and the 95 % t interval over seeds. Differences are paired by seed.
+The best single modality is the best on the test clips of that seed.
 """
 
 import argparse

@@ -1,9 +1,9 @@
-"""How far `predict` is from the evaluation of the same clips: from their own files, from the shards, and in pieces.
+"""Difference between `predict` and the evaluation of the same clips: from files, from shards, and in pieces.
 
-python benchmarks/learning/deployed.py MODEL SHARDS MEDIA [--clips 30]
+    .venv/bin/python benchmarks/learning/deployed.py MODEL SHARDS MEDIA [--clips 30]
 
-MODEL: a classifier's bundle or run folder; SHARDS: labelled clips; MEDIA: the folder that they were packed from. The
-last figure is what a long film is scored by: its own pictures, which did not pass through the packing's codec.
+MODEL: a classifier's bundle or run folder; SHARDS: labelled clips; MEDIA: the folder that they were packed from.
+The last figure is that of a long film, whose pictures have not passed through the packing's codec.
 """
 
 import argparse

@@ -1,9 +1,9 @@
-"""How far apart hashes of copies are, and of clips that are none; and how long the comparison of many takes.
+"""Distances between hashes of copies and of other clips, and the time to compare many.
 
-    python benchmarks/learning/duplicates.py SHARDS...
+    .venv/bin/python benchmarks/learning/duplicates.py SHARDS...
 
-A copy is the clip's packed video at nine tenths of its size, encoded again at a lower quality (crf 32). Pairs of one
-`group` are left out. The first line of a folder names the limit that is in use.
+A copy is the clip's packed video at nine tenths of its size, encoded again at a lower quality (crf 32). Pairs of
+one `group` are skipped. The first line of a folder names the limit in use.
 """
 
 import io

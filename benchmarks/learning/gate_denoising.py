@@ -1,14 +1,15 @@
-"""Do the weights of a gate that learned by denoising follow true corruption, without a label?
+"""Whether the weights of a gate trained by denoising follow corruption, without a label.
 
     .venv/bin/python benchmarks/learning/gate_denoising.py FOLDER [--steps 120] [--seeds 3] [--json FILE]
 
-The shards and the backbone of `pretext_worth.py`. Three rows train on the split `pretrain`, without labels: the
-demo's mixture under a gate that is told each stream's measured quality, the same with `gate_denoising`, and that
-under a gate which is told nothing. Then one stream of every segment of the split `--scored` is corrupted at a
-severity uniform in (0, 1), by each corruption in turn; blur is never trained on. Printed: Spearman's correlation of
-severity with how far the stream's share of the weight falls below that in the clean segment; and the accuracy of a
-linear probe, fitted on clean fused features of `train`, on clean segments and on the corrupted ones. 95 % t
-intervals over seeds. Results that the JSON file holds already are not measured again.
+Shards and backbone are those of `pretext_worth.py`. Three rows train on the split `pretrain`, without labels: the
+demo's mixture with a gate that reads each stream's measured quality, the same with `gate_denoising`, and that with
+a gate that reads no quality. Then one stream of every segment of the split `--scored` is corrupted at a severity
+uniform in (0, 1), by each corruption in turn. Blur is never trained on.
+
+Prints Spearman's correlation of severity with the fall of the stream's share of the weight below that in the clean
+segment, and the accuracy of a linear probe, fitted on clean fused features of `train`, on clean and on corrupted
+segments. 95 % t intervals over seeds. Results already in the JSON file are not measured again.
 """
 
 import argparse

@@ -1,13 +1,14 @@
-"""Does every pretext task learn its question, and only from the cue it means to teach?
+"""Whether every pretext task learns what it should, and only from the cue that it should use.
 
     .venv/bin/python benchmarks/learning/learnability.py FOLDER [--tasks clip_order] [--clips 1000] [--json FILE]
 
 Generated worlds (`solo`, and `place` for what lasts over a clip) and their twins, each without one cue, are written
-and packed under FOLDER where they are not there yet. Each task trains on its own, a small encoder from random
-weights, on the split `pretrain`; its accuracy is then taken on all other clips, and again after the same training on
-the twin without its cue. Printed: chance, the held-out accuracy, the twin's, the twin's distance from chance in
-standard errors, and the processor time that the training took. A row that the JSON file holds already is not run
-again.
+and packed under FOLDER if missing. Each task trains alone, a small encoder from random weights, on the split
+`pretrain`. Its accuracy is measured on all other clips, and again after the same training on the twin without its
+cue.
+
+Prints chance, the held-out accuracy, the twin's, the twin's distance from chance in standard errors, and the
+processor time of the training. Rows already in the JSON file are not run again.
 """
 
 import argparse

@@ -1,14 +1,15 @@
-"""What is each pretext task worth for a linear probe, at equal compute, over seeds?
+"""The gain of each pretext task for a linear probe, at equal compute, over seeds.
 
     .venv/bin/python benchmarks/learning/pretext_worth.py FOLDER [--rows cross_modal] [--seeds 5] [--json FILE]
 
-A generated world (`impact12`) is written and packed under FOLDER where it is not there yet. Every row pretrains the
-backbone of `demo-pretrain` from random weights on the split `pretrain`, without labels, for as many steps as cost the
-processor time of `--steps` steps of cross-modal contrast; what a step of each row costs is measured beforehand, by
-turns, on one core; a GPU trains and probes where there is one. Then a linear probe reads the frozen features:
-fitted on `train`, its regulariser chosen on `val`, scored on `test`, or on `val` while one is still choosing a
-mixture. `untrained` is the same backbone with no step. Accuracies come with a 95 % t interval over seeds, `gain` is
-paired by seed with `untrained`. Costs and results that the JSON file holds already are not measured again.
+A generated world (`impact12`) is written and packed under FOLDER if missing. Every row pretrains the backbone of
+`demo-pretrain` from random weights on the split `pretrain`, without labels, for the processor time of `--steps`
+steps of cross-modal contrast. The cost of a step of each row is measured beforehand, in turn, on one core. A GPU is
+used for training and probing if there is one. A linear probe then reads the frozen features: fitted on `train`, its
+regulariser chosen on `val`, scored on `test` (or on `val`, to choose a mixture).
+
+`untrained` is the same backbone without a step. Accuracies have a 95 % t interval over seeds. `gain` is paired by
+seed with `untrained`. Costs and results already in the JSON file are not measured again.
 """
 
 import argparse

@@ -1,17 +1,17 @@
-"""How fast clips come out of shards: against reading the source files, against JPEG shards, against bare decoding.
+"""Speed of reading clips from shards: against the source files, JPEG shards, and plain decoding.
 
     .venv/bin/pip install --constraint constraints.txt --requirement benchmarks/requirements.txt
     .venv/bin/python benchmarks/speed/loader.py [SOURCE] [--clips 96] [--rounds 7] [--json FILE]
 
-Every reader gets the same windows of the same clips: 16 frames of 112 px and 1.28 s of sound, on one thread, in a
-process of its own. The processes take turns, one pass over all clips each, and the median over the rounds counts. The
-windows are those modalgate's stream draws. Without SOURCE, films with sound are generated first.
+Every reader gets the same windows of the same clips, those that modalgate's stream draws: 16 frames of 112 px and
+1.28 s of sound. Each reader has one thread and its own process. The processes take turns, one pass over all clips
+each, and the median over the rounds counts. Without SOURCE, films with sound are generated first.
 
-`ratio_to_fastest_file_peer`: speed over that of the fastest of PyAV, pytorchvideo and torchcodec reading the source
-files. `ratio_to_jpeg_shards`: over WebDataset shards of JPEG frames (quality 90) of the packed size and rate;
-`jpeg_bytes_ratio`: how many times the bytes of our video members those frames take. `ratio_to_decode_limit`: over a
-bare loop, in this process, that reads the same members, decodes the same packets and turns the asked frames into
-RGB; `ratio_to_packet_limit`: over the same loop without the RGB.
+`ratio_to_fastest_file_peer`: speed relative to the fastest of PyAV, pytorchvideo and torchcodec on the source
+files. `ratio_to_jpeg_shards`: relative to WebDataset shards of JPEG frames (quality 90) of the packed size and
+rate. `jpeg_bytes_ratio`: bytes of those frames relative to our video members. `ratio_to_decode_limit`: relative to
+a plain loop, in this process, that reads the same members, decodes the same packets and converts the requested
+frames to RGB. `ratio_to_packet_limit`: relative to the same loop without the RGB.
 """
 
 import argparse

@@ -1,19 +1,19 @@
-"""What the training loop costs: beside a bare loop and Lightning, in memory, and what a second process brings.
+"""Cost of the training loop: against a plain loop and Lightning, in memory, and with a second process.
 
     .venv/bin/pip install --constraint constraints.txt --requirement benchmarks/requirements.txt
     .venv/bin/python benchmarks/speed/loop.py [SHARDS] [--steps 40] [--rounds 5] [--memory-steps 2000] [--json FILE]
 
 Without SHARDS a small generated corpus is packed first. The model is the preset `tiny` on RGB and sound with four
-pretext tasks, on one thread.
+pretext tasks, on one thread. 0 for a count of steps or rounds skips that part. No loop tracks by wandb.
 
-`outside_share`: of the time between the first ask for a batch and the end of the last step, what is neither data
-wait, forward, backward nor optimiser; clipping the gradients, which every loop here does, is apart as `clip_share`.
-`ratio_to_bare`, `ratio_to_lightning`: our steps per second over theirs, on the same held batches; the loops take
-turns, and the median over the rounds counts. `memory_mb_per_1000_steps`: slope of the resident memory over the
-second half of a long run. `scaling`: clips per second of two processes of one thread, each decoding its own clips,
-over one such process; `scaling_apart`: the same of two trainings apart, which is what the machine gives.
-`data_wait_share`: of the time of a training with one decoding process beside it, after its first log. No loop
-tracks by wandb here. 0 for a count of steps or rounds leaves a part out.
+`outside_share`: share of the time from the first request for a batch to the end of the last step that is neither
+data wait, forward, backward nor optimiser. Clipping the gradients, which every loop here does, is separate:
+`clip_share`. `ratio_to_bare`, `ratio_to_lightning`: our steps per second relative to theirs, on the same batches in
+memory; the loops take turns, and the median over the rounds counts. `memory_mb_per_1000_steps`: slope of the
+resident memory over the second half of a long run. `scaling`: clips per second of two processes of one thread, each
+decoding its own clips, relative to one such process. `scaling_apart`: the same of two independent trainings, the
+limit of the machine. `data_wait_share`: share of the time of a training with one decoding process beside it, after
+its first log.
 """
 
 import argparse

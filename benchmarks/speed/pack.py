@@ -1,10 +1,10 @@
-"""What packing costs: how busy it keeps the cores, how fast it is, and flow against bare OpenCV DIS.
+"""Cost of packing: how busy it keeps the cores, how fast it is, and flow against plain OpenCV DIS.
 
     .venv/bin/python benchmarks/speed/pack.py [SOURCE] [--films 48] [--repeats 41] [--json FILE]
 
-Without SOURCE, films of 4 s at 320 x 240 and 30 frames per second, with sound, are generated first. Flow and the bare
-search run in turn within this process, on one thread, and the median of each is taken. `cores_busy` counts everything
-that runs on the machine between the first recording and the last, `own_busy` only the packing processes: on an idle
+Without SOURCE, films of 4 s at 320 x 240 and 30 frames per second, with sound, are generated first. Flow and the
+plain search run in turn in this process, on one thread; the median of each counts. `cores_busy` counts everything
+that runs on the machine between the first recording and the last, `own_busy` only the packing processes. On an idle
 machine the two agree.
 """
 

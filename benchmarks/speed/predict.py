@@ -1,17 +1,18 @@
-"""How fast `modalgate predict` is on one core: seconds of film per second, by torch and by ONNX, and its first line.
+"""Speed of `modalgate predict` on one core: seconds of film per second, by torch and by ONNX, and its first line.
 
     .venv/bin/pip install --constraint constraints.txt 'modalgate[export]'
     .venv/bin/python benchmarks/speed/predict.py [--seconds 60] [--rounds 5] [--size 112] [--json FILE]
 
-A violence classifier of rgb and flow, preset tiny, with random weights: windows of 1 s, 8 frames of 112 px, every
-half second. The film is a moving texture of 320 x 240 at 25 frames per second, H.264. Bundle and graph come out of
-`modalgate export`. Each run is a fresh process held to one core; the two kinds take turns, the median counts.
+The model is a violence classifier of rgb and flow, preset tiny, with random weights: windows of 1 s, 8 frames of
+112 px, every half second. The film is a moving texture of 320 x 240 at 25 frames per second, H.264. `modalgate
+export` writes bundle and graph. Each run is a fresh process on one core. The two kinds take turns, and the median
+counts.
 
-`..._times_real_time`: seconds of film from the first line to the last, over the seconds between them;
-`..._whole_times_real_time`: of the film, over the run from start to end; `..._first_line_seconds`: from the start of
-the process to its first JSON line. `onnx_to_eager`: their speeds between the lines, as a ratio. `part_..._ms`: CPU
-milliseconds for a second of film, in this process, one part after the other: what decoding alone takes, then with
-the windows of rgb, then with flow, and each network.
+`..._times_real_time`: seconds of film from the first line to the last, divided by the seconds between them.
+`..._whole_times_real_time`: seconds of the film, divided by the time from start to end. `..._first_line_seconds`:
+from the start of the process to its first JSON line. `onnx_to_eager`: ratio of their speeds between the lines.
+`part_..._ms`: CPU milliseconds per second of film, in this process, one part after the other: decoding alone, then
+with the windows of rgb, then with flow, and each network.
 """
 
 import argparse

@@ -1,8 +1,8 @@
-"""What a pretraining step costs, apart: the stream without a model, the model without a stream, and both.
+"""Cost of a pretraining step in parts: the stream without a model, the model without a stream, and both.
 
     .venv/bin/python benchmarks/speed/step.py [SHARDS] [--config demo-pretrain] [--steps 20] [--json FILE]
 
-Without SHARDS a small generated corpus is packed first. The three are measured in turn within one process, and the
+Without SHARDS a small generated corpus is packed first. The three are measured in turn in one process, and the
 median of each is printed with the load average.
 """
 

@@ -89,8 +89,8 @@ def test_config_keys_that_pages_set_exist() -> None:
         for path, section in sections(schema)
         for key in section_keys(section)
     ]
-    # A setting may go into a mapping, such as data.where.camera or model.fusion_arguments.quality.
-    known = re.compile(rf"(?:{'|'.join(keys)})(?:\.\w+)?")
+    keys += [r"data\.where\.\w+", r"model\.fusion_arguments\.\w+", r"(?:tasks|rows|model\.encoders)\.\w+"]
+    known = re.compile("|".join(keys))
     assert known.fullmatch("model.encoders.rgb.weights")
     assert not known.fullmatch("train.stepz")
     wrong = {
