@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO_OUT ?= demo
 
-.PHONY: setup demo test test-slow lint bench clean
+.PHONY: setup demo test test-slow lint docs bench clean
 
 setup: .venv/.installed
 
@@ -36,10 +36,20 @@ test-slow: .venv/.tested
 
 bench: .venv/.installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --requirement benchmarks/requirements.txt
-	$(BIN)/python benchmarks/step.py
-	$(BIN)/python benchmarks/pretext.py
-	$(BIN)/python benchmarks/pack.py
-	$(BIN)/python benchmarks/loader.py
+	$(BIN)/python benchmarks/speed/step.py
+	$(BIN)/python benchmarks/speed/pretext.py
+	$(BIN)/python benchmarks/speed/pack.py
+	$(BIN)/python benchmarks/speed/loader.py
+
+.venv/.documented: .venv/.installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	@touch $@
+
+# The site, in build/site. The pages of commands, keys and modules are written anew from the code.
+docs: .venv/.documented
+	$(BIN)/python docs/scripts/write_reference.py
+	$(BIN)/python docs/scripts/draw_house.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:
 	rm -rf .venv build dist *.egg-info

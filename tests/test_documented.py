@@ -20,9 +20,9 @@ from modalgate.shards.worlds.factors import PRESETS
 from modalgate.shards.worlds.scene import TWINS
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCKS = {
-    f"{page.name}-{number}": block
+    f"{page.stem}-{number}": block
     for page in PAGES
     for number, block in enumerate(
         re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
@@ -34,7 +34,7 @@ BLOCKS = {
 def folder(
     tiny_encoder: Callable[..., EncoderSpec], tiny_clip: ClipSpec, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """What the pages name: an encoder, a classifier, a film and its features by the command."""
+    """What the pages name: an encoder, a classifier, a film, its features and shards by the commands."""
     folder = tmp_path_factory.mktemp("documented")
     torch.manual_seed(0)
     encoders = {"video": EncoderSpec("timm/test_convnext", pooling="mean"), "audio": tiny_encoder()}
@@ -48,6 +48,10 @@ def folder(
     for name in ("features.parquet", "features.npz"):
         command = ["embed", str(folder / "encoder"), str(folder / "film.mp4"), str(folder / name), "--workers", "0"]
         assert main(command) == 0
+    (folder / "films").mkdir()
+    (folder / "films" / "film.mp4").write_bytes((folder / "film.mp4").read_bytes())
+    command = ["pack", str(folder / "films"), str(folder / "shards"), "--size", "32", "--fps", "10", "--workers", "1"]
+    assert main(command) == 0
     return folder
 
 
@@ -80,13 +84,15 @@ def test_a_documented_block_runs_as_it_stands(
         assert set(names["keys"]) == {"film.mp4"}
         assert names["made_of"]["windows"] == 9
         assert sum(names["gates"].values()) == pytest.approx(1, abs=1e-5)
+    if "ClipStream(" in block:
+        assert names["batch"].streams["rgb"].shape == (2, 3, 4, 3, 32, 32)
     if "encoder.embed(" in block:
         assert len(names["found"]) == 9
         assert names["found"].features.shape == (9, 8)
 
 
 def test_the_page_of_worlds_has_every_preset_with_its_ceilings_and_every_twin() -> None:
-    page = (ROOT / "docs" / "worlds.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "guides" / "data" / "worlds.md").read_text(encoding="utf-8")
     table = [[cell.strip() for cell in line.split("|")] for line in page.splitlines() if line.startswith("|")]
     rows = {cells[1].strip("`"): cells for cells in table}
     assert rows.keys() >= {*PRESETS, *TWINS}

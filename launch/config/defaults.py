@@ -1,7 +1,7 @@
 """What a training uses where its config says nothing: windows, networks, tasks, augmentation, rate and length.
 
 All of it follows from what the shards hold: which modalities, how long the clips are, how many there are, and what
-their labels say. docs/defaults.md explains the rule and what it reaches.
+their labels say. docs/guides/training/defaults.md explains the rule and what it reaches.
 """
 
 import io

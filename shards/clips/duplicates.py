@@ -20,7 +20,7 @@ from .decode import decode_frames
 
 FRAMES, SIDE, WORDS = 8, 32, 9
 PICTURE_BITS, MOTION_BITS = 63, 64 * FRAMES
-# Share of the bits of each kind that may differ. Chosen on data, see docs/evaluation.md.
+# Share of the bits of either kind that may differ: chosen on data, see docs/guides/evaluation/evaluation.md.
 LIMIT = 0.175
 # The hash is made from the first of these that a clip has.
 SEEN = ("rgb", "depth", "flow")
@@ -72,7 +72,7 @@ def near_pairs(hashes: NDArray[np.uint64], limit: float = LIMIT) -> list[NearPai
     """Returns the near-duplicate pairs among hashes (n, 9), nearest first.
 
     All pairs are compared, the mean pictures first, so no pair is missed. Ten thousand clips take seconds
-    (benchmarks/duplicates.py).
+    (benchmarks/learning/duplicates.py).
     """
     found = []
     for start in range(0, len(hashes), _BLOCK):

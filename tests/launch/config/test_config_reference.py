@@ -14,12 +14,12 @@ from modalgate.launch.config.config_reference import arguments_of, reference_pag
 from modalgate.launch.schema import KINDS
 from modalgate.ssl.tasks_by_name import PRETEXT_TASKS
 
-PAGE = Path(__file__).parents[3] / "docs" / "config-reference.md"
+PAGE = Path(__file__).parents[3] / "docs" / "reference" / "config.md"
 
 
 def test_the_checked_in_page_is_current() -> None:
     assert PAGE.read_text(encoding="utf-8") == reference_page(), (
-        "run: modalgate config reference > docs/config-reference.md"
+        "run: modalgate config reference > docs/reference/config.md"
     )
 
 
