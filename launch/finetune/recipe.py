@@ -42,12 +42,12 @@ from ..jobs.building import (
     select_clips,
     spec_for,
 )
+from ..jobs.pace import seconds_per_step
 from ..runs.bundles import any_bundle, split_bundle
 from ..runs.logbook import warn
 from ..schema import FinetuneConfig
 from ..training.device import ranks
 from ..training.loop import Evaluation, train
-from ..training.pace import seconds_per_step
 
 
 @dataclass(frozen=True)

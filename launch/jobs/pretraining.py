@@ -25,7 +25,6 @@ from ..runs.folder import open_run, run_folder
 from ..schema import DataConfig, PretrainConfig
 from ..training.device import ranks
 from ..training.loop import Evaluation, train
-from ..training.pace import seconds_per_step
 from .adapting import adapt
 from .building import (
     application_of,
@@ -38,6 +37,7 @@ from .building import (
     in_steps,
     select_clips,
 )
+from .pace import seconds_per_step
 
 
 def pretrain(config: PretrainConfig, command: Sequence[str] = (), resume: bool = False) -> dict[str, float | str]:

@@ -4,6 +4,8 @@ import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
+from torch import Tensor
+
 from ...shards.errors import choice_error
 from .means import Means
 from .meter import Meter
@@ -31,6 +33,13 @@ class Logbook:
         self.judged: dict[str, str] = {}
         self.means, self.meter = Means(), Meter()
         self._warnings, self._warned = warnings, set[str]()
+
+    def add(self, clips: int, outputs: Sequence[Mapping[str, Tensor]]) -> None:
+        """A step on `clips` clips of all processes is done; `outputs`: its scalars, none of a skipped step."""
+        self.figures = {}
+        for values in outputs:
+            self.means.add(values)
+        self.meter.add(clips)
 
     def log(self, step: int, rate: float, advance: Advance) -> None:
         """The means since the last log, after `step` steps; every process calls it."""

@@ -14,6 +14,7 @@ from ..schema import TrainConfig
 from .checkpoint import load_checkpoint, random_state, save_checkpoint, set_random_state
 from .ema import WeightAverage
 from .fsdp import reach_all, same_buffers, same_weights, sharded, whole
+from .nonfinite import NonFiniteGuard
 from .optimizer import build_optimizer, resume_optimizer
 
 
@@ -30,6 +31,7 @@ class RunState:
         accelerator: Accelerator,
         objective: nn.Module,
         config: TrainConfig,
+        run: Path,
         parameter_groups: Sequence[dict[str, Any]] | None = None,
         checkpoint: Path | None = None,
     ) -> None:
@@ -53,9 +55,10 @@ class RunState:
                 self.average.load_state_dict(kept["average"])
         # A sharded model exchanges its gradients itself: Accelerate is to add its precision, and no DDP.
         self.model = accelerator.prepare_model(self.trained, device_placement=False, evaluation_mode=self.fsdp)
-        self.scaler: Any = accelerator.scaler
-        if kept and self.scaler is not None:
-            self.scaler.load_state_dict(kept["scaler"])
+        self._scaler: Any = accelerator.scaler
+        if kept and self._scaler is not None:
+            self._scaler.load_state_dict(kept["scaler"])
+        self.nonfinite = NonFiniteGuard(run, self.trained, config.nonfinite_limit, accelerator.process_index)
         self.tracked: str | None = kept.get("wandb")
         self._random: list[dict[str, Any]] = kept.get("random", [])
 
@@ -63,6 +66,10 @@ class RunState:
         """Sets this process's generators to where the checkpoint has them."""
         if self.accelerator.process_index < len(self._random):
             set_random_state(self._random[self.accelerator.process_index])
+
+    def begin_step(self) -> None:
+        """Remembers what a step that is skipped has to restore."""
+        self.nonfinite.remember()
 
     def exchanging(self, last: bool) -> AbstractContextManager[None]:
         """Around a batch of a step: DDP exchanges gradients once per step, with its last batch."""
@@ -73,29 +80,37 @@ class RunState:
         if self.fsdp:
             loss = loss + reach_all(self.trained)
         loss = loss / self.config.accumulate
-        (loss if self.scaler is None else self.scaler.scale(loss)).backward()
+        (loss if self._scaler is None else self._scaler.scale(loss)).backward()
 
     def clip(self, most: float) -> Tensor:
-        """Scales the gradients to a norm of at most `most` over all weights and processes; returns what it was."""
-        if self.scaler is not None:
-            self.scaler.unscale_(self.optimizer)
+        """Scales the gradients to a norm of at most `most` over all processes; returns the norm before."""
+        if self._scaler is not None:
+            self._scaler.unscale_(self.optimizer)
         return whole(torch.nn.utils.clip_grad_norm_(self.parameters, most))
 
-    def update(self) -> None:
-        """One step of the optimiser; fp16's scaler leaves it out where gradients overflowed."""
-        if self.scaler is None:
-            self.optimizer.step()
-        else:
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
-        if self.average is not None:
-            self.average.update(self.step)
+    def overflowed(self, loss: Tensor, norm: Tensor) -> Tensor:
+        """Whether the step's loss, or the `norm` of its gradients, is not finite.
 
-    def advance(self, batches: int) -> None:
-        """A step of so many batches is done, whether it was taken or left out."""
+        In fp16 only the loss counts: its gradients overflow now and then by design, and the scaler skips those steps.
+        """
+        return ~torch.isfinite(loss if self._scaler is not None else loss + norm)
+
+    def update(self, skip: bool, loss: Tensor, keys: Sequence[str]) -> None:
+        """Ends a step: the optimiser moves the weights, or the step of these `keys` is undone and listed (`skip`)."""
+        if skip:
+            self.nonfinite.record(self.step, float(loss) / self.config.accumulate, keys)
+        else:
+            self.nonfinite.in_a_row = 0
+        if self._scaler is not None:
+            self._scaler.step(self.optimizer)
+            self._scaler.update()
+        elif not skip:
+            self.optimizer.step()
+        if self.average is not None and (self._scaler is not None or not skip):
+            self.average.update(self.step)
         self.optimizer.zero_grad()
         self.step += 1
-        self.batches += batches
+        self.batches += self.config.accumulate
 
     @contextmanager
     def evaluated(self) -> Iterator[None]:
@@ -128,7 +143,7 @@ class RunState:
         weights, optimizer = whole(self.trained.state_dict()), whole(self.optimizer.state_dict())
         average = None if self.average is None else whole(self.average.state_dict())
         if self.accelerator.is_main_process:
-            scaler = None if self.scaler is None else self.scaler.state_dict()
+            scaler = None if self._scaler is None else self._scaler.state_dict()
             kept = {"optimizer": optimizer, "average": average, "scaler": scaler, "random": random}
             kept |= {"batches": self.batches, "wandb": tracked, "config": settings}
             save_checkpoint(run, self.step, weights, kept, self.config.keep, score)
