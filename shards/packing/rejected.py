@@ -1,7 +1,6 @@
 """Recordings that cannot be read: what their readers raise, the list of them, and how many are too many."""
 
 import csv
-import glob
 import json
 import zlib
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ import cv2
 from av.error import FFmpegError
 
 from ..errors import DataError
-from ..index.whole_file import write_whole
+from ..index.whole_file import remove_partial, write_whole
 
 # What a damaged or foreign file makes of its readers. IndexError: PyAV's answer to a container without the stream
 # asked for; NotImplementedError: SciPy's to a MATLAB file of the HDF5 kind.
@@ -54,8 +53,7 @@ def printable(path: Path | str) -> str:
 
 def list_rejected(path: Path, rejected: Sequence[Rejected]) -> None:
     """Writes one JSON line each to `path`; where there are none, an older list goes."""
-    for left in path.parent.glob(f"{glob.escape(path.name)}.*.partial"):  # whoever wrote these was killed
-        left.unlink(missing_ok=True)
+    remove_partial(path)
     if rejected:
         lines = [json.dumps(asdict(item)) for item in rejected]
         write_whole(path, ("\n".join(lines) + "\n").encode())
