@@ -1,4 +1,6 @@
-"""How much each modality counts in a fine-tuned classifier, from what its pretrained features tell of the label."""
+"""Weights of the modalities in a fine-tuned classifier, from how well their pretrained features predict the label."""
+
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,31 +12,31 @@ from ...shards.stream import ClipStream
 from ...tasks.features.cache import cached_features
 from ...tasks.probes.modality_evidence import modality_evidence, votes_of
 from ...tasks.splits.splits import groups_of, take
-from ..runs.folder import run_folder
 from ..training.device import ranks
 from .recipe import Recipe
 
-# The most clips that are looked at: the error of an AUC is then about .01.
+# Largest number of clips to use: the error of an AUC is then about 0.01.
 MOST = 2000
 
 
 def weigh_modalities(recipe: Recipe, classifier: Classifier, numbers: NDArray[np.int64], name: str) -> None:
-    """Sets the weights of decision `weighted_mean` from the training clips `numbers`; any other is left as it is.
+    """Sets the weights of decision `weighted_mean` from the training clips `numbers`; other decisions do not change.
 
-    A modality counts by how well a probe of its frozen features tells classes apart on clips that did not fit the
-    probe (`modality_evidence`). From random weights nothing is known, and all count equally. `name`: of the split,
-    for the line that is printed.
+    A modality's weight follows from how well a probe of its frozen features separates classes on clips that did not
+    fit the probe (`modality_evidence`). Without a pretrained encoder all weights are equal. `name`: of the split, for
+    the printed line.
     """
     decision = classifier.decision
     if not isinstance(decision, WeightedMeanDecision) or recipe.start is None:
         return
     index, data = recipe.index, recipe.config.data
-    # Chosen among all clips, so that splits that share an encoder share its features too.
+    # Chosen among all clips, so that splits with the same encoder share its features.
     chosen = np.sort(np.random.default_rng(recipe.config.seed).permutation(len(index.samples))[:MOST])
     stream = ClipStream(take(index, chosen), recipe.request, data.batch_size, workers=data.workers, **recipe.told)
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    # In OUT: the run folder does not exist before the first split is trained.
     [features] = cached_features(
-        [classifier.backbone], recipe.spec, stream, run_folder(recipe.config) / "features", device
+        [classifier.backbone], recipe.spec, stream, Path(recipe.config.out) / "features", device
     )
     trained = np.isin(chosen, numbers)
     groups = groups_of(index, data.group)

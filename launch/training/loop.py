@@ -65,7 +65,7 @@ def train(
     ) as training:
         state, book, stop, pulse = training.state, training.book, training.stop, training.pulse
         accelerator = state.accelerator
-        # Those of the module that is trained: a sharded copy has its own, which follow its schedules.
+        # Of the trained module: a sharded copy has its own weights, which follow its schedules.
         weights: Mapping[str, float] = getattr(state.trained, "weights", {})
         while not stop.now(state.step):
             rate = set_learning_rate(state.optimizer, config, state.step)

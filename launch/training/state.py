@@ -1,4 +1,4 @@
-"""What a training changes as it goes: built, kept in a checkpoint, and taken up again."""
+"""The state of a training: built, saved in a checkpoint, and restored."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -19,11 +19,12 @@ from .optimizer import build_optimizer, resume_optimizer
 
 
 class RunState:
-    """The model under training with its optimiser, their place in the run, and all that a resumed run needs of them.
+    """The model, its optimiser, their place in the run, and everything else that a resumed run needs.
 
-    `step` steps are done, of `batches` batches of this process. `model` is what the loop calls; `trained` is the
-    module under it: `objective` itself or, with the strategy fsdp, a sharded copy that is copied back in the end.
-    `tracked`: the tracker's identity in the `checkpoint` that it was begun from.
+    `step` steps and `batches` batches of this process are done. `model` is what the loop calls; `trained` is the
+    module inside it: `objective`, or with the strategy fsdp a sharded copy that is copied back at the end. `tracked`:
+    the tracker's run id in `checkpoint`, if the state comes from one. `nonfinite`: counts and undoes non-finite
+    steps.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class RunState:
             resume_optimizer(self.optimizer, kept["optimizer"])
             if self.average is not None:
                 self.average.load_state_dict(kept["average"])
-        # A sharded model exchanges its gradients itself: Accelerate is to add its precision, and no DDP.
+        # A sharded model exchanges its own gradients: Accelerate adds the precision, but no DDP.
         self.model = accelerator.prepare_model(self.trained, device_placement=False, evaluation_mode=self.fsdp)
         self._scaler: Any = accelerator.scaler
         if kept and self._scaler is not None:
@@ -63,16 +64,16 @@ class RunState:
         self._random: list[dict[str, Any]] = kept.get("random", [])
 
     def restore_random(self) -> None:
-        """Sets this process's generators to where the checkpoint has them."""
+        """Sets this process's generators to their state in the checkpoint."""
         if self.accelerator.process_index < len(self._random):
             set_random_state(self._random[self.accelerator.process_index])
 
     def begin_step(self) -> None:
-        """Remembers what a step that is skipped has to restore."""
+        """Copies what a skipped step has to restore."""
         self.nonfinite.remember()
 
     def exchanging(self, last: bool) -> AbstractContextManager[None]:
-        """Around a batch of a step: DDP exchanges gradients once per step, with its last batch."""
+        """Context of one batch of a step: DDP exchanges gradients once per step, with the last batch."""
         return nullcontext() if last or self.fsdp else self.accelerator.no_sync(self.model)
 
     def backward(self, loss: Tensor) -> None:
@@ -114,29 +115,29 @@ class RunState:
 
     @contextmanager
     def evaluated(self) -> Iterator[None]:
-        """While it is open the objective is what will be exported: with the averaged weights, if there are any."""
+        """Inside the block, the objective is what will be exported: with averaged weights, if there are any."""
         with self.average.in_place() if self.average is not None else nullcontext():
             self._hand_over()
             yield
         if self.fsdp:
-            self.objective.cpu()  # its sharded copy needs the room
+            self.objective.cpu()  # frees memory for its sharded copy
         self.model.train()
 
     def finish(self) -> None:
-        """Leaves the objective with what the training has made of it; all processes call it."""
+        """Gives the objective its final weights; all processes call it."""
         if self.average is not None:
             self.average.put_in_place()
         self._hand_over()
 
     def _hand_over(self) -> None:
-        """Gives the objective the weights and buffers of its sharded copy."""
+        """Copies the weights and buffers of the sharded copy into the objective."""
         if self.fsdp:
             same_buffers(self.trained)
             self.objective.load_state_dict(whole(self.trained.state_dict()))
             self.objective.to(self.accelerator.device)
 
     def save(self, run: Path, settings: Mapping[str, Any], tracked: str | None, score: float | None) -> None:
-        """Writes a checkpoint of this step; all processes call it, the first one writes."""
+        """Writes a checkpoint of this step; all processes call it and the first one writes."""
         random = gather_object([random_state()])
         if self.fsdp:
             same_buffers(self.trained)
@@ -150,5 +151,5 @@ class RunState:
         self.accelerator.wait_for_everyone()
 
     def close(self) -> None:
-        """Takes what Accelerate wrapped around it off the objective."""
+        """Removes from the objective what Accelerate wrapped around it."""
         self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
