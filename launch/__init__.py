@@ -1,1 +1,1 @@
-"""Command line, configs, the one training loop, checkpoints and tracking."""
+"""Command line, configs, the training loop, checkpoints and tracking."""

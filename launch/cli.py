@@ -1,37 +1,25 @@
-"""The command line: verbs, and how each kind of failure leaves.
+"""The command line: its verbs, and the exit status of each kind of failure.
 
-Exit status: 0 done, 2 the request is wrong, 3 the data is bad, 130 interrupted, 1 a defect of ours. Whatever a verb
-needs that is slow to import is imported inside it, so that help answers at once.
+Exit status: 0 done, 2 wrong request, 3 bad data, 130 interrupted, 1 a defect of modalgate. Verbs import slow modules
+inside their functions, so that help answers at once.
 """
 
 import signal
 import sys
 import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import typer
 
 from ..shards.errors import DataError, RequestError
 from ..shards.media.credentials import masked
-from .verbs import (
-    config_verb,
-    data_verbs,
-    detect_verb,
-    embed_verb,
-    evaluate_verbs,
-    export_verb,
-    push_verb,
-    serve_verb,
-    train_verbs,
-    use_verbs,
-)
+from .verbs import config_verbs, data_verbs, deploy_verbs, evaluate_verbs, train_verbs
 from .verbs.run_verb import run_verb
-from .whole_way import auto, demo
 
 _SETTINGS = {"help_option_names": ["-h", "--help"]}
-# The base of all that can be wrong with a command line, in the click that typer uses.
+# The base class of command-line errors in the click that typer uses.
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 app = typer.Typer(
@@ -42,31 +30,40 @@ app = typer.Typer(
     context_settings=_SETTINGS,
 )
 config = typer.Typer(context_settings=_SETTINGS)
-config.command("list")(config_verb.list_shipped)
-config.command("show")(config_verb.show)
-config.command("check")(config_verb.check)
-config.command("reference")(config_verb.reference)
+config.command("list")(config_verbs.list_shipped)
+config.command("show")(config_verbs.show)
+config.command("check")(config_verbs.check)
+config.command("reference")(config_verbs.reference)
 
-app.command("auto")(auto.auto)
-app.command("demo")(demo.demo)
-app.command("world")(data_verbs.world)
-app.command("pack")(data_verbs.pack)
-app.command("inspect")(data_verbs.inspect)
-app.command("verify")(data_verbs.verify)
-app.command("pretrain")(train_verbs.pretrain)
-app.command("probe")(use_verbs.probe)
-app.command("finetune")(train_verbs.finetune)
-app.command("study")(train_verbs.study)
-app.command("export")(export_verb.export)
-app.command("push")(push_verb.push)
-app.command("embed")(embed_verb.embed)
-app.command("predict")(use_verbs.predict)
-app.command("detect")(detect_verb.detect)
-app.command("serve")(serve_verb.serve)
-app.command("report")(use_verbs.report)
-app.command("compare")(evaluate_verbs.compare)
-app.command("robustness")(evaluate_verbs.robustness)
-app.add_typer(config, name="config", help="List, show and check configs; explain every key.")
+# By panel of the help page, in the order of the work.
+_PANELS: dict[str, tuple[Callable[..., None], ...]] = {
+    "Data": (data_verbs.world, data_verbs.pack, data_verbs.inspect, data_verbs.verify),
+    "Train": (
+        train_verbs.pretrain,
+        train_verbs.finetune,
+        train_verbs.study,
+        train_verbs.auto,
+        train_verbs.demo,
+    ),
+    "Evaluate": (
+        evaluate_verbs.probe,
+        evaluate_verbs.compare,
+        evaluate_verbs.robustness,
+        evaluate_verbs.detect,
+        evaluate_verbs.report,
+    ),
+    "Deploy": (
+        deploy_verbs.export,
+        deploy_verbs.push,
+        deploy_verbs.embed,
+        deploy_verbs.predict,
+        deploy_verbs.serve,
+    ),
+}
+for _panel, _verbs in _PANELS.items():
+    for _verb in _verbs:
+        app.command(_verb.__name__, rich_help_panel=_panel)(_verb)
+app.add_typer(config, name="config", help="List, show and check configs; explain all keys.", rich_help_panel="Config")
 
 
 def _version(asked: bool) -> None:
@@ -88,9 +85,9 @@ def root(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit status and leaves one line on standard error where it failed."""
+    """Runs one command and returns its exit status; a failure prints one line on standard error."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    # Taken out here, because a person adds it at the end of the command that failed.
+    # Removed here, because users add it at the end of the command that failed.
     debug = "--debug" in given
     given = [argument for argument in given if argument != "--debug"] or ["--help"]
     before = _handle_signals()
@@ -106,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _leave(f"error: {error.format_message()}{_where(error)}", 2, debug)  # pyright: ignore
     except Exception as error:
         reason = (str(error).strip() or "no message").splitlines()[0]
-        hint = "" if debug else "  (run again with --debug for the traceback)"
+        hint = "" if debug else "  (rerun with --debug for the traceback)"
         return _leave(f"internal error: {type(error).__name__}: {reason}{hint}", 1, debug)
     finally:
         for number, handler in before.items():
@@ -114,11 +111,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _handle_signals() -> dict[signal.Signals, Any]:
-    """Makes SIGTERM an interruption, ignores SIGUSR1, and returns the handlers before; none outside the main thread.
+    """Makes SIGTERM an interruption, ignores SIGUSR1, and returns the previous handlers.
 
-    SIGTERM would end this process alone, not those that it started work on. SIGUSR1, which queue systems send to
-    every process of a job, ends whoever neither handles nor ignores it; what is ignored here stays ignored in all
-    processes started from here, and the training loop handles it.
+    Outside the main thread it does nothing. The default of SIGTERM would end this process but not those that it
+    started. SIGUSR1, which queue systems send to every process of a job, ends a process that neither handles nor
+    ignores it. Processes started from here inherit that it is ignored; the training loop handles it.
     """
     if threading.current_thread() is not threading.main_thread():
         return {}

@@ -1,4 +1,4 @@
-"""The typed shape of every config: what may be set, its default, and the values it can take."""
+"""The types of every config: its keys, their defaults and their valid values."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,14 +28,14 @@ class DataConfig:
     modalities: list[str] = field(default_factory=list)
     """Modalities to use, such as [rgb,audio]. Empty: all that the shards have."""
     segments: int = _between(3, 1)
-    """Windows cut from each clip. Evaluation averages over as many."""
+    """Windows cut from each clip. Evaluation averages over the same number."""
     seconds: float | None = _between(None, 0.01)
     """Length of a window in seconds. Null: that of the encoder a training starts from, else 1."""
     frames: int | None = _between(None, 1)
-    """Video frames in each window, at even distances. Null: those of the encoder a training starts from, else 8."""
+    """Video frames in each window, evenly spaced. Null: those of the encoder a training starts from, else 8."""
     stretch: float | None = _between(None, 0, 1)
-    """Share of its clip that a window covers, played so that it lasts `seconds`; not for sound. 0: windows keep
-    their own speed. Null: as the encoder a training starts from, else 0."""
+    """Share of its clip that a window covers, resampled to last `seconds`; not for sound. 0: normal speed. Null: as
+    the encoder a training starts from, else 0."""
     size: int | None = _between(None, 8)
     """Side of the square crop in pixels. Null: the packed short side."""
     batch_size: int = _between(32, 1)
@@ -59,19 +59,19 @@ class DataConfig:
     group: str = "group"
     """Column whose clips stay on one side of a split, such as the person or the recording."""
     leaky: bool = False
-    """Whether folds may divide a group. Scores are then too good."""
+    """Whether a group may be in several folds. This inflates scores."""
     leave_one_out: bool = False
-    """Whether every value of `group` is a fold of its own."""
+    """Whether to make one fold for every value of `group`."""
     lists: list[str] = field(default_factory=list)
     """Files of official splits, in pairs of training list and test list. Empty: none."""
     where: dict[str, list[str]] = field(default_factory=dict)
-    """By label column, its value or a list of values: only such clips are used, as in `where.camera=cam0`."""
+    """Use only clips with these values of other columns, such as `where.camera=cam0`; a value or a list of values."""
     present: list[str] = field(default_factory=list)
     """Use only clips that have all these modalities. Empty: every clip."""
     classes: list[str] = field(default_factory=list)
     """Use only clips with these values of `label`. Empty: every value."""
     fraction: float = _between(1.0, 0.0001, 1)
-    """Share of the training clips that is used."""
+    """Share of the training clips to use."""
     max_damaged: float = _between(0.05, 0, 1)
     """Share of undecodable clips above which training ends with an error."""
 
@@ -83,9 +83,9 @@ class TaskConfig:
     weight: float = _between(1.0, 0)
     """Factor on the task's loss in the sum of losses."""
     begin: float = _between(0.0, 0, 1)
-    """Share of the run after which the task starts to count. 0: from the first step."""
+    """Share of the run at which the task starts. 0: at the first step."""
     end: float = _between(1.0, 0, 1)
-    """Share of the run after which the task no longer counts. 1: up to the last step."""
+    """Share of the run at which the task ends. 1: after the last step."""
     ramp: float = _between(0.0, 0, 1)
     """Share of the run over which the weight rises from 0 to `weight`. 0: at once."""
     arguments: dict[str, Any] = field(default_factory=dict)
@@ -99,7 +99,7 @@ class TrainConfig:
     steps: int = _between(400, 1)
     """Optimiser steps. Give `steps` or `epochs`, not both."""
     epochs: float | None = _between(None, 0.001)
-    """Passes over the training clips, in place of `steps`. Null: `steps` counts."""
+    """Passes over the training clips, instead of `steps`. Null: `steps` counts."""
     learning_rate: float = _between(1e-3, 0)
     """Peak learning rate. It rises linearly over `warmup`, then falls to 0 along a cosine."""
     optimizer: str = _one_of("adamw", "sgd", "lars")
@@ -118,10 +118,10 @@ class TrainConfig:
     accumulate: int = _between(1, 1)
     """Batches per optimiser step."""
     precision: str = _one_of("auto", "fp32", "bf16", "fp16")
-    """Number format of the forward pass. auto: fp32 on a CPU, on a GPU bf16, or fp16 where it has no bf16."""
+    """Number format of the forward pass. auto: fp32 on a CPU, on a GPU bf16, or fp16 if it lacks bf16."""
     strategy: str = _one_of("ddp", "fsdp")
-    """How several processes share the model. ddp: each holds all of it; fsdp: each holds a part of weights and
-    optimiser state."""
+    """How several processes share the model. ddp: each holds the whole model; fsdp: each holds a part of the
+    weights and of the optimiser state."""
     compile: bool = False
     """Whether torch.compile compiles the encoders. The first steps then take a minute or more."""
     log_every: int = _between(10, 1)
@@ -131,19 +131,19 @@ class TrainConfig:
     checkpoint_minutes: float = _between(30.0, 0)
     """Longest time between two checkpoints, in minutes."""
     keep: int = _between(2, 1)
-    """Number of newest checkpoints that are kept."""
+    """Number of newest checkpoints to keep."""
     best: str | None = "loss"
     """Logged metric whose best checkpoint is also kept; lower is better if its name ends in `loss`. Null: only the
     newest are kept."""
     nonfinite_limit: int = _between(10, 1)
-    """Steps in a row with a loss or gradient that is not finite after which the run ends."""
+    """Number of steps in a row with a non-finite loss or gradient after which the run stops with an error."""
     hang_minutes: float = _between(10.0, 0.01)
-    """Minutes without progress of one of several processes after which all end and that one is named."""
+    """Minutes without progress of one of several processes after which all stop and an error names it."""
     deterministic: bool = False
-    """Whether only algorithms run that give the same result every time. Some GPU operations have none and raise an
+    """Whether to use only algorithms that give the same result every time. GPU operations without one raise an
     error."""
     threads: int | None = _between(None, 1)
-    """Threads of torch on the CPU. Null: the cores that the decoding processes do not use."""
+    """Threads of torch on the CPU. Null: all cores that decoding processes do not use."""
 
 
 @dataclass
@@ -172,8 +172,8 @@ class ProbeConfig:
 class PretrainConfig:
     """Self-supervised pretraining: pretext tasks over one backbone.
 
-    Where `data` divides the clips by folds, groups or lists, each split gets an encoder of its own that has not seen
-    its test clips.
+    If `data` divides the clips by folds, groups or lists, each split gets its own encoder, which has not seen its
+    test clips.
     """
 
     name: str = "pretrain"
@@ -224,7 +224,7 @@ class FinetuneConfig:
     """What is predicted. action: one class of several; violence: one of two classes, with AUC and a threshold;
     multilabel: any number of classes."""
     positive: str | None = None
-    """For the task violence: the label that means violence. Null in the other tasks."""
+    """For the task violence: the label to detect. Null in the other tasks."""
     head_learning_rate: float = _between(10.0, 0)
     """Factor on `train.learning_rate` for the classifier heads."""
     encoder_learning_rate: float = _between(1.0, 0)
@@ -232,32 +232,30 @@ class FinetuneConfig:
     dropout: float = _between(0.2, 0, 1)
     """Share of features set to 0 before the classifier head."""
     unimodal_weight: float = _between(0.0, 0)
-    """Weight of the losses of one auxiliary head per modality. 0: no such heads."""
+    """Weight of the losses of one auxiliary head per modality. 0: no heads per modality."""
     decision: str | None = None
-    """Fusion of class scores, over one head per modality, in place of a head on the fused embedding. Null: a head
-    on the fused embedding."""
+    """Fusion of class scores of one head per modality. Null: one head on the fused embedding."""
     balanced: bool = False
-    """Whether all classes weigh the same in the loss, whatever their counts."""
+    """Whether all classes have the same weight in the loss, regardless of their counts."""
     aids: AidsConfig = field(default_factory=AidsConfig)
     """Remedies for modalities that compete in training."""
     layer_decay: float = _between(1.0, 0.01, 1)
     """Factor on the learning rate for each layer below an encoder's top. 1: all layers train at one rate."""
     heads_first: float = _between(0.0, 0, 1)
-    """Share of the steps in which only the heads train. 0: everything trains from the first step."""
+    """Share of the steps in which only the heads train. 0: all weights train from the first step."""
     unfrozen_by: float = _between(0.0, 0, 1)
     """Share of the steps by which the lowest layer trains; layers start from the top down. 0: all layers start
     together."""
     hold_out: bool = False
-    """Whether validation clips, or a fifth of the training groups, choose threshold and temperature and do not
-    train."""
+    """Whether validation clips, or a fifth of the training groups, are held out of training to choose threshold and
+    temperature."""
     evaluate_every: int = _between(0, 0)
-    """Steps between two scorings of the validation clips; the best state is kept. 0: they are not scored in
-    training."""
+    """Steps between two scorings of the validation clips; the best state is kept. 0: no scoring during training."""
     patience: int = _between(0, 0)
-    """Scorings in a row without a better one after which training ends. 0: training runs to its last step."""
+    """Scorings in a row without improvement after which training stops. 0: it runs to its last step."""
     final: bool = False
-    """After the splits, train one more classifier on all their clips, with the settings that they validated; its
-    threshold and temperature are fitted on their test scores."""
+    """Whether to train one more classifier on the clips of all splits, with the same settings; its threshold and
+    temperature are fitted on their test scores."""
     train: TrainConfig = field(default_factory=TrainConfig)
     """The training loop."""
     wandb: str = _one_of("offline", "online", "disabled")
@@ -281,10 +279,10 @@ class RowConfig:
 
 @dataclass
 class StudyConfig:
-    """Fusion mechanisms compared on one set: the same encoders, the same budget, paired by clip and seed.
+    """Comparison of fusion mechanisms on one set: same encoders, same budget, paired by clip and seed.
 
-    Each modality's encoder is trained alone on labels (`experts`). Then every row is trained on its stored features
-    (`fusion`), each modality alone among them.
+    Each modality's encoder is trained alone with labels (`experts`). Then every row, and each single modality, is
+    trained on the stored features (`fusion`).
     """
 
     name: str = "study"
@@ -292,7 +290,7 @@ class StudyConfig:
     out: str = "runs"
     """Folder of all runs. The run is written to `out`/`name`."""
     seed: int = _between(0, 0)
-    """First seed. Runs use this one and those that follow it."""
+    """First seed. Further runs use the next numbers."""
     seeds: int = _between(3, 1)
     """Number of seeds."""
     data: DataConfig = field(default_factory=DataConfig)
@@ -305,31 +303,30 @@ class StudyConfig:
     """Rows by name, or a list of fusions with their defaults, such as [concat,softmax]. Empty: every fusion
     mechanism with its defaults."""
     pretrained: str | None = None
-    """Bundle or pretraining run whose encoders, of the same networks as `model`, are the start. Null: random
-    weights."""
+    """Bundle or pretraining run to start from; its networks must be those of `model`. Null: random weights."""
     expert_split: str | None = None
     """Value of the column `split` whose clips train the encoders. Null: the same clips as the rows."""
     validation_group: str | None = None
-    """Column whose clips stay together where validation clips come from the training clips. Null: `data.group`."""
+    """Column whose clips stay together when validation clips are taken from the training clips. Null:
+    `data.group`."""
     taught_noise: float = _between(0.0, 0, 1)
-    """Share of a row's training clips in which one modality gets noise of a level of `noise`. 0: rows train on
-    clean clips."""
+    """Share of a row's training clips in which one modality gets noise, at a level of `noise`. 0: clean clips."""
     experts: TrainConfig = field(default_factory=TrainConfig)
     """The training loop of the encoders."""
     fusion: TrainConfig = field(default_factory=TrainConfig)
     """The training loop of the rows."""
     fusion_batch_size: int = _between(64, 2)
-    """Clips in a batch while a row trains."""
+    """Clips in a batch of a row."""
     unimodal_weight: float = _between(0.3, 0)
-    """Weight of the losses of one head per modality while a row trains. 0: no such heads."""
+    """Weight of the losses of one head per modality while a row trains. 0: no heads per modality."""
     noise: list[float] = field(default_factory=lambda: [0.5, 1.0, 2.0])
     """Levels of noise at which every row is tested, in standard deviations. Empty: no noise curve."""
     metric: str = _one_of("accuracy", "auc")
-    """What rows are compared by."""
+    """Metric by which rows are compared."""
     positive: str | None = None
-    """For the metric auc: the label that is detected. Null with accuracy."""
+    """For the metric auc: the label to detect. Null with accuracy."""
     jobs: int | None = _between(None, 1)
-    """Processes that work side by side. Null: one per core."""
+    """Processes that work in parallel. Null: one per core."""
 
 
 Config = PretrainConfig | FinetuneConfig | StudyConfig

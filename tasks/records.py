@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..shards.errors import DataError, RequestError
+from ..shards.index.whole_file import write_whole
 
 Cell = str | float | int | None
 PACKAGES = ("modalgate", "torch", "torchvision", "torchaudio", "timm", "lightly", "webdataset", "accelerate", "av")
@@ -224,9 +224,7 @@ def save_result(result: Result, run: Path) -> Path:
     """Writes RUN/results/NAME.json atomically and returns its path. Writes NaN and infinities as null."""
     target = run / "results" / f"{result.name}.json"
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_suffix(".json.partial")
-    partial.write_text(json.dumps(_finite(asdict(result)), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(partial, target)
+    write_whole(target, (json.dumps(_finite(asdict(result)), indent=1, allow_nan=False) + "\n").encode())
     return target
 
 

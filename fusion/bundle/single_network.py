@@ -9,6 +9,7 @@ from torch import nn
 
 from ...shards.clip_spec import ClipSpec
 from ...shards.errors import RequestError, choice_error
+from ...shards.index.whole_file import whole_file
 from ...shards.modality import modality
 from ...shards.transforms import LOG_MEL_MEAN, LOG_MEL_STD, MEL_BANDS
 from ..backbone import encoder_spec
@@ -52,9 +53,8 @@ def save_single(bundle: Bundle, name: str, path: Path) -> list[str]:
     state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
     facts = {"model": spec.model, "modality": name, "arguments": json.dumps(spec.arguments), "use": "\n".join(lines)}
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    save_file(state, partial, metadata={"format": "pt"} | facts)
-    partial.replace(path)
+    with whole_file(path) as partial:
+        save_file(state, partial, metadata={"format": "pt"} | facts)
     return lines
 
 

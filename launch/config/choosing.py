@@ -1,25 +1,53 @@
-"""A config's content with what `defaults` chooses from its shards laid beneath it."""
+"""A config completed with settings chosen from its shards."""
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import typer
+
 from ...fusion.bundle.bundle_files import facts_path
 from ...shards.clip_spec import ClipSpec, plain_clip_spec
+from ...shards.errors import RequestError
 from ...shards.index.folds import usual_folds
 from ...shards.index.labels import LABEL, label_column
 from ...shards.index.selection import with_columns, with_modalities
 from ...shards.index.table import INDEX_NAME, Index, load_index
 from ..runs.bundles import any_bundle
-from .defaults import Choice, choose, nested
+from .defaults import Choice, choose, describe, nested
 from .layers import merged
 
 
-def with_choices(kind: str, content: Mapping[str, Any]) -> tuple[dict[str, Any], list[Choice]]:
-    """`content` over what is chosen for it, and the choices; nothing is chosen for a study, or without shards.
+def start_of(start: str, overrides: Sequence[str] | None) -> tuple[str | None, list[str]]:
+    """The config that `start` names (None if it names shards), and the settings over it.
 
-    Raises `RequestError` for a label column or an encoder that is not there.
+    A folder that holds an index, a URL, and a list such as [a,b] are shards; `key=value` is a setting. Raises
+    `RequestError` for a folder with neither shards nor a run.
+    """
+    settings = list(overrides or [])
+    if "=" in start:
+        return None, [start, *settings]
+    if "://" in start or (Path(start) / INDEX_NAME).is_file() or start.startswith("["):
+        return None, [f"data.shards={start}", *settings]
+    if Path(start).is_dir() and not (Path(start) / "config.yaml").is_file():
+        raise RequestError(f"'{start}' holds neither shards nor a run: give a folder that `modalgate pack` wrote")
+    return start, settings
+
+
+def print_choices(choices: Sequence[Choice]) -> None:
+    """Prints a line for each setting chosen from the shards, on the first process."""
+    if choices and os.environ.get("RANK", "0") == "0":
+        typer.echo("chosen from the shards (give KEY=VALUE to change one):")
+        for line in describe(list(choices)):
+            typer.echo(f"  {line}")
+
+
+def with_choices(kind: str, content: Mapping[str, Any]) -> tuple[dict[str, Any], list[Choice]]:
+    """`content` completed with settings chosen from its shards, and the choices. A study gets none.
+
+    Raises `RequestError` for a missing label column or encoder.
     """
     data = content.get("data")
     if kind not in ("pretrain", "finetune") or not isinstance(data, Mapping) or not _packed(data.get("shards")):
@@ -35,13 +63,13 @@ def with_choices(kind: str, content: Mapping[str, Any]) -> tuple[dict[str, Any],
 
 
 def _packed(shards: Any) -> bool:
-    """Whether there is an index to choose from; the training itself says what is wrong where there is none."""
+    """Whether there is an index to choose from; if not, the training reports what is wrong."""
     places = shards if isinstance(shards, list) else [shards] if shards else []
     return bool(places) and all("://" in str(place) or (Path(str(place)) / INDEX_NAME).is_file() for place in places)
 
 
 def _trained_on(kind: str, index: Index, data: Mapping[str, Any]) -> Index:
-    """The clips that may train: those of the split in pretraining, those with a label in fine-tuning."""
+    """The clips that may train: those of the split in pretraining, labelled ones in fine-tuning."""
     index = with_columns(index, data["where"]) if data.get("where") else index
     index = with_modalities(index, data["present"]) if data.get("present") else index
     if kind == "pretrain":
@@ -56,8 +84,10 @@ def _trained_on(kind: str, index: Index, data: Mapping[str, Any]) -> Index:
 
 
 def _at_a_time(kind: str, index: Index, content: Mapping[str, Any]) -> tuple[int, int]:
-    """The number of clips that train one model, and the number of models: one in pretraining and for a given split,
-    else one per fold."""
+    """Number of clips that train one model, and number of models.
+
+    Pretraining trains one model on all clips, a given split one on its training clips, folds one per fold.
+    """
     data: Mapping[str, Any] = content["data"]
     count = round(len(index.samples) * float(data.get("fraction", 1.0)))
     if kind == "pretrain":
@@ -72,7 +102,7 @@ def _at_a_time(kind: str, index: Index, content: Mapping[str, Any]) -> tuple[int
 
 
 def _start(content: Mapping[str, Any]) -> ClipSpec | None:
-    """How the encoder that a fine-tuning starts from sees a segment."""
+    """The clip preparation of the encoder that a fine-tuning starts from, or None."""
     place = content.get("encoder")
     if not place:
         return None

@@ -1,4 +1,6 @@
-"""What the arguments of pretext tasks and fusions mean, by argument, and by (owner, argument) where they differ."""
+"""The meaning of the arguments of pretext tasks and fusions, by argument, or by (owner, argument) where owners
+differ.
+"""
 
 TASK_ARGUMENTS = {
     "anchor": "Use only pairs with this modality. Null: all pairs.",
@@ -10,8 +12,8 @@ TASK_ARGUMENTS = {
     "easy_until": "Share of the run with easy negatives only. The share of hard ones then rises over as long again.",
     "epsilon": "Sharpness of the cluster codes: smaller is sharper.",
     "gap": "Smallest gap in seconds between two windows that are compared.",
-    "gate": "Weight of the loss by which the gate names the corrupted stream. 0: off.",
-    "hard": "Largest share of hard negatives: other moments of the same clip.",
+    "gate": "Weight of the loss that trains the gate to find the corrupted stream. 0: off.",
+    "hard": "Largest share of hard negatives: other windows of the same clip.",
     "heads": "Attention heads.",
     "hidden": "Width of the hidden layer of the projection heads.",
     "invariance": "Weight of the agreement term.",
@@ -22,13 +24,13 @@ TASK_ARGUMENTS = {
     "positives": "Most similar rows of the queue that count as positives.",
     "prototypes": "Number of clusters.",
     "redundancy": "Weight of the off-diagonal terms.",
-    "reversal": "What a reversed segment is: distinctive (a negative), invariant (a positive) or ignored.",
-    "share": "Share of the tokens that is hidden.",
+    "reversal": "Role of a reversed segment: distinctive (a negative), invariant (a positive) or ignored.",
+    "share": "Share of the tokens that are hidden.",
     "sharpness": "How strongly the severity of a corruption lowers the weight that the gate should give.",
-    "shift": "What another segment of the clip is: distinctive (a negative), invariant (a positive) or ignored.",
-    "size": "Rows that the queue holds.",
+    "shift": "Role of another segment of the clip: distinctive (a negative), invariant (a positive) or ignored.",
+    "size": "Number of rows in the queue.",
     "sketch": "Weight of the test of normality.",
-    "streams": "Features that are used, by modality. Null: every modality.",
+    "streams": "Features to use, by modality. Null: every modality.",
     "temperature": "Temperature of the softmax: smaller is sharper.",
     "variance": "Weight of the variance term.",
     "warmup": "Share of the run before similar clips count as positives.",
@@ -36,17 +38,14 @@ TASK_ARGUMENTS = {
 _ORDER = ("clip_order", "order_verification", "frame_order", "odd_one_out")
 _TO_FUSED = ("cross_modal", "vicreg", "barlow_twins", "crisscross", "lejepa", "swapped_assignments")
 TASK_ARGUMENTS_OF = {
-    **{
-        (task, "streams"): "Features that are used: modalities, or `fused` for the fused embedding."
-        for task in _ORDER
-    },
+    **{(task, "streams"): "Features to use: modalities, or `fused` for the fused embedding." for task in _ORDER},
     **{(task, "hidden"): "Width of the hidden layer over each pair of segments." for task in _ORDER},
     **{
         (task, "pairs"): "Pairs of modalities, or of a modality and `fused`. Null: all pairs of modalities."
         for task in _TO_FUSED
     },
-    ("arrow_of_time", "streams"): "Features that are used: modalities, or `fused`. Null: every modality.",
-    ("pace", "streams"): "Video modalities that are used. Null: all of them except flow.",
+    ("arrow_of_time", "streams"): "Features to use: modalities, or `fused`. Null: every modality.",
+    ("pace", "streams"): "Video modalities to use. Null: all except flow.",
     ("byol", "hidden"): "Width of the hidden layer of the predictors.",
     ("gate_denoising", "hidden"): "Width of the hidden layer of the predictor.",
 }
@@ -60,9 +59,9 @@ FUSION_ARGUMENTS = {
     "heads": "Attention heads.",
     "hidden": "Width of the hidden layer.",
     "inner": "Channels to which each modality is reduced before the product.",
-    "k": "Experts that answer for each sample.",
+    "k": "Experts used for each sample.",
     "prior": "Frequencies of the classes. Null: all equal.",
-    "quality": "Measured figures of each stream that it sees: noise, contrast, repetition, in this order. 0: none.",
+    "quality": "Number of quality measures per stream as input: noise, contrast, repetition, in this order. 0: none.",
     "rank": "Rank of the weight tensor.",
     "ratio": "Factor by which the joint hidden layer is narrower than the features.",
     "scale": "Whether the gate may also lower all weights together.",

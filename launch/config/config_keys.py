@@ -1,4 +1,4 @@
-"""Every config key: its type, its default, its values, and the sentence below its field that says what it does."""
+"""Every config key: its type, default, values, and the docstring of its field."""
 
 import ast
 import inspect
@@ -19,7 +19,7 @@ _TYPES = {int: "whole number", float: "number", bool: "true or false", str: "tex
 
 @dataclass(frozen=True)
 class Key:
-    """One key of a section: its name, its default and values in words, and its meaning."""
+    """One key of a section: its name, its default and values as text, and its meaning."""
 
     name: str
     default: str
@@ -37,7 +37,7 @@ def section_keys(schema: type[Any]) -> list[Key]:
 
 
 def sections(schema: type[Any], prefix: str = "") -> Iterator[tuple[str, type[Any]]]:
-    """(dotted name, dataclass) of a section and of all below it; an entry of a mapping is named NAME."""
+    """(dotted name, dataclass) of a section and all sections below it; an entry of a mapping is named NAME."""
     yield prefix, schema
     for name, hint in get_type_hints(schema).items():
         for choice in alternatives(hint):
@@ -48,7 +48,7 @@ def sections(schema: type[Any], prefix: str = "") -> Iterator[tuple[str, type[An
 
 
 def known_keys(schema: type[Any], prefix: str = "") -> list[str]:
-    """Dotted names of all settings, sections included; not what mappings hold."""
+    """Dotted names of all settings and sections, without the entries of mappings."""
     found = []
     for name, hint in get_type_hints(schema).items():
         found.append(join(prefix, name))
@@ -60,7 +60,7 @@ def known_keys(schema: type[Any], prefix: str = "") -> list[str]:
 
 @cache
 def meanings(schema: type[Any]) -> dict[str, str]:
-    """By field, the attribute docstring below it; a field without one is absent."""
+    """The attribute docstring of each field that has one."""
     found: dict[str, str] = {}
     for owner in reversed(schema.__mro__):
         if not is_dataclass(owner):
@@ -96,7 +96,7 @@ def explained(text: str, schema: type[Any]) -> str:
 
 
 def default_words(entry: Field[Any]) -> str:
-    """A field's default as YAML on one line; `required` where there is none, and nothing for a section."""
+    """A field's default as YAML on one line: `required` without a default, empty for a section."""
     value = entry.default if entry.default_factory is MISSING else entry.default_factory()
     if value == REQUIRED:
         return "required"
@@ -106,7 +106,7 @@ def default_words(entry: Field[Any]) -> str:
 
 
 def value_words(entry: Field[Any], hint: Any) -> str:
-    """What a field may be set to, in words."""
+    """The values of a field, as text."""
     if choices := entry.metadata.get("choices"):
         return ", ".join(choices)
     words = [_type_words(choice) + _range_words(entry, choice) for choice in alternatives(hint)]
@@ -114,7 +114,7 @@ def value_words(entry: Field[Any], hint: Any) -> str:
 
 
 def hint_at(schema: Any, key: str) -> Any:
-    """The declared type at a dotted key; `None` where there is no such key or any value goes."""
+    """The declared type at a dotted key; None for an unknown key or a key of any type."""
     hint: Any = schema
     for part in key.split("."):
         for choice in alternatives(hint):
@@ -130,7 +130,7 @@ def hint_at(schema: Any, key: str) -> Any:
 
 
 def alternatives(hint: Any) -> tuple[Any, ...]:
-    """The members of a union; a type itself where it is none."""
+    """The members of a union; any other type is its own only member."""
     return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
 
 
@@ -140,7 +140,7 @@ def join(prefix: str, name: str) -> str:
 
 
 def _comment(schema: type[Any], path: list[str], value: str | None) -> str:
-    """What stands above a key whose YAML line gives `value`; nothing where the key is not one of the schema's."""
+    """The comment above a key whose YAML line gives `value`; empty if the key is not in the schema."""
     parent = hint_at(schema, ".".join(path[:-1])) if path[:-1] else schema
     hint = hint_at(schema, ".".join(path))
     for owner in alternatives(parent):
@@ -158,7 +158,7 @@ def _limits(entry: Field[Any]) -> str:
     if choices := entry.metadata.get("choices"):
         return f"One of {', '.join(choices)}."
     low, high = entry.metadata.get("range", (None, None))
-    # That a count or a strength is not negative needs no words.
+    # A lower bound of 0 is obvious for counts and strengths.
     limits = "" if (low, high) == (0, None) else _range_words(entry, float).strip(", ")
     return f"{limits[0].upper()}{limits[1:]}." if limits else ""
 
@@ -178,7 +178,7 @@ def _holds_keys(hint: Any) -> bool:
 
 
 def _entry_of(hint: Any) -> type[Any] | None:
-    """The dataclass that a mapping's entries are of, where they are of one."""
+    """The dataclass of a mapping's entries, or None."""
     inner = get_args(hint)[1] if get_origin(hint) is dict else None
     return inner if is_dataclass(inner) and isinstance(inner, type) else None
 

@@ -1,4 +1,4 @@
-"""What a config names beside its keys: pretext tasks, fusions and their arguments."""
+"""The names of pretext tasks, fusions and their arguments in a config."""
 
 from typing import Any
 
@@ -12,9 +12,9 @@ from .config_keys import join
 
 
 def check_names(config: Config) -> None:
-    """`RequestError` that names the key and the nearest choice for a task, fusion or argument that does not exist.
+    """Raises `RequestError`, with the key and the nearest choice, for an unknown task, fusion or argument.
 
-    `config` may be a partial one, whose missing keys are skipped.
+    `config` may be partial: missing keys are skipped.
     """
     content: Any = OmegaConf.to_container(OmegaConf.create(config), resolve=True)  # pyright: ignore
     for name, task in (content.get("tasks") or {}).items():

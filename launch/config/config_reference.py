@@ -1,4 +1,4 @@
-"""The page of all config keys, pretext tasks and fusions, as Markdown: `modalgate config reference`."""
+"""The page of all config keys, pretext tasks and fusions as Markdown: `modalgate config reference`."""
 
 import inspect
 import textwrap
@@ -24,12 +24,12 @@ config with a comment above each of its keys. How a file, its base and settings 
 [training options](../guides/training/options.md#configs).
 
 - **Set a key** in YAML or on the command line: `train.steps=100`, `data.modalities=[rgb,audio]`.
-- **Choose what is predicted** by `task=action`, `task=violence positive=LABEL` or `task=multilabel` (`finetune`).
+- **Choose the task** with `task=action`, `task=violence positive=LABEL` or `task=multilabel` (`finetune`).
 - **Remove an entry** of the base with `null`: `tasks.NAME=null`, `model.encoders.NAME=null`, `rows.NAME=null`.
-- **Replace a network** by an `EncoderSpec`: `model.encoders.rgb={model: timm/resnet18, pooling: mean}`. A new
-  `model` or `fusion` discards the arguments of the one before.
-- `kind`, the verb, is optional in YAML: the verb that runs the file sets it; `config show` and `config check` infer
-  it from the keys. `base: NAME` makes a file a diff of another config.
+- **Replace a network** with an `EncoderSpec`: `model.encoders.rgb={model: timm/resnet18, pooling: mean}`. A
+  new `model` or `fusion` discards the arguments of the previous one.
+- `kind`, the command, is optional in YAML: the command that runs the file sets it; `config show` and `config
+  check` infer it from the keys. `base: NAME` makes a file a diff of another config.
 """
 _TASKS = """## Pretext tasks
 
@@ -49,7 +49,7 @@ def reference_page() -> str:
     parts = [_INTRODUCTION, *_sections(), _presets()]
     parts.append(_TASKS)
     for name, task in PRETEXT_TASKS.items():
-        alone = "Takes one modality or more." if name in ALONE else "Needs at least two modalities."
+        alone = "Takes one or more modalities." if name in ALONE else "Needs at least two modalities."
         rows = _arguments(name, task, TASK_ARGUMENTS, TASK_ARGUMENTS_OF)
         parts.append(f"### `{name}`\n\n{_fill(f'{_summary(task)} {alone}')}\n\n{rows}\n")
     parts.append(_FUSIONS)
@@ -61,12 +61,12 @@ def reference_page() -> str:
 
 
 def arguments_of(kind: type[Any]) -> list[inspect.Parameter]:
-    """What a person may give the constructor of a pretext task or fusion."""
+    """The arguments that a config may give to a pretext task or fusion."""
     return [entry for entry in inspect.signature(kind).parameters.values() if entry.name not in GIVEN]
 
 
 def _sections() -> list[str]:
-    """A part for every section: first the top level of each verb, then those below, once each."""
+    """A part for every section: first the top level of each command, then the sections below, once each."""
     places: dict[type[Any], list[str]] = {}
     for kind, schema in KINDS.items():
         for path, section in sections(schema):
@@ -100,7 +100,7 @@ def _presets() -> str:
         for name, preset in PRESETS.items()
     ]
     table = markdown_rows(["preset", "width", "video", "audio", "signal"], rows)
-    return f"## Presets\n\nWhat `model.preset` stands for.\n\n{table}\n"
+    return f"## Presets\n\nThe networks of `model.preset`.\n\n{table}\n"
 
 
 def _encoder(spec: EncoderSpec) -> str:
@@ -122,7 +122,7 @@ def _summary(kind: type[Any]) -> str:
 
 
 def _text(schema: type[Any], more: str = "") -> str:
-    """A section's docstring and `more` behind its first paragraph."""
+    """A section's docstring with `more` after its first paragraph."""
     first, *others = str(inspect.getdoc(schema)).split("\n\n")
     return "\n\n".join(_fill(" ".join(part.split())) for part in (f"{first} {more}", *others))
 

@@ -1,7 +1,7 @@
-"""What a training uses where its config says nothing: windows, networks, tasks, augmentation, rate and length.
+"""Settings that a config leaves open: windows, networks, tasks, augmentation, rate and length.
 
-All of it follows from what the shards hold: which modalities, how long the clips are, how many there are, and what
-their labels say. docs/guides/training/defaults.md explains the rule and what it reaches.
+They follow from the shards: modalities, length and number of the clips, and their labels.
+docs/guides/training/defaults.md explains the rules.
 """
 
 import io
@@ -21,20 +21,20 @@ from ...shards.media.container_io import open_media
 from ...shards.modality import modality
 from ...shards.packing.rejected import UNREADABLE
 
-# Clips up to this length, in seconds, show one action each: a window covers nearly all of one.
+# Clips up to this length, in seconds, show one action each: a window covers nearly all of a clip.
 SHORT = 6.0
 COVERED = 0.9
-# The window of longer footage, in seconds.
+# Window of longer footage, in seconds.
 WINDOW = 3.0
 # Frames per second in a window, and the most of them.
 RATE, MOST_FRAMES = 12.0, 32
-# Frames that a network takes at once, as channels: it then sees motion.
+# Frames that a network takes at once, as channels, to see motion.
 STACK = 8
-# Pretraining compares windows of one clip with each other: so many, none of which overlap.
+# Windows per clip that pretraining compares; they do not overlap.
 SEGMENTS = 3
-# By verb: passes over the training clips, the fewest steps of a model, and the most steps of all models together.
+# By command: passes over the training clips, fewest steps of a model, and most steps of all models together.
 PASSES = {"pretrain": (25, 200, 400), "finetune": (35, 200, 1200)}
-# Names that say that nothing happens: `normal`, `no_fall`, `noFight`, and not `north`.
+# Class names that mean no event: `normal`, `no_fall`, `noFight`, and not `north`.
 _NOTHING = re.compile(
     r"(?i:0|false|no|non|not|none|normal|negative|others?|background|nothing|adl|rest|idle)(?![a-zA-Z])"
     r"|[nN]on?(?=[A-Z])"
@@ -44,7 +44,7 @@ _DIRECTIONS = re.compile(r"(?<![a-z])(left|right|cw|ccw|(counter|anti)?-?clockwi
 
 @dataclass(frozen=True)
 class Size:
-    """A size of network: `pixels` of the picture's side, the `width` of features, and an encoder by kind."""
+    """Size of the networks: `pixels` of the picture side, feature `width`, and an encoder per kind."""
 
     pixels: int
     width: int
@@ -88,7 +88,7 @@ SIZES = {
 
 @dataclass(frozen=True)
 class Choice:
-    """A setting that was chosen: its dotted `key`, the `value`, and why, in a few words."""
+    """A chosen setting: its dotted `key`, its `value`, and the reason in a few words."""
 
     key: str
     value: Any
@@ -103,11 +103,11 @@ def choose(
     clips: int | None = None,
     models: int = 1,
 ) -> list[Choice]:
-    """The settings of a `pretrain` or `finetune` config that `given`, its content so far, does not have.
+    """The settings of a `pretrain` or `finetune` config that `given`, its content so far, leaves open.
 
-    `index`: the clips it trains on. `start`: how the encoder it starts from sees a segment, where there is one.
-    `clips`: how many of them train one model; null for all. `models`: how many models are trained, one per fold.
-    Raises `RequestError` for an unknown size.
+    `index`: the clips it trains on. `start`: the clip preparation of the encoder it starts from, if any. `clips`:
+    number of clips that train one model; default: all. `models`: number of models, one per fold. Raises
+    `RequestError` for an unknown size.
     """
     data = _section(given, "data")
     names = tuple(data.get("modalities") or index.modalities)
@@ -148,7 +148,7 @@ def typical_seconds(index: Index) -> float:
 
 
 def picture_side(index: Index, names: tuple[str, ...]) -> int:
-    """The short side in pixels of the packed pictures, which are smaller than asked for where their sources were."""
+    """Short side of the packed pictures in pixels; below the packed size if the sources are smaller."""
     files = FolderReader(index.folder)
     for name in names:
         entry = modality(name)
@@ -158,18 +158,20 @@ def picture_side(index: Index, names: tuple[str, ...]) -> int:
             try:
                 with open_media(io.BytesIO(data)) as container:
                     stream = container.streams.video[0]
-                    # Channels of anything but colour lie one below the other.
+                    # Channels of other than colour are stacked vertically.
                     return min(stream.width, stream.height // (1 if entry.channels == 3 else entry.channels))
             except UNREADABLE:
-                continue  # damaged: training says so, and skips it
+                continue  # damaged: training reports and skips it
     return index.settings.size
 
 
 def _windows(
     kind: str, index: Index, names: tuple[str, ...], data: Mapping[str, Any], start: ClipSpec | None
 ) -> list[Choice]:
-    """One window per clip where clips are short, a few of a fixed length where they are long; pretraining takes
-    windows of a third of it at the same speed, so that one encoder serves both."""
+    """One window per clip if clips are short, several of a fixed length if they are long.
+
+    Pretraining takes windows of a third of that length at the same speed, so that one encoder serves both.
+    """
     typical = typical_seconds(index)
     sounds = any(modality(name).kind == "audio" for name in names)
     short = typical <= SHORT
@@ -177,12 +179,12 @@ def _windows(
     stretch = COVERED if short and not sounds else 0.0
     why = f"clips last {typical:.1f} s"
     if stretch:
-        why += ", whatever their length a window covers nine tenths"
+        why += ", a window covers nine tenths of a clip"
     rate = min(RATE, index.settings.fps)
     frames = STACK * min(max(round(seconds * rate / STACK), 1), MOST_FRAMES // STACK)
     segments = 1 if short else 2
     if start is not None:
-        # The speed at which its frames follow each other is part of what an encoder has learned.
+        # An encoder has learned at one frame rate, so its windows keep it.
         frames, stretch = _multiple(frames, start.frames), COVERED if start.stretch else 0.0
         seconds = round(frames * start.seconds / start.frames, 3) if not stretch else seconds
     if kind == "pretrain":
@@ -190,9 +192,9 @@ def _windows(
         seconds = round(seconds * pieces * STACK / frames, 3)
         stretch = round(stretch * pieces * STACK / frames, 3)
         frames, segments = pieces * STACK, SEGMENTS
-        why = f"{SEGMENTS} windows of a clip are compared; {why}"
+        why = f"{SEGMENTS} windows per clip are compared; {why}"
     return [
-        Choice("data.segments", segments, "windows of a clip"),
+        Choice("data.segments", segments, "windows per clip"),
         Choice("data.seconds", seconds, why),
         Choice("data.stretch", stretch, why),
         Choice("data.frames", frames, f"{frames / seconds:.0f} a second, in stacks of {STACK}"),
@@ -214,19 +216,21 @@ def _network(
     encoders = _section(model, "encoders")
     kinds = dict.fromkeys(modality(entry).kind for entry in names)
     if missing := [group for group in kinds if group not in encoders]:
-        choices.append(Choice("model.preset", name, "the smallest; `small` and `base` want more clips and time"))
+        choices.append(Choice("model.preset", name, "the smallest; `small` and `base` need more clips and time"))
         choices.append(Choice("model.width", size.width, f"preset '{name}'"))
         frames = _section(given, "data").get("frames")
         choices += [
             Choice(f"model.encoders.{group}", _encoder(size, group, frames), f"preset '{name}'") for group in missing
         ]
     if kind == "pretrain" and len(names) > 1 and "fusion" not in model:
-        choices.append(Choice("model.fusion_arguments", {"balance": 0.1}, "keeps the gate from one modality"))
+        choices.append(
+            Choice("model.fusion_arguments", {"balance": 0.1}, "keeps the gate from using only one modality")
+        )
     return choices
 
 
 def _encoder(size: Size, kind: str, frames: int | None) -> dict[str, Any]:
-    """The size's encoder of a kind; where the frames of a window are given its stacks divide them."""
+    """The encoder of a kind; if the number of frames is given, its stacks divide them."""
     encoder = size.encoders[kind]
     if kind != "video" or not frames:
         return encoder
@@ -236,29 +240,29 @@ def _encoder(size: Size, kind: str, frames: int | None) -> dict[str, Any]:
 def _augmentation(index: Index, names: tuple[str, ...]) -> list[Choice]:
     words = {value for column in index.columns for value in set(index.column(column)) if _DIRECTIONS.search(value)}
     flip = not words and any(modality(name).kind == "video" for name in names)
-    why = f"a label says a direction: {min(words)}" if words else "no label says left or right"
+    why = f"a label names a direction: {min(words)}" if words else "no label names left or right"
     choices = [Choice("augment.flip", flip, why)]
     if any(modality(name).vectors for name in names):
-        choices.append(Choice("augment.turn", 20.0, "degrees: a sensor is worn at an angle"))
+        choices.append(Choice("augment.turn", 20.0, "degrees: sensors are worn at different angles"))
     if any(modality(name).kind == "signal" for name in names):
-        choices.append(Choice("augment.signal_noise", 0.1, "of the signal's deviation"))
+        choices.append(Choice("augment.signal_noise", 0.1, "of the signal's standard deviation"))
     return choices
 
 
 def _pretraining(names: tuple[str, ...], given: Mapping[str, Any]) -> list[Choice]:
-    """Moments of one clip against other clips', and where there are several modalities, each against the others.
+    """Windows of one clip against those of other clips, and each modality against the others if there are several.
 
-    `leave_one_out` also trains the gate: it compares the fused embedding of the others.
+    `leave_one_out` also trains the gate: it compares a modality with the fused embedding of the others.
     """
     if given.get("tasks"):
         return []
     pictures = [name for name in names if modality(name).kind == "video"]
     tasks: dict[str, Any] = {"across_time": {}}
     if len(names) > 1:
-        return [Choice("tasks", tasks | {"leave_one_out": {}}, "moments of a clip, and what its modalities share")]
+        return [Choice("tasks", tasks | {"leave_one_out": {}}, "compares windows of a clip, and its modalities")]
     if pictures:
         tasks["clip_order"] = {"weight": 0.5, "arguments": {"streams": pictures, "dropout": 0.2}}
-    return [Choice("tasks", tasks, "moments of a clip: there is one modality")]
+    return [Choice("tasks", tasks, "compares windows of a clip: there is one modality")]
 
 
 def _finetuning(index: Index, names: tuple[str, ...], given: Mapping[str, Any], pretrained: bool) -> list[Choice]:
@@ -267,20 +271,22 @@ def _finetuning(index: Index, names: tuple[str, ...], given: Mapping[str, Any], 
     several = given.get("task") == "multilabel"
     if len(names) > 1 and not (several or "fusion" in model or "fusion_arguments" in model):
         if pretrained:
-            why = "modalities score apart, weighted by what their pretrained features predict"
+            why = "modalities score apart, weighted by how well their pretrained features predict the label"
             choices.append(Choice("decision", "weighted_mean", why))
         else:
             choices.append(Choice("decision", "mean", "modalities score apart, and their scores are averaged"))
-        choices.append(Choice("unimodal_weight", 1.0, "each modality learns the label on its own"))
+        choices.append(Choice("unimodal_weight", 1.0, "each modality also learns the label alone"))
     choices.append(Choice("head_learning_rate", 1.0, "head and encoders learn at one rate"))
     if "task" not in given and (found := event_class(index, str(_section(given, "data").get("label", "label")))):
-        choices.append(Choice("task", "violence", "two classes, one of which says that nothing happens"))
+        choices.append(Choice("task", "violence", "two classes, one of them without an event"))
         choices.append(Choice("positive", found, "the class to detect"))
     return choices
 
 
 def event_class(index: Index, label: str) -> str | None:
-    """Of two classes the one that is an event, where the other's name says that there is none: fight and noFight."""
+    """The class that is an event, of two classes, if the other's name says that nothing happens: fight and
+    noFight.
+    """
     classes = sorted({value for value in index.column(label) if value}) if label in index.columns else []
     if len(classes) != 2:
         return None
@@ -296,7 +302,7 @@ def _denies(name: str, other: str) -> bool:
 def _length(kind: str, clips: int, models: int, given: Mapping[str, Any]) -> list[Choice]:
     batch = 32 if clips >= 64 else max(2 ** int(math.log2(max(clips // 2, 2))), 2)
     given_batch = int(_section(given, "data").get("batch_size") or batch)
-    choices = [Choice("data.batch_size", batch, f"{clips} clips train at a time")]
+    choices = [Choice("data.batch_size", batch, f"{clips} training clips")]
     train = _section(given, "train")
     if train.get("steps") is None and train.get("epochs") is None:
         steps = _steps(kind, clips, models, given_batch)
@@ -307,13 +313,13 @@ def _length(kind: str, clips: int, models: int, given: Mapping[str, Any]) -> lis
 
 
 def _steps(kind: str, clips: int, models: int, batch: int) -> int:
-    """Passes over the clips, within bounds; at least one pass, however many they are."""
+    """Steps for a number of passes over the clips, within bounds; at least one pass."""
     passes, fewest, most = PASSES[kind]
     return round(max(min(passes * clips / batch, max(most / models, clips / batch)), fewest))
 
 
 def _plain(value: Any) -> str:
-    """A value in few words: of a mapping its names, with what is chosen for them."""
+    """A short text of a value; of a mapping its names, with the arguments chosen for them."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, Mapping):
@@ -324,7 +330,7 @@ def _plain(value: Any) -> str:
 
 
 def _multiple(number: int, base: int) -> int:
-    """The multiple of `base` that is nearest to `number`, at least one."""
+    """The multiple of `base` nearest to `number`, at least one."""
     return base * max(round(number / base), 1)
 
 

@@ -1,4 +1,4 @@
-"""A config laid over another: what each layer adds, changes, and makes the one below forget."""
+"""Configs in layers: what a layer adds, changes and removes."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,11 +6,11 @@ from typing import Any
 from ...fusion.spec import DEFAULTS, BackboneSpec
 from ...shards.errors import RequestError
 
-# Two ways to say how long to train, and where weights come from: the one that is given last takes the other out.
+# Alternatives: two ways to set the length of a training, and two sources of weights. The last one given counts.
 _LENGTHS = ("steps", "epochs")
 _RIVALS = {"steps": "epochs", "epochs": "steps", "pretrained": "weights", "weights": "pretrained"}
-# Arguments and weights belong to what was chosen: another choice in a layer above does not inherit them. Where a
-# layer says nothing, the default is chosen.
+# Arguments and weights belong to a choice: another choice in an upper layer does not inherit them. If a layer names
+# no choice, the default is chosen.
 _ARGUMENTS_OF = {"fusion": ("fusion_arguments", "arguments"), "model": ("arguments", "pretrained", "weights")}
 _DEFAULTS = {"fusion": BackboneSpec().fusion, "model": DEFAULTS.model}
 
@@ -27,7 +27,9 @@ def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
 
 
 def make_way(content: dict[str, Any], key: str, value: Any) -> None:
-    """Takes out of `content` what `value` at `key` makes obsolete: its rival, and the arguments of another choice."""
+    """Removes from `content` what `value` at `key` makes obsolete: its alternative, and the arguments of another
+    choice.
+    """
     if value is not None:
         content.pop(_RIVALS.get(key, ""), None)
     if isinstance(value, str) and key in _ARGUMENTS_OF and (content.get(key) or _DEFAULTS[key]) != value:
@@ -36,12 +38,12 @@ def make_way(content: dict[str, Any], key: str, value: Any) -> None:
 
 
 def choices_first(settings: Sequence[str]) -> list[str]:
-    """`key=value` settings with choices before their arguments, in whatever order they were typed."""
+    """`key=value` settings, sorted so that choices come before their arguments."""
     return sorted(settings, key=lambda setting: setting.partition("=")[0].rpartition(".")[2] not in _ARGUMENTS_OF)
 
 
 def rows_by_name(content: dict[str, Any]) -> dict[str, Any]:
-    """`content` with a study's list of fusion names as rows of those names."""
+    """`content` with a study's list of fusion names as rows with these names."""
     rows = content.get("rows")
     if not isinstance(rows, list):
         return content
@@ -53,14 +55,16 @@ def rows_by_name(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def without_steps(section: Any) -> Any:
-    """A section of a run's record less the steps that its epochs came to."""
+    """A section of a run's record, without the steps computed from its epochs."""
     if not isinstance(section, dict) or section.get("epochs") is None:
         return section
     return {key: value for key, value in section.items() if key != "steps"}
 
 
 def check_length(name: str, content: Mapping[str, Any], settings: Sequence[str]) -> None:
-    """`RequestError` where one layer gives a section both `steps` and `epochs`; of two layers the upper counts."""
+    """Raises `RequestError` if one layer gives a section both `steps` and `epochs`; between layers the upper one
+    counts.
+    """
     given = [key for key, sign, text in (entry.partition("=") for entry in settings) if sign and text != "null"]
     for section, entry in content.items():
         if isinstance(entry, dict) and all(entry.get(key) is not None for key in _LENGTHS):

@@ -1,4 +1,4 @@
-"""Typed configs: defaults, then a YAML file (and what it is based on), then `key=value` arguments."""
+"""Typed configs: defaults, then a YAML file with its base, then `key=value` settings."""
 
 import textwrap
 from collections.abc import Callable, Collection, Sequence
@@ -22,7 +22,7 @@ from .defaults import Choice
 from .layers import check_length, choices_first, make_way, merged, rows_by_name, without_steps
 
 SHIPPED = Path(__file__).parent / "shipped"
-# Said of a file, not of a run: what it configures and what it is a diff of; and what a run folder records.
+# Keys of a file that are not settings: its kind and its base, and what a run folder records.
 _HEADER = ("kind", "base", "command", "fingerprint")
 # Settings whose value is one text or a list of texts.
 _TEXTS = ("data.shards",)
@@ -43,57 +43,54 @@ def load_config(
     overrides: Sequence[str] = (),
     report: Callable[[list[Choice]], None] | None = None,
 ) -> Config:
-    """The config of `kind` that a command runs with: what it does not set is chosen from its shards.
+    """The config of `kind` that a command runs with; settings that it leaves open are chosen from its shards.
 
-    `name_or_path`: a shipped config, a YAML file or a run folder; without one everything else is chosen. `report` is
-    called with the choices.
-
-    Raises `RequestError`, in one line that names the dotted key, for an unknown key or name, a value of a wrong type
-    or out of range, and a key that must be given and is not.
+    `name_or_path`: a shipped config, a YAML file or a run folder; None: only `overrides`. `report` is called with the
+    choices. Raises `RequestError`, in one line with the dotted key, for an unknown key or name, a value of a wrong
+    type or out of range, and a missing required key.
     """
     node, _, choices = _compose(kind, name_or_path, overrides)
     if report is not None:
         report(choices)
     if missing := sorted(OmegaConf.missing_keys(node)):
-        raise RequestError(f"config key '{missing[0]}' is not given: add {missing[0]}=VALUE")
+        raise RequestError(f"config key '{missing[0]}' is missing: add {missing[0]}=VALUE")
     return OmegaConf.to_object(node)  # pyright: ignore[reportReturnType]  (the structured node's own class)
 
 
 def show_config(name_or_path: str, overrides: Sequence[str] = (), plain: bool = False) -> str:
     """The resolved config as YAML, with a comment above every key unless `plain`.
 
-    Keys that are still to be given read `???`. Comments at its end say which encoder each modality gets, of what is
-    given and of the preset.
+    Missing required keys are `???`. Comments at the end name the encoder of each modality.
     """
     node, kind, _ = _compose(None, name_or_path, overrides)
     text, encoders = OmegaConf.to_yaml(node, resolve=True), _encoder_comments(node)
     if plain:
         return f"kind: {kind}\n{text}{encoders}"
     _, how = config_kind(name_or_path, overrides)
-    verb = f"# The verb that runs this config: {', '.join(KINDS)}.\n" + (f"# Not given: {how}.\n" if how else "")
+    verb = f"# The command that runs this config: {', '.join(KINDS)}.\n" + (f"# Not given: {how}.\n" if how else "")
     return f"{verb}kind: {kind}\n{explained(text, KINDS[kind])}{encoders}"
 
 
 def config_kind(name_or_path: str, overrides: Sequence[str] = ()) -> tuple[str, str]:
-    """The verb that runs a config and, where its YAML does not say it, the key that tells it, in words."""
+    """The command that runs a config and, if its YAML does not name it, how it was inferred."""
     found, content = _read(name_or_path, ())
     return (found, "") if found is not None else _kind_of([*content, *_sections(overrides)])
 
 
 def partial_config(name_or_path: str, overrides: Sequence[str] = ()) -> Config:
-    """The config whatever is still to be given: such keys raise `MissingMandatoryValue` when they are read."""
+    """The config with missing required keys: reading one raises `MissingMandatoryValue`."""
     node, _, _ = _compose(None, name_or_path, overrides)
     return node
 
 
 def check_config(name_or_path: str, overrides: Sequence[str] = ()) -> list[str]:
-    """The keys that are still to be given; `RequestError` where something is wrong."""
+    """The missing required keys. Raises `RequestError` if anything is wrong."""
     node, _, _ = _compose(None, name_or_path, overrides)
     return sorted(OmegaConf.missing_keys(node))
 
 
 def settings_of(config: Config, command: Sequence[str] = ()) -> dict[str, Any]:
-    """`config` as plain data with its kind and the command that asked for it: what a run folder keeps.
+    """`config` as plain data with its kind and the command that started it, as a run folder records it.
 
     Without the credentials of URLs.
     """
@@ -102,7 +99,7 @@ def settings_of(config: Config, command: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def _encoder_comments(node: Any) -> str:
-    """A line of comment for the encoder of each modality, or of each kind where all modalities are taken."""
+    """A comment line for the encoder of each modality, or of each kind if all modalities are used."""
     if node.model is None:
         return ""
     model: Any = OmegaConf.to_object(node.model)
@@ -117,7 +114,7 @@ def _encoder_comments(node: Any) -> str:
 
 
 def _compose(kind: str | None, name_or_path: str | None, overrides: Sequence[str]) -> tuple[Any, str, list[Choice]]:
-    """The merged and checked node, its kind, and what was chosen for it."""
+    """The merged and checked node, its kind, and the chosen settings."""
     found, content = (kind, {}) if name_or_path is None else _read(name_or_path, (), kind)
     kind = found or _kind_of([*content, *_sections(overrides)])[0]
     schema = KINDS[kind]
@@ -135,16 +132,16 @@ def _compose(kind: str | None, name_or_path: str | None, overrides: Sequence[str
     for name in node.data.modalities:
         modality(name)
     if node.model is not None:
-        # Here, and so in a run's record, every field is said; what no layer gives stays with the preset.
+        # Every field is set here, and so in a run's record; fields that no layer sets are the preset's.
         model: Any = OmegaConf.to_object(node.model)
         node.model.encoders = {name: encoder_of(model, name) for name in model.encoders}
     return node, kind, choices
 
 
 def _read(name_or_path: str, seen: tuple[str, ...], verb: str | None = None) -> tuple[str | None, dict[str, Any]]:
-    """The kind, where one is stated, and the content of a file laid over what it is based on.
+    """The kind, if one is stated, and the content of a file merged over its base.
 
-    `verb` states the kind of a file that does not; it is an error where the file states another.
+    `verb` is the kind of a file that states none. Raises `RequestError` if the file states another.
     """
     if name_or_path in seen:
         raise RequestError(f"config '{name_or_path}' is based on itself: {' -> '.join((*seen, name_or_path))}")
@@ -157,31 +154,31 @@ def _read(name_or_path: str, seen: tuple[str, ...], verb: str | None = None) -> 
         raise choice_error("config", name_or_path, [entry.stem for entry in SHIPPED.glob("*.yaml")])
     content = _read_yaml(path)
     if "command" in content:
-        # A run's record tells the steps that its epochs came to.
+        # A run's record has the steps computed from its epochs.
         content = {key: without_steps(entry) for key, entry in content.items()}
     kind, base, *_ = (content.pop(key, None) for key in _HEADER)
     if kind is not None and kind not in KINDS:
         raise choice_error(f"kind in config '{name_or_path}'", str(kind), KINDS)
     if kind is not None and verb not in (None, kind):
-        raise RequestError(f"config '{name_or_path}' is for `modalgate {kind}`, not for `modalgate {verb}`")
+        raise RequestError(f"config '{name_or_path}' is for `modalgate {kind}`, not `modalgate {verb}`")
     kind = kind or verb
     if base is None:
         return kind, content
     base_kind, below = _read(str(base), (*seen, name_or_path))
     base_kind = base_kind or _kind_of(below)[0]
     if kind is None:
-        # The base's, unless the file has keys that only another kind has.
+        # The base's kind, unless the file has keys that only another kind has.
         kind = _kind_of(content)[0] if _kinds_with(set(content) - _names(base_kind)) else base_kind
     if base_kind != kind:
-        # A base of the other kind lends the sections both have: a fine-tuning reads its clips as pretraining did.
+        # A base of another kind gives the sections that both have: fine-tuning reads clips as pretraining did.
         below = {key: value for key, value in below.items() if key in _names(kind) - {"name"}}
     check_length(name_or_path, content, ())
-    # A list above takes the place of the rows below, a mapping is merged with them.
+    # A list replaces the rows below it, a mapping is merged with them.
     return kind, merged(rows_by_name(below), content)
 
 
 def _kind_of(keys: Collection[str]) -> tuple[str, str]:
-    """The kind that most of these top-level keys belong to, pretraining where none tells, and which key tells it."""
+    """The kind that most of these top-level keys belong to (pretraining if none does), and the key that decides."""
     kind = max(KINDS, key=lambda name: len(_names(name) & set(keys)))
     others = set().union(*(_names(name) for name in KINDS if name != kind))
     told = next((key for key in keys if key in _names(kind) - others), None)
@@ -215,7 +212,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _assign(schema: type[Any], content: dict[str, Any], override: str) -> None:
-    """Sets one `key=value`; a mapping given there replaces the one that was."""
+    """Sets one `key=value`; a mapping replaces the previous one."""
     key, sign, text = override.partition("=")
     if not sign or not key:
         raise RequestError(f"'{override}' is not a setting: write key=value")
@@ -225,14 +222,14 @@ def _assign(schema: type[Any], content: dict[str, Any], override: str) -> None:
         raise RequestError(f"config key '{key}': the value '{text}' is not valid YAML") from error
     hint = hint_at(schema, key)
     if str in alternatives(hint) and value is not None:
-        value = value if isinstance(value, str) else text  # name=007 and positive=yes are text, not YAML
+        value = value if isinstance(value, str) else text  # name=007 and positive=yes are text, not YAML values
     elif (hint == list[str] or key in _TEXTS) and value is not None:
-        texts = yaml.load(text, yaml.BaseLoader)  # classes=[007,yes] holds text: this loader makes nothing else
+        texts = yaml.load(text, yaml.BaseLoader)  # classes=[007,yes] holds text: this loader makes only text
         value = texts if isinstance(texts, list) or isinstance(value, str | dict) else text
     *sections, last = key.split(".")
     for section in sections:
         below = content.get(section)
-        # Copied on the way down: the sections may be shared with the layer they came from.
+        # Sections are copied: they may be shared with the layer they came from.
         content[section] = dict(below) if isinstance(below, dict) else {}
         content = content[section]
     make_way(content, last, value)
@@ -240,7 +237,9 @@ def _assign(schema: type[Any], content: dict[str, Any], override: str) -> None:
 
 
 def _checked(hint: Any, value: Any, key: str, known: list[str]) -> Any:
-    """`value` without the entries that null removes; `RequestError` for an unknown key or a section that is none."""
+    """`value` without the entries that null removes. Raises `RequestError` for an unknown key, or a value for a
+    section.
+    """
     choices = alternatives(hint)
     schema = next((choice for choice in choices if is_dataclass(choice)), None)
     if value is None and type(None) in choices:
@@ -248,7 +247,9 @@ def _checked(hint: Any, value: Any, key: str, known: list[str]) -> Any:
     if schema is not None:
         if not isinstance(value, dict):
             names = ", ".join(entry.name for entry in fields(schema))
-            raise RequestError(f"config key '{key}' is a section, not the value {value!r}: it holds {names}")
+            raise RequestError(
+                f"config key '{key}' is a section, not the value {value!r}: set one of its keys {names}"
+            )
         hints = get_type_hints(schema)
         for name in value:
             if name not in hints:
@@ -257,7 +258,7 @@ def _checked(hint: Any, value: Any, key: str, known: list[str]) -> Any:
     if get_origin(hint) in (dict, list) and value is None:
         return get_origin(hint)()
     if get_origin(hint) is dict and isinstance(value, dict):
-        # Free names (tasks, encoders, arguments): null takes one out of the base.
+        # Free names (tasks, encoders, arguments): null removes an entry of the base.
         inner = get_args(hint)[1]
         if inner == list[str]:
             value = {name: _texts(entry, join(key, str(name))) for name, entry in value.items()}
@@ -272,7 +273,7 @@ def _checked(hint: Any, value: Any, key: str, known: list[str]) -> Any:
 
 
 def _texts(value: Any, key: str) -> Any:
-    """A list of texts, also where one text stands for it, or where a number means its digits."""
+    """A list of texts; a single text becomes a list, and a number its digits."""
     texts = value if isinstance(value, list) else [value]
     if wrong := [text for text in texts if isinstance(text, bool)]:
         raise RequestError(f"config key '{key}': {wrong[0]!r} is not text: write it in quotes")
@@ -280,7 +281,9 @@ def _texts(value: Any, key: str) -> Any:
 
 
 def _unknown_key(key: str, known: list[str], siblings: list[str]) -> RequestError:
-    """Near by spelling; else by the last word in another section, or by initials (`lr`); or one of another verb's."""
+    """The error for an unknown key: the nearest by spelling, by last word or by initials (`lr`), or in another
+    command.
+    """
     leaf = key.rpartition(".")[2]
     if others := _kinds_with([key]):
         verbs = " or ".join(f"`modalgate {kind}`" for kind in others)
@@ -293,7 +296,7 @@ def _unknown_key(key: str, known: list[str], siblings: list[str]) -> RequestErro
 
 
 def _check_values(schema: type[Any], content: Any, prefix: str) -> None:
-    """The choices and ranges that the schema states; `content` is complete and of the right types."""
+    """Checks the schema's choices and ranges; `content` is complete and has the right types."""
     hints = get_type_hints(schema)
     for entry in fields(schema):
         value: Any = content[entry.name]

@@ -1,4 +1,4 @@
-"""Trained models in the forms that other programs take.
+"""Trained models in forms for other programs.
 
-Start with `exporting`.
+Start with `export_job`.
 """

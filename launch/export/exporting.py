@@ -1,4 +1,4 @@
-"""`export`: a run's model as a bundle, checked against the run's own checkpoint."""
+"""A run's model as a bundle, checked against the run's own checkpoint."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -20,10 +20,10 @@ from ..training.checkpoint import latest_checkpoint, load_checkpoint
 
 
 def export_bundle(run: Path, out: Path, licence: str | None = None) -> tuple[Bundle, float]:
-    """Copies the model of `run` to `out` and returns it with the largest difference of outputs, reloaded.
+    """Copies the model of `run` to `out`; returns it with the largest difference of its outputs after reloading.
 
-    Its model card tells what `trained_bundle` tells, and the `licence` (an SPDX name such as CC-BY-4.0). Raises what
-    `trained_bundle` and `save_bundle` raise, and `DataError` where the reloaded bundle computes something else.
+    Its model card has the facts of `trained_bundle`, and the `licence` (an SPDX name such as CC-BY-4.0). Raises what
+    `trained_bundle` and `save_bundle` raise, and `DataError` if the reloaded bundle computes something else.
     """
     bundle = trained_bundle(run)
     save_bundle(replace(bundle, licence=licence or bundle.licence), out)
@@ -37,11 +37,11 @@ def export_bundle(run: Path, out: Path, licence: str | None = None) -> tuple[Bun
 
 
 def trained_bundle(place: Path) -> Bundle:
-    """The bundle at `place`, or the model of the run there (see `find_bundle`), with what was measured of it.
+    """The bundle at `place`, or the model of the run there (see `find_bundle`), with its measured figures.
 
-    Of a run its provenance says which weights these are: those that validation clips chose, else the moving average,
-    else the last step's. Raises `RequestError` for a folder that holds no finished run, and `DataError` where its
-    model is not of the weights that its checkpoints say.
+    Of a run, its provenance names the weights: chosen by validation clips, else the moving average, else of the last
+    step. Raises `RequestError` for a folder without a finished run, and `DataError` if its model differs from its
+    checkpoint.
     """
     path = find_model(place)
     bundle = load_bundle(path)
@@ -57,12 +57,14 @@ def trained_bundle(place: Path) -> Bundle:
         reference.load_state_dict({key.removeprefix(prefix): v for key, v in state.items() if key.startswith(prefix)})
         difference = largest_difference(reference, bundle)
         if difference > 1e-6:
-            raise DataError(f"'{path}' differs from checkpoint '{checkpoint}' by {difference:.2g}: train again")
+            raise DataError(
+                f"'{path}' differs from checkpoint '{checkpoint}' by {difference:.2g}: resume the training"
+            )
     return replace(bundle, provenance=told, metrics=bundle.metrics or recorded_metrics(run))
 
 
 def _last_state(run: Path, checkpoint: Path) -> tuple[str, dict[str, torch.Tensor]]:
-    """What the run ended with, and in words which of its weights that are."""
+    """The final weights of the run, and their description."""
     step, weights, state = load_checkpoint(checkpoint)
     average = state.get("average") or {}
     best = run / BEST

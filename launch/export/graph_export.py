@@ -1,4 +1,4 @@
-"""`export --format torch|onnx`: the model as one graph, compared with itself before it is kept."""
+"""`export --format torch|onnx`: the model as one graph, compared with the model before it is kept."""
 
 import contextlib
 import io
@@ -17,6 +17,7 @@ from ...fusion.bundle.graph import GraphModel, random_windows, stored_form
 from ...fusion.classifier import Classifier
 from ...shards.errors import DataError, RequestError, choice_error
 from ...shards.index.table import Index
+from ...shards.index.whole_file import whole_file
 from .parity import clip_windows, noise_windows, worst_difference
 from .runtime import need_onnx, open_onnx, open_program
 
@@ -27,7 +28,7 @@ METADATA = "modalgate.json"
 
 @dataclass(frozen=True)
 class Exported:
-    """The file, its size, and its largest difference from the model on noise and, where shards were given, clips."""
+    """The file, its size, and its largest difference from the model on noise and, with shards, on clips."""
 
     path: Path
     bytes: int
@@ -39,22 +40,21 @@ class Exported:
 def export_graph(
     bundle: Bundle, out: Path, kind: str, encoder_only: bool = False, index: Index | None = None
 ) -> Exported:
-    """Writes the model to `out` (`.onnx` or `.pt2`), with what its inputs and outputs mean as JSON inside.
+    """Writes the model to `out` (`.onnx` or `.pt2`), with the meaning of its inputs and outputs as JSON inside.
 
-    The number of rows is free; every subset of modalities goes by the input `present`. Raises `RequestError` for
-    another suffix or missing packages, and `DataError`, keeping no file, where the written graph differs from the
-    model by more than 1e-4 on noise in every subset or on the clips of `index`.
+    The number of rows is free; the input `present` selects any subset of modalities. Raises `RequestError` for
+    another suffix or missing packages, and `DataError`, without a file, if the graph differs from the model by more
+    than 1e-4 on noise in every subset or on the clips of `index`.
     """
     if kind not in SUFFIXES:
         raise choice_error("export format", kind, ("bundle", *SUFFIXES))
     if out.suffix != SUFFIXES[kind]:
-        raise RequestError(f"'{out}' is no {SUFFIXES[kind]} file: give --format {kind} such a name")
+        raise RequestError(f"'{out}' is not a {SUFFIXES[kind]} file: --format {kind} needs that suffix")
     if kind == "onnx":
         need_onnx()
     graph = GraphModel(bundle, encoder_only)
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f".partial-{out.name}")
-    try:
+    with whole_file(out, keep_suffix=True) as partial:
         program = trace(graph)
         facts = describe(bundle, graph)
         if kind == "onnx":
@@ -73,9 +73,6 @@ def export_graph(
                     f"the {kind} graph differs from the model by {difference:.2g} on {what}, more than "
                     f"{TOLERANCE:g}: not kept; export the bundle instead"
                 )
-        partial.replace(out)
-    finally:
-        partial.unlink(missing_ok=True)
     return Exported(out, out.stat().st_size, graph.outputs, noise, clips)
 
 
@@ -85,7 +82,7 @@ def trace(graph: GraphModel) -> torch.export.ExportedProgram:
     present = torch.ones(3, len(graph.modalities), dtype=torch.bool)
     rows = torch.export.Dim("rows", min=1, max=4096)
     shapes = {"present": {0: rows}, "streams": tuple({0: rows} for _ in streams)}
-    # The fused kernel of transformer layers has no ONNX form; the plain one computes the same.
+    # The fused kernel of transformer layers cannot be written as ONNX; the plain one computes the same.
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -96,7 +93,7 @@ def trace(graph: GraphModel) -> torch.export.ExportedProgram:
 
 
 def describe(bundle: Bundle, graph: GraphModel) -> dict[str, Any]:
-    """What a program that runs the graph has to know."""
+    """The facts that a program needs to run the graph."""
     inputs: dict[str, Any] = {"present": {"shape": ["rows", len(graph.modalities)], "type": "bool"}}
     for name in graph.modalities:
         shape, kind = stored_form(bundle.spec, name)
@@ -137,7 +134,7 @@ def _write_onnx(program: torch.export.ExportedProgram, graph: GraphModel, facts:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """The exporter's progress and deprecation notes concern its authors; what fails is raised."""
+    """Hides the exporter's progress and deprecation notes; failures are raised."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

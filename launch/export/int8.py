@@ -1,4 +1,4 @@
-"""Dynamic int8 quantisation of an ONNX graph, and what it costs."""
+"""Dynamic int8 quantisation of an ONNX graph, and its cost."""
 
 import time
 from collections.abc import Callable
@@ -13,23 +13,24 @@ from ...fusion.bundle.bundle import Bundle
 from ...fusion.classifier import Classifier
 from ...shards.index.labels import label_values
 from ...shards.index.table import Index
+from ...shards.index.whole_file import whole_file
 from .graph_export import METADATA, quiet
 from .parity import Windows, clip_windows, noise_windows
 from .runtime import Runner, need_onnx, open_onnx
 
-# Convolutions stay: their integer kernel is slower than the floating one on most CPUs.
+# Convolutions stay fp32: their integer kernel is slower on most CPUs.
 OPERATORS = ["MatMul", "Gemm"]
 NOISE = "noise"
 
 
 @dataclass(frozen=True)
 class Cost:
-    """fp32 and int8 side by side: bytes; milliseconds per window, one thread; `difference`: the largest output's;
-    `cosine`: of the embeddings, the mean over windows.
+    """fp32 and int8 compared: bytes; milliseconds per window on one thread; `difference`: largest of any output;
+    `cosine` of the embeddings, mean over windows.
 
-    Of a classifier: `agreement`, the share of windows with the same first class (of several classes, the same set),
-    and `accuracy` of both on the `labelled` windows whose label it knows. Measured on `windows` of `source`: the
-    shards' clips, or noise where none were given.
+    Of a classifier: `agreement`, the share of windows with the same first class (or the same set of classes), and the
+    `accuracy` of both on the `labelled` windows with a known label. Measured on `windows` of `source`: the shards'
+    clips, or noise.
     """
 
     path: Path
@@ -61,30 +62,26 @@ class Cost:
 
 
 def quantise(bundle: Bundle, path: Path, index: Index | None = None, label: str | None = None) -> Cost:
-    """Writes PATH with `-int8` in its name beside the graph at `path`, and measures it against that.
+    """Writes PATH with `-int8` in its name beside the graph at `path`, and compares the two.
 
-    Weights of linear layers become int8, their inputs are quantised as they come. Raises `RequestError` where the
-    packages are missing or the shards do not fit the model.
+    Weights of linear layers become int8; their inputs are quantised while running. Raises `RequestError` if packages
+    are missing or the shards do not fit the model.
     """
     need_onnx()
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     target = path.with_name(f"{path.stem}-int8{path.suffix}")
-    partial = target.with_name(f".partial-{target.name}")
-    try:
+    with whole_file(target, keep_suffix=True) as partial:
         model = onnx.load(str(path))
         facts = {entry.key: entry.value for entry in model.metadata_props}
-        # Shapes noted for fp32 tensors contradict those the quantiser finds.
+        # Stored shapes of fp32 tensors contradict those of the quantiser.
         del model.graph.value_info[:]
         with quiet():
             quantize_dynamic(model, str(partial), op_types_to_quantize=OPERATORS, weight_type=QuantType.QInt8)
         written = onnx.load(str(partial))
         onnx.helper.set_model_props(written, {METADATA: facts[METADATA]})
         onnx.save(written, str(partial))
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
     batches = list(noise_windows(bundle) if index is None else clip_windows(bundle, index, label))
     source = NOISE if index is None else str(index.folder)
     return measure(bundle, path, target, batches, source)
@@ -98,7 +95,7 @@ def measure(
     source: str,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Cost:
-    """Both graphs on the same windows."""
+    """Compares both graphs on the same windows."""
     runs = (open_onnx(whole), open_onnx(small))
     outputs = [[run(windows.arrays()) for windows in batches] for run in runs]
     difference = max(
@@ -111,7 +108,7 @@ def measure(
     lengths = [np.linalg.norm(one, axis=1) for one in embeddings]
     products = (embeddings[0] * embeddings[1]).sum(axis=1) / np.maximum(lengths[0] * lengths[1], 1e-12)
     agreement, accuracy, labelled = None, None, 0
-    # Probabilities lead the outputs of a classifier.
+    # Probabilities are the first output of a classifier.
     if len(outputs[0][0]) == 3:
         found = [np.concatenate([output[0] for output in one]) for one in outputs]
         several = isinstance(bundle.model, Classifier) and bundle.model.multilabel
@@ -139,8 +136,9 @@ def measure(
 
 
 def _truth(bundle: Bundle, labels: list[str]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """What a right answer is: class numbers (n, 1), or of several classes whether each holds (n, C); and whether a
-    clip's label (n,) is a question to the model: what it was not taught is none."""
+    """The right answers: class numbers (n, 1), or of several classes whether each is present (n, C); and which
+    labels (n,) the model knows.
+    """
     classes = list(getattr(bundle.model, "classes", ()))
     if isinstance(bundle.model, Classifier) and bundle.model.multilabel:
         held = [label_values(label) for label in labels]
@@ -150,7 +148,7 @@ def _truth(bundle: Bundle, labels: list[str]) -> tuple[NDArray[Any], NDArray[np.
 
 
 def _milliseconds(run: Runner, batches: list[Windows], clock: Callable[[], float]) -> float:
-    """Per window: the quickest of three passes, for another process can only slow one down."""
+    """Milliseconds per window, the fastest of three passes: other processes can only slow a pass down."""
     rows = sum(len(windows.present) for windows in batches)
     inputs = [windows.arrays() for windows in batches]
     seconds = []

@@ -1,4 +1,4 @@
-"""How far an exported graph is from the model it was made of, on noise and on real clips."""
+"""The difference between an exported graph and its model, on noise and on real clips."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -22,7 +22,7 @@ CLIPS = 64
 
 @dataclass(frozen=True)
 class Windows:
-    """Rows for a graph: `present` (B, M) bool, `streams` as stored, `labels` of the clips where they have any."""
+    """Rows for a graph: `present` (B, M) bool, `streams` as stored, `labels` of the clips if they have any."""
 
     present: Tensor
     streams: dict[str, Tensor]
@@ -34,7 +34,7 @@ class Windows:
 
 
 def noise_windows(bundle: Bundle) -> Iterator[Windows]:
-    """A batch of every subset of the modalities, none included, then a batch of one row."""
+    """A batch of every subset of the modalities, the empty one included, then a batch of one row."""
     modalities = bundle.backbone.modalities
     present = every_subset(modalities)
     streams = random_windows(bundle.spec, modalities, len(present))
@@ -43,9 +43,9 @@ def noise_windows(bundle: Bundle) -> Iterator[Windows]:
 
 
 def clip_windows(bundle: Bundle, index: Index, label: str | None = None, limit: int = CLIPS) -> Iterator[Windows]:
-    """The central window of up to `limit` clips spread over the shards, with what each of them has.
+    """The central window of up to `limit` clips spread over the shards, with the modalities each has.
 
-    Raises `RequestError` where the shards were packed unlike the model's.
+    Raises `RequestError` if the shards were packed differently from the model's.
     """
     check_shards_fit(bundle, index)
     places = np.linspace(0, len(index.samples) - 1, min(limit, len(index.samples))).round().astype(int)
@@ -70,7 +70,7 @@ def windows_of(bundle: Bundle, batch: Batch, labels: list[str] | None = None) ->
 
 @torch.no_grad()
 def eager_outputs(bundle: Bundle, windows: Windows, encoder_only: bool = False) -> list[Tensor]:
-    """What the model says by the way it was trained on, in the order of a graph's outputs."""
+    """The model's outputs, computed as in training, in the order of a graph's outputs."""
     present = {name: windows.present[:, n : n + 1] for n, name in enumerate(bundle.backbone.modalities)}
     start = torch.zeros(len(windows.present), 1)
     streams = {name: stream.unsqueeze(1) for name, stream in windows.streams.items()}
@@ -83,7 +83,7 @@ def eager_outputs(bundle: Bundle, windows: Windows, encoder_only: bool = False) 
 
 
 def worst_difference(bundle: Bundle, run: Runner, batches: Iterator[Windows], encoder_only: bool = False) -> float:
-    """The largest absolute difference over all outputs and batches; infinite where one is no number."""
+    """The largest absolute difference over all outputs and batches; infinite if one is not a number."""
     worst = 0.0
     for windows in batches:
         for mine, theirs in zip(run(windows.arrays()), eager_outputs(bundle, windows, encoder_only), strict=True):

@@ -15,7 +15,7 @@ Runner = Callable[[Arrays], list[NDArray[np.float32]]]
 
 
 def need_onnx() -> None:
-    """`RequestError` where the packages that write and run ONNX are not installed."""
+    """Raises `RequestError` if the packages that write and run ONNX are not installed."""
     try:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
@@ -25,13 +25,13 @@ def need_onnx() -> None:
 
 
 def open_onnx(path: Path, threads: int = 1) -> Runner:
-    """Runs an ONNX file on the CPU with so many threads: inputs by name to outputs in the file's order."""
+    """Runs an ONNX file on the CPU with `threads` threads: inputs by name to outputs in the file's order."""
     session = open_session(path, threads)
     return lambda inputs: list(session.run(None, inputs))  # pyright: ignore[reportReturnType]
 
 
 def open_session(path: Path, threads: int = 1) -> Any:
-    """An onnxruntime session on the CPU with so many threads."""
+    """An onnxruntime session on the CPU with `threads` threads."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -41,7 +41,7 @@ def open_session(path: Path, threads: int = 1) -> Any:
 
 
 def open_program(path: Path) -> Runner:
-    """Runs what `torch.export.save` wrote, its inputs in their order."""
+    """Runs a file of `torch.export.save`; its inputs are given in their order."""
     import torch
 
     with warnings.catch_warnings():

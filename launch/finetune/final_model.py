@@ -24,9 +24,9 @@ from .recipe import Recipe, train_classifier
 
 @dataclass(frozen=True)
 class Figures:
-    """What the test scores of all splits gave: `metrics` under a `note`, and what was fitted on them.
+    """Figures from the test scores of all splits: `metrics` under a `note`, and the calibration fitted on them.
 
-    `kind`: how they came about, `out of fold` or `held out`.
+    `kind` of the scores: `out of fold` or `held out`.
     """
 
     metrics: Mapping[str, float]
@@ -37,37 +37,37 @@ class Figures:
 
 @dataclass(frozen=True)
 class Length:
-    """How long the final model trains: `steps` of its schedule, of which it takes `until`."""
+    """Length of the final training: the first `until` of `steps` scheduled steps."""
 
     steps: int
     until: int
 
 
 def check_final(recipe: Recipe, splits: Sequence[Split]) -> None:
-    """`RequestError`, before anything is trained, where the settings do not suit a final model."""
+    """Raises `RequestError`, before any training, if the settings do not allow a final model."""
     config = recipe.config
     if config.data.fold is not None:
-        raise RequestError("a final model is calibrated on the scores of all folds: leave out data.fold or --final")
+        raise RequestError("a final model is calibrated on the scores of all folds: remove data.fold or --final")
     if config.data.fraction < 1:
-        raise RequestError("a final model is trained on all labelled clips: leave out data.fraction or --final")
+        raise RequestError("a final model is trained on all labelled clips: remove data.fraction or --final")
     if any(split.name == FINAL for split in splits):
-        raise RequestError(f"a split is named '{FINAL}', as the final model's folder is: rename its list")
+        raise RequestError(f"a split is named '{FINAL}', like the folder of the final model: rename its list")
     if config.encoder:
         start, other = undivided_bundle(Path(config.encoder)), recipe.start
         assert other is not None
         if (start.backbone.modalities, start.spec) != (other.backbone.modalities, other.spec):
             raise RequestError(
-                f"the final encoder of '{config.encoder}' sees clips in another way than those of its splits: "
-                "pretrain it with their settings"
+                f"the final encoder of '{config.encoder}' prepares clips differently from those of its splits: "
+                "pretrain it with the settings of the splits"
             )
 
 
 def train_final(
     recipe: Recipe, splits: Sequence[Split], run: Path, folders: Sequence[Path], figures: Figures, resume: bool
 ) -> Length:
-    """Trains on the clips of all `splits` and saves RUN/final/encoder; a finished one is left as it is on `resume`.
+    """Trains on the clips of all `splits` and saves RUN/final/encoder; with `resume` a finished one is kept.
 
-    `folders`: of the splits' runs, all finished; `figures`: what their test scores gave.
+    `folders`: of the finished runs of the splits. `figures`: from their test scores.
     """
     place, config = run / FINAL, recipe.config
     clips = np.unique(np.concatenate([part for s in splits for part in (s.train, s.validation, s.test)]))
@@ -76,7 +76,7 @@ def train_final(
         return length
     if config.encoder:
         recipe = replace(recipe, start=undivided_bundle(Path(config.encoder)))
-    # No validation clips are left to choose a checkpoint by.
+    # No validation clips are left to choose a checkpoint.
     loop = replace(config.train, steps=length.steps, best=None)
     recipe = replace(recipe, config=replace(config, train=loop))
     again = resume and (place / "config.yaml").is_file()
@@ -96,7 +96,7 @@ def train_final(
         provenance = {
             "trained": recipe.purpose,
             "data": f"{recipe.index.folder.name}: all {len(clips)} labelled clips",
-            "figures": f"{figures.kind}: of models that had not seen the clips they scored, not of this one",
+            "figures": f"{figures.kind}: of models that had not seen the clips they scored, not of this model",
             "calibration": f"{figures.kind}, on the same scores: {_in_words(figures.calibration)}",
             "encoder": "pretrained without labels" if config.encoder else "from random weights",
             "steps": length.until,
@@ -119,9 +119,9 @@ def train_final(
 
 
 def final_length(recipe: Recipe, splits: Sequence[Split], folders: Sequence[Path], clips: int) -> Length:
-    """Steps in which each of so many `clips` is seen as often as in the splits.
+    """Steps in which each of the `clips` is seen as often as in the splits.
 
-    Where validation clips chose a step, training ends after the mean share of the steps that they chose.
+    If validation clips chose a step, training ends after the mean share of the steps that they chose.
     """
     train, steps, shares = recipe.config.train, [], []
     for split, folder in zip(splits, folders, strict=True):
@@ -137,7 +137,7 @@ def final_length(recipe: Recipe, splits: Sequence[Split], folders: Sequence[Path
 
 
 def card_metrics(figures: Figures) -> dict[str, float]:
-    """The figures of a final model's card, by what was measured on what."""
+    """The figures on a final model's card, each with the clips it was measured on."""
     known = {name: value for name, value in figures.metrics.items() if np.isfinite(value)}
     found = {f"{name} ({figures.kind}; {figures.note})": value for name, value in known.items()}
     calibration, several = figures.calibration, len(figures.calibration.thresholds) > 1
@@ -155,7 +155,7 @@ def _in_words(calibration: Calibration) -> str:
 
 
 def _blended(folders: Sequence[Path]) -> dict[str, float]:
-    """The mean of what the splits' trials gave each head."""
+    """Mean over the splits of the weight that their trials gave each head."""
     found = [json.loads((folder / WEIGHTS).read_text(encoding="utf-8")) for folder in folders]
     return {name: float(np.mean([weights[name] for weights in found])) for name in found[0]}
 

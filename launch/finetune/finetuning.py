@@ -12,6 +12,7 @@ from accelerate.utils import set_seed
 from ...fusion.bundle.bundle import Bundle, load_bundle, save_bundle
 from ...fusion.classifier import Classifier
 from ...shards.errors import RequestError
+from ...shards.index.whole_file import write_whole
 from ...tasks.evaluation.score_summary import chances_of, draw_figures, judge, split_line
 from ...tasks.evaluation.score_table import write_score_table
 from ...tasks.evaluation.scores import Scores, join_scores, save_scores
@@ -43,8 +44,9 @@ REMEDY = (
 
 @dataclass(frozen=True)
 class Finetuned:
-    """`metrics` over all test clips, pooled over folds; `intervals` (95 %, by group); `chances`: what guessing
-    reaches; `scores`; the record; `calibration`: of the final model, where there is one."""
+    """`metrics` over all test clips, pooled over folds; `intervals` (95 %, by group); `chances`: figures of
+    guessing; `scores`; the record; `calibration` of the final model, if there is one.
+    """
 
     metrics: dict[str, float]
     intervals: dict[str, tuple[float, float]]
@@ -55,11 +57,11 @@ class Finetuned:
 
 
 def finetune(config: FinetuneConfig, command: Sequence[str] = (), resume: bool = False) -> Finetuned:
-    """Trains and scores a classifier per split; RUN/encoder holds it, or RUN/fold-N/encoder for each fold.
+    """Trains and scores a classifier per split, saved as RUN/encoder, or RUN/fold-N/encoder with folds.
 
-    With `config.final` RUN/final/encoder holds one more, trained on the clips of all splits. The recipe is fixed
-    beforehand: nothing that is scored is chosen on the test clips. Raises `RequestError` where the config does not
-    suit the shards: a label, split, positive class or encoder that is not there.
+    With `config.final` one more, RUN/final/encoder, is trained on the clips of all splits. The recipe is fixed
+    before: nothing that is scored is chosen on the test clips. Raises `RequestError` if the config does not fit the
+    shards: a missing label, split, positive class or encoder.
     """
     recipe = set_up(config, command)
     config = recipe.config
@@ -72,7 +74,7 @@ def finetune(config: FinetuneConfig, command: Sequence[str] = (), resume: bool =
     plan = split_plan(config.data, config.seed)
     run, folds = run_folder(config), plan.crossed or len(splits) > 1
     if ranks()[1] > 1:
-        # Also where nothing is left to train, the processes share what is left to score.
+        # The processes share the scoring even if nothing is left to train.
         make_accelerator(config.train.precision, config.train.hang_minutes)
     if folds and ranks()[0] == 0:
         open_run(run, recipe.settings, resume)
@@ -103,17 +105,13 @@ def finetune(config: FinetuneConfig, command: Sequence[str] = (), resume: bool =
     seconds = np.array([durations[key] for key in scores.keys])
     if watched:
         chosen = chosen_rows(watched, recipe.classes, positive, seconds)
-        told = (
-            "threshold and temperature were chosen on validation clips of each split, the mean over splits is shown"
-        )
+        told = "chosen on validation clips of each split; mean over splits"
         tables.append(_chosen_table(ON_VALIDATION, chosen, chances, told))
     calibration = None
     if config.final:
         calibration = calibrate(scores, recipe.classes, positive)
         chosen = chosen_rows([(scores, scores)], recipe.classes, positive, seconds)
-        told = (
-            f"fitted on the {len(scores.keys)} test clips, none scored by a model that trained on it; same clips here"
-        )
+        told = f"fitted and measured on the {len(scores.keys)} test clips, none scored by a model that trained on it"
         tables.append(_chosen_table(OUT_OF_FOLD, chosen, chances, told))
     if positive is None:
         tables.append(_class_table(scores, recipe.classes))
@@ -140,8 +138,11 @@ def finetune(config: FinetuneConfig, command: Sequence[str] = (), resume: bool =
 
 
 def _run_split(recipe: Recipe, split: Split, run: Path, resume: bool) -> tuple[Scores, Scores | None]:
-    """Scores of the split's test clips, and of validation clips where those choose something, under a classifier
-    trained on its train clips; one of a finished fold is loaded."""
+    """Scores of the split's test clips by a classifier trained on its training clips, and of validation clips if they
+    choose a figure.
+
+    The classifier of a finished fold is loaded.
+    """
     watched = recipe.watched(split)
     recipe = recipe.for_split(split).for_clips(watched.train)
     config = recipe.config
@@ -158,7 +159,7 @@ def _run_split(recipe: Recipe, split: Split, run: Path, resume: bool) -> tuple[S
     train_classifier(recipe, classifier, watched.train, run, stopping=stopping, head_weights=weights, resume=again)
     if ranks()[0] == 0:
         if weights:
-            (run / WEIGHTS).write_text(json.dumps(weights) + "\n", encoding="utf-8")
+            write_whole(run / WEIGHTS, (json.dumps(weights) + "\n").encode())
         _save(recipe, watched, run, classifier)
     return _score(recipe, classifier, watched)
 
@@ -167,10 +168,10 @@ def _stopping(recipe: Recipe, classifier: Classifier, split: Split, run: Path, r
     config = recipe.config
     if not config.evaluate_every:
         if config.patience:
-            raise RequestError("config key 'patience' counts scorings of validation clips: give evaluate_every too")
+            raise RequestError("config key 'patience' counts scorings of validation clips: set evaluate_every too")
         return None
     if not config.hold_out:
-        raise RequestError("config key 'evaluate_every' scores validation clips: give hold_out=true too")
+        raise RequestError("config key 'evaluate_every' scores validation clips: set hold_out=true too")
     stopping = EarlyStopping(
         classifier,
         lambda: recipe.score(classifier, split.validation),
@@ -209,7 +210,7 @@ def _save(recipe: Recipe, split: Split, run: Path, classifier: Classifier) -> No
 
 
 def _chosen_table(title: str, rows: Sequence[Sequence[Cell]], chances: dict[str, float], note: str) -> Table:
-    """Figures that clips chose, each beside its chance where it has one."""
+    """A table of chosen figures, each beside its chance if it has one."""
     beside = [[*row, chances.get(str(row[0]).partition(" ")[0])] for row in rows]
     return Table(title, ["figure", "value", "chance"], beside, note)
 
@@ -222,7 +223,7 @@ def _class_table(scores: Scores, classes: Sequence[str]) -> Table:
     else:
         values = class_recalls(scores.probabilities.argmax(axis=1), labels, len(classes))
         counts = np.bincount(labels, minlength=len(classes))
-        figure, note = "recall", "share of each class's clips that were recognised"
+        figure, note = "recall", "share of each class's clips that are classified correctly"
     rows: list[list[Cell]] = [
         [name, value if np.isfinite(value) else None, int(count), int(count) / len(scores.keys)]
         for name, value, count in zip(classes, values.tolist(), counts, strict=True)

@@ -1,4 +1,4 @@
-"""Gradient blending: what each modality's head is worth, tried beforehand on clips that the training keeps out."""
+"""Gradient blending: weights of the modalities' heads, from trials on held-out training clips."""
 
 import shutil
 from dataclasses import replace
@@ -19,19 +19,19 @@ from .recipe import Recipe, train_classifier
 
 JOINT = "joint"
 
-# In a run's folder.
+# File name in a run folder.
 WEIGHTS = "blending.json"
 
 
 def head_weights(recipe: Recipe, split: Split, run: Path) -> dict[str, float]:
     """Weights of the heads, `joint` among them, that sum to one (Wang, Tran & Feiszli 2020, offline form).
 
-    Each modality alone and all together train for the share `aids.blending` of the steps on four fifths of the
-    split's training clips, from the same start; their losses before and after, there and on the rest, give the
-    weights. On a CPU a resumed run finds the same again. Raises `RequestError` without heads per modality.
+    Each modality alone, and all together, train for the share `aids.blending` of the steps on four fifths of the
+    split's training clips, from the same start. Their losses before and after, on these clips and on the rest, give
+    the weights. On a CPU a resumed run finds the same weights. Raises `RequestError` without heads per modality.
     """
     if recipe.config.unimodal_weight <= 0 or recipe.config.decision:
-        raise RequestError("aids.blending weighs heads per modality: give unimodal_weight above 0 and no decision")
+        raise RequestError("aids.blending weights heads per modality: set unimodal_weight above 0, and no decision")
     data = recipe.config.data
     fifth = hold_out(
         replace(split, validation=split.test[:0]), recipe.index, recipe.strata, data.group, recipe.config.seed
@@ -64,7 +64,7 @@ def _tried(recipe: Recipe, name: str) -> tuple[Recipe, Classifier]:
 
 
 def _losses(recipe: Recipe, classifier: Classifier, split: Split) -> Losses:
-    """On the held-out clips, and on as many of those that train."""
+    """Losses on the held-out clips and on as many training clips."""
     few = np.random.default_rng(recipe.config.seed).permutation(split.train)[: len(split.validation)]
     return Losses(_loss(recipe, classifier, few), _loss(recipe, classifier, split.validation))
 

@@ -1,4 +1,4 @@
-"""How much each modality counts in a fine-tuned classifier, from what its pretrained features tell of the label."""
+"""Weights of the modalities in a fine-tuned classifier, from how well their pretrained features predict the label."""
 
 import numpy as np
 import torch
@@ -13,16 +13,16 @@ from ...tasks.splits.splits import groups_of, take
 from ..training.device import ranks
 from .recipe import Recipe
 
-# The most training clips that are read: the error of an AUC is then about .01.
+# Largest number of training clips to use: the error of an AUC is then about 0.01.
 MOST = 2000
 
 
 def weigh_modalities(recipe: Recipe, classifier: Classifier, numbers: NDArray[np.int64], name: str) -> None:
-    """Sets the weights of decision `weighted_mean` from the training clips `numbers`; any other is left as it is.
+    """Sets the weights of decision `weighted_mean` from the training clips `numbers`; other decisions do not change.
 
-    A modality counts by how well a probe of its frozen features tells classes apart on clips that did not fit the
-    probe (`modality_evidence`). From random weights nothing is known, and all count equally. `name`: of the split,
-    for the line that is printed.
+    A modality's weight follows from how well a probe of its frozen features separates classes on clips that did not
+    fit the probe (`modality_evidence`). Without a pretrained encoder all weights are equal. `name`: of the split, for
+    the printed line.
     """
     decision = classifier.decision
     if not isinstance(decision, WeightedMeanDecision) or recipe.start is None:

@@ -1,4 +1,4 @@
-"""What every split of a fine-tuning shares, and the training of one classifier by it."""
+"""The settings that all splits of a fine-tuning share, and the training of one classifier."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -42,20 +42,20 @@ from ..jobs.building import (
     select_clips,
     spec_for,
 )
+from ..jobs.pace import seconds_per_step
 from ..runs.bundles import any_bundle, split_bundle
 from ..runs.logbook import warn
 from ..schema import FinetuneConfig
 from ..training.device import ranks
 from ..training.loop import Evaluation, train
-from ..training.pace import seconds_per_step
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """`start` is the pretrained bundle, `positive` the number of the class to find, `settings` the resolved config.
+    """`start`: the pretrained bundle. `positive`: number of the class to detect. `settings`: the resolved config.
 
     `labels`: class numbers (n,), or for the task multilabel 0 and 1 (n, C), of the column `column`; folds spread the
-    values of the column `strata`.
+    values of the column `strata` evenly.
     """
 
     config: FinetuneConfig
@@ -89,29 +89,29 @@ class Recipe:
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """Those of the model, in the order of its gate's weights; the clips may lack some of them."""
+        """The model's modalities in the order of its gate weights; the clips may lack some of them."""
         return self.request.modalities if self.start is None else self.start.backbone.modalities
 
     @property
     def multilabel(self) -> bool:
-        """Whether a clip may be of several classes."""
+        """Whether a clip may have several classes."""
         return self.config.task == "multilabel"
 
     @property
     def told(self) -> dict[str, Any]:
-        """What a stream has to know of labels."""
+        """What a stream needs to read labels."""
         return {"label": self.column, "classes": self.classes, "multilabel": self.multilabel}
 
     @property
     def purpose(self) -> str:
-        """What the classifier is trained for, in words."""
+        """The purpose of the classifier, as text."""
         if self.multilabel:
-            return f"to tell which of {len(self.classes)} classes a clip has"
+            return f"to predict which of {len(self.classes)} classes a clip has"
         pair = " from ".join(self.classes) if len(self.classes) == 2 else f"{len(self.classes)} classes"
         return f"to tell {pair}"
 
     def alone(self, name: str) -> tuple["Recipe", Classifier]:
-        """The same with one of its modalities, without aids or heads beside the one; and its classifier."""
+        """The recipe with only one modality, without aids or other heads; and its classifier."""
         config = replace(self.config, unimodal_weight=0.0, decision=None, aids=AidsConfig())
         spec = replace(self.spec, statistics={name: self.spec.statistics[name]})
         request = replace(self.request, modalities=(name,))
@@ -120,18 +120,18 @@ class Recipe:
         return replace(self, config=config, request=request, spec=spec), classifier
 
     def for_split(self, split: Split) -> "Recipe":
-        """The same from the encoder that was pretrained for this split, where each has its own.
+        """The recipe with the encoder that was pretrained for this split, if each split has its own.
 
-        Raises `RequestError` where that one has seen the split's test clips.
+        Raises `RequestError` if that encoder has seen the split's test clips.
         """
         if self.start is None or not self.config.encoder:
             return self
         return replace(self, start=split_bundle(Path(self.config.encoder), self.index, split))
 
     def watched(self, split: Split) -> Split:
-        """The split, with validation clips where the config holds some out.
+        """The split, with validation clips if the config holds some out.
 
-        Raises `RequestError` where these do not hold what they are to choose by.
+        Raises `RequestError` if they lack the positive class, by which a threshold is chosen.
         """
         if not self.config.hold_out:
             return split
@@ -139,18 +139,18 @@ class Recipe:
         if self.positive is not None and not (self.labels[watched.validation] == self.positive).any():
             raise RequestError(
                 f"the {len(watched.validation)} validation clips of split '{split.name}' hold none of class "
-                f"'{self.classes[self.positive]}' to choose a threshold by: give another seed=, or hold_out=false"
+                f"'{self.classes[self.positive]}' to choose a threshold with: give another seed=, or hold_out=false"
             )
         return watched
 
     def for_clips(self, numbers: NDArray[np.int64]) -> "Recipe":
-        """The same with the steps that its epochs of these training clips come to."""
+        """The recipe with its epochs of these training clips converted to steps."""
         data = self.config.data
         count = len(fraction_of(take(self.index, numbers), data.fraction).samples)
         return replace(self, config=replace(self.config, train=in_steps(self.config.train, count, data.batch_size)))
 
     def score(self, classifier: Classifier, numbers: NDArray[np.int64]) -> Scores:
-        """Scores of these samples, known to every process."""
+        """Scores of these samples, the same in every process."""
         config = self.config
         stream = ClipStream(
             take(self.index, numbers),
@@ -170,7 +170,7 @@ def finetuning_clips(config: FinetuneConfig) -> Labelled:
 
 
 def set_up(config: FinetuneConfig, command: Sequence[str]) -> Recipe:
-    """Raises `RequestError` where the config does not suit its shards."""
+    """The recipe of a config. Raises `RequestError` if the config does not fit its shards."""
     config = replace(config, data=choose_label(config.data, present_clips(config.data)))
     clips = finetuning_clips(config)
     config = replace(config, data=choose_folds(config.data, clips.index, clips.strata, config.seed))
@@ -181,13 +181,13 @@ def set_up(config: FinetuneConfig, command: Sequence[str]) -> Recipe:
     if start is not None:
         check_shards_fit(start, index)
         asked = request_from(start, data)
-        # Recordings are to be prepared as these clips were, not as those of the pretraining.
+        # Recordings are prepared as these clips were packed, not as those of the pretraining.
         spec = replace(spec_for(start.spec, asked), packing=index.settings)
         request = held_request(asked, index)
         check_windows(start.backbone, spec)
         for name in asked.modalities:
             if name not in request.modalities and ranks()[0] == 0:
-                warn(f"'{name}' of the encoder is in no clip of '{index.folder}': no class is learned from it")
+                warn(f"'{name}' of the encoder is in no clip of '{index.folder}': it is not trained")
     elif config.model is not None:
         request = clip_request(data, index)
         spec = clip_spec(request, index)
@@ -215,7 +215,7 @@ def supervised_objective(
     numbers: NDArray[np.int64],
     head_weights: Mapping[str, float] | None = None,
 ) -> SupervisedObjective:
-    """What the training of `classifier` on the samples `numbers` minimises."""
+    """The objective of training `classifier` on the samples `numbers`."""
     config, weights = recipe.config, None
     if config.balanced and recipe.multilabel:
         weights = positive_weights(recipe.labels[numbers])
@@ -255,7 +255,7 @@ def train_classifier(
     head_weights: Mapping[str, float] | None = None,
     resume: bool = False,
 ) -> None:
-    """Trains `classifier` in place on the samples `numbers`; `stopping` ends it early and gives back its best."""
+    """Trains `classifier` in place on the samples `numbers`; `stopping` ends it early and restores its best state."""
     config, clips = recipe.config, take(recipe.index, numbers)
     objective = supervised_objective(recipe, classifier, numbers, head_weights)
     groups = encoder_groups(
@@ -288,9 +288,11 @@ def _positive(config: FinetuneConfig, classes: list[str]) -> int | None:
     if config.task != "violence":
         return None
     if config.positive is None:
-        raise RequestError(f"config key 'positive' is not given: which of {', '.join(classes)} is to be found?")
+        raise RequestError(f"config key 'positive' is missing: give the class to detect, one of {', '.join(classes)}")
     if config.positive not in classes:
         raise choice_error("class for 'positive'", config.positive, classes)
     if len(classes) != 2:
-        raise RequestError(f"task violence finds one of two classes, column '{config.data.label}' has {len(classes)}")
+        raise RequestError(
+            f"task violence detects one of two classes, but column '{config.data.label}' has {len(classes)}"
+        )
     return classes.index(config.positive)

@@ -1,4 +1,4 @@
-"""What the verbs run: pretraining, probing, studies, robustness, embedding.
+"""Jobs of the commands: pretraining, probing, studies, robustness, embedding.
 
 Start with `pretraining`.
 """

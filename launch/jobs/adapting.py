@@ -1,4 +1,4 @@
-"""A config cut down to the modalities that its clips have."""
+"""A config reduced to the modalities that its clips have."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,7 +15,7 @@ Kind = TypeVar("Kind", PretrainConfig, FinetuneConfig, StudyConfig)
 
 
 def adapt(config: Kind, index: Index, command: Sequence[str] = ()) -> Kind:
-    """The config as `adapt_modalities` makes it; what was dropped is told on standard error."""
+    """The config from `adapt_modalities`; prints what was dropped on standard error."""
     config, lines = adapt_modalities(config, index, command)
     if ranks()[0] == 0:
         for line in lines:
@@ -24,14 +24,14 @@ def adapt(config: Kind, index: Index, command: Sequence[str] = ()) -> Kind:
 
 
 def adapt_modalities(config: Kind, index: Index, command: Sequence[str] = ()) -> tuple[Kind, list[str]]:
-    """The config without the modalities that no clip of `index` has, and lines that say what was dropped.
+    """The config without the modalities that no clip of `index` has, and lines about what was dropped.
 
-    `data.modalities` lose them, and so do the streams and pairs of pretext tasks; a task of which too little is left
-    is dropped. A config that is adapted already comes back as it is, without a line. Where a fine-tuning starts from
-    an encoder, that one says what is read, and nothing changes.
+    They are removed from `data.modalities` and from the streams and pairs of pretext tasks; tasks that then lack
+    modalities are dropped. An adapted config comes back unchanged, without lines. A fine-tuning that starts from an
+    encoder reads that encoder's modalities, and its config does not change.
 
-    Raises `RequestError`, which says what the clips hold, where no modality or no task is left, and, with the nearest
-    name, for a modality that the `command` line itself asks for and that these clips were not packed for.
+    Raises `RequestError` if no modality or no task is left, and for a modality on the `command` line that the shards
+    do not have, with the nearest name.
     """
     if isinstance(config, FinetuneConfig) and config.encoder:
         return config, []
@@ -42,8 +42,8 @@ def adapt_modalities(config: Kind, index: Index, command: Sequence[str] = ()) ->
             raise choice_error("modality in these shards", name, held)
     if wanted and not set(wanted) & set(held):
         raise RequestError(
-            f"no clip of '{index.folder}' has {' or '.join(wanted)}: they hold {', '.join(held) or 'nothing'}; "
-            "give data.modalities among these"
+            f"no clip of '{index.folder}' has {' or '.join(wanted)}: they have {', '.join(held) or 'nothing'}; "
+            "set data.modalities to some of these"
         )
     kept = [name for name in wanted or held if name in held]
     lines = {name: _absent(name, index) for name in wanted or index.modalities if name not in held}
@@ -64,7 +64,9 @@ def held_modalities(index: Index) -> list[str]:
 def _suited(
     config: PretrainConfig, index: Index, kept: list[str], lines: dict[str, str]
 ) -> tuple[PretrainConfig, list[str]]:
-    """The config's tasks over the modalities `kept`; `lines` gain what is in no clip, the others are returned."""
+    """The config's tasks over the modalities `kept`, and lines about what they lost; modalities in no clip are
+    added to `lines`.
+    """
     from ...ssl.suiting import suit_task
 
     held, tasks, more = held_modalities(index), {}, []
@@ -74,19 +76,19 @@ def _suited(
             if other not in held:
                 lines.setdefault(other, _absent(other, index))
             else:
-                more.append(f"task '{name}' does without '{other}', which is not among data.modalities")
+                more.append(f"task '{name}' is trained without '{other}', which is not in data.modalities")
         if suited.problem:
             more.append(f"task '{name}' is dropped: {suited.problem}")
         else:
             tasks[name] = replace(task, arguments=suited.arguments)
     if config.tasks and not tasks:
         raise RequestError(
-            f"none of the tasks {', '.join(config.tasks)} suits the clips of '{index.folder}', of which "
-            f"{', '.join(kept)} is read: give one that a single modality is enough for, "
+            f"none of the tasks {', '.join(config.tasks)} works on the clips of '{index.folder}' with only "
+            f"{', '.join(kept)}: give a task that works with one modality, "
             "such as clip_order or across_time"
         )
     return (config if tasks == config.tasks else replace(config, tasks=tasks)), more
 
 
 def _absent(name: str, index: Index) -> str:
-    return f"'{name}' is in no clip of '{index.folder}': it is dropped"
+    return f"'{name}' is in no clip of '{index.folder}': dropped"

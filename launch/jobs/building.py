@@ -1,4 +1,4 @@
-"""From a config to the things it names: what to cut, how to prepare it, and the model."""
+"""What a config describes: what to cut from clips, how to prepare it, and the model."""
 
 import json
 import sys
@@ -21,12 +21,12 @@ from ...tasks.splits.splits import Split
 from ..schema import DataConfig, TrainConfig
 from ..training.device import ranks
 
-# A window where neither the config nor an encoder gives one.
+# Default window, if neither the config nor an encoder sets one.
 SECONDS, FRAMES = 1.0, 8
 
 
 def clip_request(data: DataConfig, index: Index) -> ClipRequest:
-    """What to cut from each clip; `RequestError` for a modality the shards do not have."""
+    """What to cut from each clip. Raises `RequestError` for a modality that the shards do not have."""
     modalities = select_modalities(index.modalities, data.modalities)
     size = data.size or index.settings.size
     seconds, frames = data.seconds or SECONDS, data.frames or FRAMES
@@ -34,9 +34,9 @@ def clip_request(data: DataConfig, index: Index) -> ClipRequest:
 
 
 def request_from(bundle: Bundle, data: DataConfig) -> ClipRequest:
-    """What to cut for a training that starts from `bundle`: its own windows where `data` gives none.
+    """What to cut for a training that starts from `bundle`; its windows are the default for `data`.
 
-    An encoder of frames, sound or signals takes windows of another length than it was pretrained on.
+    Encoders of frames, sound or signals accept windows of other lengths than in pretraining.
     """
     request = request_of(bundle, data.segments)
     return replace(
@@ -54,13 +54,13 @@ def spec_for(spec: ClipSpec, request: ClipRequest) -> ClipSpec:
 
 
 def request_of(bundle: Bundle, segments: int | None = None) -> ClipRequest:
-    """The same, as a bundle's model was trained with."""
+    """What to cut from each clip, as in the training of the bundle's model."""
     spec, names = bundle.spec, bundle.backbone.modalities
     return ClipRequest(names, segments or bundle.segments, spec.seconds, spec.frames, spec.size, spec.stretch)
 
 
 def held_request(request: ClipRequest, index: Index) -> ClipRequest:
-    """The same without the modalities that the shards do not have; `RequestError` where none is left."""
+    """`request` without the modalities that the shards do not have. Raises `RequestError` if none is left."""
     names = tuple(name for name in request.modalities if name in index.modalities)
     if not names:
         raise RequestError(f"'{index.folder}' has none of the model's modalities ({', '.join(request.modalities)})")
@@ -86,31 +86,31 @@ def clip_spec(request: ClipRequest, index: Index) -> ClipSpec:
 
 
 def application_of(request: ClipRequest, index: Index) -> Application:
-    """How a model that is evaluated on the clips of `index`, cut by `request`, is applied to recordings."""
+    """How a model evaluated on the clips of `index`, cut by `request`, is applied to recordings."""
     durations = [sample.duration for sample in index.samples]
     return clip_application(request.segments, durations, index.settings.clip_seconds)
 
 
 def check_shards_fit(bundle: Bundle, index: Index) -> None:
-    """`RequestError` where shards were packed unlike those the bundle's model was trained on."""
+    """Raises `RequestError` if the shards were packed differently from those of the bundle's training."""
     check_packing(bundle.spec, index)
 
 
 def select_clips(config: DataConfig) -> Index:
-    """The index of the config's shards, with the clips it asks for: `present_clips` of the given label values."""
+    """The index of the config's shards with the clips to use: `present_clips` with the given label values."""
     index = present_clips(config)
     return with_labels(index, config.label, config.classes) if config.classes else index
 
 
 def present_clips(config: DataConfig) -> Index:
-    """The index of the config's shards, with the clips that have the modalities and columns which must be there."""
+    """The index of the config's shards with the clips that have the required modalities and columns."""
     index = load_index(config.shards)
     index = with_columns(index, config.where) if config.where else index
     return with_modalities(index, config.present) if config.present else index
 
 
 def split_plan(data: DataConfig, seed: int) -> SplitPlan:
-    """How the config's clips are divided."""
+    """How the config's clips are divided into splits."""
     return SplitPlan(
         folds=data.folds,
         leave_one_out=data.leave_one_out,
@@ -124,30 +124,30 @@ def split_plan(data: DataConfig, seed: int) -> SplitPlan:
 
 
 def choose_label(data: DataConfig, index: Index) -> DataConfig:
-    """`data` with the label column of these clips if it has the usual name and they have another; says so."""
+    """`data` with the clips' label column if its own has the default name and does not exist; prints the column."""
     label = data.label if data.labels else label_column(index, data.label)
     say("" if label == data.label else f"the label column is '{label}': data.label={label}")
     return replace(data, label=label)
 
 
 def choose_folds(data: DataConfig, index: Index, column: str, seed: int) -> DataConfig:
-    """`data` with a number of folds where it leaves that open, which is said; `column`: see `config_splits`."""
+    """`data` with the default number of folds if it sets none, which is printed; `column`: see `config_splits`."""
     plan, line = default_plan(index, column, split_plan(data, seed))
     say(line)
     return replace(data, folds=plan.folds, leaky=plan.leaky)
 
 
 def config_splits(data: DataConfig, index: Index, seed: int, column: str | None = None) -> list[Split]:
-    """The config's splits of its labelled clips, or the one of them that `data.fold` names.
+    """The splits of the config's labelled clips, or only the one that `data.fold` names.
 
-    Folds spread the values of `column`, of `data.label` where not given.
+    Folds spread the values of `column` evenly; default: `data.label`.
     """
     splits = plan_splits(index, column or data.label, split_plan(data, seed))
     if data.fold is None:
         return splits
     if data.fold >= len(splits):
         raise RequestError(
-            f"config key 'data.fold': there is no fold {data.fold} of {len(splits)}, they count from 0"
+            f"config key 'data.fold': there are {len(splits)} folds, numbered from 0, and no fold {data.fold}"
         )
     return [splits[data.fold]]
 
@@ -155,17 +155,18 @@ def config_splits(data: DataConfig, index: Index, seed: int, column: str | None 
 def clip_stream(
     index: Index, request: ClipRequest, config: DataConfig, seed: int, run: Path, **labels: Any
 ) -> ClipStream:
-    """The training stream of this process: its share of every global batch, `batch_size` clips over all ranks.
+    """The training stream of this process: its share of every global batch of `batch_size` clips.
 
-    Clips that cannot be decoded are listed in RUN/damaged.jsonl.
+    Clips that cannot be decoded are listed in RUN/damaged.jsonl. Raises `RequestError` if the processes do not divide
+    `batch_size`.
     """
     rank, world = ranks()
     if config.batch_size % world:
-        raise RequestError(f"data.batch_size {config.batch_size} does not divide over {world} processes")
+        raise RequestError(f"data.batch_size {config.batch_size} is not divisible by {world} processes")
 
     def list_damaged(key: str, reason: str) -> None:
         reason = masked(reason)
-        print(f"warning: {reason}; the next clip takes its place", file=sys.stderr)
+        print(f"warning: {reason}; replaced by the next clip", file=sys.stderr)
         with (run / "damaged.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps({"key": key, "reason": reason}) + "\n")
 
@@ -184,7 +185,7 @@ def clip_stream(
 
 
 def in_steps(train: TrainConfig, clips: int, batch_size: int) -> TrainConfig:
-    """`train` with the steps that its epochs of so many clips come to, in global batches of whole clips."""
+    """`train` with its epochs of `clips` clips converted to steps, in whole global batches."""
     if train.epochs is None:
         return train
     return replace(train, steps=max(round(train.epochs * max(clips // batch_size, 1) / train.accumulate), 1))

@@ -1,4 +1,4 @@
-"""`embed`: recordings or clips as one file of features, decoded beside the model; interrupted, it goes on."""
+"""`embed`: features of recordings or clips in one file, decoded in parallel; resumable."""
 
 import hashlib
 import importlib.metadata
@@ -40,8 +40,9 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True)
 class Embedded:
-    """What was written: `recordings` (or clips) with their pieces, the `windows`; `rejected`: how many could not be
-    read; `present`: the share of pieces that have each modality; `weights`: the mean gate weight of each."""
+    """The written file: numbers of `recordings` (or clips), of `windows` (pieces) and of `rejected` recordings;
+    `present`: share of pieces that have each modality; `weights`: mean gate weight of each.
+    """
 
     out: Path
     recordings: int
@@ -64,13 +65,13 @@ def embed(
     max_rejected: float = 0.05,
     rates: dict[str, float] | None = None,
 ) -> Embedded:
-    """Writes features of all that `source` holds (see `find_material`) to `out`, `.parquet` or `.npz`.
+    """Writes features of everything in `source` (see `find_material`) to `out`, `.parquet` or `.npz`.
 
-    Finished recordings wait beside `out` until all are there: after an interruption the same call goes on, and ends
-    with the same bytes. Where `out` is there already, of the same request, nothing is done. Recordings that cannot be
-    read are listed in `rejected_list(out)`; more than the share `max_rejected` of them is a `DataError`. `workers`:
-    decoding processes, by default one per core but one. Raises `RequestError` for a wrong suffix, source or encoder,
-    and where `out` holds something else.
+    Finished recordings are kept beside `out` until all are done: after an interruption the same call resumes and
+    writes the same bytes. If `out` exists, from the same request, nothing is done. Unreadable recordings are listed
+    in `rejected_list(out)`. `workers`: decoding processes; default: all cores but one. Raises `DataError` if more
+    than the share `max_rejected` is unreadable; `RequestError` for a wrong suffix, source or encoder, and if `out`
+    holds something else.
     """
     check_form(out)
     model = load_encoder(find_bundle(encoder)).to("cuda" if torch.cuda.is_available() else "cpu")
@@ -87,7 +88,7 @@ def embed(
         "views": application.views,
         "piece": application.piece,
         "hop": step,
-        # A hop that is given asks for pieces, also of short recordings.
+        # A given hop cuts pieces from short recordings too.
         "whole": application.whole if hop is None else 0.0,
         "batch_size": batch_size,
         "by_modality": by_modality,
@@ -127,20 +128,19 @@ def embed(
             )
     except OSError as error:
         raise RequestError(
-            f"cannot write '{out}' ({error.strerror or error}): put that right and run the same command again, it "
-            "goes on where it stopped"
+            f"cannot write '{out}' ({error.strerror or error}): fix that and rerun the same command to resume"
         ) from error
     remove_parts(out)
     return embedded
 
 
 def rejected_list(out: Path) -> Path:
-    """Where the recordings are listed that could not be read."""
+    """The file that lists unreadable recordings."""
     return out.with_name(f"{out.name}.rejected.jsonl")
 
 
 def digest(encoder: PretrainedEncoder) -> str:
-    """Of all that features hang on: the backbone's tensors, its spec and the preparation."""
+    """A digest of everything that determines the features: weights, spec and preparation."""
     found = hashlib.sha256(repr((encoder.backbone.spec, encoder.spec)).encode())
     for name, value in encoder.backbone.state_dict().items():
         found.update(name.encode())
@@ -150,7 +150,7 @@ def digest(encoder: PretrainedEncoder) -> str:
 
 @dataclass
 class _Pending:
-    """The pieces of a recording so far, without their streams, and the rows of their views that are there."""
+    """The pieces of a recording so far, without their streams, and the finished rows of their views."""
 
     pieces: list[tuple[Piece, int]] = field(default_factory=list)
     rows: dict[tuple[int, int], Embedding] = field(default_factory=dict)
@@ -161,7 +161,7 @@ class _Pending:
         return self.ended and len(self.rows) == sum(views for _, views in self.pieces)
 
     def embedding(self) -> Embedding:
-        """All rows, in their order."""
+        """All rows in order."""
         return join_embeddings(
             [
                 average_views([self.rows[number, place] for place in range(views)], piece)
@@ -171,7 +171,7 @@ class _Pending:
 
 
 class _Work:
-    """Pieces of many recordings through the model; `rejected` by position."""
+    """Runs pieces of many recordings through the model; `rejected`: by position."""
 
     def __init__(
         self, model: PretrainedEncoder, parts: FeatureParts, items: list[Item], by_modality: bool, batch_size: int
@@ -185,7 +185,7 @@ class _Work:
         self.windows = 0
 
     def run(self, cut: Any, workers: int) -> None:
-        """Embeds what has no part yet; progress is told by recordings."""
+        """Embeds recordings that have no part yet; progress counts recordings."""
         numbers = [
             number for number, item in enumerate(self.items) if not item.problem and not self.parts.holds(item)
         ]
@@ -211,7 +211,7 @@ class _Work:
 
     def _take(self, found: list[tuple[tuple[int, int, int], Embedding]]) -> None:
         for (number, place, view), row in found:
-            if number in self.pending:  # not of one that was rejected meanwhile
+            if number in self.pending:  # not of a recording rejected meanwhile
                 self.pending[number].rows[place, view] = row
                 self._close(number)
         if found:
@@ -255,10 +255,10 @@ def _summary(out: Path, parts: FeatureParts, items: list[Item], rejected: int, m
 
 
 def _finished(out: Path, about: Mapping[str, Any]) -> Embedded:
-    """What an earlier run of the same request wrote."""
+    """The figures of an earlier run of the same request."""
     found = read_about(out)
     if found is None:
-        raise RequestError(f"'{out}' is there and holds no features: remove it, or give another name")
+        raise RequestError(f"'{out}' exists and holds no features: remove it, or give another name")
     named = difference({name: found.get(name) for name in about}, dict(about))
     if named:
         raise RequestError(f"'{out}' already holds features with {named}: remove it, or give another name")

@@ -1,4 +1,4 @@
-"""What the model of a config costs, for `modalgate config show`."""
+"""Size of the model of a config, for `modalgate config show`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,15 +14,15 @@ from .building import FRAMES, SECONDS, clip_request, clip_spec
 
 
 def describe_model(name_or_path: str, overrides: Sequence[str] = ()) -> list[str]:
-    """Lines of parameters and multiply-adds per segment: by modality, of the fusion, and in all.
+    """Lines of parameters and multiply-adds per segment: by modality, of the fusion, and in total.
 
-    Of the shards' own modalities and settings where they are there, else of `data.modalities` at `pack`'s defaults.
+    Uses the modalities and settings of the shards if they exist, else `data.modalities` with the defaults of `pack`.
     """
     node: Any = partial_config(name_or_path, overrides)
     if node.model is None and node.get("encoder") is None:
         return ["model: none; give encoder=BUNDLE, or model.preset=tiny for random weights"]
     if node.get("encoder") is not None:
-        return ["model: that of the bundle it starts from"]
+        return ["model: as in the bundle it starts from"]
     from ...fusion.backbone import Backbone
     from ...fusion.blank_segment import check_windows
     from ...fusion.cost import in_words, measure_cost
@@ -38,7 +38,7 @@ def describe_model(name_or_path: str, overrides: Sequence[str] = ()) -> list[str
             request = clip_request(settings, index)
             names, spec = request.modalities, clip_spec(request, index)
         except RequestError as error:
-            return [f"model: its size is not known yet ({error})"]
+            return [f"model: size unknown ({error})"]
     elif data.modalities:
         names, packed = tuple(data.modalities), PackSettings()
         neutral = {n: Statistics((0.0,) * modality(n).channels, (1.0,) * modality(n).channels) for n in names}
@@ -46,7 +46,7 @@ def describe_model(name_or_path: str, overrides: Sequence[str] = ()) -> list[str
         rates = packed.fps, packed.sample_rate, packed.flow_bound
         spec = ClipSpec(data.seconds or SECONDS, data.frames or FRAMES, size, packed.size, *rates, neutral)
     else:
-        return ["model: its size depends on the modalities; give data.shards or data.modalities"]
+        return ["model: size depends on the modalities; give data.shards or data.modalities"]
     backbone = Backbone(names, model)
     check_windows(backbone, spec)
     costs = measure_cost(backbone, spec)

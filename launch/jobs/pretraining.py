@@ -1,7 +1,7 @@
 """Self-supervised pretraining from a config: the run folder ends with an encoder bundle."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from accelerate.utils import set_seed
@@ -25,7 +25,6 @@ from ..runs.folder import open_run, run_folder
 from ..schema import DataConfig, PretrainConfig
 from ..training.device import ranks
 from ..training.loop import Evaluation, train
-from ..training.pace import seconds_per_step
 from .adapting import adapt
 from .building import (
     application_of,
@@ -38,44 +37,60 @@ from .building import (
     in_steps,
     select_clips,
 )
+from .pace import seconds_per_step
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """One resolved pretraining: its config with a number of steps, its clips, its folder `run`, what to cut from
+    each clip and how to prepare it; `about`: facts for the bundle's provenance.
+    """
+
+    config: PretrainConfig
+    index: Index
+    run: Path
+    request: ClipRequest
+    spec: ClipSpec
+    about: dict[str, str]
 
 
 def pretrain(config: PretrainConfig, command: Sequence[str] = (), resume: bool = False) -> dict[str, float | str]:
-    """Trains an encoder without labels and saves it as RUN/encoder; returns the last means and what was saved.
+    """Trains an encoder without labels and saves it as RUN/encoder; returns the last means and sizes.
 
-    Where `data` divides the clips (folds, groups left out, lists) every split gets an encoder of its own,
-    RUN/SPLIT/encoder, which has seen neither the split's test clips nor, unless `leaky`, unlabelled clips of their
-    groups: it learns from the training clips and from all others without a label. Labels do no more than divide. The
-    means are then those of the last split.
+    If `data` divides the clips (folds, groups, lists), every split gets its own encoder, RUN/SPLIT/encoder. It trains
+    on the split's training clips and on unlabelled clips, but not on the split's test clips nor, unless `leaky`, on
+    unlabelled clips of their groups. Labels only divide the clips. The returned means are those of the last split.
     """
-    index, data = pretraining_clips(config.data), config.data
+    data = config.data
+    index = pretraining_clips(data)
     config = adapt(config, index, command)
     run = run_folder(config)
     if not divides(data):
-        return _pretrain(config, index, run, {}, command, resume)
-    divided = _divided(config, index)
-    clips, _ = next(iter(divided.values()))
-    # A config that does not suit the clips is refused before its name is taken.
-    _build(config, clips)
+        return _pretrain(_resolved(config, index, run), command, resume)
+    plans = [
+        _resolved(config, clips, run / name, {UNSEEN: unseen})
+        for name, (clips, unseen) in _divided(config, index).items()
+    ]
+    # Fails before the run folder is made if the config does not suit the clips.
+    _objective(plans[0])
     if ranks()[0] == 0:
         open_run(run, settings_of(config, command), resume)
     last: dict[str, float | str] = {}
-    for name, (clips, unseen) in divided.items():
-        place = run / name
-        steps = _steps(config, clips).train.steps
-        done = resume and (place / "encoder").is_dir()
-        if not done or load_bundle(place / "encoder").provenance.get("steps") != steps:
-            again = resume and (place / "config.yaml").is_file()
-            last = _pretrain(config, clips, place, {UNSEEN: unseen}, command, again)
-    return last | {"splits": len(divided)}
+    for plan in plans:
+        bundle = plan.run / "encoder"
+        done = resume and bundle.is_dir()
+        if not done or load_bundle(bundle).provenance.get("steps") != plan.config.train.steps:
+            again = resume and (plan.run / "config.yaml").is_file()
+            last = _pretrain(plan, command, again)
+    return last | {"splits": len(plans)}
 
 
 def pretraining_pace(config: PretrainConfig) -> float:
     """Seconds per step of a pretraining by `config`, measured on its clips."""
     index = pretraining_clips(config.data)
-    config = adapt(config, index)
-    request, objective, _ = _build(config, index)
-    return seconds_per_step(objective, clip_stream(index, request, config.data, config.seed, run_folder(config)))
+    plan = _resolved(adapt(config, index), index, run_folder(config))
+    objective, _ = _objective(plan)
+    return seconds_per_step(objective, clip_stream(index, plan.request, plan.config.data, config.seed, plan.run))
 
 
 def divides(data: DataConfig) -> bool:
@@ -84,7 +99,7 @@ def divides(data: DataConfig) -> bool:
 
 
 def pretraining_clips(data: DataConfig) -> Index:
-    """The clips that a pretraining learns from, before they are divided."""
+    """The clips for pretraining, before they are divided into splits."""
     index = select_clips(data)
     if divides(data) or data.split is None:
         return index
@@ -92,7 +107,7 @@ def pretraining_clips(data: DataConfig) -> Index:
 
 
 def _divided(config: PretrainConfig, index: Index) -> dict[str, tuple[Index, str]]:
-    """By split, the clips that teach, and the digest of those that are kept from it."""
+    """By split, the clips to train on, and the digest of the clips that are kept out."""
     data = config.data
     known = labelled(index, data.label)[0]
     named = {sample.key for sample in known.samples}
@@ -100,7 +115,7 @@ def _divided(config: PretrainConfig, index: Index) -> dict[str, tuple[Index, str
     divided: dict[str, tuple[Index, str]] = {}
     for split in config_splits(data, known, config.seed):
         if split.name in divided:
-            raise RequestError(f"two splits are named '{split.name}': give their lists names that differ")
+            raise RequestError(f"two splits are named '{split.name}': rename one of their lists")
         tested = set() if data.leaky else set(groups_of(take(known, split.test), data.group) or ())
         groups = groups_of(bare, data.group) or [""] * len(bare.samples)
         spare = [s.key for s, group in zip(bare.samples, groups, strict=True) if not group or group not in tested]
@@ -109,16 +124,17 @@ def _divided(config: PretrainConfig, index: Index) -> dict[str, tuple[Index, str
     return divided
 
 
-def _steps(config: PretrainConfig, index: Index) -> PretrainConfig:
-    """The config with the steps that its epochs of these clips come to."""
+def _resolved(config: PretrainConfig, index: Index, run: Path, about: dict[str, str] | None = None) -> _Plan:
+    """The resolved pretraining of `config` on the clips of `index`; its epochs become steps."""
     count = len(fraction_of(index, config.data.fraction).samples)
-    return replace(config, train=in_steps(config.train, count, config.data.batch_size))
+    config = replace(config, train=in_steps(config.train, count, config.data.batch_size))
+    request = clip_request(config.data, index)
+    return _Plan(config, index, run, request, clip_spec(request, index), about or {})
 
 
-def _build(config: PretrainConfig, index: Index) -> tuple[ClipRequest, PretextObjective, Evaluation | None]:
-    """What is cut from the clips, the untrained objective, and the online probe where the config has one."""
-    config, request = _steps(config, index), clip_request(config.data, index)
-    spec = clip_spec(request, index)
+def _objective(plan: _Plan) -> tuple[PretextObjective, Evaluation | None]:
+    """The untrained objective, and the online probe if the config has one."""
+    config, request, spec = plan.config, plan.request, plan.spec
     set_seed(config.seed)
     backbone = Backbone(request.modalities, config.model)
     check_windows(backbone, spec)
@@ -129,19 +145,17 @@ def _build(config: PretrainConfig, index: Index) -> tuple[ClipRequest, PretextOb
     compared = [name for name, task in objective.tasks.items() if task.across_clips]
     if config.train.accumulate > 1 and compared:
         raise RequestError(
-            f"train.accumulate {config.train.accumulate} would cut the batch that task '{compared[0]}' compares "
-            "clips of: set it to 1 and use a larger data.batch_size, or more processes"
+            f"train.accumulate {config.train.accumulate} splits the batch in which task '{compared[0]}' compares "
+            "clips: set it to 1 and use a larger data.batch_size, or more processes"
         )
-    return request, objective, _probe(config, backbone, spec, request)
+    return objective, _probe(plan, backbone)
 
 
-def _pretrain(
-    config: PretrainConfig, index: Index, run: Path, told: dict[str, str], command: Sequence[str], resume: bool
-) -> dict[str, float | str]:
-    """One encoder; `told`: what its bundle is to say of it besides."""
-    request, objective, probe = _build(config, index)
-    config = _steps(config, index)
-    stream = clip_stream(index, request, config.data, config.seed, run)
+def _pretrain(plan: _Plan, command: Sequence[str], resume: bool) -> dict[str, float | str]:
+    """Trains one encoder and saves it as RUN/encoder; returns the last means, and counts of parameters and clips."""
+    config, index, run = plan.config, plan.index, plan.run
+    objective, probe = _objective(plan)
+    stream = clip_stream(index, plan.request, config.data, config.seed, run)
     last = train(
         objective,
         stream,
@@ -155,8 +169,8 @@ def _pretrain(
         evaluation=probe,
     )
     if ranks()[0] == 0:
-        split = f", without the test clips of {run.name}" if told else ""
-        split = f", split {config.data.split}" if config.data.split and not told else split
+        split = f", without the test clips of {run.name}" if plan.about else ""
+        split = f", split {config.data.split}" if config.data.split and not plan.about else split
         provenance = {
             "trained": f"pretext tasks {', '.join(config.tasks)} (no labels)",
             "data": f"{index.folder.name}: {len(stream.index.samples)} clips{split}",
@@ -165,21 +179,20 @@ def _pretrain(
             "command": " ".join(command),
             "versions": versions(),
         }
-        application = application_of(request, index)
         bundle = Bundle(
             objective.backbone,
-            clip_spec(request, index),
-            request.segments,
-            provenance=provenance | told,
-            application=application,
+            plan.spec,
+            plan.request.segments,
+            provenance=provenance | plan.about,
+            application=application_of(plan.request, index),
         )
         save_bundle(bundle, run / "encoder")
     return last | {"parameters": count_parameters(objective.backbone), "clips": len(stream.index.samples)}
 
 
-def _probe(config: PretrainConfig, backbone: Backbone, spec: ClipSpec, request: ClipRequest) -> Evaluation | None:
-    """The online probe, where the config has one. Every process measures it: few clips, and no gathering."""
-    probe = config.probe
+def _probe(plan: _Plan, backbone: Backbone) -> Evaluation | None:
+    """The online probe, if the config has one. Every process measures it: few clips, and no gathering."""
+    config, request, spec, probe = plan.config, plan.request, plan.spec, plan.config.probe
     if probe is None:
         return None
     from ...tasks.probes.online_probe import OnlineProbe  # its metrics take seconds to import

@@ -1,4 +1,4 @@
-"""`probe`: an encoder's frozen features on labelled shards, beside the same encoder untrained."""
+"""`probe`: frozen features of an encoder on labelled shards, beside those of the untrained encoder."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ from ..runs.progress import track
 from ..training.device import leave_cores_to, make_accelerator, ranks
 from .building import check_shards_fit, held_request, request_of
 
-# A batch is what an interrupted extraction does not do again.
+# An interrupted extraction loses at most one batch.
 BATCH_SIZE = 32
 
 
@@ -73,13 +73,13 @@ def probe(
 
     With `multilabel` a value of the column `label` names several classes, or the columns `labels` hold 0 and 1.
     Several processes (torchrun) share the extraction, and each fits the same probes. `plan`: how the clips are
-    divided; `cache`: where features are kept, where not given RUN/features of the encoder's run; `curve`: also by
-    share of the labels, and in few-shot episodes.
+    divided. `cache`: folder of stored features; default: RUN/features of the encoder's run. `curve`: also by share of
+    the labels, and few-shot.
     """
     if solver not in SOLVERS:
         raise choice_error("solver of the linear probe", solver, SOLVERS)
     if multilabel and (curve or solver != "lbfgs"):
-        raise RequestError("the multilabel probe has one solver and no curve: leave out --solver and --curve")
+        raise RequestError("the multilabel probe has one solver and no curve: remove --solver and --curve")
     rank, world = ranks()
     if world > 1:
         make_accelerator("fp32")  # joins the processes
@@ -102,7 +102,7 @@ def probe(
     done = 0
 
     def count(clips: int) -> None:
-        # Each process knows of its own share, which all come through at about the same time.
+        # Each process counts its own share; all finish at about the same time.
         nonlocal done
         done = min(done + clips * world, len(index.samples))
         if progress is not None and rank == 0:
@@ -123,7 +123,7 @@ def probe(
         rows, untrained = (
             probe_features(f, clips.labels, count_of, splits, units, solver=solver) for f in (features, fresh)
         )
-        note += "; linear by SGD, the best of eight rates" if solver == "sgd" else ""
+        note += "; linear probe by SGD, best of eight rates" if solver == "sgd" else ""
         tables = [probe_table(rows, untrained, note)]
         tables.append(class_retrieval_table(class_rows(features, clips.labels, splits)))
         members = [clips.labels == number for number in range(count_of)]

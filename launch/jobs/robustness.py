@@ -1,4 +1,4 @@
-"""`robustness`: a trained model's test clips under every subset of modalities and every corruption."""
+"""`robustness`: a model's test clips under every subset of modalities and every corruption."""
 
 import json
 import math
@@ -45,7 +45,7 @@ Track = Callable[[int], AbstractContextManager[Advance]]
 
 @dataclass(frozen=True)
 class Options:
-    """How to measure: `axes`, all if none; `views` per clip, none for the model's own; `seed` of what is drawn."""
+    """What to measure: `axes` (empty: all), `views` per clip (None: the model's own), `seed` of the noise."""
 
     label: str = "label"
     split: str | None = None
@@ -59,8 +59,9 @@ class Options:
 
 @dataclass(frozen=True)
 class Measured:
-    """What was found, the answers it was found in, the record, by axis whether training met such a corruption, and
-    whether it is a classifier's, not a probe's."""
+    """The figures `found`, the answers they come from, the record; `met`: by axis, whether training used such a
+    corruption; `classifier`: whether the model is a classifier, not a probe.
+    """
 
     found: Robustness
     sweep: Sweep
@@ -69,7 +70,7 @@ class Measured:
     classifier: bool
 
     def plain(self) -> dict[str, Any]:
-        """As JSON holds it."""
+        """Plain values for JSON."""
         curves = [
             asdict(curve)
             | {
@@ -88,7 +89,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class _Subject:
-    """A model, its answer, and the clips of an index that it is scored on."""
+    """A model, its answer, and the clips of an index to score."""
 
     bundle: Bundle
     answer: Answer
@@ -97,13 +98,14 @@ class _Subject:
 
 
 def robustness(model: Path, shards: Shards, options: Options, track: Track, command: str = "") -> Measured:
-    """A fine-tuned run by its folds' own test clips, a classifier's bundle, or an encoder with a linear probe.
+    """Measures a fine-tuned run on the test clips of its folds, a classifier's bundle, or an encoder with a linear
+    probe.
 
-    `options.split`: value of the column `split` that a bundle is scored on, `all` for every labelled clip;
+    `options.split`: value of the column `split` on which a bundle is scored, `all` for every labelled clip.
     `options.plan`: for an encoder, which clips fit the probe and which are scored. A run keeps the record and the
-    answers in RUN/results. Raises `RequestError` where model and shards do not belong together.
+    answers in RUN/results. Raises `RequestError` if model and shards do not fit.
     """
-    axes_of("rgb", options.axes)  # a wrong name is told before anything is read
+    axes_of("rgb", options.axes)  # a wrong name fails before anything is read
     settings = _settings(model)
     if settings.get("task") == "multilabel":
         raise _several(model)
@@ -132,7 +134,9 @@ def robustness(model: Path, shards: Shards, options: Options, track: Track, comm
     tables = robustness_tables(found, note, met)
     whole = max(found.missing, key=lambda row: len(row.present))
     clean = accuracy_figure("accuracy", whole.accuracy, whole.low, whole.high, whole.chance, whole.clips)
-    warnings = chance_warning([clean], "areas and curves say little of such a model; train it longer (train.steps)")
+    warnings = chance_warning(
+        [clean], "areas and curves say little about such a model; train it longer (train.steps)"
+    )
     result = new_result("robustness", "Robustness", command, tables, list(robustness_figures(found)), warnings)
     if settings:
         save_result(result, model)
@@ -152,20 +156,22 @@ def _settings(model: Path) -> dict[str, Any]:
 
 
 def _of_run(run: Path, shards: Shards) -> tuple[list[_Subject], str, str, str]:
-    """Every fold's classifier with its own test clips; how they were divided; the columns of labels and groups."""
+    """Every fold's classifier with its own test clips, how they were divided, and the columns of labels and
+    groups.
+    """
     config = load_config("finetune", str(run.resolve()))
     assert isinstance(config, FinetuneConfig)
     data = replace(config.data, shards=shards)
     index, classes, _ = labelled(select_clips(data), data.label)
     splits = config_splits(data, index, config.seed)
-    # A fold's own folder stands for that fold alone.
+    # The folder of one fold means only that fold.
     splits = [split for split in splits if split.name == run.name] or splits
     subjects = []
     for split in splits:
         folder = run / split.name if (run / split.name).is_dir() else run
         if not (folder / "encoder" / FACTS).is_file():
             raise RequestError(
-                f"'{folder}' holds no classifier yet: finish it with `modalgate finetune ... --resume` first"
+                f"'{folder}' holds no classifier yet: finish the run with `modalgate finetune ... --resume`"
             )
         bundle = load_bundle(folder / "encoder")
         if SEEN in bundle.provenance:
@@ -176,8 +182,8 @@ def _of_run(run: Path, shards: Shards) -> tuple[list[_Subject], str, str, str]:
         subjects.append(_classifier(bundle, take(index, split.test), data.label))
         if list(subjects[-1].classes) != classes:
             raise RequestError(
-                f"'{index.folder}' has the classes {', '.join(classes)}, the run was trained to tell "
-                f"{', '.join(subjects[-1].classes)} apart: give the shards it was trained on"
+                f"'{index.folder}' has the classes {', '.join(classes)}, but the run was trained on "
+                f"{', '.join(subjects[-1].classes)} instead: give the shards it was trained on"
             )
     return subjects, split_plan(data, config.seed).describe(index), data.label, data.group
 
@@ -191,11 +197,11 @@ def _of_bundle(model: Path, shards: Shards, options: Options, device: str) -> tu
         if bundle.model.multilabel:
             raise _several(model)
         if options.split == EVERY:
-            return [_classifier(bundle, index, options.label)], "all that have a label, whichever it was trained on"
+            return [_classifier(bundle, index, options.label)], "all labelled clips, also those of its training"
         if "split" not in index.columns:
             raise RequestError(
-                f"'{index.folder}' has no column 'split' that says which clips are for testing: give --split all to "
-                "score every labelled clip, also those the model may have been trained on"
+                f"'{index.folder}' has no column 'split' with the test clips: give --split all to "
+                "score every labelled clip, also those that the model may have been trained on"
             )
         name = options.split or "test"
         return [_classifier(bundle, index.where(split=name), options.label)], f"split '{name}'"
@@ -218,7 +224,7 @@ def _of_bundle(model: Path, shards: Shards, options: Options, device: str) -> tu
 
 
 def _several(model: Path) -> RequestError:
-    return RequestError(f"'{model}' tells several classes of a clip: robustness is measured where each has one")
+    return RequestError(f"'{model}' predicts several classes per clip: robustness needs one class per clip")
 
 
 def _classifier(bundle: Bundle, clips: Index, label: str) -> _Subject:
@@ -227,14 +233,14 @@ def _classifier(bundle: Bundle, clips: Index, label: str) -> _Subject:
     unknown = sorted(set(clips.column(label)) - set(bundle.model.classes))
     if unknown:
         raise RequestError(
-            f"column '{label}' has '{unknown[0]}', which this model does not tell: it knows "
+            f"column '{label}' has '{unknown[0]}', which is not a class of this model: its classes are "
             f"{', '.join(bundle.model.classes)}"
         )
     return _Subject(bundle, classifier_answer(bundle.model), clips, bundle.model.classes)
 
 
 def _probe_answer(probe: LinearProbe) -> Answer:
-    """The probe's answer to the fused embedding, views averaged before it as where it was fitted."""
+    """The probe's answer to the fused embedding; views are averaged before it, as in fitting."""
 
     def answer(encoded: Encoded) -> tuple[Tensor, Tensor]:
         scores = probe.scores(encoded.embedding.mean(dim=1).float().cpu().numpy())
@@ -244,7 +250,7 @@ def _probe_answer(probe: LinearProbe) -> Answer:
 
 
 def _no_answer(encoded: Encoded) -> tuple[Tensor, Tensor]:
-    raise AssertionError("features are taken before there is anything to answer with")
+    raise AssertionError("features are extracted before a probe exists")
 
 
 def _stream(subject: _Subject, label: str, options: Options) -> ClipStream:
@@ -267,10 +273,10 @@ def _sweeper(subject: _Subject, label: str, options: Options, device: str) -> Sw
 
 
 def _met_in_training(settings: dict[str, Any], bundle: Bundle) -> dict[str, str]:
-    """By axis whether a run's training altered streams in that way; `unknown` where no config tells."""
+    """By axis, whether a run's training used such a corruption; `unknown` without a config."""
     augment = settings.get("augment") or {}
     told = " ".join([str(bundle.provenance.get("trained", "")), _pretrained_by(settings)])
-    # Its corruptions are noise and missing modalities among others, never the other axes.
+    # Pretext corruptions include noise and missing modalities, never the other axes.
     denoised = "gate_denoising" in told or "gate_denoising" in (settings.get("tasks") or {})
     found = dict.fromkeys(AXES, "no")
     for axis, key in (("noise", "noise"), ("snr", "audio_noise")):
@@ -281,7 +287,7 @@ def _met_in_training(settings: dict[str, Any], bundle: Bundle) -> dict[str, str]
 
 
 def _pretrained_by(settings: dict[str, Any]) -> str:
-    """What the encoder that a fine-tuning started from says of its own training, if it is still there."""
+    """The pretraining of the encoder that a fine-tuning started from, if its folder still exists."""
     path = Path(str(settings.get("encoder") or "")) / FACTS
     try:
         return str(json.loads(path.read_text(encoding="utf-8"))["provenance"].get("trained", ""))

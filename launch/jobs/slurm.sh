@@ -14,7 +14,7 @@
 #     sbatch --nodes 2 --gpus-per-node 4 slurm.sh pretrain CONFIG key=value ...
 #
 # Everything after the script's name is given to `modalgate`, with `--resume auto`. Five minutes before the time limit
-# Slurm sends SIGUSR1 here; the training is then asked to stop, which writes a checkpoint, and the job goes back into
+# Slurm sends SIGUSR1 here; the training then writes a checkpoint and stops, and the job goes back into
 # the queue and resumes. The run folder must lie on a disk that all nodes share.
 set -u
 
@@ -30,7 +30,7 @@ out_of_time=
 
 ask_to_stop() {
     out_of_time=yes
-    # To the job's steps, not to this shell: torchrun hands SIGTERM on to every rank.
+    # To the job's steps, not to this shell: torchrun passes SIGTERM to every rank.
     scancel --signal=TERM "$SLURM_JOB_ID"
 }
 trap ask_to_stop USR1
@@ -43,7 +43,7 @@ srun --kill-on-bad-exit=1 torchrun \
     --rdzv_endpoint "$head:$port" \
     -m modalgate.launch.cli "$@" --resume auto &
 step=$!
-# In the background, for bash runs no trap while it waits for a command in front; and a trap ends a `wait`.
+# In the background: bash runs no trap during a foreground command, and a trap ends a `wait`.
 wait "$step"
 status=$?
 while kill -0 "$step" 2>/dev/null; do

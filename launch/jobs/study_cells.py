@@ -1,4 +1,4 @@
-"""The three kinds of work a study is made of, each in a process of its own: expert, stored features, row."""
+"""The three kinds of work in a study, each in its own process: expert, stored features, row."""
 
 import json
 import os
@@ -20,6 +20,7 @@ from ...fusion.mechanisms_by_name import fusions_at
 from ...fusion.spec import EncoderSpec
 from ...shards.index.selection import with_modalities
 from ...shards.index.table import Index
+from ...shards.index.whole_file import write_whole
 from ...shards.stream import ClipRequest, ClipStream
 from ...tasks.finetuning.supervised_objective import SupervisedObjective
 from ...tasks.fusion_study.feature_bank import StoredClips, StoredStream, load_stored, save_stored, store_clips
@@ -35,9 +36,9 @@ from .building import application_of, clip_spec, clip_stream, in_steps
 
 @dataclass(frozen=True)
 class Work:
-    """What every piece of work needs: the config, the clips, and one of `splits` with one of the seeds.
+    """The inputs of every piece of work: the config, the clips, one of the `splits` and one of the seeds.
 
-    `experts`: the clips that teach encoders in this fold; `positive`: the class number that the AUC is of.
+    `experts`: the clips that train encoders in this fold. `positive`: the class number of the AUC.
     """
 
     config: StudyConfig
@@ -62,9 +63,9 @@ class Work:
 
 
 def run_errand(function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
-    """Does one piece of work in a process of a pool; interrupted, it takes the process with it.
+    """Does one piece of work in a process of a pool; an interruption ends the process.
 
-    The pool would hand the process the next piece, which it holds ready, and wait for that to be done.
+    Otherwise the pool would start the next piece in that process and wait for it.
     """
     try:
         function(*arguments)
@@ -73,11 +74,11 @@ def run_errand(function: Callable[..., None], arguments: tuple[Any, ...]) -> Non
 
 
 def train_expert(work: Work, name: str) -> None:
-    """One modality's encoder with a classifier of its own, as a bundle in FOLDER/expert-NAME/encoder."""
+    """Trains one modality's encoder with its own classifier and saves it as FOLDER/expert-NAME/encoder."""
     run = work.folder / f"expert-{name}"
     if (run / "encoder").is_dir():
         return
-    # One window of each clip a step: several of one clip tell an encoder less than as many of others.
+    # One window per clip and step: windows of different clips are more informative than several of one clip.
     config, request = work.config, replace(work.request, modalities=(name,), segments=1)
     with _quietly(run):
         set_seed(work.seed)
@@ -102,9 +103,10 @@ def train_expert(work: Work, name: str) -> None:
 
 
 def store_features(works: Sequence[Work], part: str) -> None:
-    """Features of `part` (train, validation or test) under the experts of every seed of a fold, decoded once.
+    """Stores features of `part` (train, validation or test) of a fold, from the experts of every seed; clips are
+    decoded once.
 
-    Of the test clips also at each level of noise, and of the training clips where rows are taught by it.
+    Of test clips also at each noise level, and of training clips if rows are trained with noise.
     """
     torch.set_num_threads(1)
     keep_freed_memory()
@@ -129,7 +131,7 @@ def store_features(works: Sequence[Work], part: str) -> None:
 
 
 def train_row(work: Work, name: str, row: RowConfig, modalities: tuple[str, ...]) -> None:
-    """One row's fusion and heads on the stored features; FOLDER/rows/NAME.json is what it reached."""
+    """Trains one row's fusion and heads on stored features and writes its result to FOLDER/rows/NAME.json."""
     target = work.folder / "rows" / f"{name}.json"
     if target.is_file():
         return
@@ -158,13 +160,11 @@ def train_row(work: Work, name: str, row: RowConfig, modalities: tuple[str, ...]
         cell = judge_cell(
             name, work.fold, work.seed, classifier, stored["validation"], stored["test"], noisy, work.metric()
         )
-    partial = target.with_suffix(".partial")
-    partial.write_text(json.dumps(cell.plain()), encoding="utf-8")
-    os.replace(partial, target)
+    write_whole(target, json.dumps(cell.plain()).encode())
 
 
 def _row_classifier(work: Work, row: RowConfig, clips: StoredClips, modalities: tuple[str, ...]) -> Classifier:
-    """The row's model over stored features, its projections and heads those the experts ended with."""
+    """The row's model over stored features; its projections and heads start from those of the experts."""
     decision = row.fusion if row.fusion in fusions_at("decision") else None
     encoders = {name: EncoderSpec(f"stored/{clips.streams[name].shape[-1]}") for name in modalities}
     model = replace(
@@ -185,7 +185,7 @@ def _row_classifier(work: Work, row: RowConfig, clips: StoredClips, modalities: 
 
 
 def real_backbone(config: StudyConfig, row: RowConfig, modalities: tuple[str, ...]) -> Backbone:
-    """The backbone a row stands for, with its encoders: what is counted and timed."""
+    """The backbone of a row with its encoders, to count and time it."""
     fusion = "static" if row.fusion in fusions_at("decision") else row.fusion
     arguments = {} if fusion != row.fusion else row.arguments
     encoders = {name: encoder_spec(config.model, name).untrained() for name in modalities}
@@ -208,7 +208,7 @@ def _stored(work: Work, part: str) -> Path:
 
 @contextmanager
 def _quietly(run: Path) -> Iterator[None]:
-    """One thread, and what the loop says goes to RUN.log: many runs share one terminal."""
+    """Uses one thread, and writes the loop's output to RUN.log: many runs share one terminal."""
     torch.set_num_threads(1)
     run.parent.mkdir(parents=True, exist_ok=True)
     with (

@@ -1,4 +1,4 @@
-"""`study`: fusion mechanisms and single modalities on one set, over seeds and folds, in parallel and resumable."""
+"""`study`: compares fusion mechanisms and single modalities over seeds and folds, in parallel and resumable."""
 
 import csv
 import json
@@ -68,10 +68,9 @@ class Studied:
 
 
 def study(config: StudyConfig, command: Sequence[str] = (), resume: bool = False) -> Studied:
-    """Trains and judges every row with every seed on every fold; RUN/study.md, .csv and .json hold the tables.
+    """Trains and scores every row with every seed on every fold; the tables are in RUN/study.md, .csv and .json.
 
-    What is finished in RUN is not done again on `resume`. Raises `RequestError` where the config does not suit the
-    shards.
+    With `resume`, finished parts in RUN are kept. Raises `RequestError` if the config does not fit the shards.
     """
     data = choose_label(config.data, present_clips(config.data))
     index, classes, _ = labelled(select_clips(data), data.label)
@@ -80,15 +79,15 @@ def study(config: StudyConfig, command: Sequence[str] = (), resume: bool = False
     request = clip_request(config.data, index)
     if len(request.modalities) < 2:
         raise RequestError(
-            f"a study compares fusions, which takes two modalities or more: of '{index.folder}', which holds "
-            f"{', '.join(index.modalities)}, only {', '.join(request.modalities)} is read"
+            f"a study compares fusions and needs two or more modalities: of '{index.folder}', which has "
+            f"{', '.join(index.modalities)}, only {', '.join(request.modalities)} is used"
         )
     positive = _positive(config, classes)
     rows = config.rows or {name: RowConfig(name) for name in FUSIONS}
     for name, row in rows.items():
         _check_row(name, row, request.modalities, classes)
     if config.taught_noise and not config.noise:
-        raise RequestError("taught_noise needs levels: give 'noise' some, such as [0.5, 1.0]")
+        raise RequestError("taught_noise needs noise levels: set noise=[0.5,1.0], for example")
     for name in request.modalities:
         model = replace(config.model, fusion="static", fusion_arguments={})
         check_windows(Backbone((name,), model), clip_spec(request, index))
@@ -99,7 +98,7 @@ def study(config: StudyConfig, command: Sequence[str] = (), resume: bool = False
     run = run_folder(config)
     open_run(run, settings_of(config, command), resume)
     jobs = config.jobs or len(os.sched_getaffinity(0))
-    # Each on one thread: sums round alike however many run side by side.
+    # Each on one thread: sums round the same however many run in parallel.
     one = {"threads": 1}
     config = replace(config, experts=replace(config.experts, **one), fusion=replace(config.fusion, **one))
     work = []
@@ -143,7 +142,7 @@ def study(config: StudyConfig, command: Sequence[str] = (), resume: bool = False
 
 
 def _warnings(rows: Sequence[StudyRow], config: StudyConfig, index: Index, work: Sequence[Work]) -> list[str]:
-    """A line of the rows that are no better than chance on the test clips."""
+    """A warning about rows that are no better than chance on the test clips."""
     numbers = sorted({number for item in work for number in item.split.test.tolist()})
     labels = np.array(index.column(config.data.label))[numbers]
     chance = majority_share(labels) if config.metric == "accuracy" else 0.5
@@ -155,13 +154,13 @@ def _check_row(name: str, row: RowConfig, modalities: tuple[str, ...], classes: 
     if row.fusion not in FUSIONS:
         raise choice_error(f"fusion of row '{name}'", row.fusion, FUSIONS)
     if name in modalities:
-        raise RequestError(f"row '{name}' has a modality's name, which is that modality's own row: choose another")
+        raise RequestError(f"row '{name}' has the name of a modality, which already has a row: choose another name")
     if "/" in name or name.startswith("."):
-        raise RequestError(f"row '{name}' names a file: give a name without '/' that does not start with a dot")
-    if row.fusion == "weighted_mean":
         raise RequestError(
-            f"row '{name}': a study has no weights for fusion weighted_mean, fine-tuning has: give mean"
+            f"row '{name}' becomes a file name: give a name without '/' and without a dot at the start"
         )
+    if row.fusion == "weighted_mean":
+        raise RequestError(f"row '{name}': fusion weighted_mean works only in fine-tuning: give mean")
     decision = FUSIONS[row.fusion].level == "decision"
     build_fusion(row.fusion, modalities, len(classes) if decision else 8, row.arguments)
 
@@ -178,12 +177,12 @@ def _positive(config: StudyConfig, classes: list[str]) -> int | None:
     if config.metric != "auc":
         return None
     if len(classes) != 2 or config.positive not in classes:
-        raise RequestError(f"metric auc needs two classes and 'positive' among them: {', '.join(classes)}")
+        raise RequestError(f"metric auc needs two classes, and 'positive' must be one of {', '.join(classes)}")
     return classes.index(config.positive)
 
 
 def _splits(config: StudyConfig, index: Index) -> list[tuple[Split, Any]]:
-    """Each fold's split with validation clips, and the clips that teach its encoders."""
+    """Each fold's split with validation clips, and the clips that train its encoders."""
     data = config.data
     splits = config_splits(data, index, config.seed)
     group = config.validation_group or data.group
@@ -193,12 +192,12 @@ def _splits(config: StudyConfig, index: Index) -> list[tuple[Split, Any]]:
     if config.expert_split is None:
         return [(split, split.train) for split in splits]
     if split_plan(data, config.seed).crossed:
-        raise RequestError("expert_split goes with the column 'split', not with folds")
+        raise RequestError("expert_split needs the column 'split' and does not work with folds")
     return [(split, given_split(index, config.expert_split).train) for split in splits]
 
 
 def _run_all(label: str, errands: Sequence[tuple[Callable[..., None], tuple[Any, ...]]], jobs: int) -> None:
-    """Every errand in one of `jobs` processes; the first that fails ends them all."""
+    """Runs every errand in one of `jobs` processes; the first failure ends all."""
     with (
         ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool,
         track(len(errands), label) as advance,
@@ -209,7 +208,7 @@ def _run_all(label: str, errands: Sequence[tuple[Callable[..., None], tuple[Any,
                 future.result()
                 advance(1)
         except BaseException:
-            # Waiting for what is under way could take minutes.
+            # Waiting for running errands could take minutes.
             running = list((pool._processes or {}).values())
             pool.shutdown(wait=False, cancel_futures=True)
             for process in running:
@@ -226,7 +225,7 @@ def _read_cell(work: Work, name: str) -> Cell:
 
 
 def _cost(config: StudyConfig, row: RowConfig, modalities: tuple[str, ...], spec: ClipSpec) -> RowCost:
-    """Counted, and timed on one thread over 8 blank segments: the median of 5 passes."""
+    """Parameters and multiply-adds, and the time on one thread over 8 blank segments, median of 5 passes."""
     backbone = real_backbone(config, row, modalities).eval()
     whole = measure_cost(backbone, spec)[-1]
     batch = blank_segment(modalities, spec)
@@ -245,7 +244,7 @@ def _cost(config: StudyConfig, row: RowConfig, modalities: tuple[str, ...], spec
 
 
 def _write_files(run: Path, result: Result, record: dict[str, Any]) -> None:
-    """RUN/study.md and study.csv hold the tables, study.json every figure of every row."""
+    """Writes the tables to RUN/study.md and study.csv, and all figures to study.json."""
     text = "\n\n".join(markdown_table(table) for table in result.tables)
     (run / "study.md").write_text(f"# {result.title}\n\n    {result.command}\n\n{text}\n", encoding="utf-8")
     with (run / "study.csv").open("w", newline="", encoding="utf-8") as file:

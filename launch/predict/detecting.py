@@ -1,4 +1,4 @@
-"""`detect`: a classifier's windows over untrimmed recordings against a table of what happens when in them."""
+"""`detect`: a classifier's windows over untrimmed recordings, compared with a table of events."""
 
 import csv
 import math
@@ -23,7 +23,7 @@ COLUMNS = ("video", "start", "end")
 
 @dataclass(frozen=True)
 class Span:
-    """What a line of the table says: a file's name as it stands there, seconds, and the label, empty where none."""
+    """A line of the table: the file name as written, seconds, and the label (empty if none)."""
 
     video: str
     start: float
@@ -43,17 +43,15 @@ def detect(
     command: str = "",
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[list[ScoredVideo], Result]:
-    """Scores every recording of `folder`; those that `spans` does not name are calm from begin to end.
+    """Scores every recording of `folder`; recordings that `spans` does not name have no events.
 
-    Where the folder has a `labels.csv`, only the recordings that it names are scored, as `predict` scores them.
-
-    `label`: the class whose scores count, by default the positive one; `threshold`: of an alarm, by default the one
-    that the model carries, or a half. Raises `RequestError` where the table does not suit the recordings or the
-    model, `DataError` for a recording that cannot be read.
+    If the folder has a `labels.csv`, only the recordings named in it are scored, as `predict` scores them. `label`:
+    the class to find; default: the positive one. `threshold` of an alarm; default: the model's, or 0.5. Raises
+    `RequestError` if the table does not fit the recordings or the model, `DataError` for an unreadable recording.
     """
     bundle = deployed_bundle(model)
     label = _class(bundle, label)
-    # Of a recording that neither table names nobody knows that it is calm.
+    # A recording that neither table names may have events.
     sources = find_sources(folder, labelled_only=True)
     held = _by_source(read_spans(spans), sources, folder, spans, label)
     videos = []
@@ -71,9 +69,9 @@ def detect(
 
 
 def read_spans(path: Path) -> list[Span]:
-    """The table `video,start,end[,label]`; a row without times names a recording in which nothing happens.
+    """Reads the table `video,start,end[,label]`; a row without times names a recording without events.
 
-    Raises `RequestError` for a file that is no such table, and a span that is none.
+    Raises `RequestError` for a file that is not such a table, and for an invalid span.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -81,7 +79,7 @@ def read_spans(path: Path) -> list[Span]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise RequestError(f"cannot read the spans '{path}' ({error}): give a CSV table") from error
     if not rows or any(column not in rows[0] for column in COLUMNS):
-        raise RequestError(f"'{path}' needs the columns video,start,end, and label where there are several")
+        raise RequestError(f"'{path}' needs the columns video,start,end, and label if there are several labels")
     found = []
     for line, row in enumerate(rows, start=2):
         if not (row["start"] or row["end"]):
@@ -92,18 +90,18 @@ def read_spans(path: Path) -> list[Span]:
         except (TypeError, ValueError):
             start = end = math.nan
         if not 0 <= start < end < math.inf:
-            raise RequestError(f"'{path}', line {line}: start and end are seconds, 0 <= start < end")
+            raise RequestError(f"'{path}', line {line}: start and end must be seconds with 0 <= start < end")
         found.append(Span(row["video"], start, end, row.get("label") or "", line))
     return found
 
 
 def _class(bundle: Bundle, label: str | None) -> str:
     if not isinstance(bundle.model, Classifier):
-        raise RequestError("this bundle is an encoder without classes: give one that `modalgate finetune` made")
+        raise RequestError("this bundle is an encoder without classes: give a bundle from `modalgate finetune`")
     classes = bundle.model.classes
     chosen = label or bundle.positive
     if chosen is None:
-        raise RequestError(f"which class is to be found? give --label with one of {', '.join(classes)}")
+        raise RequestError(f"no class to find: give --label with one of {', '.join(classes)}")
     if chosen not in classes:
         raise choice_error("class for --label", chosen, classes)
     return chosen
@@ -112,7 +110,7 @@ def _class(bundle: Bundle, label: str | None) -> str:
 def _by_source(
     spans: list[Span], sources: list[Source], folder: Path, table: Path, label: str
 ) -> dict[str, list[Span]]:
-    """The spans of the class that counts, by key of their recording."""
+    """The spans of the class to find, by key of their recording."""
     names: dict[str, set[str]] = {}
     for source in sources:
         if source.problem:
@@ -133,7 +131,7 @@ def _by_source(
         if span.end and span.label in ("", label):
             held.setdefault(next(iter(keys)), []).append(span)
     if not held:
-        raise RequestError(f"'{table}' has no span of '{label}': there is nothing to find")
+        raise RequestError(f"'{table}' has no span of '{label}'")
     return held
 
 

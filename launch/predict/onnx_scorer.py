@@ -17,10 +17,10 @@ METADATA = "modalgate.json"
 
 
 class OnnxScorer:
-    """`score` by a file that `modalgate export --format onnx` wrote: all it needs to know is in the file.
+    """Scores windows with a file from `modalgate export --format onnx`, which holds all settings.
 
-    Raises `RequestError` where onnxruntime is missing, the file is of another maker, or has no classes, and
-    `DataError` where it is damaged.
+    Raises `RequestError` if onnxruntime is missing, the file comes from another program or has no classes, and
+    `DataError` if it is damaged.
     """
 
     def __init__(self, path: Path) -> None:
@@ -31,12 +31,14 @@ class OnnxScorer:
         except ImportError as error:
             raise RequestError(f"'{path}' needs {error.name}: pip install 'modalgate[export]'") from error
         except Exception as error:
-            # Its own exceptions have no base but this one.
+            # The exceptions of onnxruntime have no other base class.
             reason = str(error).splitlines()[0]
-            raise DataError(f"'{path}' is no whole ONNX file ({reason}): export it again") from error
+            raise DataError(f"'{path}' is not a whole ONNX file ({reason}): export it again") from error
         text = self.session.get_modelmeta().custom_metadata_map.get(METADATA)
         if text is None:
-            raise RequestError(f"'{path}' does not tell its preprocessing: give a file that `modalgate export` wrote")
+            raise RequestError(
+                f"'{path}' does not describe its preprocessing: give a file written by `modalgate export`"
+            )
         try:
             facts = json.loads(text)
             self.modalities: tuple[str, ...] = tuple(facts["modalities"])
@@ -68,7 +70,7 @@ class OnnxScorer:
 
 
 def _threads() -> int:
-    """As torch does: what OMP_NUM_THREADS says, or else the cores this process may use."""
+    """As torch does: the value of OMP_NUM_THREADS, else the cores that this process may use."""
     given = os.environ.get("OMP_NUM_THREADS", "")
     if given.isdecimal() and int(given):
         return int(given)

@@ -1,12 +1,12 @@
-"""`predict`: a recording, a folder of them, packed clips, or a live source, through a classifier."""
+"""`predict`: scores of a recording, a folder of recordings, packed clips or a live source."""
 
 import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -15,7 +15,7 @@ from ...shards.clips.application import Application
 from ...shards.errors import DataError, RequestError, choice_error
 from ...shards.index.table import INDEX_NAME
 from ...shards.live.address import Address, find_address
-from ...shards.live.inputs import Item, find_material
+from ...shards.live.inputs import find_material
 from ...shards.live.live_source import Gap, LiveSource
 from ...shards.media.container_io import probe
 from ...shards.media.credentials import masked
@@ -34,18 +34,17 @@ if TYPE_CHECKING:
     from ...fusion.bundle.bundle import Bundle
     from ...tasks.prediction.video_overlay import OverlayVideo
 
-# On standard error, where a person watches.
+# Between lines on standard error.
 SECONDS_BETWEEN_NOTICES = 5.0
 
 
 def predict_source(model: Path, source: str, request: PredictRequest) -> Iterator[Predicted]:
-    """Scores what `source` names: a media file, frames or recordings in a folder, shards that `pack` wrote, a
-    webcam's number, a stream's URL.
+    """Scores `source`: a media file, a folder of frames or recordings, shards, a webcam's number or a stream's URL.
 
-    JSON lines go to `request.out` or standard output as they come, and each recording's figures when it ends, also
-    where it ends in a fault or an interruption. Of a folder, a recording that cannot be read is told on standard
-    error, and the others go on. Raises `RequestError` for what is not there, does not fit the model or cannot be
-    written, and at the end `DataError` for a recording that cannot be read, or any of a folder's.
+    JSON lines go to `request.out` or standard output as they are computed. Each recording's figures are yielded at
+    its end, also after a fault or an interruption. An unreadable recording of a folder is reported on standard error,
+    and the next ones are scored. Raises `RequestError` for a missing or unsuitable source and for unwritable output,
+    and at the end `DataError` for an unreadable recording.
     """
     path = Path(source)
     packed = path.is_dir() and (path / INDEX_NAME).is_file()
@@ -60,10 +59,14 @@ def predict_source(model: Path, source: str, request: PredictRequest) -> Iterato
     if address is not None or sources or packed:
         what = "a stream" if address is not None else "packed clips" if packed else "a folder"
         if request.beside:
-            raise RequestError(f"--with names a file beside one recording: it does not go with {what}")
+            raise RequestError(f"--with adds a file to one recording: it does not work with {what}")
         if request.video is not None and not sources:
-            hint = "which a stream does not allow: record it first" if address is not None else "not packed clips"
-            raise RequestError(f"--video reads its source twice, {hint}")
+            hint = (
+                "but a stream is read once: record it first"
+                if address is not None
+                else "and packed clips are not films"
+            )
+            raise RequestError(f"--video reads a film twice, {hint}")
     with _lines_to(request.out) as lines:
         if address is not None:
             yield from _predict_address(scorer, address, request, lines, alarm)
@@ -90,7 +93,7 @@ def load_scorer(model: Path) -> Scorer:
 
 
 def with_threshold(application: Application, metrics: dict[str, float]) -> Application:
-    """The same with the threshold that validation clips chose, where the model does not carry one."""
+    """`application` with the threshold that validation clips chose, if the model carries none."""
     from ..runs.recorded import alarm_threshold
 
     if application.threshold is not None:
@@ -99,7 +102,7 @@ def with_threshold(application: Application, metrics: dict[str, float]) -> Appli
 
 
 def deployed_bundle(model: Path) -> "Bundle":
-    """The bundle at `model`, or of the run there, with the threshold that was chosen for it."""
+    """The bundle at `model`, or of the run there, with its chosen threshold."""
     from ...fusion.bundle.bundle import load_bundle
     from ..runs.bundles import find_bundle
     from ..runs.recorded import recorded_metrics
@@ -108,7 +111,7 @@ def deployed_bundle(model: Path) -> "Bundle":
     bundle, run = load_bundle(folder), folder.parent
     if bundle.spec.stretch and not bundle.application.longest:
         _say(
-            f"warning: '{model}' does not say how long the clips of its evaluation were: recordings longer than "
+            f"warning: '{model}' does not record the clip length of its evaluation: recordings longer than "
             f"{bundle.application.whole:g} s are scored in pieces of {bundle.application.piece:.3g} s; train it again"
         )
     metrics = bundle.metrics or (recorded_metrics(run) if (run / "config.yaml").is_file() else {})
@@ -117,7 +120,7 @@ def deployed_bundle(model: Path) -> "Bundle":
 
 
 def recording_files(modalities: tuple[str, ...], video: Path, beside: dict[str, Path]) -> dict[str, Path]:
-    """The recording's files by what they hold; `RequestError` for one that is not there or of no use."""
+    """The recording's files by modality. Raises `RequestError` for a missing file or unknown modality."""
     known = sources_of(modalities)
     for name in beside:
         if name not in known:
@@ -168,13 +171,13 @@ def _predict_folder(
                 _say(f"error: {error}")
             advance()
     if faults:
-        raise DataError(f"{faults} of {len(sources)} recordings in '{folder}' cannot be read to their end")
+        raise DataError(f"{faults} of {len(sources)} recordings in '{folder}' cannot be read in full")
 
 
 def _predict_shards(
     scorer: Scorer, place: str, request: PredictRequest, lines: TextIO, alarm: tuple[str, AlarmRule] | None
 ) -> Iterator[Predicted]:
-    """Packed clips by their keys, each read as evaluation reads it."""
+    """Scores packed clips by their keys, read as in evaluation."""
     material = find_material(place)
     assert material.index is not None
     check_packing(scorer.spec, material.index)
@@ -185,12 +188,10 @@ def _predict_shards(
         for item in material.items:
             told = PredictionLines(scorer, item.key, lines, alarm, item.key)
             png = request.png and request.png / f"{item.key}.png"
-
-            def run(item: Item = item, told: PredictionLines = told, png: Path | None = png) -> None:
-                _follow(told, predict_pieces(scorer, cut(item)), png)
-
             try:
-                yield from _figures(Path(item.key), told, run)
+                with _recording(item.key, told, png) as outcome:
+                    _follow(told, predict_pieces(scorer, cut(item)))
+                yield from outcome.figures()
             except DataError as error:
                 faults += 1
                 _say(f"error: {error}")
@@ -204,7 +205,7 @@ def _make_folder(option: str, target: Path | None) -> None:
         if target is not None:
             target.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RequestError(f"{option} '{target}' has to be a folder, for several recordings") from error
+        raise RequestError(f"{option} '{target}' must be a folder for several recordings") from error
 
 
 def _predict_files(
@@ -215,45 +216,43 @@ def _predict_files(
     alarm: tuple[str, AlarmRule] | None,
     file: str | None = None,
 ) -> Iterator[Predicted]:
-    """One recording; with `file`, its name in the lines, it is one of several."""
+    """Scores one recording; `file`: its name in the lines, if it is one of several."""
     png, video, path = request.png, request.video, source.path
     if file is not None:
         png = png and png / f"{source.key}.png"
         video = video and video / f"{source.key}.mp4"
     told = PredictionLines(scorer, file or path.name, lines, alarm, file)
-
-    def run() -> None:
+    seconds = 0.0
+    with _recording(path, told, png) as outcome:
         if video is not None:
             told.film = _film(path, video)
-        seconds = 0.0 if path.is_dir() or file is not None or request.out is None else probe(path).duration
+        if file is None and request.out is not None and not path.is_dir():
+            seconds = probe(path).duration
         damage = Damage()
         events = predict(scorer, source.files, request.hop, rates=source.rates | request.rates, damage=damage)
         try:
             with track(math.ceil(seconds), "predict", show=seconds > 0) as advance:
-                _follow(told, events, png, advance)
+                _follow(told, events, advance)
         finally:
             told.predicted.damaged = damage.packets
             if damage.packets:
                 _say(f"'{path}': {damage}")
-
-    yield from _figures(path, told, run)
+    yield from outcome.figures()
 
 
 def _predict_address(
     scorer: Scorer, address: Address, request: PredictRequest, lines: TextIO, alarm: tuple[str, AlarmRule] | None
 ) -> Iterator[Predicted]:
     told = PredictionLines(scorer, str(address), lines, alarm)
-
-    def run() -> None:
+    with _recording(address, told, request.png) as outcome:
         events = predict_live(scorer, LiveSource(address, request.patience, _say), request.hop)
-        _follow(told, _with_notices(events), request.png)
-
-    yield from _figures(address, told, run)
+        _follow(told, _with_notices(events))
+    yield from outcome.figures()
 
 
 def _film(path: Path, target: Path) -> "OverlayVideo":
     if path.is_dir():
-        raise RequestError("--video takes a film, not a folder of frames")
+        raise RequestError("--video needs a film, not a folder of frames")
     from ...tasks.prediction.video_overlay import OverlayVideo
 
     return OverlayVideo(path, target)
@@ -262,50 +261,62 @@ def _film(path: Path, target: Path) -> "OverlayVideo":
 def _follow(
     told: PredictionLines,
     events: Iterator[Prediction | Gap],
-    png: Path | None,
     advance: Advance = lambda count=1, **fields: None,
 ) -> None:
-    """Tells all there is, and ends alarms, film and timeline in any case."""
-    whole, shown = False, 0
-    try:
-        for event in events:
-            told.add(event)
-            advance(int(event.end) - shown)
-            shown = int(event.end)
-        whole = True
-    except BrokenPipeError:
-        # Whoever reads the lines has enough, as `head` does: that is no fault.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    finally:
-        told.finish(whole)
-        if png is not None and told.predicted.windows:
-            told.draw(png)
+    """Writes every event and moves the progress bar, in seconds."""
+    shown = 0
+    for event in events:
+        told.add(event)
+        advance(int(event.end) - shown)
+        shown = int(event.end)
 
 
-def _figures(name: Path | Address, told: PredictionLines, run: Callable[[], None]) -> Iterator[Predicted]:
-    """What is known of a recording when `run` has ended, also in an interruption or a fault, which is raised after.
+@dataclass
+class _Outcome:
+    """Figures of a recording at its end, and the fault that ended it."""
 
-    What reading raises becomes a `DataError` that says how far it came.
-    """
+    told: PredictionLines
     fault: BaseException | None = None
+
+    def figures(self) -> Iterator[Predicted]:
+        """Yields the figures, also after a fault if a piece was scored; then raises the fault."""
+        if self.told.predicted.windows or self.fault is None:
+            yield self.told.predicted
+        if self.fault is not None:
+            raise self.fault
+
+
+@contextmanager
+def _recording(name: Path | Address | str, told: PredictionLines, png: Path | None) -> Iterator[_Outcome]:
+    """Scores one recording in a block; its alarms, film and timeline are finished however the block ends.
+
+    An interruption or a read error becomes the `fault` of the outcome; of a read error, a `DataError` with the last
+    second read. A `RequestError` is raised at once.
+    """
+    outcome, whole = _Outcome(told), False
     try:
-        run()
+        try:
+            yield outcome
+            whole = True
+        except BrokenPipeError:
+            # The reader of the lines has enough, as `head` does: not a fault.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        finally:
+            told.finish(whole)
+            if png is not None and told.predicted.windows:
+                told.draw(png)
     except RequestError:
         raise
     except (DataError, KeyboardInterrupt) as error:
-        fault = error
+        outcome.fault = error
     except UNREADABLE as error:
         end = f", beyond {told.predicted.seconds:g} s," if told.predicted.windows else ""
-        fault = DataError(f"'{name}'{end} cannot be read: {reason_of(error)}")
-        fault.__cause__ = error
-    if told.predicted.windows or fault is None:
-        yield told.predicted
-    if fault is not None:
-        raise fault
+        outcome.fault = DataError(f"'{name}'{end} cannot be read: {reason_of(error)}")
+        outcome.fault.__cause__ = error
 
 
 def _with_notices(events: Iterator[Prediction | Gap]) -> Iterator[Prediction | Gap]:
-    """Says now and then how many pieces were dropped."""
+    """Prints now and then how many pieces were dropped."""
     dropped, said = 0, -math.inf
     for event in events:
         if isinstance(event, Gap) and event.dropped:

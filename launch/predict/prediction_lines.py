@@ -1,4 +1,4 @@
-"""What `predict` says of one recording while it runs: JSON lines, a timeline, a film, and the figures at its end."""
+"""The output of `predict` for one recording: JSON lines, a timeline, a film, and the figures at its end."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -21,10 +21,12 @@ MOST_ALARMS = 1000
 
 @dataclass
 class Predicted:
-    """Figures of one recording: how many pieces (`windows`); `whole`: it is one clip, all of it; the `means` and
-    `peaks` of each class over the pieces, which are the clip's score where it is whole; its class, the `decision`,
-    where it is one piece; `dropped` pieces and `gaps` of a live source; `damaged` packets of a file, which were
-    skipped; the `alarms` that ended, the last thousand of `alarm_count`."""
+    """Figures of one recording.
+
+    `windows`: number of pieces. `whole`: the recording is one clip. `means` and `peaks` of each class over the pieces
+    (of one piece, its scores). `decision`: the class, of one piece. `dropped` pieces and `gaps` of a live source.
+    `damaged`: skipped packets of a file. `alarms`: the last thousand of `alarm_count` that ended.
+    """
 
     title: str
     timeline: Timeline
@@ -46,10 +48,10 @@ class Predicted:
 
 
 class PredictionLines:
-    """Takes predictions and gaps in their order, and tells them.
+    """Writes predictions and gaps in order.
 
-    One JSON line each to `lines`: `kind` is `window` (a piece), `gap`, `alarm`, or at the end of a recording `clip`;
-    `file` names the recording where there are several. Memory does not grow with time.
+    One JSON line each to `lines`: `kind` is `window` (a piece), `gap`, `alarm`, or at the end of a recording `clip`.
+    `file` names the recording if there are several. Memory does not grow with time.
     """
 
     def __init__(
@@ -71,7 +73,7 @@ class PredictionLines:
         self.clock: datetime | None = None
 
     def add(self, event: Prediction | Gap) -> None:
-        """Tells one of them."""
+        """Writes one prediction or gap."""
         predicted = self.predicted
         if isinstance(event, Gap):
             predicted.dropped += event.dropped
@@ -94,7 +96,7 @@ class PredictionLines:
             self.film.add(event, self.alarm_class if self.raised is not None else None)
 
     def finish(self, whole: bool = True) -> Predicted:
-        """Ends an alarm that is on, and the film; `whole`: the recording was read to its end."""
+        """Ends the current alarm and the film; `whole`: the recording was read to its end."""
         self._alarms(self.watch.interrupt() if self.watch is not None else [])
         if self.film is not None:
             self.film.close(whole)
@@ -104,13 +106,13 @@ class PredictionLines:
             overall = self.overall
             predicted.whole, predicted.means, predicted.peaks = overall.whole, overall.means(), overall.peaks()
             predicted.decision = overall.decision()
-            # A source that never ends is no clip.
+            # A live source is not a clip.
             if whole and self.clock is None:
                 self._write("clip", overall.facts())
         return predicted
 
     def draw(self, target: Path) -> None:
-        """The timeline as a PNG, with the spans of the alarms."""
+        """Draws the timeline as a PNG, with the spans of the alarms."""
         from ...tasks.report.charts import draw_timeline
 
         spans = [(alarm.on, alarm.off) for alarm in self.predicted.alarms if alarm.off is not None]

@@ -1,4 +1,4 @@
-"""What one `predict` is asked for, as its options say."""
+"""The options of `predict`."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,8 +11,9 @@ from ...tasks.prediction.window_scores import Scorer
 
 @dataclass(frozen=True)
 class AlarmRequest:
-    """What was asked of alarms: the class, else the positive one; thresholds, by default the one that validation
-    clips chose, or a half, and four fifths of it; seconds of smoothing and of the shortest alarm and pause."""
+    """Options of alarms: the class (default: the positive one); the threshold `on` (default: chosen on validation
+    clips, or 0.5) and `off` (default: 0.8 of `on`); in seconds, smoothing and shortest alarm and pause.
+    """
 
     name: str | None = None
     on: float | None = None
@@ -23,11 +24,11 @@ class AlarmRequest:
     min_off: float = 0.0
 
     def rule(self, scorer: Scorer, threshold: float | None) -> tuple[str, AlarmRule] | None:
-        """The class and its rule; none where no class is the positive one and none was named."""
+        """The class and its rule; None without a class. Raises `RequestError` for an unknown class."""
         name = self.name or scorer.positive
         if name is None:
             if self.on is not None or self.off is not None:
-                raise RequestError("--on and --off are for alarms: name their class with --alarm")
+                raise RequestError("--on and --off need a class: name it with --alarm")
             return None
         if name not in scorer.classes:
             raise choice_error("class of this model", name, scorer.classes)
@@ -38,8 +39,9 @@ class AlarmRequest:
 
 @dataclass(frozen=True)
 class PredictRequest:
-    """What one `predict` is asked for: `beside`: files of further modalities by name; `rates`: Hz of files that do
-    not tell; where lines, timeline and film go (of a folder: the folders of them)."""
+    """The options of `predict`. `beside`: files of further modalities by name. `rates`: Hz of files that do not
+    store it. `out`, `png`, `video`: where lines, timeline and film go (for several recordings: folders).
+    """
 
     beside: dict[str, Path] = field(default_factory=dict)
     rates: dict[str, float] = field(default_factory=dict)

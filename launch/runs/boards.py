@@ -1,4 +1,4 @@
-"""Weights & Biases and TensorBoard: scalars while a run trains, its tables and pictures when something is done."""
+"""Weights & Biases and TensorBoard: scalars during training, tables and pictures at its end."""
 
 import secrets
 from collections.abc import Callable, Mapping, Sequence
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 class Boards:
-    """Sends numbers, tables and figures to wandb, and to TensorBoard where it is asked for.
+    """Sends numbers, tables and figures to wandb, and to TensorBoard if asked for.
 
     `mode`: `offline` (files under RUN/wandb, for `wandb sync`), `online` or `disabled`. `identity`: wandb's run id;
-    the same one continues that run. `tensorboard`: events under RUN/tensorboard, of which those after `step` are
-    hidden. wandb failing never stops a training: `warn` gets one line. Only the main process makes one.
+    the same id continues that run. `tensorboard`: also writes events under RUN/tensorboard; events after `step` are
+    hidden. A failure of wandb never stops a training: `warn` gets one line. Only the main process makes a `Boards`.
     """
 
     def __init__(
@@ -75,9 +75,9 @@ class Boards:
     def _send(self, step: int, values: Callable[[], dict[str, Any]]) -> None:
         if self._wandb is not None:
             try:
-                # A run that is gone on with online knows the steps it has had, and takes none before.
+                # A resumed online run keeps its steps and refuses earlier ones.
                 self._wandb.log(values(), step=max(step, self._wandb.step))
-            except Exception as error:  # whatever a tracker meets, the training goes on
+            except Exception as error:  # no fault of a tracker stops the training
                 self._lose(error)
 
     def _start(self, run: Path, mode: str, settings: Mapping[str, Any]) -> Any:
@@ -102,10 +102,10 @@ class Boards:
                     init_timeout=30,
                 ),
             )
-        except Exception as error:  # network, login, disk, its service: none of them is the training's business
+        except Exception as error:  # network, login, disk or service: the training continues
             self._lose(error)
             return None
-        self.identity = started.id  # the agent of a sweep has given it another
+        self.identity = started.id  # the agent of a sweep has set another id
         return started
 
     def _lose(self, error: Exception) -> None:
@@ -115,14 +115,14 @@ class Boards:
 
 
 def need_tensorboard() -> None:
-    """`RequestError` where the package that writes its events is not installed."""
+    """Raises `RequestError` if the tensorboard package is not installed."""
     if find_spec("tensorboard") is None:
         raise RequestError("tensorboard=true needs a package: pip install 'modalgate[tensorboard]'")
 
 
 def tracked_identity(run: Path) -> str | None:
-    """wandb's id of what was tracked last in `run`; none where nothing was."""
-    # The folder's own name ends in the id only where no other run began in the same second.
+    """wandb's id of the run last tracked in the folder `run`, or None."""
+    # The folder's name ends in the id only if no other run began in the same second.
     logs = list((run / "wandb").glob("*run-*-*/run-*.wandb"))
     if not logs:
         return None
@@ -139,7 +139,7 @@ def _media(of: str, tables: Sequence[Table], drawn: "Sequence[tuple[str, NDArray
 
 
 def _tensorboard(run: Path, step: int) -> Any:
-    """Accelerate's tracker; what an interrupted run told it after `step` is hidden."""
+    """Accelerate's tracker; hides what an interrupted run logged after `step`."""
     from accelerate.tracking import TensorBoardTracker
 
     board = TensorBoardTracker("tensorboard", run, purge_step=step + 1 if step else None)

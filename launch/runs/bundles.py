@@ -1,4 +1,4 @@
-"""Where the bundles of a run lie: one, one for each split that it was trained on, and one of all clips."""
+"""The bundles of a run: one, or one per split and one trained on all clips."""
 
 import hashlib
 import json
@@ -17,16 +17,17 @@ if TYPE_CHECKING:
     from ...fusion.bundle.bundle import Bundle
     from ...tasks.splits.splits import Split
 
-# Of a bundle's provenance: the digest of the test clips that it was kept from, and the fingerprint of shards of which
-# a final model was trained on every labelled clip.
+# Keys of a bundle's provenance: the digest of the test clips that it has not seen, and the fingerprint of the shards
+# on whose labelled clips a final model was trained.
 UNSEEN, SEEN = "unseen", "seen"
 
 
 def find_bundle(path: Path, quiet: bool = False) -> Path:
-    """The bundle folder to use: `path`, or of a run its final model, else its only one, else that of its first split.
+    """The bundle folder to use: `path` itself; of a run its final model, else its only one, else that of its first
+    split.
 
-    Of `hf://owner/name[@revision]` it is the one in the hub's cache. Where it takes one of several splits, one line
-    on standard error says which, and how to get a final model; `quiet` keeps it back, where a path is only checked.
+    Of `hf://owner/name[@revision]` it is the folder in the hub's cache. If one of several splits is chosen, a line on
+    standard error says which, and how to make a final model; `quiet` suppresses the line when a path is only checked.
     """
     path = local_bundle(path)
     for folder in (path / FINAL / "encoder", path / "encoder"):
@@ -36,7 +37,7 @@ def find_bundle(path: Path, quiet: bool = False) -> Path:
         chosen = divided[0]
         if not quiet:
             print(
-                f"note: '{path}' has a model for each of its {len(divided)} splits and none of all clips: this takes "
+                f"note: '{path}' has a model for each of its {len(divided)} splits and none of all clips: using "
                 f"{chosen.name}, which has not seen its own test clips; for a final model: {final_command(path)}",
                 file=sys.stderr,
             )
@@ -45,12 +46,12 @@ def find_bundle(path: Path, quiet: bool = False) -> Path:
 
 
 def measured_bundle(path: Path, index: Index) -> "Bundle":
-    """The model at `path` that is to be measured on clips of `index`, or lend its weights to one that is.
+    """The model at `path` to measure on clips of `index`, or to start another model from.
 
-    Of a run it is the one that the run evaluated; where each split has one, the final model. Raises `RequestError`
-    for a run that has one for each of its splits alone, and for a final model that was trained on these shards.
+    Of a run it is the model that the run evaluated; of a divided run, the final model. Raises `RequestError` for a
+    run that has only one model per split, and for a final model that was trained on these shards.
     """
-    from ...fusion.bundle.bundle import load_bundle  # torch comes only with the first model
+    from ...fusion.bundle.bundle import load_bundle  # torch is imported with the first model
 
     path = local_bundle(path)
     if (path / "encoder").is_dir():
@@ -59,22 +60,22 @@ def measured_bundle(path: Path, index: Index) -> "Bundle":
         if not (path / FINAL / "encoder").is_dir():
             names = ", ".join(folder.name for folder in divided)
             raise RequestError(
-                f"'{path}' has a model for each of its splits ({names}): give one, such as {divided[0]}"
+                f"'{path}' has a model for each of its splits ({names}): give one of them, such as {divided[0]}"
             )
         path = path / FINAL / "encoder"
     bundle = load_bundle(path)
     if bundle.provenance.get(SEEN) == index.fingerprint:
         raise RequestError(
-            f"'{path}' is a final model, trained on all labelled clips of '{index.folder}': its figures on them are "
-            "those of its run; give shards that it has not seen"
+            f"'{path}' is a final model, trained on all labelled clips of '{index.folder}': its scores on them are "
+            "those of its run; give shards that it was not trained on"
         )
     return bundle
 
 
 def any_bundle(path: Path) -> Path:
-    """The bundle folder at `path`, or of a run the evaluated one, or the first where each split has its own.
+    """The bundle folder at `path`; of a run the evaluated one, or that of the first split.
 
-    What all of a run's models share can be read from it.
+    Enough to read what all models of a run share.
     """
     path = local_bundle(path)
     if (path / "encoder").is_dir():
@@ -84,7 +85,7 @@ def any_bundle(path: Path) -> Path:
 
 
 def find_model(path: Path, quiet: bool = False) -> Path:
-    """The bundle at `path` or on the hub, or that of the run there to use; `RequestError` where there is none.
+    """The bundle at `path` or on the hub, or the one to use of the run there. Raises `RequestError` if there is none.
 
     `quiet`: see `find_bundle`.
     """
@@ -92,7 +93,7 @@ def find_model(path: Path, quiet: bool = False) -> Path:
     if any((path / name).is_file() for name in LAYOUTS):
         return path
     if not path.is_dir():
-        raise RequestError(f"no run folder at '{path}'")
+        raise RequestError(f"no run folder at '{path}': give a run of `modalgate pretrain` or `finetune`")
     found = find_bundle(path, quiet)
     if found == path:
         raise RequestError(f"'{path}' holds no trained model: has its training finished?")
@@ -100,33 +101,33 @@ def find_model(path: Path, quiet: bool = False) -> Path:
 
 
 def split_bundle(path: Path, index: Index, split: "Split") -> "Bundle":
-    """The bundle of a split in a run that has one for each, else the one at `path`.
+    """The bundle of a split in a run that has one per split, else the one at `path`.
 
-    Raises `RequestError` where the run has none for this split, or where it was kept from other clips than those the
-    split tests, or from none: their scores would flatter it.
+    Raises `RequestError` if the run has none for this split, or if the encoder has seen clips that the split tests:
+    their scores would be too good.
     """
     path = local_bundle(path)
     if divided := _divided(path):
         if path / split.name not in divided:
             names = ", ".join(folder.name for folder in divided)
             raise RequestError(
-                f"'{path}' has encoders for the splits {names}, none for {split.name}: pretrain that one too"
+                f"'{path}' has encoders for the splits {names}, none for {split.name}: pretrain that split too"
             )
         path = path / split.name
     bundle = measured_bundle(path, index)
     unseen = bundle.provenance.get(UNSEEN)
     if unseen is not None and unseen != tested_digest(index, split):
         raise RequestError(
-            f"the encoder '{path}' was kept from other clips than those {split.name} tests: give the folds, group, "
+            f"the encoder '{path}' has seen clips that {split.name} tests: give the folds, group, "
             "label, classes and seed that it was pretrained with, or pretrain it with these"
         )
     return bundle
 
 
 def undivided_bundle(path: Path) -> "Bundle":
-    """What a model of all clips starts from: the bundle at `path`, or the final one of a divided run.
+    """The bundle that a model of all clips starts from: the one at `path`, or the final one of a divided run.
 
-    Raises `RequestError`, with the command that makes it, where a run has encoders for its splits alone.
+    Raises `RequestError`, with the command that makes it, for a run that only has encoders per split.
     """
     from ...fusion.bundle.bundle import load_bundle
 
@@ -136,16 +137,16 @@ def undivided_bundle(path: Path) -> "Bundle":
     folder = path / FINAL / "encoder"
     if not folder.is_dir():
         raise RequestError(
-            f"'{path}' has an encoder for each of its splits and none of all clips, which a final model starts from: "
-            f"make it by `{final_command(path)}`, or leave out --final"
+            f"'{path}' has an encoder for each of its splits and none of all clips, which --final needs: "
+            f"make it with `{final_command(path)}`, or remove --final"
         )
     return load_bundle(folder)
 
 
 def final_command(run: Path) -> str:
-    """The command that adds to a run that is divided by splits the model of all its clips."""
+    """The command that adds a model of all clips to a divided run."""
     settings = read_settings(run / "config.yaml")
-    # A name without a slash would be taken for that of a shipped config.
+    # A name without a slash would mean a shipped config.
     place = str(run) if "/" in str(run) else f"./{run}"
     if settings.get("kind") == "finetune":
         moved = (Path(settings.get("out", "")) / settings.get("name", "")).resolve() != run.resolve()
@@ -158,24 +159,24 @@ def final_command(run: Path) -> str:
 
 
 def tested_digest(index: Index, split: "Split") -> str:
-    """What tells the test clips of a split from those of any other: an encoder's bundle says whom it has not seen."""
+    """Digest of a split's test clips; an encoder's bundle records the digest of the clips that it has not seen."""
     keys = sorted(index.samples[number].key for number in split.test.tolist())
     return hashlib.sha256("\n".join(keys).encode()).hexdigest()[:16]
 
 
 def _divided(path: Path) -> list[Path]:
-    """The folders of a divided run's splits; none of any other folder."""
+    """The folders of a divided run's splits; empty for other folders."""
     if (path / "encoder").is_dir() or not (path / "config.yaml").is_file():
         return []
     return [encoder.parent for encoder in sorted(path.glob("*/encoder")) if encoder.parent.name != FINAL]
 
 
 def run_of(path: Path) -> Path | None:
-    """The run folder that `path` is, or a bundle lies in; none for an exported bundle, which is left as it is."""
+    """The run folder at `path` or around a bundle; None for an exported bundle, which is not changed."""
     return next((folder for folder in (path, path.parent) if (folder / "config.yaml").is_file()), None)
 
 
 def cache_folder(path: Path) -> Path | None:
-    """RUN/features of the run a bundle lies in."""
+    """RUN/features of the run around a bundle."""
     run = run_of(path)
     return None if run is None else run / "features"

@@ -1,22 +1,22 @@
-"""What a verb says at its end: a table for people, and the same figures as JSON."""
+"""The end of a command: tables for people, and the same figures as JSON."""
 
 import json
 import math
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ...shards.errors import RequestError
+from ...shards.index.whole_file import write_whole
 from ...tasks.records import Table
 
 
 def print_table(
     title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], *, width: int | None = None
 ) -> None:
-    """Prints a table on standard output; columns that hold only numbers are set to the right.
+    """Prints a table on standard output; columns of numbers are right-aligned.
 
-    `width`: at most so many columns; by default those of the terminal, 120 in a pipe or a log.
+    `width`: largest width in characters; default: the terminal's, or 120 in a pipe or a log.
     """
     import rich.table
     from rich.console import Console
@@ -28,7 +28,7 @@ def print_table(
     for row in rows:
         table.add_row(*(_text(cell) for cell in row))
     console = Console(highlight=False, markup=False)
-    # A pipe or a log has no width of its own; the guess of 80 columns would break rows.
+    # A pipe or a log has no width; the guess of 80 columns would break rows.
     there = console.width if console.is_terminal else 120
     console.width = there if width is None else min(there, width)
     console.print(title, style="bold")
@@ -36,7 +36,7 @@ def print_table(
 
 
 def print_rejected(path: Path, limit: int = 20) -> None:
-    """A table of the recordings that are listed in `path` as unusable, if there are any."""
+    """Prints a table of the unusable recordings listed in `path`, if there are any."""
     from ...shards.packing.rejected import read_rejected
 
     rejected = read_rejected(path)
@@ -47,19 +47,17 @@ def print_rejected(path: Path, limit: int = 20) -> None:
 
 
 def write_json(path: Path | None, content: Any) -> None:
-    """Writes `content` to `path`, if one is given; numbers that are not finite become null.
+    """Writes `content` to `path` if one is given; numbers that are not finite become null.
 
-    Raises `RequestError` where the file cannot be written.
+    Raises `RequestError` if the file cannot be written.
     """
     if path is None:
         return
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        partial.write_text(json.dumps(_finite(content), indent=2) + "\n", encoding="utf-8")
-        os.replace(partial, path)
+        write_whole(path, (json.dumps(_finite(content), indent=2) + "\n").encode())
     except OSError as error:
         raise RequestError(
-            f"cannot write '{path}' ({error.strerror}): give --json a file in a folder that is there"
+            f"cannot write '{path}' ({error.strerror}): give --json a file in an existing folder"
         ) from error
 
 

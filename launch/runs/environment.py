@@ -1,4 +1,4 @@
-"""What a run ran on: versions, git state, machine and the data's fingerprint, in RUN/environment.json."""
+"""Versions, git state, machine and the data's fingerprint of a run, in RUN/environment.json."""
 
 import itertools
 import json
@@ -12,6 +12,7 @@ from typing import Any
 
 import psutil
 
+from ...shards.index.whole_file import write_whole
 from ...tasks.records import versions
 from ...tasks.report.provenance import ENVIRONMENT, read_environment
 
@@ -19,8 +20,8 @@ from ...tasks.report.provenance import ENVIRONMENT, read_environment
 def record_environment(run: Path, step: int, processes: int, settings: Mapping[str, Any]) -> None:
     """Adds one start of the run to RUN/environment.json: a resumed run may be on another machine.
 
-    `settings`: of the run, with its `command` and the data's `fingerprint`. Nothing of the process's environment
-    variables is kept, and no address of a git remote: both may hold secrets. A damaged file is put aside.
+    `settings`: the run's settings, with its `command` and the data's `fingerprint`. Environment variables and
+    addresses of git remotes are not recorded: both may hold secrets. A damaged file is renamed and kept.
     """
     path = run / ENVIRONMENT
     before = read_environment(run)
@@ -36,19 +37,17 @@ def record_environment(run: Path, step: int, processes: int, settings: Mapping[s
         "machine": machine(),
         "fingerprint": settings.get("fingerprint"),
     }
-    partial = path.with_suffix(".json.partial")
-    partial.write_text(json.dumps({"starts": [*before, start]}, indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_whole(path, (json.dumps({"starts": [*before, start]}, indent=1) + "\n").encode())
 
 
 def _unused(path: Path) -> Path:
-    """`path`, or where something has that name already, the first free one with a number after it."""
+    """`path`, or if it exists, the first free name with a number after it."""
     numbered = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
     return next(place for place in itertools.chain([path], numbered) if not place.exists())
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:
-    """The commit checked out around `folder` and whether tracked files differ from it; none outside a repository."""
+    """The commit checked out around `folder` and whether tracked files differ from it; None outside a repository."""
     commit = _git(folder, "rev-parse", "HEAD")
     if not commit:
         return None
@@ -80,7 +79,7 @@ def _processor() -> str:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    # Without locks: a run that starts must not get in the way of a commit being made.
+    # Without locks: a starting run must not block a commit.
     command = ["git", "--no-optional-locks", "-C", str(folder), *arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)

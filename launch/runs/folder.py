@@ -1,4 +1,4 @@
-"""The run folder: never overwritten, and resumed only with the settings it was started with."""
+"""The run folder: never overwritten, and resumed only with its own settings."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,11 +8,12 @@ import yaml
 
 from ...shards.errors import DataError, RequestError, choice_error
 from ...shards.index.labels import LABEL
+from ...shards.index.whole_file import write_whole
 
 if TYPE_CHECKING:
     from ..schema import Config
 
-# What may differ on resume: how long to train, and what no weight hangs on.
+# Keys that may differ on resume: the length of the training, and keys that change no weight.
 _FREE = {
     "command",
     "train.steps",
@@ -49,10 +50,10 @@ def run_folder(config: "Config") -> Path:
 
 
 def open_run(run: Path, settings: Mapping[str, Any], resume: bool) -> None:
-    """Creates `run` with `settings` in its `config.yaml`, or checks that a resumed run has the same.
+    """Creates `run` with `settings` in its `config.yaml`, or checks that a resumed run has the same settings.
 
-    Raises `RequestError` for an occupied folder without `resume`, for `resume` where there is no run, and, naming
-    the keys, for settings that differ in more than the length of the training and what it has no part in.
+    Raises `RequestError` for an occupied folder without `resume`, for `resume` without a run, and for changed
+    settings, with their keys. Settings that change no weight, and the length of the training, may differ.
     """
     stored = run / "config.yaml"
     _check_folder(run)
@@ -68,7 +69,7 @@ def open_run(run: Path, settings: Mapping[str, Any], resume: bool) -> None:
 
 
 def check_free(run: Path) -> None:
-    """`RequestError` where `run` is there already and holds something."""
+    """Raises `RequestError` if `run` exists and is not empty."""
     _check_folder(run)
     if run.is_dir() and any(run.iterdir()):
         holds = "a run" if (run / "config.yaml").exists() else "something else"
@@ -76,9 +77,9 @@ def check_free(run: Path) -> None:
 
 
 def check_there(run: Path) -> None:
-    """`RequestError` where `run` is no run that could be resumed."""
+    """Raises `RequestError` if there is no run to resume at `run`."""
     if not (run / "config.yaml").is_file():
-        raise RequestError(f"no run to resume at '{run}': leave out --resume, or give the out= and name= it had")
+        raise RequestError(f"no run to resume at '{run}': remove --resume, or give the out= and name= of the run")
 
 
 def _check_folder(run: Path) -> None:
@@ -87,13 +88,13 @@ def _check_folder(run: Path) -> None:
 
 
 def accept_changes(run: Path, settings: Mapping[str, Any], accepted: Sequence[str]) -> None:
-    """Lets `run`, and the folds in it, be resumed with the `accepted` keys or sections as `settings` has them.
+    """Changes the `accepted` keys or sections of `run`, and of its folds, to their values in `settings`.
 
-    Raises `RequestError`, before anything is changed, for a key that is as it was and for one that has changed
-    without being accepted.
+    Raises `RequestError`, before anything is changed, for a key that has not changed and for a changed key that is
+    not accepted.
     """
     now = _flat(settings)
-    # The fingerprint is of the shards: whoever takes others takes it too.
+    # The fingerprint belongs to the shards and changes with them.
     names = {*accepted, "fingerprint"} if "data.shards" in accepted else set(accepted)
     changed: set[str] = set()
     merged: dict[Path, dict[str, Any]] = {}
@@ -103,7 +104,7 @@ def accept_changes(run: Path, settings: Mapping[str, Any], accepted: Sequence[st
             old = _flat(read_settings(path))
             title = title or old.get("name")
             if old.get("name") != title:
-                continue  # a run of its own in this folder
+                continue  # another run in this folder
             asked = _with_chosen(now, old)
             changed |= {key for key in (*old, *asked) if old.get(key) != asked.get(key)} - _FREE
             kept = {key: value for key, value in old.items() if not _covers(names, key)}
@@ -120,16 +121,16 @@ def accept_changes(run: Path, settings: Mapping[str, Any], accepted: Sequence[st
 
 
 def _with_chosen(asked: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that were `asked` for; those that they leave to the clips as the `run` chose them."""
+    """The `asked` settings; a setting that they leave open has the value that the `run` chose from its clips."""
     left = ("data.folds", "data.leaky") if asked.get("data.folds", 0) is None else ()
     left += ("data.label",) if asked.get("data.label") == LABEL else ()
     return {**asked, **{key: run[key] for key in left if key in run}}
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """`key was A, is B` for every dotted key that resuming may not change.
+    """`key was A, is B` for every dotted key that must not change on resume.
 
-    A run of which no fingerprint is known may have any.
+    A run without a known fingerprint accepts any fingerprint.
     """
     old, new = _flat(before), _flat(now)
     return [
@@ -150,7 +151,7 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _covers(names: set[str], key: str) -> bool:
-    """Whether `key` is one of the names, or in a section that is."""
+    """Whether `key` is one of the names or in one of the sections."""
     return any(key == name or key.startswith(f"{name}.") for name in names)
 
 
@@ -168,12 +169,12 @@ def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
 def _refusal(run: Path, changed: Sequence[str]) -> RequestError:
     return RequestError(
         f"run '{run}' was started with other settings: {'; '.join(changed)}; "
-        "set them back, take them with --accept KEY, or choose another name="
+        "undo the changes, accept them with --accept KEY, or choose another name="
     )
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """What a run's config.yaml says; `DataError` where it is damaged."""
+    """The settings in a run's config.yaml. Raises `DataError` if it is damaged."""
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except yaml.YAMLError as error:
@@ -181,6 +182,4 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def _write(path: Path, settings: Mapping[str, Any]) -> None:
-    partial = path.with_suffix(".yaml.partial")
-    partial.write_text(yaml.safe_dump(dict(settings), sort_keys=False), encoding="utf-8")
-    partial.replace(path)
+    write_whole(path, yaml.safe_dump(dict(settings), sort_keys=False).encode())

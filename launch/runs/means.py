@@ -10,7 +10,7 @@ from torch import Tensor
 class Means:
     """Sums on the device, read once per log: reading a value waits for the GPU.
 
-    Batches with the same names share one tensor of sums, for an operation per value would cost more than the values.
+    Batches with the same names share one tensor of sums: an operation per value would be slower.
     """
 
     def __init__(self) -> None:
@@ -18,7 +18,7 @@ class Means:
 
     @torch.no_grad()
     def add(self, values: Mapping[str, Tensor]) -> None:
-        """One batch's scalars; a name that is missing in a batch does not count in it."""
+        """Adds one batch's scalars; a name missing in a batch is not counted for it."""
         if not values:
             return
         wide = torch.float64 if next(iter(values.values())).device.type == "cpu" else torch.float32

@@ -1,4 +1,4 @@
-"""How fast the loop is, what share of its time it waits for data, and the memory it holds."""
+"""Speed of the loop, share of its time spent waiting for data, and memory."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -18,17 +18,17 @@ class Meter:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """The time inside is spent waiting for data."""
+        """Counts the time of the block as waiting for data."""
         asked = self.clock()
         yield
         self._waited += self.clock() - asked
 
     def add(self, clips: int) -> None:
-        """So many clips of all processes were trained on."""
+        """Counts clips trained on, over all processes."""
         self._clips += clips
 
     def take(self) -> dict[str, float]:
-        """Clips per second, share of the time waited, and GB held since the last call: GPU peak, or resident."""
+        """Clips per second, share of time waited, and memory in GB since the last call (GPU peak, or resident)."""
         seconds = max(self.clock() - self._began, 1e-9)
         figures = {"clips_per_second": self._clips / seconds, "data_wait": self._waited / seconds}
         if torch.cuda.is_available():

@@ -1,4 +1,4 @@
-"""Where the numbers go: metrics.jsonl always, and the boards that people watch runs on."""
+"""Logged numbers: always in metrics.jsonl, and on wandb and TensorBoard."""
 
 import json
 import math
@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ...shards.index.whole_file import write_whole
 from ...tasks.records import Curves, Figure, Gates, Result, Table
 from ...tasks.report.provenance import WARNINGS
 from .boards import Boards, tracked_identity
@@ -15,38 +16,38 @@ METRICS = "metrics.jsonl"
 
 
 class Tracker:
-    """Appends one line per `log` to RUN/metrics.jsonl and sends the same to `boards`.
+    """Appends one line per `log` to RUN/metrics.jsonl and sends it to `boards`.
 
-    Lines after `step`, which a resumed run will log again, are dropped. Only the main process makes one.
+    Lines after `step` are deleted: a resumed run logs them again. Only the main process makes a `Tracker`.
     """
 
     def __init__(self, run: Path, boards: Boards, step: int = 0) -> None:
         self.run = run
         self._boards = boards
         _cut(run / METRICS, step)
-        # What was said at the end of a shorter training may hold no longer.
+        # Warnings at the end of a shorter training may no longer be true.
         _cut(run / WARNINGS, step - 1)
         self._file = (run / METRICS).open("a", encoding="utf-8")
 
     @property
     def identity(self) -> str:
-        """Of wandb's run, kept in the checkpoint so that a resumed job stays one run."""
+        """wandb's run id, kept in the checkpoint so that a resumed job continues one run."""
         return self._boards.identity
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """One line of `values` after `step` steps."""
+        """Logs `values` after `step` steps."""
         finite = {key: value if math.isfinite(value) else None for key, value in values.items()}
         self._file.write(json.dumps({"step": step, **finite}) + "\n")
         self._file.flush()
         self._boards.log(step, values)
 
     def warn(self, step: int, line: str) -> None:
-        """Keeps a warning of the training, after `step` steps, in RUN/warnings.jsonl."""
+        """Writes a warning, after `step` steps, to RUN/warnings.jsonl."""
         with (self.run / WARNINGS).open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, "warning": line}) + "\n")
 
     def close(self, exit_code: int = 0) -> None:
-        """Closes the file and ends the boards' runs, which get the last figures in a table and pictures of gates."""
+        """Closes the file and the boards' runs, with a table of the last figures and pictures of the gates."""
         self._file.close()
         lines = read_metrics(self.run)
         if lines:
@@ -55,7 +56,7 @@ class Tracker:
 
 
 def show_result(run: Path, result: Result, warn: Callable[[str], None]) -> None:
-    """Adds an evaluation's tables and pictures to what `run` was tracked by, as its config.yaml says."""
+    """Sends an evaluation's tables and pictures to the boards named in the config.yaml of `run`."""
     settings = read_settings(run / "config.yaml")
     lines = read_metrics(run)
     step = lines[-1]["step"] + 1 if lines else 0
@@ -66,7 +67,7 @@ def show_result(run: Path, result: Result, warn: Callable[[str], None]) -> None:
 
 
 def task_tables(lines: list[dict[str, Any]]) -> list[Table]:
-    """The newest means of every task: a row for each, a column for each of their figures."""
+    """The newest means of every task: a row per task, a column per figure."""
     last = next((line for line in reversed(lines) if "loss" in line), {})
     named = [(*name.rpartition("/")[::2], value) for name, value in last.items() if "/" in name]
     named = [(task, figure, value) for task, figure, value in named if task != "gate"]
@@ -93,7 +94,7 @@ def gate_figures(lines: list[dict[str, Any]]) -> list[Figure]:
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """The lines of RUN/metrics.jsonl; a last line cut short by a kill is left out."""
+    """The lines of RUN/metrics.jsonl, without a last line cut short by a kill."""
     return _read_lines(run / METRICS)
 
 
@@ -105,10 +106,8 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def _cut(path: Path, step: int) -> None:
-    """Takes out what was logged after `step`: a resumed run logs it again."""
+    """Deletes the lines after `step`: a resumed run logs them again."""
     if not path.exists():
         return
     kept = [json.dumps(line) + "\n" for line in _read_lines(path) if line["step"] <= step]
-    partial = path.with_suffix(".jsonl.partial")
-    partial.write_text("".join(kept), encoding="utf-8")
-    partial.replace(path)
+    write_whole(path, "".join(kept).encode())

@@ -1,4 +1,6 @@
-"""The line a verb ends with: what to type next. It works as it is printed; words in capitals are to be filled in."""
+"""The last line of a command: what to run next. It works as printed, except that words in CAPITALS must be
+replaced.
+"""
 
 import shlex
 from collections.abc import Sequence
@@ -8,7 +10,7 @@ from ...shards.index.labels import LABEL, label_candidates
 from ...shards.index.table import Index
 from ...shards.media.credentials import masked
 
-# What a person has and nobody else knows of.
+# Places that only the user knows.
 VIDEO, RECORDINGS = "VIDEO", "RECORDINGS"
 
 
@@ -18,17 +20,17 @@ def next_line(*words: object) -> str:
 
 
 def browse(place: Path | str) -> str:
-    """A page to look at: a file, or an address."""
+    """The command that opens a page: a file or an address."""
     return f"next: python -m webbrowser {shlex.quote(place.resolve().as_uri() if isinstance(place, Path) else place)}"
 
 
 def pretrain_line(shards: Path | str) -> str:
-    """From packed shards to an encoder."""
+    """Next after packing: train an encoder."""
     return next_line("pretrain", shards)
 
 
 def encoder_line(encoder: Path, shards: str | Sequence[str], index: Index) -> str:
-    """From an encoder to what it is worth, where the clips have labels, or else to features of them."""
+    """Next after an encoder: a probe if the clips have labels, else their features."""
     labels, folders = label_candidates(index), [shards] if isinstance(shards, str) else list(shards)
     if not labels:
         return next_line("embed", encoder, folders[0], encoder.parent / "features.npz")
@@ -36,7 +38,7 @@ def encoder_line(encoder: Path, shards: str | Sequence[str], index: Index) -> st
 
 
 def finetune_line(encoder: Path | str, shards: Path | str | Sequence[str], label: str, *settings: str) -> str:
-    """From an encoder to a classifier of a label column; `settings`: `key=value` besides."""
+    """Next after an encoder: a classifier of a label column. `settings`: further `key=value` words."""
     folders = [str(shards)] if isinstance(shards, Path | str) else [str(folder) for folder in shards]
     place = folders[0] if len(folders) == 1 else f"[{','.join(folders)}]"
     named = ("--label", label) if label != LABEL else ()
@@ -44,19 +46,19 @@ def finetune_line(encoder: Path | str, shards: Path | str | Sequence[str], label
 
 
 def model_line(model: Path | str, classifier: bool) -> str:
-    """From a model to what it makes of a person's own recordings."""
+    """Next after a model: apply it to the user's recordings."""
     if classifier:
         return next_line("predict", model, VIDEO, "--out", "windows.jsonl", "--png", "windows.png")
     return next_line("embed", model, RECORDINGS, "features.npz")
 
 
 def run_line(run: Path, model: Path | str, classifier: bool = True) -> str:
-    """To the report of a run, or where `run` is no run folder, to the use of the model."""
+    """Next after a run: its report; if `run` is not a run folder, use the model."""
     return next_line("report", run) if (run / "config.yaml").is_file() else model_line(model, classifier)
 
 
 def features_line(out: Path) -> str:
-    """From a file of features to a look into it."""
+    """Next after a file of features: read it."""
     if out.suffix == ".npz":
         code = f"import numpy; print(numpy.load({str(out)!r}).files)"
     else:
@@ -65,11 +67,11 @@ def features_line(out: Path) -> str:
 
 
 def comparison_line(runs: Sequence[Path], out: Path | None) -> str:
-    """From a comparison to its page."""
+    """Next after a comparison: its page."""
     return next_line("compare", *runs, "--out", "comparison.html") if out is None else browse(out)
 
 
 def prediction_line(model: Path, out: Path) -> str:
-    """From the lines of recordings in `out` to a picture of them in the report of the model's run; else to more."""
+    """Next after predictions in `out`: show them in the report of the model's run; without a run, predict more."""
     run = next((place for place in (model, model.parent) if (place / "config.yaml").is_file()), None)
     return model_line(model, classifier=True) if run is None else next_line("report", run, "--prediction", out)

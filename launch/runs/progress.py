@@ -1,4 +1,4 @@
-"""How far it is: a bar on a terminal, a plain line now and then elsewhere."""
+"""Progress: a bar on a terminal, else a plain line now and then."""
 
 import math
 import sys
@@ -9,34 +9,34 @@ from contextlib import ExitStack, contextmanager
 from typing import Protocol, TextIO
 
 PLAIN_SECONDS = 30.0
-# The first reports come late: processes start, caches fill, a compiler works. The time left is told when so many
-# more have come, from the newest of them.
+# The first reports are slow: processes start, caches fill, a compiler runs. The time left is shown after ENOUGH
+# further reports, from the NEWEST of them.
 WARM_UP, ENOUGH, NEWEST = 2, 2, 50
 
 
 class Pace:
-    """How fast units are done of late, in units per second."""
+    """Recent speed in units per second."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock, self._early = clock, WARM_UP - 1
         self._reports: deque[tuple[float, int]] = deque(maxlen=NEWEST)
 
     def add(self, done: int) -> None:
-        """Notes that `done` units are done now."""
+        """Records that `done` units are done."""
         if self._early > 0:
             self._early -= 1
             return
         self._reports.append((self._clock(), done))
 
     def rate(self) -> float | None:
-        """None until enough has been done after the warm-up."""
+        """Units per second; None until enough is done after the warm-up."""
         if len(self._reports) <= ENOUGH:
             return None
         (began, before), (now, done) = self._reports[0], self._reports[-1]
         return (done - before) / (now - began) if now > began else None
 
     def left(self, units: int) -> str:
-        """How long so many units will take, in minutes and seconds; empty while that is not known."""
+        """Time left for `units`, in minutes and seconds; empty if unknown."""
         rate = self.rate()
         return f"{_minutes(units / rate)} left" if rate else ""
 
@@ -48,7 +48,7 @@ class Advance(Protocol):
 
 
 class Report(Protocol):
-    """Says that `done` of `total` are done, `rejected` of them as unusable."""
+    """Reports that `done` of `total` are done, `rejected` of them as unusable."""
 
     def __call__(self, done: int, total: int, rejected: int = 0, /) -> None: ...
 
@@ -64,11 +64,11 @@ def track(
     stream: TextIO | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Advance]:
-    """Shows progress of `total` units, `start` of them done before, on `stream` (standard error).
+    """Shows the progress of `total` units, `start` of them done before, on `stream` (default: standard error).
 
-    On a terminal: bar, count, time left and the last fields. Elsewhere a line at the first report, then every
-    30 seconds, and at the end. Without `show` (every process but the first) nothing.
-    `began`: the clock when the work started, if that was before this call.
+    On a terminal: bar, count, time left and the last fields. Elsewhere: a line at the first report, then every 30
+    seconds, and at the end. Without `show` (every process but the first): nothing. `began`: the clock when the work
+    started, if before this call.
     """
     if not show:
         yield lambda count=1, **fields: None
@@ -106,7 +106,7 @@ def track(
 
 @contextmanager
 def counted(label: str) -> Iterator[Report]:
-    """The same for work that counts itself: its first report tells the total, and what was done before."""
+    """Progress of work that counts itself: its first report gives the total and what was done before."""
     with ExitStack() as stack:
         advance: Advance | None = None
         before, began = 0, time.monotonic()
@@ -129,7 +129,7 @@ def _bar(total: int, label: str, start: int, stream: TextIO, clock: Callable[[],
     from rich.text import Text
 
     class WithFacts(Progress):
-        """The facts stand under the bar, on as many lines as they take: beside it they would push it out."""
+        """The fields are printed under the bar, on as many lines as needed; beside it they would push it out."""
 
         def get_renderables(self) -> Iterator[RenderableType]:
             yield from super().get_renderables()

@@ -1,4 +1,4 @@
-"""The figures that a run's evaluations left in its folder, for the model card."""
+"""Figures of the evaluations in a run folder, for the model card."""
 
 from pathlib import Path
 
@@ -7,10 +7,10 @@ from ...tasks.records import Result, load_result
 
 
 def recorded_metrics(run: Path) -> dict[str, float]:
-    """By name: what fine-tuning measured on test clips, and the linear probe of the fused features.
+    """Figures by name: test scores of fine-tuning, and the linear probe of the fused features.
 
-    `run`: a run folder, or a split's inside one, which has the figures pooled over all splits. Raises `DataError` for
-    a damaged result file.
+    `run`: a run folder, or the folder of one of its splits; the figures are pooled over all splits. Raises
+    `DataError` for a damaged result file.
     """
     found: dict[str, float] = {}
     for name, read in (("finetune", _finetune), ("probe", _probe)):
@@ -23,7 +23,7 @@ def recorded_metrics(run: Path) -> dict[str, float]:
 
 
 def alarm_threshold(metrics: dict[str, float]) -> float | None:
-    """The threshold that held-out clips chose, where they did."""
+    """The threshold chosen on held-out clips, or None."""
     return next((value for name, value in metrics.items() if name.startswith(THRESHOLD)), None)
 
 

@@ -1,4 +1,4 @@
-"""The answer to one recording: received, scored and sent, or given up when nobody waits for it any more."""
+"""The answer to one recording: received, scored and sent, or stopped when its client leaves."""
 
 import asyncio
 import json
@@ -27,7 +27,7 @@ STOPPED = "the server was stopped"
 
 @dataclass(frozen=True)
 class Service:
-    """A classifier, and what limits its use. `folder`: where recordings lie while they are scored."""
+    """A classifier and the limits of its use. `folder`: holds recordings while they are scored."""
 
     bundle: Bundle
     facts: ModelFacts
@@ -37,7 +37,7 @@ class Service:
 
 
 class Deferred(Response):
-    """An answer that `work` sends while it is found."""
+    """An answer that `work` sends while it is computed."""
 
     def __init__(self, work: Callable[[Request, Send], Awaitable[None]]) -> None:
         super().__init__()
@@ -48,9 +48,9 @@ class Deferred(Response):
 
 
 async def answer(service: Service, request: Request, send: Send, wish: Wish, name: str | None) -> None:
-    """Receives a recording, scores it and sends the answer; whatever happens, no file of it stays.
+    """Receives a recording, scores it and sends the answer; its files are deleted in any case.
 
-    `name`: of a plain body. Raises, before anything is sent, what `receive_upload` and `score` raise, and `Full`.
+    `name`: of a plain body. Raises `Full`, and what `receive_upload` and `score` raise, before anything is sent.
     """
     begun = time.monotonic()
     roles = [role.name for role in service.facts.roles]
@@ -65,7 +65,7 @@ async def answer(service: Service, request: Request, send: Send, wish: Wish, nam
         answered = await _while_connected(request.receive, sending)
     seconds = time.monotonic() - begun
     shown = next(iter(uploads.values())).name
-    service.log(f"'{shown}' {'scored' if answered else 'given up by its sender'} after {seconds:.1f} s")
+    service.log(f"'{shown}' {'scored' if answered else 'abandoned by its sender'} after {seconds:.1f} s")
 
 
 async def _collect(request: Request, send: Send, lines: AsyncGenerator[Line]) -> None:
@@ -105,7 +105,7 @@ async def _stream(request: Request, send: Send, lines: AsyncGenerator[Line]) -> 
 
 
 async def _while_connected(receive: Receive, work: Coroutine[Any, Any, None]) -> bool:
-    """Runs `work`, or as much of it as the client waits for; whether that was all."""
+    """Runs `work` until the client leaves; returns whether it was finished."""
 
     async def watch() -> None:
         while (await receive())["type"] != "http.disconnect":

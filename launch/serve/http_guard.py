@@ -1,4 +1,4 @@
-"""Who may talk to the server: pages it served itself and programs, not other pages in the same browser."""
+"""Access to the server: its own pages and programs, but not other pages in the same browser."""
 
 import ipaddress
 import socket
@@ -20,7 +20,7 @@ FIXED_HEADERS = {
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches a server that listens at `host`."""
+    """Whether a server that listens on `host` is reachable from this machine only."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -28,11 +28,11 @@ def is_loopback(host: str) -> bool:
 
 
 class Guard:
-    """Refuses a request under a strange host name or from another origin; adds the security headers.
+    """Refuses a request with a strange host name or from another origin; adds the security headers.
 
-    A page elsewhere can reach a local server in two ways. By a name of its own that it lets point to 127.0.0.1 (DNS
-    rebinding): so the `Host` must be an address, `localhost`, this machine's name or the one it was told to listen
-    at. Or by posting across origins, which needs no leave: so `Origin`, where there is one, must be the host itself.
+    Another page can reach a local server in two ways. It can use its own name and point it to 127.0.0.1 (DNS
+    rebinding): so the `Host` must be an address, `localhost`, this machine's name or the server's `--host`. Or it can
+    post across origins, which needs no permission: so `Origin`, if given, must be the host itself.
     """
 
     def __init__(self, app: ASGIApp, host: str, policy: str) -> None:
@@ -58,9 +58,7 @@ class Guard:
         host = headers.get("host", "").lower()
         name = urlsplit(f"//{host}").hostname or ""
         if not (name in self.names or _is_address(name)):
-            return refusal(
-                421, f"'{name}' is no name of this server: open it by its address, or start it with --host"
-            )
+            return refusal(421, f"'{name}' is not a name of this server: open its address, or start it with --host")
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin.lower()).netloc != host:
             return refusal(403, f"a page of '{origin}' may not use this server")
@@ -71,7 +69,7 @@ class Guard:
 
 
 def refusal(status: int, line: str, headers: dict[str, str] | None = None) -> JSONResponse:
-    """The answer to a request that is not served: `{"error": line}`."""
+    """The answer to a refused request: `{"error": line}`."""
     return JSONResponse({"error": line}, status, headers)
 
 

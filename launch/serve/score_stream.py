@@ -1,4 +1,4 @@
-"""A recording's scores as lines that come while it is read: what the server streams, and collects for one answer."""
+"""A recording's scores as lines, streamed while it is read or collected for one answer."""
 
 from base64 import b64encode
 from collections.abc import AsyncGenerator, Sequence
@@ -20,7 +20,7 @@ from ...tasks.prediction.window_scores import Prediction, predict, scorer_of
 from .uploads import Upload
 from .waiting_queue import Turns
 
-# Pieces scored at a time: few, so that they show soon.
+# Pieces scored at a time: few, so that they appear soon.
 BATCH = 4
 
 Line = dict[str, Any]
@@ -28,8 +28,9 @@ Line = dict[str, Any]
 
 @dataclass(frozen=True)
 class Wish:
-    """`hop` seconds between pieces, as the model is to be applied if none; at most `frames` pictures of the highest
-    scores, of `class_name` if one is given."""
+    """`hop`: seconds between pieces, None: as the model is applied. At most `frames` pictures of the highest
+    scores, of `class_name` if given.
+    """
 
     hop: float | None = None
     frames: int = 6
@@ -37,11 +38,10 @@ class Wish:
 
 
 async def score(bundle: Bundle, turns: Turns, uploads: dict[str, Upload], wish: Wish) -> AsyncGenerator[Line]:
-    """Lines by `kind`: one `recording`, a `window` for each piece, the `clip`, `frames`, a `note` where there is a
-    fault or damage, `end`.
+    """Lines by `kind`: one `recording`, a `window` per piece, the `clip`, `frames`, a `note` after a fault or damage,
+    `end`.
 
-    Nothing comes before the first window is known. Raises `DataError`, in one line, where there is no window at all,
-    and `Stopping`.
+    The first line comes with the first window. Raises `DataError`, in one line, without any window, and `Stopping`.
     """
     name = next(iter(uploads.values())).name
     windows: list[Prediction] = []
@@ -78,7 +78,7 @@ async def score(bundle: Bundle, turns: Turns, uploads: dict[str, Upload], wish: 
 
 
 def unreadable(uploads: dict[str, Upload], windows: Sequence[Prediction], error: Exception) -> str:
-    """The line that the command line prints of the same recording, under the names the client gave."""
+    """The line that the command line prints for the same recording, with the names given by the client."""
     reason = reason_of(error)
     for upload in uploads.values():
         reason = reason.replace(f"'{upload.path.name}'", f"'{upload.name}'")
@@ -115,5 +115,5 @@ def _stills(video: Upload | None, times: list[float]) -> list[bytes | None]:
     try:
         return stills(Path(video.path), times) if video is not None and times else [None] * len(times)
     except UNREADABLE:
-        # Sound alone, in a file that could have held pictures.
+        # Only sound, in a container for video.
         return [None] * len(times)

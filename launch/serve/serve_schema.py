@@ -1,4 +1,4 @@
-"""What the server says, as types: its description at /openapi.json is made from them."""
+"""Types of the server's answers; the description at /openapi.json is made from them."""
 
 from typing import Literal
 
@@ -6,24 +6,24 @@ from pydantic import BaseModel, Field
 
 
 class Role(BaseModel):
-    """A file that belongs to a recording: the form field it comes in, and what it holds."""
+    """A file of a recording: its form field and its content."""
 
     name: str
     kind: str
 
 
 class Colours(BaseModel):
-    """Of charts: a fixed one for each modality, and those that are left, the `palette` for classes as they come."""
+    """Colours of charts: a fixed one for each modality, and the remaining `palette` for classes."""
 
     palette: list[str]
     modalities: dict[str, str]
 
 
 class ModelFacts(BaseModel):
-    """What the model is, and for what, from its bundle and its model card.
+    """The model and its purpose, from its bundle and its model card.
 
-    A recording of at most `whole_seconds` is one clip, scored by the mean of `views` windows of `window_seconds` over
-    all of it; a longer one is scored so in pieces of `piece_seconds`, one every `hop_seconds`.
+    A recording of at most `whole_seconds` is one clip: its score is the mean of `views` windows of `window_seconds`
+    spread over it. A longer one is scored the same way in pieces of `piece_seconds`, one every `hop_seconds`.
     """
 
     name: str
@@ -48,7 +48,7 @@ class ModelFacts(BaseModel):
 
 
 class Health(BaseModel):
-    """Whether a prediction runs, how many wait for it, and how many more recordings would be taken."""
+    """Whether a prediction runs, how many wait, and how many more recordings are accepted."""
 
     status: Literal["ok"]
     predicting: bool
@@ -68,7 +68,7 @@ class Frame(BaseModel):
 
 
 class Window(BaseModel):
-    """A piece of the recording; `whole`: it is all of it, one clip; `calibrated`: of a model with a temperature."""
+    """A piece of the recording; `whole`: it is the whole recording; `calibrated`: the model has a temperature."""
 
     start: float
     end: float
@@ -80,7 +80,7 @@ class Window(BaseModel):
 
 
 class Clip(BaseModel):
-    """The recording as one: means and highest scores over its pieces; the class only where it is one piece."""
+    """The recording in total: means and highest scores over its pieces; the class only for one piece."""
 
     start: float
     end: float
@@ -94,8 +94,9 @@ class Clip(BaseModel):
 
 
 class Scored(BaseModel):
-    """All of a recording; `clip`: none where it cannot be read to its end; `note`: why. Streamed, each line tells its
-    `kind` instead."""
+    """A whole recording; `clip`: None if it cannot be read to its end; `note`: why. In a stream, each line names
+    its `kind` instead.
+    """
 
     file: str
     duration: float
@@ -108,6 +109,6 @@ class Scored(BaseModel):
 
 
 class Refused(BaseModel):
-    """Why not, in one line."""
+    """The reason, in one line."""
 
     error: str

@@ -1,4 +1,4 @@
-"""The server of one model: its page, and the same over HTTP as JSON."""
+"""The server of one model: its page, and the same as JSON over HTTP."""
 
 import errno
 import re
@@ -37,10 +37,10 @@ def open_service(model: Path, folder: Path, *, max_mb: int, queue: int, log: Cal
     path = find_bundle(model)
     bundle = deployed_bundle(model)
     if not isinstance(bundle.model, Classifier):
-        raise RequestError(f"'{model}' is an encoder without classes: give one that `modalgate finetune` made")
+        raise RequestError(f"'{model}' is an encoder without classes: give a bundle from `modalgate finetune`")
     card = card_sections((path / CARD).read_text(encoding="utf-8"))
     names, classes = list(bundle.backbone.modalities), list(bundle.model.classes)
-    # Everything but pictures in colour may also come in a file of its own.
+    # Every modality but colour pictures may also come in a separate file.
     sources = sources_of(names)
     roles = [Role(name="video", kind="video")] if {"rgb", "audio"} & set(sources) else []
     roles += [Role(name=name, kind=modality(name).kind) for name in sources if name != "rgb"]
@@ -74,9 +74,9 @@ def open_service(model: Path, folder: Path, *, max_mb: int, queue: int, log: Cal
 
 
 def create_app(service: Service, host: str = "127.0.0.1") -> FastAPI:
-    """The application; `host`: where it listens, a name under which it may be asked."""
+    """The application; `host`: the address it listens on, also a valid name."""
     page = Path(__file__).with_name("serve.html").read_text(encoding="utf-8")
-    # The usual page of documentation is loaded from elsewhere; the description it shows is at /openapi.json.
+    # The usual documentation page loads scripts from other servers; its content is at /openapi.json.
     app = FastAPI(
         title="modalgate serve", description=f"Scores of {service.facts.name}", docs_url=None, redoc_url=None
     )
@@ -90,14 +90,14 @@ def create_app(service: Service, host: str = "127.0.0.1") -> FastAPI:
 
     @app.get("/health")
     async def health() -> Health:
-        """Whether it lives and how busy it is."""
+        """Whether the server runs and how busy it is."""
         turns = service.turns
         waiting = turns.admitted - int(turns.busy)
         return Health(status="ok", predicting=turns.busy, waiting=waiting, free=turns.places - turns.admitted)
 
     @app.get("/model")
     async def model() -> ModelFacts:
-        """What the model is, and for what."""
+        """The model and its purpose."""
         return service.facts
 
     forms = {role.name: {"type": "string", "format": "binary"} for role in service.facts.roles}
@@ -122,17 +122,19 @@ def create_app(service: Service, host: str = "127.0.0.1") -> FastAPI:
             Query(
                 ge=0.01,
                 allow_inf_nan=False,
-                description="Seconds between pieces; by default as evaluated.",
+                description="Seconds between pieces. Default: as evaluated.",
             ),
         ] = None,
-        frames: Annotated[int, Query(ge=0, le=24, description="Pictures of the highest scores.")] = 6,
+        frames: Annotated[int, Query(ge=0, le=24, description="Number of pictures of the highest scores.")] = 6,
         class_name: Annotated[
-            str | None, Query(alias="class", description="Whose scores; by default the positive class, or any.")
+            str | None,
+            Query(alias="class", description="Class of these scores. Default: the positive class, or any."),
         ] = None,
-        name: Annotated[str | None, Query(description="Of a file that is sent as a plain body.")] = None,
+        name: Annotated[str | None, Query(description="Name of a file sent as a plain body.")] = None,
     ) -> Response:
         """Scores a recording: a form with its files, or one file as the body. With `Accept: application/x-ndjson`
-        the lines come as they are known."""
+        lines are sent as they are computed.
+        """
         if class_name is not None and class_name not in service.facts.classes:
             raise choice_error("class of this model", class_name, service.facts.classes)
         wish = Wish(hop, frames, class_name or service.facts.positive)
@@ -142,7 +144,7 @@ def create_app(service: Service, host: str = "127.0.0.1") -> FastAPI:
 
 
 def content_policy(page: str) -> str:
-    """The Content-Security-Policy of a page whose own style and script are all that it may use."""
+    """The Content-Security-Policy of a page that may use only its own style and script."""
     allowed = {
         f"{tag}-src": " ".join(
             f"'sha256-{_digest(text)}'" for text in re.findall(f"<{tag}>(.*?)</{tag}>", page, re.S)
@@ -160,17 +162,17 @@ def _digest(text: str) -> str:
 
 
 def _handle_errors(app: FastAPI, service: Service) -> None:
-    """Every failure is one line: `{"error": line}`."""
+    """Makes every failure one line: `{"error": line}`."""
 
     def answer_with(status: int, line: str | None = None, headers: dict[str, str] | None = None) -> Any:
         return lambda request, error: refusal(status, line or str(error), headers)
 
     limit = f"the recording has more than {service.facts.max_mb} MB: send a shorter one, or serve with --max-mb"
-    full = f"{service.turns.places - 1} wait for the one that is scored, as many as may: try again later"
+    full = f"{service.turns.places - 1} recordings wait already, the most allowed: try again later"
     app.add_exception_handler(RequestError, answer_with(400))
     app.add_exception_handler(DataError, answer_with(422))
     app.add_exception_handler(TooLarge, answer_with(413, limit))
-    app.add_exception_handler(Stalled, answer_with(408, f"nothing came for {PATIENCE:g} s"))
+    app.add_exception_handler(Stalled, answer_with(408, f"no data for {PATIENCE:g} s"))
     app.add_exception_handler(Full, answer_with(503, full, {"retry-after": str(RETRY_SECONDS)}))
     app.add_exception_handler(Stopping, answer_with(503, STOPPED))
 
@@ -187,9 +189,9 @@ def _handle_errors(app: FastAPI, service: Service) -> None:
 
     @app.exception_handler(OSError)
     async def no_room(request: Request, error: OSError) -> Response:
-        service.log(f"error: a recording could not be kept: {error.strerror}")
+        service.log(f"error: a recording could not be stored: {error.strerror}")
         return refusal(
-            507 if error.errno == errno.ENOSPC else 500, f"the recording could not be kept: {error.strerror}"
+            507 if error.errno == errno.ENOSPC else 500, f"the recording could not be stored: {error.strerror}"
         )
 
     @app.exception_handler(Exception)

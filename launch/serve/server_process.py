@@ -19,13 +19,14 @@ from ..training.device import leave_cores_to
 from .http_guard import is_loopback
 
 PREFIX = "modalgate-serve-"
-# Seconds that answers in progress have when the server is told to end.
+# Seconds that answers in progress get when the server stops.
 GRACE = 5
 
 
 def run_server(model: Path, host: str, port: int, *, max_mb: int, queue: int, threads: int | None) -> None:
-    """Serves until it is interrupted. Raises `RequestError` where FastAPI is not installed or the address cannot be
-    listened at, and what `open_service` raises."""
+    """Serves until interrupted. Raises `RequestError` if FastAPI is not installed or the address is not available,
+    and what `open_service` raises.
+    """
     try:
         import fastapi  # noqa: F401
         import python_multipart  # noqa: F401
@@ -39,7 +40,7 @@ def run_server(model: Path, host: str, port: int, *, max_mb: int, queue: int, th
         service = open_service(model, folder, max_mb=max_mb, queue=queue, log=_say)
 
         class Server(uvicorn.Server):
-            """Tells predictions to end before it waits for their answers."""
+            """Ends predictions before it waits for their answers."""
 
             def handle_exit(self, sig: int, frame: FrameType | None) -> None:
                 service.turns.stopping = True
@@ -58,8 +59,8 @@ def run_server(model: Path, host: str, port: int, *, max_mb: int, queue: int, th
             timeout_graceful_shutdown=GRACE,
         )
         if not is_loopback(host):
-            _say(f"warning: {host} is open to the network, and there is no password: whoever reaches it may use it")
-        _say(f"{service.facts.name} is served at {_address(host, listener)} (Ctrl-C ends it)")
+            _say(f"warning: {host} is open to the network without a password: anyone who reaches it can use it")
+        _say(f"{service.facts.name} is served at {_address(host, listener)} (stop with Ctrl-C)")
         _say(browse(_address(host, listener)))
         try:
             Server(settings).run([listener])
@@ -68,7 +69,7 @@ def run_server(model: Path, host: str, port: int, *, max_mb: int, queue: int, th
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; raises `RequestError` where there can be none."""
+    """A listening socket. Raises `RequestError` if it cannot be opened."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, protocol)
@@ -82,13 +83,13 @@ def listen(host: str, port: int) -> socket.socket:
         return listener
     except OSError as error:
         raise RequestError(
-            f"cannot listen at {host} port {port} ({error.strerror}): give another --host or --port"
+            f"cannot listen on {host} port {port} ({error.strerror}): give another --host or --port"
         ) from error
 
 
 @contextmanager
 def upload_folder() -> Iterator[Path]:
-    """A folder of this process for the recordings it scores, in TMPDIR; removes those of servers that were killed."""
+    """A folder in TMPDIR for the recordings that this process scores; deletes those of killed servers."""
     for folder in Path(gettempdir()).glob(f"{PREFIX}*"):
         owner = re.match(rf"{PREFIX}(\d+)-", folder.name)
         if owner and folder.stat().st_uid == os.getuid() and not psutil.pid_exists(int(owner[1])):

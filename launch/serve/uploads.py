@@ -1,4 +1,4 @@
-"""A recording received over HTTP: straight to files whose names the client has no say in, counted as it comes in."""
+"""Uploads: a recording over HTTP, written to files whose names the client cannot choose, with a size limit."""
 
 import asyncio
 from collections.abc import AsyncIterator, Collection
@@ -14,21 +14,21 @@ from ...shards.errors import RequestError, choice_error
 from ...shards.media.arrays import ARRAY_SUFFIXES
 
 MEBIBYTE = 2**20
-# Seconds without a byte after which whoever sends is taken for gone.
+# Seconds without a byte after which the client counts as gone.
 PATIENCE = 60.0
 
 
 class TooLarge(Exception):
-    """More than may be sent."""
+    """The upload is larger than allowed."""
 
 
 class Stalled(Exception):
-    """Nothing came for `PATIENCE` seconds."""
+    """No data came for `PATIENCE` seconds."""
 
 
 @dataclass(frozen=True)
 class Upload:
-    """A file of ours, and the `name` the client called it: for messages, never for paths."""
+    """A stored file, and the client's `name` for it: used in messages, never in paths."""
 
     path: Path
     name: str
@@ -37,12 +37,11 @@ class Upload:
 async def receive_upload(
     request: Request, folder: Path, roles: Collection[str], max_bytes: int, name: str | None = None
 ) -> dict[str, Upload]:
-    """Writes the body to `folder`: one file per form field, which are `roles`, or a plain body as the first
-    of them.
+    """Writes the body to `folder`: one file per form field of `roles`, or a plain body as the first role.
 
-    Nothing is held in memory. `name`: of a plain body. Raises `TooLarge` as soon as there is, or is announced, more
-    than `max_bytes`; `Stalled`; `RequestError` for a field that is no role or comes twice, and for no file at all;
-    Starlette's `ClientDisconnect`; `OSError` where the disk is full.
+    Nothing is held in memory. `name`: of a plain body. Raises `TooLarge` as soon as more than `max_bytes` are
+    announced or received; `Stalled`; `RequestError` for an unknown or repeated field, and without a file; Starlette's
+    `ClientDisconnect`; `OSError` if the disk is full.
     """
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > max_bytes:
@@ -84,14 +83,14 @@ async def receive_upload(
 
 
 def place(folder: Path, role: str, name: str) -> Upload:
-    """Where a file goes: its role, and a suffix only if it is one by which arrays are known."""
+    """The path of a file: its role, with the suffix only if it is a known one of arrays."""
     shown = shown_name(name) or role
     suffix = Path(shown).suffix.lower()
     return Upload(folder / (role + (suffix if suffix in ARRAY_SUFFIXES else "")), shown)
 
 
 def shown_name(text: str) -> str:
-    """A client's file name made fit to be printed: no folders, no control characters, not long."""
+    """A client's file name made safe to print: no folders, no control characters, not long."""
     base = text.replace("\\", "/").rpartition("/")[2]
     printable = "".join(character if character.isprintable() else "?" for character in base).strip()
     return printable if len(printable) <= 80 else f"{printable[:60]}…{printable[-18:]}"
@@ -113,7 +112,7 @@ async def _counted(request: Request, max_bytes: int) -> AsyncIterator[bytes]:
 
 
 class _Form:
-    """The files of a form, each written while its part is read."""
+    """The files of a form, each written while its part is received."""
 
     def __init__(self, folder: Path, roles: Collection[str]) -> None:
         self.folder, self.roles = folder, roles

@@ -1,4 +1,4 @@
-"""One prediction at a time for all who ask, in the order they came, and a bound on how many may wait."""
+"""One prediction at a time, in order of arrival, and a limit on how many may wait."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
@@ -10,15 +10,15 @@ T = TypeVar("T")
 
 
 class Full(Exception):
-    """As many are here as may be."""
+    """The queue is full."""
 
 
 class Stopping(Exception):
-    """The server is about to end."""
+    """The server is stopping."""
 
 
 class Turns:
-    """A model's single worker thread. At most `waiting` are admitted beside the one whose turn it is."""
+    """A model's only worker thread. At most `waiting` are admitted beside the one that runs."""
 
     def __init__(self, waiting: int) -> None:
         self.places = waiting + 1
@@ -29,12 +29,12 @@ class Turns:
 
     @property
     def busy(self) -> bool:
-        """Whether it is somebody's turn."""
+        """Whether a prediction is running."""
         return self._lock.locked()
 
     @contextmanager
     def admit(self) -> Iterator[None]:
-        """A place, from before the upload to the end of the answer; raises `Full` where there is none."""
+        """A place, from before the upload to the end of the answer. Raises `Full` if there is none."""
         if self.admitted >= self.places:
             raise Full
         self.admitted += 1
@@ -45,20 +45,20 @@ class Turns:
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
-        """Waits until all who came before are done. Raises `Stopping` once `stopping` is set."""
+        """Waits until all earlier ones are done. Raises `Stopping` once `stopping` is set."""
         async with self._lock:
             self._go_on()
             yield
 
     async def call(self, work: Callable[[], T]) -> T:
-        """`work()` in the worker thread."""
+        """Runs `work()` in the worker thread."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     async def iterate(self, steps: Iterator[T]) -> AsyncGenerator[T]:
-        """What a generator yields, each step in the worker thread.
+        """The values of a generator, each step run in the worker thread.
 
-        When whoever iterates goes away, the step that runs is waited for and the generator closed, in that order:
-        the thread is one. Raises `Stopping` after the step during which `stopping` was set.
+        If the consumer leaves, the running step is finished and then the generator closed: there is only one thread.
+        Raises `Stopping` after the step during which `stopping` was set.
         """
         try:
             while (found := await self.call(lambda: next(steps, self))) is not self:
@@ -72,5 +72,5 @@ class Turns:
             raise Stopping
 
     def close(self) -> None:
-        """Ends the thread after the step that runs."""
+        """Ends the thread after the running step."""
         self._thread.shutdown(wait=True, cancel_futures=True)

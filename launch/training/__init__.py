@@ -1,4 +1,4 @@
-"""The training loop and what it needs.
+"""The training loop and its parts.
 
 Start with `loop`.
 """

@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or not there: RUN/checkpoints/step-N, read back without unpickling."""
+"""Checkpoints, whole or not there: RUN/checkpoints/step-N, read back without unpickling."""
 
 import hashlib
 import json
@@ -29,11 +29,11 @@ def save_checkpoint(
     keep: int,
     score: float | None = None,
 ) -> Path:
-    """Writes `model` (a state dict) and `state` (any nesting of dicts, lists, numbers, text and tensors).
+    """Writes `model` (a state dict) and `state` (nested dicts, lists, numbers, text and tensors).
 
-    The files are written and synced in a hidden folder that is then renamed, so a kill or a full disk leaves the
-    checkpoints before it as they were. Only the newest `keep` stay, and the one with the highest `score`. Raises
-    `DataError` where it cannot be written.
+    The files are written and synced in a hidden folder, which is then renamed: a kill or a full disk leaves earlier
+    checkpoints as they were. The newest `keep` checkpoints are kept, and the one with the highest `score`. Raises
+    `DataError` if the checkpoint cannot be written.
     """
     target = run / "checkpoints" / f"step-{step}"
     partial = target.parent / f".{target.name}.partial"
@@ -50,13 +50,13 @@ def save_checkpoint(
         (partial / FACTS).write_text(json.dumps(facts), encoding="utf-8")
         for name in (MODEL, STATE, FACTS, "."):
             _sync(partial / name)
-        # A checkpoint of this step can only be a damaged one, or the same: resuming starts from the newest whole one.
+        # An existing checkpoint of this step is damaged or the same: a run resumes from the newest whole one.
         shutil.rmtree(target, ignore_errors=True)
         partial.rename(target)
         _sync(target.parent)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(partial, ignore_errors=True)
-        raise DataError(f"checkpoint '{target}' could not be written ({error}): the one before it is kept") from error
+        raise DataError(f"checkpoint '{target}' could not be written ({error}): the previous one is kept") from error
     best = best_checkpoint(run)
     for old in _numbered(run)[keep:]:
         if old != best:
@@ -65,28 +65,28 @@ def save_checkpoint(
 
 
 def latest_checkpoint(run: Path) -> Path | None:
-    """The newest whole checkpoint: damaged and half-written ones are passed over."""
+    """The newest whole checkpoint, or None; damaged and partial ones are skipped."""
     return next((folder for folder in _numbered(run) if _whole(folder)), None)
 
 
 def best_checkpoint(run: Path) -> Path | None:
-    """The checkpoint with the highest score, the newest of equal ones; none where none has a score."""
+    """The checkpoint with the highest score, the newest of equal ones; None if none has a score."""
     scores = {folder: _score(folder) for folder in _numbered(run)}
     scored = {folder: score for folder, score in scores.items() if score is not None and not math.isnan(score)}
     return max(scored, key=scored.__getitem__, default=None)
 
 
 def load_checkpoint(folder: Path) -> tuple[int, dict[str, Tensor], dict[str, Any]]:
-    """(step, model state dict, state) on the CPU; `DataError` where a file is damaged."""
+    """(step, model state dict, state) on the CPU. Raises `DataError` for a damaged file."""
     if not _whole(folder):
-        raise DataError(f"checkpoint '{folder}' is damaged: delete it to resume from the one before")
+        raise DataError(f"checkpoint '{folder}' is damaged: delete it to resume from the previous one")
     facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
     return facts["step"], load_file(folder / MODEL), _unpack(facts["state"], load_file(folder / STATE))
 
 
 def random_state() -> dict[str, Any]:
     """The states of Python's, NumPy's and torch's global generators, as plain values."""
-    # `get_state` is what NumPy offers for its legacy global generator, which libraries still draw from.
+    # `get_state` reads NumPy's legacy global generator, which libraries still use.
     kind, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002
     version, words, gauss = random.getstate()
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
@@ -99,7 +99,7 @@ def random_state() -> dict[str, Any]:
 
 
 def set_random_state(state: Mapping[str, Any]) -> None:
-    """Restores what `random_state` gave."""
+    """Restores the result of `random_state`."""
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
     kind, keys, position, has_gauss, cached = state["numpy"]
@@ -110,7 +110,9 @@ def set_random_state(state: Mapping[str, Any]) -> None:
 
 
 def _pack(value: Any, tensors: dict[str, Tensor]) -> Any:
-    """JSON with each tensor replaced by its number in `tensors`; dicts become pairs, as optimisers key by number."""
+    """Plain JSON: each tensor becomes its number in `tensors`, dicts become pairs, because optimisers key by
+    number.
+    """
     if isinstance(value, Tensor):
         name = str(len(tensors))
         tensors[name] = value

@@ -1,4 +1,4 @@
-"""`torch.compile` for the parts of an objective that hold its arithmetic, while it trains."""
+"""`torch.compile` for the encoders of an objective during training."""
 
 import os
 import shutil
@@ -16,11 +16,12 @@ from ...shards.errors import RequestError
 
 @contextmanager
 def compiled(objective: nn.Module, wanted: bool) -> Iterator[None]:
-    """Inside, the encoders of every backbone in `objective` are compiled, if `wanted`; or else it is itself.
+    """Inside the block, the encoders of every backbone in `objective` are compiled if `wanted`; without a backbone,
+    the objective itself.
 
-    The objective around the encoders takes batches, draws and schedules apart in Python, which does not compile.
-    Modules are compiled in place: names and tensors of the state dict stay as they are. Raises `RequestError` where
-    there is no compiler for the CPU's code, and where torch's own compiler gives up on a network.
+    The code around the encoders unpacks batches, draws and schedules in Python, which does not compile. Modules are
+    compiled in place: names and tensors of the state dict do not change. Raises `RequestError` without a C++ compiler
+    on a CPU, and if torch cannot compile a network.
     """
     if not wanted:
         yield
@@ -28,7 +29,9 @@ def compiled(objective: nn.Module, wanted: bool) -> Iterator[None]:
     if not torch.cuda.is_available() and not any(
         shutil.which(name) for name in (os.environ.get("CXX", ""), "g++", "clang++") if name
     ):
-        raise RequestError("config key 'train.compile' needs a C++ compiler on a CPU: install g++, or leave it off")
+        raise RequestError(
+            "config key 'train.compile' needs a C++ compiler on a CPU: install g++, or set train.compile=false"
+        )
     backbones = [module for module in objective.modules() if isinstance(module, Backbone)]
     parts = [encoder for backbone in backbones for encoder in backbone.encoders.values()] or [objective]
     for part in parts:
@@ -38,7 +41,7 @@ def compiled(objective: nn.Module, wanted: bool) -> Iterator[None]:
     except (InductorError, BackendCompilerFailed) as error:
         raise RequestError(
             f"config key 'train.compile': torch {torch.__version__} cannot compile these encoders "
-            f"({(str(error).strip() or 'no reason given').splitlines()[0]}): leave it off"
+            f"({(str(error).strip() or 'no reason given').splitlines()[0]}): set train.compile=false"
         ) from error
     finally:
         for part in parts:

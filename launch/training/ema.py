@@ -1,4 +1,4 @@
-"""An exponential moving average of the trained weights, which generalises better than the last step's."""
+"""An exponential moving average of the trained weights. It generalises better than the last weights."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,8 +13,8 @@ from .fsdp import divided_like
 class WeightAverage:
     """Follows the trainable parameters of `objective`: `average = d average + (1 - d) weight` after every step.
 
-    `decay` is the largest d. It starts lower, at (1 + n) / (10 + n) after n steps, so that the random weights of the
-    beginning are soon forgotten. Buffers are not averaged: the statistics of a norm are averages already.
+    `decay` is the largest d. After n steps d is at most (1 + n) / (10 + n), so that the first, random weights are
+    soon forgotten. Buffers are not averaged: the statistics of a norm are averages already.
     """
 
     def __init__(self, objective: nn.Module, decay: float) -> None:
@@ -23,19 +23,19 @@ class WeightAverage:
         self._averages = {name: p.detach().clone() for name, p in self._weights.items()}
 
     def update(self, step: int) -> None:
-        """Takes in the weights after step number `step` (from 0)."""
+        """Adds the weights after step number `step` (from 0)."""
         average = get_ema_multi_avg_fn(min(self.decay, (1 + step) / (10 + step)))
         average(list(self._averages.values()), list(self._weights.values()), None)
 
     def put_in_place(self) -> None:
-        """Gives the objective the averaged weights."""
+        """Copies the averaged weights into the objective."""
         with torch.no_grad():
             for name, weight in self._weights.items():
                 weight.copy_(self._averages[name])
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """The objective has the averaged weights while this is open: what is evaluated is what will be exported."""
+        """Inside the block, the objective has the averaged weights: it is evaluated as it will be exported."""
         trained = {name: weight.detach().clone() for name, weight in self._weights.items()}
         self.put_in_place()
         try:
@@ -50,6 +50,6 @@ class WeightAverage:
         return self._averages
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Goes on from what `state_dict` gave."""
+        """Restores the result of `state_dict`."""
         for name, average in self._averages.items():
             average.copy_(divided_like(state[name], average))

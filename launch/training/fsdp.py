@@ -1,4 +1,4 @@
-"""Fully sharded training (FSDP): every process keeps a share of the weights and of the optimiser's moments."""
+"""Fully sharded training (FSDP): every process holds a share of the weights and of the optimiser's moments."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -15,13 +15,14 @@ from ...shards.errors import RequestError
 
 
 def sharded(objective: nn.Module, device: torch.device) -> nn.Module:
-    """A copy of `objective` on `device` whose trainable weights are divided over all processes (ZeRO, Rajbhandari
-    et al. 2020; torch's `fully_shard`), to be trained in its place.
+    """A copy of `objective` on `device` whose trainable weights are divided over all processes; it is trained in its
+    place.
 
-    It is one unit: whole while a step's forward and backward pass run, in shares between. With a unit per encoder
-    the processes would wait for one whose batch lacks a modality and that does not call its encoder. Weights that
-    are not trained (a teacher's, written in the forward pass) stay whole everywhere. Raises `RequestError` for a
-    weight that is a single number, which `fully_shard` does not take.
+    ZeRO (Rajbhandari et al. 2020) by torch's `fully_shard`. The copy is one unit: whole during the forward and
+    backward pass of a step, divided between. With one unit per encoder, processes would wait for a process whose
+    batch lacks a modality and that does not call its encoder. Weights that are not trained (a teacher's, written in
+    the forward pass) stay whole everywhere. Raises `RequestError` for a weight that is a single number, which
+    `fully_shard` does not take.
     """
     for name, weight in objective.named_parameters():
         if weight.requires_grad and not weight.ndim:
@@ -35,20 +36,22 @@ def sharded(objective: nn.Module, device: torch.device) -> nn.Module:
 
 
 def reach_all(model: nn.Module) -> Tensor:
-    """Zero, in the graph of every trainable weight: the processes exchange the gradients of those that have one, and
-    would wait for ever where one of them lacks a gradient that the others have. Read between forward and backward.
-    A weight that nobody reaches thereby gets a gradient of zero, where DDP leaves it without one."""
+    """Zero, connected to every trainable weight in the graph; read between forward and backward.
+
+    Processes exchange the gradients of weights that have one, and would wait for ever for a process that lacks one.
+    Adding this zero gives every weight a gradient; weights that nothing reaches get zero, where DDP gives none.
+    """
     return torch.stack([weight.sum() * 0 for weight in model.parameters() if weight.requires_grad]).sum()
 
 
 def same_buffers(model: nn.Module) -> None:
-    """Gives every process the first one's buffers (DDP does so in every step): norms follow each its own batches."""
+    """Gives every process the buffers of the first, as DDP does in every step: each norm follows its own batches."""
     for buffer in model.buffers():
         dist.broadcast(buffer, 0)
 
 
 def whole(value: Any) -> Any:
-    """Any nesting of dicts and lists with every divided tensor put together, on the CPU; all processes call it."""
+    """`value` (nested dicts and lists) with every divided tensor joined, on the CPU; all processes call it."""
     if isinstance(value, DTensor):
         return value.full_tensor().detach().cpu()
     if isinstance(value, Mapping):
@@ -57,14 +60,16 @@ def whole(value: Any) -> Any:
 
 
 def divided_like(value: Any, weight: Tensor) -> Any:
-    """This process's share of a whole `value`, cut as `weight` is; what has another shape is left as it is."""
+    """This process's share of a whole `value`, divided as `weight` is; a value of another shape is returned as it
+    is.
+    """
     if not isinstance(weight, DTensor) or getattr(value, "shape", None) != weight.shape:
         return value
     return distribute_tensor(value.to(weight.device), weight.device_mesh, weight.placements)
 
 
 def same_weights(groups: Sequence[dict[str, Any]], objective: nn.Module, twin: nn.Module) -> list[dict[str, Any]]:
-    """Parameter groups of `objective` with the weights of its `twin` in place of its own."""
+    """Parameter groups of `objective` with the weights of its copy `twin`."""
     names = {id(weight): name for name, weight in objective.named_parameters()}
     theirs = dict(twin.named_parameters())
     return [{**group, "params": [theirs[names[id(weight)]] for weight in group["params"]]} for group in groups]

@@ -1,4 +1,4 @@
-"""Which rank is late: every process says how far it is, and a run in which one stands still ends by naming it."""
+"""Names the rank that is late: every process reports its place, and a run ends when one stands still."""
 
 import itertools
 import json
@@ -23,7 +23,7 @@ _trainings = itertools.count()
 
 @dataclass(frozen=True)
 class Place:
-    """Where a rank is: `beats` counts its places so far, `step` the steps it has done."""
+    """The place of a rank: `beats` counts its places so far, `step` its finished steps."""
 
     beats: int = 0
     step: int = 0
@@ -31,12 +31,12 @@ class Place:
 
 
 class Heartbeat:
-    """Tells the other processes where this one is, and ends it when one of them has not moved for `seconds`.
+    """Shares the place of this process with the others, and ends it when one has not moved for `seconds`.
 
-    All ranks go through the same places in the same order, so the one with the fewest beats is behind, whatever the
-    others wait for. One line on standard error names it, and every process leaves with status 3: those that hang in a
-    collective operation cannot be told to raise. A thread reads and writes the process group's store, `at` only
-    keeps the place. Ranks that all evaluate together wait for nobody and may take longer. Alone it does nothing.
+    All ranks pass the same places in the same order, so the rank with the fewest beats is behind, whatever the others
+    wait for. One line on standard error names it, and every process exits with status 3: a process that hangs in a
+    collective operation cannot raise. A thread reads and writes the process group's store; `at` only stores the
+    place. Ranks that all evaluate at once wait for nobody and may take longer. With one process it does nothing.
     """
 
     def __init__(self, rank: int, world: int, seconds: float) -> None:
@@ -45,13 +45,13 @@ class Heartbeat:
         self._ended, self._leaving = threading.Event(), threading.Event()
 
     def at(self, step: int, doing: str) -> None:
-        """This process has done `step` steps and now is `doing` something."""
+        """Records that this process has done `step` steps and is now `doing` something."""
         self._place = Place(self._place.beats + 1, step, doing)
 
     def __enter__(self) -> Self:
         number = next(_trainings)
         if self.world > 1:
-            # A client of its own: the group's may be blocked for as long as a collective operation waits.
+            # A second client: the one of the group may be blocked as long as a collective operation waits.
             store = distributed_c10d._get_default_store().clone()  # pyright: ignore[reportAttributeAccessIssue]
             named = PrefixStore(f"modalgate/heartbeat-{number}", store)
             threading.Thread(target=self._watch, args=(named,), name="heartbeat", daemon=True).start()
@@ -59,13 +59,13 @@ class Heartbeat:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
         if self._leaving.is_set():
-            # What is raised here only says that another process has ended; the reason is being told by the thread.
+            # This error only says that another process has ended; the thread is printing the reason.
             time.sleep(10 * self._pause)
         self._ended.set()
 
     @property
     def _pause(self) -> float:
-        """Seconds between two looks."""
+        """Seconds between two exchanges."""
         return min(self.seconds / 10, 5.0)
 
     def _watch(self, store: Store) -> None:
@@ -82,7 +82,9 @@ class Heartbeat:
                 self._end(store, seen, late)
 
     def _exchange(self, store: Store, seen: dict[int, Place]) -> dict[int, Place]:
-        """The newest places known; where the store is gone, as with the process that held it, only this one's."""
+        """The newest known places; if the store is gone, with the process that held it, only the own place
+        changes.
+        """
         here = self._place
         try:
             store.set(str(self.rank), json.dumps(asdict(here)))
@@ -92,10 +94,12 @@ class Heartbeat:
             return {**seen, self.rank: here}
 
     def _end(self, store: Store, places: dict[int, Place], late: list[int]) -> None:
-        """Says it once for all processes and leaves with them: whoever goes first breaks off the others' waiting."""
+        """Prints one line for all processes and exits with them: the first to exit breaks the waiting of the
+        others.
+        """
         self._leaving.set()
         until = time.monotonic() + 3 * self._pause
-        # The process that holds the store may go first.
+        # The process that holds the store may exit first.
         with suppress(RuntimeError):
             if store.add("told", 1) == 1:
                 print(describe(places, late, self.seconds), file=sys.stderr, flush=True)
@@ -105,7 +109,7 @@ class Heartbeat:
 
 
 def late_ranks(places: dict[int, Place]) -> list[int]:
-    """The ranks with the fewest beats; none where all are evaluating, each for itself."""
+    """The ranks with the fewest beats; none if all are evaluating."""
     fewest = min(place.beats for place in places.values())
     late = [rank for rank, place in places.items() if place.beats == fewest]
     if len(late) == len(places) and all(place.doing == EVALUATING for place in places.values()):
@@ -119,5 +123,5 @@ def describe(places: dict[int, Place], late: list[int], seconds: float) -> str:
     who = f"rank {late[0]} has" if len(late) == 1 else f"ranks {', '.join(map(str, late))} have"
     return (
         f"error: {who} made no progress for {seconds / 60:.3g} minutes, after step {place.step}, {place.doing}; "
-        f"all {len(places)} processes end here: resume from the last checkpoint, or raise train.hang_minutes"
+        f"all {len(places)} processes stop: resume from the last checkpoint, or raise train.hang_minutes"
     )

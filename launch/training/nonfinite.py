@@ -1,4 +1,4 @@
-"""Steps whose loss or gradient is not finite: left out, written down, and not for ever."""
+"""Steps whose loss or gradient is not finite: skipped, listed and limited."""
 
 import json
 from collections.abc import Sequence
@@ -11,9 +11,9 @@ from ...shards.errors import DataError
 
 
 class NonFiniteGuard:
-    """Counts non-finite steps in a row, up to `limit`, and undoes what they did to the buffers of `objective`.
+    """Counts non-finite steps in a row, up to `limit`, and restores the buffers of `objective` after each.
 
-    A batch norm takes a NaN into its running statistics in the forward pass: leaving out the step does not undo it.
+    A batch norm adds a NaN to its running statistics in the forward pass; skipping the update does not undo that.
     """
 
     def __init__(self, run: Path, objective: nn.Module, limit: int, rank: int = 0) -> None:
@@ -23,7 +23,7 @@ class NonFiniteGuard:
         self._kept = [buffer.clone() for buffer in self._buffers]
 
     def remember(self) -> None:
-        """Keeps the buffers as they are before a step."""
+        """Copies the buffers before a step."""
         if self._buffers:
             torch._foreach_copy_(self._kept, self._buffers)  # pyright: ignore[reportPrivateImportUsage]
 
@@ -37,10 +37,10 @@ class NonFiniteGuard:
             file.write(json.dumps(line) + "\n")
 
     def error(self) -> DataError | None:
-        """What to raise after `limit` such steps in a row."""
+        """The error after `limit` such steps in a row, else None."""
         if self.in_a_row < self.limit:
             return None
         return DataError(
-            f"the loss or its gradient was not finite in {self.limit} steps in a row: the clips are listed in "
-            f"'{self.path}'; check them, or lower train.learning_rate"
+            f"the loss or its gradient was not finite in {self.limit} steps in a row: check the clips listed in "
+            f"'{self.path}', or lower train.learning_rate"
         )

@@ -1,4 +1,4 @@
-"""The optimisers, without decay on norms and biases, and the cosine schedule with warm-up."""
+"""The optimisers, without weight decay on norms and biases, and the cosine schedule with warm-up."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,13 +15,14 @@ from .fsdp import divided_like
 def build_optimizer(
     objective: nn.Module, config: TrainConfig, parameter_groups: Sequence[dict[str, Any]] | None = None
 ) -> torch.optim.Optimizer:
-    """The config's optimiser over the trainable parameters.
+    """The config's optimiser of the trainable parameters.
 
-    AdamW (Loshchilov & Hutter 2019); SGD with Nesterov's momentum; LARS (You et al. 2017), SGD whose step follows the
-    norm of each weight matrix, for large batches. In SGD and LARS the decay is an L2 penalty on the gradient.
-    `parameter_groups`: dicts of `params`, `scale`, the factor on the learning rate (1), and `begin`, the share of the
-    run before which they rest (0); default: everything.
-    Parameters of one dimension or none (norms, biases, temperatures) get no weight decay, and in LARS no scaling.
+    AdamW (Loshchilov & Hutter 2019); SGD with Nesterov momentum; LARS (You et al. 2017) for large batches: SGD whose
+    step is scaled by the norm of each weight matrix. In SGD and LARS the decay is an L2 penalty on the gradient.
+
+    `parameter_groups`: dicts of `params`, `scale` (factor on the learning rate, default 1) and `begin` (share of the
+    run before which they do not train, default 0); default: all parameters. Parameters with at most one dimension
+    (norms, biases, temperatures) get no weight decay, and in LARS no scaling.
     """
     groups = []
     for given in parameter_groups or [{"params": objective.parameters()}]:
@@ -37,18 +38,18 @@ def build_optimizer(
         from lightly.utils.lars import LARS
 
         return LARS(groups, lr=rate, momentum=config.momentum)
-    # Fused: one pass over all tensors, where the plain form makes a dozen for each, also on a CPU.
+    # Fused: one pass over all tensors, instead of a dozen per tensor, also on a CPU.
     if config.optimizer == "sgd":
-        # Of torch 2.12's fused optimisers SGD knows no divided weights.
+        # In torch 2.12 the fused SGD does not support divided weights.
         fused = not any(isinstance(weight, DTensor) for weight in objective.parameters())
         return torch.optim.SGD(groups, lr=rate, momentum=config.momentum, nesterov=config.momentum > 0, fused=fused)
     return torch.optim.AdamW(groups, lr=rate, fused=True)
 
 
 def resume_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
-    """Loads the moments of a saved `state_dict`, but keeps the settings that `optimizer` was built with.
+    """Loads the moments of a saved `state_dict`, but keeps the settings of `optimizer`.
 
-    `load_state_dict` alone would bring back the old weight decay of a run that is resumed with another.
+    `load_state_dict` alone would restore the old weight decay of a run that is resumed with another.
     """
     settings = optimizer.state_dict()["param_groups"]
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
@@ -60,7 +61,7 @@ def resume_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any])
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, config: TrainConfig, step: int) -> float:
-    """Sets every group's rate for `step` (0-based), zero before it begins, and returns the rate of scale 1."""
+    """Sets every group's rate for `step` (0-based), zero before the group begins; returns the rate of scale 1."""
     rate = config.learning_rate * cosine_with_warmup(step, config.steps, config.warmup)
     for group in optimizer.param_groups:
         group["lr"] = rate * group["scale"] * (step >= group["begin"] * config.steps)
@@ -70,8 +71,8 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, config: TrainConfig, ste
 def cosine_with_warmup(step: int, steps: int, warmup: float) -> float:
     """Share of the peak rate at `step` of `steps`: linear over the first `warmup` share, then half a cosine to zero.
 
-    A pure function of the step: a resumed run needs no schedule state (SGDR without restarts, Loshchilov & Hutter
-    2017).
+    SGDR without restarts (Loshchilov & Hutter 2017). A pure function of the step: a resumed run needs no schedule
+    state.
     """
     rising = round(warmup * steps)
     if step < rising:

@@ -1,4 +1,4 @@
-"""What a training changes as it goes: built, kept in a checkpoint, and taken up again."""
+"""The state of a training: built, saved in a checkpoint, and restored."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -14,15 +14,17 @@ from ..schema import TrainConfig
 from .checkpoint import load_checkpoint, random_state, save_checkpoint, set_random_state
 from .ema import WeightAverage
 from .fsdp import reach_all, same_buffers, same_weights, sharded, whole
+from .nonfinite import NonFiniteGuard
 from .optimizer import build_optimizer, resume_optimizer
 
 
 class RunState:
-    """The model under training with its optimiser, their place in the run, and all that a resumed run needs of them.
+    """The model, its optimiser, their place in the run, and everything else that a resumed run needs.
 
-    `step` steps are done, of `batches` batches of this process. `model` is what the loop calls; `trained` is the
-    module under it: `objective` itself or, with the strategy fsdp, a sharded copy that is copied back in the end.
-    `tracked`: the tracker's identity in the `checkpoint` that it was begun from.
+    `step` steps and `batches` batches of this process are done. `model` is what the loop calls; `trained` is the
+    module inside it: `objective`, or with the strategy fsdp a sharded copy that is copied back at the end. `tracked`:
+    the tracker's run id in `checkpoint`, if the state comes from one. `nonfinite`: counts and undoes non-finite
+    steps.
     """
 
     def __init__(
@@ -30,6 +32,7 @@ class RunState:
         accelerator: Accelerator,
         objective: nn.Module,
         config: TrainConfig,
+        run: Path,
         parameter_groups: Sequence[dict[str, Any]] | None = None,
         checkpoint: Path | None = None,
     ) -> None:
@@ -51,21 +54,26 @@ class RunState:
             resume_optimizer(self.optimizer, kept["optimizer"])
             if self.average is not None:
                 self.average.load_state_dict(kept["average"])
-        # A sharded model exchanges its gradients itself: Accelerate is to add its precision, and no DDP.
+        # A sharded model exchanges its own gradients: Accelerate adds the precision, but no DDP.
         self.model = accelerator.prepare_model(self.trained, device_placement=False, evaluation_mode=self.fsdp)
-        self.scaler: Any = accelerator.scaler
-        if kept and self.scaler is not None:
-            self.scaler.load_state_dict(kept["scaler"])
+        self._scaler: Any = accelerator.scaler
+        if kept and self._scaler is not None:
+            self._scaler.load_state_dict(kept["scaler"])
+        self.nonfinite = NonFiniteGuard(run, self.trained, config.nonfinite_limit, accelerator.process_index)
         self.tracked: str | None = kept.get("wandb")
         self._random: list[dict[str, Any]] = kept.get("random", [])
 
     def restore_random(self) -> None:
-        """Sets this process's generators to where the checkpoint has them."""
+        """Sets this process's generators to their state in the checkpoint."""
         if self.accelerator.process_index < len(self._random):
             set_random_state(self._random[self.accelerator.process_index])
 
+    def begin_step(self) -> None:
+        """Copies what a skipped step has to restore."""
+        self.nonfinite.remember()
+
     def exchanging(self, last: bool) -> AbstractContextManager[None]:
-        """Around a batch of a step: DDP exchanges gradients once per step, with its last batch."""
+        """Context of one batch of a step: DDP exchanges gradients once per step, with the last batch."""
         return nullcontext() if last or self.fsdp else self.accelerator.no_sync(self.model)
 
     def backward(self, loss: Tensor) -> None:
@@ -73,67 +81,75 @@ class RunState:
         if self.fsdp:
             loss = loss + reach_all(self.trained)
         loss = loss / self.config.accumulate
-        (loss if self.scaler is None else self.scaler.scale(loss)).backward()
+        (loss if self._scaler is None else self._scaler.scale(loss)).backward()
 
     def clip(self, most: float) -> Tensor:
-        """Scales the gradients to a norm of at most `most` over all weights and processes; returns what it was."""
-        if self.scaler is not None:
-            self.scaler.unscale_(self.optimizer)
+        """Scales the gradients to a norm of at most `most` over all processes; returns the norm before."""
+        if self._scaler is not None:
+            self._scaler.unscale_(self.optimizer)
         return whole(torch.nn.utils.clip_grad_norm_(self.parameters, most))
 
-    def update(self) -> None:
-        """One step of the optimiser; fp16's scaler leaves it out where gradients overflowed."""
-        if self.scaler is None:
-            self.optimizer.step()
-        else:
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
-        if self.average is not None:
-            self.average.update(self.step)
+    def overflowed(self, loss: Tensor, norm: Tensor) -> Tensor:
+        """Whether the step's loss, or the `norm` of its gradients, is not finite.
 
-    def advance(self, batches: int) -> None:
-        """A step of so many batches is done, whether it was taken or left out."""
+        In fp16 only the loss counts: its gradients overflow now and then by design, and the scaler skips those steps.
+        """
+        return ~torch.isfinite(loss if self._scaler is not None else loss + norm)
+
+    def update(self, skip: bool, loss: Tensor, keys: Sequence[str]) -> None:
+        """Ends a step: the optimiser moves the weights, or the step of these `keys` is undone and listed (`skip`)."""
+        if skip:
+            self.nonfinite.record(self.step, float(loss) / self.config.accumulate, keys)
+        else:
+            self.nonfinite.in_a_row = 0
+        if self._scaler is not None:
+            self._scaler.step(self.optimizer)
+            self._scaler.update()
+        elif not skip:
+            self.optimizer.step()
+        if self.average is not None and (self._scaler is not None or not skip):
+            self.average.update(self.step)
         self.optimizer.zero_grad()
         self.step += 1
-        self.batches += batches
+        self.batches += self.config.accumulate
 
     @contextmanager
     def evaluated(self) -> Iterator[None]:
-        """While it is open the objective is what will be exported: with the averaged weights, if there are any."""
+        """Inside the block, the objective is what will be exported: with averaged weights, if there are any."""
         with self.average.in_place() if self.average is not None else nullcontext():
             self._hand_over()
             yield
         if self.fsdp:
-            self.objective.cpu()  # its sharded copy needs the room
+            self.objective.cpu()  # frees memory for its sharded copy
         self.model.train()
 
     def finish(self) -> None:
-        """Leaves the objective with what the training has made of it; all processes call it."""
+        """Gives the objective its final weights; all processes call it."""
         if self.average is not None:
             self.average.put_in_place()
         self._hand_over()
 
     def _hand_over(self) -> None:
-        """Gives the objective the weights and buffers of its sharded copy."""
+        """Copies the weights and buffers of the sharded copy into the objective."""
         if self.fsdp:
             same_buffers(self.trained)
             self.objective.load_state_dict(whole(self.trained.state_dict()))
             self.objective.to(self.accelerator.device)
 
     def save(self, run: Path, settings: Mapping[str, Any], tracked: str | None, score: float | None) -> None:
-        """Writes a checkpoint of this step; all processes call it, the first one writes."""
+        """Writes a checkpoint of this step; all processes call it and the first one writes."""
         random = gather_object([random_state()])
         if self.fsdp:
             same_buffers(self.trained)
         weights, optimizer = whole(self.trained.state_dict()), whole(self.optimizer.state_dict())
         average = None if self.average is None else whole(self.average.state_dict())
         if self.accelerator.is_main_process:
-            scaler = None if self.scaler is None else self.scaler.state_dict()
+            scaler = None if self._scaler is None else self._scaler.state_dict()
             kept = {"optimizer": optimizer, "average": average, "scaler": scaler, "random": random}
             kept |= {"batches": self.batches, "wandb": tracked, "config": settings}
             save_checkpoint(run, self.step, weights, kept, self.config.keep, score)
         self.accelerator.wait_for_everyone()
 
     def close(self) -> None:
-        """Takes what Accelerate wrapped around it off the objective."""
+        """Removes from the objective what Accelerate wrapped around it."""
         self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)

@@ -1,160 +1,219 @@
-"""`modalgate compare` and `robustness`: does one run beat another, and what is left when its sensors fail?"""
+"""`modalgate probe`, `compare`, `robustness`, `detect` and `report`: how good a model is."""
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from ..runs.next_step import comparison_line, next_line, run_line
-from .train_verbs import command_line
-from .use_verbs import Json
+from ..runs.next_step import browse
+from .shared_options import Encoder, Hop, Json, LabelledShards, Model, Views, names_in
 
-if TYPE_CHECKING:
-    from ...tasks.robustness.curves import Curve
+
+def probe(
+    encoder: Encoder,
+    shards: LabelledShards,
+    label: Annotated[str, typer.Option(metavar="COLUMN", help="Label column to predict.")] = "label",
+    multilabel: Annotated[
+        bool, typer.Option("--multilabel", help="Clips may have several classes: `fight|shouting`, or `|` for none.")
+    ] = False,
+    labels: Annotated[
+        str, typer.Option(metavar="A,B", help="With --multilabel: columns of 0 and 1.", show_default=False)
+    ] = "",
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Folds of grouped cross-validation; 0 uses the column `split`. Default: that column if it "
+            "exists, else 5.",
+            show_default=False,
+        ),
+    ] = None,
+    group: Annotated[str, typer.Option(metavar="COLUMN", help="Clips of one group stay in one fold.")] = "group",
+    leave_one_out: Annotated[bool, typer.Option("--leave-one-out", help="Make one fold per group.")] = False,
+    lists: Annotated[
+        list[str] | None,
+        typer.Option("--list", metavar="FILE", help="Official lists: train, test, train, test, ... Repeatable."),
+    ] = None,
+    leaky: Annotated[bool, typer.Option("--leaky", help="Allow a group in several folds (inflates scores).")] = False,
+    train_split: Annotated[str, typer.Option(help="Value of `split` to fit on.")] = "train",
+    test_split: Annotated[str, typer.Option(help="Value of `split` to score.")] = "test",
+    views: Views = None,
+    solver: Annotated[str, typer.Option(help="Solver of the linear probe: lbfgs, or sgd for large sets.")] = "lbfgs",
+    curve: Annotated[bool, typer.Option("--curve", help="Also with 1 to 100 % of the labels, and few-shot.")] = False,
+    cache: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Store features here. Default: the encoder's run.", show_default=False),
+    ] = None,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that decode.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the folds and of the untrained control.")] = 0,
+    json: Json = None,
+) -> None:
+    """Linear probe, kNN and retrieval on frozen features.
+
+    The same encoder without training is the control.
+    """
+    from .first_checks import check_bundle, check_shards
+
+    check_bundle(encoder)
+    check_shards(shards, None if labels else label)
+    from ...tasks.splits.split_plan import SplitPlan
+    from ..jobs.probing import probe as run_probe
+    from ..jobs.resuming import command_line
+    from ..runs.progress import counted
+    from .evaluation_tables import print_probed
+
+    plan = SplitPlan(folds, leave_one_out, tuple(lists or ()), group, leaky, train_split, test_split, seed)
+    with counted("probe") as progress:
+        probed = run_probe(
+            encoder,
+            shards,
+            label=label,
+            labels=names_in(labels),
+            multilabel=multilabel,
+            plan=plan,
+            views=views,
+            solver=solver,
+            curve=curve,
+            cache=cache,
+            workers=workers,
+            seed=seed,
+            command=" ".join(command_line()),
+            progress=progress,
+        )
+    print_probed(encoder, shards, probed, multilabel, json)
 
 
 def compare(
     runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN RUN...", help="Fine-tuning runs of the same test clips.")
+        list[Path], typer.Argument(metavar="RUN RUN...", help="Fine-tuning runs with the same test clips.")
     ],
-    out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Also a page of all runs, with this on top.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write an HTML page of all runs.")] = None,
     json: Json = None,
 ) -> None:
-    """Paired tests between runs: differences with intervals, McNemar, Holm."""
+    """Test runs in pairs: differences with intervals, McNemar, Holm."""
     from ...tasks.records import scores_file
 
     for run in runs:
         scores_file(run)
-    from dataclasses import asdict
+    from ..jobs.resuming import command_line
+    from .evaluation_tables import print_compared
 
-    from ...tasks.evaluation.run_comparison import compare as compare_runs
-    from ...tasks.report.page import write_report
-    from ...tasks.robustness.conditions import SWEEP
-    from ..runs.closing_table import print_table, write_json
-    from ..runs.logbook import warn
-
-    duels, result = compare_runs(runs, " ".join(command_line()))
-    for table in result.tables:
-        columns, rows = (
-            (_GAINS, map(_gain_row, table.rows)) if "corrupted" in table.columns else (table.columns, table.rows)
-        )
-        print_table(f"{table.title}: {table.note}", columns, list(rows))
-    unmeasured = [run for run in runs if not (run / "results" / SWEEP).is_file()]
-    if 0 < len(unmeasured) < len(runs):
-        line = next_line("robustness", unmeasured[0], "SHARDS").removeprefix("next: ")
-        typer.echo(f"robustness is not compared: measure it with `{line}`")
-    for line in result.warnings:
-        warn(line)
-    found = {"pairs": [asdict(duel) for duel in duels], "tables": [asdict(t) for t in result.tables]}
-    write_json(json, found | {"warnings": result.warnings})
-    if out is not None:
-        write_report(runs, out, [result])
-        typer.echo(f"report: {out}")
-    typer.echo(comparison_line(runs, out))
+    print_compared(runs, " ".join(command_line()), out, json)
 
 
 def robustness(
     model: Annotated[
-        Path, typer.Argument(metavar="RUN_OR_MODEL", help="A run of finetune, a classifier, or an encoder to probe.")
+        Path, typer.Argument(metavar="RUN_OR_MODEL", help="A fine-tuning run, a classifier, or an encoder to probe.")
     ],
-    shards: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="SHARDS...", help="Labelled clips that `modalgate pack` wrote, in one folder or more."
-        ),
-    ],
+    shards: LabelledShards,
     split: Annotated[
         str | None,
         typer.Option(
-            metavar="VALUE", help="Value of `split` to score, or all; by default a run's own test clips, else test."
+            metavar="VALUE", help="Value of `split` to score, or all. Default: the run's own test clips, else test."
         ),
     ] = None,
     axis: Annotated[
         list[str] | None,
-        typer.Option(metavar="AXIS", help="Only this corruption, such as blur; may be given several times."),
+        typer.Option(metavar="AXIS", help="Only this corruption, such as blur. Repeatable."),
     ] = None,
-    label: Annotated[str, typer.Option(help="The label column, where MODEL is no run of finetune.")] = "label",
+    label: Annotated[
+        str, typer.Option(metavar="COLUMN", help="Label column, unless MODEL is a fine-tuning run.")
+    ] = "label",
     folds: Annotated[
         int | None,
-        typer.Option(min=0, help="For an encoder: folds of the probe, as `modalgate probe`.", show_default=False),
+        typer.Option(min=0, help="For an encoder: folds of the probe, as in `modalgate probe`.", show_default=False),
     ] = None,
-    group: Annotated[str, typer.Option(help="Column whose clips stay together.")] = "group",
+    group: Annotated[str, typer.Option(metavar="COLUMN", help="Clips of one group stay in one fold.")] = "group",
     train_split: Annotated[str, typer.Option(help="For an encoder: value of `split` to fit the probe on.")] = "train",
-    views: Annotated[
-        int | None, typer.Option(min=1, help="Uniform windows averaged per clip.", show_default=False)
-    ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Clips at a time.")] = 32,
+    views: Views = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Clips per batch.")] = 32,
     workers: Annotated[int, typer.Option(min=0, help="Processes that decode.")] = 1,
-    seed: Annotated[int, typer.Option(min=0, help="Of what is drawn: the same for all runs to compare.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the noise. Use one seed for runs to compare.")] = 0,
     json: Json = None,
 ) -> None:
-    """Test clips with modalities missing, noisy, blurred, late or swapped: curves, areas, gate weights."""
+    """Score test clips with missing, noisy or late modalities.
+
+    Also blurred and swapped ones. Prints curves, areas and gate weights.
+    """
     from .first_checks import check_bundle, check_shards
 
     check_shards(shards)
     check_bundle(model, split=True)
     from functools import partial
 
-    from ...tasks.robustness.conditions import ALL
     from ...tasks.splits.split_plan import SplitPlan
+    from ..jobs.resuming import command_line
     from ..jobs.robustness import Options
     from ..jobs.robustness import robustness as measure
-    from ..runs.closing_table import print_table, write_json
-    from ..runs.logbook import warn
     from ..runs.progress import track
+    from .evaluation_tables import print_robustness
 
     plan = SplitPlan(folds, group=group, train=train_split, seed=seed)
     options = Options(label, split, plan, tuple(axis or ()), views, batch_size, workers, seed)
     measured = measure(model, shards, options, partial(track, label="robustness"), " ".join(command_line()))
-    missing, curves = measured.result.tables[0], measured.found.curves
-    print_table(f"{missing.title}: {missing.note}", missing.columns, missing.rows)
-    for title, together in (("One modality corrupted", False), ("All modalities corrupted", True)):
-        rows = [_curve_row(curve) for curve in curves if (curve.modality == ALL) == together]
-        if rows:
-            print_table(title, _CURVES, rows)
-    met = {answer: [name for name, said in measured.met.items() if said == answer] for answer in ("yes", "unknown")}
-    typer.echo(
-        "area: under accuracy over the levels, 95 % interval by group; single: area over that of the best modality\n"
-        "alone; rho: Spearman's correlation of the corrupted modality's gate weight with the level\n"
-        f"met in training: {', '.join(met['yes']) or 'none of these'}"
-        + (f"; not known of {', '.join(met['unknown'])}" if met["unknown"] else "")
-    )
-    for line in measured.result.warnings:
-        warn(line)
-    write_json(json, measured.plain())
-    typer.echo(run_line(model, model, classifier=measured.classifier))
+    print_robustness(model, measured, json)
 
 
-_GAINS = ("pair", "corrupted", "areas", "gain [95 %]", "Holm")
+def detect(
+    model: Model,
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Untrimmed recordings, at any depth.")],
+    spans: Annotated[
+        Path, typer.Option(metavar="CSV", help="Events: columns video,start,end[,label], times in seconds.")
+    ],
+    label: Annotated[
+        str | None,
+        typer.Option(metavar="CLASS", help="The class to find. Default: the positive class.", show_default=False),
+    ] = None,
+    hop: Hop = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Score of an alarm, chosen on other recordings. Default: the model's, or 0.5.",
+            show_default=False,
+        ),
+    ] = None,
+    json: Json = None,
+) -> None:
+    """Find events in untrimmed recordings: AP, AUC, alarms, delay."""
+    from .first_checks import check_bundle, check_recordings
+
+    check_bundle(model)
+    check_recordings(folder, spans)
+    from ..jobs.resuming import command_line
+    from ..predict.detecting import detect as run_detection
+    from ..runs.progress import counted
+    from .evaluation_tables import print_detected
+
+    with counted("detect") as progress:
+        videos, result = run_detection(
+            model,
+            folder,
+            spans,
+            label=label,
+            hop=hop,
+            threshold=threshold,
+            command=" ".join(command_line()),
+            progress=progress,
+        )
+    print_detected(model, folder, videos, result, json)
 
 
-def _gain_row(row: Sequence[Any]) -> tuple[str, ...]:
-    """A row of the comparison's table of areas, for 80 columns."""
-    from ...tasks.robustness.corruptions import AXES
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders to show on one page.")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Default: report.html in the first RUN.", show_default=False)
+    ] = None,
+    predictions: Annotated[
+        list[Path] | None,
+        typer.Option("--prediction", metavar="FILE", help="Also show a file from `predict --out`. Repeatable."),
+    ] = None,
+) -> None:
+    """Write an HTML page of curves, tables, gates and clips."""
+    from ...tasks.prediction.prediction_file import read_predictions
+    from ...tasks.report.page import write_report
 
-    pair, name, title, first, second, gain, low, high, _, adjusted = row
-    axis = next(axis.name for axis in AXES.values() if axis.title == title)
-    interval = f"{gain:+.3f} [{low:+.2f}, {high:+.2f}]"
-    return (pair, f"{name}: {axis}", f"{first:.2f}, {second:.2f}", interval, f"{adjusted:.2g}")
-
-
-_CURVES = ("corrupted", "clean", "area [95 %]", "chance", "worst", "single", "rho")
-
-
-def _curve_row(curve: "Curve") -> tuple[str, ...]:
-    """A curve for 80 columns."""
-    from ...tasks.robustness.corruptions import AXES
-
-    lowest, level = curve.worst
-    return (
-        f"{curve.modality}: {curve.axis}",
-        f"{curve.clean:.2f}",
-        f"{curve.area:.3f} [{curve.area_low:.2f}, {curve.area_high:.2f}]",
-        f"{max(curve.chance):.2f}",
-        f"{lowest:.2f} at {AXES[curve.axis].label(level)}",
-        f"{curve.area / curve.single_area:.2f}" if curve.single_area else "-",
-        "-" if curve.correlation is None else f"{curve.correlation:+.2f}",
-    )
+    target = out or runs[0] / "report.html"
+    write_report(runs, target, [read_predictions(path) for path in predictions or []])
+    typer.echo(f"report: {target}\n{browse(target)}")

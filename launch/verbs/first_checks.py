@@ -1,4 +1,4 @@
-"""What paths, names and columns tell of a wrong request: an answer before any library of models is imported."""
+"""Wrong requests found from paths, names and columns, before a slow library is imported."""
 
 import ast
 from collections.abc import Sequence
@@ -18,13 +18,13 @@ from ..runs.folder import check_free, check_there, run_folder
 if TYPE_CHECKING:
     from ..schema import Config
 
-# Where the names of tasks and of fusions stand: a module and its dictionary.
+# The modules and dictionaries with the names of tasks and fusions.
 TASKS = ("ssl/tasks_by_name", "PRETEXT_TASKS")
 FUSIONS = ("fusion/mechanisms_by_name", "FUSIONS")
 
 
 def check_shards(place: Path | str | Sequence[str | Path], label: str | None = None) -> None:
-    """Raises what `load_index` does of local folders, and `label_column` where a `label` is given.
+    """Raises what `load_index` raises for local folders, and `label_column` for a `label`.
 
     Shards behind a URL are not read twice.
     """
@@ -36,22 +36,22 @@ def check_shards(place: Path | str | Sequence[str | Path], label: str | None = N
 
 
 def check_bundle(place: Path | str, split: bool = False) -> None:
-    """`RequestError` where `place` holds no bundle; `split`: a run with one for each of its splits will do.
+    """Raises `RequestError` if `place` holds no bundle; `split`: a run with one per split is enough.
 
-    What lies on the hub is not fetched.
+    Bundles on the hub are not fetched.
     """
     if find_repository(place) is None:
         facts_path(any_bundle(Path(place)) if split else find_bundle(Path(place), quiet=True))
 
 
 def check_trained(run: Path) -> None:
-    """`RequestError` where `run` is neither a bundle nor a finished run."""
+    """Raises `RequestError` if `run` is neither a bundle nor a finished run."""
     if find_repository(run) is None:
         find_model(run, quiet=True)
 
 
 def check_scorer(model: Path) -> None:
-    """`RequestError` where there is neither an ONNX file nor a bundle at `model`."""
+    """Raises `RequestError` if `model` is neither an ONNX file nor a bundle."""
     if model.suffix.lower() != ".onnx":
         check_bundle(model)
     elif not model.is_file():
@@ -59,13 +59,13 @@ def check_scorer(model: Path) -> None:
 
 
 def check_source(source: str) -> None:
-    """`RequestError` where `source` is neither a file nor a folder nor the address of a stream."""
+    """Raises `RequestError` if `source` is neither a file, a folder nor the address of a stream."""
     if find_address(source) is None and not Path(source).exists():
         raise RequestError(f"no file at '{source}'")
 
 
 def check_recordings(folder: Path, table: Path | None = None) -> None:
-    """`RequestError` where there is no such folder, or no such table of it."""
+    """Raises `RequestError` if the folder or its table does not exist."""
     if not folder.is_dir():
         raise RequestError(f"no folder at '{folder}': give a folder of recordings")
     if table is not None and not table.is_file():
@@ -73,9 +73,9 @@ def check_recordings(folder: Path, table: Path | None = None) -> None:
 
 
 def check_config(config: "Config", resume: bool) -> None:
-    """`RequestError` where the config names shards, a label or an encoder that are not there, or a run that is.
+    """Raises `RequestError` if the config names missing shards, labels or encoders, or a run folder in use.
 
-    To `resume` the run has to be there.
+    To `resume`, the run must exist.
     """
     from ..schema import PretrainConfig, StudyConfig
 
@@ -95,7 +95,7 @@ def check_config(config: "Config", resume: bool) -> None:
 
 
 def _check_names(config: "Config") -> None:
-    """The errors of the registries for a task or a fusion that is not in them."""
+    """Raises the errors of the registries for an unknown task or fusion."""
     from ..schema import PretrainConfig, StudyConfig
 
     wanted = [("fusion", config.model.fusion)] if config.model is not None else []
@@ -110,7 +110,7 @@ def _check_names(config: "Config") -> None:
 
 
 def registered(module: str, table: str) -> list[str]:
-    """The names in the dictionary `table` of a module, read from its source: its classes come with torch."""
+    """The names in the dictionary `table` of a module, read from its source: importing it would import torch."""
     source = (Path(__file__).parents[2] / f"{module}.py").read_text(encoding="utf-8")
     for node in ast.parse(source).body:
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == table:

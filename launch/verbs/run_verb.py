@@ -1,23 +1,23 @@
-"""One command, run as if it had been typed."""
+"""Runs one command line."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
 
 def run_verb(command: Callable[..., Any], arguments: Sequence[str]) -> int:
-    """Runs one verb of the root `command` and returns its status.
+    """Runs one command of the root `command` and returns its exit status.
 
-    Raises what the verb raises, and `KeyboardInterrupt` where it was interrupted.
+    Raises what the command raises, and `KeyboardInterrupt` if it was interrupted.
     """
     words = _with_value("--resume", "auto", list(arguments))
     status = command(words, prog_name="modalgate", standalone_mode=False)
-    if status == 130:  # newer typers turn Ctrl-C into this status
+    if status == 130:  # newer versions of typer turn Ctrl-C into this status
         raise KeyboardInterrupt
     return status if isinstance(status, int) else 0
 
 
 def _with_value(option: str, value: str, given: list[str]) -> list[str]:
-    """`--resume auto` as one word and `--resume` alone as `--resume=yes`: the parser knows no optional values."""
+    """`--resume auto` as one word and `--resume` alone as `--resume=yes`: the parser has no optional values."""
     words: list[str] = []
     for before, word in zip(["", *given], given, strict=False):
         if word == value and before == option:

@@ -1,4 +1,4 @@
-"""All steps in one command: the demo, and `auto` on a person's own folder.
+"""All steps in one command: the demo, and `auto` on a user's own folder.
 
 Start with `auto`.
 """

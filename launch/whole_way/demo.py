@@ -1,4 +1,4 @@
-"""`demo`: the whole way on a generated corpus, from media files to an evaluated, exported encoder."""
+"""`demo`: all steps on a generated corpus, from media files to an evaluated, exported encoder."""
 
 import shutil
 import time
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
@@ -14,21 +14,18 @@ from ...shards.errors import RequestError
 from ..runs.next_step import browse
 
 PRESET = "melee"
-# Clips without a label that is read, clips that have one, and clips that are held out.
+# Clips for pretraining (labels unused), labelled training clips, and held-out test clips.
 SHARES = {"pretrain": 600, "train": 32, "test": 200}
 BROKEN = "rgb"
 RUNS = {"demo-violence": "fine-tuned, from the pretrained encoder", "demo-scratch": "the same network from scratch"}
 _MARK = ".modalgate-demo"
 
 
-def demo(
-    out: Annotated[Path, typer.Option(metavar="DIR", help="A new folder, or one an earlier demo wrote.")] = Path(
-        "demo"
-    ),
-    seed: Annotated[int, typer.Option(min=0, help="Of the corpus and of every training.")] = 0,
-    json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the figures here.")] = None,
-) -> None:
-    """Run the whole way on a generated corpus: a few minutes on two cores."""
+def run_demo(out: Path, seed: int, json: Path | None = None) -> None:
+    """Runs every step on a generated corpus in `out`, from media files to an exported classifier and a report.
+
+    Raises `RequestError` if `out` holds files that no demo wrote.
+    """
     from ..runs.closing_table import write_json
 
     _claim(out)
@@ -41,9 +38,9 @@ def demo(
 
 
 def _claim(out: Path) -> None:
-    """Only a demo's own folder is ever emptied."""
+    """Creates `out`; only a demo's own folder is emptied."""
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / _MARK).is_file())):
-        raise RequestError(f"'{out}' holds something that no demo wrote: give --out another folder")
+        raise RequestError(f"'{out}' holds files that no demo wrote: give --out another folder")
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     (out / _MARK).touch()
@@ -58,7 +55,7 @@ def _step(number: int, text: str) -> Iterator[None]:
 
 
 def _run(out: Path, seed: int) -> dict[str, Any]:
-    with _step(1, f"write {sum(SHARES.values())} clips as media files, {SHARES['train']} of them for the labels"):
+    with _step(1, f"write {sum(SHARES.values())} clips as media files, {SHARES['train']} of them labelled"):
         world = _world(out / "world", seed)
     with _step(2, "pack them into shards: RGB, depth, sound"):
         _pack(out / "world", out / "shards")
@@ -68,7 +65,7 @@ def _run(out: Path, seed: int) -> dict[str, Any]:
         probed = _probe(out, seed)
     with _step(5, "fine-tune a violence classifier from it, and the same network from scratch"):
         classifiers = {run: _finetune(out, run, seed) for run in RUNS}
-    with _step(6, "break the camera: what the gate does, and what is kept"):
+    with _step(6, "break the camera: gate weights and accuracy"):
         facts = _break(out, seed, world["ceilings"], probed, classifiers)
     with _step(7, "export, predict a recording whose camera breaks, and write the report"):
         _export(out)
@@ -155,7 +152,9 @@ def _export(out: Path) -> None:
 
 
 def _predict(out: Path, seed: int) -> dict[str, Any]:
-    """The exported classifier on a recording; its gate's mean weight for the camera whole and broken."""
+    """Runs the exported classifier on a recording; returns its gate's mean weight for the camera, whole and
+    broken.
+    """
     from ...tasks.report.charts import draw_timeline
     from ..predict.predicting import predict_source
     from ..predict.prediction_request import PredictRequest
@@ -168,7 +167,7 @@ def _predict(out: Path, seed: int) -> dict[str, Any]:
     draw_timeline(timeline, out / "prediction.png")
     weights: dict[bool, list[float]] = {True: [], False: []}
     for time_, weight in zip(timeline.times, timeline.gates[BROKEN], strict=True):
-        # A window of a second that holds both, whole pictures and broken ones, counts for neither.
+        # One-second windows with both whole and broken pictures are not counted.
         if all(abs(time_ - edge) >= 0.5 for edge in recording.broken):
             weights[recording.broken[0] < time_ < recording.broken[1]].append(weight)
     whole, broken = (sum(weights[key]) / len(weights[key]) for key in (False, True))
@@ -190,7 +189,7 @@ def _report(out: Path, facts: dict[str, Any]) -> None:
     runs = [out / "runs" / name for name in ("demo-pretrain", *RUNS)]
     draw_contact_sheet(out / "shards", runs[0] / "contact.png", 4)
     timeline = Timeline(**facts["predicted"]["timeline"])
-    opening = new_result("demo", "A camera breaks: whom the gate trusts", "modalgate demo", [], [timeline])
+    opening = new_result("demo", "A camera breaks: the weights of the gate", "modalgate demo", [], [timeline])
     tables = closing_tables(facts, SHARES["train"], RUNS)
     write_report(
         runs, out / "report.html", [opening, new_result("found", "What the demo found", "modalgate demo", tables, [])]

@@ -1,4 +1,4 @@
-"""What `demo` closes with: frozen features and classifiers as they are and with a sensor broken, as tables."""
+"""The closing tables of `demo`: frozen features and classifiers, with all sensors and with one broken."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,9 +27,10 @@ JOINED = ("fused", "concat")
 
 @dataclass(frozen=True)
 class Kept:
-    """`rows`: probes of frozen features by clip; `before`, `after`: mean gate weights by modality over the test
-    clips, with every sensor whole and with one broken; `aucs`: of each run's classifier, (AUC, low, high) with it
-    broken."""
+    """`rows`: probes of frozen features by clip. `before`, `after`: mean gate weights by modality over the test
+    clips, with every sensor whole and with one broken. `aucs`: of each run's classifier, (AUC, low, high) with it
+    broken.
+    """
 
     rows: list[KeptRow]
     before: dict[str, float]
@@ -38,7 +39,9 @@ class Kept:
 
 
 def measure_kept(encoder: Path, classifiers: Sequence[Path], shards: Path, breakage: Breakage) -> Kept:
-    """The encoder's features of the column `label`, and the classifiers' scores of `violence`, on the test clips."""
+    """Probes the encoder's features of the column `label`, and scores `violence` with the classifiers, on the test
+    clips.
+    """
     bundle, index = load_bundle(encoder / "encoder"), load_index(shards)
     index, (split,) = keep_used(index, [given_split(index, "train", "test")])
     classes = sorted(set(index.column("label")))
@@ -80,7 +83,9 @@ def closing_facts(
     kept: Kept,
     broken: str,
 ) -> dict[str, Any]:
-    """The closing tables' figures as plain values; `ceilings`: the corpus's own; `broken`: the sensor's modality."""
+    """The figures of the closing tables as plain values; `ceilings`: of the corpus; `broken`: modality of the
+    broken sensor.
+    """
     trained, untrained = (
         {row.feature: row for row in rows if isinstance(row, ProbeRow)} for rows in (probed.rows, probed.untrained)
     )
@@ -100,7 +105,7 @@ def closing_facts(
                 "ceiling": ceilings[subset]["aware"],
                 "broken": float(row.broken.mean()),
                 "broken_interval": [low, high],
-                # Of what is broken nothing but a guess is left.
+                # A broken sensor leaves only guessing.
                 "broken_ceiling": None if row.feature == broken else ceilings[without]["aware"],
                 "gate": kept.before.get(row.feature),
                 "gate_broken": kept.after.get(row.feature),
@@ -127,7 +132,7 @@ def _units(row: KeptRow) -> list[str]:
 
 
 def closing_tables(facts: dict[str, Any], labels: int, names: dict[str, str]) -> list[Table]:
-    """The figures as a reader wants them. `labels`: how many clips had one; `names`: of the classifiers, by run."""
+    """The figures as tables. `labels`: number of labelled clips; `names`: of the classifiers, by run."""
     broken, clips = facts["broken"], facts["probe"][0]["clips"]
     rows: list[list[Cell]] = [
         [

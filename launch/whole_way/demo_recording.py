@@ -10,13 +10,13 @@ from ...shards.worlds.render import FPS, FRAMES, SAMPLE_RATE, render
 from ...shards.worlds.scene import draw_scene
 
 CLIPS = 12
-# Of the recording's own pixels, by which the camera's noise deviates.
+# Standard deviation of the camera's noise, in that of the recording's pixels.
 LEVEL = 2.0
 
 
 @dataclass(frozen=True)
 class Recording:
-    """Files of picture with sound and of depth; the seconds between which the picture is noise."""
+    """Files of pictures with sound, and of depth; `broken`: the seconds between which the pictures are noise."""
 
     video: Path
     depth: Path
@@ -24,7 +24,9 @@ class Recording:
 
 
 def write_recording(folder: Path, preset: str, seed: int, first: int) -> Recording:
-    """Clips `first` and on of the world, which no split holds, the picture under noise in the middle third."""
+    """Writes clips from number `first` of the world, which no split holds, with noise over the pictures of the
+    middle third.
+    """
     clips = [render(draw_scene(preset, seed, first + number)) for number in range(CLIPS)]
     rgb = np.concatenate([clip.rgb for clip in clips if clip.rgb is not None])
     begin, end = (CLIPS * FRAMES * part // 3 for part in (1, 2))

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from ..errors import DataError, RequestError, choice_error
 from ..media.pack_settings import PackSettings, plain_settings
 from .location import FolderReader, Location, Remote, locate
+from .whole_file import whole_file
 
 FORMAT_VERSION = 1
 INDEX_NAME = "index.json"
@@ -134,12 +134,8 @@ def save_index(index: Index, folder: Path) -> None:
     content = asdict(index)
     del content["folder"]
     target = folder / INDEX_NAME
-    partial = target.with_suffix(".json.partial")
-    with partial.open("w", encoding="utf-8") as file:
+    with whole_file(target) as partial, partial.open("w", encoding="utf-8") as file:
         json.dump(content, file, separators=(",", ":"))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, target)
 
 
 def load_index(place: Path | str | Remote | Sequence[str | Path]) -> Index:

@@ -1,7 +1,6 @@
 """Recordings that cannot be read: errors of their readers, the list of rejected files, and the allowed share."""
 
 import csv
-import glob
 import json
 import zlib
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ import cv2
 from av.error import FFmpegError
 
 from ..errors import DataError
-from ..index.whole_file import write_whole
+from ..index.whole_file import remove_partial, write_whole
 
 # What readers raise for a damaged or foreign file. IndexError: PyAV, for a container without the requested stream.
 # NotImplementedError: SciPy, for a MATLAB file in HDF5 format.
@@ -54,8 +53,7 @@ def printable(path: Path | str) -> str:
 
 def list_rejected(path: Path, rejected: Sequence[Rejected]) -> None:
     """Writes one JSON line per rejected recording to `path`. Deletes an older list if there are none."""
-    for left in path.parent.glob(f"{glob.escape(path.name)}.*.partial"):  # left by a killed process
-        left.unlink(missing_ok=True)
+    remove_partial(path)
     if rejected:
         lines = [json.dumps(asdict(item)) for item in rejected]
         write_whole(path, ("\n".join(lines) + "\n").encode())

@@ -1,6 +1,5 @@
 """Write encoded clips in shuffled order as WebDataset tars, and their index."""
 
-import os
 import tarfile
 from contextlib import closing
 from dataclasses import replace
@@ -11,7 +10,7 @@ from webdataset.writer import TarWriter
 
 from ..errors import DataError
 from ..index.table import Index, Sample, Shard, Statistics, save_index
-from ..index.whole_file import sha256
+from ..index.whole_file import sha256, whole_file
 from ..media.pack_settings import PackSettings
 from .encode import Moments
 from .spool import SpooledClip
@@ -60,17 +59,16 @@ def assemble(out: Path, clips: list[SpooledClip], settings: PackSettings, source
 
 
 def _write_shard(path: Path, clips: list[SpooledClip]) -> list[Sample]:
-    partial = path.with_suffix(".tar.partial")
-    with partial.open("wb") as file:
+    with whole_file(path) as partial:
         # Closed even if the disk is full: otherwise the garbage collector prints an error.
-        with closing(TarWriter(file, encoder=False, mtime=0, user="modalgate", group="modalgate")) as tar:
+        with (
+            partial.open("wb") as file,
+            closing(TarWriter(file, encoder=False, mtime=0, user="modalgate", group="modalgate")) as tar,
+        ):
             for clip in clips:
                 tar.write({"__key__": clip.key, **clip.read()})
-        file.flush()
-        os.fsync(file.fileno())
-    with tarfile.open(partial) as tar:
-        places = {member.name: (member.offset_data, member.size) for member in tar}
-    os.replace(partial, path)
+        with tarfile.open(partial) as tar:
+            places = {member.name: (member.offset_data, member.size) for member in tar}
     return [
         Sample(
             clip.key,

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ...shards.index.whole_file import whole_file
 from ..class_names import class_identifiers
 from .scores import Scores
 
@@ -38,15 +39,13 @@ def write_score_table(
     header += [f"weight_{name}" for name in modalities]
     labels, predicted = _named(scores.labels, classes), _named(_predicted(scores, positive), classes)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8", newline="") as file:
+    with whole_file(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(header)
         for number, key in enumerate(scores.keys):
             # Nine significant digits reproduce a float32 exactly.
             numbers = [f"{value:.9g}" for value in (*scores.probabilities[number], *scores.weights[number])]
             writer.writerow([key, splits[number], groups[number], labels[number], predicted[number], *numbers])
-    partial.replace(path)
 
 
 def _predicted(scores: Scores, positive: int | None) -> NDArray[np.int64]:

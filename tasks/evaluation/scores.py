@@ -15,6 +15,7 @@ from safetensors.numpy import save_file
 from ...fusion.classifier import Classifier
 from ...shards.clip_spec import ClipSpec
 from ...shards.errors import DataError
+from ...shards.index.whole_file import whole_file
 from ...shards.stream import ClipStream
 from ...shards.transforms import Preparation
 from ...ssl.gather import world_size
@@ -95,9 +96,9 @@ def save_scores(scores: Scores, units: Sequence[str], classes: Sequence[str], pa
     arrays = {"probabilities": scores.probabilities, "weights": scores.weights, "labels": scores.labels}
     facts = {"keys": scores.keys, "units": list(units), "classes": list(classes)}
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    save_file({name: np.ascontiguousarray(a) for name, a in arrays.items()}, partial, {"facts": json.dumps(facts)})
-    partial.replace(path)
+    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    with whole_file(path) as partial:
+        save_file(arrays, partial, {"facts": json.dumps(facts)})
 
 
 def load_scores(path: Path) -> tuple[Scores, list[str], list[str]]:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -17,6 +16,7 @@ from ...fusion.backbone import Backbone, encoder_spec
 from ...shards.clip_spec import ClipSpec
 from ...shards.errors import DataError
 from ...shards.index.table import Index
+from ...shards.index.whole_file import whole_file
 from ...shards.stream import ClipRequest, ClipStream
 from ...ssl.gather import rank
 from ..records import versions
@@ -152,9 +152,8 @@ def save_features(path: Path, mark: Fingerprint, features: Features) -> None:
     arrays["weights"] = features.weights
     facts = asdict(mark) | {"modalities": json.dumps(features.modalities), "keys": json.dumps(features.keys)}
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, partial, facts)
-    os.replace(partial, path)
+    with whole_file(path) as partial:
+        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, partial, facts)
 
 
 def load_features(path: Path, mark: Fingerprint) -> Features:

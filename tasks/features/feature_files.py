@@ -1,7 +1,6 @@
 """Features of many recordings in one file, Parquet or NPZ. The same rows always give the same bytes."""
 
 import json
-import os
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from ...fusion.bundle.embedder import Embedding
 from ...shards.errors import RequestError
+from ...shards.index.whole_file import remove_partial, whole_file
 
 ABOUT = "modalgate"
 ROW_GROUP = 4096
@@ -43,14 +43,9 @@ class FeatureRows:
 
 def write_features(rows: FeatureRows, path: Path) -> None:
     """Writes `path` atomically, in the format of its suffix."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
+    remove_partial(path)
+    with whole_file(path) as partial:
         FORMS[path.suffix][0](rows, partial)
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def read_about(path: Path) -> dict[str, Any] | None:

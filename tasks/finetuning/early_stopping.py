@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ...shards.errors import DataError
+from ...shards.index.whole_file import whole_file
 from ..evaluation.scores import Scores
 from ..metrics.classification import top_k_accuracy
 from ..metrics.multilabel import mean_average_precision
@@ -90,11 +91,10 @@ class EarlyStopping:
             self.model.load_state_dict(self.state)
 
     def _save(self) -> None:
-        partial = self.file.with_suffix(".partial")
         self.file.parent.mkdir(parents=True, exist_ok=True)
         state = {name: value.contiguous() for name, value in self.state.items()}
-        save_file(state, partial, {"losses": json.dumps(self.losses)})
-        partial.replace(self.file)
+        with whole_file(self.file) as partial:
+            save_file(state, partial, {"losses": json.dumps(self.losses)})
 
 
 def chosen_step(file: Path) -> int:

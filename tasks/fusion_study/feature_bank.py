@@ -15,6 +15,7 @@ from ...fusion.mechanisms.quality import measure_quality
 from ...shards.batch import Batch
 from ...shards.clip_spec import ClipSpec
 from ...shards.errors import DataError
+from ...shards.index.whole_file import whole_file
 from ...shards.stream import ClipStream
 from ...shards.transforms import Preparation
 from ..finetuning.supervised_objective import StoredBatch
@@ -180,15 +181,11 @@ def save_stored(clips: StoredClips, path: Path) -> None:
     tensors = {f"stream {name}": stream for name, stream in clips.streams.items()}
     tensors |= {f"present {name}": mask for name, mask in clips.present.items()}
     tensors |= {"quality": clips.quality, "start": clips.start, "label": clips.label}
-    partial = path.with_suffix(".partial")
     path.parent.mkdir(parents=True, exist_ok=True)
     names = "\n".join(clips.streams)
-    save_file(
-        {k: v.contiguous() for k, v in tensors.items()},
-        partial,
-        metadata={"keys": "\n".join(clips.keys), "names": names},
-    )
-    partial.replace(path)
+    facts = {"keys": "\n".join(clips.keys), "names": names}
+    with whole_file(path) as partial:
+        save_file({k: v.contiguous() for k, v in tensors.items()}, partial, metadata=facts)
 
 
 def load_stored(path: Path) -> StoredClips:

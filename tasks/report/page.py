@@ -2,7 +2,6 @@
 
 import base64
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 
 from ...shards.errors import DataError, RequestError
+from ...shards.index.whole_file import write_whole
 from ..records import Cell, Example, Examples, Result, Table, load_result
 from .charts import draw, draw_series
 from .provenance import FINAL, read_warnings, run_facts
@@ -102,13 +102,10 @@ def write_report(runs: Sequence[Path], out: Path, common: Sequence[Result] = ())
     page = environment.get_template("report.html.j2").render(
         runs=shown, common=[_drawn(result) for result in common], today=datetime.now(UTC).date().isoformat()
     )
-    partial = out.with_name(f".{out.name}.partial")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(page, encoding="utf-8")
-        os.replace(partial, out)
+        write_whole(out, page.encode())
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise RequestError(f"cannot write the report '{out}' ({error.strerror}): choose another file") from error
 
 

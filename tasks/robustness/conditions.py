@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from ...shards.errors import DataError
+from ...shards.index.whole_file import whole_file
 
 MISSING, ALL = "missing", "all"
 # The axis applied to all modalities together: its levels mean the same for each.
@@ -104,10 +105,9 @@ def save_sweep(sweep: Sweep, units: Sequence[str], path: Path) -> None:
         "seed": sweep.seed,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
     arrays = {name: np.ascontiguousarray(getattr(sweep, name)) for name in _ARRAYS}
-    save_file(arrays, partial, {"facts": json.dumps(facts)})
-    partial.replace(path)
+    with whole_file(path) as partial:
+        save_file(arrays, partial, {"facts": json.dumps(facts)})
 
 
 def load_sweep(path: Path) -> tuple[Sweep, list[str]]:

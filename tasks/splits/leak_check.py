@@ -13,6 +13,7 @@ from safetensors.numpy import save_file
 from ...shards.clips.duplicates import LIMIT, MOTION_BITS, PICTURE_BITS, WORDS, NearPair, hash_clip, near_pairs
 from ...shards.index.location import FolderReader
 from ...shards.index.table import Index
+from ...shards.index.whole_file import whole_file
 from ...ssl.gather import rank
 from ..features.across_processes import from_first, share
 from .split_plan import warn
@@ -135,6 +136,5 @@ def _read(folder: Path | None) -> dict[str, NDArray[np.uint64]]:
 
 def _write(folder: Path, hashes: dict[str, NDArray[np.uint64]]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f"{FILE}.partial"
-    save_file({"hashes": np.stack(list(hashes.values()))}, partial, {"names": json.dumps(list(hashes))})
-    partial.replace(folder / FILE)
+    with whole_file(folder / FILE) as partial:
+        save_file({"hashes": np.stack(list(hashes.values()))}, partial, {"names": json.dumps(list(hashes))})

@@ -91,7 +91,7 @@ def test_a_wrong_request_is_one_line_and_exit_2(
         (
             ValueError("odd\nsecond line"),
             1,
-            "internal error: ValueError: odd  (run again with --debug for the traceback)\n",
+            "internal error: ValueError: odd  (rerun with --debug for the traceback)\n",
         ),
     ],
 )
@@ -137,7 +137,7 @@ def test_config_verbs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert cli.main(["config", "check", "demo-pretrain"]) == 0
     valid, missing = capsys.readouterr().out.splitlines()
     assert valid == "config 'demo-pretrain' is valid for `modalgate pretrain`"
-    assert missing == "to be given: data.shards=VALUE"
+    assert missing == "still missing: data.shards=VALUE"
     assert cli.main(["config", "reference"]) == 0
     assert "`train.learning_rate`" in capsys.readouterr().out
 

@@ -116,7 +116,10 @@ def test_a_config_based_on_itself_is_refused(tmp_path: Path) -> None:
         ("data.size=wide", "config key 'data.size': 'wide' is not a whole number or null"),
         ("data.modalities=rgb", "config key 'data.modalities': 'rgb' is not a list such as [a,b]"),
         ("data.modalities=[rbg]", "unknown modality 'rbg': did you mean 'rgb'?"),
-        ("train=3", "config key 'train' is a section, not the value 3: it holds steps, epochs, learning_rate"),
+        (
+            "train=3",
+            "config key 'train' is a section, not the value 3: set one of its keys steps, epochs",
+        ),
         ("train.steps=0", "config key 'train.steps' is 0: it must be at least 1"),
         ("train.warmup=1.5", "config key 'train.warmup' is 1.5: it must be between 0 and 1"),
         ("train.clip_norm=nan", "config key 'train.clip_norm' is nan: it must be at least 0"),
@@ -145,8 +148,8 @@ def test_one_line_names_the_key(minimal: str, override: str, message: str) -> No
         ("kind: pretrain\nname: yes\n", "config key 'name': True is not text: write it in quotes"),
         ("a: [1\n", "is not valid YAML"),
         ("- 1\n", "does not hold a mapping"),
-        ("kind: pretrain\n", "config key 'data.shards' is not given: add data.shards=VALUE"),
-        ("kind: finetune\n", "is for `modalgate finetune`, not for `modalgate pretrain`"),
+        ("kind: pretrain\n", "config key 'data.shards' is missing: add data.shards=VALUE"),
+        ("kind: finetune\n", "is for `modalgate finetune`, not `modalgate pretrain`"),
         ("base: demo-pretrian\n", "unknown config 'demo-pretrian': did you mean 'demo-pretrain'?"),
     ],
 )
@@ -228,7 +231,7 @@ def test_the_verb_decides_the_kind_of_a_file_without_one(tmp_path: Path) -> None
     assert check_config(tuned) == []
     with pytest.raises(RequestError, match="config key 'tasks' is for `modalgate pretrain`, not for this config"):
         load_config("finetune", written(tmp_path, "wrong", "tasks: {clip_order: {}}\n"))
-    with pytest.raises(RequestError, match="is for `modalgate pretrain`, not for `modalgate finetune`"):
+    with pytest.raises(RequestError, match="is for `modalgate pretrain`, not `modalgate finetune`"):
         load_config("finetune", "demo-pretrain")
 
 

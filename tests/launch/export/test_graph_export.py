@@ -138,8 +138,8 @@ def test_every_joining_of_decisions_as_onnx(
     ("kind", "file", "message"),
     [
         ("onx", "a.onnx", "unknown export format 'onx': did you mean 'onnx'"),
-        ("onnx", "a.pt2", "is no .onnx file"),
-        ("torch", "a.onnx", "is no .pt2 file"),
+        ("onnx", "a.pt2", "is not a .onnx file"),
+        ("torch", "a.onnx", "is not a .pt2 file"),
     ],
 )
 def test_a_wrong_request_writes_nothing(

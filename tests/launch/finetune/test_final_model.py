@@ -166,14 +166,14 @@ def test_a_run_without_one_takes_a_fold_and_names_the_command_that_makes_it(
     capsys.readouterr()
     assert main(["export", str(folded), str(tmp_path / "model")]) == 0
     told = capsys.readouterr().err
-    assert "takes fold-0" in told
+    assert "using fold-0" in told
     assert same_weights(tmp_path / "model", folded / "fold-0" / "encoder")
     assert load_bundle(tmp_path / "model").provenance["run"] == "folded/fold-0"
     film = str(hall / "films" / "00.mp4")
     assert main(["predict", str(folded), film, "--out", str(tmp_path / "p.jsonl")]) == 0
-    assert "takes fold-0" in capsys.readouterr().err
+    assert "using fold-0" in capsys.readouterr().err
     assert main(["embed", str(folded), film, str(tmp_path / "f.npz"), "--workers", "0"]) == 0
-    assert "takes fold-0" in capsys.readouterr().err
+    assert "using fold-0" in capsys.readouterr().err
     before = (folded / "fold-1" / "encoder" / "encoder.json").stat().st_mtime_ns
     (named,) = re.findall(r"for a final model: modalgate (.*)$", told, re.MULTILINE)
     assert main(shlex.split(named)) == 0

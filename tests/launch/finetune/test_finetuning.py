@@ -185,7 +185,7 @@ def test_several_classes_are_learnt_judged_and_told_each_for_itself(
     assert max(abs(sum(line.values()) - 1) for line in lines["run"]) > 1e-3
     capsys.readouterr()
     assert main(["robustness", str(run), str(several)]) == 2
-    assert "tells several classes of a clip" in capsys.readouterr().err
+    assert "predicts several classes per clip" in capsys.readouterr().err
     assert main(["compare", str(run), str(run)]) == 2
     assert main(["report", str(run)]) == 0
 

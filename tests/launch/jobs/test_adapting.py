@@ -65,7 +65,7 @@ def test_tasks_and_modalities_without_sound(corpus: Path) -> None:
     assert config.data.modalities == ["rgb", "flow"]
     assert list(config.tasks) == ["correspondence", "clip_order", "cross_modal", "across_time"]
     assert config.tasks["across_time"].arguments["streams"] == ["flow"]
-    assert lines == [f"'audio' is in no clip of '{index.folder}': it is dropped"]
+    assert lines == [f"'audio' is in no clip of '{index.folder}': dropped"]
     assert adapt_modalities(config, index) == (config, [])
 
 
@@ -89,7 +89,7 @@ def test_all_modalities_and_streams_that_are_not_there(corpus: Path) -> None:
     assert len(lines) == 1
     config, lines = adapt_modalities(shipped("study-surveillance-pretrain", "data.modalities=[rgb,depth]"), index)
     assert list(config.tasks) == ["correspondence", "clip_order", "cross_modal"]
-    assert sum("'flow', which is not among data.modalities" in line for line in lines) == 2
+    assert sum("'flow', which is not in data.modalities" in line for line in lines) == 2
 
 
 def test_a_modality_that_only_other_clips_have(corpus: Path) -> None:
@@ -106,7 +106,7 @@ def test_where_nothing_is_left_the_clips_are_named(corpus: Path) -> None:
     index = without(load_index(corpus / "shards"), ["audio", "flow", "depth"])
     with pytest.raises(RequestError, match=r"cross_modal, offset .* rgb"):
         adapt_modalities(shipped("talking-face-pretrain"), index)
-    with pytest.raises(RequestError, match="they hold rgb"):
+    with pytest.raises(RequestError, match="they have rgb"):
         adapt_modalities(shipped("study-surveillance-pretrain", "data.modalities=[flow,audio]"), index)
 
 

@@ -239,7 +239,7 @@ def test_a_second_call_does_nothing_and_another_request_is_refused(
         run(out, hop=0.3)
     other = tmp_path / "thesis.npz"
     other.write_text("years of work")
-    with pytest.raises(RequestError, match="is there and holds no features"):
+    with pytest.raises(RequestError, match="exists and holds no features"):
         run(other)
     assert other.read_text() == "years of work"
 

@@ -20,7 +20,7 @@ def test_sizes_without_shards_grow_with_the_preset() -> None:
     ("settings", "line"),
     [
         (["data.modalities=[]"], "give data.shards or data.modalities"),
-        (["data.shards=nowhere"], "not known yet (no shard folder at 'nowhere'"),
+        (["data.shards=nowhere"], "unknown (no shard folder at 'nowhere'"),
     ],
 )
 def test_an_unknown_size_is_no_error(settings: list[str], line: str, tmp_path: Path) -> None:
@@ -29,7 +29,7 @@ def test_an_unknown_size_is_no_error(settings: list[str], line: str, tmp_path: P
 
 
 def test_a_bundle_brings_its_own_model() -> None:
-    assert describe_model("demo-violence", ["encoder=runs/x/encoder"]) == ["model: that of the bundle it starts from"]
+    assert describe_model("demo-violence", ["encoder=runs/x/encoder"]) == ["model: as in the bundle it starts from"]
 
 
 def test_a_config_without_a_model_says_what_to_give() -> None:

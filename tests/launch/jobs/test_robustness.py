@@ -107,7 +107,7 @@ def test_an_encoder_is_measured_by_a_probe_on_its_clean_features(corpus: Path, t
     [
         ("demo-pretrain", ["--axis", "blurr"], "blur"),
         ("sturdy/encoder", ["--split", "absent"], "absent"),
-        ("sturdy/encoder", ["--label", "group"], "does not tell"),
+        ("sturdy/encoder", ["--label", "group"], "not a class of this model"),
         ("nowhere", [], "nowhere"),
     ],
 )

@@ -110,11 +110,11 @@ def test_sigterm_ends_the_processes_that_train_too(options: list[str], launch: C
     ("settings", "message"),
     [
         (["rows={x: {fusion: sofmax}}"], "unknown fusion of row 'x' 'sofmax': did you mean 'softmax'"),
-        (["rows={rgb: {fusion: softmax}}"], "row 'rgb' has a modality's name"),
+        (["rows={rgb: {fusion: softmax}}"], "row 'rgb' has the name of a modality"),
         (["rows={x: {fusion: softmax, arguments: {heat: 1}}}"], "unknown argument of fusion softmax 'heat'"),
-        (["data.modalities=[rgb]"], "two modalities or more"),
-        (["metric=auc"], "metric auc needs two classes and 'positive' among them"),
-        (["taught_noise=0.5", "noise=[]"], "taught_noise needs levels"),
+        (["data.modalities=[rgb]"], "two or more modalities"),
+        (["metric=auc"], "metric auc needs two classes"),
+        (["taught_noise=0.5", "noise=[]"], "taught_noise needs noise levels"),
         (["validation_group=person"], "unknown column of validation_group 'person'"),
         # All clips of this corpus have the same value there: it is the column that validation is divided by.
         (["data.folds=2", "validation_group=z"], "2 folds need as many groups, there are 1"),

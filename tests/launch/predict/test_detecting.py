@@ -64,8 +64,8 @@ def test_windows_are_those_of_predict_and_figures_those_of_windows(
     ("lines", "more", "says"),
     [
         (["three,0,1,fight"], [], "line 2: no recording is called 'three'"),
-        (["two,2,1,fight"], [], "line 2: start and end are seconds"),
-        (["two,0,x,fight"], [], "line 2: start and end are seconds"),
+        (["two,2,1,fight"], [], "line 2: start and end must be seconds"),
+        (["two,0,x,fight"], [], "line 2: start and end must be seconds"),
         (["two,9,10,fight"], [], "line 2: the span starts at 9 s, 'two.mp4' ends at"),
         (["two,0,1,run"], [], "unknown label in"),
         (["two,,,"], [], "no span of 'fight'"),

@@ -29,5 +29,5 @@ def test_the_graph_s_lines_are_the_bundle_s(
 
 def test_a_damaged_graph_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"no graph")
-    with pytest.raises(DataError, match="is no whole ONNX file"):
+    with pytest.raises(DataError, match="is not a whole ONNX file"):
         OnnxScorer(tmp_path / "model.onnx")

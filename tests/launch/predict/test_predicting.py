@@ -214,7 +214,7 @@ def test_a_folder_goes_on_after_a_film_that_cannot_be_read(
     text, cut, last = (line for line in said.err.splitlines() if "error: " in line)
     assert text == f"error: '{folder / 'b.mp4'}' cannot be read: it holds no media that FFmpeg can read"
     assert cut.startswith(f"error: '{folder / 'c.mkv'}', beyond ")
-    assert last == f"error: 2 of 4 recordings in '{folder}' cannot be read to their end"
+    assert last == f"error: 2 of 4 recordings in '{folder}' cannot be read in full"
     found = windows(out.read_text())
     readable = ["a.mp4", "c.mkv", "night/d.mp4"]
     assert list(dict.fromkeys(window["file"] for window in found)) == readable

@@ -58,7 +58,7 @@ def test_changes_are_accepted_key_by_key(tmp_path: Path) -> None:
     open_run(run, before, resume=False)
     open_run(run / "fold-0", before, resume=False)
     kept = (run / "config.yaml").read_text()
-    refused = r"seed was 0, is 1; set them back, take them with --accept KEY, or choose another name="
+    refused = r"seed was 0, is 1; undo the changes, accept them with --accept KEY, or choose another name="
     with pytest.raises(RequestError, match=refused):
         accept_changes(run, now, ["train.decay", "tasks.pace"])
     with pytest.raises(RequestError, match="unknown changed setting to --accept 'sede': did you mean 'seed'"):

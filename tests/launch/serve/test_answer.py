@@ -123,7 +123,7 @@ def test_who_goes_while_it_is_scored_leaves_nothing(headers: dict[str, str], ser
     until(lambda: server.ask("GET", "/health").json["predicting"])
     connection.close()
     until(lambda: idle(server))
-    assert "given up by its sender" in server.said.read_text()
+    assert "abandoned by its sender" in server.said.read_text()
     assert server.predict("?hop=3&frames=0", video=hall_film).status == 200
 
 

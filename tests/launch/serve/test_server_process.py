@@ -39,12 +39,12 @@ def test_a_port_that_is_taken_is_named(action_bundle: Path, capsys: pytest.Captu
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert main(["serve", str(action_bundle), "--port", str(port)]) == 2
-    line = f"error: cannot listen at 127.0.0.1 port {port} (Address already in use): give another --host or --port\n"
+    line = f"error: cannot listen on 127.0.0.1 port {port} (Address already in use): give another --host or --port\n"
     assert capsys.readouterr().err == line
 
 
 def test_an_address_that_is_none_is_named() -> None:
-    with pytest.raises(RequestError, match=r"cannot listen at no\.such\.host\.invalid port 0"):
+    with pytest.raises(RequestError, match=r"cannot listen on no\.such\.host\.invalid port 0"):
         listen("no.such.host.invalid", 0)
 
 

@@ -157,7 +157,7 @@ def test_a_file_that_may_not_grow_leaves_the_one_before(tmp_path: Path) -> None:
         "except DataError as error: print(error)"
     )
     told = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True)
-    assert re.search(r"step-2' could not be written \(.*File too large.*\): the one before it is kept", told.stdout)
+    assert re.search(r"step-2' could not be written \(.*File too large.*\): the previous one is kept", told.stdout)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-1"]
     assert latest_checkpoint(tmp_path) == tmp_path / "checkpoints" / "step-1"
 

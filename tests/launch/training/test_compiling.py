@@ -84,6 +84,6 @@ def test_without_a_compiler_it_is_refused(
 
 
 def test_a_network_torch_cannot_compile_is_told_in_one_line(tiny_backbone: Callable[..., Backbone]) -> None:
-    refused = pytest.raises(RequestError, match=r"'train\.compile': torch .* cannot compile .*shapes.*: leave it off")
+    refused = pytest.raises(RequestError, match=r"'train\.compile': torch .* cannot compile .*shapes.*: set train")
     with refused, compiled(tiny_backbone(), True):
         raise InductorError(AssertionError("shapes"), None)  # pyright: ignore[reportArgumentType]

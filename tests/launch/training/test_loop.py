@@ -1,82 +1,19 @@
 """The loop on a linear regression whose answer is known in closed form."""
 
 import json
-import os
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
 from modalgate.launch.runs.metric_log import read_metrics
-from modalgate.launch.schema import TrainConfig
 from modalgate.launch.training.checkpoint import latest_checkpoint, load_checkpoint
 from modalgate.launch.training.loop import Evaluation, train
 from modalgate.shards.errors import DataError, RequestError
-from torch import Tensor, nn
+from torch import Tensor
 
-FEATURES = 4
-TRUTH = torch.tensor([1.0, -2.0, 0.5, 3.0])
-
-
-@dataclass
-class ToyBatch:
-    key: list[str]
-    x: Tensor
-    y: Tensor
-    seed: int
-
-    def to(self, device: torch.device | str) -> "ToyBatch":
-        return ToyBatch(self.key, self.x.to(device), self.y.to(device), self.seed)
-
-
-@dataclass
-class ToyStream:
-    """Noisy samples of a line, or NaNs at the batch numbers in `broken`; signals itself at `stop_at`."""
-
-    size: int = 8
-    broken: frozenset[int] = frozenset()
-    stop_at: int | None = None
-    save_at: int | None = None
-    workers: int = 0
-
-    def train(self, start: int) -> Iterator[ToyBatch]:
-        number = start
-        torch.empty((), dtype=torch.int64).random_()  # as a DataLoader does for its base seed when it starts
-        while True:
-            generator = torch.Generator().manual_seed(number)
-            x = torch.randn(self.size, FEATURES, generator=generator)
-            y = x @ TRUTH + 2 + 0.1 * torch.randn(self.size, generator=generator)
-            if number in self.broken:
-                x = torch.full_like(x, torch.nan)
-            if number == self.stop_at:
-                os.kill(os.getpid(), signal.SIGTERM)
-            if number == self.save_at:
-                os.kill(os.getpid(), signal.SIGUSR1)
-            yield ToyBatch([f"{number}-{row}" for row in range(self.size)], x, y, number)
-            number += 1
-
-
-class Regression(nn.Module):
-    """Squared error; with `dropout` it draws from the global generator, as real objectives do."""
-
-    def __init__(self, dropout: float = 0.0, norm: bool = False) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.norm = nn.BatchNorm1d(FEATURES) if norm else nn.Identity()
-        self.dropout = nn.Dropout(dropout)
-        self.line = nn.Linear(FEATURES, 1)
-        self.weights = {"fit/loss": 1.0, "idle/loss": 0.0}
-
-    def forward(self, batch: ToyBatch) -> dict[str, Tensor]:
-        error = self.line(self.dropout(self.norm(batch.x)))[:, 0] - batch.y
-        return {"fit/loss": error.square().mean(), "idle/loss": error.abs().sum(), "fit/bias": error.mean().detach()}
-
-
-def settings(**changes: object) -> TrainConfig:
-    fields = {"steps": 12, "learning_rate": 0.1, "weight_decay": 0.0, "log_every": 4, "checkpoint_every": 5}
-    return TrainConfig(**{**fields, **changes})  # pyright: ignore[reportArgumentType]
+from ..given.regression import TRUTH, Regression, ToyBatch, ToyStream, settings
 
 
 def test_reaches_the_closed_form(tmp_path: Path) -> None:
@@ -155,7 +92,7 @@ def test_a_checkpoint_is_due_after_minutes_too(tmp_path: Path, monkeypatch: pyte
         now += 60
         return now
 
-    monkeypatch.setattr("modalgate.launch.training.loop.time.monotonic", clock)
+    monkeypatch.setattr("modalgate.launch.training.set_up.time.monotonic", clock)
     config = settings(checkpoint_every=1000, checkpoint_minutes=4.0, keep=9, best=None)
     train(Regression(), ToyStream(), config, tmp_path / "run", tracker_mode="disabled")
     assert saved_steps(tmp_path / "run") == [4, 8, 12]
@@ -215,33 +152,6 @@ def test_the_other_optimizers_resume_bit_for_bit(tmp_path: Path, name: str) -> N
         train(Regression(), ToyStream(stop_at=6), config, tmp_path / "cut", tracker_mode="disabled")
     train(resumed, ToyStream(), config, tmp_path / "cut", resume=True, tracker_mode="disabled")
     assert torch.equal(whole.line.weight, resumed.line.weight)
-
-
-def test_more_steps_may_be_asked_on_resume_but_nothing_else(tmp_path: Path) -> None:
-    run, config = tmp_path / "run", {"seed": 0, "train": {"steps": 12, "learning_rate": 0.1}}
-    train(Regression(), ToyStream(), settings(), run, tracker_mode="disabled", settings=config)
-    other = {"seed": 1, "train": {"steps": 14, "learning_rate": 0.1}}
-    with pytest.raises(RequestError, match="seed was 0, is 1"):
-        train(Regression(), ToyStream(), settings(), run, resume=True, tracker_mode="disabled", settings=other)
-    more = {"seed": 0, "train": {"steps": 14, "learning_rate": 0.1}}
-    train(Regression(), ToyStream(), settings(steps=14), run, resume=True, tracker_mode="disabled", settings=more)
-    assert [line["step"] for line in read_metrics(run)] == [4, 8, 12, 14]
-
-
-def test_an_occupied_run_folder_is_refused(tmp_path: Path) -> None:
-    train(Regression(), ToyStream(), settings(steps=1), tmp_path / "run", tracker_mode="disabled")
-    with pytest.raises(RequestError, match="already holds a run: choose another name= or add --resume"):
-        train(Regression(), ToyStream(), settings(steps=1), tmp_path / "run", tracker_mode="disabled")
-
-
-def test_a_failure_before_the_first_step_leaves_no_run(tmp_path: Path) -> None:
-    class Refusing(Regression):
-        def forward(self, batch: ToyBatch) -> dict[str, Tensor]:
-            raise RequestError("the batch is too small")
-
-    with pytest.raises(RequestError, match="too small"):
-        train(Refusing(), ToyStream(), settings(), tmp_path / "run", tracker_mode="disabled")
-    assert not (tmp_path / "run").exists()
 
 
 def test_a_nonfinite_step_is_left_out_with_what_it_did_to_the_norm(tmp_path: Path) -> None:
@@ -304,10 +214,3 @@ def test_bf16_trains_and_leaves_the_forward_as_it_was(tmp_path: Path) -> None:
     batch = next(ToyStream().train(0))
     expected = (batch.x @ objective.line.weight[0] + objective.line.bias - batch.y).square().mean()
     torch.testing.assert_close(objective(batch)["fit/loss"], expected, rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="fp16 is right on a GPU")
-def test_fp16_without_a_gpu_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match="fp16 needs a GPU"):
-        train(Regression(), ToyStream(), settings(precision="fp16"), tmp_path / "run", tracker_mode="disabled")
-    assert not (tmp_path / "run").exists()

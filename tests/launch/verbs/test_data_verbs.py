@@ -59,7 +59,7 @@ def test_pack_inspect_verify(recordings: Path, tmp_path: Path, capsys: pytest.Ca
     captured = capsys.readouterr()
     assert "pack 5/5" in captured.err
     assert "4 clips" in captured.out
-    assert "1 clips have a sound track that is silence" in captured.out
+    assert "1 clips have a silent sound track" in captured.out
     assert "bits of label" in captured.out
     assert "cut.mkv" in captured.out
     packed = json.loads(figures.read_text())

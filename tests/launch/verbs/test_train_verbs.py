@@ -29,10 +29,13 @@ def test_a_changed_setting_is_refused_until_it_is_accepted(tmp_path: Path, tiny_
     changed = [*command, "train.steps=3", "train.weight_decay=0.5", "seed=1"]
     for arguments, says in (
         (changed, "already holds a run: choose another name= or add --resume"),
-        ([*changed, "--resume"], "seed was 0, is 1; train.weight_decay was 0.05, is 0.5; set them back, take them"),
+        (
+            [*changed, "--resume"],
+            "seed was 0, is 1; train.weight_decay was 0.05, is 0.5; undo the changes, accept them",
+        ),
         ([*changed, "--resume", "--accept", "seed"], "other settings: train.weight_decay was 0.05, is 0.5;"),
         ([*changed, "--resume", "--accept", "sed"], "unknown changed setting to --accept 'sed'"),
-        ([*changed, "--accept", "seed"], "--accept is for a run that is gone on with: add --resume"),
+        ([*changed, "--accept", "seed"], "--accept is for a run that is resumed: add --resume"),
         ([*changed, "--resume=atuo"], "unknown value of --resume 'atuo': did you mean 'auto'?"),
     ):
         log.unlink(missing_ok=True)

@@ -73,7 +73,7 @@ def test_torchrun_goes_on_with_what_accelerate_launch_was_told_to_stop(tmp_path:
 @pytest.mark.parametrize(
     ("launcher", "settings", "message"),
     [
-        (TORCHRUN, ["data.batch_size=3"], "error: data.batch_size 3 does not divide over 2 processes"),
+        (TORCHRUN, ["data.batch_size=3"], "error: data.batch_size 3 is not divisible by 2 processes"),
         (ACCELERATE_CPU, [], "error: `accelerate launch --cpu` starts one process"),
     ],
 )

@@ -1,16 +1,16 @@
-"""`modalgate config`: the shipped configs, one resolved and explained, one checked, and all keys."""
+"""`modalgate config`: list, show and check configs, and print all keys."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-Name = Annotated[str, typer.Argument(metavar="CONFIG", help="A shipped config's name, or a YAML file or run folder.")]
+from .shared_options import Json
+
+Name = Annotated[str, typer.Argument(metavar="CONFIG", help="A shipped config's name, a YAML file or a run folder.")]
 Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[key=value]...", help="Settings over it, such as train.steps=100.")
+    list[str] | None, typer.Argument(metavar="[key=value]...", help="Settings to change, such as train.steps=100.")
 ]
 Plain = Annotated[bool, typer.Option("--plain", help="Without the comments that explain the keys.")]
-Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the figures here.")]
 
 
 def list_shipped(json: Json = None) -> None:
@@ -24,32 +24,32 @@ def list_shipped(json: Json = None) -> None:
 
 
 def show(config: Name, overrides: Overrides = None, plain: Plain = False) -> None:
-    """Print a config with all its keys as YAML, what each means, and what its model costs."""
+    """Print a config with all its keys as YAML, their meaning, and the model's size."""
     from ..config.load import show_config
 
     typer.echo(show_config(config, overrides or [], plain), nl=False)
-    from ..jobs.model_size import describe_model  # imports torch: a wrong key is named before that takes its seconds
+    from ..jobs.model_size import describe_model  # imports torch, so it comes after the errors
 
     for line in describe_model(config, overrides or []):
         typer.echo(f"# {line}")
 
 
 def check(config: Name, overrides: Overrides = None) -> None:
-    """Check a config's keys, types and ranges, and the tasks and fusions it names."""
+    """Check a config's keys, types and ranges, and its task and fusion names."""
     from ..config.load import check_config, config_kind, partial_config
 
     missing = check_config(config, overrides or [])
-    from ..config.config_names import check_names  # imports torch: a wrong key is named before that takes its seconds
+    from ..config.config_names import check_names  # imports torch, so it comes after the errors
 
     check_names(partial_config(config, overrides or []))
     kind, how = config_kind(config, overrides or [])
     typer.echo(f"config '{config}' is valid for `modalgate {kind}`" + (f" (kind not given: {how})" if how else ""))
     if missing:
-        typer.echo(f"to be given: {' '.join(f'{key}=VALUE' for key in missing)}")
+        typer.echo(f"still missing: {' '.join(f'{key}=VALUE' for key in missing)}")
 
 
 def reference() -> None:
-    """Print the page of all config keys, pretext tasks and fusions as Markdown."""
+    """Print all config keys, pretext tasks and fusions as Markdown."""
     from ..config.config_reference import reference_page
 
     typer.echo(reference_page(), nl=False)

@@ -1,4 +1,4 @@
-"""Signals as wishes."""
+"""The four reasons to stop, and signals."""
 
 import os
 import signal
@@ -7,7 +7,8 @@ import sys
 import threading
 
 import pytest
-from modalgate.launch.training.signals import Wishes, caught_signals
+from modalgate.launch.training.stop import Signals, Stop, caught_signals
+from modalgate.shards.errors import DataError
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -15,12 +16,12 @@ def test_the_first_is_noted_the_second_acts(number: signal.Signals) -> None:
     acted: list[int] = []
     before = signal.signal(number, lambda received, frame: acted.append(received))
     try:
-        with caught_signals() as wishes:
-            assert wishes == Wishes()
+        with caught_signals() as signals:
+            assert signals == Signals()
             os.kill(os.getpid(), number)
-            assert (wishes, acted) == (Wishes(stop=True), [])
+            assert (signals, acted) == (Signals(stop=True), [])
             os.kill(os.getpid(), number)
-            assert (wishes, acted) == (Wishes(stop=True), [number])
+            assert (signals, acted) == (Signals(stop=True), [number])
         os.kill(os.getpid(), number)
         assert acted == [number, number]
     finally:
@@ -29,17 +30,17 @@ def test_the_first_is_noted_the_second_acts(number: signal.Signals) -> None:
 
 def test_sigusr1_asks_to_save_each_time() -> None:
     before = signal.getsignal(signal.SIGUSR1)
-    with caught_signals() as wishes:
+    with caught_signals() as signals:
         for _ in range(2):
             os.kill(os.getpid(), signal.SIGUSR1)
-            assert wishes == Wishes(save=True)
-            wishes.save = False
+            assert signals == Signals(save=True)
+            signals.save = False
     assert signal.getsignal(signal.SIGUSR1) is before
 
 
 WORKER = """
 import multiprocessing, os, signal, time
-from modalgate.launch.training.signals import caught_signals
+from modalgate.launch.training.stop import caught_signals
 
 with caught_signals():
     worker = multiprocessing.get_context("forkserver").Process(target=time.sleep, args=(60,))
@@ -57,13 +58,33 @@ def test_the_loader_s_processes_live_through_a_sigusr1() -> None:
 
 
 def test_another_thread_handles_no_signals() -> None:
-    found: list[Wishes] = []
+    found: list[Signals] = []
 
     def run() -> None:
-        with caught_signals() as wishes:
-            found.append(wishes)
+        with caught_signals() as signals:
+            found.append(signals)
 
     thread = threading.Thread(target=run)
     thread.start()
     thread.join()
-    assert found == [Wishes()]
+    assert found == [Signals()]
+
+
+def test_each_reason_stops_and_failures_raise() -> None:
+    def stop(enough: bool = False, error: DataError | None = None) -> Stop:
+        return Stop(Signals(), 5, lambda: enough, lambda: error)
+
+    assert [stop().now(step) for step in (0, 4, 5)] == [False, False, True]
+    assert stop(enough=True).now(0)
+    for calm in (stop(), stop(enough=True)):
+        calm.raise_failure()
+    failed = stop(error=DataError("not finite"))
+    failed.interrupted = True
+    assert failed.now(0)
+    with pytest.raises(DataError, match="not finite"):
+        failed.raise_failure()
+    signalled = stop()
+    signalled.interrupted = True
+    assert signalled.now(0)
+    with pytest.raises(KeyboardInterrupt):
+        signalled.raise_failure()

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from modalgate.launch.training.pace import seconds_per_step
+from modalgate.launch.jobs.pace import seconds_per_step
 from torch import Tensor, nn
 
 

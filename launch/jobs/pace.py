@@ -1,4 +1,4 @@
-"""How long a step of a training takes on this machine."""
+"""Seconds per training step on this machine."""
 
 import itertools
 import time
@@ -21,7 +21,7 @@ def seconds_per_step(objective: nn.Module, stream: Batches, steps: int = 4) -> f
     """Seconds from one batch to the next while `objective` computes losses and gradients, without an update.
 
     The median of `steps` steps after a first one, which starts processes and fills caches. Weights, statistics of
-    norms and the generators are as before.
+    norms and generators do not change.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     state = {name: value.clone() for name, value in objective.state_dict().items()}

@@ -1,6 +1,7 @@
-"""`export` by its command line: the card it writes, the single network, and what it refuses."""
+"""`export`, `push` and `serve` by their command lines: what they write and what they refuse."""
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,9 +11,14 @@ from modalgate.fusion.backbone import Backbone
 from modalgate.fusion.bundle.bundle import Bundle, load_bundle, save_bundle
 from modalgate.fusion.classifier import Classifier
 from modalgate.launch.cli import main
+from modalgate.launch.export.exporting import find_model
 from modalgate.launch.export.parity import clip_windows, eager_outputs
+from modalgate.launch.predict.predicting import load_scorer
+from modalgate.launch.runs.bundles import find_bundle
 from modalgate.shards.clip_spec import ClipSpec
 from modalgate.shards.index.table import load_index
+
+from ...hub import TOKEN, Hub
 
 
 def test_the_card_has_the_run_s_figures_and_the_licence(trained_run: Path, tmp_path: Path) -> None:
@@ -59,10 +65,10 @@ def test_a_wrong_request_leaves_nothing(
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["{out}.onnx", "--format", "onnx", "--modality", "rgb"], "leave out --format"),
+        (["{out}.onnx", "--format", "onnx", "--modality", "rgb"], "remove --format"),
         (["{out}", "--int8"], "add --format onnx"),
         (["{out}", "--encoder-only"], "add --format onnx or torch"),
-        (["{out}.safetensors", "--modality", "rgb", "--license", "MIT"], "--license goes on a card"),
+        (["{out}.safetensors", "--modality", "rgb", "--license", "MIT"], "--license needs a model card"),
         (["{out}.onnx", "--format", "onnx", "--label", "action"], "--label is for --int8 on --shards"),
         (["{out}", "--format", "onx"], "did you mean 'onnx'"),
     ],
@@ -143,3 +149,63 @@ def test_a_label_that_the_clips_do_not_have_is_refused(
     assert main([*command, "--label", "lable"]) == 2
     assert "unknown label column 'lable': did you mean 'label'" in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_a_run_is_exported_pushed_and_used_by_its_name(
+    trained_run: Path, hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    figures = tmp_path / "push.json"
+    assert main(["export", str(trained_run), str(tmp_path / "violence"), "--license", "CC-BY-4.0"]) == 0
+    push = ["push", str(tmp_path / "violence"), "lab/hall", "--private", "--revision", "trial"]
+    assert main([*push, "--json", str(figures)]) == 0
+    printed = capsys.readouterr()
+    assert "load_bundle('hf://lab/hall@trial')" in printed.out
+    assert TOKEN not in printed.out + printed.err + figures.read_text()
+    commit = hub.models["lab/hall"].branches["trial"]
+    assert json.loads(figures.read_text())["commit"] == f"{hub.url}/lab/hall/commit/{commit}"
+    # The command line makes a path of it.
+    place = Path("hf://lab/hall@trial")
+    assert find_bundle(place).name == find_model(place).name == commit
+    scorer = load_scorer(place)
+    assert scorer.classes == ("calm", "fight")
+    assert main(["export", str(place), str(tmp_path / "rgb.safetensors"), "--modality", "rgb"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["push", "{run}", "lab/hall"], "is no bundle"),
+        (["push", "{run}/encoder", "hall"], "'hf://hall' is no repository of the hub: give owner/name"),
+        (["embed", "hf://lab/nothing", "{run}", "{run}/features.npz"], "no 'hf://lab/nothing' on http"),
+    ],
+)
+def test_a_wrong_push_is_one_line(
+    trained_run: Path, hub: Hub, capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
+) -> None:
+    assert main([argument.replace("{run}", str(trained_run)) for argument in arguments]) == 2
+    told = capsys.readouterr().err.strip()
+    assert says in told
+    assert "\n" not in told
+    assert not hub.models
+
+
+@pytest.mark.parametrize("package", ["fastapi", "uvicorn", "python_multipart"])
+def test_without_the_extra_one_line_says_which_it_is(
+    package: str, action_bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    assert main(["serve", str(action_bundle)]) == 2
+    assert capsys.readouterr().err == f"error: serve needs {package}: pip install 'modalgate[serve]'\n"
+
+
+def test_what_is_no_model_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", str(tmp_path), "--port", "0"]) == 2
+    assert "is no bundle" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("option", "value"), [("--max-mb", "0"), ("--queue", "-1"), ("--port", "70000")])
+def test_an_option_out_of_its_range_is_refused(
+    option: str, value: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["serve", str(tmp_path), option, value]) == 2
+    assert option in capsys.readouterr().err

@@ -1,0 +1,162 @@
+"""Everything that a training opens before its first step and closes after its last."""
+
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from accelerate.utils import broadcast_object_list, set_seed
+from torch import nn
+
+from ..runs.boards import Boards, need_tensorboard
+from ..runs.environment import record_environment
+from ..runs.folder import open_run
+from ..runs.logbook import Logbook, warn
+from ..runs.metric_log import Tracker, read_metrics
+from ..runs.progress import Advance, track
+from ..schema import TrainConfig
+from .checkpoint import latest_checkpoint
+from .compiling import compiled
+from .device import determinism, keep_freed_memory, leave_cores_to, make_accelerator
+from .heartbeat import SAVING, Heartbeat
+from .state import RunState
+from .stop import Stop, caught_signals
+
+
+class Batch(Protocol):
+    """A batch moves to a device and names its clips."""
+
+    key: list[str]
+    seed: int
+
+    def to(self, device: torch.device | str, /) -> "Batch": ...
+
+
+class Stream(Protocol):
+    """Endless batches from global batch number `start`, a pure function of (seed, rank, world, number).
+
+    `workers`: processes that decode them; 0: the training process decodes them.
+    """
+
+    workers: int
+
+    def train(self, start: int, /) -> Iterator[Any]: ...
+
+
+@dataclass(frozen=True)
+class TrackerSettings:
+    """Where figures go beside metrics.jsonl: wandb's `mode`, and TensorBoard if `tensorboard`."""
+
+    mode: str = "offline"
+    tensorboard: bool = False
+
+
+@dataclass
+class Training:
+    """An open training: what its loop needs for a step.
+
+    `batches`: this process's batches, from the first one not yet trained on. `advance`: moves the progress bar.
+    `settings`: the resolved config and the shards' fingerprint. `saved`: the step of the newest checkpoint, -1
+    without one; `saved_at`: its time on the monotonic clock.
+    """
+
+    run: Path
+    state: RunState
+    book: Logbook
+    pulse: Heartbeat
+    stop: Stop
+    batches: Iterator[Any]
+    advance: Advance
+    settings: Mapping[str, Any]
+    saved: int = -1
+    saved_at: float = field(default_factory=time.monotonic)
+
+    def save_due(self) -> bool:
+        """Whether a checkpoint is due by SIGUSR1 or by `train.checkpoint_minutes`."""
+        overdue = time.monotonic() - self.saved_at >= 60 * self.state.config.checkpoint_minutes
+        return self.stop.signals.save or overdue
+
+    def save(self) -> None:
+        """Writes a checkpoint of this step; all processes call it."""
+        self.pulse.at(self.state.step, SAVING)
+        tracker = self.book.tracker
+        self.state.save(self.run, self.settings, None if tracker is None else tracker.identity, self.book.score())
+        self.saved, self.saved_at = self.state.step, time.monotonic()
+        self.stop.signals.save = False
+
+
+@contextmanager
+def open_training(
+    objective: nn.Module,
+    stream: Stream,
+    config: TrainConfig,
+    run: Path,
+    seed: int,
+    parameter_groups: Sequence[dict[str, Any]] | None,
+    resume: bool,
+    boards: TrackerSettings,
+    settings: Mapping[str, Any] | None,
+    enough: Callable[[], bool],
+) -> Iterator[Training]:
+    """Yields the training with its state restored from the newest checkpoint (`resume`) or new.
+
+    On leaving it writes a last checkpoint, then raises what `Stop.raise_failure` raises. A run that fails before its
+    first step leaves no folder. Arguments and errors: see `loop.train`. `enough`: see `Stop`.
+    """
+    if boards.tensorboard:
+        need_tensorboard()
+    leave_cores_to(stream.workers, config.threads)
+    keep_freed_memory()
+    accelerator = make_accelerator(config.precision, config.hang_minutes)
+    main = accelerator.is_main_process
+    # The shards' fingerprint belongs to the run: other shards under the same name make another run.
+    settings = {**(settings or {}), "fingerprint": getattr(stream, "fingerprint", None)}
+    if main:
+        open_run(run, settings, resume)
+    accelerator.wait_for_everyone()
+    set_seed(seed, device_specific=True)
+    # Only the first process looks: on a shared disk the others may not see the same files yet.
+    folder: Path | None = broadcast_object_list([latest_checkpoint(run) if resume and main else None])[0]
+    state = RunState(accelerator, objective, config, run, parameter_groups, folder)
+    tracker = None
+    if main:
+        record_environment(run, state.step, accelerator.num_processes, settings)
+        shown = Boards(run, boards.mode, settings, warn, state.tracked, state.step, boards.tensorboard)
+        tracker = Tracker(run, shown, state.step)
+    logged = read_metrics(run) if folder is not None else []
+    last = next((line for line in reversed(logged) if "loss" in line), {})
+    book = Logbook(tracker, getattr(objective, "warnings", lambda _: []), config.best, last)
+    pulse = Heartbeat(accelerator.process_index, accelerator.num_processes, 60 * config.hang_minutes)
+    saved, saved_at = state.step if folder is not None else -1, time.monotonic()
+    state.restore_random()  # last, so that nothing above draws from the generators after it
+    state.model.train()
+    # The stream is already split by rank: `Accelerator.prepare` would split it again.
+    batches = stream.train(state.batches)
+    finished, training = False, None
+    try:
+        with (
+            determinism(config.deterministic),
+            compiled(state.trained, config.compile),
+            pulse,
+            caught_signals() as signals,
+            track(config.steps, run.name, start=state.step, show=main) as advance,
+        ):
+            stop = Stop(signals, config.steps, enough, state.nonfinite.error)
+            training = Training(run, state, book, pulse, stop, batches, advance, settings, saved, saved_at)
+            yield training
+            if training.saved != state.step:
+                training.save()
+        stop.raise_failure()
+        book.finish(state.step, getattr(objective, "verdict", lambda _: []))
+        finished = True
+    finally:
+        if tracker is not None:
+            tracker.close(exit_code=0 if finished else 1)
+        state.close()
+        if main and state.step == 0 and (training is None or training.saved < 0):
+            shutil.rmtree(run)
+    state.finish()

@@ -1,0 +1,69 @@
+"""A file is whole or as it was, whatever its writer does."""
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from modalgate.shards.index.whole_file import remove_partial, sha256, whole_file, write_whole
+
+
+def test_the_old_content_stays_until_the_new_is_whole(tmp_path: Path) -> None:
+    target = tmp_path / "facts.json"
+    write_whole(target, b"old")
+    with whole_file(target) as partial:
+        partial.write_bytes(b"new")
+        assert target.read_bytes() == b"old"
+        assert partial.parent == tmp_path
+        assert partial.suffix == ".partial"
+    assert target.read_bytes() == b"new"
+    assert sha256(target) == hashlib.sha256(b"new").hexdigest()
+    assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_a_writer_that_fails_leaves_nothing(tmp_path: Path, error: type[BaseException]) -> None:
+    def write() -> None:
+        with whole_file(tmp_path / "facts.json") as partial:
+            partial.write_bytes(b"half")
+            raise error
+
+    with pytest.raises(error):
+        write()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_folder_is_the_writer_s_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        write_whole(tmp_path / "no" / "facts.json", b"")
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError):
+        write_whole(tmp_path / "file" / "facts.json", b"")
+
+
+def test_the_suffix_is_kept_for_writers_that_choose_by_it(tmp_path: Path) -> None:
+    with whole_file(tmp_path / "graph.onnx", keep_suffix=True) as partial:
+        assert partial.suffix == ".onnx"
+        assert partial.name.startswith(".partial-")
+        partial.touch()
+    assert [path.name for path in tmp_path.iterdir()] == ["graph.onnx"]
+
+
+def test_a_kill_leaves_the_old_content(tmp_path: Path) -> None:
+    target = tmp_path / "facts.json"
+    write_whole(target, b"old")
+    script = (
+        "import os, signal, sys\nfrom pathlib import Path\n"
+        "from modalgate.shards.index.whole_file import whole_file\n"
+        "with whole_file(Path(sys.argv[1])) as partial:\n"
+        "    partial.write_bytes(b'half')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(target)], env=os.environ, check=False)
+    assert done.returncode == -9
+    assert target.read_bytes() == b"old"
+    assert len(list(tmp_path.iterdir())) == 2
+    remove_partial(target)
+    assert list(tmp_path.iterdir()) == [target]
