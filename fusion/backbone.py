@@ -1,18 +1,23 @@
 """The multimodal backbone: every segment encoded once per modality, then fused under a gate."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..shards.batch import Batch
+from ..shards.clip_spec import ClipSpec
 from ..shards.errors import RequestError, choice_error
 from ..shards.modality import modality
-from .encoders.encoders import build_encoder
+from ..shards.transforms import Preparation
+from .encoders.encoders import build_encoder, check_encoder
 from .encoders.weights import first_difference
+from .mechanisms.gates import Fusion
 from .mechanisms.quality import measure_quality
-from .mechanisms_by_name import build_fusion, fusions_at
+from .mechanisms_by_name import FUSIONS, build_fusion, fusions_at
+from .own_classes import class_path
 from .spec import PRESETS, BackboneSpec, EncoderSpec, encoder_of
 
 
@@ -44,25 +49,59 @@ class Encoded:
 class Backbone(nn.Module):
     """Encoders with projections to one width, and the fusion over them.
 
+    modalities: their names, in the order of gate weights.
+    spec: encoders, width and fusion; by default those of the preset `tiny`.
+    fusion: a mechanism in place of the spec's: a name, a class path, or a module built for these modalities and this
+        width.
+    encoders: by modality, in place of the spec's: the name of a network, an `EncoderSpec`, or a module with an
+        attribute `features` that maps prepared rows (N, ...) to (N, features).
+    clip: how a `Batch` is prepared, where `forward` is to take one.
+
+    A module that is given is saved in bundles as its class path and its attribute `arguments` (default: none), with
+    which its class is built again.
+
     `forward(streams, present, start)` takes prepared streams (B, K, ...) and returns `Encoded`. Only present rows
     are encoded: a silent clip costs nothing and does not enter any statistic. While training, `modality_dropout`
     hides random subsets from the fusion (Neverova et al. 2016), never the last modality a row has. A modality that
-    `present` does not name is absent in all rows. `quality`
-    (B, K, M, Q): what a gate is told of the streams; by default it is measured on them.
+    `present` does not name is absent in all rows. `quality` (B, K, M, Q): what the gate gets to know of the streams;
+    by default it is measured on them. `forward(batch)` takes a `Batch` as the clip stream delivers it, moves it to
+    the backbone's device and prepares it without augmentation.
     """
 
-    def __init__(self, modalities: tuple[str, ...], spec: BackboneSpec) -> None:
+    clip: ClipSpec | None
+    preparation: Preparation | None
+
+    def __init__(
+        self,
+        modalities: Sequence[str],
+        spec: BackboneSpec | None = None,
+        *,
+        fusion: str | Fusion | None = None,
+        encoders: Mapping[str, str | EncoderSpec | nn.Module] | None = None,
+        clip: ClipSpec | None = None,
+    ) -> None:
         super().__init__()
+        modalities, given = tuple(modalities), dict(encoders or {})
+        for name in given:
+            if name not in modalities:
+                raise choice_error("modality of an encoder", name, modalities)
+        spec = _spec_with(spec or BackboneSpec(), fusion, given)
         resolved = {name: encoder_spec(spec, name) for name in modalities}
         self.modalities, self.spec, self.width = modalities, spec, spec.width or PRESETS[spec.preset].width
         self.encoders = nn.ModuleDict()
         self.projections = nn.ModuleDict()
         for name in modalities:
-            encoder = build_encoder(modality(name), resolved[name])
+            own = given.get(name)
+            encoder = own if isinstance(own, nn.Module) else build_encoder(modality(name), resolved[name])
             self.encoders[name] = encoder
             # The norm makes gate weights comparable: without it a gate learns the features' lengths.
-            self.projections[name] = nn.Sequential(nn.Linear(encoder.features, self.width), nn.LayerNorm(self.width))
-        self.fusion = build_fusion(spec.fusion, modalities, self.width, spec.fusion_arguments)
+            width = check_encoder(encoder, name)
+            self.projections[name] = nn.Sequential(nn.Linear(width, self.width), nn.LayerNorm(self.width))
+        if isinstance(fusion, Fusion):
+            _check_gate(fusion, modalities, self.width)
+            self.fusion = fusion
+        else:
+            self.fusion = build_fusion(spec.fusion, modalities, self.width, spec.fusion_arguments)
         if self.fusion.level == "decision":
             choices = ", ".join(fusions_at("feature", "token"))
             raise RequestError(
@@ -73,23 +112,47 @@ class Backbone(nn.Module):
         self.token_projections = nn.ModuleDict()
         if self.fusion.level == "token":
             for name in modalities:
-                width = self.encoders[name].features
-                assert isinstance(width, int)
+                if not hasattr(self.encoders[name], "with_tokens"):
+                    raise RequestError(
+                        f"fusion '{spec.fusion}' joins tokens, and encoder {type(self.encoders[name]).__name__} of "
+                        f"'{name}' has none: give it a method with_tokens(rows) -> (features, sequence)"
+                    )
+                width = check_encoder(self.encoders[name], name)
                 self.token_projections[name] = nn.Sequential(nn.Linear(width, self.width), nn.LayerNorm(self.width))
+        self.prepare_as(clip)
+
+    def prepare_as(self, clip: ClipSpec | None) -> None:
+        """Sets how `forward` prepares a `Batch`; none: it takes prepared streams only."""
+        # Not a submodule: its filters are computed, and no file of weights holds them.
+        self.__dict__["clip"] = clip
+        self.__dict__["preparation"] = None if clip is None else Preparation(clip)
 
     def forward(
         self,
-        streams: dict[str, Tensor],
-        present: dict[str, Tensor],
-        start: Tensor,
+        streams: dict[str, Tensor] | Batch,
+        present: dict[str, Tensor] | None = None,
+        start: Tensor | None = None,
         quality: Tensor | None = None,
     ) -> Encoded:
+        if isinstance(streams, Batch):
+            streams, present, start = self._prepared(streams)
+        if present is None or start is None:
+            raise TypeError("forward of prepared streams needs present and start as well; or give a Batch")
         never = torch.zeros_like(start, dtype=torch.bool)
         present = {name: present.get(name, never) for name in self.modalities}
         parts = {name: self.encode(name, streams.get(name), present[name]) for name in self.modalities}
         if quality is None:
             quality = self.quality_of(streams, present)
         return self.fuse(parts, present, start, quality)
+
+    def _prepared(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
+        if self.preparation is None:
+            raise RequestError(
+                "the backbone does not know how to prepare a Batch: give clip=ClipSpec.of(index, request) to Backbone"
+            )
+        device = next(self.parameters()).device
+        batch = batch.to(device)
+        return self.preparation.to(device)(batch), batch.present, batch.start
 
     def quality_of(self, streams: dict[str, Tensor], present: dict[str, Tensor]) -> Tensor | None:
         """What the gate is to be told of these streams; none where it is told nothing."""
@@ -143,6 +206,40 @@ class Backbone(nn.Module):
         # A draw that would leave nothing is void.
         kept = torch.where(chosen & kept.any(dim=-1, keepdim=True), kept, mask)
         return dict(zip(self.modalities, kept.unbind(-1), strict=True))
+
+
+def _spec_with(
+    spec: BackboneSpec, fusion: str | Fusion | None, encoders: Mapping[str, str | EncoderSpec | nn.Module]
+) -> BackboneSpec:
+    """The spec with a fusion and encoders in place of its own; of modules it holds class path and arguments."""
+    if isinstance(fusion, str) and fusion != spec.fusion:
+        spec = replace(spec, fusion=fusion, fusion_arguments={})
+    elif isinstance(fusion, Fusion):
+        name = next((key for key, kind in FUSIONS.items() if kind is type(fusion)), class_path(type(fusion)))
+        spec = replace(spec, fusion=name, fusion_arguments=dict(getattr(fusion, "arguments", {})))
+    found = dict(spec.encoders)
+    for name, given in encoders.items():
+        if isinstance(given, EncoderSpec):
+            found[name] = given
+        elif isinstance(given, str):
+            found[name] = EncoderSpec(given)
+        else:
+            found[name] = EncoderSpec(class_path(type(given)), dict(getattr(given, "arguments", {})))
+    return replace(spec, encoders=found)
+
+
+def _check_gate(fusion: Fusion, modalities: tuple[str, ...], width: int) -> None:
+    """`RequestError` where a mechanism was built for something else."""
+    if tuple(fusion.modalities) != modalities:
+        raise RequestError(
+            f"fusion {type(fusion).__name__} was built for the modalities {', '.join(fusion.modalities)}, and the "
+            f"backbone has {', '.join(modalities)}: build it for these, in this order"
+        )
+    if fusion.nothing.shape != (width,):
+        raise RequestError(
+            f"fusion {type(fusion).__name__} was built for features of width {len(fusion.nothing)}, the backbone's "
+            f"width is {width}: build it with that"
+        )
 
 
 def encoder_spec(spec: BackboneSpec, name: str) -> EncoderSpec:

@@ -5,9 +5,10 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
+from ..shards.batch import Batch
 from ..shards.errors import RequestError, choice_error
 from .backbone import Backbone, Encoded
-from .mechanisms_by_name import build_fusion, fusions_at
+from .mechanisms_by_name import build_fusion, fusion_class, fusions_at
 
 
 @dataclass
@@ -42,7 +43,7 @@ class Classifier(nn.Module):
         self.classes = tuple(classes)
         self.multilabel = multilabel
         width, count = backbone.width, len(self.classes)
-        if decision is not None and decision not in fusions_at("decision"):
+        if decision is not None and fusion_class(decision).level != "decision":
             raise choice_error("decision", decision, fusions_at("decision"))
         if decision is not None and multilabel:
             raise RequestError(f"decision '{decision}' joins scores of classes that exclude each other: leave it out")
@@ -56,9 +57,9 @@ class Classifier(nn.Module):
 
     def forward(
         self,
-        streams: dict[str, Tensor],
-        present: dict[str, Tensor],
-        start: Tensor,
+        streams: dict[str, Tensor] | Batch,
+        present: dict[str, Tensor] | None = None,
+        start: Tensor | None = None,
         quality: Tensor | None = None,
     ) -> Scored:
         return self.score(self.backbone(streams, present, start, quality))

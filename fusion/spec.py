@@ -5,6 +5,7 @@ from typing import Any
 
 from ..shards.errors import RequestError, choice_error
 from ..shards.modality import MODALITIES, modality
+from .own_classes import is_path, package_of
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class EncoderSpec:
 
     model: str | None = None
     """The network: `timm/NAME` (a 2-D network per frame, or on a log-mel spectrogram), `torchvision/NAME` (a 3-D
-    video network) or `conv1d` (signals)."""
+    video network), `conv1d` (signals), or a class of your own, `package.module:Class`."""
 
     arguments: dict[str, Any] | None = None
     """Arguments of the network's constructor. They belong to `model`: another `model` does not inherit them."""
@@ -144,7 +145,7 @@ class BackboneSpec:
     width: int | None = None
     """Width of every modality's projection and of the fused embedding. Null: that of the preset."""
     fusion: str = "softmax"
-    """Fusion mechanism over the modalities' features."""
+    """Fusion mechanism over the modalities' features: a name, or a class of your own, `package.module:Class`."""
     fusion_arguments: dict[str, Any] = field(default_factory=dict)
     """The mechanism's own arguments, such as `quality: 3`: a gate sees each stream's noise, contrast and
     repetition."""
@@ -153,6 +154,14 @@ class BackboneSpec:
     0: none is hidden."""
     encoders: dict[str, EncoderSpec] = field(default_factory=dict)
     """Encoders by modality, or by kind: `video`, `audio` or `signal`. Empty: those of the preset."""
+
+
+def own_packages(spec: BackboneSpec | None, *names: str | None) -> list[str]:
+    """The packages that class paths of the spec, and other `names` of a config, come from."""
+    given = [*names]
+    if spec is not None:
+        given += [spec.fusion, *(encoder.model for encoder in spec.encoders.values())]
+    return sorted({package_of(name) for name in given if name and is_path(name)})
 
 
 def encoder_of(spec: BackboneSpec, name: str) -> EncoderSpec:

@@ -1,1 +1,5 @@
-"""Media in, clips out: modality specs, decoding, optical flow, packing, the index and the clip stream."""
+"""Media in, clips out: modalities, decoding, optical flow, packing, the index and the clip stream."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

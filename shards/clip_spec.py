@@ -1,4 +1,4 @@
-"""How a bundle's encoder sees a segment, as plain data: reading it needs no torch."""
+"""What is cut from a clip, and how an encoder sees it, as plain data: reading it needs no torch."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -7,6 +7,33 @@ from .errors import RequestError
 from .index.table import Index, Statistics
 from .media.pack_settings import PackSettings, plain_settings
 from .media.region import Region, plain_region, region_text
+from .modality import modality
+
+
+@dataclass(frozen=True)
+class ClipRequest:
+    """What to cut from every clip: `segments` windows of `seconds`, `frames` video frames each, `size` px square.
+
+    `stretch`: each window covers this share of its clip, however long that is, and is played at the speed at which it
+    lasts `seconds` (0: as it is), so that slow and fast executions of an action look alike; flow keeps its pixels per
+    packed frame. Sound would change its pitch, so its windows are not stretched: `RequestError` for both.
+    """
+
+    modalities: tuple[str, ...]
+    segments: int
+    seconds: float
+    frames: int
+    size: int
+    stretch: float = 0.0
+
+    def __post_init__(self) -> None:
+        heard = [name for name in self.modalities if self.stretch and modality(name).kind == "audio"]
+        if heard:
+            raise RequestError(f"windows of '{heard[0]}' cannot be stretched: leave it out, or give data.stretch 0")
+
+    def covered(self, duration: float) -> float:
+        """The seconds of a clip of so many that one window covers."""
+        return self.stretch * duration or self.seconds
 
 
 @dataclass(frozen=True)
@@ -31,6 +58,24 @@ class ClipSpec:
     stretch: float = 0.0
     region: Region | None = None
     packing: PackSettings | None = None
+
+    @classmethod
+    def of(cls, index: Index, request: ClipRequest) -> "ClipSpec":
+        """How the segments that `request` cuts from the shards of `index` are prepared."""
+        settings = index.settings
+        return cls(
+            request.seconds,
+            request.frames,
+            request.size,
+            settings.size,
+            settings.fps,
+            settings.sample_rate,
+            settings.flow_bound,
+            {name: index.statistics[name] for name in request.modalities},
+            request.stretch,
+            settings.region,
+            settings,
+        )
 
     def covered(self, duration: float) -> float:
         """The seconds of a clip of so many that one window covers."""

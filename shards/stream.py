@@ -6,6 +6,7 @@ import multiprocessing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from .batch import Batch, Clip, stack
+from .clip_spec import ClipRequest
 from .clips.cut import cut_clip
 from .clips.lifeline import end_with
 from .clips.windows import random_starts, uniform_starts
@@ -26,32 +28,6 @@ from .modality import modality
 
 # By key, the seconds at which the views of a clip begin.
 Starts = Mapping[str, Sequence[float] | NDArray[np.float64]]
-
-
-@dataclass(frozen=True)
-class ClipRequest:
-    """What to cut from every clip: `segments` windows of `seconds`, `frames` video frames each, `size` px square.
-
-    `stretch`: each window covers this share of its clip, however long that is, and is played at the speed at which it
-    lasts `seconds` (0: as it is), so that slow and fast executions of an action look alike; flow keeps its pixels per
-    packed frame. Sound would change its pitch, so its windows are not stretched: `RequestError` for both.
-    """
-
-    modalities: tuple[str, ...]
-    segments: int
-    seconds: float
-    frames: int
-    size: int
-    stretch: float = 0.0
-
-    def __post_init__(self) -> None:
-        heard = [name for name in self.modalities if self.stretch and modality(name).kind == "audio"]
-        if heard:
-            raise RequestError(f"windows of '{heard[0]}' cannot be stretched: leave it out, or give data.stretch 0")
-
-    def covered(self, duration: float) -> float:
-        """The seconds of a clip of so many that one window covers."""
-        return self.stretch * duration or self.seconds
 
 
 @dataclass(frozen=True)
@@ -130,6 +106,17 @@ class ClipStream:
         """
         self._step = self._step if start is None else start
         for batch in self._load(self._training_rows(self._step)):
+            self._step += 1
+            yield batch
+
+    def __len__(self) -> int:
+        """Batches in an epoch, on this process."""
+        return self.steps_per_epoch
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The batches of one epoch, or the rest of one that was left; the next call gives the next epoch."""
+        rest = self.steps_per_epoch - self._step % self.steps_per_epoch
+        for batch in self._load(islice(self._training_rows(self._step), rest)):
             self._step += 1
             yield batch
 

@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..fusion.own_classes import is_path
 from ..shards.modality import MODALITIES
-from .tasks_by_name import ALONE, PRETEXT_TASKS
+from .pretext.base import PretextTask
+from .tasks_by_name import PRETEXT_TASKS, task_class
 
 
 @dataclass(frozen=True)
@@ -25,8 +27,9 @@ def suit_task(name: str, arguments: dict[str, Any], modalities: Sequence[str]) -
     no modality is of the kind it needs. A name that is no modality at all stays: the task itself refuses it.
     """
     there = ", ".join(modalities)
-    kind = PRETEXT_TASKS[name].kind if name in PRETEXT_TASKS else ""
-    if name in PRETEXT_TASKS and name not in ALONE and len(modalities) < 2:
+    task = task_class(name) if name in PRETEXT_TASKS or is_path(name) else PretextTask
+    kind = task.kind
+    if task is not PretextTask and not task.alone and len(modalities) < 2:
         return Suited(arguments, problem=f"it compares modalities, and there is only {there}")
     if kind and not any(MODALITIES[other].kind == kind for other in modalities):
         return Suited(arguments, problem=f"it needs {kind}, and there is only {there}")

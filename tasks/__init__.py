@@ -1,1 +1,5 @@
-"""Downstream: frozen features, probes, fine-tuning, violence metrics, prediction and the report."""
+"""Downstream: frozen features, probes, fine-tuning, metrics, prediction and the report."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,6 +1,6 @@
 """A recording as features over time: `load_encoder(folder).embed(path)`."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -169,10 +169,13 @@ def join_embeddings(parts: Sequence[Embedding]) -> Embedding:
     )
 
 
-def load_encoder(folder: Path | str) -> PretrainedEncoder:
+def load_encoder(folder: Path | str, allow: Collection[str] = ()) -> PretrainedEncoder:
     """The encoder of a bundle, without its classifier if it has one.
 
-    `folder`: a path, or `hf://owner/name[@revision]` of the hub. Raises what `load_bundle` raises.
+    folder: a path, or `hf://owner/name[@revision]` of the hub.
+    allow: packages whose classes the bundle may import.
+
+    Raises what `load_bundle` raises.
     """
-    bundle = load_bundle(folder)
+    bundle = load_bundle(folder, allow)
     return PretrainedEncoder(bundle.backbone, bundle.spec, bundle.segments, bundle.application)

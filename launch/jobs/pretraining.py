@@ -9,6 +9,7 @@ from accelerate.utils import set_seed
 from ...fusion.backbone import Backbone
 from ...fusion.blank_segment import check_windows
 from ...fusion.bundle.bundle import Bundle, count_parameters, load_bundle, save_bundle
+from ...fusion.spec import own_packages
 from ...shards.clip_spec import ClipSpec
 from ...shards.errors import RequestError
 from ...shards.index.selection import fraction_of
@@ -31,7 +32,6 @@ from .building import (
     application_of,
     check_shards_fit,
     clip_request,
-    clip_spec,
     clip_stream,
     config_splits,
     held_request,
@@ -64,7 +64,7 @@ def pretrain(config: PretrainConfig, command: Sequence[str] = (), resume: bool =
         place = run / name
         steps = _steps(config, clips).train.steps
         done = resume and (place / "encoder").is_dir()
-        if not done or load_bundle(place / "encoder").provenance.get("steps") != steps:
+        if not done or load_bundle(place / "encoder", own_packages(config.model)).provenance.get("steps") != steps:
             again = resume and (place / "config.yaml").is_file()
             last = _pretrain(config, clips, place, {UNSEEN: unseen}, command, again)
     return last | {"splits": len(divided)}
@@ -118,9 +118,9 @@ def _steps(config: PretrainConfig, index: Index) -> PretrainConfig:
 def _build(config: PretrainConfig, index: Index) -> tuple[ClipRequest, PretextObjective, Evaluation | None]:
     """What is cut from the clips, the untrained objective, and the online probe where the config has one."""
     config, request = _steps(config, index), clip_request(config.data, index)
-    spec = clip_spec(request, index)
+    spec = ClipSpec.of(index, request)
     set_seed(config.seed)
-    backbone = Backbone(request.modalities, config.model)
+    backbone = Backbone(request.modalities, config.model, clip=spec)
     check_windows(backbone, spec)
     tasks = {name: (task.weight, task.arguments) for name, task in config.tasks.items()}
     schedules = {name: Schedule(task.begin, task.end, task.ramp) for name, task in config.tasks.items()}
@@ -168,7 +168,7 @@ def _pretrain(
         application = application_of(request, index)
         bundle = Bundle(
             objective.backbone,
-            clip_spec(request, index),
+            ClipSpec.of(index, request),
             request.segments,
             provenance=provenance | told,
             application=application,

@@ -85,6 +85,8 @@ class AcrossTime(PretextTask):
     tells clips apart as well as what moves before it: RGB learns less from it than depth, flow or sound.
     """
 
+    alone = True
+
     def __init__(
         self,
         modalities: Sequence[str],
@@ -139,7 +141,7 @@ class LeaveOneOut(PretextTask):
     ) -> None:
         super().__init__()
         self.modalities = tuple(modalities)
-        self.views = (PLAIN, *(f"{WITHOUT}{name}" for name in modalities))
+        self.without = tuple(modalities)
         self.temperature = temperature
         self.heads = projection_heads([FUSED, *modalities], width, hidden, dimension)
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ...fusion.backbone import Encoded
 from ...shards.modality import MODALITIES
-from ..views.views import take_segments
+from ..views.views import MAX_RATE, ViewFunction, pace, reverse, take_segments
 from .base import FUSED, PLAIN, PretextTask, check_source, mean_accuracy, mean_of, source_feature
 
 
@@ -24,7 +24,8 @@ class ArrowOfTime(PretextTask):
     what is left.
     """
 
-    views = (PLAIN, "reverse")
+    views: Mapping[str, ViewFunction] = {"reverse": reverse}
+    alone = True
     chance = 0.5
     across_clips = False
 
@@ -63,7 +64,9 @@ class Pace(PretextTask):
     its pace and is not asked).
     """
 
-    views = (PLAIN, "pace")
+    views: Mapping[str, ViewFunction] = {"pace": pace}
+    alone = True
+    frames_per = MAX_RATE
     chance = 0.5
     across_clips = False
     kind = "video"

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ...fusion.backbone import Encoded
-from ..views.views import take_segments
+from ..views.views import ViewFunction, corrupt, take_segments
 from .base import PLAIN, TEACHER, PretextTask, mean_of, unit
 
 
@@ -33,7 +33,8 @@ class GateDenoising(PretextTask):
     nothing to compensate with, and the first term teaches the gate only `present`.
     """
 
-    views = (PLAIN, TEACHER, "corrupt")
+    views: Mapping[str, ViewFunction] = {"corrupt": corrupt}
+    teacher = True
     chance = 0.5
     across_clips = False
 

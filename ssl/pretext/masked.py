@@ -54,6 +54,7 @@ class MaskedTask(PretextTask):
     """What masked tasks share: the grid of tokens, and the predictor over it."""
 
     across_clips = False
+    alone = True
 
     def __init__(
         self, modalities: Sequence[str], width: int, segments: int, share: float, layers: int, heads: int
@@ -98,7 +99,7 @@ class MaskedLatent(MaskedTask):
     target, to be watched.
     """
 
-    views = (PLAIN, TEACHER)
+    teacher = True
 
     def __init__(
         self,

@@ -182,7 +182,7 @@ class Byol(PretextTask):
     Shortcut it guards against: collapse, by predictor and slow target; watch `embedding/std`.
     """
 
-    views = (PLAIN, TEACHER)
+    teacher = True
 
     def __init__(
         self,

@@ -23,6 +23,7 @@ class OrderTask(PretextTask):
 
     across_clips = False
     orders_segments = True
+    alone = True
 
     def __init__(
         self,

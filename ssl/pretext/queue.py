@@ -64,7 +64,7 @@ class MomentumQueue(PretextTask):
     negatives.
     """
 
-    views = (PLAIN, TEACHER)
+    teacher = True
 
     def __init__(
         self,

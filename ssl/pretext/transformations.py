@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ...fusion.backbone import Encoded
 from ...shards.errors import choice_error
+from ..views.views import ViewFunction, reverse
 from .base import PLAIN, PretextTask, mean_accuracy, mean_of, modality_pairs, names_in, projection_heads, unit
 from .contrastive import set_loss
 
@@ -26,7 +27,7 @@ class Gdt(PretextTask):
     Shortcut it guards against: as `ArrowOfTime` where reversal is distinctive, as `Synchrony` where shift is.
     """
 
-    views = (PLAIN, "reverse")
+    views: Mapping[str, ViewFunction] = {"reverse": reverse}
 
     def __init__(
         self,

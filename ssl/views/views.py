@@ -93,9 +93,6 @@ def corrupt(streams: Streams, present: Streams, generator: torch.Generator) -> V
     return View(changed, kept, segments, {"severity": severity})
 
 
-VIEWS: dict[str, ViewFunction] = {"reverse": reverse, "pace": pace, "corrupt": corrupt}
-
-
 def deal_evenly(count: int, classes: int, generator: torch.Generator) -> Tensor:
     """Class numbers (count,) in random order, each class as often as any other, up to one."""
     offset = int(torch.randint(0, classes, (), generator=generator))

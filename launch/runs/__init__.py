@@ -1,0 +1,4 @@
+"""Run folders: metrics, progress, and what a run leaves behind.
+
+Start with `folder`.
+"""
