@@ -13,8 +13,8 @@ DOORS = {"modalgate": ROOT, **{f"modalgate.{room}": ROOT / room for room in ("sh
 PROMISED = {
     "modalgate": "pack pretrain finetune probe predict embed load_encoder load_bundle PRETEXT_TASKS "
     "build_pretext_task PretextObjective __version__",
-    "modalgate.shards": "load_index Index pack PackSettings ClipStream ClipRequest ClipSpec Preparation AugmentConfig "
-    "Batch Modality declare verify slide",
+    "modalgate.shards": "load_index Index pack PackSettings ClipStream ClipRequest ClipSpec Preparation "
+    "AugmentConfig Batch Modality declare verify slide",
     "modalgate.fusion": "Backbone BackboneSpec EncoderSpec Classifier Fusion Fused FUSIONS ENCODERS build_fusion "
     "build_encoder Bundle save_bundle load_bundle load_encoder",
     "modalgate.tasks": "fit_linear_probe knn_scores class_retrieval cross_modal_retrieval mcnemar holm "

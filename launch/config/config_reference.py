@@ -49,7 +49,7 @@ def reference_page() -> str:
     parts.append(_TASKS)
     for name, task in PRETEXT_TASKS.items():
         alone = "Takes one modality or more." if task.alone else "Needs at least two modalities."
-        rows = _arguments(name, task, TASK_ARGUMENTS | task.meanings, TASK_ARGUMENTS_OF)
+        rows = _arguments(name, task, {**TASK_ARGUMENTS, **task.meanings}, TASK_ARGUMENTS_OF)
         parts.append(f"### `{name}`\n\n{_fill(f'{_summary(task)} {alone}')}\n\n{rows}\n")
     parts.append(_FUSIONS)
     for name, fusion in FUSIONS.items():

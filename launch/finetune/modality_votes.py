@@ -4,13 +4,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ...fusion.bundle.bundle_files import local_bundle
 from ...fusion.classifier import Classifier
 from ...fusion.mechanisms.decision import WeightedMeanDecision
 from ...shards.stream import ClipStream
 from ...tasks.features.cache import cached_features
 from ...tasks.probes.modality_evidence import modality_evidence, votes_of
 from ...tasks.splits.splits import groups_of, take
-from ..runs.folder import run_folder
+from ..runs.bundles import cache_folder
 from ..training.device import ranks
 from .recipe import Recipe
 
@@ -33,9 +34,9 @@ def weigh_modalities(recipe: Recipe, classifier: Classifier, numbers: NDArray[np
     chosen = np.sort(np.random.default_rng(recipe.config.seed).permutation(len(index.samples))[:MOST])
     stream = ClipStream(take(index, chosen), recipe.request, data.batch_size, workers=data.workers, **recipe.told)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    [features] = cached_features(
-        [classifier.backbone], recipe.spec, stream, run_folder(recipe.config) / "features", device
-    )
+    # With the encoder's run: the folder of this one is still empty where there is one split.
+    kept = cache_folder(local_bundle(recipe.config.encoder or ""))
+    [features] = cached_features([classifier.backbone], recipe.spec, stream, kept, device)
     trained = np.isin(chosen, numbers)
     groups = groups_of(index, data.group)
     evidence = modality_evidence(

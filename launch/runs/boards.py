@@ -48,8 +48,8 @@ class Boards:
         """Tables and figures, named `of`/TITLE; a confusion, curves and gates are pictures."""
         if self._wandb is None and self._board is None:
             return
-        from ...tasks.report.style import as_pixels
         from ...tasks.report.charts import draw
+        from ...tasks.report.style import as_pixels
 
         drawn = [
             (f"{of}/{figure.title}", as_pixels(drawing.canvas)) for figure in figures for drawing in draw(figure)

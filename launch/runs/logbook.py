@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from ...shards.errors import choice_error
 from .means import Means
 from .meter import Meter
-from .progress import Advance
 from .metric_log import Tracker, read_metrics
+from .progress import Advance
 
 
 class Logbook:

@@ -4,9 +4,9 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from ...shards.media.credentials import masked
-from ...shards.index.table import Index
 from ...shards.index.labels import LABEL, label_candidates
+from ...shards.index.table import Index
+from ...shards.media.credentials import masked
 
 # What a person has and nobody else knows of.
 VIDEO, RECORDINGS = "VIDEO", "RECORDINGS"

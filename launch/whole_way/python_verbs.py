@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from ...fusion.own_classes import allowing
 from ...shards.errors import DataError
 from ...shards.media.pack_settings import PackSettings
+from ...shards.media.region import plain_region
 from ..verbs.first_checks import check_bundle, check_recordings, check_scorer, check_shards
 
 if TYPE_CHECKING:
@@ -111,18 +112,19 @@ def pack(
     settings = PackSettings(
         modalities=tuple(dict.fromkeys(modalities)),
         size=size,
-        fps=fps,
+        # Whole numbers too: 8 and 8.0 would be two settings of one packing.
+        fps=float(fps),
         sample_rate=sample_rate,
-        flow_bound=flow_bound,
-        clip_seconds=clip_seconds,
-        silence_db=silence_db,
-        rates=dict(rate or {}),
-        depth_scale=depth_scale,
-        region=region,
+        flow_bound=float(flow_bound),
+        clip_seconds=float(clip_seconds),
+        silence_db=float(silence_db),
+        rates=_rates(rate),
+        depth_scale=float(depth_scale),
+        region=None if region is None else plain_region(region),
         samples_per_shard=samples_per_shard,
         readers=readers,
         max_pixels=max_pixels,
-        max_seconds=max_seconds,
+        max_seconds=float(max_seconds),
         seed=seed,
     )
     index = pack_folder(source, out, settings, labels, workers, max_rejected, None, engine, labelled_only)
@@ -285,4 +287,4 @@ def embed(
 
 def _rates(rate: Mapping[str, float] | None) -> dict[str, float]:
     """Rates by what a recording holds: `rgb` is another name of `video`."""
-    return {"video" if name == "rgb" else name: hertz for name, hertz in (rate or {}).items()}
+    return {"video" if name == "rgb" else name: float(hertz) for name, hertz in (rate or {}).items()}

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 from modalgate.fusion.bundle.bundle import load_bundle
-from modalgate.launch.jobs import pretraining
 from modalgate.launch.cli import main
+from modalgate.launch.jobs import pretraining
 from modalgate.launch.runs.bundles import any_bundle, find_bundle, measured_bundle, split_bundle, undivided_bundle
 from modalgate.shards.errors import RequestError
 from modalgate.shards.index.table import Index, load_index, save_index

@@ -9,12 +9,12 @@ from modalgate.fusion.backbone import Backbone
 from modalgate.fusion.classifier import Classifier
 from modalgate.fusion.spec import BackboneSpec, EncoderSpec
 from modalgate.launch.runs.logbook import Logbook
-from modalgate.launch.schema import TrainConfig
 from modalgate.launch.runs.metric_log import WARNINGS, read_metrics
+from modalgate.launch.schema import TrainConfig
 from modalgate.launch.training.loop import train
-from modalgate.tasks.report.provenance import read_warnings
-from modalgate.tasks.fusion_study.feature_bank import StoredClips, StoredStream
 from modalgate.tasks.finetuning.supervised_objective import SupervisedObjective, guess
+from modalgate.tasks.fusion_study.feature_bank import StoredClips, StoredStream
+from modalgate.tasks.report.provenance import read_warnings
 
 CLIPS, WIDTH, NAMES = 32, 4, ("rgb", "audio")
 

@@ -10,7 +10,19 @@ from pathlib import Path
 
 import pytest
 from modalgate.launch import cli
-from modalgate.launch.runs.next_step import RECORDINGS, VIDEO, browse, comparison_line, encoder_line, features_line, finetune_line, model_line, next_line, prediction_line, run_line
+from modalgate.launch.runs.next_step import (
+    RECORDINGS,
+    VIDEO,
+    browse,
+    comparison_line,
+    encoder_line,
+    features_line,
+    finetune_line,
+    model_line,
+    next_line,
+    prediction_line,
+    run_line,
+)
 from modalgate.shards.index.table import Index, Sample
 from modalgate.shards.media.pack_settings import PackSettings
 
