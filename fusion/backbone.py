@@ -23,8 +23,8 @@ from .spec import PRESETS, BackboneSpec, EncoderSpec, encoder_of
 
 @dataclass(frozen=True)
 class Part:
-    """One modality's `features` (B, K, D), and `tokens` (B, K, L, D) for a fusion that joins those; zero where
-    absent."""
+    """One encoded modality: `features` (B, K, D), and `tokens` (B, K, L, D) if the fusion joins tokens. Rows where
+    the modality is absent are zero."""
 
     features: Tensor
     tokens: Tensor | None = None
@@ -32,9 +32,16 @@ class Part:
 
 @dataclass
 class Encoded:
-    """What the backbone makes of a batch: `features` (B, K, D) by modality, zero where absent; `present` (B, K);
-    `embedding` (B, K, D) fused; `weights` (B, K, M) in the order of `modalities`; `start` (B, K) seconds;
-    `facts` (B, ...): what a view of the input says of itself."""
+    """An encoded batch of B clips with K segments each.
+
+    modalities: M names, in the order of `weights`.
+    features: (B, K, D) by modality, zero where it is absent; `present`: (B, K) bool by modality.
+    embedding: (B, K, D), the fused feature.
+    weights: (B, K, M), the gate's.
+    aux_loss: (), the fusion's own loss.
+    start: (B, K), seconds.
+    facts: (B, ...) by name, what a view states about its input.
+    """
 
     modalities: tuple[str, ...]
     features: dict[str, Tensor]
@@ -63,7 +70,7 @@ class Backbone(nn.Module):
     `forward(streams, present, start)` takes prepared streams (B, K, ...) and returns `Encoded`. Only present rows
     are encoded: a silent clip costs nothing and does not enter any statistic. While training, `modality_dropout`
     hides random subsets from the fusion (Neverova et al. 2016), never the last modality a row has. A modality that
-    `present` does not name is absent in all rows. `quality` (B, K, M, Q): what the gate gets to know of the streams;
+    `present` does not name is absent in all rows. `quality` (B, K, M, Q): measures of stream quality for the gate;
     by default it is measured on them. `forward(batch)` takes a `Batch` as the clip stream delivers it, moves it to
     the backbone's device and prepares it without augmentation.
     """
@@ -108,7 +115,7 @@ class Backbone(nn.Module):
                 f"fusion '{spec.fusion}' joins class scores, and a backbone has features: give one of {choices}; "
                 "a classifier takes it as 'decision'"
             )
-        # Columns of a feature map and frames' features have another scale than what is pooled of them.
+        # Columns of a feature map and features of frames differ in scale from the pooled feature.
         self.token_projections = nn.ModuleDict()
         if self.fusion.level == "token":
             for name in modalities:
@@ -155,7 +162,7 @@ class Backbone(nn.Module):
         return self.preparation.to(device)(batch), batch.present, batch.start
 
     def quality_of(self, streams: dict[str, Tensor], present: dict[str, Tensor]) -> Tensor | None:
-        """What the gate is to be told of these streams; none where it is told nothing."""
+        """Quality measures of these streams; none if the fusion reads none."""
         return measure_quality(self.modalities, streams, present) if getattr(self.fusion, "quality", 0) else None
 
     def fuse(
@@ -166,7 +173,12 @@ class Backbone(nn.Module):
         quality: Tensor | None = None,
         hidden: Collection[str] = (),
     ) -> Encoded:
-        """Encoded modalities fused under the gate; those in `hidden` it does not see."""
+        """Fuses encoded modalities.
+
+        parts: by modality; `present`: (B, K) by modality; `start`: (B, K) seconds.
+        quality: (B, K, M, Q) for a gate that reads it.
+        hidden: modalities that the fusion does not see.
+        """
         features = {name: part.features for name, part in parts.items()}
         joined = {name: part.features if part.tokens is None else part.tokens for name, part in parts.items()}
         seen = present | {name: torch.zeros_like(present[name]) for name in hidden}
@@ -178,14 +190,14 @@ class Backbone(nn.Module):
         return Encoded(self.modalities, features, present, fused.embedding, fused.weights, fused.aux_loss, start)
 
     def encode(self, name: str, stream: Tensor | None, mask: Tensor) -> Part:
-        """One modality's part of segments (B, K, ...), of which only those in `mask` (B, K) are encoded."""
+        """Encodes modality `name` of segments (B, K, ...), only those in `mask` (B, K)."""
         parts = nn.ModuleList([self.encoders[name], self.projections[name]])
         if self.token_projections:
             parts.append(self.token_projections[name])
         parameters = list(parts.parameters())
         out = torch.zeros(*mask.shape, self.width, device=parameters[0].device)
         if stream is None or not bool(mask.any()):
-            # Every rank must reach every parameter, or gradient averaging waits for ever.
+            # Gradient averaging hangs unless every rank uses every parameter.
             out = out + sum(parameter.sum() * 0 for parameter in parameters) if self.training else out
             return Part(out, out.unsqueeze(-2) if self.token_projections else None)
         if not self.token_projections:
@@ -194,7 +206,7 @@ class Backbone(nn.Module):
         encoder: Any = self.encoders[name]
         pooled, tokens = encoder.with_tokens(stream[mask])
         pooled = self.projections[name](pooled)
-        # The pooled feature leads its tokens, as a class token would.
+        # The pooled feature comes first, like a class token.
         tokens = torch.cat([pooled.unsqueeze(1), self.token_projections[name](tokens)], dim=1)
         places = out.new_zeros(*mask.shape, *tokens.shape[1:], dtype=tokens.dtype)
         return Part(out.to(pooled.dtype).index_put((mask,), pooled), places.index_put((mask,), tokens))
@@ -203,7 +215,7 @@ class Backbone(nn.Module):
         mask = torch.stack([present[name] for name in self.modalities], dim=-1)
         chosen = torch.rand(mask.shape[0], 1, 1, device=mask.device) < self.spec.modality_dropout
         kept = mask & (torch.rand(mask.shape[0], 1, mask.shape[2], device=mask.device) < 0.5)
-        # A draw that would leave nothing is void.
+        # A draw that hides every modality is discarded.
         kept = torch.where(chosen & kept.any(dim=-1, keepdim=True), kept, mask)
         return dict(zip(self.modalities, kept.unbind(-1), strict=True))
 
@@ -243,12 +255,12 @@ def _check_gate(fusion: Fusion, modalities: tuple[str, ...], width: int) -> None
 
 
 def encoder_spec(spec: BackboneSpec, name: str) -> EncoderSpec:
-    """The spec of modality `name`: its own over its kind's over the preset's for the kind."""
+    """The encoder spec of modality `name`; see `encoder_of`."""
     return encoder_of(spec, modality(name).name)
 
 
 def select_modalities(available: tuple[str, ...], wanted: list[str]) -> tuple[str, ...]:
-    """`wanted` in its order, or all of `available`; `RequestError` names the nearest for one that is not there."""
+    """`wanted` in its order, or all of `available` if it is empty; `RequestError` for one that is not available."""
     for name in wanted:
         modality(name)
         if name not in available:
@@ -257,9 +269,9 @@ def select_modalities(available: tuple[str, ...], wanted: list[str]) -> tuple[st
 
 
 def take_over(backbone: Backbone, name: str, other: Backbone) -> None:
-    """Gives `backbone` the encoder and projection that `other` has of modality `name`.
+    """Copies the weights of one modality's encoder and projection from `other` to `backbone`.
 
-    Raises `RequestError` where `other` lacks it, or has another network.
+    Raises `RequestError` if `other` lacks the modality or has another network for it.
     """
     if name not in other.modalities:
         raise choice_error("modality of the pretrained encoder", name, other.modalities)
@@ -276,7 +288,7 @@ def take_over(backbone: Backbone, name: str, other: Backbone) -> None:
 
 
 def alone(backbone: Backbone, name: str) -> Backbone:
-    """One modality's encoder and projection, copied, behind the trivial fusion of one."""
+    """A backbone of one modality, with a copy of its encoder and projection."""
     spec = replace(
         backbone.spec,
         fusion="static",
@@ -290,6 +302,6 @@ def alone(backbone: Backbone, name: str) -> Backbone:
 
 
 def fresh_copy(backbone: Backbone) -> Backbone:
-    """The same architecture with new random weights, read from no file: the untrained control of every table."""
+    """The same architecture with new random weights: the untrained control in every table."""
     encoders = {name: encoder_spec(backbone.spec, name).untrained() for name in backbone.modalities}
     return Backbone(backbone.modalities, replace(backbone.spec, encoders=encoders))

@@ -48,12 +48,12 @@ FUSIONS: dict[str, type[Fusion]] = {
     "evidential": EvidentialDecision,
     "opinion": OpinionPool,
 }
-# Arguments that a run sets itself.
+# Constructor arguments that the run sets.
 GIVEN = ("modalities", "width")
 
 
 def fusions_at(*levels: str) -> list[str]:
-    """Names of the mechanisms that join a pooled `feature`, a `token` sequence, or a `decision` of each modality."""
+    """Names of the mechanisms of these levels: `feature` (pooled), `token` (sequences) or `decision` (scores)."""
     return [name for name, kind in FUSIONS.items() if kind.level in levels]
 
 

@@ -1,4 +1,4 @@
-"""Self-supervised training as one objective: encode once per view, sum the tasks' losses."""
+"""The objective of self-supervised training: encodes each view once and returns the losses of all tasks."""
 
 import zlib
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ from .verdicts import PRETRAINING, Means, collapse_warnings, gate_warnings, segm
 from .views.segment_summary import summarise
 from .views.views import ViewFunction, take_segments
 
-# At the start of a run the segments are compared in so many batches.
+# Number of batches, at the start of a run, in which segments are compared.
 COMPARED_BATCHES = 10
 
 
@@ -102,8 +102,8 @@ class PretextObjective(nn.Module):
             self.batches_seen += 1
         here = self._encode(batch)
         encoded = gather_encoded(here)
-        # The first rank's on every rank, for they all compute the loss of the joined batch; and on the CPU whatever
-        # the device, so that a run draws the same everywhere.
+        # Seeded by the first rank's batch, because all ranks compute the loss of the joined batch. On the CPU, so
+        # that every device draws the same.
         generator = torch.Generator().manual_seed(int(encoded[PLAIN].facts["seed"][0]))
         plain = encoded[PLAIN]
         outputs: dict[str, Tensor] = {}
@@ -130,16 +130,16 @@ class PretextObjective(nn.Module):
         return outputs | monitors(here[PLAIN])
 
     def warnings(self, means: Mapping[str, float]) -> list[str]:
-        """What the logged `means` warn of."""
+        """Warnings from logged `means`."""
         return [*segment_warnings(means), *collapse_warnings(means, self.backbone.width, PRETRAINING)]
 
     def verdict(self, lines: Sequence[Means]) -> list[str]:
-        """What all logged `lines` of a run warn of at its end."""
+        """Warnings from all logged `lines` at the end of a run."""
         over = [name for name in self.tasks if not self.weights[f"{name}/loss"]]
         return [*task_warnings(lines, over), *gate_warnings(lines, PRETRAINING)]
 
     def _segment_differences(self, batch: Batch) -> dict[str, Tensor]:
-        """By task that asks for the order of segments, how much these differ in the streams that it reads."""
+        """How much segments differ in the streams of each task that predicts their order."""
         found = {}
         for name, task in self.tasks.items():
             if task.orders_segments:
@@ -216,7 +216,7 @@ def _joined_views(tasks: Mapping[str, PretextTask]) -> dict[str, ViewFunction]:
 
 
 def _check_frames(backbone: Backbone, frames: int, tasks: Mapping[str, PretextTask]) -> None:
-    """`RequestError` where a view has frames that an encoder of stacks cannot take: said before the first batch."""
+    """`RequestError` if the frames of a view do not divide into the stacks of an encoder."""
     rates = {PLAIN: 1} | {view: task.frames_per for task in tasks.values() for view in task.views}
     for name, encoder in backbone.encoders.items():
         stack = getattr(encoder, "stack", 0)
@@ -229,6 +229,6 @@ def _check_frames(backbone: Backbone, frames: int, tasks: Mapping[str, PretextTa
 
 
 def _gradient_norm(loss: Tensor, plain: Encoded) -> Tensor:
-    """Norm of the loss's gradient by the features and the fused embedding that all tasks share."""
+    """Norm of the gradient of a task's loss by the shared features and the fused embedding."""
     shared = [tensor for tensor in (*plain.features.values(), plain.embedding) if tensor.requires_grad]
     return joint_norm(torch.autograd.grad(loss, shared, retain_graph=True, allow_unused=True), loss)

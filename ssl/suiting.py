@@ -1,4 +1,4 @@
-"""A pretext task cut down to the modalities that are there."""
+"""Pretext tasks limited to the modalities of the clips."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from .tasks_by_name import PRETEXT_TASKS, task_class
 
 @dataclass(frozen=True)
 class Suited:
-    """A task's `arguments` without the modalities in `dropped`; `problem`: why nothing of the task is left."""
+    """A task's `arguments` without the modalities in `dropped`; `problem`: why the task cannot be used at all."""
 
     arguments: dict[str, Any]
     dropped: list[str] = field(default_factory=list)
@@ -20,11 +20,15 @@ class Suited:
 
 
 def suit_task(name: str, arguments: dict[str, Any], modalities: Sequence[str]) -> Suited:
-    """The arguments that task `name` can have over `modalities`.
+    """The arguments of task `name` without missing modalities.
 
-    `streams` lose the modalities that are missing, and `pairs` those with one of them. A task is of no use where
-    nothing of these is left, where its `anchor` is missing, where it compares modalities and there is one, and where
-    no modality is of the kind it needs. A name that is no modality at all stays: the task itself refuses it.
+    name: of a registered task, or a class path.
+    arguments: the task's own.
+    modalities: those that the clips have.
+
+    Missing modalities are dropped from `streams`, and pairs with one of them from `pairs`. The task cannot be used if
+    either is then empty, if its `anchor` is missing, if it compares modalities and there is only one, or if no
+    modality has the kind it needs. An unknown modality stays: the task's constructor refuses it.
     """
     there = ", ".join(modalities)
     task = task_class(name) if name in PRETEXT_TASKS or is_path(name) else PretextTask

@@ -47,7 +47,7 @@ PRETEXT_TASKS: dict[str, type[PretextTask]] = {
     "contrastive_masked": ContrastiveMasked,
     "gate_denoising": GateDenoising,
 }
-# Arguments that a run sets itself.
+# Constructor arguments that the run sets.
 GIVEN = ("modalities", "width", "segments", "seconds")
 
 

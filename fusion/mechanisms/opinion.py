@@ -1,4 +1,4 @@
-"""The product of experts with a gate: how far each modality's opinion counts, told by the opinions themselves."""
+"""A gated product of experts: the class scores themselves decide how much each modality counts."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""What every pretext task is, and the pieces they share."""
+"""The base class of pretext tasks, and functions they share."""
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -81,26 +81,26 @@ class PretextTask(nn.Module):
 
 
 def projection_head(width: int, hidden: int, out: int) -> nn.Module:
-    """Two layers, no batch norm: rows differ in number from batch to batch where modalities are missing."""
+    """Two layers without batch norm, because the number of rows varies where modalities are missing."""
     return ProjectionHead([(width, hidden, None, nn.GELU()), (hidden, out, None, None)])
 
 
 def projection_heads(names: Sequence[str], width: int, hidden: int, out: int) -> nn.ModuleDict:
-    """One head for each name."""
+    """One `projection_head` per name."""
     return nn.ModuleDict({name: projection_head(width, hidden, out) for name in names})
 
 
 def unit(rows: Tensor) -> Tensor:
-    """Rows scaled to length one along the last dimension."""
+    """Rows (..., D) scaled to length one."""
     return F.normalize(rows, dim=-1)
 
 
 def modality_pairs(
     modalities: Sequence[str], pairs: Sequence[Sequence[str]] | None, anchor: str | None = None
 ) -> list[tuple[str, str]]:
-    """All unordered pairs of modalities, or those with `anchor`, or just `pairs`.
+    """The pairs that a task compares: all unordered pairs of modalities, those with `anchor`, or `pairs`.
 
-    Raises `RequestError` for an unknown modality, naming the nearest, and for what is no pair of two.
+    Raises `RequestError` for an unknown modality, and for an entry that is not two different modalities.
     """
     for pair in pairs or ():
         for name in pair:
@@ -116,13 +116,13 @@ def modality_pairs(
 
 
 def check_source(name: str, known: Sequence[str]) -> None:
-    """`RequestError` naming the nearest where `name` is not among the sources of a task."""
+    """`RequestError` for an unknown source of a task."""
     if name not in known:
         raise choice_error("modality of a pretext task", name, known)
 
 
 def names_in(pairs: Sequence[tuple[str, str]]) -> list[str]:
-    """Every name of some pairs, sorted."""
+    """All names of these pairs, sorted."""
     return sorted({name for pair in pairs for name in pair})
 
 
@@ -146,20 +146,20 @@ def segment_numbers(encoded: Encoded) -> Tensor:
 
 
 def zero_loss(*tensors: Tensor) -> Tensor:
-    """Zero that still reaches every given tensor's graph: no valid row, but gradients for all ranks."""
+    """Zero with a gradient to every tensor: where there is no valid row, all ranks still need gradients."""
     return sum((tensor.sum() * 0 for tensor in tensors), start=tensors[0].new_zeros(()))
 
 
 def mean_of(losses: Sequence[Tensor], *idle: Tensor) -> Tensor:
-    """The mean of the losses there are, or zero, in the graph of the `idle` tensors either way."""
+    """The mean of the losses, or zero if there are none; both have a (zero) gradient to the `idle` tensors."""
     zero = zero_loss(*idle)
     return torch.stack(list(losses)).mean() + zero if losses else zero
 
 
 def mean_accuracy(accuracies: Sequence[Tensor], chances: Sequence[Tensor] = ()) -> dict[str, Tensor]:
-    """Their mean as `accuracy`; those of no valid row are left out, for a zero would pull the mean down.
+    """`accuracy`, the mean of accuracies, and `chance`, the mean of chances where those depend on the batch.
 
-    `chances`: what guessing would reach of each, where that depends on the batch; their mean is `chance`.
+    NaN, the value of no valid row, is skipped. A key without a value is not returned.
     """
     outputs = {}
     for name, values in (("accuracy", accuracies), ("chance", chances)):
