@@ -1,4 +1,4 @@
-"""The exported encoder or classifier: a folder that needs no config, no other file, and no unpickling."""
+"""The exported encoder or classifier: a folder that needs no config, no other file and no pickle."""
 
 import json
 import os
@@ -58,12 +58,12 @@ class Bundle:
 
 
 def save_bundle(bundle: Bundle, folder: Path, repository: Repository | None = None) -> None:
-    """Writes the bundle; the folder appears whole or not at all.
+    """Writes the bundle; `folder` is complete or absent at any time.
 
     Raises `RequestError` if something else is there, and for a part of a class that cannot be built again from its
     class path and its `arguments`.
 
-    For a `repository` of the hub its files have the names that are usual there.
+    For a `repository` of the hub, the files have the names that the hub expects.
     """
     facts_name, weights_name = list(LAYOUTS.items())[repository is not None]
     if folder.exists() and not (folder.is_dir() and (not any(folder.iterdir()) or (folder / FACTS).is_file())):
@@ -84,7 +84,7 @@ def save_bundle(bundle: Bundle, folder: Path, repository: Repository | None = No
         (partial / CARD).write_text(model_card(facts, loading), encoding="utf-8")
         sealed = seal(facts, partial, (weights_name, CARD))
         (partial / facts_name).write_text(json.dumps(sealed, indent=2) + "\n", encoding="utf-8")
-        # The old bundle steps aside first: at every moment one whole bundle lies on the disk.
+        # The old bundle is moved aside first, so that one whole bundle is on the disk at any time.
         aside = folder.with_name(f".{folder.name}.old")
         shutil.rmtree(aside, ignore_errors=True)
         if folder.exists():
@@ -97,7 +97,7 @@ def save_bundle(bundle: Bundle, folder: Path, repository: Repository | None = No
 
 
 def describe_bundle(bundle: Bundle) -> dict[str, Any]:
-    """What `encoder.json` holds of it, unsealed."""
+    """The content of `encoder.json`, without sizes and digests."""
     backbone = bundle.backbone
     encoders = {n: asdict(encoder_spec(backbone.spec, n).untrained()) for n in backbone.modalities}
     classifier = bundle.model if isinstance(bundle.model, Classifier) else None
@@ -197,7 +197,7 @@ def push_bundle(
 ) -> str:
     """Commits the bundle in `folder` to a model repository of the hub; returns the commit's URL.
 
-    It is checked as `load_bundle` does, and its card says how to load it from there. Raises what `load_bundle` and
+    The bundle is checked first, and its card says how to load it from the hub. Raises what `load_bundle` and
     `hub.upload` raise.
     """
     bundle = load_bundle(folder, allow)
@@ -207,7 +207,7 @@ def push_bundle(
 
 
 def _read_facts(path: Path) -> dict[str, Any]:
-    """What the facts at `path` say, of this format version and as they were sealed."""
+    """The facts at `path`, of this format version and unchanged since `seal`."""
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
         version = facts["format_version"]
@@ -228,7 +228,7 @@ def _read_facts(path: Path) -> dict[str, Any]:
 
 
 def count_parameters(module: nn.Module) -> int:
-    """How many numbers are learned."""
+    """The number of parameters."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 
@@ -239,6 +239,6 @@ def _backbone_spec(content: dict[str, Any]) -> BackboneSpec:
 
 
 def same_tensors(first: nn.Module, second: nn.Module) -> bool:
-    """Whether two models hold the same tensors under the same names, bit for bit."""
+    """Whether two models have the same tensors by name, bit for bit."""
     mine, theirs = first.state_dict(), second.state_dict()
     return mine.keys() == theirs.keys() and all(torch.equal(mine[key].cpu(), theirs[key].cpu()) for key in mine)

@@ -1,4 +1,4 @@
-"""One encoder per modality: streams of segments in, one feature vector per segment out."""
+"""Encoders: a stream of segments in, one feature vector per segment out."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ VIDEO_MODELS = (
 
 
 class PretrainableEncoder(nn.Module):
-    """Holds batch norms still where the spec says `frozen_norms`: statistics, scales and shifts stay as loaded."""
+    """Base of encoders with `frozen_norms`: statistics, scales and shifts of batch norms then stay as loaded."""
 
     frozen_norms = False
 
@@ -88,7 +88,7 @@ class VideoEncoder(PretrainableEncoder):
         self.features: int = linear.in_features if isinstance(linear, nn.Linear) else linear.in_channels
         setattr(self.network, head, nn.Identity())
         if isinstance(getattr(self.network, "avgpool", None), nn.AvgPool3d):
-            # S3D's window of 2 x 7 x 7 refuses anything below 9 frames of 193 pixels.
+            # S3D's pooling window of 2 x 7 x 7 needs at least 9 frames of 193 pixels.
             self.network.avgpool = nn.AdaptiveAvgPool3d(1)
         _adapt_stem(self.network, channels)
         load_known_weights(self.network, resolved, channels)
@@ -97,7 +97,7 @@ class VideoEncoder(PretrainableEncoder):
         return self.network(video.transpose(1, 2))
 
     def with_tokens(self, video: Tensor) -> tuple[Tensor, Tensor]:
-        """The feature twice: these networks have pooled time themselves, so it is one token (N, 1, D)."""
+        """The pooled feature, and the same as one token (N, 1, D): these networks pool time themselves."""
         feature = self(video)
         return feature, feature.unsqueeze(1)
 
@@ -105,9 +105,9 @@ class VideoEncoder(PretrainableEncoder):
 class SpectrogramEncoder(PretrainableEncoder):
     """A timm image network on log-mel spectrograms, joined over time: (N, 1, mels, frames) -> (N, D).
 
-    With the pooling `mean` the network pools time and frequency itself: it knows what sounds, hardly when. The others
-    join the columns of a convolutional network's last feature map, as they join frames. Transformers embed places, so
-    they keep their own pooling, and so do networks that widen their features after it.
+    With the pooling `mean` the network pools time and frequency itself, and keeps little about when a sound occurs.
+    Other poolings join the columns of a convolutional network's last feature map, as they join frames. Transformers,
+    and networks that widen their features after pooling, keep their own pooling.
     """
 
     def __init__(self, spec: EncoderSpec, name: str) -> None:
@@ -169,7 +169,7 @@ class SignalEncoder(nn.Module):
 
 
 class StoredFeatures(nn.Module):
-    """Features that were taken from an encoder before: (N, 1 + L, D), the pooled feature, then its tokens."""
+    """Stored features in place of an encoder: (N, 1 + L, D), the pooled feature, then its tokens."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

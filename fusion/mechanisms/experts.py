@@ -10,15 +10,15 @@ from .gates import Fused, Gate, masked_softmax, presence_shares, stack_features
 
 
 class TopKExperts(Gate):
-    """Noisy top-k gating (Shazeer et al. 2017) over one expert per modality and `free` ones that see everything.
+    """Noisy top-k gating (Shazeer et al. 2017) over one expert per modality and `free` ones that see all modalities.
 
     With `x = [h_1; ...; h_M; present]`: `H = x W_g + n softplus(x W_n)`, n standard normal while training and 0
     otherwise; `G = softmax` over the `k` largest H among the experts whose modality is present (free ones: where
     anything is); `z = sum_e G_e E_e`. W_g and W_n start at zero.
 
-    The weight it reports is the modality's own expert's, plus an equal share of the free ones': they sum to one. The
-    auxiliary loss `balance (CV^2(importance) + CV^2(load))` concerns free experts alone: to balance the others would
-    be to demand that a useless modality be used.
+    The reported weight of a modality is its own expert's plus an equal share of the free ones'; weights sum to one.
+    The auxiliary loss `balance (CV^2(importance) + CV^2(load))` covers free experts only: balancing the others would
+    force the use of useless modalities.
     """
 
     def __init__(

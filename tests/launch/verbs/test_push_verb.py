@@ -35,8 +35,8 @@ def test_a_run_is_exported_pushed_and_used_by_its_name(
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["push", "{run}", "lab/hall"], "is no bundle"),
-        (["push", "{run}/encoder", "hall"], "'hf://hall' is no repository of the hub: give owner/name"),
+        (["push", "{run}", "lab/hall"], "is not a bundle"),
+        (["push", "{run}/encoder", "hall"], "'hf://hall' is not a repository of the hub: give owner/name"),
         (["embed", "hf://lab/nothing", "{run}", "{run}/features.npz"], "no 'hf://lab/nothing' on http"),
     ],
 )

@@ -18,7 +18,7 @@ def test_without_the_extra_one_line_says_which_it_is(
 
 def test_what_is_no_model_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["serve", str(tmp_path), "--port", "0"]) == 2
-    assert "is no bundle" in capsys.readouterr().err
+    assert "is not a bundle" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("option", "value"), [("--max-mb", "0"), ("--queue", "-1"), ("--port", "70000")])

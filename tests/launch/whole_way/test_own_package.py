@@ -59,6 +59,22 @@ def test_a_run_with_own_classes_resumes_and_its_bundle_needs_their_package(
     assert same_tensors(load_bundle(folder).backbone, loaded)
 
 
+def test_own_classes_are_probed_finetuned_and_predicted_with(
+    own_config: str, packed: Path, tmp_path: Path, ownlab: None
+) -> None:
+    (encoder,) = modalgate.pretrain(own_config, settings={"out": tmp_path, "name": "e", "train.steps": 2}).encoders
+    split = {"train_split": "pretrain+train", "test_split": "test"}
+    assert modalgate.probe(encoder, packed, workers=0, **split, allow=["ownlab"]).rows
+    settings = {"out": tmp_path, "name": "c", "train.steps": 2, "data.split": "pretrain+train", "data.workers": 0}
+    settings |= {"wandb": "disabled", "data.batch_size": 4}
+    with pytest.raises(RequestError, match="needs the class 'ownlab"):
+        modalgate.finetune(packed, encoder=encoder, settings=settings | {"name": "refused"})
+    tuned = modalgate.finetune(packed, encoder=encoder, settings=settings, allow=["ownlab"])
+    film = next((packed.parent / "world" / "video").rglob("*.mkv"))
+    (piece,) = modalgate.predict(tuned.classifier, film, allow=["ownlab"])
+    assert sum(piece.probabilities.values()) == pytest.approx(1, abs=1e-4)
+
+
 def test_a_package_that_is_not_there_is_named_and_never_imported(
     own_config: str, tmp_path: Path, ownlab: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
