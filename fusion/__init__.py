@@ -1,4 +1,4 @@
-"""Encoders per modality, gates, the multimodal backbone and the exported bundle."""
+"""Encoders per modality, fusion mechanisms, the multimodal backbone and the exported bundle."""
 
 import lazy_loader
 

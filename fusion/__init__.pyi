@@ -1,2 +1,14 @@
+from .backbone import Backbone as Backbone
+from .bundle.bundle import Bundle as Bundle
 from .bundle.bundle import load_bundle as load_bundle
+from .bundle.bundle import save_bundle as save_bundle
 from .bundle.embedder import load_encoder as load_encoder
+from .classifier import Classifier as Classifier
+from .encoders.encoders import ENCODERS as ENCODERS
+from .encoders.encoders import build_encoder as build_encoder
+from .mechanisms.gates import Fused as Fused
+from .mechanisms.gates import Fusion as Fusion
+from .mechanisms_by_name import FUSIONS as FUSIONS
+from .mechanisms_by_name import build_fusion as build_fusion
+from .spec import BackboneSpec as BackboneSpec
+from .spec import EncoderSpec as EncoderSpec

@@ -1,25 +1,30 @@
 """The multimodal backbone: every segment encoded once per modality, then fused under a gate."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..shards.batch import Batch
+from ..shards.clip_spec import ClipSpec
 from ..shards.errors import RequestError, choice_error
 from ..shards.modality import modality
-from .encoders.encoders import build_encoder
+from ..shards.transforms import Preparation
+from .encoders.encoders import build_encoder, check_encoder
 from .encoders.weights import first_difference
+from .mechanisms.gates import Fusion
 from .mechanisms.quality import measure_quality
-from .mechanisms_by_name import build_fusion, fusions_at
+from .mechanisms_by_name import FUSIONS, build_fusion, fusions_at
+from .own_classes import class_path
 from .spec import PRESETS, BackboneSpec, EncoderSpec, encoder_of
 
 
 @dataclass(frozen=True)
 class Part:
-    """One modality's `features` (B, K, D), and `tokens` (B, K, L, D) for a fusion that joins those; zero where
-    absent."""
+    """One encoded modality: `features` (B, K, D), and `tokens` (B, K, L, D) if the fusion joins tokens. Rows where
+    the modality is absent are zero."""
 
     features: Tensor
     tokens: Tensor | None = None
@@ -27,9 +32,16 @@ class Part:
 
 @dataclass
 class Encoded:
-    """What the backbone makes of a batch: `features` (B, K, D) by modality, zero where absent; `present` (B, K);
-    `embedding` (B, K, D) fused; `weights` (B, K, M) in the order of `modalities`; `start` (B, K) seconds;
-    `facts` (B, ...): what a view of the input says of itself."""
+    """An encoded batch of B clips with K segments each.
+
+    modalities: M names, in the order of `weights`.
+    features: (B, K, D) by modality, zero where it is absent; `present`: (B, K) bool by modality.
+    embedding: (B, K, D), the fused feature.
+    weights: (B, K, M), the gate's.
+    aux_loss: (), the fusion's own loss.
+    start: (B, K), seconds.
+    facts: (B, ...) by name, what a view states about its input.
+    """
 
     modalities: tuple[str, ...]
     features: dict[str, Tensor]
@@ -44,46 +56,95 @@ class Encoded:
 class Backbone(nn.Module):
     """Encoders with projections to one width, and the fusion over them.
 
+    modalities: their names, in the order of gate weights.
+    spec: encoders, width and fusion; by default those of the preset `tiny`.
+    fusion: a mechanism in place of the spec's: a name, a class path, or a module built for these modalities and this
+        width.
+    encoders: by modality, in place of the spec's: the name of a network, an `EncoderSpec`, or a module with an
+        attribute `features` that maps prepared rows (N, ...) to (N, features).
+    clip: how a `Batch` is prepared, where `forward` is to take one.
+
+    A module that is given is saved in bundles as its class path and its attribute `arguments` (default: none), with
+    which its class is built again.
+
     `forward(streams, present, start)` takes prepared streams (B, K, ...) and returns `Encoded`. Only present rows
     are encoded: a silent clip costs nothing and does not enter any statistic. While training, `modality_dropout`
     hides random subsets from the fusion (Neverova et al. 2016), never the last modality a row has. A modality that
-    `present` does not name is absent in all rows. `quality`
-    (B, K, M, Q): what a gate is told of the streams; by default it is measured on them.
+    `present` does not name is absent in all rows. `quality` (B, K, M, Q): measures of stream quality for the gate;
+    by default it is measured on them. `forward(batch)` takes a `Batch` as the clip stream delivers it, moves it to
+    the backbone's device and prepares it without augmentation.
     """
 
-    def __init__(self, modalities: tuple[str, ...], spec: BackboneSpec) -> None:
+    clip: ClipSpec | None
+    preparation: Preparation | None
+
+    def __init__(
+        self,
+        modalities: Sequence[str],
+        spec: BackboneSpec | None = None,
+        *,
+        fusion: str | Fusion | None = None,
+        encoders: Mapping[str, str | EncoderSpec | nn.Module] | None = None,
+        clip: ClipSpec | None = None,
+    ) -> None:
         super().__init__()
+        modalities, given = tuple(modalities), dict(encoders or {})
+        for name in given:
+            if name not in modalities:
+                raise choice_error("modality of an encoder", name, modalities)
+        spec = _spec_with(spec or BackboneSpec(), fusion, given)
         resolved = {name: encoder_spec(spec, name) for name in modalities}
         self.modalities, self.spec, self.width = modalities, spec, spec.width or PRESETS[spec.preset].width
         self.encoders = nn.ModuleDict()
         self.projections = nn.ModuleDict()
         for name in modalities:
-            encoder = build_encoder(modality(name), resolved[name])
+            own = given.get(name)
+            encoder = own if isinstance(own, nn.Module) else build_encoder(modality(name), resolved[name])
             self.encoders[name] = encoder
             # The norm makes gate weights comparable: without it a gate learns the features' lengths.
-            self.projections[name] = nn.Sequential(nn.Linear(encoder.features, self.width), nn.LayerNorm(self.width))
-        self.fusion = build_fusion(spec.fusion, modalities, self.width, spec.fusion_arguments)
+            width = check_encoder(encoder, name)
+            self.projections[name] = nn.Sequential(nn.Linear(width, self.width), nn.LayerNorm(self.width))
+        if isinstance(fusion, Fusion):
+            _check_gate(fusion, modalities, self.width)
+            self.fusion = fusion
+        else:
+            self.fusion = build_fusion(spec.fusion, modalities, self.width, spec.fusion_arguments)
         if self.fusion.level == "decision":
             choices = ", ".join(fusions_at("feature", "token"))
             raise RequestError(
                 f"fusion '{spec.fusion}' joins class scores, and a backbone has features: give one of {choices}; "
                 "a classifier takes it as 'decision'"
             )
-        # Columns of a feature map and frames' features have another scale than what is pooled of them.
+        # Columns of a feature map and features of frames differ in scale from the pooled feature.
         self.token_projections = nn.ModuleDict()
         if self.fusion.level == "token":
             for name in modalities:
-                width = self.encoders[name].features
-                assert isinstance(width, int)
+                if not hasattr(self.encoders[name], "with_tokens"):
+                    raise RequestError(
+                        f"fusion '{spec.fusion}' joins tokens, and encoder {type(self.encoders[name]).__name__} of "
+                        f"'{name}' has none: give it a method with_tokens(rows) -> (features, sequence)"
+                    )
+                width = check_encoder(self.encoders[name], name)
                 self.token_projections[name] = nn.Sequential(nn.Linear(width, self.width), nn.LayerNorm(self.width))
+        self.prepare_as(clip)
+
+    def prepare_as(self, clip: ClipSpec | None) -> None:
+        """Sets how `forward` prepares a `Batch`; none: it takes prepared streams only."""
+        # Not a submodule: its filters are computed, and no file of weights holds them.
+        self.__dict__["clip"] = clip
+        self.__dict__["preparation"] = None if clip is None else Preparation(clip)
 
     def forward(
         self,
-        streams: dict[str, Tensor],
-        present: dict[str, Tensor],
-        start: Tensor,
+        streams: dict[str, Tensor] | Batch,
+        present: dict[str, Tensor] | None = None,
+        start: Tensor | None = None,
         quality: Tensor | None = None,
     ) -> Encoded:
+        if isinstance(streams, Batch):
+            streams, present, start = self._prepared(streams)
+        if present is None or start is None:
+            raise TypeError("forward of prepared streams needs present and start as well; or give a Batch")
         never = torch.zeros_like(start, dtype=torch.bool)
         present = {name: present.get(name, never) for name in self.modalities}
         parts = {name: self.encode(name, streams.get(name), present[name]) for name in self.modalities}
@@ -91,8 +152,17 @@ class Backbone(nn.Module):
             quality = self.quality_of(streams, present)
         return self.fuse(parts, present, start, quality)
 
+    def _prepared(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
+        if self.preparation is None:
+            raise RequestError(
+                "the backbone does not know how to prepare a Batch: give clip=ClipSpec.of(index, request) to Backbone"
+            )
+        device = next(self.parameters()).device
+        batch = batch.to(device)
+        return self.preparation.to(device)(batch), batch.present, batch.start
+
     def quality_of(self, streams: dict[str, Tensor], present: dict[str, Tensor]) -> Tensor | None:
-        """What the gate is to be told of these streams; none where it is told nothing."""
+        """Quality measures of these streams; none if the fusion reads none."""
         return measure_quality(self.modalities, streams, present) if getattr(self.fusion, "quality", 0) else None
 
     def fuse(
@@ -103,7 +173,12 @@ class Backbone(nn.Module):
         quality: Tensor | None = None,
         hidden: Collection[str] = (),
     ) -> Encoded:
-        """Encoded modalities fused under the gate; those in `hidden` it does not see."""
+        """Fuses encoded modalities.
+
+        parts: by modality; `present`: (B, K) by modality; `start`: (B, K) seconds.
+        quality: (B, K, M, Q) for a gate that reads it.
+        hidden: modalities that the fusion does not see.
+        """
         features = {name: part.features for name, part in parts.items()}
         joined = {name: part.features if part.tokens is None else part.tokens for name, part in parts.items()}
         seen = present | {name: torch.zeros_like(present[name]) for name in hidden}
@@ -115,14 +190,14 @@ class Backbone(nn.Module):
         return Encoded(self.modalities, features, present, fused.embedding, fused.weights, fused.aux_loss, start)
 
     def encode(self, name: str, stream: Tensor | None, mask: Tensor) -> Part:
-        """One modality's part of segments (B, K, ...), of which only those in `mask` (B, K) are encoded."""
+        """Encodes modality `name` of segments (B, K, ...), only those in `mask` (B, K)."""
         parts = nn.ModuleList([self.encoders[name], self.projections[name]])
         if self.token_projections:
             parts.append(self.token_projections[name])
         parameters = list(parts.parameters())
         out = torch.zeros(*mask.shape, self.width, device=parameters[0].device)
         if stream is None or not bool(mask.any()):
-            # Every rank must reach every parameter, or gradient averaging waits for ever.
+            # Gradient averaging hangs unless every rank uses every parameter.
             out = out + sum(parameter.sum() * 0 for parameter in parameters) if self.training else out
             return Part(out, out.unsqueeze(-2) if self.token_projections else None)
         if not self.token_projections:
@@ -131,7 +206,7 @@ class Backbone(nn.Module):
         encoder: Any = self.encoders[name]
         pooled, tokens = encoder.with_tokens(stream[mask])
         pooled = self.projections[name](pooled)
-        # The pooled feature leads its tokens, as a class token would.
+        # The pooled feature comes first, like a class token.
         tokens = torch.cat([pooled.unsqueeze(1), self.token_projections[name](tokens)], dim=1)
         places = out.new_zeros(*mask.shape, *tokens.shape[1:], dtype=tokens.dtype)
         return Part(out.to(pooled.dtype).index_put((mask,), pooled), places.index_put((mask,), tokens))
@@ -140,18 +215,52 @@ class Backbone(nn.Module):
         mask = torch.stack([present[name] for name in self.modalities], dim=-1)
         chosen = torch.rand(mask.shape[0], 1, 1, device=mask.device) < self.spec.modality_dropout
         kept = mask & (torch.rand(mask.shape[0], 1, mask.shape[2], device=mask.device) < 0.5)
-        # A draw that would leave nothing is void.
+        # A draw that hides every modality is discarded.
         kept = torch.where(chosen & kept.any(dim=-1, keepdim=True), kept, mask)
         return dict(zip(self.modalities, kept.unbind(-1), strict=True))
 
 
+def _spec_with(
+    spec: BackboneSpec, fusion: str | Fusion | None, encoders: Mapping[str, str | EncoderSpec | nn.Module]
+) -> BackboneSpec:
+    """The spec with a fusion and encoders in place of its own; of modules it holds class path and arguments."""
+    if isinstance(fusion, str) and fusion != spec.fusion:
+        spec = replace(spec, fusion=fusion, fusion_arguments={})
+    elif isinstance(fusion, Fusion):
+        name = next((key for key, kind in FUSIONS.items() if kind is type(fusion)), class_path(type(fusion)))
+        spec = replace(spec, fusion=name, fusion_arguments=dict(getattr(fusion, "arguments", {})))
+    found = dict(spec.encoders)
+    for name, given in encoders.items():
+        if isinstance(given, EncoderSpec):
+            found[name] = given
+        elif isinstance(given, str):
+            found[name] = EncoderSpec(given)
+        else:
+            found[name] = EncoderSpec(class_path(type(given)), dict(getattr(given, "arguments", {})))
+    return replace(spec, encoders=found)
+
+
+def _check_gate(fusion: Fusion, modalities: tuple[str, ...], width: int) -> None:
+    """`RequestError` where a mechanism was built for something else."""
+    if tuple(fusion.modalities) != modalities:
+        raise RequestError(
+            f"fusion {type(fusion).__name__} was built for the modalities {', '.join(fusion.modalities)}, and the "
+            f"backbone has {', '.join(modalities)}: build it for these, in this order"
+        )
+    if fusion.nothing.shape != (width,):
+        raise RequestError(
+            f"fusion {type(fusion).__name__} was built for features of width {len(fusion.nothing)}, the backbone's "
+            f"width is {width}: build it with that"
+        )
+
+
 def encoder_spec(spec: BackboneSpec, name: str) -> EncoderSpec:
-    """The spec of modality `name`: its own over its kind's over the preset's for the kind."""
+    """The encoder spec of modality `name`; see `encoder_of`."""
     return encoder_of(spec, modality(name).name)
 
 
 def select_modalities(available: tuple[str, ...], wanted: list[str]) -> tuple[str, ...]:
-    """`wanted` in its order, or all of `available`; `RequestError` names the nearest for one that is not there."""
+    """`wanted` in its order, or all of `available` if it is empty; `RequestError` for one that is not available."""
     for name in wanted:
         modality(name)
         if name not in available:
@@ -160,9 +269,9 @@ def select_modalities(available: tuple[str, ...], wanted: list[str]) -> tuple[st
 
 
 def take_over(backbone: Backbone, name: str, other: Backbone) -> None:
-    """Gives `backbone` the encoder and projection that `other` has of modality `name`.
+    """Copies the weights of one modality's encoder and projection from `other` to `backbone`.
 
-    Raises `RequestError` where `other` lacks it, or has another network.
+    Raises `RequestError` if `other` lacks the modality or has another network for it.
     """
     if name not in other.modalities:
         raise choice_error("modality of the pretrained encoder", name, other.modalities)
@@ -179,7 +288,7 @@ def take_over(backbone: Backbone, name: str, other: Backbone) -> None:
 
 
 def alone(backbone: Backbone, name: str) -> Backbone:
-    """One modality's encoder and projection, copied, behind the trivial fusion of one."""
+    """A backbone of one modality, with a copy of its encoder and projection."""
     spec = replace(
         backbone.spec,
         fusion="static",
@@ -193,6 +302,6 @@ def alone(backbone: Backbone, name: str) -> Backbone:
 
 
 def fresh_copy(backbone: Backbone) -> Backbone:
-    """The same architecture with new random weights, read from no file: the untrained control of every table."""
+    """The same architecture with new random weights: the untrained control in every table."""
     encoders = {name: encoder_spec(backbone.spec, name).untrained() for name in backbone.modalities}
     return Backbone(backbone.modalities, replace(backbone.spec, encoders=encoders))

@@ -1,4 +1,4 @@
-"""A segment with nothing in it: what networks are counted, timed and tried on."""
+"""A segment of zeros, to count, time and check networks with."""
 
 from dataclasses import replace
 
@@ -14,7 +14,7 @@ from .backbone import Backbone, encoder_spec
 
 
 def blank_segment(modalities: tuple[str, ...], spec: ClipSpec) -> Batch:
-    """One segment (B 1, K 1) of zeros with every modality present, in the shapes that the stream delivers."""
+    """One segment of zeros (B = K = 1) with every modality present, in the shapes of the clip stream."""
     streams: dict[str, Tensor] = {}
     for name in modalities:
         entry = modality(name)
@@ -31,9 +31,9 @@ def blank_segment(modalities: tuple[str, ...], spec: ClipSpec) -> Batch:
 
 @torch.no_grad()
 def check_windows(backbone: Backbone, spec: ClipSpec) -> None:
-    """Raises `RequestError` where windows of `spec` are too short or too small for the layers of an encoder.
+    """Raises `RequestError` if windows of `spec` are too short or too small for an encoder.
 
-    One blank segment passes through every encoder: what a network needs is known to its layers alone.
+    It passes one blank segment through every encoder, because only its layers know what it needs.
     """
     whole = blank_segment(backbone.modalities, spec)
     training = backbone.training

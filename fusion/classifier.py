@@ -5,14 +5,20 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
+from ..shards.batch import Batch
 from ..shards.errors import RequestError, choice_error
 from .backbone import Backbone, Encoded
-from .mechanisms_by_name import build_fusion, fusions_at
+from .mechanisms_by_name import build_fusion, fusion_class, fusions_at
 
 
 @dataclass
 class Scored:
-    """`logits` (B, K, C) of the fused embedding; `unimodal` logits by modality where such heads exist; `encoded`."""
+    """Class scores.
+
+    logits: (B, K, C) of the fused embedding, or of the decision.
+    unimodal: (B, K, C) by modality, if such heads exist.
+    encoded: what the backbone returned.
+    """
 
     logits: Tensor
     unimodal: dict[str, Tensor]
@@ -20,12 +26,17 @@ class Scored:
 
 
 class Classifier(nn.Module):
-    """Backbone, dropout and a linear layer per `classes`; `unimodal` adds one linear head per modality.
+    """A backbone, dropout and a linear layer with one output per class.
 
-    With `decision`, a mechanism that joins scores (see `fusions_at`), the logits are those of the heads per modality
-    joined by it, and the fused embedding has no part in them; the weights in `Scored.encoded` are the decision's
-    then. `multilabel`: a clip may be of several classes, or of none; each has a probability of its own. Raises
-    `RequestError` for a mechanism that joins something else, or classes of which several may hold.
+    backbone: encodes and fuses the segments.
+    classes: names, in the order of the logits.
+    dropout: before the linear layer.
+    unimodal: adds one linear head per modality.
+    decision: a mechanism that joins class scores (see `fusions_at`). The logits are then the joined scores of the
+        heads per modality, the fused embedding is not used, and `Scored.encoded.weights` are the decision's.
+    multilabel: a clip may have several classes, or none; each has its own probability.
+
+    Raises `RequestError` for a `decision` that does not join class scores, and for `decision` with `multilabel`.
     """
 
     def __init__(
@@ -42,13 +53,13 @@ class Classifier(nn.Module):
         self.classes = tuple(classes)
         self.multilabel = multilabel
         width, count = backbone.width, len(self.classes)
-        if decision is not None and decision not in fusions_at("decision"):
+        if decision is not None and fusion_class(decision).level != "decision":
             raise choice_error("decision", decision, fusions_at("decision"))
         if decision is not None and multilabel:
             raise RequestError(f"decision '{decision}' joins scores of classes that exclude each other: leave it out")
         self.decision_name = decision
         self.decision = build_fusion(decision, backbone.modalities, count, {}) if decision else None
-        # A layer that no loss reaches would stop every rank but the first.
+        # A layer without a gradient would stop all ranks but the first.
         self.head = nn.Identity() if decision else nn.Sequential(nn.Dropout(dropout), nn.Linear(width, count))
         self.unimodal = nn.ModuleDict(
             {name: nn.Linear(width, count) for name in backbone.modalities if unimodal or decision}
@@ -56,15 +67,15 @@ class Classifier(nn.Module):
 
     def forward(
         self,
-        streams: dict[str, Tensor],
-        present: dict[str, Tensor],
-        start: Tensor,
+        streams: dict[str, Tensor] | Batch,
+        present: dict[str, Tensor] | None = None,
+        start: Tensor | None = None,
         quality: Tensor | None = None,
     ) -> Scored:
         return self.score(self.backbone(streams, present, start, quality))
 
     def score(self, encoded: Encoded) -> Scored:
-        """The classifier's answer to what its backbone made of a batch."""
+        """Scores a batch that the backbone has encoded."""
         unimodal = {name: head(encoded.features[name]) for name, head in self.unimodal.items()}
         if self.decision is None:
             return Scored(self.head(encoded.embedding), unimodal, encoded)
@@ -72,9 +83,9 @@ class Classifier(nn.Module):
         return Scored(fused.embedding, unimodal, replace(encoded, weights=fused.weights))
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """Class probabilities (..., C) of logits (..., C): they sum to one; multilabel, each stands alone."""
+        """Class probabilities (..., C) of logits (..., C): softmax, or sigmoid if multilabel."""
         return logits.sigmoid() if self.multilabel else logits.softmax(dim=-1)
 
     def view_probabilities(self, logits: Tensor) -> Tensor:
-        """Class probabilities (B, C) of a clip: their mean over its K views, logits (B, K, C)."""
+        """Class probabilities (B, C) of clips: the mean over the K views of logits (B, K, C)."""
         return self.probabilities(logits.float()).mean(dim=1)

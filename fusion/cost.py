@@ -1,4 +1,4 @@
-"""What a backbone costs: learned numbers, and multiply-adds for one segment."""
+"""The cost of a backbone: parameters, and multiply-adds for one segment."""
 
 from dataclasses import dataclass
 
@@ -24,13 +24,13 @@ class Cost:
 def measure_cost(backbone: Backbone, spec: ClipSpec) -> list[Cost]:
     """The cost of each modality's encoder with its projections, of the fusion, and of all together.
 
-    Counted while one blank segment passes, so it is what this input costs and not a formula's guess.
+    It is counted while one blank segment passes, so it holds for this input.
     """
     batch = blank_segment(backbone.modalities, spec)
     streams = Preparation(spec)(batch)
     training = backbone.training
     backbone.eval()
-    # The counter knows no fused attention of a CPU and would leave it out.
+    # The counter does not see the CPU's fused attention.
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         backbone(streams, batch.present, batch.start)
     backbone.train(training)
@@ -39,7 +39,7 @@ def measure_cost(backbone: Backbone, spec: ClipSpec) -> list[Cost]:
 
     def cost(part: str, *modules: str) -> Cost:
         found: list[nn.Module] = [backbone.get_submodule(name) for name in modules if _holds(backbone, name)]
-        # The counter counts a product and a sum as two.
+        # The counter counts a multiply-add as two operations.
         operations = sum(sum(counts.get(f"{root}.{name}", {}).values()) for name in modules) // 2
         return Cost(part, sum(p.numel() for module in found for p in module.parameters()), operations)
 
@@ -57,7 +57,7 @@ def _holds(module: nn.Module, name: str) -> bool:
 
 
 def in_words(number: int) -> str:
-    """`3.4 M`, `512 k`: three digits are enough to compare models by."""
+    """A count with three digits and a unit, such as `3.4 M` or `512 k`."""
     for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
         if number >= size:
             return f"{number / size:.3g} {unit}"

@@ -22,6 +22,7 @@ from .mechanisms.gates import Fusion, SigmoidGate, SoftmaxGate
 from .mechanisms.opinion import OpinionPool
 from .mechanisms.products import BilinearFusion, LowRankFusion, TensorFusion
 from .mechanisms.static import StaticFusion
+from .own_classes import is_path, load_class
 
 FUSIONS: dict[str, type[Fusion]] = {
     "static": StaticFusion,
@@ -47,29 +48,42 @@ FUSIONS: dict[str, type[Fusion]] = {
     "evidential": EvidentialDecision,
     "opinion": OpinionPool,
 }
-# Arguments that a run sets itself.
+# Constructor arguments that the run sets.
 GIVEN = ("modalities", "width")
 
 
 def fusions_at(*levels: str) -> list[str]:
-    """Names of the mechanisms that join a pooled `feature`, a `token` sequence, or a `decision` of each modality."""
+    """Names of the mechanisms of these levels: `feature` (pooled), `token` (sequences) or `decision` (scores)."""
     return [name for name, kind in FUSIONS.items() if kind.level in levels]
+
+
+def fusion_class(name: str) -> type[Fusion]:
+    """The class of a mechanism: a name of `FUSIONS`, or a class path `package.module:Class`, which is imported.
+
+    Raises `RequestError` for an unknown name, and for a class that cannot be imported or is not a `Fusion`.
+    """
+    if is_path(name):
+        return load_class(name, Fusion, "fusion")
+    if name not in FUSIONS:
+        raise choice_error("fusion", name, FUSIONS)
+    return FUSIONS[name]
 
 
 def check_fusion(name: str, arguments: Collection[str]) -> None:
     """`RequestError` for an unknown mechanism or an argument that it does not have."""
-    if name not in FUSIONS:
-        raise choice_error("fusion", name, FUSIONS)
-    known = set(signature(FUSIONS[name]).parameters) - set(GIVEN)
+    known = set(signature(fusion_class(name)).parameters) - set(GIVEN)
     for argument in arguments:
         if argument not in known:
             raise choice_error(f"argument of fusion {name}", argument, known)
 
 
 def build_fusion(name: str, modalities: tuple[str, ...], width: int, arguments: dict[str, Any]) -> Fusion:
-    """The mechanism `name` over features of `width`; `RequestError` for an unknown name or argument."""
+    """The mechanism `name` over features of `width`; `RequestError` for an unknown name or argument.
+
+    A class path is built as `Class(modalities, width, **arguments)`.
+    """
     check_fusion(name, arguments)
     try:
-        return FUSIONS[name](modalities, width, **arguments)
+        return fusion_class(name)(modalities, width, **arguments)
     except (TypeError, ValueError) as error:
         raise RequestError(f"fusion '{name}' does not take its arguments {arguments}: {error}") from error

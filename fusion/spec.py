@@ -1,15 +1,16 @@
-"""What a backbone is made of, as plain data: configs and bundles hold it, and reading it needs no torch."""
+"""The parts of a backbone as plain data, for configs and bundles. Reading it needs no torch."""
 
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from ..shards.errors import RequestError, choice_error
 from ..shards.modality import MODALITIES, modality
+from .own_classes import is_path, package_of
 
 
 @dataclass(frozen=True)
 class ResolvedEncoder:
-    """An encoder with every choice made: what a network is built from. Fields as in `EncoderSpec`."""
+    """An encoder spec with every field set. Fields as in `EncoderSpec`."""
 
     model: str
     arguments: dict[str, Any]
@@ -22,11 +23,11 @@ class ResolvedEncoder:
 
 @dataclass
 class EncoderSpec:
-    """What is given of one modality's encoder. A field of null is inherited (`encoder_of`)."""
+    """One modality's encoder. A field of null is inherited (`encoder_of`)."""
 
     model: str | None = None
     """The network: `timm/NAME` (a 2-D network per frame, or on a log-mel spectrogram), `torchvision/NAME` (a 3-D
-    video network) or `conv1d` (signals)."""
+    video network), `conv1d` (signals), or a class of your own, `package.module:Class`."""
 
     arguments: dict[str, Any] | None = None
     """Arguments of the network's constructor. They belong to `model`: another `model` does not inherit them."""
@@ -49,10 +50,10 @@ class EncoderSpec:
     """Batch norms keep their statistics and scales, for batches too small to measure them."""
 
     def over(self, below: "EncoderSpec") -> "EncoderSpec":
-        """This spec, with what it does not give taken from `below`.
+        """This spec, with missing fields taken from `below`.
 
         Arguments and weights belong to a network: another `model` inherits neither. `pretrained` and `weights` are
-        one choice: a spec that gives one of them inherits none of them. Raises `RequestError` where it gives both.
+        alternatives: a spec that gives one of them inherits neither. Raises `RequestError` if it gives both.
         """
         mine, below = self._plain(), below._plain()
         if mine.pretrained and mine.weights:
@@ -68,7 +69,7 @@ class EncoderSpec:
         return replace(below, **{name: value for name, value in given.items() if value is not None})
 
     def resolved(self) -> ResolvedEncoder:
-        """Every field, those that are not given by `DEFAULTS`."""
+        """All fields, with `DEFAULTS` for those that are missing."""
         spec = self.over(DEFAULTS)
         return ResolvedEncoder(
             spec.model or "",
@@ -81,12 +82,12 @@ class EncoderSpec:
         )
 
     def untrained(self) -> "EncoderSpec":
-        """The same network without the weights it started from."""
+        """The same network, without initial weights."""
         kept = self.arguments and {k: value for k, value in self.arguments.items() if not k.startswith("pretrained")}
         return replace(self, arguments=kept, pretrained=None, weights=None)
 
     def _plain(self) -> "EncoderSpec":
-        """Configs may also give `pretrained` among the arguments, where timm has it."""
+        """Moves `pretrained` out of the arguments, where configs may give it because timm has it there."""
         if not self.arguments or "pretrained" not in self.arguments:
             return self
         kept = {name: value for name, value in self.arguments.items() if name != "pretrained"}
@@ -101,7 +102,7 @@ DEFAULTS = EncoderSpec("timm/test_convnext", {}, "gru", 1, frozen_norms=False)
 
 @dataclass(frozen=True)
 class Preset:
-    """A width, and an encoder for each kind of modality."""
+    """A width, and one encoder per kind of modality."""
 
     width: int
     encoders: dict[str, EncoderSpec]
@@ -144,7 +145,7 @@ class BackboneSpec:
     width: int | None = None
     """Width of every modality's projection and of the fused embedding. Null: that of the preset."""
     fusion: str = "softmax"
-    """Fusion mechanism over the modalities' features."""
+    """Fusion mechanism over the modalities' features: a name, or a class of your own, `package.module:Class`."""
     fusion_arguments: dict[str, Any] = field(default_factory=dict)
     """The mechanism's own arguments, such as `quality: 3`: a gate sees each stream's noise, contrast and
     repetition."""
@@ -153,6 +154,14 @@ class BackboneSpec:
     0: none is hidden."""
     encoders: dict[str, EncoderSpec] = field(default_factory=dict)
     """Encoders by modality, or by kind: `video`, `audio` or `signal`. Empty: those of the preset."""
+
+
+def own_packages(spec: BackboneSpec | None, *names: str | None) -> list[str]:
+    """The packages that class paths of the spec, and other `names` of a config, come from."""
+    given = [*names]
+    if spec is not None:
+        given += [spec.fusion, *(encoder.model for encoder in spec.encoders.values())]
+    return sorted({package_of(name) for name in given if name and is_path(name)})
 
 
 def encoder_of(spec: BackboneSpec, name: str) -> EncoderSpec:

@@ -1,4 +1,4 @@
-"""`ClipSpec`: how an encoder sees a segment. Plain data that needs no torch."""
+"""`ClipRequest` and `ClipSpec`: what is cut from a clip, and how an encoder sees it. Plain data without torch."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -7,6 +7,39 @@ from .errors import RequestError
 from .index.table import Index, Statistics
 from .media.pack_settings import PackSettings, plain_settings
 from .media.region import Region, plain_region, region_text
+from .modality import modality
+
+
+@dataclass(frozen=True)
+class ClipRequest:
+    """What to cut from every clip.
+
+    - `modalities`: streams to read.
+    - `segments`, `seconds`: number and length of the windows.
+    - `frames`: video frames per window.
+    - `size`: side in pixels of the square picture.
+    - `stretch`: share of its clip that each window covers. The window is then played at the speed at which it lasts
+      `seconds`, so that slow and fast executions of an action look alike. Flow stays in pixels per packed frame. 0:
+      windows are not stretched.
+
+    Raises `RequestError` for `stretch` with audio: stretching would change its pitch.
+    """
+
+    modalities: tuple[str, ...]
+    segments: int
+    seconds: float
+    frames: int
+    size: int
+    stretch: float = 0.0
+
+    def __post_init__(self) -> None:
+        heard = [name for name in self.modalities if self.stretch and modality(name).kind == "audio"]
+        if heard:
+            raise RequestError(f"'{heard[0]}' cannot be stretched: drop this modality, or set data.stretch to 0")
+
+    def covered(self, duration: float) -> float:
+        """Returns the seconds of a clip of `duration` seconds that one window covers."""
+        return self.stretch * duration or self.seconds
 
 
 @dataclass(frozen=True)
@@ -38,6 +71,24 @@ class ClipSpec:
     stretch: float = 0.0
     region: Region | None = None
     packing: PackSettings | None = None
+
+    @classmethod
+    def of(cls, index: Index, request: ClipRequest) -> "ClipSpec":
+        """How the segments that `request` cuts from the shards of `index` are prepared."""
+        settings = index.settings
+        return cls(
+            request.seconds,
+            request.frames,
+            request.size,
+            settings.size,
+            settings.fps,
+            settings.sample_rate,
+            settings.flow_bound,
+            {name: index.statistics[name] for name in request.modalities},
+            request.stretch,
+            settings.region,
+            settings,
+        )
 
     def covered(self, duration: float) -> float:
         """Returns the seconds of a clip of `duration` seconds that one window covers."""

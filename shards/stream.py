@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from .batch import Batch, Clip, stack
+from .clip_spec import ClipRequest
 from .clips.cut import cut_clip
 from .clips.lifeline import end_with
 from .clips.windows import random_starts, uniform_starts
@@ -27,38 +29,6 @@ from .modality import modality
 
 # Start times in seconds of each clip's views, by clip key.
 Starts = Mapping[str, Sequence[float] | NDArray[np.float64]]
-
-
-@dataclass(frozen=True)
-class ClipRequest:
-    """What to cut from every clip.
-
-    - `modalities`: streams to read.
-    - `segments`, `seconds`: number and length of the windows.
-    - `frames`: video frames per window.
-    - `size`: side in pixels of the square picture.
-    - `stretch`: share of its clip that each window covers. The window is then played at the speed at which it lasts
-      `seconds`, so that slow and fast executions of an action look alike. Flow stays in pixels per packed frame. 0:
-      windows are not stretched.
-
-    Raises `RequestError` for `stretch` with audio: stretching would change its pitch.
-    """
-
-    modalities: tuple[str, ...]
-    segments: int
-    seconds: float
-    frames: int
-    size: int
-    stretch: float = 0.0
-
-    def __post_init__(self) -> None:
-        heard = [name for name in self.modalities if self.stretch and modality(name).kind == "audio"]
-        if heard:
-            raise RequestError(f"'{heard[0]}' cannot be stretched: drop this modality, or set data.stretch to 0")
-
-    def covered(self, duration: float) -> float:
-        """Returns the seconds of a clip of `duration` seconds that one window covers."""
-        return self.stretch * duration or self.seconds
 
 
 @dataclass(frozen=True)
@@ -150,6 +120,17 @@ class ClipStream:
         """
         self._step = self._step if start is None else start
         for batch in self._load(self._training_rows(self._step)):
+            self._step += 1
+            yield batch
+
+    def __len__(self) -> int:
+        """Batches in an epoch, on this process."""
+        return self.steps_per_epoch
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The batches of one epoch, or the rest of one that was left; the next call gives the next epoch."""
+        rest = self.steps_per_epoch - self._step % self.steps_per_epoch
+        for batch in self._load(islice(self._training_rows(self._step), rest)):
             self._step += 1
             yield batch
 

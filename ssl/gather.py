@@ -1,4 +1,4 @@
-"""Features of all ranks, with gradient."""
+"""Gathering of features from all ranks, with gradient."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,7 +12,7 @@ from ..fusion.backbone import Encoded
 
 
 class _Gather(torch.autograd.Function):
-    """One exchange forward and one back, where torch's own takes one back per rank."""
+    """One exchange forward and one back; torch's own needs one back per rank."""
 
     @staticmethod
     def forward(context: Any, rows: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -27,17 +27,18 @@ class _Gather(torch.autograd.Function):
 
 
 def gather_with_gradient(rows: Tensor) -> Tensor:
-    """(N, ...) on every rank to (world * N, ...), in rank order; the identity on one process.
+    """Rows (N, ...) of every rank as (world * N, ...), in rank order; the identity on one process.
 
-    `accelerator.gather` cuts the gradient: a contrastive loss would learn from local rows only. Here the backward
-    pass sums each rank's share, and gradient averaging divides by the world: so with a loss that is the mean over
-    the local rows, the averaged gradient equals that of one process on the joined batch. N must agree on all ranks.
+    `accelerator.gather` cuts the gradient, so a contrastive loss would train on local rows only. Here the backward
+    pass sums each rank's share, and gradient averaging divides by the number of ranks. With a loss that is the mean
+    over the local rows, the averaged gradient equals that of one process on the joined batch. N must be the same on
+    all ranks.
     """
     return rows if world_size() == 1 else _Gather.apply(rows)  # pyright: ignore[reportReturnType]
 
 
 def gather(rows: Tensor) -> Tensor:
-    """The same without gradient, for masks and numbers."""
+    """As `gather_with_gradient`, without gradient."""
     return rows if world_size() == 1 else _gathered(rows)
 
 
@@ -48,7 +49,7 @@ def _gathered(rows: Tensor) -> Tensor:
 
 
 def rank() -> int:
-    """This process's rank, 0 without distribution."""
+    """The rank of this process; 0 if there is only one."""
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
@@ -61,24 +62,24 @@ def sum_over_ranks(value: Tensor) -> Tensor:
 
 
 def world_size() -> int:
-    """The number of processes, 1 without distribution."""
+    """The number of processes."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def gather_encoded(views: Mapping[str, Encoded]) -> dict[str, Encoded]:
     """Every view of the joined batch of all ranks, with gradient; the same objects on one process.
 
-    Tasks then compute the loss of the joined batch on every rank alike, and the gradient averaged over ranks is that
-    of one process, whatever the loss: no task needs to know of ranks. All views travel together, for an exchange
-    costs its waiting much more than its bytes: features, embeddings and gate weights with their gradients in one,
-    those of views without gradient, masks and numbers as bytes in another.
+    Every rank then computes the loss of the joined batch, and the gradient averaged over ranks is that of one
+    process. Tasks need not know about ranks. All views are exchanged together, because an exchange costs more in
+    waiting than in bytes: one exchange has features, embeddings and gate weights with gradient, the other has
+    everything without gradient as bytes.
     """
     if world_size() == 1:
         return dict(views)
     learned, fixed = [], []
     for view in views.values():
         features = [*view.features.values(), view.embedding, view.weights]
-        # Of a view as a whole: a single tensor may need no gradient on one rank and one on another.
+        # Decided per view: a single tensor may need a gradient on one rank and none on another.
         (learned if any(tensor.requires_grad for tensor in features) else fixed).extend(features)
         fixed += [*view.present.values(), view.start, *view.facts.values()]
     wide = torch.float64 if any(tensor.dtype == torch.float64 for tensor in learned) else torch.float32
@@ -110,5 +111,5 @@ def _flat(tensor: Tensor) -> Tensor:
 
 
 def _like(rows: Tensor, old: Tensor) -> Tensor:
-    """Flat rows in the shape and type that `old` has."""
+    """Flat rows in the shape and type of `old`."""
     return rows.to(old.dtype).unflatten(1, old.shape[1:]) if old.ndim > 1 else rows.to(old.dtype)[:, 0]

@@ -1,4 +1,4 @@
-"""What is watched while training: gates, their gradient, the spread of the embedding, segments that do not differ."""
+"""Figures that are logged in training: gate weights and gradient, spread of the embedding, difference of segments."""
 
 from collections.abc import Mapping, Sequence
 
@@ -15,12 +15,16 @@ GRADIENT_EVERY = 10
 
 @torch.no_grad()
 def monitors(encoded: Encoded) -> dict[str, Tensor]:
-    """`gate/<modality>`: mean weight over the rows that have it; `gate/entropy`: of the weights as shares, relative
-    to that of equal ones, over rows with several modalities; `fusion/spread`: see `gate_spread`; `embedding/std`:
-    mean deviation of the unit-length fused embedding per dimension, healthy near 1/sqrt(D); `embedding/rank`: its
-    effective rank, the exponential of the entropy of its normalised singular values (Roy & Vetterli 2007);
-    `embedding/uniformity`: `log mean exp(-2 |x - y|^2)` over pairs of rows, lower is better (Wang & Isola 2020);
-    `embedding/alignment`: mean squared distance of a segment's unit features of two modalities.
+    """Figures of one encoded batch.
+
+    gate/<modality>: mean weight over the rows that have the modality.
+    gate/entropy: entropy of the weights as shares, relative to equal shares, over rows with several modalities.
+    fusion/spread: see `gate_spread`.
+    embedding/std: mean deviation per dimension of the unit-length fused embedding; 1/sqrt(D) is healthy.
+    embedding/rank: its effective rank, the exponential of the entropy of its normalised singular values
+        (Roy & Vetterli 2007).
+    embedding/uniformity: `log mean exp(-2 |x - y|^2)` over pairs of rows; lower is better (Wang & Isola 2020).
+    embedding/alignment: mean squared distance between unit features of two modalities of a segment.
     """
     values: dict[str, Tensor] = {}
     for number, name in enumerate(encoded.modalities):
@@ -45,7 +49,7 @@ def monitors(encoded: Encoded) -> dict[str, Tensor]:
 
 
 def gate_entropy(encoded: Encoded) -> Tensor | None:
-    """Mean of `H(shares) / log n` over rows with n > 1 modalities; none where there is no such row."""
+    """Mean of `H(shares) / log n` over rows with n > 1 modalities; none without such rows."""
     mask = torch.stack([encoded.present[name] for name in encoded.modalities], dim=-1)
     count = mask.sum(dim=-1)
     weights = (encoded.weights.clamp_min(0) * mask)[count > 1].float()
@@ -57,7 +61,7 @@ def gate_entropy(encoded: Encoded) -> Tensor | None:
 
 
 def effective_rank(rows: Tensor) -> Tensor:
-    """`exp(H(s / sum s))` of the singular values s of centred rows (N, D): D where all directions are used alike."""
+    """`exp(H(s / sum s))` of the singular values s of centred rows (N, D); D if all directions vary alike."""
     singular = torch.linalg.svdvals(rows - rows.mean(dim=0))
     shares = singular / singular.sum().clamp_min(1e-12)
     return torch.exp(-(shares * shares.clamp_min(1e-12).log()).sum())
@@ -70,7 +74,7 @@ def uniformity(rows: Tensor) -> Tensor:
 
 
 def alignment(encoded: Encoded) -> Tensor | None:
-    """Mean squared distance of unit features of every two modalities in the same segment; none without a pair."""
+    """Mean squared distance between unit features of two modalities of a segment; none without a pair."""
     units = {name: normalize(encoded.features[name].float(), dim=-1) for name in encoded.modalities}
     found = []
     for number, first in enumerate(encoded.modalities):
@@ -82,9 +86,9 @@ def alignment(encoded: Encoded) -> Tensor | None:
 
 
 def gate_spread(encoded: Encoded) -> Tensor | None:
-    """Standard deviation of a modality's gate weight over rows, mean over modalities: 0 where all rows have the same.
+    """Standard deviation of a modality's gate weight over rows, mean over modalities; 0 if it is constant.
 
-    Of rows in which every modality is present and none is hidden; none where there are fewer than two such rows.
+    It uses rows in which every modality is present and none is hidden; none if there are fewer than two.
     """
     mask = torch.stack([encoded.present[name] for name in encoded.modalities], dim=-1)
     weights = encoded.weights[(mask & (encoded.weights != 0)).all(dim=-1)].float()
@@ -92,10 +96,9 @@ def gate_spread(encoded: Encoded) -> Tensor | None:
 
 
 def gate_gradient(loss: Tensor, fusion: Fusion, embedding: Tensor) -> Tensor | None:
-    """Norm of the gradient of `loss` by the parameters of the gate: exactly 0 where no loss reads the `embedding`.
+    """Norm of the gradient of `loss` by the gate's parameters: exactly 0 if no loss reads the `embedding`.
 
-    None where the fusion learns no gate of its own, or where its parameters are not those that made the embedding, as
-    in a sharded model.
+    None if the fusion has no learned gate, or if its parameters did not produce the embedding, as in a sharded model.
     """
     parameters = [parameter for parameter in fusion.gate_parameters() if parameter.requires_grad]
     if not parameters or not loss.requires_grad:
@@ -110,18 +113,20 @@ def gate_gradient(loss: Tensor, fusion: Fusion, embedding: Tensor) -> Tensor | N
 
 
 def joint_norm(gradients: Sequence[Tensor | None], like: Tensor) -> Tensor:
-    """Norm of all gradients there are as one vector; zero on the device of `like` where there are none."""
+    """Norm of all gradients as one vector; zero, on the device of `like`, if there are none."""
     squares = [gradient.square().sum() for gradient in gradients if gradient is not None]
     return torch.stack(squares).sum().sqrt() if squares else like.new_zeros(())
 
 
 @torch.no_grad()
 def segment_difference(streams: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> Tensor | None:
-    """How much the segments of a clip differ, as a share of how much clips differ: of the modality that differs most.
+    """How much the segments of a clip differ, relative to how much clips differ: the maximum over modalities.
 
-    Mean absolute difference of neighbouring segments over that of neighbouring clips, streams (B, K, ...) as they
-    are stored: the middle frame of a video, every value of another stream. Flow counts where there are no pictures to
-    judge by: at rest it is noise, which differs everywhere. None where there is nothing to compare.
+    streams: (B, K, ...) by modality, as stored; of a video the middle frame counts, of other streams every value.
+    present: (B, K) by modality.
+
+    It is the mean absolute difference of neighbouring segments over that of neighbouring clips. Flow only counts if
+    there are no pictures: at rest it is noise, which differs everywhere. None if there is nothing to compare.
     """
     pictures = {"rgb", "depth"} & streams.keys()
     found = []

@@ -1,7 +1,7 @@
-"""Self-supervised training as one objective: encode once per view, sum the tasks' losses."""
+"""The objective of self-supervised training: encodes each view once and returns the losses of all tasks."""
 
 import zlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,34 +10,49 @@ from torch import Tensor, nn
 from ..fusion.backbone import Backbone, Encoded, Part
 from ..shards.batch import Batch
 from ..shards.clip_spec import ClipSpec
-from ..shards.errors import RequestError, choice_error
+from ..shards.errors import RequestError
 from ..shards.transforms import AugmentConfig, Preparation
 from .gather import gather_encoded
 from .monitors import GRADIENT_EVERY, gate_gradient, joint_norm, monitors, segment_difference
 from .pretext.base import FUSED, PLAIN, TEACHER, WITHOUT, PretextTask
 from .schedule import Schedule
-from .tasks_by_name import build_task
+from .tasks_by_name import build_pretext_task
 from .teacher import Teacher
 from .verdicts import PRETRAINING, Means, collapse_warnings, gate_warnings, segment_warnings, task_warnings
 from .views.segment_summary import summarise
-from .views.views import MAX_RATE, VIEWS, take_segments
+from .views.views import ViewFunction, take_segments
 
-# At the start of a run the segments are compared in so many batches.
+# Number of batches, at the start of a run, in which segments are compared.
 COMPARED_BATCHES = 10
+
+
+# A task's weight with its arguments or with the task itself.
+Weighted = tuple[float, dict[str, Any] | PretextTask]
 
 
 class PretextObjective(nn.Module):
     """A weighted mixture of pretext tasks over one backbone.
 
-    `tasks`: name -> (weight, arguments), `schedules`: when each of them counts, in shares of the `batches` of the
-    run. `forward(batch)` returns `<task>/loss`, `<task>/accuracy` beside its `<task>/chance`, now and then
+    backbone: encodes the segments.
+    spec: how segments are prepared.
+    segments: windows per clip.
+    tasks: by name, (weight, arguments) of a task of that name or class path, or a task that is built already, alone
+        (weight 1) or as (weight, task).
+    augment: how training batches are augmented; none: not at all.
+    batches: of the whole run, which schedules and moving averages refer to.
+    schedules: when tasks count, by name, in shares of the run.
+
+    `forward(batch)` returns `<task>/loss`, `<task>/accuracy` beside its `<task>/chance`, now and then
     `<task>/gradient` (norm of the weighted loss's gradient by the plain features) and `fusion/gradient` (of all by
     the gate's parameters), at the start `<task>/segment_difference`, the fusion's own `gate/loss`, and what
-    `monitors` watches. The loop sums the losses by `weights`, which follow the schedules.
+    `monitors` watches. The loop sums the losses by `weights`, which follow the schedules. A task of a class path is
+    named by its class there.
 
-    Every view that the tasks name is encoded once: `plain`; those of `VIEWS`, of which only the changed streams are
-    encoded; `without_<modality>`, fused again with the modality hidden; `teacher`, the clip as it is under a moving
-    average of the backbone. Over several processes the tasks read the joined batch.
+    All that the tasks read is encoded once: the clip as it is (`plain`); their views, of which only the changed
+    streams are encoded; `without_<modality>`, fused again with the modality hidden; `teacher`, the clip as it is
+    under a moving average of the backbone. Over several processes the tasks read the joined batch.
+
+    Raises `RequestError` for no task, two tasks of one name, or two views of one name.
     """
 
     batches_seen: Tensor
@@ -47,8 +62,8 @@ class PretextObjective(nn.Module):
         backbone: Backbone,
         spec: ClipSpec,
         segments: int,
-        tasks: Mapping[str, tuple[float, dict[str, Any]]],
-        augment: AugmentConfig | None,
+        tasks: Mapping[str, Weighted | PretextTask],
+        augment: AugmentConfig | None = None,
         batches: int = 0,
         schedules: Mapping[str, Schedule] | None = None,
     ) -> None:
@@ -59,20 +74,23 @@ class PretextObjective(nn.Module):
         self.preparation = Preparation(spec)
         self.augment = augment
         self.batches = batches
-        built = {
-            name: build_task(name, backbone.modalities, backbone.width, segments, arguments, spec)
-            for name, (_, arguments) in tasks.items()
-        }
+        built: dict[str, PretextTask] = {}
+        self._weights: dict[str, float] = {}
+        for given, entry in tasks.items():
+            weight, task = (1.0, entry) if isinstance(entry, PretextTask) else entry
+            if not isinstance(task, PretextTask):
+                task = build_pretext_task(given, backbone.modalities, backbone.width, segments, task, spec)
+            name = task_label(given)
+            if name in built:
+                raise RequestError(f"two pretext tasks are named '{name}': rename one of the classes")
+            built[name], self._weights[name] = task, weight
         self.tasks = nn.ModuleDict(built)
-        self.views = list(dict.fromkeys([PLAIN, *(view for task in built.values() for view in task.views)]))
-        for view in self.views:
-            if view not in (PLAIN, TEACHER, *VIEWS) and not view.startswith(WITHOUT):
-                raise choice_error("view", view, (PLAIN, TEACHER, *VIEWS))
-        _check_frames(backbone, spec.frames, self.views)
-        self.teacher = Teacher(backbone) if TEACHER in self.views else None
-        self._weights = {name: weight for name, (weight, _) in tasks.items()}
-        self._schedules = dict(schedules or {})
-        self.weights = {f"{name}/loss": weight for name, (weight, _) in tasks.items()}
+        self.views = _joined_views(built)
+        self.hidden = list(dict.fromkeys(name for task in built.values() for name in task.without))
+        _check_frames(backbone, spec.frames, built)
+        self.teacher = Teacher(backbone) if any(task.teacher for task in built.values()) else None
+        self._schedules = {task_label(name): schedule for name, schedule in (schedules or {}).items()}
+        self.weights = {f"{name}/loss": weight for name, weight in self._weights.items()}
         self.register_buffer("batches_seen", torch.zeros((), dtype=torch.long))
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
@@ -84,8 +102,8 @@ class PretextObjective(nn.Module):
             self.batches_seen += 1
         here = self._encode(batch)
         encoded = gather_encoded(here)
-        # The first rank's on every rank, for they all compute the loss of the joined batch; and on the CPU whatever
-        # the device, so that a run draws the same everywhere.
+        # Seeded by the first rank's batch, because all ranks compute the loss of the joined batch. On the CPU, so
+        # that every device draws the same.
         generator = torch.Generator().manual_seed(int(encoded[PLAIN].facts["seed"][0]))
         plain = encoded[PLAIN]
         outputs: dict[str, Tensor] = {}
@@ -112,16 +130,16 @@ class PretextObjective(nn.Module):
         return outputs | monitors(here[PLAIN])
 
     def warnings(self, means: Mapping[str, float]) -> list[str]:
-        """What the logged `means` warn of."""
+        """Warnings from logged `means`."""
         return [*segment_warnings(means), *collapse_warnings(means, self.backbone.width, PRETRAINING)]
 
     def verdict(self, lines: Sequence[Means]) -> list[str]:
-        """What all logged `lines` of a run warn of at its end."""
+        """Warnings from all logged `lines` at the end of a run."""
         over = [name for name in self.tasks if not self.weights[f"{name}/loss"]]
         return [*task_warnings(lines, over), *gate_warnings(lines, PRETRAINING)]
 
     def _segment_differences(self, batch: Batch) -> dict[str, Tensor]:
-        """By task that asks for the order of segments, how much these differ in the streams that it reads."""
+        """How much segments differ in the streams of each task that predicts their order."""
         found = {}
         for name, task in self.tasks.items():
             if task.orders_segments:
@@ -144,23 +162,26 @@ class PretextObjective(nn.Module):
         if any(task.reads_summary for task in self.tasks.values()):  # pyright: ignore[reportAttributeAccessIssue]
             plain.facts |= {f"summary/{name}": summarise(stream) for name, stream in streams.items()}
         encoded = {PLAIN: plain}
-        for name in self.views:
-            if name in VIEWS:
-                encoded[name] = self._altered(name, streams, parts, batch, generator)
-            elif name.startswith(WITHOUT):
-                hidden = name.removeprefix(WITHOUT)
-                encoded[name] = backbone.fuse(parts, present, start, quality, hidden=(hidden,))
+        for name, function in self.views.items():
+            encoded[name] = self._altered(function, streams, parts, batch, generator)
+        for name in self.hidden:
+            encoded[f"{WITHOUT}{name}"] = backbone.fuse(parts, present, start, quality, hidden=(name,))
         if self.teacher is not None:
             with torch.no_grad():
                 encoded[TEACHER] = self.teacher.backbone(streams, present, start, quality)
         return encoded
 
     def _altered(
-        self, name: str, streams: dict[str, Tensor], parts: dict[str, Part], batch: Batch, generator: torch.Generator
+        self,
+        function: ViewFunction,
+        streams: dict[str, Tensor],
+        parts: dict[str, Part],
+        batch: Batch,
+        generator: torch.Generator,
     ) -> Encoded:
-        """One of `VIEWS`: the streams it changes are encoded, the others keep their features."""
+        """One view: the streams it changes are encoded, the others keep their features."""
         backbone = self.backbone
-        view = VIEWS[name](streams, batch.present, generator)
+        view = function(streams, batch.present, generator)
         altered = {}
         for modality, part in parts.items():
             if modality in view.streams:
@@ -175,12 +196,32 @@ class PretextObjective(nn.Module):
         return encoded
 
 
-def _check_frames(backbone: Backbone, frames: int, views: Collection[str]) -> None:
-    """`RequestError` where a view has frames that an encoder of stacks cannot take: said before the first batch."""
+def task_label(name: str) -> str:
+    """The name of a task in logs and states: of a class path it is the class."""
+    return name.rpartition(":")[2]
+
+
+def _joined_views(tasks: Mapping[str, PretextTask]) -> dict[str, ViewFunction]:
+    """The views of all tasks; `RequestError` where two of one name are not the same function."""
+    found: dict[str, ViewFunction] = {}
+    for name, task in tasks.items():
+        for view, function in task.views.items():
+            if view in (PLAIN, TEACHER) or view.startswith(WITHOUT):
+                raise RequestError(
+                    f"task '{name}' has a view named '{view}', which is reserved: give it another name"
+                )
+            if found.setdefault(view, function) is not function:
+                raise RequestError(f"two tasks have views named '{view}' that differ: rename that of task '{name}'")
+    return found
+
+
+def _check_frames(backbone: Backbone, frames: int, tasks: Mapping[str, PretextTask]) -> None:
+    """`RequestError` if the frames of a view do not divide into the stacks of an encoder."""
+    rates = {PLAIN: 1} | {view: task.frames_per for task in tasks.values() for view in task.views}
     for name, encoder in backbone.encoders.items():
         stack = getattr(encoder, "stack", 0)
-        for view, rate in ((PLAIN, 1), ("pace", MAX_RATE)):
-            if stack and view in views and (frames < rate or frames // rate % stack):
+        for view, rate in rates.items():
+            if stack and (frames < rate or frames // rate % stack):
                 raise RequestError(
                     f"data.frames of {frames} leaves {frames // rate} frames of {name} in the view '{view}', which "
                     f"do not divide into stacks of {stack}: give a multiple of {stack * rate}"
@@ -188,6 +229,6 @@ def _check_frames(backbone: Backbone, frames: int, views: Collection[str]) -> No
 
 
 def _gradient_norm(loss: Tensor, plain: Encoded) -> Tensor:
-    """Norm of the loss's gradient by the features and the fused embedding that all tasks share."""
+    """Norm of the gradient of a task's loss by the shared features and the fused embedding."""
     shared = [tensor for tensor in (*plain.features.values(), plain.embedding) if tensor.requires_grad]
     return joint_norm(torch.autograd.grad(loss, shared, retain_graph=True, allow_unused=True), loss)

@@ -1,16 +1,18 @@
-"""A pretext task cut down to the modalities that are there."""
+"""Pretext tasks limited to the modalities of the clips."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..fusion.own_classes import is_path
 from ..shards.modality import MODALITIES
-from .tasks_by_name import ALONE, PRETEXT_TASKS
+from .pretext.base import PretextTask
+from .tasks_by_name import PRETEXT_TASKS, task_class
 
 
 @dataclass(frozen=True)
 class Suited:
-    """A task's `arguments` without the modalities in `dropped`; `problem`: why nothing of the task is left."""
+    """A task's `arguments` without the modalities in `dropped`; `problem`: why the task cannot be used at all."""
 
     arguments: dict[str, Any]
     dropped: list[str] = field(default_factory=list)
@@ -18,15 +20,20 @@ class Suited:
 
 
 def suit_task(name: str, arguments: dict[str, Any], modalities: Sequence[str]) -> Suited:
-    """The arguments that task `name` can have over `modalities`.
+    """The arguments of task `name` without missing modalities.
 
-    `streams` lose the modalities that are missing, and `pairs` those with one of them. A task is of no use where
-    nothing of these is left, where its `anchor` is missing, where it compares modalities and there is one, and where
-    no modality is of the kind it needs. A name that is no modality at all stays: the task itself refuses it.
+    name: of a registered task, or a class path.
+    arguments: the task's own.
+    modalities: those that the clips have.
+
+    Missing modalities are dropped from `streams`, and pairs with one of them from `pairs`. The task cannot be used if
+    either is then empty, if its `anchor` is missing, if it compares modalities and there is only one, or if no
+    modality has the kind it needs. An unknown modality stays: the task's constructor refuses it.
     """
     there = ", ".join(modalities)
-    kind = PRETEXT_TASKS[name].kind if name in PRETEXT_TASKS else ""
-    if name in PRETEXT_TASKS and name not in ALONE and len(modalities) < 2:
+    task = task_class(name) if name in PRETEXT_TASKS or is_path(name) else PretextTask
+    kind = task.kind
+    if task is not PretextTask and not task.alone and len(modalities) < 2:
         return Suited(arguments, problem=f"it compares modalities, and there is only {there}")
     if kind and not any(MODALITIES[other].kind == kind for other in modalities):
         return Suited(arguments, problem=f"it needs {kind}, and there is only {there}")

@@ -4,6 +4,7 @@ from collections.abc import Collection, Sequence
 from inspect import signature
 from typing import Any
 
+from ..fusion.own_classes import is_path, load_class
 from ..shards.clip_spec import ClipSpec
 from ..shards.errors import RequestError, choice_error
 from .pretext.base import PretextTask
@@ -16,6 +17,7 @@ from .pretext.masked import ContrastiveMasked, MaskedLatent
 from .pretext.negative_free import BarlowTwins, Byol, CrissCross, LeJepa, VicReg
 from .pretext.order import ClipOrder, FrameOrder, OddOneOut, OrderVerification
 from .pretext.queue import Agreement, MomentumQueue
+from .pretext.simclr import SimClr
 from .pretext.transformations import Gdt
 
 PRETEXT_TASKS: dict[str, type[PretextTask]] = {
@@ -33,6 +35,7 @@ PRETEXT_TASKS: dict[str, type[PretextTask]] = {
     "leave_one_out": LeaveOneOut,
     "momentum_queue": MomentumQueue,
     "agreement": Agreement,
+    "simclr": SimClr,
     "gdt": Gdt,
     "vicreg": VicReg,
     "barlow_twins": BarlowTwins,
@@ -44,35 +47,31 @@ PRETEXT_TASKS: dict[str, type[PretextTask]] = {
     "contrastive_masked": ContrastiveMasked,
     "gate_denoising": GateDenoising,
 }
-# Tasks that make sense of a single modality.
-ALONE = (
-    "clip_order",
-    "order_verification",
-    "frame_order",
-    "odd_one_out",
-    "arrow_of_time",
-    "pace",
-    "across_time",
-    "masked_latent",
-    "contrastive_masked",
-)
-
-
-# Arguments that a run sets itself.
+# Constructor arguments that the run sets.
 GIVEN = ("modalities", "width", "segments", "seconds")
+
+
+def task_class(name: str) -> type[PretextTask]:
+    """The class of a task: a name of `PRETEXT_TASKS`, or a class path `package.module:Class`, which is imported.
+
+    Raises `RequestError` for an unknown name, and for a class that cannot be imported or is not a `PretextTask`.
+    """
+    if is_path(name):
+        return load_class(name, PretextTask, "pretext task")
+    if name not in PRETEXT_TASKS:
+        raise choice_error("pretext task", name, PRETEXT_TASKS)
+    return PRETEXT_TASKS[name]
 
 
 def check_task(name: str, arguments: Collection[str]) -> None:
     """`RequestError` for an unknown task or an argument that it does not have."""
-    if name not in PRETEXT_TASKS:
-        raise choice_error("pretext task", name, PRETEXT_TASKS)
-    known = set(signature(PRETEXT_TASKS[name]).parameters) - set(GIVEN)
+    known = set(signature(task_class(name)).parameters) - set(GIVEN)
     for argument in arguments:
         if argument not in known:
             raise choice_error(f"argument of task {name}", argument, known)
 
 
-def build_task(
+def build_pretext_task(
     name: str,
     modalities: Sequence[str],
     width: int,
@@ -80,16 +79,23 @@ def build_task(
     arguments: dict[str, Any],
     spec: ClipSpec | None = None,
 ) -> PretextTask:
-    """The task `name` over features of `width`; `RequestError` for an unknown name or argument.
+    """The task `name` over features of `width`.
 
-    `spec`: what a segment is, for tasks that need its length. A task that compares modalities needs two of them.
+    name: of `PRETEXT_TASKS`, or a class path.
+    modalities: those of the backbone.
+    segments: windows per clip.
+    arguments: the task's own.
+    spec: what a segment is, for tasks that need its length.
+
+    Raises `RequestError` for an unknown name or argument, and for a task that compares modalities and gets one.
     """
     check_task(name, arguments)
-    parameters = signature(PRETEXT_TASKS[name]).parameters
+    kind = task_class(name)
+    parameters = signature(kind).parameters
     given = {"segments": segments, "seconds": 0.0 if spec is None else spec.seconds}
-    if name not in ALONE and len(modalities) < 2:
+    if not kind.alone and len(modalities) < 2:
         raise RequestError(f"task '{name}' compares modalities: give at least two, not {', '.join(modalities)}")
     if "seconds" in parameters and spec is not None and spec.stretch:
         raise RequestError(f"task '{name}' keeps windows apart by seconds: it goes with data.stretch 0 only")
     extra = {key: value for key, value in given.items() if key in parameters}
-    return PRETEXT_TASKS[name](modalities, width, **extra, **arguments)
+    return kind(modalities, width, **extra, **arguments)

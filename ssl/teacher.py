@@ -1,4 +1,4 @@
-"""A slow copy of the backbone that gives targets."""
+"""A moving average of the backbone, which provides targets."""
 
 import copy
 import math
@@ -13,9 +13,9 @@ from ..fusion.backbone import Backbone
 class Teacher(nn.Module):
     """The exponential moving average of a backbone (Tarvainen & Valpola 2017), in evaluation mode, without gradient.
 
-    `update(backbone, progress, step)` after every step: the momentum rises from `momentum` to 1 along half a cosine
-    over the run (BYOL, Grill et al. 2020), and is at most `(1 + step) / (10 + step)`, without which the copy would
-    still be mostly its random start where a short run ends.
+    Call `update` after every step. The momentum rises from `momentum` to 1 along half a cosine over the run (BYOL,
+    Grill et al. 2020). It is at most `(1 + step) / (10 + step)`; otherwise the average would still be mostly random
+    weights at the end of a short run.
     """
 
     def __init__(self, backbone: Backbone, momentum: float = 0.996) -> None:
@@ -29,10 +29,10 @@ class Teacher(nn.Module):
 
     @torch.no_grad()
     def update(self, backbone: Backbone, progress: float, step: int) -> None:
-        """Moves towards `backbone`; `progress` in [0, 1] is the share of the run that is done, `step` its steps."""
+        """Moves towards `backbone`, at `progress` in [0, 1] of the run, after `step` steps."""
         momentum = 1 - (1 - self.momentum) * (1 + math.cos(math.pi * min(progress, 1))) / 2
         momentum = min(momentum, (1 + step) / (10 + step))
         update_momentum(backbone, self.backbone, m=momentum)
-        # Running statistics are no parameters; the student's are already averages.
+        # Running statistics are copied: they are averages already.
         for mine, theirs in zip(self.backbone.buffers(), backbone.buffers(), strict=True):
             mine.copy_(theirs)

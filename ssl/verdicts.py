@@ -1,7 +1,6 @@
-"""What the logged means of a training warn of: while it runs, and at its end.
+"""Warnings from the logged means of a training, while it runs and at its end.
 
-Every line says what was seen, what chance or a healthy value is, and the config key to change; the keys are those of
-the kind of training.
+Every line states the figure, the value of chance or a healthy value, and the config key to change.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -9,18 +8,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# A gate that gives nearly all to one modality, in nearly every sample.
+# Mean weight above which, and entropy below which, a gate has collapsed onto one modality.
 GATE_COLLAPSED, ENTROPY_COLLAPSED = 0.95, 0.05
-# Share of the deviation that unit vectors spread over the whole sphere would have.
+# Deviation below which an embedding has collapsed, as a share of that of unit vectors on the whole sphere.
 SPREAD_COLLAPSED = 0.1
 # Standard deviation of a gate weight over clips below which the gate is nearly a constant.
 GATE_CONSTANT = 0.02
-# Segments of a clip that differ by less than this share of what clips differ by. Pictures of surv-fight, utd-mhad and
-# grid-s1 are at .11 to .17.
+# Difference of a clip's segments, relative to that of clips, below which they are too much alike. Pictures of
+# surv-fight, utd-mhad and grid-s1 have .11 to .17.
 SEGMENTS_ALIKE = 0.05
-# McFadden's pseudo R^2: the share of the loss of guessing that the model has removed.
+# McFadden's pseudo R^2, the share of the loss of guessing that the model has removed, below which it learned nothing.
 EXPLAINED = 0.1
-# The end of a run: the last quarter of what was logged, and at least so many lines.
+# The end of a run: the last quarter of the log, at least this many lines.
 LAST_LINES = 5
 
 Means = Mapping[str, float | None]
@@ -28,7 +27,7 @@ Means = Mapping[str, float | None]
 
 @dataclass(frozen=True)
 class Remedies:
-    """The config keys of one kind of training, by what is wrong."""
+    """The config keys to change, by kind of fault, for one kind of training."""
 
     gate_collapsed: str
     embedding_collapsed: str
@@ -48,10 +47,14 @@ FINE_TUNING = Remedies(
 
 
 def collapse_warnings(means: Means, width: int, remedies: Remedies) -> list[str]:
-    """A line with its remedy for each thing that has collapsed, of `monitors` averaged over a while.
+    """A line for a collapsed gate and for a collapsed embedding.
 
-    A gate: one modality's mean weight is above .95 and the entropy below .05 of its largest. An embedding of `width`:
-    its deviation is below a tenth of 1/sqrt(width).
+    means: of the figures of `monitors`, over some steps.
+    width: of the embedding.
+    remedies: the config keys to name.
+
+    A gate has collapsed if one modality's mean weight is above .95 and the relative entropy below .05. An embedding
+    has collapsed if its deviation is below a tenth of 1/sqrt(width).
     """
     lines = []
     gates = {
@@ -75,7 +78,7 @@ def collapse_warnings(means: Means, width: int, remedies: Remedies) -> list[str]
 
 
 def segment_warnings(means: Means) -> list[str]:
-    """A line for each task that asks for the order of segments which hardly differ."""
+    """A line for each task that predicts the order of segments which hardly differ."""
     low = {
         key.partition("/")[0]: value
         for key, value in means.items()
@@ -90,11 +93,12 @@ def segment_warnings(means: Means) -> list[str]:
 
 
 def task_warnings(lines: Sequence[Means], over: Collection[str] = ()) -> list[str]:
-    """A line for each pretext task whose accuracy is at chance at the end of the logged `lines`.
+    """A line for each pretext task whose accuracy is at chance at the end of a run.
 
-    Tasks in `over` were no longer trained there.
+    lines: the logged means of the run.
+    over: tasks that were no longer trained at its end; they are skipped.
 
-    At chance: the 95 % interval of the mean difference over the last lines, by Student's t, reaches down to zero.
+    At chance: the 95 % interval (Student's t) of accuracy minus chance over the last lines includes zero or less.
     """
     found = []
     for key in [key for key in (lines[-1] if lines else {}) if key.endswith("/accuracy")]:
@@ -115,7 +119,7 @@ def task_warnings(lines: Sequence[Means], over: Collection[str] = ()) -> list[st
 
 
 def guessing_warnings(lines: Sequence[Means]) -> list[str]:
-    """A line where the loss of the labels ends near that of guessing: less than a tenth of it is explained."""
+    """A line if the loss of the labels ends near that of guessing: less than a tenth of it is removed."""
     pairs = [(line.get("label/loss"), line.get("label/guessing")) for line in _last(lines)]
     known = [(loss, guess) for loss, guess in pairs if loss is not None and guess is not None]
     if not known:
@@ -131,9 +135,9 @@ def guessing_warnings(lines: Sequence[Means]) -> list[str]:
 
 
 def gate_warnings(lines: Sequence[Means], remedies: Remedies) -> list[str]:
-    """A line where the gate never had a gradient, or a note where it gives all clips nearly the same weights.
+    """A line if the gate never had a gradient, or a note if it gives all clips nearly the same weights.
 
-    `fusion/gradient` is logged of fusions that learn a gate only.
+    Only fusions with a learned gate log `fusion/gradient`.
     """
     gradients = [line["fusion/gradient"] for line in lines if line.get("fusion/gradient") is not None]
     if not gradients:

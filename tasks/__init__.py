@@ -6,3 +6,7 @@ classifier on top (`finetuning`). `metrics`, `splits` and `evaluation` define ho
 
 Start with `records`: every evaluation is stored as a `Result`.
 """
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -24,9 +24,9 @@ import pretext_worth as worth
 import torch
 from modalgate.fusion.backbone import Backbone
 from modalgate.fusion.mechanisms.quality import MEASURES
-from modalgate.launch.jobs.building import clip_spec
 from modalgate.launch.schema import TrainConfig
 from modalgate.launch.training.loop import train
+from modalgate.shards.clip_spec import ClipSpec
 from modalgate.shards.transforms import Preparation
 from modalgate.ssl.objective import PretextObjective
 from modalgate.ssl.views.corruption import CORRUPTIONS, TRAINED
@@ -76,7 +76,7 @@ def measure(row: str, seed: int, splits: worth.Splits, arguments: argparse.Names
     tasks, told = ROWS[row]
     torch.manual_seed(seed)
     backbone = Backbone(worth.MODALITIES, replace(worth.MODEL, fusion_arguments=TOLD if told else UNTOLD))
-    spec = clip_spec(request, index)
+    spec = ClipSpec.of(index, request)
     objective = PretextObjective(backbone, spec, worth.DATA.segments, tasks, worth.CONFIG.augment, arguments.steps)
     budget = TrainConfig(
         steps=arguments.steps,

@@ -26,9 +26,10 @@ import torch
 from held import HeldWhole
 from modalgate.fusion.backbone import Backbone
 from modalgate.fusion.spec import BackboneSpec, EncoderSpec
-from modalgate.launch.jobs.building import clip_request, clip_spec
+from modalgate.launch.jobs.building import clip_request
 from modalgate.launch.schema import DataConfig, TrainConfig
 from modalgate.launch.training.loop import train
+from modalgate.shards.clip_spec import ClipSpec
 from modalgate.shards.clips.augment import AugmentConfig
 from modalgate.shards.index.table import Index, load_index
 from modalgate.shards.media.pack_settings import PackSettings
@@ -177,7 +178,7 @@ def learn(
     backbone = Backbone(row.modalities, BackboneSpec(width=64, encoders={"video": VIDEO, "audio": AUDIO}))
     objective = PretextObjective(
         backbone,
-        clip_spec(request, index),
+        ClipSpec.of(index, request),
         row.segments,
         {name: (1.0, row.arguments)},
         AugmentConfig(crop_scale=0.9),

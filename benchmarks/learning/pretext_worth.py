@@ -28,9 +28,10 @@ import torch
 from held import Held, total_loss
 from modalgate.fusion.backbone import Backbone
 from modalgate.launch.config.load import load_config
-from modalgate.launch.jobs.building import clip_request, clip_spec
+from modalgate.launch.jobs.building import clip_request
 from modalgate.launch.schema import PretrainConfig, TrainConfig
 from modalgate.launch.training.loop import train
+from modalgate.shards.clip_spec import ClipSpec
 from modalgate.shards.index.table import Index, load_index
 from modalgate.shards.media.pack_settings import PackSettings
 from modalgate.shards.packing.pack import pack
@@ -128,7 +129,7 @@ def measure(name: str, seed: int, splits: Splits, steps: int, scored: str = "tes
         )
         with tempfile.TemporaryDirectory() as scratch:
             train(objective, stream, budget, Path(scratch) / "run", seed=seed, tracker_mode="disabled")
-    spec = clip_spec(request, index)
+    spec = ClipSpec.of(index, request)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     features = {
         split: extract_features([backbone], spec, held[split][0], device)[0] for split in ("train", "val", "test")
@@ -152,7 +153,7 @@ def _objective(backbone: Backbone, name: str, splits: Splits, steps: int) -> tup
             rows = [number for number, sample in enumerate(index.samples) if sample.labels["split"] == "pretrain"]
             held[name] = Held(take(index, rows), request, DATA.batch_size)
         stream = held[name]
-    spec = clip_spec(request, index)
+    spec = ClipSpec.of(index, request)
     return PretextObjective(backbone, spec, request.segments, ROWS[name], CONFIG.augment, steps), stream
 
 

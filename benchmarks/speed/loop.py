@@ -34,11 +34,12 @@ import torch
 from loop_peers import WARM_UP, Held, run_bare, run_lightning, run_ours, timed_parts
 from modalgate.fusion.backbone import Backbone
 from modalgate.launch.config.load import load_config
-from modalgate.launch.jobs.building import clip_request, clip_spec, clip_stream
+from modalgate.launch.jobs.building import clip_request, clip_stream
 from modalgate.launch.runs.metric_log import read_metrics
 from modalgate.launch.schema import PretrainConfig, TrainConfig
 from modalgate.launch.training.device import ranks
 from modalgate.launch.training.loop import train
+from modalgate.shards.clip_spec import ClipSpec
 from modalgate.shards.index.table import load_index
 from modalgate.shards.media.pack_settings import PackSettings
 from modalgate.shards.packing.pack import pack
@@ -115,7 +116,7 @@ def setting(
     assert isinstance(config, PretrainConfig)
     index = load_index(shards)
     request = clip_request(config.data, index)
-    spec = clip_spec(request, index)
+    spec = ClipSpec.of(index, request)
 
     def build() -> PretextObjective:
         torch.manual_seed(0)

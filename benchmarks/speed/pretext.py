@@ -18,9 +18,10 @@ from pathlib import Path
 import torch
 from modalgate.fusion.backbone import Backbone
 from modalgate.launch.config.load import load_config
-from modalgate.launch.jobs.building import clip_request, clip_spec, clip_stream
+from modalgate.launch.jobs.building import clip_request, clip_stream
 from modalgate.launch.schema import PretrainConfig
 from modalgate.shards.batch import Batch
+from modalgate.shards.clip_spec import ClipSpec
 from modalgate.shards.index.table import load_index
 from modalgate.shards.media.pack_settings import PackSettings
 from modalgate.shards.packing.pack import pack
@@ -68,7 +69,7 @@ def measure(shards: Path, rounds: int) -> dict[str, float]:
         torch.manual_seed(0)
         backbone = Backbone(request.modalities, config.model)
         tasks = {name: (1.0, {}) for name in names}
-        spec = clip_spec(request, index)
+        spec = ClipSpec.of(index, request)
         objective = PretextObjective(backbone, spec, request.segments, tasks, config.augment).train()
         objectives[row] = (objective, torch.optim.AdamW(objective.parameters()))
     times: dict[str, list[float]] = {row: [] for row in rows}

@@ -18,9 +18,10 @@ from pathlib import Path
 import torch
 from modalgate.fusion.backbone import Backbone
 from modalgate.launch.config.load import load_config
-from modalgate.launch.jobs.building import clip_request, clip_spec, clip_stream
+from modalgate.launch.jobs.building import clip_request, clip_stream
 from modalgate.launch.schema import PretrainConfig
 from modalgate.shards.batch import Batch
+from modalgate.shards.clip_spec import ClipSpec
 from modalgate.shards.index.table import load_index
 from modalgate.shards.media.pack_settings import PackSettings
 from modalgate.shards.packing.pack import pack
@@ -57,7 +58,7 @@ def measure(shards: Path, name: str, steps: int) -> dict[str, float]:
     assert isinstance(config, PretrainConfig)
     index = load_index(shards)
     request = clip_request(config.data, index)
-    spec = clip_spec(request, index)
+    spec = ClipSpec.of(index, request)
     run = Path(config.out)
     batches = clip_stream(index, request, config.data, config.seed, run).train(0)
     config.data.workers = 0

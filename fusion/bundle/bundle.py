@@ -1,8 +1,9 @@
-"""The exported encoder or classifier: a folder that needs no config, no other file, and no unpickling."""
+"""The exported encoder or classifier: a folder that needs no config, no other file and no pickle."""
 
 import json
 import os
 import shutil
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,6 +19,8 @@ from ...shards.clips.application import Application, default_application, plain_
 from ...shards.errors import DataError, RequestError
 from ..backbone import Backbone, encoder_spec
 from ..classifier import Classifier
+from ..encoders.weights import first_difference
+from ..own_classes import check_allowed, is_path, package_of
 from ..spec import BackboneSpec, EncoderSpec
 from .bundle_files import CARD, FACTS, LAYOUTS, facts_path, local_bundle
 from .hub import Repository, upload
@@ -55,13 +58,17 @@ class Bundle:
 
 
 def save_bundle(bundle: Bundle, folder: Path, repository: Repository | None = None) -> None:
-    """Writes the bundle; the folder appears whole or not at all. `RequestError` if something else is there.
+    """Writes the bundle; `folder` is complete or absent at any time.
 
-    For a `repository` of the hub its files have the names that are usual there.
+    Raises `RequestError` if something else is there, and for a part of a class that cannot be built again from its
+    class path and its `arguments`.
+
+    For a `repository` of the hub, the files have the names that the hub expects.
     """
     facts_name, weights_name = list(LAYOUTS.items())[repository is not None]
     if folder.exists() and not (folder.is_dir() and (not any(folder.iterdir()) or (folder / FACTS).is_file())):
         raise RequestError(f"'{folder}' holds something else: give an empty or new folder for the bundle")
+    _check_rebuilt(bundle)
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -71,11 +78,13 @@ def save_bundle(bundle: Bundle, folder: Path, repository: Repository | None = No
         facts = describe_bundle(bundle)
         place = "this folder" if repository is None else str(repository)
         door = "load_bundle" if facts["classes"] else "load_encoder"
-        loading = f'    from modalgate.fusion import {door}\n    model = {door}("{place}")'
+        packages = sorted({package_of(path) for path in own_paths(facts)})
+        allow = f", allow={tuple(packages)!r}" if packages else ""
+        loading = f'    from modalgate.fusion import {door}\n    model = {door}("{place}"{allow})'
         (partial / CARD).write_text(model_card(facts, loading), encoding="utf-8")
         sealed = seal(facts, partial, (weights_name, CARD))
         (partial / facts_name).write_text(json.dumps(sealed, indent=2) + "\n", encoding="utf-8")
-        # The old bundle steps aside first: at every moment one whole bundle lies on the disk.
+        # The old bundle is moved aside first, so that one whole bundle is on the disk at any time.
         aside = folder.with_name(f".{folder.name}.old")
         shutil.rmtree(aside, ignore_errors=True)
         if folder.exists():
@@ -88,7 +97,7 @@ def save_bundle(bundle: Bundle, folder: Path, repository: Repository | None = No
 
 
 def describe_bundle(bundle: Bundle) -> dict[str, Any]:
-    """What `encoder.json` holds of it, unsealed."""
+    """The content of `encoder.json`, without sizes and digests."""
     backbone = bundle.backbone
     encoders = {n: asdict(encoder_spec(backbone.spec, n).untrained()) for n in backbone.modalities}
     classifier = bundle.model if isinstance(bundle.model, Classifier) else None
@@ -111,12 +120,41 @@ def describe_bundle(bundle: Bundle) -> dict[str, Any]:
     }
 
 
-def load_bundle(folder: Path | str) -> Bundle:
+def own_paths(facts: dict[str, Any]) -> list[str]:
+    """The class paths among the names that a bundle's facts give its fusion, encoders and decision."""
+    backbone = facts["backbone"]
+    names = [backbone["fusion"], facts["decision"], *(entry["model"] for entry in backbone["encoders"].values())]
+    return sorted({name for name in names if name and is_path(name)})
+
+
+def _check_rebuilt(bundle: Bundle) -> None:
+    """`RequestError` where a class of another package cannot be built again to the same tensors."""
+    backbone = bundle.backbone
+    paths = own_paths(describe_bundle(bundle))
+    for path in paths:
+        if package_of(path) == "__main__" or "<locals>" in path:
+            raise RequestError(
+                f"class '{path}' cannot be imported by others: move it to the top of a module of its own"
+            )
+    if paths:
+        encoders = {name: encoder_spec(backbone.spec, name).untrained() for name in backbone.modalities}
+        again = Backbone(backbone.modalities, replace(backbone.spec, width=backbone.width, encoders=encoders))
+        if reason := first_difference(again.state_dict(), backbone.state_dict()):
+            raise RequestError(
+                f"{' and '.join(paths)} cannot be built again as they are ({reason}): give each module an attribute "
+                "`arguments`, a dict of what its class was called with"
+            )
+
+
+def load_bundle(folder: Path | str, allow: Collection[str] = ()) -> Bundle:
     """The model of a bundle, in evaluation mode, on the CPU.
 
-    `folder`: a path, or `hf://owner/name[@revision]` of the hub. Raises `RequestError` where there is no bundle or it
-    has another format version, `DataError` where a file is missing, cut short or changed: sizes and sha256 of all
-    files are checked before any of them is used.
+    folder: a path, or `hf://owner/name[@revision]` of the hub.
+    allow: packages whose classes the bundle may import. Without them a bundle runs no code but modalgate's.
+
+    Raises `RequestError` where there is no bundle, it has another format version, or it needs a class whose package
+    is not installed or not allowed; `DataError` where a file is missing, cut short or changed: sizes and sha256 of
+    all files are checked before any of them is used.
     """
     folder = local_bundle(folder)
     path = facts_path(folder)
@@ -125,7 +163,9 @@ def load_bundle(folder: Path | str) -> Bundle:
         check_files(facts, folder)
         if set(facts["files"]) != {weights_name, CARD}:
             raise DataError(f"'{path}' lists {', '.join(facts['files'])}, not {weights_name} and {CARD}")
-        backbone = Backbone(tuple(facts["modalities"]), _backbone_spec(facts["backbone"]))
+        check_allowed(own_paths(facts), allow, str(folder))
+        spec = plain_clip_spec(facts["clip"])
+        backbone = Backbone(facts["modalities"], _backbone_spec(facts["backbone"]), clip=spec)
         model: Backbone | Classifier = backbone
         if facts["classes"] is not None:
             model = Classifier(
@@ -136,7 +176,6 @@ def load_bundle(folder: Path | str) -> Bundle:
                 multilabel=facts.get("multilabel", False),
             )
         model.load_state_dict(load_file(folder / weights_name))
-        spec = plain_clip_spec(facts["clip"])
         return Bundle(
             model.eval(),
             spec,
@@ -153,20 +192,22 @@ def load_bundle(folder: Path | str) -> Bundle:
         raise DataError(f"bundle '{folder}' is damaged ({reason}): export the run again") from error
 
 
-def push_bundle(folder: Path | str, repository: Repository, *, private: bool = False) -> str:
+def push_bundle(
+    folder: Path | str, repository: Repository, *, private: bool = False, allow: Collection[str] = ()
+) -> str:
     """Commits the bundle in `folder` to a model repository of the hub; returns the commit's URL.
 
-    It is checked as `load_bundle` does, and its card says how to load it from there. Raises what `load_bundle` and
+    The bundle is checked first, and its card says how to load it from the hub. Raises what `load_bundle` and
     `hub.upload` raise.
     """
-    bundle = load_bundle(folder)
+    bundle = load_bundle(folder, allow)
     with TemporaryDirectory() as place:
         save_bundle(bundle, Path(place) / "bundle", repository)
         return upload(Path(place) / "bundle", repository, private=private)
 
 
 def _read_facts(path: Path) -> dict[str, Any]:
-    """What the facts at `path` say, of this format version and as they were sealed."""
+    """The facts at `path`, of this format version and unchanged since `seal`."""
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
         version = facts["format_version"]
@@ -187,7 +228,7 @@ def _read_facts(path: Path) -> dict[str, Any]:
 
 
 def count_parameters(module: nn.Module) -> int:
-    """How many numbers are learned."""
+    """The number of parameters."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 
@@ -198,6 +239,6 @@ def _backbone_spec(content: dict[str, Any]) -> BackboneSpec:
 
 
 def same_tensors(first: nn.Module, second: nn.Module) -> bool:
-    """Whether two models hold the same tensors under the same names, bit for bit."""
+    """Whether two models have the same tensors by name, bit for bit."""
     mine, theirs = first.state_dict(), second.state_dict()
     return mine.keys() == theirs.keys() and all(torch.equal(mine[key].cpu(), theirs[key].cpu()) for key in mine)

@@ -1,6 +1,6 @@
-"""A recording as features over time: `load_encoder(folder).embed(path)`."""
+"""Features of a recording over time: `load_encoder(folder).embed(path)`."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from ...shards.transforms import Preparation
 from ..backbone import Backbone
 from .bundle import load_bundle
 
-# Windows per batch. Always so many, so it is no more than a short recording has.
+# Windows per batch. Small, because short recordings have few.
 BATCH_SIZE = 8
 
 
@@ -44,10 +44,12 @@ class Embedding:
 
 
 class PretrainedEncoder:
-    """A trained `backbone` with the preparation it was trained with; `segments`: views per clip in training;
-    `application`: how it is applied to a recording.
+    """A trained backbone with its preparation. `embed` takes files; `backbone` takes prepared streams or a `Batch`.
 
-    The backbone is a torch module in evaluation mode, for whoever has prepared streams; `embed` takes files.
+    backbone: set to evaluation mode.
+    spec: how segments are prepared, as in training.
+    segments: views per clip in training.
+    application: how recordings are cut into pieces.
     """
 
     def __init__(
@@ -68,11 +70,11 @@ class PretrainedEncoder:
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """The device of the model."""
         return next(self.backbone.parameters()).device
 
     def to(self, device: torch.device | str) -> "PretrainedEncoder":
-        """The same encoder, computing on `device`."""
+        """Moves the encoder to `device` and returns it."""
         self.backbone.to(device)
         self._preparation.to(device)
         return self
@@ -85,20 +87,24 @@ class PretrainedEncoder:
         batch_size: int = BATCH_SIZE,
         rates: dict[str, float] | None = None,
     ) -> Embedding:
-        """Features of a media file, as the evaluation makes them of a clip.
+        """Features of a media file.
 
-        A recording as short as the training clips gives one row; a longer one a row for each piece, one every `hop`
-        seconds (see `Application`). `beside`: files of further modalities by name, such as
-        `{"depth": Path("depth.mkv")}`; `rates`: Hz of those that do not tell their own; `batch_size`: views computed
-        at a time. What the recording lacks is absent, and its gate weight zero. `modalgate embed` gives the same
-        numbers. Raises `ValueError`, `OSError` or `av.FFmpegError` where it cannot be read.
+        path: the file, or a folder of frames.
+        hop: seconds between pieces; by default as in `Application`. A recording as short as the training clips gives
+            one row; a longer one a row for each piece.
+        beside: files of further modalities by name, such as `{"depth": Path("depth.mkv")}`.
+        batch_size: views computed at a time.
+        rates: Hz of files that do not state their own (frame folders, arrays, signals).
+
+        Modalities that the recording lacks are absent, with gate weight zero. `modalgate embed` gives the same
+        numbers. Raises `ValueError`, `OSError` or `av.FFmpegError` if the recording cannot be read.
         """
         files = {"video": Path(path)} | (beside or {})
         pieces = recording_pieces(files, self.spec, self.modalities, self.application, hop, rates)
         return self.embed_pieces(pieces, batch_size)
 
     def embed_pieces(self, pieces: Iterable[Piece], batch_size: int = BATCH_SIZE) -> Embedding:
-        """Features of pieces as `shards.pieces` makes them; there is at least one."""
+        """Features of pieces (`shards.live.pieces`), at least one."""
         batcher = Batcher[tuple[int, int], Embedding](self.encode, batch_size)
         found: list[tuple[tuple[int, int], Embedding]] = []
         held: list[Piece] = []
@@ -114,7 +120,7 @@ class PretrainedEncoder:
 
     @torch.no_grad()
     def encode(self, windows: Sequence[Window]) -> list[Embedding]:
-        """One batch of windows through the backbone, and an `Embedding` of length one for each of them."""
+        """Encodes one batch of windows; returns an `Embedding` of length one for each."""
         batch = batch_windows(list(windows), self.modalities).to(self.device)
         encoded = self.backbone(self._preparation(batch), batch.present, batch.start)
         features, weights = _rows(encoded.embedding), _rows(encoded.weights)
@@ -139,7 +145,7 @@ def _rows(values: torch.Tensor) -> NDArray[np.float32]:
 
 
 def average_views(views: Sequence[Embedding], piece: Piece) -> Embedding:
-    """The views of a piece, each of length one, as its one row; all of them have the same modalities."""
+    """One row of a piece: the mean over its views, each of length one and with the same modalities."""
     joined = join_embeddings(views)
 
     def mean(values: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -157,7 +163,7 @@ def average_views(views: Sequence[Embedding], piece: Piece) -> Embedding:
 
 
 def join_embeddings(parts: Sequence[Embedding]) -> Embedding:
-    """One after the other; they are of the same modalities, and there is at least one."""
+    """Concatenates embeddings of the same modalities, at least one."""
     return Embedding(
         parts[0].modalities,
         np.concatenate([part.start for part in parts]),
@@ -169,10 +175,13 @@ def join_embeddings(parts: Sequence[Embedding]) -> Embedding:
     )
 
 
-def load_encoder(folder: Path | str) -> PretrainedEncoder:
+def load_encoder(folder: Path | str, allow: Collection[str] = ()) -> PretrainedEncoder:
     """The encoder of a bundle, without its classifier if it has one.
 
-    `folder`: a path, or `hf://owner/name[@revision]` of the hub. Raises what `load_bundle` raises.
+    folder: a path, or `hf://owner/name[@revision]` of the hub.
+    allow: packages whose classes the bundle may import.
+
+    Raises what `load_bundle` raises.
     """
-    bundle = load_bundle(folder)
+    bundle = load_bundle(folder, allow)
     return PretrainedEncoder(bundle.backbone, bundle.spec, bundle.segments, bundle.application)

@@ -1,7 +1,7 @@
 """A bundle's model as one function of tensors of fixed rank, for `torch.export` and ONNX.
 
-It takes what shards store (bytes, samples), prepares it inside, encodes every row, and lets the mask decide what
-counts: no step depends on the values of the data, and any number of rows and any subset of modalities goes through.
+It takes stored media (bytes, samples), prepares them, encodes every row and applies the mask afterwards. No step
+depends on the values of the data, so any number of rows and any subset of modalities work.
 """
 
 import math
@@ -23,9 +23,9 @@ class GraphModel(nn.Module):
     """`forward(present, *streams)` -> (embedding, weights) or (probabilities, embedding, weights).
 
     `present` (B, M) bool; `streams` in the order of `modalities`, each one window as stored: video (B, T, C, H, W)
-    bytes (depth uint16), audio (B, N) in [-1, 1], signals (B, N, C). Where `present` is off a stream's numbers count
-    for nothing. Probabilities (B, classes) only of a classifier, summing to one unless it is multilabel;
-    `encoder_only` leaves them out.
+    bytes (depth uint16), audio (B, N) in [-1, 1], signals (B, N, C). Streams are ignored where `present` is off. A
+    classifier also returns probabilities (B, classes), which sum to one unless it is multilabel; `encoder_only` omits
+    them.
     """
 
     def __init__(self, bundle: Bundle, encoder_only: bool = False) -> None:
@@ -80,9 +80,9 @@ class GraphModel(nn.Module):
 
 
 class LogMel(nn.Module):
-    """`Preparation.log_mel` of (B, N) samples as (B, 1, mels, frames), the Fourier transform being a convolution.
+    """`Preparation.log_mel` of (B, N) samples as (B, 1, mels, frames), with the Fourier transform as a convolution.
 
-    Runtimes differ in how they take complex numbers, and quantisers leave them alone; a convolution they all have.
+    Runtimes differ in their support of complex numbers, and quantisers skip them; all have convolutions.
     """
 
     waves: Tensor
@@ -109,7 +109,7 @@ class LogMel(nn.Module):
 
 
 def _where(mask: Tensor, values: Tensor) -> Tensor:
-    """Values (B, 1, ...) where `mask` (B, 1) is on, zero elsewhere, also in place of what is no number."""
+    """Values (B, 1, ...) where `mask` (B, 1) is on, zero elsewhere, also in place of NaN."""
     return torch.where(mask.view(-1, *([1] * (values.dim() - 1))), values, torch.zeros_like(values))
 
 
@@ -125,7 +125,7 @@ def stored_form(spec: ClipSpec, name: str) -> tuple[tuple[int, ...], torch.dtype
 
 
 def random_windows(spec: ClipSpec, modalities: tuple[str, ...], rows: int, seed: int = 0) -> dict[str, Tensor]:
-    """Streams (rows, ...) of noise in the stored form, for a model's sake and not for people's."""
+    """Streams (rows, ...) of noise in the stored form, to trace or test a model."""
     generator = torch.Generator().manual_seed(seed)
     streams = {}
     for name in modalities:

@@ -1,7 +1,6 @@
 """The Hugging Face Hub: files of a model repository, fetched into its cache or committed to it.
 
-The token is the client's affair (`hf auth login`, or the variable HF_TOKEN): it is neither asked for, passed on nor
-written here.
+The client handles the token (`hf auth login`, or the variable HF_TOKEN); it is not read, passed or written here.
 """
 
 import re
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from ...shards.errors import RequestError
 
-# A Path makes one slash of two.
+# `Path` replaces two slashes by one.
 _ADDRESS = re.compile(r"hf:/{1,2}(?P<repository>[^@]*)(?:@(?P<revision>.*))?")
 _NAME = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
@@ -26,26 +25,26 @@ class Repository:
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name) or self.revision == "":
-            raise RequestError(f"'{self}' is no repository of the hub: give owner/name, or owner/name@revision")
+            raise RequestError(f"'{self}' is not a repository of the hub: give owner/name, or owner/name@revision")
 
     def __str__(self) -> str:
         return f"hf://{self.name}" + (f"@{self.revision}" if self.revision is not None else "")
 
 
 def find_repository(place: Path | str) -> Repository | None:
-    """The repository that `hf://owner/name[@revision]` names; none where `place` is a path.
+    """The repository of `hf://owner/name[@revision]`; none if `place` is a path.
 
-    Raises `RequestError` where it begins like one and is none.
+    Raises `RequestError` if it begins with `hf://` and has another form.
     """
     found = _ADDRESS.fullmatch(str(place))
     return Repository(found["repository"], found["revision"]) if found else None
 
 
 def fetch(place: Path | str, names: Sequence[str]) -> Path:
-    """The folder `place` itself, or, of a repository, that of its files `names` in the hub's cache.
+    """A folder with the files `names`: `place` itself, or a repository's folder in the hub's cache.
 
-    All files are of one commit. What is cached serves without network, also under `HF_HUB_OFFLINE=1`. Raises
-    `RequestError` where the repository, its revision or the hub cannot be reached.
+    All files are of one commit. Cached files need no network, also under `HF_HUB_OFFLINE=1`. Raises `RequestError` if
+    the repository, its revision or the hub cannot be reached.
     """
     repository = find_repository(place)
     if repository is None:
@@ -81,7 +80,7 @@ def upload(folder: Path, repository: Repository, *, private: bool = False) -> st
 
 @contextmanager
 def _told(repository: Repository, wish: str) -> Iterator[None]:
-    """What the hub's client raises, as one line that says what to do."""
+    """Turns errors of the hub's client into a `RequestError` of one line that says what to do."""
     from huggingface_hub import constants, errors
 
     # The client's own base for whatever a connection raises, of httpx or httpx2 by the hub's version.
@@ -92,9 +91,9 @@ def _told(repository: Repository, wish: str) -> Iterator[None]:
         yield
     except errors.GatedRepoError as error:
         page = f"{constants.ENDPOINT}/{repository.name}"
-        raise RequestError(f"'{repository}' is open only to whom its owner lets in: ask at {page}") from error
+        raise RequestError(f"'{repository}' is restricted by its owner: request access at {page}") from error
     except errors.RepositoryNotFoundError as error:
-        raise RequestError(f"no '{repository}' on {constants.ENDPOINT}, or not for you: {login}") from error
+        raise RequestError(f"no '{repository}' on {constants.ENDPOINT}, or you have no access: {login}") from error
     except errors.RevisionNotFoundError as error:
         raise RequestError(f"'hf://{repository.name}' has no revision '{repository.revision}'") from error
     except errors.HfHubHTTPError as error:

@@ -1,4 +1,4 @@
-"""Sizes and digests that tell a whole, untouched bundle from a damaged one."""
+"""Sizes and digests that detect a damaged or changed bundle."""
 
 import hashlib
 import json
@@ -10,14 +10,14 @@ from ...shards.errors import DataError
 
 
 def seal(facts: dict[str, Any], folder: Path, names: Iterable[str]) -> dict[str, Any]:
-    """The facts with bytes and sha256 of the files `names` in `folder`, and a sha256 over themselves."""
+    """The facts, with size and sha256 of the files `names` in `folder` and a sha256 of the facts themselves."""
     files = {name: {"bytes": (folder / name).stat().st_size, "sha256": _file_sha256(folder / name)} for name in names}
     sealed = {key: value for key, value in facts.items() if key != "sha256"} | {"files": files}
     return sealed | {"sha256": _facts_sha256(sealed)}
 
 
 def check_facts(facts: dict[str, Any], path: Path) -> None:
-    """`DataError` where the facts read from `path` are not those that were sealed."""
+    """`DataError` if the facts read from `path` were changed after `seal`."""
     if facts.get("sha256") != _facts_sha256({key: value for key, value in facts.items() if key != "sha256"}):
         raise DataError(
             f"'{path}' was changed after its export (its sha256 does not match its content): export the run again"
@@ -25,7 +25,7 @@ def check_facts(facts: dict[str, Any], path: Path) -> None:
 
 
 def check_files(facts: dict[str, Any], folder: Path) -> None:
-    """`DataError` naming the first file that is missing, has another size, or other content than was sealed."""
+    """`DataError` for the first file that is missing, or whose size or content has changed since `seal`."""
     for name, entry in facts["files"].items():
         path = folder / name
         if Path(name).name != name:
@@ -45,7 +45,7 @@ def check_files(facts: dict[str, Any], folder: Path) -> None:
 
 
 def _facts_sha256(facts: dict[str, Any]) -> str:
-    # One spelling of the same content, whatever the indentation and the order of keys.
+    # Independent of indentation and of the order of keys.
     return hashlib.sha256(json.dumps(facts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""One modality's trained network alone, as a state dict for the library it came from."""
+"""The trained network of one modality, as a state dict for timm or torchvision."""
 
 import json
 from pathlib import Path
@@ -20,23 +20,23 @@ SUFFIX = ".safetensors"
 
 
 def save_single(bundle: Bundle, name: str, path: Path) -> list[str]:
-    """Writes the network of modality `name` to `path`; returns the lines of Python that load it elsewhere.
+    """Writes the network of modality `name` to `path`; returns lines of Python that load it without modalgate.
 
-    They use timm or torchvision, torch and safetensors, and nothing of ours: `strict=True` succeeds. The network is
-    the one that sees frames (timm), clips (torchvision) or log-mel spectrograms (timm on audio); what joins frames
-    over time and the projection before the fusion stay in the bundle. Raises `RequestError` for a modality the model
-    does not have, a network that is of no such library, and a path that is not `.safetensors`.
+    The lines use timm or torchvision, torch and safetensors, with `strict=True`. The network is the one for frames
+    (timm), clips (torchvision) or log-mel spectrograms (timm on audio). Pooling over time and the projection before
+    the fusion are not included. Raises `RequestError` for a modality that the model does not have, a network of
+    another library, and a path without `.safetensors`.
     """
     backbone = bundle.backbone
     if name not in backbone.modalities:
         raise choice_error("modality of this model", name, backbone.modalities)
     if path.suffix != SUFFIX:
-        raise RequestError(f"'{path}' is no {SUFFIX} file: give --modality {name} a name that ends in {SUFFIX}")
+        raise RequestError(f"'{path}' is not a {SUFFIX} file: give --modality {name} a name that ends in {SUFFIX}")
     spec = encoder_spec(backbone.spec, name).untrained().resolved()
     family, _, model = spec.model.partition("/")
     if family not in ("timm", "torchvision"):
         raise RequestError(
-            f"the encoder of {name} is '{spec.model}', which neither timm nor torchvision has: export the bundle"
+            f"the encoder of {name} is '{spec.model}', and neither timm nor torchvision has it: export the bundle"
         )
     encoder = backbone.encoders[name]
     network = encoder.network
@@ -59,7 +59,7 @@ def save_single(bundle: Bundle, name: str, path: Path) -> list[str]:
 
 
 def input_form(spec: ClipSpec, name: str, stack: int = 1, family: str = "timm") -> str:
-    """What the network takes, in words: shape, and how stored values become its numbers."""
+    """The input of the network in words: its shape, and how stored values are normalised."""
     entry, size = modality(name), spec.size
     if entry.kind == "audio":
         return (
@@ -78,7 +78,7 @@ def input_form(spec: ClipSpec, name: str, stack: int = 1, family: str = "timm") 
 
 
 def _video_lines(encoder: VideoEncoder, model: str, arguments: str) -> list[str]:
-    """The network with its classifier taken off and, where it sees another number of channels, another stem."""
+    """Lines that build the network without its classifier, and with another stem if it has other channels."""
     network = encoder.network
     lines = [
         f"network = torchvision.models.video.{model}({arguments.removeprefix(', ')})",
@@ -99,7 +99,7 @@ def _video_lines(encoder: VideoEncoder, model: str, arguments: str) -> list[str]
 
 
 def _literal(value: object) -> str:
-    """As Python, in the quotes that formatters use."""
+    """The value as Python, with double quotes."""
     return json.dumps(value) if isinstance(value, str) else repr(value)
 
 

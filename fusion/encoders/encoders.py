@@ -1,5 +1,7 @@
-"""One encoder per modality: streams of segments in, one feature vector per segment out."""
+"""Encoders: a stream of segments in, one feature vector per segment out."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import timm
@@ -10,6 +12,7 @@ from torchvision.models import video as video_models
 
 from ...shards.errors import RequestError, choice_error
 from ...shards.modality import Modality
+from ..own_classes import is_path, load_class
 from ..spec import EncoderSpec, ResolvedEncoder
 from .pooling import build_pooling
 from .weights import adapt_channels, load_known_weights
@@ -28,7 +31,7 @@ VIDEO_MODELS = (
 
 
 class PretrainableEncoder(nn.Module):
-    """Holds batch norms still where the spec says `frozen_norms`: statistics, scales and shifts stay as loaded."""
+    """Base of encoders with `frozen_norms`: statistics, scales and shifts of batch norms then stay as loaded."""
 
     frozen_norms = False
 
@@ -85,7 +88,7 @@ class VideoEncoder(PretrainableEncoder):
         self.features: int = linear.in_features if isinstance(linear, nn.Linear) else linear.in_channels
         setattr(self.network, head, nn.Identity())
         if isinstance(getattr(self.network, "avgpool", None), nn.AvgPool3d):
-            # S3D's window of 2 x 7 x 7 refuses anything below 9 frames of 193 pixels.
+            # S3D's pooling window of 2 x 7 x 7 needs at least 9 frames of 193 pixels.
             self.network.avgpool = nn.AdaptiveAvgPool3d(1)
         _adapt_stem(self.network, channels)
         load_known_weights(self.network, resolved, channels)
@@ -94,7 +97,7 @@ class VideoEncoder(PretrainableEncoder):
         return self.network(video.transpose(1, 2))
 
     def with_tokens(self, video: Tensor) -> tuple[Tensor, Tensor]:
-        """The feature twice: these networks have pooled time themselves, so it is one token (N, 1, D)."""
+        """The pooled feature, and the same as one token (N, 1, D): these networks pool time themselves."""
         feature = self(video)
         return feature, feature.unsqueeze(1)
 
@@ -102,9 +105,9 @@ class VideoEncoder(PretrainableEncoder):
 class SpectrogramEncoder(PretrainableEncoder):
     """A timm image network on log-mel spectrograms, joined over time: (N, 1, mels, frames) -> (N, D).
 
-    With the pooling `mean` the network pools time and frequency itself: it knows what sounds, hardly when. The others
-    join the columns of a convolutional network's last feature map, as they join frames. Transformers embed places, so
-    they keep their own pooling, and so do networks that widen their features after it.
+    With the pooling `mean` the network pools time and frequency itself, and keeps little about when a sound occurs.
+    Other poolings join the columns of a convolutional network's last feature map, as they join frames. Transformers,
+    and networks that widen their features after pooling, keep their own pooling.
     """
 
     def __init__(self, spec: EncoderSpec, name: str) -> None:
@@ -166,7 +169,7 @@ class SignalEncoder(nn.Module):
 
 
 class StoredFeatures(nn.Module):
-    """Features that were taken from an encoder before: (N, 1 + L, D), the pooled feature, then its tokens."""
+    """Stored features in place of an encoder: (N, 1 + L, D), the pooled feature, then its tokens."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -180,36 +183,102 @@ class StoredFeatures(nn.Module):
         return stored[:, 0], stored[:, 1:]
 
 
-Encoder = FrameEncoder | VideoEncoder | SpectrogramEncoder | SignalEncoder | StoredFeatures
+@dataclass(frozen=True)
+class Family:
+    """Encoders that share a prefix of `model`.
 
-
-def build_encoder(entry: Modality, spec: EncoderSpec) -> Encoder:
-    """The encoder of `spec` for streams of this modality; `stored/WIDTH` takes features in place of the stream.
-
-    Raises `RequestError` for an unknown network, one that does not suit the stream, or weights that do not fit.
+    build: makes one of a modality, the spec and what follows the prefix, `NAME` of `PREFIX/NAME`. The module has an
+        attribute `features`, maps prepared rows (N, ...) to features (N, features), and may have `with_tokens`, which
+        also returns a sequence (N, L, features).
+    kinds: the kinds of modality that it takes.
+    named: whether a name follows the prefix.
     """
-    encoder = _build_encoder(entry, spec)
+
+    build: Callable[[Modality, EncoderSpec, str], nn.Module]
+    kinds: tuple[str, ...]
+    named: bool = True
+
+
+def _timm(entry: Modality, spec: EncoderSpec, name: str) -> nn.Module:
+    return SpectrogramEncoder(spec, name) if entry.kind == "audio" else FrameEncoder(spec, name, entry.channels)
+
+
+def _torchvision(entry: Modality, spec: EncoderSpec, name: str) -> nn.Module:
+    return VideoEncoder(spec, name, entry.channels)
+
+
+def _conv1d(entry: Modality, spec: EncoderSpec, name: str) -> nn.Module:
+    return SignalEncoder(spec, entry.channels)
+
+
+def _stored(entry: Modality, spec: EncoderSpec, name: str) -> nn.Module:
+    if not name.isdecimal():
+        raise RequestError(f"encoder 'stored/{name}' has no width: write stored/WIDTH, such as stored/128")
+    return StoredFeatures(int(name))
+
+
+ENCODERS: dict[str, Family] = {
+    "timm": Family(_timm, ("video", "audio")),
+    "torchvision": Family(_torchvision, ("video",)),
+    "conv1d": Family(_conv1d, ("signal",), named=False),
+    "stored": Family(_stored, ("video", "audio", "signal")),
+}
+
+
+def build_encoder(entry: Modality, spec: EncoderSpec) -> nn.Module:
+    """The encoder of `spec` for streams of a modality.
+
+    The prefix of `spec.model` names a family of `ENCODERS`. A class path `package.module:Class` in its place is built
+    as `Class(entry, **spec.arguments)`. Raises `RequestError` for an unknown network, one that does not take the
+    modality, or weights that do not fit.
+    """
+    resolved = spec.resolved()
+    if is_path(resolved.model):
+        return _own_encoder(entry, resolved)
+    prefix, _, name = resolved.model.partition("/")
+    family = ENCODERS.get(prefix)
+    if family is None or entry.kind not in family.kinds:
+        fit = [
+            f"{key}/NAME" if other.named else key
+            for key, other in ENCODERS.items()
+            if entry.kind in other.kinds and key != "stored"
+        ]
+        raise RequestError(
+            f"encoder '{resolved.model}' does not take {entry.kind} modality '{entry.name}': give {' or '.join(fit)}"
+        )
+    encoder = family.build(entry, spec, name)
     if isinstance(encoder, PretrainableEncoder):
-        encoder.frozen_norms = spec.resolved().frozen_norms
+        encoder.frozen_norms = resolved.frozen_norms
         encoder.train()
     return encoder
 
 
-def _build_encoder(entry: Modality, spec: EncoderSpec) -> Encoder:
-    model = spec.resolved().model
-    family, _, name = model.partition("/")
-    if family == "stored" and name.isdecimal():
-        return StoredFeatures(int(name))
-    if family == "conv1d" and entry.kind == "signal":
-        return SignalEncoder(spec, entry.channels)
-    if family == "timm" and entry.kind == "video":
-        return FrameEncoder(spec, name, entry.channels)
-    if family == "timm" and entry.kind == "audio":
-        return SpectrogramEncoder(spec, name)
-    if family == "torchvision" and entry.kind == "video":
-        return VideoEncoder(spec, name, entry.channels)
-    valid = {"video": "timm/NAME or torchvision/NAME", "audio": "timm/NAME", "signal": "conv1d"}[entry.kind]
-    raise RequestError(f"encoder '{model}' does not take {entry.kind} modality '{entry.name}': give {valid}")
+def check_encoder(module: nn.Module, name: str) -> int:
+    """The width of a module that is to encode modality `name`; `RequestError` where it states none."""
+    width = getattr(module, "features", None)
+    if not isinstance(width, int):
+        raise RequestError(
+            f"encoder {type(module).__name__} of '{name}' has no `features`: set that attribute to the width (int) "
+            "of what forward returns"
+        )
+    return width
+
+
+def _own_encoder(entry: Modality, spec: ResolvedEncoder) -> nn.Module:
+    kind = load_class(spec.model, nn.Module, "encoder")
+    if spec.pretrained:
+        raise RequestError(f"nobody publishes weights of encoder '{spec.model}': give weights: FILE, or neither")
+    if spec.frozen_norms:
+        raise RequestError(f"encoder '{spec.model}' has no frozen_norms: freeze its norms in its own `train`")
+    try:
+        encoder: nn.Module = kind(entry, **spec.arguments)
+    except TypeError as error:
+        raise RequestError(
+            f"encoder '{spec.model}' does not take a modality and the arguments {spec.arguments}: {error}"
+        ) from error
+    check_encoder(encoder, entry.name)
+    load_known_weights(encoder, spec, entry.channels)
+    return encoder
 
 
 def head_name(network: nn.Module) -> str:

@@ -1,4 +1,4 @@
-"""Joining a sequence of frame features over time."""
+"""Pooling of frame features over time."""
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ class MeanPooling(nn.Module):
 class RecurrentPooling(nn.Module):
     """(N, T, D) -> (N, D): the mean over time plus the last state of a GRU (Cho et al. 2014), which sees order.
 
-    The mean is a short cut for the gradient: appearance trains at once, motion through the recurrence.
+    The mean gives the gradient a short path: appearance trains through it, motion through the GRU.
     """
 
     def __init__(self, width: int) -> None:
@@ -58,7 +58,7 @@ POOLINGS: dict[str, type[nn.Module]] = {
 
 
 def build_pooling(name: str, width: int) -> nn.Module:
-    """The pooling `name` for features of `width`; `RequestError` names the nearest otherwise."""
+    """The pooling `name` for features of `width`; `RequestError` for an unknown name."""
     if name not in POOLINGS:
         raise choice_error("pooling", name, POOLINGS)
     return POOLINGS[name](width)

@@ -1,4 +1,4 @@
-"""Known weights to start an encoder from: published by its library or in a local file, fitted to its channels."""
+"""Initial weights of encoders: published ones or a local file, adapted to the channels."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -24,10 +24,10 @@ State = Mapping[str, Tensor]
 
 
 def load_known_weights(network: nn.Module, spec: ResolvedEncoder, channels: int) -> None:
-    """Fills `network`, which takes `channels` at once, from the file or the published weights that `spec` names.
+    """Loads the file or the published weights of `spec` into `network`, which has `channels` input channels.
 
-    Weights for another number of channels are adapted (`adapt_channels`). Only the classifier's tensors may be
-    superfluous. Raises `RequestError` where the weights cannot be had, or are of another network.
+    Weights for another number of channels are adapted (`adapt_channels`). Tensors of a classifier are ignored. Raises
+    `RequestError` if the weights cannot be fetched or read, or are of another network.
     """
     if spec.weights is not None:
         path = Path(spec.weights)
@@ -47,9 +47,9 @@ def load_known_weights(network: nn.Module, spec: ResolvedEncoder, channels: int)
 
 
 def read_weights(path: Path, model: str) -> dict[str, Tensor]:
-    """The tensors by name in a .safetensors file, or in a .pth file of tensors alone.
+    """The tensors by name in a .safetensors file, or in a .pth file that holds only tensors.
 
-    Raises `RequestError` where there is no such file, and where it holds something else.
+    Raises `RequestError` for a missing file, and for one with other content.
     """
     if not path.is_file():
         raise RequestError(f"no weights file at '{path}' for encoder '{model}'")
@@ -73,8 +73,8 @@ def read_weights(path: Path, model: str) -> dict[str, Tensor]:
 def adapt_channels(weight: Tensor, channels: int, width: int) -> Tensor:
     """A stem's filters (O, C, ...) for another number of `channels`, over which the stem is `width` wide.
 
-    The mean over the old channels, repeated over the new ones and scaled by old / new: where all channels are equal,
-    the response is the same. `width` is a multiple of `channels` where the stem first moves pixels into channels.
+    The mean over the old channels is repeated over the new ones and scaled by old / new, so the response to equal
+    channels is the same. `width` is a multiple of `channels` if the stem first moves pixels into channels.
     """
     places = width // channels
     grouped = weight.double().unflatten(1, (places, -1))
@@ -96,7 +96,7 @@ def fitted(network: nn.Module, state: State, channels: int) -> dict[str, Tensor]
 
 
 def stem_weights(network: nn.Module) -> list[str]:
-    """The names of the filters that see the input: those timm names, and the first convolution's."""
+    """Names of the filters on the input: those that timm lists, and the first convolution's."""
     named: Any = getattr(network, "pretrained_cfg", {}).get("first_conv") or ()
     convolutions = (
         name for name, part in network.named_modules() if isinstance(part, nn.Conv2d | nn.Conv3d) and name
@@ -106,9 +106,9 @@ def stem_weights(network: nn.Module) -> list[str]:
 
 
 def first_difference(needed: State, given: State, spare: Iterable[str] = ()) -> str:
-    """The first tensor in which `given` differs from what is `needed`, with both shapes; empty where none does.
+    """The first tensor in which `given` differs from `needed`, with both shapes; empty if there is none.
 
-    Tensors whose names begin with one of `spare` may be given and not needed.
+    Extra tensors whose names begin with one of `spare` are ignored.
     """
     for key, want in needed.items():
         if key not in given:
@@ -137,7 +137,7 @@ def _refusal(source: str, spec: ResolvedEncoder, reason: str, of: str = "") -> R
 
 
 def _named_inside(path: Path) -> str:
-    """The network that a file from `modalgate export --modality` says it is of."""
+    """The network that a file from `modalgate export --modality` names."""
     if path.suffix in (".pth", ".pt"):
         return ""
     with safe_open(path, "pt") as file:
@@ -185,7 +185,7 @@ def _published_by_timm(name: str, spec: ResolvedEncoder) -> State:
 
 
 def _cached(configured: Any) -> str | None:
-    """The file of an earlier download from the hub: it serves without network."""
+    """The file of an earlier download from the hub, which needs no network."""
     if not configured.hf_hub_id or configured.hf_hub_filename or configured.custom_load:
         return None
     repository, _, revision = configured.hf_hub_id.partition("@")
@@ -194,7 +194,7 @@ def _cached(configured: Any) -> str | None:
 
 
 def _check_reachable(model: str, place: str) -> None:
-    """`RequestError` at once where `place` does not answer: the hub's client tries for most of a minute."""
+    """`RequestError` at once if `place` cannot be reached; the hub's client would retry for most of a minute."""
     if constants.HF_HUB_OFFLINE:
         raise _unfetched(model, place, ConnectionError("HF_HUB_OFFLINE is set"))
     try:
@@ -220,7 +220,7 @@ def _unfetched(model: str, place: str, error: Exception) -> RequestError:
 
 
 def _through_timm(network: nn.Module, spec: ResolvedEncoder, state: State) -> State | None:
-    """A file as timm's own loader reads it: older names, positions for another picture size; none where it fails."""
+    """A file read by timm's loader, which converts older names and other picture sizes; none if it fails."""
     family, _, name = spec.model.partition("/")
     if family != "timm":
         return None

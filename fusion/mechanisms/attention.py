@@ -22,7 +22,7 @@ class CrossBlock(nn.Module):
         self.attention_gate, self.network_gate = nn.Parameter(torch.zeros(())), nn.Parameter(torch.zeros(()))
 
     def forward(self, tokens: Tensor, allowed: Tensor) -> Tensor:
-        """Tokens (N, L, D); `allowed` (N, L, L): row attends to column. A row that may attend to none gets zero."""
+        """tokens: (N, L, D); allowed: (N, L, L), row attends to column. A row that may attend to none gets zero."""
         query, key, value = (
             part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for part in self.project_in(self.norm(tokens)).chunk(3, dim=-1)
@@ -37,8 +37,8 @@ class CrossBlock(nn.Module):
 class CrossAttentionFusion(Gate):
     """Every modality's tokens attend to the tokens of all others present (Alayrac et al. 2022); z is their mean.
 
-    Blocks are shared by the modalities, whose learned vectors are added to their tokens. Each modality counts
-    equally in the mean, however many tokens it has. Weights: shares of the modalities present.
+    Modalities share the blocks; a learned vector per modality is added to its tokens. Each modality counts equally
+    in the mean, whatever its number of tokens. Weights: equal shares of the present modalities.
     """
 
     level = "token"
@@ -59,7 +59,7 @@ class CrossAttentionFusion(Gate):
             tokens = block(tokens, allowed)
         mask = torch.stack([present[name] for name in self.modalities], dim=-1)
         shares = presence_shares(mask, tokens)
-        # One token's part in the mean is its modality's share over the number of its tokens.
+        # A token's part in the mean: its modality's share divided by the modality's number of tokens.
         lengths = torch.bincount(owners, minlength=len(self.modalities))
         parts = (shares / lengths)[..., owners]
         return self.finish((parts[..., None] * tokens.unflatten(0, leading)).sum(dim=-2), shares, mask)
@@ -68,8 +68,8 @@ class CrossAttentionFusion(Gate):
 class BottleneckFusion(Gate):
     """`[t_m; b_m] <- Layer_m([t_m; b])`, then `b <- mean over present m of b_m` (Nagrani et al. 2021, MBT).
 
-    Modalities exchange what fits into `bottlenecks` learned tokens. z is the mean over the present modalities of
-    their mean tokens. Weights: shares of the modalities present.
+    Modalities exchange information through `bottlenecks` learned tokens. z is the mean over the present modalities
+    of their mean tokens. Weights: equal shares of the present modalities.
     """
 
     level = "token"

@@ -1,4 +1,4 @@
-"""Gates with one number per channel: a modality may be trusted for some of what it says."""
+"""Gates with one weight per channel."""
 
 import torch
 from torch import Tensor, nn

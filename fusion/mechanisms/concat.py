@@ -1,4 +1,4 @@
-"""Fusion by concatenation: the baseline a gate must be compared with, and the gate that contains it."""
+"""Fusion by concatenation: the baseline for gates, and a gate that contains it."""
 
 from dataclasses import replace
 
@@ -11,8 +11,8 @@ from .gates import Fused, Gate, SoftmaxGate, mean_gate_divergence, presence_shar
 class ConcatFusion(Gate):
     """`z = MLP([h_1; ...; h_M; present; q])`, a learned vector in place of an absent modality.
 
-    It has no gate: the weights it reports are the shares of the modalities present, which all enter whole.
-    `quality` is what `SoftmaxGate` is given, so that the comparison with a gate that is told of it is a fair one.
+    It has no gate; it reports equal shares of the present modalities as weights. `quality` is as in `SoftmaxGate`,
+    for a fair comparison with a gate that reads it.
     """
 
     def __init__(
@@ -36,11 +36,11 @@ class ConcatFusion(Gate):
 
 
 class GatedConcat(SoftmaxGate):
-    """`z = W [n g_1 h_1; ...; n g_M h_M; present] + b`: a gate over what is concatenated, n modalities being present.
+    """`z = W [n g_1 h_1; ...; n g_M h_M; present] + b`: gated concatenation, for n present modalities.
 
-    The weights `g` are those of `SoftmaxGate`, with the same arguments. Equal weights give plain concatenation, so
-    that this form loses nothing by its gate: modalities keep channels of their own, where a gated sum mixes spaces
-    that were never aligned. An absent modality has weight zero, and its bit of `present`.
+    The weights `g` are those of `SoftmaxGate`, with the same arguments. Equal weights give plain concatenation.
+    Modalities keep separate channels, where a gated sum mixes feature spaces that were never aligned. An absent
+    modality has weight zero, and its bit of `present`.
     """
 
     def __init__(
@@ -69,9 +69,9 @@ class GatedConcat(SoftmaxGate):
 
 
 def quality_column(quality: Tensor | None, mask: Tensor, columns: int, like: Tensor) -> Tensor:
-    """Quality (..., M, Q) as the network sees it: 0 where a modality is absent or nothing is known of it.
+    """Quality (..., M, Q) as network input: 0 where a modality is absent or its quality is unknown.
 
-    Raises `ValueError` where the shape is not that of `columns` numbers per modality.
+    Raises `ValueError` for another shape than `columns` numbers per modality.
     """
     if quality is None:
         return like.new_zeros(*mask.shape, columns)

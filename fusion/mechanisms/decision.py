@@ -1,7 +1,7 @@
-"""Fusion of decisions: class scores of one head per modality joined to scores of all.
+"""Fusion of decisions: joins the class scores of one head per modality.
 
-Everywhere `features` are logits (..., K) by modality, `width` is K, and the embedding is logits again: log
-probabilities, but for `energy`. Where nothing is present they are learned.
+`features` are logits (..., K) by modality and `width` is K. The embedding is logits again: log probabilities, except
+for `energy`. Where no modality is present, the logits are a learned vector.
 """
 
 import math
@@ -15,7 +15,7 @@ from .gates import Fused, Fusion, presence_shares, stack_features
 
 
 class Decision(Fusion):
-    """What they share: logits stacked (..., M, K), an absent modality's never looked at."""
+    """Base of decisions: stacks logits (..., M, K); those of absent modalities are never used."""
 
     level = "decision"
 
@@ -23,8 +23,8 @@ class Decision(Fusion):
         return stack_features(features, present, self.modalities, self.nothing.new_zeros(1, 1))
 
     def mixture(self, logits: Tensor, weights: Tensor, mask: Tensor) -> Fused:
-        """`log sum_m weights_m softmax(l_m)`, by way of the largest term."""
-        # An absent modality has weight zero: its logarithm is kept finite, so that the gradient is.
+        """`log sum_m weights_m softmax(l_m)`, computed stably."""
+        # The weight of an absent modality is zero. A finite logarithm keeps the gradient finite.
         terms = logits.log_softmax(dim=-1) + weights.clamp_min(1e-12).log()[..., None]
         terms = terms.masked_fill(~mask[..., None], -1e4)
         return self.finish(terms.logsumexp(dim=-2), weights, mask)
@@ -39,10 +39,10 @@ class MeanDecision(Decision):
 
 
 class WeightedMeanDecision(Decision):
-    """`p = sum_m w_m present_m p_m / sum w present`: the mean, in which some modalities count more than others.
+    """`p = sum_m w_m present_m p_m / sum w present`: a mean in which some modalities count more than others.
 
-    `votes` (M,) are the weights w; they are not trained. They start equal, which is the mean; `set_votes` sets them,
-    and where all present modalities have none the present ones count equally. Weights sum to one.
+    `votes` (M,) are the weights w; they are not trained. They start equal; `set_votes` sets them. If all present
+    modalities have weight zero, they count equally. Weights sum to one.
     """
 
     votes: Tensor
@@ -67,10 +67,10 @@ class WeightedMeanDecision(Decision):
 
 
 class ProductDecision(Decision):
-    """`log p = sum_m log p_m - (n - 1) log p(y)`, normalised; n modalities are present.
+    """`log p = sum_m log p_m - (n - 1) log p(y)`, normalised, for n present modalities.
 
-    Bayes' rule where modalities are independent given the class and their heads calibrated. `prior`: the classes'
-    frequencies, by default equal. Weights: one for each modality present, so they sum to n.
+    It is Bayes' rule if modalities are independent given the class and their heads are calibrated. `prior`: class
+    frequencies, by default equal. Weights: 1 for each present modality, so they sum to n.
     """
 
     log_prior: Tensor
@@ -91,9 +91,9 @@ class ProductDecision(Decision):
 
 
 class EntropyDecision(Decision):
-    """`w_m ~ 1 - H(p_m) / log K` over the present, `p = sum_m w_m p_m`: the sure ones count more.
+    """`w_m ~ 1 - H(p_m) / log K` over the present modalities, `p = sum_m w_m p_m`: confident modalities count more.
 
-    Weights sum to one. Where all are wholly unsure they count equally. The form is our reading of "Shannon fusion"
+    Weights sum to one. If no modality is confident, they count equally. The form is our reading of "Shannon fusion"
     (Yudistira & Kurita, 1807.08291).
     """
 
@@ -107,8 +107,8 @@ class EntropyDecision(Decision):
 class EnergyDecision(Decision):
     """`c_m = logsumexp(l_m) / 10`, `l = sum_m c_m l_m` over the present (Zhang et al. 2023, QMF).
 
-    Weights are c_m, which need not sum to anything and are negative where all logits are small. The paper's third
-    loss, which ties c_m to the history of a sample's losses, is not part of the fusion.
+    Weights are c_m. They need not sum to one, and are negative where all logits are small. The paper's third loss,
+    which ties c_m to a sample's past losses, is not part of the fusion.
     """
 
     def forward(self, features: dict[str, Tensor], present: dict[str, Tensor]) -> Fused:
@@ -135,7 +135,7 @@ class EvidentialDecision(Decision):
             other, unsure = beliefs[..., number, :], doubts[..., number, :]
             agreed = belief * other
             conflict = belief.sum(-1, keepdim=True) * other.sum(-1, keepdim=True) - agreed.sum(-1, keepdim=True)
-            # Two certain opinions that exclude each other leave nothing to share out.
+            # Zero for two certain opinions that contradict each other.
             rest = (1 - conflict).clamp_min(1e-6)
             belief, doubt = (agreed + belief * unsure + other * doubt) / rest, doubt * unsure / rest
         chances = (belief + doubt / classes).clamp_min(1e-12)

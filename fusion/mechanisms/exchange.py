@@ -1,4 +1,4 @@
-"""Streams that reshape each other before they are joined: each one's channels are scaled by what the others say."""
+"""Modalities that scale each other's channels before they are joined."""
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +30,7 @@ class TransferModule(Gate):
         values, mask = stack_features(means, present, self.modalities, self.missing)
         joint = self.squeeze(values.flatten(-2)).relu()
         factors = 2 * torch.sigmoid(torch.einsum("...h,mdh->...md", joint, self.excite) + self.bias)
-        # The mean over tokens commutes with a factor per channel.
+        # A factor per channel may be applied after the mean over tokens.
         shares = presence_shares(mask, values)
         weights = factors.mean(dim=-1) * shares
         return self.finish((shares[..., None] * factors * values).sum(dim=-2), weights, mask)

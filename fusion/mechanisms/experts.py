@@ -1,4 +1,4 @@
-"""Sparse mixture of experts: a few networks answer for each sample."""
+"""Sparse mixture of experts: a few networks per sample."""
 
 from dataclasses import replace
 
@@ -10,15 +10,15 @@ from .gates import Fused, Gate, masked_softmax, presence_shares, stack_features
 
 
 class TopKExperts(Gate):
-    """Noisy top-k gating (Shazeer et al. 2017) over one expert per modality and `free` ones that see everything.
+    """Noisy top-k gating (Shazeer et al. 2017) over one expert per modality and `free` ones that see all modalities.
 
     With `x = [h_1; ...; h_M; present]`: `H = x W_g + n softplus(x W_n)`, n standard normal while training and 0
     otherwise; `G = softmax` over the `k` largest H among the experts whose modality is present (free ones: where
     anything is); `z = sum_e G_e E_e`. W_g and W_n start at zero.
 
-    The weight it reports is the modality's own expert's, plus an equal share of the free ones': they sum to one. The
-    auxiliary loss `balance (CV^2(importance) + CV^2(load))` concerns free experts alone: to balance the others would
-    be to demand that a useless modality be used.
+    The reported weight of a modality is its own expert's plus an equal share of the free ones'; weights sum to one.
+    The auxiliary loss `balance (CV^2(importance) + CV^2(load))` covers free experts only: balancing the others would
+    force the use of useless modalities.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ def _expert(inputs: int, hidden: int, width: int) -> nn.Sequential:
 
 
 def _largest(values: Tensor, k: int) -> Tensor:
-    """Where the `k` largest of the last dimension are; of equal ones the first, where `topk` takes any."""
+    """A mask of the `k` largest values of the last dimension; of equal ones the first (`topk` takes any)."""
     mine, other = values.unsqueeze(-1), values.unsqueeze(-2)
     place = torch.arange(values.shape[-1], device=values.device)
     before = (other > mine) | ((other == mine) & (place < place.unsqueeze(-1)))
@@ -82,12 +82,12 @@ def _variation(values: Tensor) -> Tensor:
 
 
 def _chance_of_choice(clean: Tensor, ranked: Tensor, deviation: Tensor, k: int) -> Tensor:
-    """Chance that each expert is among the k largest if its own noise alone is drawn again: a load to descend."""
+    """Probability that each expert is among the k largest if only its own noise is drawn again: a smooth load."""
     ordered = ranked.sort(dim=-1, descending=True).values
     if k >= ordered.shape[-1]:
         return torch.ones_like(clean)
-    # Its rival is the k-th largest of the others: the (k + 1)-th of all for one that was chosen.
+    # The threshold is the k-th largest of the others: the (k + 1)-th of all for a chosen expert.
     inside, outside = ordered[..., k - 1 : k], ordered[..., k : k + 1]
-    # Finite where fewer than k experts are available: infinity times zero would be the gradient.
+    # Finite also where fewer than k experts are available, or the gradient would be infinity times zero.
     rival = torch.where(ranked >= inside, outside, inside).clamp_min(-1e4)
     return torch.distributions.Normal(0.0, 1.0).cdf((clean - rival) / deviation)

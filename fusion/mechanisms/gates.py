@@ -21,9 +21,9 @@ class Fused:
 def stack_features(
     features: dict[str, Tensor], present: dict[str, Tensor], modalities: tuple[str, ...], missing: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Features (..., M, D) with the learned vector `missing` (M, D) where absent, and the mask (..., M).
+    """Stacks features (..., M, D) and presence (..., M).
 
-    A zero would not do: it is an ordinary value of a feature.
+    Absent features are the learned vector `missing` (M, D). A zero would be an ordinary feature.
     """
     mask = torch.stack([present[name] for name in modalities], dim=-1)
     values = torch.stack([features[name] for name in modalities], dim=-2)
@@ -31,12 +31,20 @@ def stack_features(
 
 
 def presence_shares(mask: Tensor, like: Tensor) -> Tensor:
-    """Equal weights (..., M) of the present modalities, which sum to one, or to zero where none is present."""
+    """Equal weights (..., M) of the present modalities. They sum to one, or to zero if none is present."""
     return mask.to(like.dtype) / mask.sum(dim=-1, keepdim=True).clamp_min(1)
 
 
 class Fusion(nn.Module):
-    """What all mechanisms share: the order of the modalities, and a learned vector where none is present."""
+    """Base of all mechanisms.
+
+    `forward(features, present)` takes features (..., D) (tokens (..., L, D) for the level `token`, logits for
+    `decision`) and presence (...) bool by modality, and returns `Fused`. An attribute `quality` above 0 adds a third
+    argument (..., M, quality). `nothing` (D,) is the learned embedding where no modality is present.
+
+    modalities: names, in the order of the weights.
+    width: D.
+    """
 
     level = "feature"
 
@@ -46,21 +54,21 @@ class Fusion(nn.Module):
         self.nothing = nn.Parameter(torch.randn(width) * 0.02)
 
     def gate_parameters(self) -> list[nn.Parameter]:
-        """The parameters that decide weights, and nothing else; none where weights are not learned apart."""
+        """The parameters that only affect the weights; empty if there are none."""
         return []
 
     def fuse(self, values: Tensor, weights: Tensor, mask: Tensor) -> Fused:
-        """`sum_m weights_m values_m`, and the learned `nothing` where no modality is present."""
+        """`sum_m weights_m values_m`, with `nothing` where no modality is present."""
         return self.finish((weights[..., None] * values).sum(dim=-2), weights, mask)
 
     def finish(self, embedding: Tensor, weights: Tensor, mask: Tensor) -> Fused:
-        """The same for an embedding that is there already."""
+        """`Fused` of an embedding (..., D), with `nothing` where no modality is present."""
         embedding = torch.where(mask.any(dim=-1, keepdim=True), embedding, self.nothing.to(embedding.dtype))
         return Fused(embedding, weights, embedding.new_zeros(()))
 
 
 class Gate(Fusion):
-    """A mechanism that puts a learned vector in place of an absent modality's feature."""
+    """Base of mechanisms with a learned vector per modality for absent features."""
 
     def __init__(self, modalities: tuple[str, ...], width: int) -> None:
         super().__init__(modalities, width)
@@ -68,19 +76,20 @@ class Gate(Fusion):
 
 
 class SoftmaxGate(Gate):
-    """The mixture form: a gating network over the concatenated features, normalised over present modalities.
+    """A gating network over the concatenated features, normalised over the present modalities.
 
     `a = W2 relu(W1 [h_1; ...; h_M; present] + b1) + b2 + u(q)`, `g = softmax(a / T)`, `z = sum_m g_m h_m`, with
     `a_m = -inf` where m is absent; weights sum to one, or to zero where nothing is present. The last layer starts at
     zero, so training starts from the mean. Jacobs, Jordan et al. 1991; the form 2512.04943 is reported to use.
 
-    Weights that sum to one cannot say "trust nothing": with `scale` they are `s g`, where `s = 2 sigmoid(...)` is one
-    more output of the network, and sum to s in (0, 2). `quality`: how many numbers per modality the gate alone is
-    given (SNR, blur, a sensor's own flag), as `forward`'s third argument (..., M, quality); `u` is a `QualityScore`.
+    Weights that sum to one cannot express "trust no modality". With `scale` they are `s g`, where
+    `s = 2 sigmoid(...)` is one more output of the network; they then sum to s in (0, 2). `quality`: numbers per
+    modality that only the gate reads (noise, blur, a sensor's flag), as the third argument of `forward`
+    (..., M, quality); `u` is a `QualityScore`.
 
-    The gradient of `h_m` is scaled by `g_m`, so the rich get richer and one modality may take all. `balance` weighs
-    `log M - H(mean of g)` over the batch's rows with every modality present, as the auxiliary loss: it asks that
-    every modality be used somewhere, and leaves each row free to decide.
+    The gradient of `h_m` is scaled by `g_m`, so one modality may take all the weight. `balance` is the factor of the
+    auxiliary loss `log M - H(mean of g)` over the rows of a batch with every modality present. It makes the gate use
+    every modality in some rows, and does not constrain single rows.
     """
 
     def __init__(
@@ -117,7 +126,7 @@ class SoftmaxGate(Gate):
         return replace(self.fuse(values, weights, mask), aux_loss=self.balance * mean_gate_divergence(shares, mask))
 
     def weigh(self, values: Tensor, mask: Tensor, quality: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The gate's shares (..., M) of features (..., M, D), which sum to one, and the weights made of them."""
+        """Shares (..., M), which sum to one, and weights (..., M) for features (..., M, D)."""
         outputs = self.network(torch.cat([values.flatten(-2), mask.to(values.dtype)], dim=-1))
         logits = outputs[..., : len(self.modalities)]
         if self.score is not None and quality is not None:
@@ -127,15 +136,15 @@ class SoftmaxGate(Gate):
 
 
 def masked_softmax(logits: Tensor, mask: Tensor) -> Tensor:
-    """Softmax over the last dimension among those `mask` allows; zero everywhere where it allows none."""
+    """Softmax over the last dimension where `mask` is on; zero everywhere if it is off everywhere."""
     logits = logits.masked_fill(~mask, float("-inf"))
-    # A row of -inf alone would give NaN, also in the gradient: such rows get finite logits, then weight zero.
+    # Softmax of only -inf is NaN, also in the gradient: such rows get finite logits, then weight zero.
     logits = torch.where(mask.any(dim=-1, keepdim=True), logits, torch.zeros_like(logits))
     return logits.softmax(dim=-1) * mask
 
 
 def mean_gate_divergence(weights: Tensor, mask: Tensor) -> Tensor:
-    """`log M - H(mean of g)` in nats, the mean over rows of weights (..., M) with all modalities; 0 without any."""
+    """`log M - H(mean of g)` in nats, over rows of weights (..., M) with all modalities; 0 without such rows."""
     whole = mask.all(dim=-1, keepdim=True)
     mean = (weights * whole).flatten(0, -2).sum(dim=0) / whole.sum().clamp_min(1)
     divergence = (mean * mean.clamp_min(1e-12).log()).sum() + math.log(weights.shape[-1])
@@ -145,8 +154,8 @@ def mean_gate_divergence(weights: Tensor, mask: Tensor) -> Tensor:
 class SigmoidGate(Gate):
     """Independent gates, each from its own feature: `g_m = sigmoid(w_m . h_m + b_m + u(q_m)) present_m`.
 
-    `z = sum_m g_m h_m`, not normalised: it can say "trust nothing much", but sees no disagreement. Starts at one
-    half. After Kiela et al. 2018 (1802.02892), one weight per modality. `quality` as in `SoftmaxGate`.
+    `z = sum_m g_m h_m`, not normalised. All weights may be low, but a gate does not see the other modalities. Weights
+    start at one half. After Kiela et al. 2018 (1802.02892), one weight per modality. `quality` as in `SoftmaxGate`.
     """
 
     def __init__(self, modalities: tuple[str, ...], width: int, quality: int = 0) -> None:

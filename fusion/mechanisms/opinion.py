@@ -1,4 +1,4 @@
-"""The product of experts with a gate: how far each modality's opinion counts, told by the opinions themselves."""
+"""A gated product of experts: the class scores themselves decide how much each modality counts."""
 
 import math
 
@@ -12,11 +12,11 @@ from .gates import Fused
 class OpinionPool(Decision):
     """`log p = sum_m g_m log p_m`, normalised: a logarithmic opinion pool (Genest & Zidek 1986) with gated weights.
 
-    `g = 2 sigmoid(W2 relu(W1 [s_1; ...; s_M; present] + b1) + b2)`, zero where absent. `s_m` is what a gate can know
-    of an opinion without knowing of what class: its entropy over log K, its largest probability, and its agreement
-    with the others, `sum_k p_m(k) mean_{n != m} p_n(k)`. The last layer starts at zero, so training starts from the
-    `product` rule, every weight one; a weight below that mutes an expert that is too sure or alone with what it says.
-    Classes are taken to be equally frequent.
+    `g = 2 sigmoid(W2 relu(W1 [s_1; ...; s_M; present] + b1) + b2)`, zero where absent. `s_m` does
+    not depend on the class: the entropy over log K, the largest probability, and the agreement with the others,
+    `sum_k p_m(k) mean_{n != m} p_n(k)`. The last layer starts at zero, so training starts from the `product` rule,
+    with every weight one; a lower weight reduces an expert that is overconfident or disagrees with the others.
+    Classes are assumed to be equally frequent.
     """
 
     def __init__(self, modalities: tuple[str, ...], width: int, hidden: int = 16) -> None:

@@ -1,4 +1,4 @@
-"""Fusion by products of features: every combination of channels of different modalities has its own weight."""
+"""Fusion by products of features: one weight for each combination of channels of different modalities."""
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +45,7 @@ class LowRankFusion(Gate):
     def __init__(self, modalities: tuple[str, ...], width: int, rank: int = 4) -> None:
         super().__init__(modalities, width)
         factors = torch.randn(len(modalities), rank, width + 1, width) / width**0.5
-        # Starts near the product of ones, so that no modality's gradient is lost in the others' noise.
+        # Starts near a product of ones, so that noise of one modality does not drown the gradient of another.
         factors[:, :, -1] += 1.0
         self.factors = nn.Parameter(factors)
         self.mix = nn.Parameter(torch.full((rank,), 1 / rank))
@@ -94,7 +94,7 @@ class BilinearFusion(Gate):
         for number in range(1, spectra.shape[-2]):
             product = product * spectra[..., number, :]
         pooled = torch.fft.irfft(product, n=self.sketch, dim=-1)
-        # The root's slope is infinite at zero, where nothing but rounding may lie: the small term bounds it.
+        # The slope of the root is infinite at zero: the small term bounds it.
         rooted = pooled / (pooled.abs() + 1e-6).sqrt()
         unit = nn.functional.normalize(rooted, dim=-1)
         return self.finish(self.head(unit.to(self.head.weight.dtype)), presence_shares(mask, values), mask)

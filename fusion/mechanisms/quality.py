@@ -1,4 +1,4 @@
-"""How good a stream looks, from its samples alone: a side input that only a gate sees."""
+"""Quality of a stream, measured from its samples: an extra input for a gate."""
 
 import math
 
@@ -6,19 +6,19 @@ import torch
 from torch import Tensor, nn
 
 MEASURES = 3
-# Of the content's deviation: what differs by less has the same value for any purpose.
+# Neighbours that differ by less than this share of the content's deviation count as alike.
 SAME = 0.01
 
 
 class QualityScore(nn.Module):
-    """One number per modality (..., M) of its quality (..., M, Q), for a gate to add to its logits.
+    """A score (..., M) of each modality's quality (..., M, Q), which a gate adds to its logits.
 
-    `u(q_m) = v . relu(U (q_m - mean_m) / deviation_m + c)`: what is usual of a modality is no news, so each measure
-    is taken relative to its running mean and deviation, and one small network judges every modality alike: what it
-    learns of a failing camera holds for a microphone. 0 where `mask` (..., M) is off, and everywhere at the start.
+    `u(q_m) = v . relu(U (q_m - mean_m) / deviation_m + c)`. Each measure is relative to the modality's running mean
+    and deviation. All modalities share the network, so what it learns from a failing camera also holds for a
+    microphone. The score is 0 where `mask` (..., M) is off, and everywhere at the start of training.
 
-    The statistics are those of the rows seen while training: the plain mean of the first hundred batches, then a
-    moving one. A row is never measured by its own batch's statistics alone, as in batch norm.
+    The running statistics are of training rows: the mean of the first hundred batches, then a moving mean. Unlike
+    batch norm, a row is not normalised by its own batch alone.
     """
 
     mean: Tensor
@@ -42,7 +42,7 @@ class QualityScore(nn.Module):
         known = torch.where(mask[..., None], quality.to(self.mean.dtype), self.mean)
         if self.training:
             self._follow(known.detach(), mask)
-        # Not below a thousandth: a measure that never moves says nothing.
+        # At least a thousandth: a constant measure carries no information.
         deviation = (self.square - self.mean.square()).clamp_min(1e-6).sqrt()
         return self.network((known - self.mean) / deviation)[..., 0] * mask
 
@@ -58,16 +58,16 @@ class QualityScore(nn.Module):
 
 
 def measure_quality(modalities: tuple[str, ...], streams: dict[str, Tensor], present: dict[str, Tensor]) -> Tensor:
-    """Three numbers (B, K, M, 3) per segment: the logarithms of the noise's and of the content's deviation, and the
-    share of neighbours that are alike.
+    """Three measures (B, K, M, 3) per segment: log deviation of the noise, log deviation of the content, and the
+    share of neighbouring samples that are alike.
 
-    Of prepared streams: pictures (B, K, T, C, H, W), spectrograms (B, K, 1, mels, frames), signals (B, K, N, C).
-    Noise by Immerkaer 1996: the mean absolute answer to a mask that is blind to edges and slopes (of signals: to the
-    second difference), which for white noise estimates its deviation. Content: the standard deviation. Blur and
-    fading lower the second; their difference is a signal-to-noise ratio. Alike: differ by less than a hundredth of
-    the content's deviation from the next sample along the last axis (of signals: in time), as after a loss of bit
-    depth or of packets. 0 where a modality is absent. Without a gradient: a gate is told of quality, an encoder is
-    not to please it.
+    streams: prepared pictures (B, K, T, C, H, W), spectrograms (B, K, 1, mels, frames), signals (B, K, N, C).
+    present: (B, K) by modality; the measures are 0 where a modality is absent.
+
+    Noise: the mean absolute response to a mask that ignores edges and slopes (Immerkaer 1996), for signals to the
+    second difference; for white noise it estimates the deviation. Content: the standard deviation, which blur and
+    fading lower. Alike: the next sample along the last axis (signals: in time) differs by less than a hundredth of
+    the content's deviation, as after a loss of bit depth or of packets. No gradient flows through the measures.
     """
     columns = []
     for name in modalities:
@@ -81,8 +81,8 @@ def measure_quality(modalities: tuple[str, ...], streams: dict[str, Tensor], pre
 
 @torch.no_grad()
 def _measures(stream: Tensor) -> Tensor:
-    """The three numbers (B, K, 3) of one stream."""
-    # A clip at a time stays in a processor's cache, which is several times as fast; a graph knows no number of clips.
+    """The three measures (B, K, 3) of one stream."""
+    # One clip at a time stays in the CPU's cache, which is several times faster. An exported graph cannot split.
     if not torch.compiler.is_compiling() and stream.device.type == "cpu" and len(stream) > 1:
         return torch.cat([_measures(clip) for clip in stream.split(1)])
     content = stream.flatten(2).std(dim=-1)
@@ -93,8 +93,8 @@ def _measures(stream: Tensor) -> Tensor:
 @torch.no_grad()
 def noise_deviation(stream: Tensor) -> Tensor:
     """The deviation of white noise in each segment (B, K), in the stream's unit."""
-    # White noise of deviation s gives a second difference of deviation s sqrt(6), and its mean absolute value is
-    # sqrt(2 / pi) of that.
+    # White noise of deviation s has a second difference of deviation s sqrt(6). The mean absolute value is
+    # sqrt(2 / pi) times that.
     if stream.dim() == 4:
         answer, gain = _second_difference(stream, 2), math.sqrt(6)
     else:

@@ -1,4 +1,4 @@
-"""Weights that do not look at the sample: what every gate has to beat."""
+"""Learned weights that are the same for all samples: a baseline for gates."""
 
 import torch
 from torch import Tensor, nn

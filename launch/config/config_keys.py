@@ -13,6 +13,8 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 import yaml
 from omegaconf import MISSING as REQUIRED
 
+from ...fusion.own_classes import split_key
+
 WIDTH = 80
 _TYPES = {int: "whole number", float: "number", bool: "true or false", str: "text", type(None): "null"}
 
@@ -82,7 +84,7 @@ def explained(text: str, schema: type[Any]) -> str:
     lines: list[str] = []
     path: list[str] = []
     for line in text.splitlines():
-        found = re.match(r"( *)([^\s#-][^:]*):(?: (.*))?$", line)
+        found = re.match(r"( *)([^\s#-].*?):(?: (.*))?$", line)
         if found:
             indent, name, value = found.groups()
             path[len(indent) // 2 :] = [name.strip("'\"")]
@@ -116,7 +118,7 @@ def value_words(entry: Field[Any], hint: Any) -> str:
 def hint_at(schema: Any, key: str) -> Any:
     """The declared type at a dotted key; None for an unknown key or a key of any type."""
     hint: Any = schema
-    for part in key.split("."):
+    for part in split_key(key):
         for choice in alternatives(hint):
             if is_dataclass(choice):
                 hint = get_type_hints(choice).get(part)

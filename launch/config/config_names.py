@@ -5,6 +5,7 @@ from typing import Any
 from omegaconf import MISSING, OmegaConf
 
 from ...fusion.mechanisms_by_name import check_fusion, fusions_at
+from ...fusion.own_classes import is_path
 from ...shards.errors import RequestError, choice_error
 from ...ssl.tasks_by_name import check_task
 from ..schema import Config
@@ -22,14 +23,21 @@ def check_names(config: Config) -> None:
     _check_fusions("model", content.get("model") or {}, "fusion_arguments")
     for name, row in (content.get("rows") or {}).items():
         _check_fusions(f"rows.{name}", row, "arguments")
-    if (decision := content.get("decision")) is not None and decision not in fusions_at("decision"):
-        raise choice_error("value for config key 'decision'", decision, fusions_at("decision"))
+    if (decision := content.get("decision")) is not None:
+        _check_decision(decision)
 
 
 def _check_fusions(key: str, section: dict[str, Any], arguments: str) -> None:
     name = section.get("fusion", MISSING)
     if name != MISSING:
         _at(join(key, "fusion"), check_fusion, name, section[arguments])
+
+
+def _check_decision(name: str) -> None:
+    if is_path(name):
+        _at("decision", check_fusion, name, {})
+    if not is_path(name) and name not in fusions_at("decision"):
+        raise choice_error("value for config key 'decision'", name, fusions_at("decision"))
 
 
 def _at(key: str, check: Any, name: str, arguments: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ import yaml
 
 from ...fusion.mechanisms_by_name import FUSIONS
 from ...fusion.spec import PRESETS, EncoderSpec
-from ...ssl.tasks_by_name import ALONE, GIVEN, PRETEXT_TASKS
+from ...ssl.tasks_by_name import GIVEN, PRETEXT_TASKS
 from ..runs.closing_table import markdown_rows
 from ..schema import KINDS
 from .config_arguments import FUSION_ARGUMENTS, FUSION_ARGUMENTS_OF, TASK_ARGUMENTS, TASK_ARGUMENTS_OF
@@ -49,8 +49,8 @@ def reference_page() -> str:
     parts = [_INTRODUCTION, *_sections(), _presets()]
     parts.append(_TASKS)
     for name, task in PRETEXT_TASKS.items():
-        alone = "Takes one or more modalities." if name in ALONE else "Needs at least two modalities."
-        rows = _arguments(name, task, TASK_ARGUMENTS, TASK_ARGUMENTS_OF)
+        alone = "Takes one or more modalities." if task.alone else "Needs at least two modalities."
+        rows = _arguments(name, task, {**TASK_ARGUMENTS, **task.meanings}, TASK_ARGUMENTS_OF)
         parts.append(f"### `{name}`\n\n{_fill(f'{_summary(task)} {alone}')}\n\n{rows}\n")
     parts.append(_FUSIONS)
     for name, fusion in FUSIONS.items():

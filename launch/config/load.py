@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from ...fusion.own_classes import split_key
 from ...fusion.spec import PRESETS, encoder_of
 from ...shards.errors import RequestError, choice_error
 from ...shards.media.credentials import masked_values
@@ -226,7 +227,7 @@ def _assign(schema: type[Any], content: dict[str, Any], override: str) -> None:
     elif (hint == list[str] or key in _TEXTS) and value is not None:
         texts = yaml.load(text, yaml.BaseLoader)  # classes=[007,yes] holds text: this loader makes only text
         value = texts if isinstance(texts, list) or isinstance(value, str | dict) else text
-    *sections, last = key.split(".")
+    *sections, last = split_key(key)
     for section in sections:
         below = content.get(section)
         # Sections are copied: they may be shared with the layer they came from.
@@ -324,7 +325,7 @@ def _check_values(schema: type[Any], content: Any, prefix: str) -> None:
 def _explain(schema: type[Any], content: dict[str, Any], error: OmegaConfBaseException) -> str:
     key = error.full_key or ""
     value: Any = content
-    for part in key.split("."):
+    for part in split_key(key):
         value = value.get(part) if isinstance(value, dict) else None
     if not key or value is None or (isinstance(value, str) and "${" in value):
         return f"config key '{key}': {str(error).splitlines()[0]}"

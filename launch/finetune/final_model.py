@@ -9,6 +9,7 @@ import numpy as np
 from accelerate.utils import set_seed
 
 from ...fusion.bundle.bundle import Bundle, load_bundle, save_bundle
+from ...fusion.spec import own_packages
 from ...shards.errors import RequestError
 from ...tasks.evaluation.validation_choices import TEMPERATURE, THRESHOLD, Calibration
 from ...tasks.finetuning.early_stopping import BEST, Until, chosen_step
@@ -72,8 +73,10 @@ def train_final(
     place, config = run / FINAL, recipe.config
     clips = np.unique(np.concatenate([part for s in splits for part in (s.train, s.validation, s.test)]))
     length = final_length(recipe, splits, folders, len(clips))
-    if resume and (place / "encoder").is_dir() and load_bundle(place / "encoder").provenance["steps"] == length.until:
-        return length
+    if resume and (place / "encoder").is_dir():
+        made = load_bundle(place / "encoder", own_packages(config.model, config.decision))
+        if made.provenance["steps"] == length.until:
+            return length
     if config.encoder:
         recipe = replace(recipe, start=undivided_bundle(Path(config.encoder)))
     # No validation clips are left to choose a checkpoint.

@@ -11,6 +11,7 @@ from accelerate.utils import set_seed
 
 from ...fusion.bundle.bundle import Bundle, load_bundle, save_bundle
 from ...fusion.classifier import Classifier
+from ...fusion.spec import own_packages
 from ...shards.errors import RequestError
 from ...shards.index.whole_file import write_whole
 from ...tasks.evaluation.score_summary import chances_of, draw_figures, judge, split_line
@@ -147,7 +148,7 @@ def _run_split(recipe: Recipe, split: Split, run: Path, resume: bool) -> tuple[S
     recipe = recipe.for_split(split).for_clips(watched.train)
     config = recipe.config
     if resume and (run / "encoder").is_dir() and run != run_folder(config):
-        model = load_bundle(run / "encoder").model
+        model = load_bundle(run / "encoder", own_packages(config.model, config.decision)).model
         assert isinstance(model, Classifier)
         return _score(recipe, model, watched)
     again = resume and (run / "config.yaml").is_file()

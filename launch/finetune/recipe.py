@@ -33,7 +33,6 @@ from ..jobs.building import (
     choose_folds,
     choose_label,
     clip_request,
-    clip_spec,
     clip_stream,
     held_request,
     in_steps,
@@ -78,6 +77,7 @@ class Recipe:
         else:
             assert config.model is not None
             backbone = Backbone(self.request.modalities, config.model)
+        backbone.prepare_as(self.spec)
         return Classifier(
             backbone,
             self.classes,
@@ -190,7 +190,7 @@ def set_up(config: FinetuneConfig, command: Sequence[str]) -> Recipe:
                 warn(f"'{name}' of the encoder is in no clip of '{index.folder}': it is not trained")
     elif config.model is not None:
         request = clip_request(data, index)
-        spec = clip_spec(request, index)
+        spec = ClipSpec.of(index, request)
         check_windows(Backbone(request.modalities, config.model), spec)
     else:
         raise RequestError("nothing to train: give 'encoder' (a bundle to start from) or 'model' (random weights)")

@@ -67,24 +67,6 @@ def held_request(request: ClipRequest, index: Index) -> ClipRequest:
     return replace(request, modalities=names)
 
 
-def clip_spec(request: ClipRequest, index: Index) -> ClipSpec:
-    """How segments cut by `request` from these shards are prepared."""
-    settings = index.settings
-    return ClipSpec(
-        request.seconds,
-        request.frames,
-        request.size,
-        settings.size,
-        settings.fps,
-        settings.sample_rate,
-        settings.flow_bound,
-        {name: index.statistics[name] for name in request.modalities},
-        request.stretch,
-        settings.region,
-        settings,
-    )
-
-
 def application_of(request: ClipRequest, index: Index) -> Application:
     """How a model evaluated on the clips of `index`, cut by `request`, is applied to recordings."""
     durations = [sample.duration for sample in index.samples]

@@ -10,7 +10,7 @@ from ...shards.index.table import Statistics, load_index
 from ...shards.media.pack_settings import PackSettings
 from ...shards.modality import modality
 from ..config.load import partial_config
-from .building import FRAMES, SECONDS, clip_request, clip_spec
+from .building import FRAMES, SECONDS, clip_request
 
 
 def describe_model(name_or_path: str, overrides: Sequence[str] = ()) -> list[str]:
@@ -36,7 +36,7 @@ def describe_model(name_or_path: str, overrides: Sequence[str] = ()) -> list[str
             settings: Any = OmegaConf.to_object(data)
             settings.modalities = [name for name in settings.modalities if name in index.modalities]
             request = clip_request(settings, index)
-            names, spec = request.modalities, clip_spec(request, index)
+            names, spec = request.modalities, ClipSpec.of(index, request)
         except RequestError as error:
             return [f"model: size unknown ({error})"]
     elif data.modalities:

@@ -9,6 +9,7 @@ from accelerate.utils import set_seed
 from ...fusion.backbone import Backbone
 from ...fusion.blank_segment import check_windows
 from ...fusion.bundle.bundle import Bundle, count_parameters, load_bundle, save_bundle
+from ...fusion.spec import own_packages
 from ...shards.clip_spec import ClipSpec
 from ...shards.errors import RequestError
 from ...shards.index.selection import fraction_of
@@ -30,7 +31,6 @@ from .building import (
     application_of,
     check_shards_fit,
     clip_request,
-    clip_spec,
     clip_stream,
     config_splits,
     held_request,
@@ -77,9 +77,9 @@ def pretrain(config: PretrainConfig, command: Sequence[str] = (), resume: bool =
         open_run(run, settings_of(config, command), resume)
     last: dict[str, float | str] = {}
     for plan in plans:
-        bundle = plan.run / "encoder"
+        bundle, allowed = plan.run / "encoder", own_packages(config.model)
         done = resume and bundle.is_dir()
-        if not done or load_bundle(bundle).provenance.get("steps") != plan.config.train.steps:
+        if not done or load_bundle(bundle, allowed).provenance.get("steps") != plan.config.train.steps:
             again = resume and (plan.run / "config.yaml").is_file()
             last = _pretrain(plan, command, again)
     return last | {"splits": len(plans)}
@@ -129,14 +129,14 @@ def _resolved(config: PretrainConfig, index: Index, run: Path, about: dict[str, 
     count = len(fraction_of(index, config.data.fraction).samples)
     config = replace(config, train=in_steps(config.train, count, config.data.batch_size))
     request = clip_request(config.data, index)
-    return _Plan(config, index, run, request, clip_spec(request, index), about or {})
+    return _Plan(config, index, run, request, ClipSpec.of(index, request), about or {})
 
 
 def _objective(plan: _Plan) -> tuple[PretextObjective, Evaluation | None]:
     """The untrained objective, and the online probe if the config has one."""
     config, request, spec = plan.config, plan.request, plan.spec
     set_seed(config.seed)
-    backbone = Backbone(request.modalities, config.model)
+    backbone = Backbone(request.modalities, config.model, clip=spec)
     check_windows(backbone, spec)
     tasks = {name: (task.weight, task.arguments) for name, task in config.tasks.items()}
     schedules = {name: Schedule(task.begin, task.end, task.ramp) for name, task in config.tasks.items()}

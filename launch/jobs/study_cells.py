@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from ...fusion.backbone import Backbone, encoder_spec, take_over
 from ...fusion.bundle.bundle import Bundle, load_bundle, save_bundle
 from ...fusion.classifier import Classifier
-from ...fusion.mechanisms_by_name import fusions_at
-from ...fusion.spec import EncoderSpec
+from ...fusion.mechanisms_by_name import fusion_class
+from ...fusion.spec import EncoderSpec, own_packages
+from ...shards.clip_spec import ClipSpec
 from ...shards.index.selection import with_modalities
 from ...shards.index.table import Index
 from ...shards.index.whole_file import write_whole
@@ -31,7 +32,7 @@ from ..runs.bundles import split_bundle
 from ..schema import RowConfig, StudyConfig
 from ..training.device import keep_freed_memory
 from ..training.loop import train
-from .building import application_of, clip_spec, clip_stream, in_steps
+from .building import application_of, clip_stream, in_steps
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def train_expert(work: Work, name: str) -> None:
     config, request = work.config, replace(work.request, modalities=(name,), segments=1)
     with _quietly(run):
         set_seed(work.seed)
-        spec = clip_spec(request, work.index)
+        spec = ClipSpec.of(work.index, request)
         model = replace(config.model, fusion="static", fusion_arguments={}, modality_dropout=0.0)
         classifier = Classifier(Backbone((name,), model), work.classes)
         if config.pretrained:
@@ -124,7 +125,7 @@ def store_features(works: Sequence[Work], part: str) -> None:
         label=first.config.data.label,
         classes=first.classes,
     )
-    found = store_clips(experts, clip_spec(first.request, first.index), stream, list(levels.values()))
+    found = store_clips(experts, ClipSpec.of(first.index, first.request), stream, list(levels.values()))
     for work, row in zip(works, found, strict=True):
         for name, clips in zip(levels, row, strict=True):
             save_stored(clips, _stored(work, name))
@@ -165,7 +166,7 @@ def train_row(work: Work, name: str, row: RowConfig, modalities: tuple[str, ...]
 
 def _row_classifier(work: Work, row: RowConfig, clips: StoredClips, modalities: tuple[str, ...]) -> Classifier:
     """The row's model over stored features; its projections and heads start from those of the experts."""
-    decision = row.fusion if row.fusion in fusions_at("decision") else None
+    decision = row.fusion if fusion_class(row.fusion).level == "decision" else None
     encoders = {name: EncoderSpec(f"stored/{clips.streams[name].shape[-1]}") for name in modalities}
     model = replace(
         work.config.model,
@@ -186,14 +187,14 @@ def _row_classifier(work: Work, row: RowConfig, clips: StoredClips, modalities: 
 
 def real_backbone(config: StudyConfig, row: RowConfig, modalities: tuple[str, ...]) -> Backbone:
     """The backbone of a row with its encoders, to count and time it."""
-    fusion = "static" if row.fusion in fusions_at("decision") else row.fusion
+    fusion = "static" if fusion_class(row.fusion).level == "decision" else row.fusion
     arguments = {} if fusion != row.fusion else row.arguments
     encoders = {name: encoder_spec(config.model, name).untrained() for name in modalities}
     return Backbone(modalities, replace(config.model, fusion=fusion, fusion_arguments=arguments, encoders=encoders))
 
 
 def _expert(work: Work, name: str) -> Classifier:
-    model = load_bundle(work.folder / f"expert-{name}" / "encoder").model
+    model = load_bundle(work.folder / f"expert-{name}" / "encoder", own_packages(work.config.model)).model
     assert isinstance(model, Classifier)
     return model
 

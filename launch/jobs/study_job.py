@@ -18,7 +18,8 @@ import torch
 from ...fusion.backbone import Backbone, take_over
 from ...fusion.blank_segment import blank_segment, check_windows
 from ...fusion.cost import measure_cost
-from ...fusion.mechanisms_by_name import FUSIONS, build_fusion
+from ...fusion.mechanisms_by_name import FUSIONS, build_fusion, fusion_class
+from ...fusion.own_classes import is_path
 from ...shards.clip_spec import ClipSpec
 from ...shards.errors import DataError, RequestError, choice_error
 from ...shards.index.table import Index
@@ -49,7 +50,6 @@ from .building import (
     choose_folds,
     choose_label,
     clip_request,
-    clip_spec,
     config_splits,
     present_clips,
     select_clips,
@@ -90,7 +90,7 @@ def study(config: StudyConfig, command: Sequence[str] = (), resume: bool = False
         raise RequestError("taught_noise needs noise levels: set noise=[0.5,1.0], for example")
     for name in request.modalities:
         model = replace(config.model, fusion="static", fusion_arguments={})
-        check_windows(Backbone((name,), model), clip_spec(request, index))
+        check_windows(Backbone((name,), model), ClipSpec.of(index, request))
     divided = _splits(config, index)
     if config.pretrained:
         for split, _ in divided:
@@ -122,7 +122,7 @@ def study(config: StudyConfig, command: Sequence[str] = (), resume: bool = False
     _run_all("features", stored, jobs)
     _run_all("rows", trained, jobs)
     cells = [_read_cell(item, name) for name in (*singles, *rows) for item in work]
-    spec = clip_spec(request, index)
+    spec = ClipSpec.of(index, request)
     costs = {name: _cost(config, row, (name,), spec) for name, row in singles.items()}
     costs |= {name: _cost(config, row, request.modalities, spec) for name, row in rows.items()}
     groups = groups_of(index, config.data.group) or [sample.key for sample in index.samples]
@@ -151,7 +151,7 @@ def _warnings(rows: Sequence[StudyRow], config: StudyConfig, index: Index, work:
 
 
 def _check_row(name: str, row: RowConfig, modalities: tuple[str, ...], classes: list[str]) -> None:
-    if row.fusion not in FUSIONS:
+    if row.fusion not in FUSIONS and not is_path(row.fusion):
         raise choice_error(f"fusion of row '{name}'", row.fusion, FUSIONS)
     if name in modalities:
         raise RequestError(f"row '{name}' has the name of a modality, which already has a row: choose another name")
@@ -161,7 +161,7 @@ def _check_row(name: str, row: RowConfig, modalities: tuple[str, ...], classes: 
         )
     if row.fusion == "weighted_mean":
         raise RequestError(f"row '{name}': fusion weighted_mean works only in fine-tuning: give mean")
-    decision = FUSIONS[row.fusion].level == "decision"
+    decision = fusion_class(row.fusion).level == "decision"
     build_fusion(row.fusion, modalities, len(classes) if decision else 8, row.arguments)
 
 

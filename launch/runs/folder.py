@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from ...fusion.own_classes import split_key
 from ...shards.errors import DataError, RequestError, choice_error
 from ...shards.index.labels import LABEL
 from ...shards.index.whole_file import write_whole
@@ -158,7 +159,7 @@ def _covers(names: set[str], key: str) -> bool:
 def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
     nested: dict[str, Any] = {}
     for key, value in flat.items():
-        *sections, last = key.split(".")
+        *sections, last = split_key(key)
         place = nested
         for section in sections:
             place = place.setdefault(section, {})

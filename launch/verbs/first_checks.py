@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ...fusion.bundle.bundle_files import facts_path
 from ...fusion.bundle.hub import find_repository
+from ...fusion.own_classes import check_path, is_path
 from ...shards.errors import RequestError, choice_error
 from ...shards.index.labels import label_column
 from ...shards.index.location import locate
@@ -95,7 +96,7 @@ def check_config(config: "Config", resume: bool) -> None:
 
 
 def _check_names(config: "Config") -> None:
-    """Raises the errors of the registries for an unknown task or fusion."""
+    """Raises the errors of the registries for an unknown task or fusion, or for a package that is not installed."""
     from ..schema import PretrainConfig, StudyConfig
 
     wanted = [("fusion", config.model.fusion)] if config.model is not None else []
@@ -103,7 +104,14 @@ def _check_names(config: "Config") -> None:
         wanted += [("pretext task", name) for name in config.tasks]
     if isinstance(config, StudyConfig):
         wanted += [(f"fusion of row '{name}'", row.fusion) for name, row in config.rows.items()]
+    if config.model is not None:
+        for encoder in config.model.encoders.values():
+            if encoder.model is not None and is_path(encoder.model):
+                check_path(encoder.model)
     for what, name in wanted:
+        if is_path(name):
+            check_path(name)
+            continue
         known = registered(*(TASKS if what == "pretext task" else FUSIONS))
         if name not in known:
             raise choice_error(what, name, known)

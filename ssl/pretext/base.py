@@ -1,4 +1,4 @@
-"""What every pretext task is, and the pieces they share."""
+"""The base class of pretext tasks, and functions they share."""
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ...fusion.backbone import Encoded
 from ...shards.errors import RequestError, choice_error
+from ..views.views import ViewFunction
 
 PLAIN, TEACHER, WITHOUT, FUSED = "plain", "teacher", "without_", "fused"
 
@@ -18,50 +19,88 @@ PLAIN, TEACHER, WITHOUT, FUSED = "plain", "teacher", "without_", "fused"
 class PretextTask(nn.Module):
     """A task over segments that were encoded once.
 
-    `views`: the names of the input views it reads (`plain` is the clip as it is; see `PretextObjective`).
-    `forward(encoded, generator)` takes one `Encoded` per view, the joined batch of all processes, and the batch's own
-    generator for its draws, and returns `loss`, and the task's `accuracy` where it has one. `chance` is what guessing
-    would reach: of the task where that is always the same, else returned beside the accuracy. `progress`: the share
-    of the run that is done. `across_clips`: whether the loss compares clips of a batch, so that a batch cut in pieces
-    is another loss. `reads_summary`: whether it wants the plain view's `facts["summary/<modality>"]`. `kind`: the
-    kind of modality of which it needs one, where not any will do.
-    `orders_segments`: whether it asks in which order the segments of its `streams` happened.
+    A class is built as `Class(modalities, width, **arguments)`; it also gets `segments` (how many per clip) and
+    `seconds` (the length of a window) where its constructor has parameters of these names.
+
+    Class attributes, which an instance may set as well:
+
+    views: altered input that it reads, by name: a function `(streams, present, generator) -> View` for each.
+    teacher: whether it reads `encoded["teacher"]`, the clip as it is under a moving average of the backbone.
+    without: modalities of which it reads `encoded["without_NAME"]`, fused with that modality hidden.
+    alone: whether it makes sense of a single modality.
+    kind: the kind of modality of which it needs at least one; empty: any will do.
+    frames_per: by how much its views divide the number of video frames; encoders of frame stacks need a multiple.
+    across_clips: whether the loss compares clips of a batch, so that a batch cut in pieces is another loss.
+    reads_summary: whether it reads `encoded["plain"].facts["summary/NAME"]`, the coarse content of a stream.
+    orders_segments: whether it predicts the order of the segments of its `streams`.
+    chance: the accuracy of guessing where that is always the same; else it is returned beside the accuracy.
+    progress: the share of the run that is done, set before every call.
+    meanings: what an argument of its own does, by name, for the config reference.
     """
 
-    views: tuple[str, ...] = (PLAIN,)
-    chance: float | None = None
-    progress: float = 0.0
+    views: Mapping[str, ViewFunction] = {}
+    teacher = False
+    without: tuple[str, ...] = ()
+    alone = False
+    kind: str = ""
+    frames_per = 1
     across_clips = True
     reads_summary = False
-    kind: str = ""
     orders_segments = False
+    chance: float | None = None
+    progress: float = 0.0
+    meanings: Mapping[str, str] = {}
+
+    def __call__(
+        self, encoded: Mapping[str, Encoded] | Encoded, generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        """`forward`, also of a single `Encoded` for the view `plain`, and with torch's generator by default."""
+        given = {PLAIN: encoded} if isinstance(encoded, Encoded) else encoded
+        for name in self.reads:
+            if name not in given:
+                raise RequestError(
+                    f"task {type(self).__name__} reads the view '{name}', which is not given: train it by "
+                    "PretextObjective, which encodes the views of its tasks"
+                )
+        return super().__call__(given, torch.default_generator if generator is None else generator)
+
+    @property
+    def reads(self) -> list[str]:
+        """The names of all that it reads of a batch."""
+        return [PLAIN, *self.views, *[TEACHER] * self.teacher, *(f"{WITHOUT}{name}" for name in self.without)]
 
     @abstractmethod
     def forward(self, encoded: Mapping[str, Encoded], generator: torch.Generator) -> dict[str, Tensor]:
-        """The task's loss and accuracy on one batch."""
+        """The task on one batch.
+
+        encoded: an `Encoded` by name of what the task reads, of the joined batch of all processes.
+        generator: the batch's own, for every draw.
+
+        Returns `loss` (), and `accuracy` () where the task has one.
+        """
 
 
 def projection_head(width: int, hidden: int, out: int) -> nn.Module:
-    """Two layers, no batch norm: rows differ in number from batch to batch where modalities are missing."""
+    """Two layers without batch norm, because the number of rows varies where modalities are missing."""
     return ProjectionHead([(width, hidden, None, nn.GELU()), (hidden, out, None, None)])
 
 
 def projection_heads(names: Sequence[str], width: int, hidden: int, out: int) -> nn.ModuleDict:
-    """One head for each name."""
+    """One `projection_head` per name."""
     return nn.ModuleDict({name: projection_head(width, hidden, out) for name in names})
 
 
 def unit(rows: Tensor) -> Tensor:
-    """Rows scaled to length one along the last dimension."""
+    """Rows (..., D) scaled to length one."""
     return F.normalize(rows, dim=-1)
 
 
 def modality_pairs(
     modalities: Sequence[str], pairs: Sequence[Sequence[str]] | None, anchor: str | None = None
 ) -> list[tuple[str, str]]:
-    """All unordered pairs of modalities, or those with `anchor`, or just `pairs`.
+    """The pairs that a task compares: all unordered pairs of modalities, those with `anchor`, or `pairs`.
 
-    Raises `RequestError` for an unknown modality, naming the nearest, and for what is no pair of two.
+    Raises `RequestError` for an unknown modality, and for an entry that is not two different modalities.
     """
     for pair in pairs or ():
         for name in pair:
@@ -77,13 +116,13 @@ def modality_pairs(
 
 
 def check_source(name: str, known: Sequence[str]) -> None:
-    """`RequestError` naming the nearest where `name` is not among the sources of a task."""
+    """`RequestError` for an unknown source of a task."""
     if name not in known:
         raise choice_error("modality of a pretext task", name, known)
 
 
 def names_in(pairs: Sequence[tuple[str, str]]) -> list[str]:
-    """Every name of some pairs, sorted."""
+    """All names of these pairs, sorted."""
     return sorted({name for pair in pairs for name in pair})
 
 
@@ -107,20 +146,20 @@ def segment_numbers(encoded: Encoded) -> Tensor:
 
 
 def zero_loss(*tensors: Tensor) -> Tensor:
-    """Zero that still reaches every given tensor's graph: no valid row, but gradients for all ranks."""
+    """Zero with a gradient to every tensor: where there is no valid row, all ranks still need gradients."""
     return sum((tensor.sum() * 0 for tensor in tensors), start=tensors[0].new_zeros(()))
 
 
 def mean_of(losses: Sequence[Tensor], *idle: Tensor) -> Tensor:
-    """The mean of the losses there are, or zero, in the graph of the `idle` tensors either way."""
+    """The mean of the losses, or zero if there are none; both have a (zero) gradient to the `idle` tensors."""
     zero = zero_loss(*idle)
     return torch.stack(list(losses)).mean() + zero if losses else zero
 
 
 def mean_accuracy(accuracies: Sequence[Tensor], chances: Sequence[Tensor] = ()) -> dict[str, Tensor]:
-    """Their mean as `accuracy`; those of no valid row are left out, for a zero would pull the mean down.
+    """`accuracy`, the mean of accuracies, and `chance`, the mean of chances where those depend on the batch.
 
-    `chances`: what guessing would reach of each, where that depends on the batch; their mean is `chance`.
+    NaN, the value of no valid row, is skipped. A key without a value is not returned.
     """
     outputs = {}
     for name, values in (("accuracy", accuracies), ("chance", chances)):

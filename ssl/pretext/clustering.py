@@ -1,4 +1,4 @@
-"""Clusters that modalities assign to each other."""
+"""A task on cluster assignments across modalities."""
 
 from collections.abc import Mapping, Sequence
 
@@ -25,13 +25,13 @@ from .base import (
 class SwappedAssignments(PretextTask):
     """Swapped cluster assignments (SwAV, Caron et al. 2020) across modalities, in the spirit of SeLaVi (Asano 2020).
 
-    Embeddings z of each modality against shared prototypes c, all of length one: codes
-    `q = Sinkhorn(z . c / epsilon)` spread the batch evenly over the clusters, and each modality predicts the other's,
-    `-sum q_a log softmax(z_v . c / T)`, both ways over every pair. Defaults: 32 prototypes (fewer than the rows of a
-    batch), T .1, epsilon .05, 3 iterations, heads hidden 256, 128-d. The accuracy is how often the modality's most
-    likely cluster is the other's code.
+    Embeddings z of each modality are compared with shared prototypes c, all of length one. Codes
+    `q = Sinkhorn(z . c / epsilon)` spread the batch evenly over the clusters, and each modality predicts the code of
+    the other, `-sum q_a log softmax(z_v . c / T)`, both ways over every pair. Defaults: 32 prototypes (fewer than the
+    rows of a batch), T .1, epsilon .05, 3 iterations, heads hidden 256, 128-d. The accuracy is how often the most
+    likely cluster of one modality is that of the other's code.
 
-    Shortcut it guards against: one cluster for all, by the even spread of the codes.
+    Shortcut it guards against: one cluster for all clips (codes are spread evenly).
     """
 
     def __init__(

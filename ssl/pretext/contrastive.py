@@ -29,14 +29,14 @@ class CrossModal(PretextTask):
     """Cross-modal InfoNCE (CMC, Tian et al. 2020; CLIP, Radford et al. 2021) over pairs of modalities.
 
     `-1/2N sum_i [log softmax_j(v_i . a_j / T)_i + log softmax_j(a_i . v_j / T)_i]`, one row per (clip, segment).
-    Negatives are other clips only: other segments of the same clip are masked, for they may rightly agree. `pairs`:
-    lists of two modalities (or `fused`); default all pairs of modalities ("full graph"); `anchor`: pairs with one
-    modality ("core view"). `joint`: rows of the query's own modality are negatives too (Morgado et al. 2021 find
-    the cross-only form better, which is the default). Defaults: T .07, heads hidden 256, 128-d. lightly's
-    `NTXentLoss` is the joint form alone.
+    Negatives are other clips only: other segments of the same clip are masked, because they may agree. `pairs`: lists
+    of two modalities (or `fused`); default all pairs of modalities ("full graph"); `anchor`: pairs with one modality
+    ("core view"). `joint`: rows of the query's own modality are negatives too (Morgado et al. 2021 find the
+    cross-only form better, which is the default). Defaults: T .07, heads hidden 256, 128-d. lightly's `NTXentLoss`
+    has the joint form only.
 
-    Shortcut it guards against: silent or absent streams (`present`), and files told apart by encoding marks, which
-    packing makes equal.
+    Shortcuts it guards against: silent or absent streams (`present`), and encoding marks of files, which packing
+    makes equal.
     """
 
     def __init__(
@@ -74,16 +74,17 @@ class CrossModal(PretextTask):
 
 
 class AcrossTime(PretextTask):
-    """Within-modality InfoNCE across time (CVRL, Qian et al. 2021): what lasts in a clip tells it from others.
+    """Within-modality InfoNCE across time (CVRL, Qian et al. 2021): segments of one clip are near, other clips far.
 
-    The loss of `CrossModal` between a modality's segments and the next segments of the same clips, under a head of
-    its own, so that what two streams share at one moment is kept beside it. `streams`: modalities, or `fused`, which
-    trains the fusion to keep what lasts of every stream; default all modalities. Defaults: T .07, heads hidden 256,
-    128-d.
+    The loss of `CrossModal` between a modality's segments and the next segments of the same clips. Each stream has a
+    separate head. `streams`: modalities, or `fused`, which also trains the fusion; default all modalities. Defaults:
+    T .07, heads hidden 256, 128-d.
 
     Shortcut it guards against: one crop for all segments (augmentation is drawn per segment). A still background
-    tells clips apart as well as what moves before it: RGB learns less from it than depth, flow or sound.
+    separates clips as well as motion does, so RGB learns less from this task than depth, flow or sound.
     """
+
+    alone = True
 
     def __init__(
         self,
@@ -122,11 +123,10 @@ class AcrossTime(PretextTask):
 class LeaveOneOut(PretextTask):
     """The fused embedding of all other modalities against each single one: InfoNCE of `CrossModal`.
 
-    For every modality m: rows of the embedding fused without m, against m's own feature. What the rest knows of m is
-    asked of the fusion and not of a pair, so the gate is trained as well (MultiMAE's and ImageBind's targets are per
-    modality; the pairing is ours). Defaults as in `CrossModal`.
+    For every modality m, the embedding that is fused without m is compared with the feature of m. This also trains
+    the gate (MultiMAE and ImageBind have targets per modality; the pairing is ours). Defaults as in `CrossModal`.
 
-    Shortcut it guards against: the fused embedding holding m itself, which it does not see.
+    Shortcut it guards against: a fused embedding that contains m; m is hidden from the fusion.
     """
 
     def __init__(
@@ -139,7 +139,7 @@ class LeaveOneOut(PretextTask):
     ) -> None:
         super().__init__()
         self.modalities = tuple(modalities)
-        self.views = (PLAIN, *(f"{WITHOUT}{name}" for name in modalities))
+        self.without = tuple(modalities)
         self.temperature = temperature
         self.heads = projection_heads([FUSED, *modalities], width, hidden, dimension)
 
@@ -161,12 +161,16 @@ class LeaveOneOut(PretextTask):
 def cross_modal_loss(
     first: Tensor, second: Tensor, valid: Tensor, clips: Tensor, temperature: float, joint: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """InfoNCE loss, top-1 retrieval accuracy and its chance between unit rows (N, D) of two modalities.
+    """InfoNCE loss, top-1 retrieval accuracy and its chance between two modalities.
 
-    `valid` (N,): both modalities are there; `clips` (N,): the clip number of each row. Rows of the same clip are no
-    negatives of each other. `joint`: the query's own modality lends negatives as well. The chance is one in the rows
-    that one is looked for among. The loss is zero, with gradient, where there is no valid row; accuracy and chance
-    are NaN there.
+    first, second: unit rows (N, D).
+    valid: (N,), both modalities are present.
+    clips: (N,), the clip number of each row; rows of one clip are not negatives of each other.
+    temperature: divides the cosines.
+    joint: rows of the query's own modality are negatives too.
+
+    The chance is one in the number of candidates. Without a valid row the loss is zero, with gradient, and accuracy
+    and chance are NaN.
     """
     target = torch.arange(len(first), device=first.device)
     diagonal = torch.eye(len(first), dtype=torch.bool, device=first.device)
@@ -187,16 +191,20 @@ def cross_modal_loss(
 def set_loss(
     similarities: Tensor, positives: Tensor, negatives: Tensor, valid: Tensor, temperature: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """InfoNCE with any set of positives: similarities, positives, negatives (N, M), valid (N,).
+    """InfoNCE with any set of positives (Khosla et al. 2020, positives outside the logarithm).
 
-    For every positive `-log(e^p / (e^p + sum of e^negative))`, the mean over a row's positives, then over valid rows
-    that have one (Khosla et al. 2020, positives outside the logarithm). The accuracy is the share of those rows whose
-    nearest candidate is a positive, and the chance the share of positives among a row's candidates; NaN where there
-    is no such row.
+    similarities: (N, M) of N queries and M candidates.
+    positives, negatives: (N, M) bool; a candidate may be neither.
+    valid: (N,), which queries count.
+    temperature: divides the similarities.
+
+    Returns the loss, the accuracy and its chance. Loss: `-log(e^p / (e^p + sum of e^negative))` of each positive, the
+    mean over a row's positives, then over valid rows that have one. Accuracy: the share of those rows whose nearest
+    candidate is a positive. Chance: the share of positives among a row's candidates. NaN without such rows.
     """
     logits = similarities / temperature
     others = logits.masked_fill(~negatives, float("-inf")).logsumexp(dim=1, keepdim=True)
-    # A row without negatives has nothing to be told from, and -inf would make its gradient NaN.
+    # A row without negatives has no loss; -inf would make its gradient NaN.
     others = torch.where(negatives.any(dim=1, keepdim=True), others, torch.full_like(others, -1e4))
     terms = F.softplus(others - logits)
     count = positives.sum(dim=1)

@@ -1,4 +1,4 @@
-"""Do two streams come from one clip, and from one moment of it?"""
+"""Tasks on whether two streams are of the same clip, and of the same moment."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,10 +13,10 @@ from .base import PLAIN, PretextTask, mean_accuracy, mean_of, modality_pairs, na
 
 
 class PairTask(PretextTask):
-    """What tasks on pairs of streams share: unit towers, and a learned scale and bias of each pair's cosine.
+    """Base of tasks on pairs of streams: unit towers, and a learned scale and bias for each pair's cosine.
 
-    `logit = scale * cos + bias`, AVE-Net's distance head (Arandjelovic & Zisserman 2018) in the form that keeps
-    features fit for retrieval. Towers are 128-d with 256 hidden; the scale starts at 10, the bias at 0.
+    `logit = scale * cos + bias`, the distance head of AVE-Net (Arandjelovic & Zisserman 2018), in a form that keeps
+    features useful for retrieval. Towers are 128-d with 256 hidden; the scale starts at 10, the bias at 0.
     """
 
     def __init__(
@@ -54,11 +54,11 @@ class PairTask(PretextTask):
 
 
 class Correspondence(PairTask):
-    """Audio-visual correspondence for any pair of modalities (Arandjelovic & Zisserman 2017), through a distance.
+    """Audio-visual correspondence for any pair of modalities (Arandjelovic & Zisserman 2017), by a distance.
 
     Positive: the same segment of one clip. Negative: the segment with the same number in another clip of the batch,
-    so that neither the code path nor the place in the clip tells them apart; one negative for every positive, so
-    chance is one half in every batch. Rows whose negative lacks the modality are left out with their positive.
+    so neither processing nor place in the clip separates them. There is one negative for every positive, so chance is
+    one half in every batch. Rows whose negative lacks the modality are skipped together with their positive.
 
     Shortcut it guards against: encoding marks of the file (same sampling for both sides) and silence (`present`).
     """
@@ -69,7 +69,7 @@ class Correspondence(PairTask):
         plain = encoded[PLAIN]
         towers = self.units(plain)
         clips = len(next(iter(towers.values())))
-        # A cyclic shift gives every clip one partner that is not itself, and every clip serves once.
+        # A cyclic shift gives every clip another clip as partner, each of them once.
         shift = int(torch.randint(1, clips, (), generator=generator)) if clips > 1 else 0
         found = [
             corresponding_logits(towers[a], towers[b], plain.present[a], plain.present[b], shift)
@@ -102,11 +102,11 @@ class Synchrony(PairTask):
 
     Positive: the same segment. Hard negative: another segment of the same clip, at least `gap` seconds apart without
     overlap; easy negative: another clip. The share of hard negatives rises from 0 to `hard` between the shares
-    `easy_until` and twice that of the run, for starting with hard ones does not learn; published: 25 % hard in the
-    second half. One negative for every positive. Defaults: hard .75, easy_until .25, gap .1 s.
+    `easy_until` and twice that of the run, because training does not start with hard ones; published: 25 % hard in
+    the second half. One negative for every positive. Defaults: hard .75, easy_until .25, gap .1 s.
 
     Shortcut it guards against: borders and padding. A shifted negative is a real window of the recording, cut like
-    the positive, never rolled or padded; overlapping windows are left out.
+    the positive, never rolled or padded; overlapping windows are skipped.
     """
 
     chance = 0.5
@@ -148,7 +148,7 @@ class Synchrony(PairTask):
             present, feature = plain.present[second], towers[second]
             shifted, other = feature.roll(-later, 1), feature.roll(-shift, 0)
             hard = wanted & apart & present.roll(-later, 1)
-            # Where a hard one is wanted and there is none, the row waits: an easy one would change the mixture.
+            # A row that should get a hard negative and has none is skipped: an easy one would change the mixture.
             easy = ~wanted & present.roll(-shift, 0) & (shift > 0)
             mask = plain.present[first] & present & (hard | easy)
             negative = torch.where(hard[..., None], shifted, other)
@@ -157,13 +157,13 @@ class Synchrony(PairTask):
 
 
 class Offset(PairTask):
-    """Which of a clip's segments was it? One stream's segment against all segments of another stream (ours).
+    """Finds a segment of one stream among all segments of another stream of the clip (ours).
 
     For each pair, a K-way cross-entropy over `scale * cos` within the clip, both ways: the offset between two streams
-    as a class, after the shifts of Owens & Efros 2018. Chance is one K-th, and every class is as frequent: clips of
-    which some segment is absent, or closer than `gap` seconds to another, are left out.
+    as a class, after the shifts of Owens & Efros 2018. Chance is one K-th, and all classes are equally frequent.
+    Clips with an absent segment, or with segments closer than `gap` seconds, are skipped.
 
-    Shortcut it guards against: what tells clips apart is of no use within one.
+    Shortcut it guards against: features that only separate clips; they do not help within one.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Which way does time run, and how fast?"""
+"""Tasks on the direction and the pace of time."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,23 +8,24 @@ from torch import Tensor, nn
 
 from ...fusion.backbone import Encoded
 from ...shards.modality import MODALITIES
-from ..views.views import take_segments
+from ..views.views import MAX_RATE, ViewFunction, pace, reverse, take_segments
 from .base import FUSED, PLAIN, PretextTask, check_source, mean_accuracy, mean_of, source_feature
 
 
 class ArrowOfTime(PretextTask):
-    """Arrow of time (Wei et al. 2018): does the segment run forwards or backwards?
+    """Arrow of time (Wei et al. 2018): tells a segment that runs forwards from one that runs backwards.
 
-    `Linear(D, 1)` on a segment as it is and on the same segment reversed (the view `reverse`), binary cross-entropy;
-    every clip gives one of each, so chance is one half in every batch. `streams`: what it is asked of, `fused` or
-    modalities; default every modality.
+    `Linear(D, 1)` and binary cross-entropy, on a segment as it is and on the same segment reversed (the view
+    `reverse`). Every clip gives one of each, so chance is one half in every batch. `streams`: `fused` or modalities;
+    default every modality.
 
-    Shortcut it guards against: the asymmetry of lossy codecs and cameras that move forwards; all streams are turned
-    together, so that sound's decay betrays nothing of the picture. Run the time-symmetric twin of a corpus to see
-    what is left.
+    Shortcut it guards against: the asymmetry of lossy codecs, and cameras that move forwards. All streams are
+    reversed together, so the decay of sound does not reveal the direction of the picture. Train on the time-symmetric
+    twin of a corpus to measure what remains.
     """
 
-    views = (PLAIN, "reverse")
+    views: Mapping[str, ViewFunction] = {"reverse": reverse}
+    alone = True
     chance = 0.5
     across_clips = False
 
@@ -52,18 +53,19 @@ class ArrowOfTime(PretextTask):
 
 
 class Pace(PretextTask):
-    """Pace prediction (Wang et al. 2020; SpeedNet, Benaim et al. 2020): are frames one or several steps apart?
+    """Pace prediction (Wang et al. 2020; SpeedNet, Benaim et al. 2020): consecutive frames, or every second one?
 
-    Two classes, `Linear(D, 2)`, on the view `pace`: one segment of every clip in half its frames, one by one or every
-    second, as many of each; where absent clips leave more of one, the surplus waits. The published form has four
-    paces and frames to spare for them. `streams`: video modalities; default all of them but flow, whose vectors do
-    not know the pace.
+    Two classes, `Linear(D, 2)`, on the view `pace`: one segment of every clip in half its frames. Both classes are
+    equally frequent; if absent clips leave more of one, the surplus is skipped. The published form has four paces.
+    `streams`: video modalities; default all but flow, whose vectors do not change with the pace.
 
-    Shortcut it guards against: looped or padded windows (windows are cut), the pitch of resampled sound (sound keeps
-    its pace and is not asked).
+    Shortcuts it guards against: looped or padded windows (windows are cut), and the pitch of resampled sound (sound
+    keeps its pace and is not used).
     """
 
-    views = (PLAIN, "pace")
+    views: Mapping[str, ViewFunction] = {"pace": pace}
+    alone = True
+    frames_per = MAX_RATE
     chance = 0.5
     across_clips = False
     kind = "video"
@@ -90,7 +92,7 @@ class Pace(PretextTask):
 
 
 def even_classes(target: Tensor, mask: Tensor, classes: int) -> Tensor:
-    """Of the rows in `mask` (N,), the first of every class of `target` (N,), as many as the rarest one has."""
+    """A mask (N,) within `mask` with equally many rows of each class: the first of every class of `target` (N,)."""
     rows = F.one_hot(target, classes).bool() & mask[:, None]
     fewest = rows.sum(dim=0).min()
     return (rows & (rows.cumsum(dim=0) <= fewest)).any(dim=1)

@@ -1,4 +1,4 @@
-"""A gate that learns whom to trust before any label is seen."""
+"""Trains a gate without labels, on corrupted streams."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,34 +6,35 @@ import torch
 from torch import Tensor, nn
 
 from ...fusion.backbone import Encoded
-from ..views.views import take_segments
+from ..views.views import ViewFunction, corrupt, take_segments
 from .base import PLAIN, TEACHER, PretextTask, mean_of, unit
 
 
 class GateDenoising(PretextTask):
-    """The fused embedding of a corrupted segment predicts the clean one's, its gate says what is corrupted (ours).
+    """The fused embedding of a corrupted segment predicts that of the clean one, and its gate finds the fault (ours).
 
-    In the view `corrupt` a random subset of modalities is corrupted or dropped, never all, every modality as often.
-    `z~`: fused from it, under weights of shares `g~`; `z*`: fused from the clean segment by the exponential moving
-    average of the backbone; `s_m`: the severity in [0, 1] that modality m was altered at, 0 where it is clean.
+    In the view `corrupt`, a random subset of modalities is corrupted or dropped, never all, each equally often.
+    `z~`: fused from that view, with weights of shares `g~`. `z*`: fused from the clean segment by the exponential
+    moving average of the backbone. `s_m`: the severity in [0, 1] of modality m, 0 if it is clean.
 
         L = 2 - 2 cos(predictor(z~), z*) + gate KL(t || g~),   t_m = exp(-sharpness s_m) / sum_n exp(-sharpness s_n)
 
-    over the modalities n that are left. The first term alone (`gate: 0`) hardly moves the gate: the target is fused
-    under a gate as well, so it is made small by trusting whatever varies least. The second scores the gate itself;
-    the severity is what the task drew, no label. Clean segments take the same path, and are asked for equal
-    shares. Defaults: gate 1, sharpness 2, predictor hidden 256. Give the gate `quality: 3` (`BackboneSpec`): what it
-    is told of a stream's noise and contrast holds for corruptions it has never met.
+    over the remaining modalities n. The first term alone (`gate: 0`) hardly trains the gate: the target is fused
+    under a gate as well, so the loss is small if the gate trusts the modality that varies least. The second term
+    trains the gate directly. The severity was drawn by the task, it is not a label. For clean segments the target is
+    equal shares. Defaults: gate 1, sharpness 2, predictor hidden 256. Give the gate `quality: 3` (`BackboneSpec`):
+    noise and contrast of a stream generalise to other corruptions.
 
-    The accuracy is how often a corrupted modality's share of the weight is smaller than the same modality's in the
-    clean segment, both among the modalities that are left; a gate that sees no corruption is right half the time.
+    The accuracy is how often the share of a corrupted modality is smaller than the share of the same modality in the
+    clean segment, both among the remaining modalities; a gate that sees no corruption is right half the time.
 
-    Shortcuts it guards against: a static preference, by the evenness of the draw; fingerprints of the corruptions
-    trained on, for blur is never among them and is there to be tested with. Where modalities share nothing there is
-    nothing to compensate with, and the first term teaches the gate only `present`.
+    Shortcuts it guards against: a fixed preference (each modality is corrupted equally often), and features of the
+    trained corruptions (blur is not among them and is used for tests). If modalities share no information, the first
+    term trains the gate only on `present`.
     """
 
-    views = (PLAIN, TEACHER, "corrupt")
+    views: Mapping[str, ViewFunction] = {"corrupt": corrupt}
+    teacher = True
     chance = 0.5
     across_clips = False
 
@@ -65,10 +66,10 @@ class GateDenoising(PretextTask):
 
 
 def severity_divergence(weights: Tensor, present: Tensor, severity: Tensor, sharpness: float) -> Tensor:
-    """Mean of `KL(t || g)` in nats over rows with two modalities or more, zero with gradient where there is none.
+    """Mean of `KL(t || g)` in nats over rows with two modalities or more; zero, with gradient, without such rows.
 
-    `weights`, `severity`, `present` (..., M); `g`: the weights as shares of their sum, `t = softmax(-sharpness
-    severity)` among the present.
+    weights, present, severity: (..., M).
+    sharpness: of the target `t = softmax(-sharpness severity)` among the present; `g`: weights divided by their sum.
     """
     rows = present.sum(dim=-1) > 1
     logs = (-sharpness * severity.to(weights.dtype)).masked_fill(~present, float("-inf"))
@@ -79,5 +80,5 @@ def severity_divergence(weights: Tensor, present: Tensor, severity: Tensor, shar
 
 
 def _shares(weights: Tensor) -> Tensor:
-    """Weights (..., M) relative to their sum: an unnormalised gate may trust everything less."""
+    """Weights (..., M) divided by their sum."""
     return weights / weights.sum(dim=-1, keepdim=True).clamp_min(1e-12)

@@ -1,4 +1,4 @@
-"""Predicting what was hidden, over a grid of modalities and time."""
+"""Prediction of hidden tokens, over a grid of modalities and time."""
 
 from collections.abc import Mapping, Sequence
 
@@ -16,8 +16,8 @@ from .contrastive import cross_modal_loss
 class TokenPredictor(nn.Module):
     """A small transformer over a clip's tokens, one for each (segment, modality), some of them hidden.
 
-    Hidden tokens are a learned vector; every token is told its modality and its segment's place. Absent tokens are
-    neither read nor asked.
+    Hidden tokens are a learned vector. Every token has learned embeddings of its modality and of its segment's place.
+    Absent tokens are not attended to and not predicted.
     """
 
     def __init__(self, count: int, width: int, segments: int, layers: int, heads: int) -> None:
@@ -35,13 +35,13 @@ class TokenPredictor(nn.Module):
         seen = torch.where(hidden[..., None], self.mask_token.to(tokens.dtype), tokens)
         seen = seen + self.modality + self.place[: tokens.shape[1]]
         padding = ~present.flatten(1)
-        # A clip with nothing present would attend to nothing and give NaN.
+        # Attention over no tokens at all would give NaN.
         padding = padding & ~padding.all(dim=1, keepdim=True)
         return self.layers(seen.flatten(1, 2), src_key_padding_mask=padding).view(tokens.shape)
 
 
 def hide(present: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """Which tokens (B, K, M) to hide: about `share` of those present, at least one and never all of them."""
+    """The tokens (B, K, M) to hide: about `share` of those present, at least one, never all."""
     order = torch.rand(present.shape, generator=generator).to(present.device)
     order = order.masked_fill(~present, 2.0).flatten(1).argsort(dim=1).argsort(dim=1).view(present.shape)
     count = present.flatten(1).sum(dim=1)
@@ -51,9 +51,10 @@ def hide(present: Tensor, share: float, generator: torch.Generator) -> Tensor:
 
 
 class MaskedTask(PretextTask):
-    """What masked tasks share: the grid of tokens, and the predictor over it."""
+    """Base of masked tasks: the grid of tokens and the predictor over it."""
 
     across_clips = False
+    alone = True
 
     def __init__(
         self, modalities: Sequence[str], width: int, segments: int, share: float, layers: int, heads: int
@@ -74,8 +75,9 @@ class MaskedTask(PretextTask):
 def told_apart(columns: Sequence[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
     """How often a prediction is nearest to its own target among all targets of its modality.
 
-    `columns`: by modality, predictions (N, D) and targets (N, D) of one length each, row by row. `accuracy` over all
-    rows and its `chance`, one in the targets to choose from; nothing where there is no row.
+    columns: by modality, predictions (N, D) and targets (N, D), row by row.
+
+    Returns `accuracy` over all rows and its `chance`, one in the number of targets; nothing without rows.
     """
     hits, chances = [], []
     for predicted, wanted in columns:
@@ -89,16 +91,16 @@ def told_apart(columns: Sequence[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
 class MaskedLatent(MaskedTask):
     """Masked latent prediction over time and modality tokens (data2vec, Baevski et al. 2022; JEPA 2023).
 
-    Of a clip's tokens, one feature for each (segment, modality), a `share` is hidden; a transformer of 2 layers
-    predicts the hidden ones as the slow copy of the backbone sees them: `2 - 2 cos`. Defaults: share .5, 4 heads. The
-    accuracy: how often the prediction is nearest to its own target among the clip-mates' and others' hidden tokens of
-    the same modality.
+    A `share` of a clip's tokens, one feature for each (segment, modality), is hidden. A transformer of 2 layers
+    predicts the features that the moving average of the backbone has for them: `2 - 2 cos`. Defaults: share .5,
+    4 heads. The accuracy: how often the prediction is nearest to its own target among all hidden tokens of the same
+    modality.
 
-    Shortcut it guards against: a hidden token's own feature, which the predictor does not see; collapse by the slow
-    target, to be watched.
+    Shortcuts it guards against: a hidden token's own feature (the predictor does not see it), and collapse (by the
+    slow target; watch `embedding/std`).
     """
 
-    views = (PLAIN, TEACHER)
+    teacher = True
 
     def __init__(
         self,
@@ -125,15 +127,15 @@ class MaskedLatent(MaskedTask):
 
 
 class ContrastiveMasked(MaskedTask):
-    """CAV-MAE's combination (Gong et al. 2023): rebuild what was hidden, and tell clips apart, in one task.
+    """CAV-MAE (Gong et al. 2023): reconstruction of hidden content and contrast between clips, in one task.
 
-    Of a clip's (segment, modality) tokens a `share` is hidden and rebuilt from the others by a joint transformer:
-    mean squared error on the segment's coarse content, standardised (a mask within frames or spectrograms would need
-    token encoders; here a token is a whole stream of a segment). Beside it InfoNCE of every pair of modalities'
-    features, `contrast` of it. Published: share .75, contrast .01, T .05, one direction. The accuracy: how often what
-    was rebuilt is nearest to its own content among that of all hidden tokens of the modality.
+    A `share` of a clip's (segment, modality) tokens is hidden, and a joint transformer reconstructs the standardised
+    coarse content of the segment from the other tokens, by mean squared error (a mask within frames or spectrograms
+    would need token encoders; here a token is a whole stream of a segment). InfoNCE of every pair of modalities is
+    added with the factor `contrast`. Published: share .75, contrast .01, T .05, one direction. The accuracy: how
+    often a reconstruction is nearest to its own content among all hidden tokens of the modality.
 
-    Shortcut it guards against: as `MaskedLatent`; brightness and loudness, which standardising takes away.
+    Shortcuts it guards against: as `MaskedLatent`; brightness and loudness, which standardising removes.
     """
 
     across_clips = True

@@ -29,12 +29,12 @@ from .base import (
     unit,
 )
 
-# Batch norm and covariances need a few rows to say anything.
+# The fewest rows for batch norm and covariances.
 FEWEST = 4
 
 
 class Paired(NamedTuple):
-    """Rows (N, D) of two modalities, partner beside partner, and which of its clip's segments (N,) each is of."""
+    """Rows (N, D) of two modalities, row by row of one segment, and the segment number (N,) within the clip."""
 
     first: Tensor
     second: Tensor
@@ -42,18 +42,17 @@ class Paired(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """A modality's rows of one segment (N, D): the predictor's guess from them, and they themselves, held still."""
+    """Rows (N, D) of one modality and segment: the prediction from them, and the rows without gradient."""
 
     guess: Tensor
     row: Tensor
 
 
 class PairAgreement(PretextTask):
-    """What they share: one expander per modality with batch norm, and the rows that both of a pair have.
+    """Base of tasks on agreement: one expander with batch norm per modality, and the rows of each pair.
 
-    Rows of a pair are (clip, segment) whose two modalities are present; with fewer than four of them the pair waits.
-    The accuracy is that of `retrieval` between both: no part of the loss, which asks no question that could be
-    answered right or wrong.
+    Rows of a pair are the (clip, segment) with both modalities present; a pair with fewer than four is skipped. The
+    accuracy is that of `retrieval` between the two modalities; it is not part of the loss.
     """
 
     def __init__(
@@ -74,7 +73,7 @@ class PairAgreement(PretextTask):
         return VICRegProjectionHead(width, hidden, dimension, num_layers=2)
 
     def projected(self, plain: Encoded) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Every head's rows (B, K, D) where its modality is present, and where it is."""
+        """Projected rows (B, K, D) and presence (B, K) by modality."""
         rows, present = {}, {}
         for name, head in self.heads.items():
             feature, mask = source_feature(plain, name)
@@ -82,14 +81,14 @@ class PairAgreement(PretextTask):
                 projected = head(feature[mask])
                 out = projected.new_zeros(*mask.shape, projected.shape[-1]).index_put((mask,), projected)
             else:
-                # Kept in the graph, so that every rank reaches every parameter.
+                # Kept in the graph: every rank needs a gradient for every parameter.
                 idle = sum(parameter.sum() * 0 for parameter in head.parameters())
                 out, mask = feature.sum() * 0 + idle + feature.new_zeros(*mask.shape, 1), torch.zeros_like(mask)
             rows[name], present[name] = out, mask
         return rows, present
 
     def pair_rows(self, plain: Encoded) -> tuple[list[Paired], list[Tensor]]:
-        """Every pair that has enough rows, and all rows."""
+        """All pairs with enough rows, and all projected rows."""
         rows, present = self.projected(plain)
         found = []
         for first, second in self.pairs:
@@ -101,10 +100,10 @@ class PairAgreement(PretextTask):
 
 @torch.no_grad()
 def retrieval(pairs: Sequence[Paired]) -> dict[str, Tensor]:
-    """How often a row is nearer to its own partner, by cosine, than to any other clip's: `accuracy` and its `chance`.
+    """`accuracy`, how often a row is nearer to its partner, by cosine, than to rows of other clips, and its `chance`.
 
-    Both ways, the mean over pairs. Looked among are the rows of one segment number, one of each clip: with more of
-    them, rows that last would be found by guessing more often than one in their number, for they look alike.
+    Both ways, the mean over pairs. Candidates are the rows with the same segment number, one of each clip: segments
+    of one clip look alike, so with all of them chance would not be one in the number of candidates.
     """
     accuracies, chances = [], []
     for first, second, segments in pairs:
@@ -117,7 +116,7 @@ def retrieval(pairs: Sequence[Paired]) -> dict[str, Tensor]:
 
 
 class VicReg(PairAgreement):
-    """VICReg (Bardes et al. 2022) across modalities: they agree, every dimension varies, no two say the same.
+    """VICReg (Bardes et al. 2022) across modalities: agreement, variance of each dimension, no covariance.
 
     `invariance mean |a - b|^2 + variance hinge(1 - std) + covariance off-diagonal^2`, lightly's loss. Published
     weights 25, 25, 1; heads 2 layers of 256 (published 8192).
@@ -145,11 +144,11 @@ class VicReg(PairAgreement):
 
 
 class BarlowTwins(PairAgreement):
-    """Barlow Twins (Zbontar et al. 2021) across modalities: their cross-correlation is to be the identity.
+    """Barlow Twins (Zbontar et al. 2021) across modalities: their cross-correlation approaches the identity.
 
     `sum_i (1 - C_ii)^2 + redundancy sum_(i != j) C_ij^2`, lightly's loss, over the joined batch of all processes
     (lightly's own gathering does not give its gradient). Published redundancy .005; heads 2 layers of 256 (8192).
-    The sum over dimensions is divided by their number, so that its weight does not depend on them.
+    The sum over dimensions is divided by their number, so the weight does not depend on it.
 
     Shortcut it guards against: collapse, by the diagonal.
     """
@@ -172,17 +171,16 @@ class BarlowTwins(PairAgreement):
 
 
 class Byol(PretextTask):
-    """BYOL (Grill et al. 2020) across modalities: one modality predicts the slow copy's feature of another.
+    """BYOL (Grill et al. 2020) across modalities: one modality predicts the moving average's feature of another.
 
     `2 - 2 cos(q_v(f_v), f'_a)` both ways over every pair, f' from the exponential moving average of the backbone
-    (momentum .996 rising to 1). The prediction is of the backbone's own normalised features, so that no second
-    projection has to be averaged. Predictor 256 hidden. The accuracy is that of `retrieval` between predictions and
-    what they predict.
+    (momentum .996 rising to 1). Targets are the backbone's normalised features, so there is no projection to average.
+    Predictor 256 hidden. The accuracy is that of `retrieval` between predictions and targets.
 
     Shortcut it guards against: collapse, by predictor and slow target; watch `embedding/std`.
     """
 
-    views = (PLAIN, TEACHER)
+    teacher = True
 
     def __init__(
         self,

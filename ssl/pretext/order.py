@@ -1,4 +1,4 @@
-"""In which order did the segments happen?"""
+"""Tasks on the order of segments."""
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations, permutations
@@ -14,15 +14,16 @@ from .base import FUSED, PLAIN, PretextTask, check_source, mean_accuracy, mean_o
 
 
 class OrderTask(PretextTask):
-    """What tasks on shuffled segments share: a classifier over the pairs of a sequence of features.
+    """Base of tasks on shuffled segments: a classifier over the pairs of a sequence of features.
 
-    Segments are encoded alone, so shuffling features equals shuffling input clips. Every pair goes through
-    `Linear(2D, hidden) ReLU`, the pairs are joined, and a linear layer names the class. `streams`: what it is asked
-    of, `fused` or modalities. It is scored on clips whose segments are all present.
+    Segments are encoded one by one, so shuffling features equals shuffling the input. Every pair goes through
+    `Linear(2D, hidden) ReLU`; the pairs are concatenated, and a linear layer gives the class. `streams`: `fused` or
+    modalities. Only clips with all segments present are used.
     """
 
     across_clips = False
     orders_segments = True
+    alone = True
 
     def __init__(
         self,
@@ -53,7 +54,7 @@ class OrderTask(PretextTask):
         return self.classifiers[name](torch.cat(related, dim=-1))
 
     def whole(self, plain: Encoded, name: str) -> Tensor:
-        """Features (B', K, D) of the clips whose segments are all present: only they are dealt classes."""
+        """Features (B', K, D) of the clips whose segments are all present."""
         feature, present = source_feature(plain, name)
         return feature[present.all(dim=1)]
 
@@ -67,10 +68,10 @@ class OrderTask(PretextTask):
 class ClipOrder(OrderTask):
     """Clip order prediction (VCOP, Xu et al. 2019): which of the K! permutations was applied to the segments?
 
-    Numbered as in `itertools.permutations`, dealt out evenly over the clips. Defaults: K 3 and dropout .5 as
-    published; hidden 128 (published: 512).
+    Classes are numbered as in `itertools.permutations` and equally frequent over the clips. Defaults: K 3 and dropout
+    .5 as published; hidden 128 (published: 512).
 
-    Shortcut it guards against: continuous borders and a common crop (gaps between segments and augmentation per
+    Shortcuts it guards against: continuous borders (segments have gaps) and a common crop (augmentation is drawn per
     segment).
     """
 
@@ -102,9 +103,9 @@ class ClipOrder(OrderTask):
 class OrderVerification(OrderTask):
     """Shuffle and learn (Misra et al. 2016): are the segments in order?
 
-    Half the clips stay in order, the others get a permutation that is neither the order nor its reverse, which looks
-    as likely where motion has no direction. The published form takes frames of high motion and 75 % negatives; here
-    classes are equal. Needs K of at least 3. Defaults: hidden 128, dropout .5.
+    Half of the clips stay in order, the others get a permutation that is neither the order nor its reverse (motion
+    without direction looks the same in reverse). The published form uses frames of high motion and 75 % negatives;
+    here classes are equal. Needs K of at least 3. Defaults: hidden 128, dropout .5.
 
     Shortcut it guards against: as `ClipOrder`.
     """
@@ -137,12 +138,11 @@ class OrderVerification(OrderTask):
 
 
 class FrameOrder(OrderTask):
-    """Order prediction network (OPN, Lee et al. 2017): which order, where a sequence and its mirror are one class?
+    """Order prediction network (OPN, Lee et al. 2017): which order, with a sequence and its reverse as one class?
 
-    K!/2 classes: 3 of three segments, the published 12 of four. Defaults: hidden 128, dropout .5.
+    K!/2 classes: 3 for three segments, the published 12 for four. Defaults: hidden 128, dropout .5.
 
-    Shortcut it guards against: as `ClipOrder`; merging mirrored orders takes away the question that a time-symmetric
-    motion cannot answer.
+    Shortcut it guards against: as `ClipOrder`. Motion that is symmetric in time can be ordered up to its reverse.
     """
 
     def __init__(
@@ -176,11 +176,11 @@ class FrameOrder(OrderTask):
 class OddOneOut(OrderTask):
     """Odd-one-out networks (O3N, Fernando et al. 2017): which of the sequences is in the wrong order?
 
-    K sequences of K - 1 segments each, a different segment left out of each; all in order but one, which is permuted
-    into any other order but its reverse. Every sequence goes through the same pairs and a linear score, and the odd
-    one is the class. Needs K of at least 4. Defaults: hidden 128, dropout .5.
+    K sequences of K - 1 segments, each without another segment. All are in order except one, which has any other
+    order but the reverse. Every sequence gets a score from the same pairs and a linear layer; the odd one is the
+    class. Needs K of at least 4. Defaults: hidden 128, dropout .5.
 
-    Shortcut it guards against: as `ClipOrder`; the odd one's place is dealt evenly.
+    Shortcut it guards against: as `ClipOrder`; the places of the odd one are equally frequent.
     """
 
     def __init__(

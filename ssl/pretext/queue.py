@@ -58,13 +58,12 @@ class MomentumQueue(PretextTask):
     the queue. InfoNCE both ways over every pair. Defaults: queue 2048 (published 16384 and more), T .07, momentum of
     the heads .99, hidden 256, 128-d.
 
-    Shortcut it guards against: the age of a key. Keys move with the encoder, and where the queue alone held the
-    negatives, as published, a query that follows the movement would find its key by age: the batch's own keys are as
-    young. And a clip meeting itself in the queue, where an epoch is shorter than it: rows of the same clip are no
-    negatives.
+    Shortcuts it guards against: the age of a key, and a clip that meets itself. Keys change with the encoder. With
+    negatives from the queue only, as published, a query could find its key by age; keys of the batch are as young. In
+    an epoch shorter than the queue, rows of the same clip are not negatives.
     """
 
-    views = (PLAIN, TEACHER)
+    teacher = True
 
     def __init__(
         self,
@@ -126,12 +125,12 @@ class Agreement(PretextTask):
 
     Cross-modal InfoNCE of a segment against the other clips of the batch and of the queue (AVID), and, after the
     share `warmup` of the run, a within-modality term whose positives are the queue's `positives` rows with the
-    highest agreement `min(v . v_j, a . a_j)`: clips that look alike and sound alike. All other rows of other clips
-    are negatives, but those of the same clip, which are neither. Defaults: queue 1024 of detached rows (the published
-    banks hold every clip), 8 positives (32), warm-up .5, T .07, hidden 256, 128-d.
+    highest agreement `min(v . v_j, a . a_j)`: clips that look alike and sound alike. Other rows of other clips are
+    negatives; rows of the same clip are neither. Defaults: queue 1024 of detached rows (the published banks hold
+    every clip), 8 positives (32), warm-up .5, T .07, hidden 256, 128-d.
 
-    Shortcut it guards against: the age of a row, as in `MomentumQueue` and more, for nothing slows these rows down;
-    mining by one modality alone, which repeats its mistakes.
+    Shortcuts it guards against: the age of a row, as in `MomentumQueue` (more so, because these rows have no moving
+    average), and positives from one modality alone, which repeat its errors.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Which changes of a clip an embedding is to notice, and which not."""
+"""A task with a choice of which changes of a clip the embedding distinguishes."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ...fusion.backbone import Encoded
 from ...shards.errors import choice_error
+from ..views.views import ViewFunction, reverse
 from .base import PLAIN, PretextTask, mean_accuracy, mean_of, modality_pairs, names_in, projection_heads, unit
 from .contrastive import set_loss
 
@@ -16,17 +17,17 @@ CHOICES = ("distinctive", "invariant", "ignored")
 class Gdt(PretextTask):
     """Generalised data transformations (GDT, Patrick et al. 2020): contrast with a choice for each transformation.
 
-    Rows are segments of every clip as they are and, from the view `reverse`, one backwards. A row of one modality
-    against all rows of the other, InfoNCE both ways over every pair: the same clip at the same moment in the same
-    direction is the positive, other clips are negatives. For `shift` (another segment of the clip) and `reversal`
-    (the segment the other way) choose `distinctive`: a negative; `invariant`: a positive as well; `ignored`: neither.
-    Rows that both changes tell apart are negatives where either is distinctive, positives where both are invariant.
-    Defaults are the best of the paper: both distinctive. T .07, hidden 256, 128-d.
+    Rows are the segments of every clip and, from the view `reverse`, one segment reversed. InfoNCE of rows of one
+    modality against all rows of the other, both ways over every pair. The same clip at the same moment in the same
+    direction is the positive, other clips are negatives. `shift` (another segment of the clip) and `reversal` (the
+    reversed segment) are each `distinctive` (a negative), `invariant` (also a positive) or `ignored` (neither). Rows
+    that differ in both are negatives if either is distinctive, and positives if both are invariant. Defaults are the
+    best of the paper: both distinctive. T .07, hidden 256, 128-d.
 
-    Shortcut it guards against: as `ArrowOfTime` where reversal is distinctive, as `Synchrony` where shift is.
+    Shortcut it guards against: as `ArrowOfTime` if reversal is distinctive, as `Synchrony` if shift is.
     """
 
-    views = (PLAIN, "reverse")
+    views: Mapping[str, ViewFunction] = {"reverse": reverse}
 
     def __init__(
         self,

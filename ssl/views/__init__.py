@@ -1,4 +1,4 @@
-"""Altered input that pretext tasks ask for.
+"""Altered input for pretext tasks.
 
 Start with `views`.
 """

@@ -1,4 +1,4 @@
-"""Ways a sensor fails, at a known severity: what a gate is to notice."""
+"""Sensor faults of known severity, which a gate should notice."""
 
 from collections.abc import Callable, Mapping
 
@@ -10,25 +10,25 @@ Corruption = Callable[[Tensor, float, torch.Generator], Tensor]
 
 
 def add_noise(stream: Tensor, severity: float, generator: torch.Generator) -> Tensor:
-    """White noise of up to three times the stream's own deviation of one."""
+    """White noise of up to three times the deviation of the stream, which is one."""
     noise = torch.randn(stream.shape, generator=generator).to(stream.device)
     return stream + 3 * severity * noise
 
 
 def fade(stream: Tensor, severity: float, generator: torch.Generator) -> Tensor:
-    """Contrast lost towards the mean: a lens fogs, a microphone is covered."""
+    """Lower contrast around the mean, as of a fogged lens or a covered microphone."""
     return stream * (1 - severity) + stream.mean() * severity
 
 
 def coarsen(stream: Tensor, severity: float, generator: torch.Generator) -> Tensor:
-    """Low bit depth: from 32 levels down to 2 over six deviations."""
+    """Low bit depth: 32 levels, down to 2, over six deviations."""
     levels = 2 ** (5 - 4 * severity)
     return (stream.clamp(-3, 3) / 6 * levels).round() * 6 / levels
 
 
 def gap(stream: Tensor, severity: float, generator: torch.Generator) -> Tensor:
-    """A stretch of up to the whole time set to its mean: packets are lost. Time is dimension 0, or the last of a
-    spectrogram (1, mels, frames)."""
+    """Lost packets: a part of the time, up to all of it, set to its mean. Time is dimension 0, of a spectrogram
+    (1, mels, frames) the last."""
     stream = stream.clone()
     view = stream.movedim(-1, 0) if stream.dim() == 3 else stream
     length = len(view)
@@ -39,7 +39,7 @@ def gap(stream: Tensor, severity: float, generator: torch.Generator) -> Tensor:
 
 
 def blur(stream: Tensor, severity: float, generator: torch.Generator) -> Tensor:
-    """Out of focus: a mean over squares of up to 13 pixels; of a signal (N, C) over as many samples."""
+    """Blur: a mean over squares of up to 13 pixels; of a signal (N, C) over up to 13 samples."""
     side = 2 * round(6 * severity) + 1
     if stream.dim() == 2:
         smooth = F.avg_pool1d(stream.T.unsqueeze(0), side, 1, side // 2, count_include_pad=False)
@@ -56,7 +56,7 @@ CORRUPTIONS: dict[str, Corruption] = {
     "blur": blur,
 }
 DROPPED = 1.0
-# Blur is never trained on: what a gate says of it is not a fingerprint it has learned.
+# Blur is kept for tests, to measure a gate on a corruption that it was not trained on.
 TRAINED = ("noise", "fade", "coarse", "gap")
 
 
@@ -68,18 +68,22 @@ def corrupt_streams(
     share: float = 0.5,
     dropped: float = 0.2,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
-    """Streams (B, K, ...) of which some are corrupted, `present` (B, K) after it, and the severity (B, K, M).
+    """Corrupts some streams of some segments.
 
-    In a `share` of the segments with two modalities or more a subset of them, never all, is corrupted, each as
-    often, so that no static preference pays. A corrupted modality is dropped with probability `dropped`,
-    else altered by one of `kinds` at a severity uniform in (0, 1). Streams without a corrupted segment are left out.
-    Order of the severities: that of `present`.
+    streams: (B, K, ...) by modality; present: (B, K) by modality.
+    kinds: the corruptions to draw from.
+    share: of the segments with two modalities or more, in which a random subset of them, never all, is corrupted.
+        Each modality is corrupted equally often, so a fixed preference does not help.
+    dropped: probability that a corrupted modality is dropped; else its severity is uniform in (0, 1).
+
+    Returns the changed streams (those without a corrupted segment are not included), `present` without the dropped
+    ones, and the severity (B, K, M) in the order of `present`: 0 clean, 1 dropped.
     """
     names = list(present)
     mask = torch.stack([present[name] for name in names], dim=-1).cpu()
     chosen = torch.rand(mask.shape, generator=generator) < 0.5
     chosen &= mask & (torch.rand(*mask.shape[:2], 1, generator=generator) < share)
-    # Where all would be bad there is nothing left to trust, and nothing to learn.
+    # If all modalities were corrupted, the gate could not prefer any.
     chosen &= ~(chosen == mask).all(dim=-1, keepdim=True)
     severity = torch.rand(mask.shape, generator=generator) * chosen
     lost = chosen & (torch.rand(mask.shape, generator=generator) < dropped)

@@ -1,4 +1,4 @@
-"""A segment in a few numbers: what a masked stream is to be rebuilt as."""
+"""A coarse summary of a segment, the target of reconstruction."""
 
 import torch
 import torch.nn.functional as F
@@ -11,11 +11,12 @@ MOMENTS, CELLS = 2, 4
 
 @torch.no_grad()
 def summarise(stream: Tensor) -> Tensor:
-    """Means over `MOMENTS` parts of the time and `CELLS` x `CELLS` parts of the picture, (B, K, S).
+    """Means (B, K, S) over `MOMENTS` parts of the time and `CELLS` x `CELLS` parts of the picture.
 
-    Of prepared video (B, K, T, C, H, W), spectrograms (B, K, 1, mels, frames), whose two axes are the picture, and
-    signals (B, K, N, C) by `CELLS` parts of the time. Standardised over the numbers of each segment, as masked
-    autoencoders do with patches (He et al. 2022).
+    stream: prepared video (B, K, T, C, H, W), spectrograms (B, K, 1, mels, frames), whose two axes are the picture,
+        or signals (B, K, N, C), in `CELLS` parts of the time.
+
+    The values of each segment are standardised, as masked autoencoders do with patches (He et al. 2022).
     """
     rows = stream.flatten(0, 1)
     if stream.dim() == 6:
@@ -30,6 +31,6 @@ def summarise(stream: Tensor) -> Tensor:
 
 
 def summary_size(name: str) -> int:
-    """S of a modality."""
+    """S, the length of a summary of modality `name`."""
     entry = modality(name)
     return entry.channels * (CELLS if entry.kind == "signal" else MOMENTS * CELLS * CELLS)

@@ -1,4 +1,4 @@
-"""Altered input that a task asks for: encoded once, whatever the number of tasks that read it."""
+"""Altered input for pretext tasks: each view is encoded once, for all tasks that read it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,8 +14,13 @@ MAX_RATE = 2
 
 @dataclass(frozen=True)
 class View:
-    """The `streams` (B, K', ...) that a view changes, for the `segments` (B, K') of every clip; every other stream
-    keeps its features of those segments. `present` (B, K') of every modality; `facts` (B, ...) for the tasks."""
+    """Altered input of B clips.
+
+    streams: (B, K', ...) by modality, those that the view changes; other streams keep their features.
+    present: (B, K') of every modality.
+    segments: (B, K'), which segments of each clip the rows are of.
+    facts: (B, ...) by name, for the tasks.
+    """
 
     streams: dict[str, Tensor]
     present: dict[str, Tensor]
@@ -28,20 +33,20 @@ ViewFunction = Callable[[Streams, Streams, torch.Generator], View]
 
 
 def take_segments(tensor: Tensor, segments: Tensor) -> Tensor:
-    """(B, K', ...) of (B, K, ...): the segments (B, K') of each clip."""
+    """Rows (B, K', ...) of a tensor (B, K, ...): the `segments` (B, K') of each clip."""
     return tensor[torch.arange(len(tensor), device=tensor.device)[:, None], segments.to(tensor.device)]
 
 
 def one_segment(present: Streams, generator: torch.Generator) -> Tensor:
-    """One segment of every clip (B, 1), at random: a view of one costs a K-th of the whole."""
+    """A random segment number (B, 1) for each clip. A view of one segment costs a K-th of the whole clip."""
     clips, segments = next(iter(present.values())).shape
     return torch.randint(segments, (clips, 1), generator=generator)
 
 
 def reverse(streams: Streams, present: Streams, generator: torch.Generator) -> View:
-    """One segment of every clip backwards in time: every stream, so that none betrays it by itself.
+    """One segment of every clip, reversed in time. All streams are reversed, so that none of them reveals it alone.
 
-    Flow is turned round as well: what moved right moves left.
+    Flow vectors also change their sign.
     """
     segments = one_segment(present, generator)
     turned = {}
@@ -55,11 +60,11 @@ def reverse(streams: Streams, present: Streams, generator: torch.Generator) -> V
 
 
 def pace(streams: Streams, present: Streams, generator: torch.Generator) -> View:
-    """One segment of every clip in `T / MAX_RATE` frames, taken one by one or `MAX_RATE` apart.
+    """One segment of every clip in `T / MAX_RATE` frames, one frame or `MAX_RATE` frames apart.
 
-    Windows are cut, never looped: both paces are real frames of the same segment, and as many. `facts["rate"]` (B,)
-    is 0 for the plain pace and 1 for the fast one, as many of each. Sound keeps its pace, for resampling would shift
-    its pitch; flow keeps its length, which the pace between frames does not change.
+    Windows are cut, never looped: both paces have the same number of real frames of one segment. `facts["rate"]`
+    (B,) is 0 for the plain pace and 1 for the fast one, equally often. Sound keeps its pace, because resampling would
+    shift its pitch. Flow vectors keep their length.
     """
     segments = one_segment(present, generator)
     clips = len(segments)
@@ -82,7 +87,7 @@ def pace(streams: Streams, present: Streams, generator: torch.Generator) -> View
 
 
 def corrupt(streams: Streams, present: Streams, generator: torch.Generator) -> View:
-    """One segment of every clip with some of its streams corrupted: see `corrupt_streams`.
+    """One segment of every clip, with some of its streams corrupted (see `corrupt_streams`).
 
     `facts["severity"]` (B, 1, M) in the order of `present`: 0 where clean, 1 where dropped.
     """
@@ -93,11 +98,8 @@ def corrupt(streams: Streams, present: Streams, generator: torch.Generator) -> V
     return View(changed, kept, segments, {"severity": severity})
 
 
-VIEWS: dict[str, ViewFunction] = {"reverse": reverse, "pace": pace, "corrupt": corrupt}
-
-
 def deal_evenly(count: int, classes: int, generator: torch.Generator) -> Tensor:
-    """Class numbers (count,) in random order, each class as often as any other, up to one."""
+    """Class numbers (count,) in random order; the counts of classes differ by at most one."""
     offset = int(torch.randint(0, classes, (), generator=generator))
     numbers = (torch.arange(count) + offset) % classes
     return numbers[torch.randperm(count, generator=generator)]

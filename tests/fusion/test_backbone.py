@@ -3,10 +3,12 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from modalgate.fusion.backbone import Backbone, alone, encoder_spec, fresh_copy, select_modalities
+from modalgate.fusion.classifier import Classifier
 from modalgate.fusion.mechanisms.gates import SigmoidGate
 from modalgate.fusion.mechanisms.quality import measure_quality
 from modalgate.fusion.mechanisms_by_name import fusions_at
@@ -17,7 +19,7 @@ from modalgate.shards.errors import RequestError
 from modalgate.shards.modality import MODALITIES
 from modalgate.shards.transforms import Preparation
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 Build, MakeBatch = Callable[..., Backbone], Callable[..., Batch]
 Prepared = tuple[dict[str, Tensor], dict[str, Tensor], Tensor]
@@ -293,3 +295,66 @@ def test_a_modality_that_no_clip_has_need_not_be_named(
     assert torch.equal(found.weights, masked.weights)
     assert not found.present["audio"].any()
     assert not found.weights[..., 2].any()
+
+
+class Lightest(nn.Module):
+    """The mean over pixels and time, and no tokens."""
+
+    features = 3
+
+    def forward(self, video: Tensor) -> Tensor:
+        return video.mean(dim=(1, 3, 4))
+
+
+def test_parts_are_given_as_modules_or_names(
+    tiny_backbone: Callable[..., Backbone], prepared: Callable[..., Any]
+) -> None:
+    spec = tiny_backbone().spec
+    gate, net = SigmoidGate(("rgb", "audio"), 8), Lightest()
+    backbone = Backbone(["rgb", "audio"], spec, fusion=gate, encoders={"rgb": net}).eval()
+    assert backbone.fusion is gate
+    assert backbone.encoders["rgb"] is net
+    assert backbone.spec.fusion == "sigmoid"
+    assert backbone.projections["rgb"][0].in_features == 3  # pyright: ignore
+    by_name = Backbone(("rgb", "audio"), replace(spec, fusion="sigmoid"))
+    named = Backbone(("rgb", "audio"), spec, fusion="sigmoid", encoders={"audio": spec.encoders["audio"]})
+    assert [p.shape for p in named.parameters()] == [p.shape for p in by_name.parameters()]
+    encoded = backbone(*prepared())
+    assert encoded.features["rgb"].shape == (*encoded.start.shape, 8)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            {"fusion": SigmoidGate(("audio", "rgb"), 8)},
+            "modalities audio, rgb, and the backbone has rgb, audio",
+        ),
+        ({"fusion": SigmoidGate(("rgb", "audio"), 5)}, "features of width 5, the backbone's width is 8"),
+        ({"encoders": {"rgb": nn.Identity()}}, "encoder Identity of 'rgb' has no `features`"),
+        ({"encoders": {"rbg": Lightest()}}, "unknown modality of an encoder 'rbg': did you mean 'rgb'"),
+        ({"encoders": {"rgb": Lightest()}, "fusion": "bottleneck"}, "Lightest of 'rgb' has none: give it a method"),
+    ],
+)
+def test_a_part_that_does_not_fit_is_refused(
+    tiny_backbone: Callable[..., Backbone], given: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(RequestError, match=message):
+        Backbone(("rgb", "audio"), tiny_backbone().spec, **given)
+
+
+def test_a_batch_is_prepared_and_encoded(
+    tiny_backbone: Callable[..., Backbone], tiny_clip: ClipSpec, tiny_batch: Callable[..., Batch]
+) -> None:
+    backbone, batch = tiny_backbone().eval(), tiny_batch(absent={("audio", 1)})
+    with pytest.raises(RequestError, match="does not know how to prepare a Batch: give clip=ClipSpec"):
+        backbone(batch)
+    before = set(backbone.state_dict())
+    backbone.prepare_as(tiny_clip)
+    assert set(backbone.state_dict()) == before, "preparing needs no weights"
+    by_hand = backbone(Preparation(tiny_clip)(batch), batch.present, batch.start)
+    found = backbone(batch)
+    assert torch.equal(found.embedding, by_hand.embedding)
+    assert torch.equal(found.weights, by_hand.weights)
+    classifier = Classifier(backbone, ["calm", "fight"]).eval()
+    assert torch.equal(classifier(batch).logits, classifier.score(by_hand).logits)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from modalgate.shards.batch import Batch
+from modalgate.shards.clip_spec import ClipSpec
 from modalgate.shards.clips.contact_sheet import read_member
 from modalgate.shards.clips.decode import decode_sound
 from modalgate.shards.errors import DataError, RequestError
@@ -282,3 +283,26 @@ def test_a_stretched_window_plays_the_clip_at_another_speed(tmp_path: Path) -> N
 def test_sound_is_not_stretched() -> None:
     with pytest.raises(RequestError, match="'audio' cannot be stretched"):
         ClipRequest(("rgb", "audio"), 1, 0.5, 3, 16, 1.0)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_iterating_gives_one_epoch_after_another(index: Index, workers: int) -> None:
+    stream = ClipStream(index, REQUEST, 3, seed=5, workers=workers)
+    assert len(stream) == CLIPS // 3
+    epochs = [*stream, *stream]
+    assert len(epochs) == 2 * len(stream)
+    endless = ClipStream(index, REQUEST, 3, seed=5).train(0)
+    assert all(same(mine, other) for mine, other in zip(epochs, endless, strict=False))
+    first = next(iter(stream))
+    rest = list(stream)
+    assert len(rest) == len(stream) - 1, "an epoch that was left is ended first"
+    assert not set(first.key) & {key for batch in rest for key in batch.key}
+
+
+def test_a_spec_is_made_of_shards_and_a_request(index: Index) -> None:
+    request = ClipRequest(("audio",), 2, 0.5, 3, 16, 0.0)
+    spec = ClipSpec.of(index, request)
+    assert (spec.seconds, spec.frames, spec.size, spec.stretch) == (0.5, 3, 16, 0.0)
+    assert (spec.short_side, spec.fps, spec.sample_rate) == (16, 20.0, index.settings.sample_rate)
+    assert spec.statistics == {"audio": index.statistics["audio"]}
+    assert spec.packing == index.settings

@@ -9,9 +9,10 @@ import torch.distributed as dist
 from modalgate.fusion.backbone import Encoded
 from modalgate.shards.clip_spec import ClipSpec
 from modalgate.ssl.gather import gather, gather_encoded, gather_with_gradient, rank, sum_over_ranks, world_size
-from modalgate.ssl.pretext.base import WITHOUT
-from modalgate.ssl.tasks_by_name import PRETEXT_TASKS, build_task
+from modalgate.ssl.pretext.base import PretextTask
+from modalgate.ssl.tasks_by_name import PRETEXT_TASKS, build_pretext_task
 from modalgate.ssl.views.segment_summary import summary_size
+from modalgate.ssl.views.views import View
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -20,31 +21,43 @@ NAMES = ("rgb", "flow", "audio")
 CLIP = ClipSpec(0.5, 4, 32, 32, 8.0, 8000, 8.0, {})
 
 
-def encode(tensors: dict[str, Tensor], view: str, mixing: Tensor, case: str, clips: slice) -> Encoded:
-    """A view of some clips, its features under a shared linear map, as a backbone shares its weights."""
-    raw = tensors[f"raw.{view}"][clips]
+def take_view(task: PretextTask, name: str, tensors: dict[str, Tensor], case: str) -> View:
+    """What the view `name` changes of all clips: the same on every rank, which takes its own rows."""
+    present = {other: tensors[f"present.{case}"][..., number] for number, other in enumerate(NAMES)}
+    clips = len(tensors["start"])
+    generator = torch.Generator().manual_seed(7)
+    shapes = {"rgb": (4, 3, 4, 4), "flow": (4, 2, 4, 4), "audio": (1, 8, 10)}
+    streams = {n: torch.randn(clips, SEGMENTS, *shape, generator=generator) for n, shape in shapes.items()}
+    return task.views[name](streams, present, generator)
+
+
+def encode(
+    tensors: dict[str, Tensor], task: PretextTask, read: str, mixing: Tensor, case: str, clips: slice
+) -> Encoded:
+    """What a task reads of some clips, its features under a shared linear map, as a backbone shares its weights."""
     present = {name: tensors[f"present.{case}"][clips, :, number] for number, name in enumerate(NAMES)}
-    present = {name: mask[:, : raw.shape[1]] for name, mask in present.items()}
+    facts: dict[str, Tensor] = {}
+    raw = tensors["raw.plain"][clips]
+    if read in task.views:
+        view = take_view(task, read, tensors, case)
+        shape = (*view.segments.shape, *raw.shape[2:])
+        drawn = torch.randn(shape, generator=torch.Generator().manual_seed(8), dtype=raw.dtype)
+        raw, present = drawn[clips], {name: mask[clips] for name, mask in view.present.items()}
+        facts = {name: fact[clips] for name, fact in (view.facts | {"segments": view.segments}).items()}
+        facts = {name: fact.to(raw.dtype) if fact.is_floating_point() else fact for name, fact in facts.items()}
     features = {n: (raw[:, :, i] @ mixing) * present[n][..., None] for i, n in enumerate(NAMES)}
     weights = torch.softmax(raw[..., 0] @ torch.eye(len(NAMES), dtype=raw.dtype), dim=-1)
     embedding = (torch.stack(list(features.values()), dim=2) * weights[..., None]).sum(dim=2)
-    encoded = Encoded(NAMES, features, present, embedding, weights, raw.new_zeros(()), tensors["start"][clips])
-    encoded.start = encoded.start[:, : raw.shape[1]]
-    numbers = torch.arange(len(tensors["start"]))[clips]
-    encoded.facts["clip"] = numbers
-    encoded.facts["rate"] = numbers % 2
-    encoded.facts["segments"] = (numbers % SEGMENTS)[:, None]
-    encoded.facts["severity"] = (raw[..., 1] > 0).to(raw.dtype) * present["rgb"][..., None]
-    encoded.facts |= {
-        f"summary/{n}": raw[:, :, i].repeat(1, 1, summary_size(n) // WIDTH) for i, n in enumerate(NAMES)
-    }
-    return encoded
+    start = tensors["start"][clips][:, : raw.shape[1]]
+    facts["clip"] = torch.arange(len(tensors["start"]))[clips]
+    facts |= {f"summary/{n}": raw[:, :, i].repeat(1, 1, summary_size(n) // WIDTH) for i, n in enumerate(NAMES)}
+    return Encoded(NAMES, features, present, embedding, weights, raw.new_zeros(()), start, facts)
 
 
 def judge(name: str, tensors: dict[str, Tensor], case: str, clips: slice) -> dict[str, Tensor]:
     """The task's loss on these clips joined over all ranks, and its gradients averaged over ranks as DDP does."""
     torch.manual_seed(0)
-    task = build_task(name, NAMES, WIDTH, SEGMENTS, {}, CLIP).double().train()
+    task = build_pretext_task(name, NAMES, WIDTH, SEGMENTS, {}, CLIP).double().train()
     task.progress = 0.9
     for part in task.modules():
         if isinstance(part, torch.nn.Dropout):
@@ -55,11 +68,7 @@ def judge(name: str, tensors: dict[str, Tensor], case: str, clips: slice) -> dic
     for step in range(2):
         task.zero_grad()
         mixing.grad = None
-        views = {}
-        for view in task.views:
-            source = "plain" if view.startswith((WITHOUT, "teacher")) else view
-            views[view] = encode(tensors, source, mixing, case, clips)
-        views = gather_encoded(views)
+        views = gather_encoded({read: encode(tensors, task, read, mixing, case, clips) for read in task.reads})
         loss = task(views, torch.Generator().manual_seed(step))["loss"]
         loss.backward()
         gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in (mixing, *task.parameters())]

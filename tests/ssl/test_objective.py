@@ -1,6 +1,6 @@
 """The mixture of pretext tasks over one backbone."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +14,9 @@ from modalgate.shards.errors import RequestError
 from modalgate.shards.transforms import AugmentConfig
 from modalgate.ssl.monitors import monitors
 from modalgate.ssl.objective import PretextObjective
-from modalgate.ssl.tasks_by_name import PRETEXT_TASKS
+from modalgate.ssl.pretext.direction import ArrowOfTime
+from modalgate.ssl.tasks_by_name import PRETEXT_TASKS, build_pretext_task
+from modalgate.ssl.views.views import ViewFunction, pace, reverse
 
 TASKS: dict[str, tuple[float, dict[str, Any]]] = {
     "clip_order": (0.5, {"dropout": 0.0}),
@@ -185,3 +187,70 @@ def test_frames_that_make_no_stacks_are_refused_before_the_first_batch(
 def test_no_task_is_refused(tiny_backbone: Callable[..., Backbone], tiny_clip: ClipSpec) -> None:
     with pytest.raises(RequestError, match="no pretext task"):
         PretextObjective(tiny_backbone(), tiny_clip, 2, {}, None)
+
+
+def test_tasks_are_given_as_instances_too(
+    tiny_backbone: Callable[..., Backbone], tiny_clip: ClipSpec, tiny_batch: MakeBatch
+) -> None:
+    torch.manual_seed(3)
+    built = build_pretext_task("correspondence", ("rgb", "audio"), 8, 2, {})
+    order = build_pretext_task("clip_order", ("rgb", "audio"), 8, 2, {"dropout": 0.0})
+    objective = PretextObjective(tiny_backbone(), tiny_clip, 2, {"same": built, "order": (0.5, order)})
+    assert objective.tasks["same"] is built
+    assert objective.weights == {"same/loss": 1.0, "order/loss": 0.5}
+    named = PretextObjective(
+        tiny_backbone(), tiny_clip, 2, {"correspondence": (1.0, {}), "clip_order": (0.5, {"dropout": 0.0})}
+    )
+    state = objective.state_dict()
+    names = {"same": "correspondence", "order": "clip_order"}
+    for mine, other in names.items():
+        state = {key.replace(f"tasks.{mine}.", f"tasks.{other}."): value for key, value in state.items()}
+    named.load_state_dict(state)
+    first, second = objective(tiny_batch()), named(tiny_batch())
+    for mine, other in names.items():
+        assert torch.equal(first[f"{mine}/loss"], second[f"{other}/loss"])
+
+
+class Mirrored(ArrowOfTime):
+    """Another view under a name that is taken."""
+
+    views: Mapping[str, ViewFunction] = {"reverse": pace}
+
+
+class Plain(ArrowOfTime):
+    """A view under a name that is reserved."""
+
+    views: Mapping[str, ViewFunction] = {"plain": reverse}
+
+
+@pytest.mark.parametrize(
+    ("tasks", "message"),
+    [
+        ({"first": ArrowOfTime(("rgb",), 8), "second": Mirrored(("rgb",), 8)}, "named 'reverse' that differ"),
+        ({"first": Plain(("rgb",), 8)}, "task 'first' has a view named 'plain', which is reserved"),
+        (
+            {"a:Arrow": ArrowOfTime(("rgb",), 8), "b:Arrow": ArrowOfTime(("rgb",), 8)},
+            "two pretext tasks are named",
+        ),
+    ],
+)
+def test_names_that_clash_are_refused(
+    tasks: dict[str, Any], message: str, tiny_backbone: Callable[..., Backbone], tiny_clip: ClipSpec
+) -> None:
+    with pytest.raises(RequestError, match=message):
+        PretextObjective(tiny_backbone(("rgb",)), tiny_clip, 2, tasks)
+
+
+def test_a_task_takes_what_a_backbone_returns(
+    tiny_backbone: Callable[..., Backbone], tiny_clip: ClipSpec, tiny_batch: MakeBatch
+) -> None:
+    backbone = tiny_backbone()
+    backbone.prepare_as(tiny_clip)
+    encoded = backbone(tiny_batch())
+    task = build_pretext_task("clip_order", backbone.modalities, 8, 2, {"dropout": 0.0})
+    torch.manual_seed(4)
+    found = task(encoded)
+    torch.manual_seed(4)
+    assert torch.equal(found["loss"], task({"plain": encoded}, torch.default_generator)["loss"])
+    with pytest.raises(RequestError, match="task ArrowOfTime reads the view 'reverse', which is not given"):
+        ArrowOfTime(("rgb",), 8)(encoded)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from modalgate.shards.errors import RequestError
 from modalgate.ssl.suiting import suit_task
-from modalgate.ssl.tasks_by_name import ALONE, PRETEXT_TASKS, build_task
+from modalgate.ssl.tasks_by_name import PRETEXT_TASKS, build_pretext_task
 
 SOUND, MOTION = ["rgb", "audio"], ["rgb", "flow"]
 
@@ -51,10 +51,10 @@ def test_what_suits_is_built_on_every_subset(name: str) -> None:
         for modalities in combinations(("rgb", "audio", "inertial"), count):
             found = suit_task(name, {}, modalities)
             assert bool(found.problem) == (
-                (count == 1 and name not in ALONE) or (name == "pace" and "rgb" not in modalities)
+                (count == 1 and not PRETEXT_TASKS[name].alone) or (name == "pace" and "rgb" not in modalities)
             )
             if not found.problem:
-                build_task(name, modalities, 8, 4, found.arguments)
+                build_pretext_task(name, modalities, 8, 4, found.arguments)
             elif name != "pace":
                 with pytest.raises(RequestError):
-                    build_task(name, modalities, 8, 4, {})
+                    build_pretext_task(name, modalities, 8, 4, {})

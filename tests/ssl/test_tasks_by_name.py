@@ -6,7 +6,7 @@ import pytest
 import torch
 from modalgate.shards.clip_spec import ClipSpec
 from modalgate.shards.errors import RequestError
-from modalgate.ssl.tasks_by_name import PRETEXT_TASKS, build_task
+from modalgate.ssl.tasks_by_name import PRETEXT_TASKS, build_pretext_task
 from torch import Tensor
 
 Ranks = list[dict[str, Tensor]]
@@ -14,9 +14,9 @@ Ranks = list[dict[str, Tensor]]
 
 @pytest.mark.parametrize("name", PRETEXT_TASKS)
 def test_every_task_is_built_with_its_defaults_and_names_its_paper(name: str) -> None:
-    task = build_task(name, ("rgb", "audio"), 8, 4, {})
+    task = build_pretext_task(name, ("rgb", "audio"), 8, 4, {})
     assert type(task) is PRETEXT_TASKS[name]
-    assert task.views[0] == "plain"
+    assert task.reads[0] == "plain"
     document = type(task).__doc__ or ""
     assert "Shortcut" in document
     assert "20" in document or "ours" in document
@@ -38,12 +38,12 @@ def test_two_processes_equal_one_on_the_joined_batch(
 
 
 def test_arguments_and_segments_reach_the_task() -> None:
-    assert build_task("cross_modal", ("rgb", "audio"), 8, 3, {"temperature": 0.2}).temperature == 0.2
-    assert len(build_task("clip_order", ("rgb",), 8, 4, {}).orders) == 24  # pyright: ignore
+    assert build_pretext_task("cross_modal", ("rgb", "audio"), 8, 3, {"temperature": 0.2}).temperature == 0.2
+    assert len(build_pretext_task("clip_order", ("rgb",), 8, 4, {}).orders) == 24  # pyright: ignore
     clip = ClipSpec(0.75, 4, 32, 32, 8.0, 8000, 8.0, {})
-    assert build_task("synchrony", ("rgb", "audio"), 8, 3, {"gap": 0.25}, clip).distance == 1.0
+    assert build_pretext_task("synchrony", ("rgb", "audio"), 8, 3, {"gap": 0.25}, clip).distance == 1.0
     with pytest.raises(RequestError, match=r"'offset' keeps windows apart by seconds: it goes with data.stretch 0"):
-        build_task("offset", ("rgb", "audio"), 8, 3, {}, replace(clip, stretch=0.9))
+        build_pretext_task("offset", ("rgb", "audio"), 8, 3, {}, replace(clip, stretch=0.9))
 
 
 @pytest.mark.parametrize(
@@ -69,4 +69,4 @@ def test_what_is_wrong_is_named(
     name: str, modalities: tuple[str, ...], arguments: dict[str, object], message: str
 ) -> None:
     with pytest.raises(RequestError, match=message):
-        build_task(name, modalities, 8, 3, arguments)
+        build_pretext_task(name, modalities, 8, 3, arguments)

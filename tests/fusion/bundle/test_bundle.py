@@ -243,8 +243,8 @@ def elsewhere(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "error", "message"),
     [
-        (lambda f: shutil.rmtree(f), RequestError, "is no bundle"),
-        (lambda f: (f / FACTS).unlink(), RequestError, "is no bundle"),
+        (lambda f: shutil.rmtree(f), RequestError, "is not a bundle"),
+        (lambda f: (f / FACTS).unlink(), RequestError, "is not a bundle"),
         (lambda f: (f / WEIGHTS).unlink(), DataError, f"{WEIGHTS}' is missing"),
         (lambda f: (f / CARD).unlink(), DataError, f"{CARD}' is missing"),
         (lambda f: cut(f / WEIGHTS), DataError, rf"{WEIGHTS}' has \d+ bytes, not \d+"),

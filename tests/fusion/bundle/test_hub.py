@@ -128,7 +128,7 @@ def test_an_address_is_told_from_a_path() -> None:
     assert find_repository(Path("hf://lab/hall.v2")) == Repository("lab/hall.v2")
     assert find_repository("hf://lab/hall@refs/pr/3") == Repository("lab/hall", "refs/pr/3")
     for wrong in ("hf://hall", "hf://lab/hall/encoder.json", "hf://lab/hall@", "hf://", "hf://lab/ha ll"):
-        with pytest.raises(RequestError, match="is no repository of the hub: give owner/name"):
+        with pytest.raises(RequestError, match="is not a repository of the hub: give owner/name"):
             find_repository(wrong)
 
 
@@ -190,13 +190,13 @@ def test_a_licence_that_the_hub_does_not_know_is_told(hub: Hub, bundle: Bundle, 
 @pytest.mark.parametrize(
     ("trouble", "place", "message"),
     [
-        (None, "hf://lab/halls", "no 'hf://lab/halls' on http.*, or not for you: log in"),
+        (None, "hf://lab/halls", "no 'hf://lab/halls' on http.*, or you have no access: log in"),
         (None, "hf://lab/hall@trail", "'hf://lab/hall' has no revision 'trail'"),
-        (None, "hf://lab/empty", "is no bundle"),
+        (None, "hf://lab/empty", "is not a bundle"),
         (down, "hf://lab/hall", "cannot reach .* and it is not in the cache: it answered 500"),
         (gone, "hf://lab/hall", "cannot reach .* and it is not in the cache: is the network there"),
         (offline, "hf://lab/hall", "cannot reach .* and it is not in the cache: HF_HUB_OFFLINE is set"),
-        (nobody, "hf://lab/secret", "no 'hf://lab/secret' on http.*, or not for you: log in"),
+        (nobody, "hf://lab/secret", "no 'hf://lab/secret' on http.*, or you have no access: log in"),
     ],
 )
 def test_what_cannot_be_loaded_is_one_line(

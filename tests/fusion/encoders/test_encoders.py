@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from modalgate.fusion.encoders.encoders import SignalEncoder, VideoEncoder, build_encoder
+from modalgate.fusion.encoders.encoders import ENCODERS, Family, SignalEncoder, VideoEncoder, build_encoder
 from modalgate.fusion.spec import EncoderSpec
 from modalgate.shards.errors import RequestError
-from modalgate.shards.modality import modality
+from modalgate.shards.modality import Modality, modality
 from torch import Tensor, nn
 
 Build = Callable[..., EncoderSpec]
@@ -197,3 +197,23 @@ def test_stored_features_pass_as_they_are() -> None:
     assert torch.equal(tokens, stored[:, 1:])
     assert torch.equal(encoder(stored), pooled)
     assert encoder.features == 5
+
+
+def test_a_family_is_one_line_of_the_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Mean(nn.Module):
+        features = 3
+
+        def forward(self, video: Tensor) -> Tensor:
+            return video.mean(dim=(1, 3, 4))
+
+    def build(entry: Modality, spec: EncoderSpec, name: str) -> nn.Module:
+        assert (entry.name, name) == ("rgb", "plain")
+        return Mean()
+
+    monkeypatch.setitem(ENCODERS, "mean", Family(build, ("video",)))
+    encoder = build_encoder(modality("rgb"), EncoderSpec("mean/plain"))
+    assert encoder(torch.ones(2, 4, 3, 8, 8)).shape == (2, 3)
+    with pytest.raises(RequestError, match=r"does not take audio modality 'audio': give timm/NAME$"):
+        build_encoder(modality("audio"), EncoderSpec("mean/plain"))
+    with pytest.raises(RequestError, match="give timm/NAME or torchvision/NAME or mean/NAME"):
+        build_encoder(modality("rgb"), EncoderSpec("medn/plain"))

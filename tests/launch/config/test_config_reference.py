@@ -42,7 +42,12 @@ def test_every_argument_has_a_sentence_and_no_sentence_is_left_over() -> None:
         (PRETEXT_TASKS, TASK_ARGUMENTS, TASK_ARGUMENTS_OF),
         (FUSIONS, FUSION_ARGUMENTS, FUSION_ARGUMENTS_OF),
     ):
-        there = {(name, entry.name) for name, kind in kinds.items() for entry in arguments_of(kind)}
+        there = {
+            (name, entry.name)
+            for name, kind in kinds.items()
+            for entry in arguments_of(kind)
+            if entry.name not in getattr(kind, "meanings", {})
+        }
         assert set(own) <= there
         assert set(common) == {argument for name, argument in there if (name, argument) not in own}
         assert all(sentence.endswith(".") for sentence in (*common.values(), *own.values()))

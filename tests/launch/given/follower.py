@@ -13,11 +13,11 @@ import torch
 from modalgate.fusion.backbone import Backbone
 from modalgate.fusion.classifier import Classifier
 from modalgate.fusion.spec import BackboneSpec, EncoderSpec
-from modalgate.launch.jobs.building import clip_spec
 from modalgate.launch.schema import TrainConfig
 from modalgate.launch.training.device import ranks
 from modalgate.launch.training.loop import train
 from modalgate.shards.batch import Batch
+from modalgate.shards.clip_spec import ClipSpec
 from modalgate.shards.index.table import load_index
 from modalgate.shards.stream import ClipRequest, ClipStream
 from modalgate.ssl.objective import PretextObjective
@@ -79,7 +79,7 @@ def main(arguments: Sequence[str]) -> int:
         precision="fp32",
         hang_minutes=2,
     )
-    objective = build(kind, clip_spec(REQUEST, index), classes)
+    objective = build(kind, ClipSpec.of(index, REQUEST), classes)
     rows = Rows(list(islice(joined.train(0), 6)), rank, world, kind == "uneven")
     train(objective, rows, config, Path(run), seed=1, tracker_mode="disabled")
     return 0

@@ -11,7 +11,6 @@ from modalgate.fusion.bundle.bundle import Bundle
 from modalgate.launch.jobs.building import (
     check_shards_fit,
     clip_request,
-    clip_spec,
     held_request,
     in_steps,
     present_clips,
@@ -19,6 +18,7 @@ from modalgate.launch.jobs.building import (
     select_clips,
 )
 from modalgate.launch.schema import DataConfig, TrainConfig
+from modalgate.shards.clip_spec import ClipSpec
 from modalgate.shards.errors import RequestError
 from modalgate.shards.index.table import load_index
 
@@ -40,7 +40,7 @@ def test_a_model_asks_for_its_windows_and_its_part_of_the_picture(
     data = DataConfig(modalities=["rgb"], segments=2, seconds=0.4, frames=2, size=32, stretch=0.8)
     request = clip_request(data, index)
     assert request.covered(3.0) == pytest.approx(2.4)
-    bundle = Bundle(tiny_backbone(("rgb",)), clip_spec(request, index), 2)
+    bundle = Bundle(tiny_backbone(("rgb",)), ClipSpec.of(index, request), 2)
     assert request_of(bundle) == request
     check_shards_fit(bundle, index)
     door = replace(index, settings=replace(index.settings, region=(0.5, 0, 0.5, 1)))
@@ -48,7 +48,7 @@ def test_a_model_asks_for_its_windows_and_its_part_of_the_picture(
         RequestError, match=r"with region 0.5,0,0.5,1, the encoder was trained with the whole picture"
     ):
         check_shards_fit(bundle, door)
-    seen = Bundle(bundle.model, clip_spec(request, door), 2)
+    seen = Bundle(bundle.model, ClipSpec.of(door, request), 2)
     check_shards_fit(seen, door)
     with pytest.raises(
         RequestError, match=r"with the whole picture, the encoder was trained with region 0.5,0,0.5,1"

@@ -174,8 +174,8 @@ def test_a_run_is_exported_pushed_and_used_by_its_name(
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["push", "{run}", "lab/hall"], "is no bundle"),
-        (["push", "{run}/encoder", "hall"], "'hf://hall' is no repository of the hub: give owner/name"),
+        (["push", "{run}", "lab/hall"], "is not a bundle"),
+        (["push", "{run}/encoder", "hall"], "'hf://hall' is not a repository of the hub: give owner/name"),
         (["embed", "hf://lab/nothing", "{run}", "{run}/features.npz"], "no 'hf://lab/nothing' on http"),
     ],
 )
@@ -200,7 +200,7 @@ def test_without_the_extra_one_line_says_which_it_is(
 
 def test_what_is_no_model_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["serve", str(tmp_path), "--port", "0"]) == 2
-    assert "is no bundle" in capsys.readouterr().err
+    assert "is not a bundle" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("option", "value"), [("--max-mb", "0"), ("--queue", "-1"), ("--port", "70000")])

@@ -76,5 +76,5 @@ def test_what_is_there_passes(corpus: Path, tiny_config: str) -> None:
     check_bundle("hf://owner/name")
     for place in (corpus / "runs" / "demo-pretrain", corpus / "runs" / "demo-pretrain" / "encoder"):
         check_bundle(place)
-    with pytest.raises(RequestError, match="is no bundle"):
+    with pytest.raises(RequestError, match="is not a bundle"):
         check_bundle(corpus / "runs")

@@ -17,10 +17,11 @@ from modalgate.fusion.bundle.bundle import Bundle, load_bundle, save_bundle
 from modalgate.fusion.classifier import Classifier
 from modalgate.launch.cli import main
 from modalgate.launch.config.load import list_configs, partial_config
-from modalgate.launch.jobs.building import application_of, clip_spec, request_of
+from modalgate.launch.jobs.building import application_of, request_of
 from modalgate.launch.serve.score_stream import Wish, score
 from modalgate.launch.serve.uploads import place
 from modalgate.launch.serve.waiting_queue import Turns
+from modalgate.shards.clip_spec import ClipSpec
 from modalgate.shards.index.table import Index, load_index
 from modalgate.shards.media.container_io import write_video
 from modalgate.shards.media.pack_settings import PackSettings
@@ -98,14 +99,14 @@ def trained(
         request = ClipRequest(modalities, views, 0.4, 2, 32, stretch)
         backbone = tiny_backbone(modalities, fusion="softmax").eval()
         stream = ClipStream(index, request, 4, label="label", classes=CLASSES)
-        (features,) = extract_features([backbone], clip_spec(request, index), stream)
+        (features,) = extract_features([backbone], ClipSpec.of(index, request), stream)
         fused = features.values["fused"]
         by_key = {sample.key: CLASSES.index(sample.labels["label"]) for sample in index.samples}
         classifier = Classifier(backbone, CLASSES).eval()
         _fit(classifier, fused, [by_key[key] for key in features.keys])
         bundle = Bundle(
             classifier,
-            clip_spec(request, index),
+            ClipSpec.of(index, request),
             views,
             "violence",
             "fight",

@@ -208,8 +208,8 @@ def test_across_time_contrasts_a_segment_with_the_clips_next_one(
 def test_leave_one_out_asks_the_rest_for_each(absent: Absent, leaves: Leaves, assert_equation: Assert) -> None:
     torch.manual_seed(0)
     task = LeaveOneOut(NAMES, 8, hidden=6, dimension=4).double()
-    assert task.views == ("plain", "without_rgb", "without_flow", "without_audio")
-    views = {view: leaves(4, 2, NAMES, absent, seed=seed) for seed, view in enumerate(task.views)}
+    assert task.reads == ["plain", "without_rgb", "without_flow", "without_audio"]
+    views = {view: leaves(4, 2, NAMES, absent, seed=seed) for seed, view in enumerate(task.reads)}
     plain = views["plain"]
     outputs = task(views, torch.Generator())
     parts = []
@@ -227,7 +227,7 @@ def test_nothing_to_contrast_waits(leaves: Leaves, assert_waits: Assert) -> None
     task = CrossModal(NAMES, 8, hidden=6, dimension=4).double()
     assert_waits(task({"plain": leaves(3, 2, NAMES, silent)}, torch.Generator()), task)
     task = LeaveOneOut(NAMES, 8, hidden=6, dimension=4).double()
-    assert_waits(task({view: leaves(3, 2, NAMES, silent) for view in task.views}, torch.Generator()), task)
+    assert_waits(task({view: leaves(3, 2, NAMES, silent) for view in task.reads}, torch.Generator()), task)
     task = AcrossTime(NAMES, 8, 2, ["audio"], hidden=6, dimension=4).double()
     assert_waits(task({"plain": leaves(3, 2, NAMES, silent)}, torch.Generator()), task)
 

@@ -1,0 +1,193 @@
+"""`pretrain` and `finetune` as Python functions.
+
+They have the command line's names and return what the verbs print. A wrong request raises `RequestError`, bad data
+`DataError`.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ...fusion.own_classes import allowing
+from ...shards.errors import RequestError
+from ...shards.media.credentials import masked
+from ..verbs.first_checks import check_config
+from ..verbs.train_verbs import resumes, start_of
+
+if TYPE_CHECKING:
+    from ...tasks.evaluation.scores import Scores
+    from ...tasks.evaluation.validation_choices import Calibration
+    from ...tasks.records import Result
+    from ..config.defaults import Choice
+
+Place = str | Path
+Settings = Sequence[str] | Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A finished pretraining.
+
+    run: its folder.
+    encoders: the bundles: one, or one for each split.
+    figures: means of the last logged steps, by name.
+    chosen: settings that were chosen from the shards.
+    warnings: of the whole run.
+    """
+
+    run: Path
+    encoders: list[Path]
+    figures: dict[str, float | str]
+    chosen: "list[Choice]"
+    warnings: list[str]
+
+
+@dataclass(frozen=True)
+class Finetuned:
+    """A finished fine-tuning.
+
+    run: its folder.
+    classifier: the bundle to use: the final model, else the only one, else that of the first split.
+    metrics: over all test clips, pooled over folds; `intervals`: 95 %, by group; `chances`: what guessing reaches.
+    scores: class scores of every test clip.
+    result: the record, with its tables.
+    calibration: of the final model, where there is one.
+    chosen: settings that were chosen from the shards.
+    warnings: of the whole run.
+    """
+
+    run: Path
+    classifier: Path
+    metrics: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
+    chances: dict[str, float]
+    scores: "Scores"
+    result: "Result"
+    calibration: "Calibration | None"
+    chosen: "list[Choice]"
+    warnings: list[str]
+
+
+def pretrain(
+    shards_or_config: Place,
+    *,
+    settings: Settings = (),
+    resume: bool | Literal["auto"] = False,
+    accept: Sequence[str] = (),
+    deterministic: bool = False,
+) -> Pretrained:
+    """Trains an encoder without labels, by the config's pretext tasks.
+
+    shards_or_config: packed shards, to choose all settings from; or a shipped config, a YAML file or a run folder.
+    settings: over it, as `["train.steps=100"]` or `{"train.steps": 100}`; keys are dotted, as on the command line.
+    resume: from the newest checkpoint of the run; `"auto"`: start where there is no run yet.
+    accept: settings that may change on resume.
+    deterministic: the same result twice on a GPU too, at some cost in speed.
+    """
+    from ...tasks.report.provenance import read_warnings
+    from ..config.load import load_config, settings_of
+    from ..jobs.adapting import adapt_modalities
+    from ..jobs.pretraining import pretrain as run_pretraining
+    from ..jobs.pretraining import pretraining_clips
+    from ..runs.folder import run_folder
+    from ..schema import PretrainConfig
+
+    given = [*_as_overrides(settings), *["train.deterministic=true"] * deterministic]
+    name, overrides = start_of(str(shards_or_config), given)
+    chosen: list[Choice] = []
+    config = load_config("pretrain", name, overrides, chosen.extend)
+    assert isinstance(config, PretrainConfig)
+    run = run_folder(config)
+    if accept:
+        config, _ = adapt_modalities(config, pretraining_clips(config.data))
+    again = resumes(_resume_word(resume), list(accept), run, settings_of(config))
+    check_config(config, again)
+    last = run_pretraining(config, _command("pretrain", shards_or_config, given), again)
+    whole = run / "encoder"
+    encoders = [whole] if whole.is_dir() else sorted(run.glob("*/encoder"))
+    return Pretrained(run, encoders, last, chosen, read_warnings(run))
+
+
+def finetune(
+    shards_or_config: Place,
+    *,
+    label: str | None = None,
+    encoder: Place | None = None,
+    positive: str | None = None,
+    settings: Settings = (),
+    resume: bool | Literal["auto"] = False,
+    accept: Sequence[str] = (),
+    deterministic: bool = False,
+    final: bool = False,
+    allow: Sequence[str] = (),
+) -> Finetuned:
+    """Trains a classifier with labels, from a pretrained encoder or from scratch, and scores it on test clips.
+
+    shards_or_config, settings, resume, accept, deterministic: as in `pretrain`.
+    label: column of classes; by default `label` if there is one.
+    encoder: pretrained bundle or run to start from.
+    positive: of two classes, the one to detect; the task is then `violence`.
+    final: afterwards train one more classifier on all labelled clips, for use.
+    allow: packages whose classes the encoder's bundle may import.
+    """
+    from ...tasks.report.provenance import read_warnings
+    from ..config.load import load_config, settings_of
+    from ..finetune.finetuning import finetune as run_finetuning
+    from ..finetune.recipe import finetuning_clips
+    from ..jobs.adapting import adapt_modalities
+    from ..runs.bundles import find_bundle
+    from ..runs.folder import run_folder
+    from ..schema import FinetuneConfig
+
+    given = _as_overrides(settings)
+    for key, value in (("data.label", label), ("encoder", encoder), ("positive", positive)):
+        given += [] if value is None else [f"{key}={value}"]
+    given += ["task=violence"] * (positive is not None)
+    given += ["train.deterministic=true"] * deterministic + ["final=true"] * final
+    name, overrides = start_of(str(shards_or_config), given)
+    chosen: list[Choice] = []
+    config = load_config("finetune", name, overrides, chosen.extend)
+    assert isinstance(config, FinetuneConfig)
+    run = run_folder(config)
+    if accept:
+        config, _ = adapt_modalities(config, finetuning_clips(config).index)
+    again = resumes(_resume_word(resume), list(accept), run, settings_of(config))
+    check_config(config, again)
+    with allowing(allow):
+        done = run_finetuning(config, _command("finetune", shards_or_config, given), again)
+    return Finetuned(
+        run,
+        find_bundle(run, quiet=True),
+        done.metrics,
+        done.intervals,
+        done.chances,
+        done.scores,
+        done.result,
+        done.calibration,
+        chosen,
+        [*read_warnings(run), *done.result.warnings],
+    )
+
+
+def _as_overrides(settings: Settings) -> list[str]:
+    """Settings as `key=value`, as they are typed."""
+    if isinstance(settings, str):
+        raise RequestError(f"settings are a list or a mapping, not the text '{settings}': give [{settings!r}]")
+    if not isinstance(settings, Mapping):
+        return list(settings)
+    return [f"{key}={_as_text(value)}" for key, value in settings.items()]
+
+
+def _as_text(value: Any) -> str:
+    return str(value) if isinstance(value, str | Path) else json.dumps(value, default=str)
+
+
+def _command(verb: str, start: Place, given: Sequence[str]) -> list[str]:
+    """The command line that does the same, for the run's record."""
+    return ["modalgate", verb, masked(str(start)), *map(masked, given)]
+
+
+def _resume_word(resume: bool | str) -> str:
+    return resume if isinstance(resume, str) else "yes" * resume

@@ -1,0 +1,290 @@
+"""`pack`, `probe`, `predict` and `embed` as Python functions.
+
+They have the command line's names and return what the verbs print. A wrong request raises `RequestError`, bad data
+`DataError`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from ...fusion.own_classes import allowing
+from ...shards.errors import DataError
+from ...shards.media.pack_settings import PackSettings
+from ...shards.media.region import plain_region
+from ..verbs.first_checks import check_bundle, check_recordings, check_scorer, check_shards
+
+if TYPE_CHECKING:
+    from ...fusion.bundle.embedder import Embedding
+    from ...shards.index.shard_summary import Summary
+    from ...shards.index.table import Index
+    from ...shards.packing.rejected import Rejected
+    from ...tasks.prediction.window_scores import Prediction
+    from ..jobs.probing import Probed
+
+Place = str | Path
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A shard folder.
+
+    index: of its clips.
+    summary: counts, rates and sizes by modality, shard and label column.
+    labelled, unlabelled: how many recordings were found with and without a label.
+    left_out: files that the label file does not name.
+    rejected: recordings that cannot be read, with the reason.
+    """
+
+    index: "Index"
+    summary: "Summary"
+    labelled: int
+    unlabelled: int
+    left_out: int
+    rejected: "list[Rejected]"
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Features in memory.
+
+    recordings: by key (path from the folder, or the clip's key), pieces with features, times and gate weights.
+    rejected: by key, why a recording cannot be read.
+    """
+
+    recordings: "dict[str, Embedding]"
+    rejected: dict[str, str]
+
+
+def pack(
+    source: Place,
+    out: Place,
+    *,
+    labels: Place | None = None,
+    modalities: Sequence[str] = (),
+    size: int = PackSettings.size,
+    fps: float = PackSettings.fps,
+    sample_rate: int = PackSettings.sample_rate,
+    flow_bound: float = PackSettings.flow_bound,
+    clip_seconds: float = PackSettings.clip_seconds,
+    silence_db: float = PackSettings.silence_db,
+    rate: Mapping[str, float] | None = None,
+    depth_scale: float = PackSettings.depth_scale,
+    region: tuple[float, float, float, float] | None = None,
+    samples_per_shard: int = PackSettings.samples_per_shard,
+    readers: int = PackSettings.readers,
+    max_rejected: float = 0.05,
+    max_pixels: int = PackSettings.max_pixels,
+    max_seconds: float = PackSettings.max_seconds,
+    seed: int = PackSettings.seed,
+    labelled_only: bool = False,
+    workers: int | None = None,
+    engine: Literal["local", "ray"] = "local",
+) -> Packed:
+    """Turns a folder of media files into shards; call it again to resume.
+
+    source: folder of recordings, at any depth; `out`: folder for the shards, new, empty or interrupted.
+    labels: CSV of label columns by file; by default SOURCE/labels.csv if it is there.
+    modalities: what to store; by default all there is.
+    size: short side in pixels; `fps`: frames per second of every video stream; `sample_rate`: of the sound, in Hz.
+    flow_bound: largest flow that is kept, in pixels per frame at the packed size.
+    clip_seconds: longer files are cut into clips of this length.
+    silence_db: a sound track quieter than this, in dB of full scale, is absent.
+    rate: Hz by modality, of frame folders, arrays and signals.
+    depth_scale: millimetres of one level of a depth file.
+    region: left, top, width, height of the part of every picture to keep, as shares of it.
+    samples_per_shard: clips per tar; `readers`: processes that will read at once.
+    max_rejected: share of unreadable recordings above which `DataError` is raised.
+    max_pixels, max_seconds: larger or longer recordings are rejected.
+    seed: of the clips' order over the shards.
+    labelled_only: pack only recordings that the label file names.
+    workers: processes; by default one per core; `engine`: `local`, or `ray` for a Ray cluster.
+    """
+    from ...shards.index.shard_summary import summarise
+    from ...shards.packing.pack import REJECTED_NAME
+    from ...shards.packing.pack import pack as pack_folder
+    from ...shards.packing.rejected import read_rejected
+    from ...shards.packing.sources import find_recordings
+
+    source, out, labels = Path(source), Path(out), None if labels is None else Path(labels)
+    check_recordings(source, labels)
+    settings = PackSettings(
+        modalities=tuple(dict.fromkeys(modalities)),
+        size=size,
+        # Whole numbers too: 8 and 8.0 would be two settings of one packing.
+        fps=float(fps),
+        sample_rate=sample_rate,
+        flow_bound=float(flow_bound),
+        clip_seconds=float(clip_seconds),
+        silence_db=float(silence_db),
+        rates=_rates(rate),
+        depth_scale=float(depth_scale),
+        region=None if region is None else plain_region(region),
+        samples_per_shard=samples_per_shard,
+        readers=readers,
+        max_pixels=max_pixels,
+        max_seconds=float(max_seconds),
+        seed=seed,
+    )
+    index = pack_folder(source, out, settings, labels, workers, max_rejected, None, engine, labelled_only)
+    found = find_recordings(source, labels, labelled_only)
+    rejected = read_rejected(out / REJECTED_NAME)
+    unlabelled = len(found.sources) - found.labelled
+    return Packed(index, summarise(index), found.labelled, unlabelled, found.left_out, rejected)
+
+
+def probe(
+    encoder: Place,
+    shards: Place | Sequence[Place],
+    *,
+    label: str = "label",
+    multilabel: bool = False,
+    labels: Sequence[str] = (),
+    folds: int | None = None,
+    group: str = "group",
+    leave_one_out: bool = False,
+    lists: Sequence[Place] = (),
+    leaky: bool = False,
+    train_split: str = "train",
+    test_split: str = "test",
+    views: int | None = None,
+    solver: Literal["lbfgs", "sgd"] = "lbfgs",
+    curve: bool = False,
+    cache: Place | None = None,
+    workers: int = 1,
+    seed: int = 0,
+    allow: Sequence[str] = (),
+) -> "Probed":
+    """Linear probe, kNN and retrieval on frozen features, beside the same encoder untrained.
+
+    encoder: a bundle, a run folder that holds one, or `hf://OWNER/NAME`.
+    shards: labelled clips, in one folder or more.
+    label: column of classes.
+    multilabel: a clip may have several classes; `labels`: then, columns of 0 and 1 in place of `label`.
+    folds: of grouped cross-validation; 0: the column `split`; none: that, or 5.
+    group: column whose clips stay in one fold; `leave_one_out`: a fold for every value of it.
+    lists: official lists: train, test, train, test, ...
+    leaky: allow a group in several folds, which inflates scores.
+    train_split, test_split: values of `split` to fit and to score on.
+    views: windows averaged per clip.
+    solver: of the linear probe; `sgd` for large sets.
+    curve: also with 1 to 100 % of the labels, and few-shot.
+    cache: folder of features; by default in the encoder's run.
+    workers: processes that decode; `seed`: of the folds and the untrained control.
+    allow: packages whose classes the bundle may import.
+    """
+    from ...tasks.splits.split_plan import SplitPlan
+    from ..jobs.probing import probe as run_probe
+
+    places = [str(place) for place in ([shards] if isinstance(shards, str | Path) else shards)]
+    check_bundle(encoder)
+    check_shards(places, None if labels else label)
+    listed = tuple(str(path) for path in lists)
+    plan = SplitPlan(folds, leave_one_out, listed, group, leaky, train_split, test_split, seed)
+    with allowing(allow):
+        return run_probe(
+            Path(encoder),
+            places,
+            label=label,
+            labels=list(labels),
+            multilabel=multilabel,
+            plan=plan,
+            views=views,
+            solver=solver,
+            curve=curve,
+            cache=None if cache is None else Path(cache),
+            workers=workers,
+            seed=seed,
+            command=f"modalgate probe {encoder} {' '.join(places)}",
+        )
+
+
+def predict(
+    model: Place,
+    recording: Place,
+    *,
+    beside: Mapping[str, Place] | None = None,
+    rate: Mapping[str, float] | None = None,
+    hop: float | None = None,
+    batch_size: int = 4,
+    allow: Sequence[str] = (),
+) -> "list[Prediction]":
+    """Class scores and gate weights of one recording: one piece if it is as short as the training clips, else more.
+
+    model: a classifier's bundle or run folder, `hf://OWNER/NAME`, or an exported .onnx file.
+    recording: a media file, or a folder of frames.
+    beside: files of further modalities by name, such as `{"depth": "depth.mkv"}`.
+    rate: Hz of frame folders, arrays and signals, such as `{"video": 30}`.
+    hop: seconds between pieces; by default as evaluated.
+    batch_size: pieces at a time.
+    allow: packages whose classes the bundle may import.
+
+    Raises `RequestError` for a missing file or a model that is not a classifier, `DataError` for a recording that
+    cannot be read.
+    """
+    from ...shards.packing.rejected import UNREADABLE, reason_of
+    from ...tasks.prediction.window_scores import predict as score
+    from ..predict.predicting import load_scorer, recording_files
+
+    check_scorer(Path(model))
+    with allowing(allow):
+        scorer = load_scorer(Path(model))
+    files = recording_files(
+        scorer.modalities, Path(recording), {name: Path(path) for name, path in (beside or {}).items()}
+    )
+    try:
+        return list(score(scorer, files, hop, batch_size, _rates(rate)))
+    except UNREADABLE as error:
+        raise DataError(f"'{recording}' cannot be read: {reason_of(error)}") from error
+
+
+def embed(
+    encoder: Place,
+    source: Place,
+    *,
+    hop: float | None = None,
+    rate: Mapping[str, float] | None = None,
+    batch_size: int = 8,
+    allow: Sequence[str] = (),
+) -> Embedded:
+    """Features, times and gate weights of recordings, in memory; `modalgate embed` writes them to a file instead.
+
+    encoder: a bundle, a run folder that holds one, or `hf://OWNER/NAME`.
+    source: a folder of media, a list (.txt, .csv), a media file, or shards.
+    hop: seconds between pieces; by default as evaluated.
+    rate: Hz of frame folders, arrays and signals.
+    batch_size: views through the model at a time.
+    allow: packages whose classes the bundle may import.
+    """
+    import torch
+
+    from ...fusion.bundle.bundle import Bundle
+    from ...fusion.bundle.embedder import load_encoder
+    from ...shards.live.inputs import find_material
+    from ...shards.packing.rejected import UNREADABLE, reason_of
+    from ..jobs.building import check_shards_fit
+    from ..runs.bundles import find_bundle
+
+    check_bundle(encoder)
+    model = load_encoder(find_bundle(Path(encoder)), allow).to("cuda" if torch.cuda.is_available() else "cpu")
+    material = find_material(str(source), _rates(rate))
+    if material.index is not None:
+        check_shards_fit(Bundle(model.backbone, model.spec, model.segments), material.index)
+    cut = material.cutter(model.spec, model.modalities, model.application, hop)
+    found: dict[str, Embedding] = {}
+    rejected: dict[str, str] = {}
+    for item in material.items:
+        if item.problem:
+            rejected[item.key] = item.problem
+            continue
+        try:
+            found[item.key] = model.embed_pieces(cut(item), batch_size)
+        except UNREADABLE as error:
+            rejected[item.key] = reason_of(error)
+    return Embedded(found, rejected)
+
+
+def _rates(rate: Mapping[str, float] | None) -> dict[str, float]:
+    """Rates by what a recording holds: `rgb` is another name of `video`."""
+    return {"video" if name == "rgb" else name: float(hertz) for name, hertz in (rate or {}).items()}

@@ -1,0 +1,14 @@
+from .batch import Batch as Batch
+from .clip_spec import ClipSpec as ClipSpec
+from .clips.augment import AugmentConfig as AugmentConfig
+from .index.table import Index as Index
+from .index.table import load_index as load_index
+from .index.verify import verify as verify
+from .live.sliding import slide as slide
+from .media.pack_settings import PackSettings as PackSettings
+from .modality import Modality as Modality
+from .modality import declare as declare
+from .packing.pack import pack as pack
+from .stream import ClipRequest as ClipRequest
+from .stream import ClipStream as ClipStream
+from .transforms import Preparation as Preparation
