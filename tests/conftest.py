@@ -119,12 +119,15 @@ def planted_backbone(tiny_backbone: Callable[..., Backbone]) -> Callable[..., Ba
 
 @pytest.fixture(scope="session")
 def planted_classifier(planted_backbone: Callable[..., Backbone]) -> Callable[..., Classifier]:
-    """`planted_classifier(modalities, classes, gain)`: P(second of two classes) = sigmoid(gain x mean)."""
+    """`planted_classifier(modalities, classes, **arguments of the classifier)`: P(second of two classes) = sigmoid(x).
+
+    x is the fused mean of `planted_backbone`.
+    """
 
     def build(
-        modalities: tuple[str, ...] = ("rgb", "audio"), classes: Sequence[str] = ("a", "b"), gain: float = 1.0
+        modalities: tuple[str, ...] = ("rgb", "audio"), classes: Sequence[str] = ("a", "b"), **arguments: Any
     ) -> Classifier:
-        classifier = Classifier(planted_backbone(modalities, gain), classes)
+        classifier = Classifier(planted_backbone(modalities), classes, **arguments)
         (layer,) = (part for part in classifier.head.modules() if isinstance(part, nn.Linear))
         with torch.no_grad():
             layer.weight.zero_()[1, 0] = 1.0
