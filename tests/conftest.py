@@ -119,7 +119,7 @@ def planted_backbone(tiny_backbone: Callable[..., Backbone]) -> Callable[..., Ba
 
 @pytest.fixture(scope="session")
 def planted_classifier(planted_backbone: Callable[..., Backbone]) -> Callable[..., Classifier]:
-    """`planted_classifier(modalities, classes, **arguments of the classifier)`: P(second of two classes) = sigmoid(x).
+    """`planted_classifier(modalities, classes, **arguments)`: P(second of two classes) = sigmoid(x).
 
     x is the fused mean of `planted_backbone`.
     """

@@ -55,7 +55,7 @@ def shards(recording: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def bundle(shards: Path, planted_classifier: Callable[..., Classifier]) -> Bundle:
-    """P(fight) is the sigmoid of the weighted sum of mean brightness, depth and loudness. Gate weights are `GATES`."""
+    """P(fight) is the sigmoid of the sum of brightness, depth and loudness, weighted by `GATES`."""
     index = load_index(shards)
     classifier = planted_classifier(MODALITIES, ["calm", "fight"])
     assert isinstance(classifier.backbone.fusion, StaticFusion)
