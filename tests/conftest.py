@@ -1,4 +1,4 @@
-"""Backbones of a few thousand weights and batches of random media, for every test that needs a real one."""
+"""Backbones of a few thousand weights, backbones with a known output, and batches of random media."""
 
 import signal
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 import torch
 from modalgate.fusion.backbone import Backbone
+from modalgate.fusion.classifier import Classifier
 from modalgate.fusion.spec import BackboneSpec, EncoderSpec
 from modalgate.shards.batch import Batch
 from modalgate.shards.clip_spec import ClipSpec
 from modalgate.shards.index.table import Statistics
 from modalgate.shards.modality import MODALITIES
-from torch import Tensor
+from torch import Tensor, nn
 
 from .browser import Browser, open_browser
 from .hub import TOKEN, Hub, open_hub
@@ -83,6 +84,55 @@ def tiny_backbone(tiny_encoder: Callable[..., EncoderSpec]) -> Callable[..., Bac
         }
         torch.manual_seed(0)
         return Backbone(modalities, BackboneSpec(**({"width": 8, "encoders": encoders} | changes)))
+
+    return build
+
+
+class LevelEncoder(nn.Module):
+    """Encodes a segment as its mean times `gain`, then a 1, then zeros. The mean is brightness or loudness."""
+
+    def __init__(self, width: int, gain: float) -> None:
+        super().__init__()
+        self.features, self.gain = width, nn.Parameter(torch.tensor(gain))
+
+    def forward(self, stream: Tensor) -> Tensor:
+        level = stream.flatten(1).mean(dim=1) * self.gain
+        return nn.functional.pad(torch.stack([level, torch.ones_like(level)], dim=1), (0, self.features - 2))
+
+
+@pytest.fixture(scope="session")
+def planted_backbone(tiny_backbone: Callable[..., Backbone]) -> Callable[..., Backbone]:
+    """`planted_backbone(modalities, gain)`: the feature of a segment is (gain x its mean, 1, 0, ...), of width 8.
+
+    The mean is of the prepared stream: brightness for pictures, loudness for sound. The fused embedding is the mean
+    over the present modalities.
+    """
+
+    def build(modalities: tuple[str, ...] = ("rgb", "audio"), gain: float = 1.0) -> Backbone:
+        backbone = tiny_backbone(modalities, fusion="static")
+        for name in modalities:
+            backbone.encoders[name], backbone.projections[name] = LevelEncoder(8, gain), nn.Identity()
+        return backbone
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def planted_classifier(planted_backbone: Callable[..., Backbone]) -> Callable[..., Classifier]:
+    """`planted_classifier(modalities, classes, **arguments)`: P(second of two classes) = sigmoid(x).
+
+    x is the fused mean of `planted_backbone`.
+    """
+
+    def build(
+        modalities: tuple[str, ...] = ("rgb", "audio"), classes: Sequence[str] = ("a", "b"), **arguments: Any
+    ) -> Classifier:
+        classifier = Classifier(planted_backbone(modalities), classes, **arguments)
+        (layer,) = (part for part in classifier.head.modules() if isinstance(part, nn.Linear))
+        with torch.no_grad():
+            layer.weight.zero_()[1, 0] = 1.0
+            layer.bias.zero_()
+        return classifier.eval()
 
     return build
 

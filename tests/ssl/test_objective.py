@@ -11,7 +11,7 @@ from modalgate.fusion.spec import EncoderSpec
 from modalgate.shards.batch import Batch
 from modalgate.shards.clip_spec import ClipSpec
 from modalgate.shards.errors import RequestError
-from modalgate.shards.transforms import AugmentConfig
+from modalgate.shards.transforms import AugmentConfig, Preparation
 from modalgate.ssl.monitors import monitors
 from modalgate.ssl.objective import PretextObjective
 from modalgate.ssl.pretext.direction import ArrowOfTime
@@ -107,21 +107,28 @@ def test_a_batch_without_audio_trains_and_leaves_no_nan(make: MakeObjective, tin
     assert any("encoders.rgb" in name for name in moved)
 
 
-def test_every_draw_comes_from_the_batchs_seed(make: MakeObjective, tiny_batch: MakeBatch) -> None:
+def test_every_draw_comes_from_the_batchs_seed(
+    make: MakeObjective, tiny_batch: MakeBatch, tiny_clip: ClipSpec
+) -> None:
     objective = make()
     batch = tiny_batch()
+
+    seen: list[torch.Tensor] = []
+    objective.backbone.encoders["rgb"].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
 
     def outputs(seed: int, state: int) -> dict[str, torch.Tensor]:
         torch.manual_seed(state)
         batch.seed = seed
         return objective(batch)
 
-    first, again, other = outputs(5, 0), outputs(5, 1), outputs(6, 0)
+    first, again, _ = outputs(5, 0), outputs(5, 1), outputs(6, 0)
     # Gradients are measured in some batches only.
     both = first.keys() & again.keys()
     assert {name for name in first.keys() ^ again.keys() if not name.endswith("/gradient")} == set()
     assert all(torch.equal(first[name], again[name]) for name in both)
-    assert not torch.equal(first["cross_modal/loss"], other["cross_modal/loss"])
+    for seed, found in zip((5, 5, 6), seen, strict=True):
+        augmented = Preparation(tiny_clip)(replace(batch, seed=seed), AugmentConfig())["rgb"]
+        torch.testing.assert_close(found, augmented.flatten(0, 1))
 
 
 def test_evaluation_does_not_augment(make: MakeObjective, tiny_batch: MakeBatch) -> None:

@@ -122,7 +122,7 @@ def test_late_pieces_are_dropped_and_counted(station: Station) -> None:
     assert {gap.reason for gap in dropped} == {"the model is behind"}
     windows = [item for item in found if isinstance(item, Piece)]
     assert len(windows) + sum(gap.dropped for gap in dropped) == pytest.approx(9, abs=1)
-    assert len(windows) >= 2
+    assert windows
 
 
 def test_a_source_that_never_opened_is_not_retried() -> None:

@@ -29,33 +29,37 @@ class Held:
 
 
 def test_probabilities_are_the_mean_softmax_over_views(
-    tiny_backbone: Build, tiny_clip: ClipSpec, tiny_batch: MakeBatch
+    planted_classifier: Callable[..., Classifier], tiny_clip: ClipSpec, tiny_batch: MakeBatch
 ) -> None:
     batches = [
-        tiny_batch(clips=3, segments=2, label=[0, 1, 2], seed=1, absent={("audio", 2)}),
-        tiny_batch(clips=3, segments=2, label=[2, 0, 0], seed=2, valid=[True, True, False]),
+        tiny_batch(clips=3, segments=2, label=[0, 1, 0], seed=1, absent={("audio", 2)}),
+        tiny_batch(clips=3, segments=2, label=[1, 0, 0], seed=2, valid=[True, True, False]),
     ]
-    classifier, counted = Classifier(tiny_backbone(), ["calm", "fight", "run"], dropout=0.5).train(), []
-    torch.nn.init.normal_(classifier.head[1].weight)  # pyright: ignore
+    # Every view of every clip has another brightness, from 10 to 230.
+    for number, batch in enumerate(batches):
+        places = torch.arange(6).view(3, 2) + 6 * number
+        batch.streams["rgb"][:] = (10 + 20 * places).view(3, 2, 1, 1, 1, 1).to(torch.uint8)
+    classifier, counted = planted_classifier(dropout=0.5).train(), []
     scores = score_clips(classifier, tiny_clip, Held(batches), progress=counted.append)  # pyright: ignore
     assert scores.keys == ["clip-1-0", "clip-1-1", "clip-1-2", "clip-2-0", "clip-2-1"]
-    assert scores.labels.tolist() == [0, 1, 2, 2, 0]
+    assert scores.labels.tolist() == [0, 1, 0, 1, 0]
     assert counted == [3, 2]
-    assert scores.probabilities.shape == (5, 3)
+    assert scores.probabilities.shape == (5, 2)
     assert scores.weights.shape == (5, 2)
     row = 0
     for batch in batches:
-        with torch.no_grad():
-            scored = classifier(Preparation(tiny_clip)(batch), batch.present, batch.start)
+        means = {name: stream.flatten(2).mean(dim=2) for name, stream in Preparation(tiny_clip)(batch).items()}
         for clip in range(int(batch.valid.sum())):
-            views = [logits.exp() / logits.exp().sum() for logits in scored.logits[clip]]
-            np.testing.assert_allclose(scores.probabilities[row], sum(views) / 2, rtol=1e-4, atol=1e-6)
-            weights = scored.encoded.weights[clip].mean(dim=0)
+            there = [name for name in means if bool(batch.present[name][clip].all())]
+            views = sum(means[name][clip] for name in there) / len(there)
+            assert isinstance(views, torch.Tensor)
+            expected = float((1 / (1 + (-views).exp())).mean())
+            np.testing.assert_allclose(scores.probabilities[row], [1 - expected, expected], rtol=1e-4, atol=1e-6)
+            weights = [(name in there) / len(there) for name in means]
             np.testing.assert_allclose(scores.weights[row], weights, rtol=1e-4, atol=1e-6)
             row += 1
     assert row == 5
     np.testing.assert_allclose(scores.probabilities.sum(axis=1), 1, rtol=1e-5)
-    assert float(np.ptp(scores.probabilities[:, 0])) > 1e-3
 
 
 def test_a_stream_without_labels_raises(tiny_backbone: Build, tiny_clip: ClipSpec, tiny_batch: MakeBatch) -> None:

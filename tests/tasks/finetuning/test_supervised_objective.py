@@ -105,24 +105,33 @@ def test_a_batch_without_audio_reaches_every_parameter(make: Make, tiny_batch: M
     assert "gate/audio" not in outputs
 
 
-def test_augmentation_is_for_training_only(make: Make, tiny_batch: MakeBatch) -> None:
-    objective = make(augment=AugmentConfig())
-    batch = tiny_batch(label=[0, 1, 2, 0])
+def test_augmentation_is_for_training_only(
+    planted_classifier: Callable[..., Classifier], tiny_batch: MakeBatch, tiny_clip: ClipSpec
+) -> None:
+    augment = AugmentConfig(brightness=3.0)
+    objective = SupervisedObjective(planted_classifier(), tiny_clip, augment)
+    batch = tiny_batch(label=[0, 1, 1, 0])
+    sign = torch.tensor([-1.0, 1.0, 1.0, -1.0])[:, None]
 
-    def losses() -> list[Tensor]:
-        found = []
+    @torch.no_grad()
+    def losses(given: AugmentConfig | None) -> tuple[list[Tensor], list[Tensor]]:
+        found, expected = [], []
         for batch.seed in (1, 2, 1):
-            with torch.no_grad():
-                found.append(objective(batch)["label/loss"])
-        return found
+            found.append(objective(batch)["label/loss"])
+            means = [stream.flatten(2).mean(dim=2) for stream in Preparation(tiny_clip)(batch, given).values()]
+            expected.append(-F.logsigmoid(sign * sum(means) / 2).mean())
+        return found, expected
 
     objective.train()
-    first, second, again = losses()
-    assert not torch.equal(first, second)
-    assert torch.equal(first, again)
+    found, expected = losses(augment)
+    torch.testing.assert_close(found, expected)
+    assert torch.equal(found[0], found[2])
     objective.eval()
-    first, second, _ = losses()
-    assert torch.equal(first, second)
+    found, plain = losses(None)
+    torch.testing.assert_close(found, plain)
+    # Brightness moves by up to three deviations: each draw has a loss far from the others.
+    first, second, third = sorted(float(loss) for loss in (*expected[:2], plain[0]))
+    assert min(second - first, third - second) > 0.01
 
 
 def test_a_batch_without_labels_raises(make: Make, tiny_batch: MakeBatch) -> None:
@@ -156,22 +165,31 @@ def test_the_gate_is_fixed_during_warmup_and_then_trains(make: Make, tiny_batch:
     assert moved == [False, False, True, True]
 
 
-def test_modulation_acts_on_encoders_in_the_first_half(make: Make, tiny_batch: MakeBatch) -> None:
-    batch = tiny_batch(label=[0, 2, 1, 1])
+def test_modulation_acts_on_encoders_in_the_first_half(
+    planted_classifier: Callable[..., Classifier], tiny_batch: MakeBatch, tiny_clip: ClipSpec
+) -> None:
+    batch = tiny_batch(label=[1, 1, 1, 1])
     found = []
-    for alpha in (0.0, 2.0):
-        torch.manual_seed(5)
-        objective = make(unimodal=True, unimodal_weight=1.0, aids=AidsConfig(modulation=alpha), batches=2).train()
+    for alpha in (0.0, 0.5):
+        classifier = planted_classifier(unimodal=True)
+        # Heads per modality give the true class with probability 0.8 and 0.4.
+        with torch.no_grad():
+            for name, right in (("rgb", 0.8), ("audio", 0.4)):
+                classifier.unimodal[name].weight.zero_()  # pyright: ignore
+                classifier.unimodal[name].bias.copy_(torch.tensor([1 - right, right]).log())  # pyright: ignore
+        aids = AidsConfig(modulation=alpha)
+        objective = SupervisedObjective(classifier, tiny_clip, None, 1.0, aids=aids, batches=2).train()
         for _ in range(2):
             objective.zero_grad()
             outputs = objective(batch)
             (outputs["label/loss"] + outputs["unimodal/loss"]).backward()
-            backbone = objective.classifier.backbone
-            encoder = torch.cat([p.grad.flatten() for p in backbone.encoders.parameters() if p.grad is not None])
-            head = torch.cat([p.grad.flatten() for p in objective.classifier.head.parameters() if p.grad is not None])
-            found.append((encoder.clone(), head.clone()))
+            gains = torch.stack([encoder.gain.grad for encoder in classifier.backbone.encoders.values()])  # pyright: ignore
+            head = torch.cat([p.grad.flatten() for p in classifier.head.parameters() if p.grad is not None])
+            found.append((gains, head))
     plain, _, held, released = found
-    assert not torch.allclose(plain[0], held[0])
+    assert plain[0].abs().min() > 1e-3
+    # The gain is a scalar: its gradient has no deviation, so modulation adds no noise.
+    torch.testing.assert_close(held[0], plain[0] * torch.tensor([1 - np.tanh(0.5 * 0.8 / 0.4), 1.0]).float())
     torch.testing.assert_close(plain[1], held[1])
     torch.testing.assert_close(plain[0], released[0])
 

@@ -1,15 +1,15 @@
 """Prediction over a recording against scoring the same windows from packed shards."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from modalgate.fusion.backbone import Backbone
 from modalgate.fusion.bundle.bundle import Bundle
 from modalgate.fusion.classifier import Classifier
-from modalgate.fusion.spec import BackboneSpec, EncoderSpec
+from modalgate.fusion.mechanisms.static import StaticFusion
 from modalgate.shards.clip_spec import ClipSpec
 from modalgate.shards.clips.application import clip_application
 from modalgate.shards.clips.piece import Piece
@@ -21,26 +21,26 @@ from modalgate.shards.media.container_io import write_video
 from modalgate.shards.media.pack_settings import PackSettings
 from modalgate.shards.packing.pack import pack
 from modalgate.shards.stream import ClipRequest, ClipStream
-from modalgate.shards.transforms import Preparation
+from modalgate.shards.transforms import LOG_MEL_STD, Preparation
 from modalgate.tasks.metrics.calibration import apply_temperature
 from modalgate.tasks.prediction.window_scores import Prediction, predict, scorer_of
 
 SECONDS, FPS, RATE = 0.5, 10.0, 16000
-MODALITIES = ("rgb", "depth", "audio")
+MODALITIES, GATES = ("rgb", "depth", "audio"), (1 / 6, 1 / 3, 1 / 2)
 
 
 @pytest.fixture(scope="module")
 def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two seconds of moving squares, depth, and sound that gets louder."""
+    """Four windows of half a second. Pictures and depth rise by equal steps. Sound doubles its amplitude."""
     folder = tmp_path_factory.mktemp("recording")
-    generator = np.random.default_rng(0)
-    pictures = np.zeros((20, 32, 32, 3), np.uint8)
-    for number in range(20):
-        pictures[number, 8:20, number : number + 10] = 200
-    sound = (generator.standard_normal(2 * RATE) * np.linspace(0.02, 0.2, 2 * RATE)).astype(np.float32)
+    window = np.arange(20) // 5
+    pictures = np.broadcast_to((40 + 50 * window)[:, None, None, None], (20, 32, 32, 3)).astype(np.uint8)
+    # The same noise in every window, at twice the amplitude of the window before.
+    noise = np.random.default_rng(0).standard_normal(RATE // 2)
+    sound = np.concatenate([0.02 * 2.0**number * noise for number in range(4)]).astype(np.float32)
     (folder / "depth").mkdir()
     write_video(folder / "clip.mkv", pictures, FPS, sound=sound, sound_codec="pcm_s16le", sample_rate=RATE)
-    millimetres = generator.integers(500, 4000, (20, 32, 32)).astype(np.uint16)
+    millimetres = np.broadcast_to((1000 + 500 * window)[:, None, None], (20, 32, 32)).astype(np.uint16)
     write_video(folder / "depth" / "clip.mkv", millimetres, FPS, codec="ffv1", pixel_format="gray16le")
     (folder / "labels.csv").write_text("video,depth\nclip.mkv,depth/clip.mkv\n", encoding="utf-8")
     return folder
@@ -54,14 +54,13 @@ def shards(recording: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def bundle(shards: Path) -> Bundle:
+def bundle(shards: Path, planted_classifier: Callable[..., Classifier]) -> Bundle:
+    """P(fight) is the sigmoid of the sum of brightness, depth and loudness, weighted by `GATES`."""
     index = load_index(shards)
-    arguments = {"depths": [1, 1, 1, 1], "dims": [4, 4, 8, 8]}
-    encoder = EncoderSpec("timm/convnext_atto", arguments, "mean")
-    torch.manual_seed(0)
-    backbone = Backbone(MODALITIES, BackboneSpec(width=8, encoders={"video": encoder, "audio": encoder}))
-    classifier = Classifier(backbone, ["calm", "fight"]).eval()
-    torch.nn.init.normal_(classifier.head[1].weight)  # pyright: ignore
+    classifier = planted_classifier(MODALITIES, ["calm", "fight"])
+    assert isinstance(classifier.backbone.fusion, StaticFusion)
+    with torch.no_grad():
+        classifier.backbone.fusion.theta.copy_(torch.tensor(GATES).log())
     spec = ClipSpec(SECONDS, 5, 32, 32, FPS, RATE, index.settings.flow_bound, index.statistics)
     return Bundle(classifier, spec, 4, "violence", "fight")
 
@@ -82,9 +81,11 @@ def test_windows_score_like_the_same_windows_of_packed_shards(recording: Path, s
     found = np.array([window.probabilities["fight"] for window in windows])
     # Shards store rgb as H.264, so it differs slightly. Depth and sound agree to the last bit.
     np.testing.assert_allclose(found, expected, atol=0.02)
-    assert np.ptp(expected) > 0.04, "the windows must differ for their order to be seen"
+    # Pictures and depth take four equally spaced values, which are normalised. Sound doubles its amplitude.
+    step = [1 / np.std(np.arange(4))] * 2 + [2 * np.log(2) / LOG_MEL_STD]
+    np.testing.assert_allclose(np.diff(np.log(found / (1 - found))), np.dot(GATES, step), atol=0.02)
     gates = np.array([list(window.gates.values()) for window in windows])
-    np.testing.assert_allclose(gates, scored.encoded.weights[0].numpy(), atol=0.02)
+    np.testing.assert_allclose(gates, [GATES] * 4, atol=1e-6)
 
 
 def test_the_default_step_is_half_a_window(recording: Path, bundle: Bundle) -> None:
@@ -98,8 +99,7 @@ def test_the_default_step_is_half_a_window(recording: Path, bundle: Bundle) -> N
 def test_a_missing_stream_is_named_and_has_no_weight(recording: Path, bundle: Bundle) -> None:
     for window in predicted(bundle, {"video": recording / "clip.mkv"}):
         assert window.present == ["rgb", "audio"]
-        assert window.gates["depth"] == 0
-        assert sum(window.gates.values()) == pytest.approx(1, abs=1e-6)
+        assert window.gates == pytest.approx({"rgb": 0.25, "depth": 0, "audio": 0.75}, abs=1e-6)
 
 
 def test_an_encoder_without_classes_raises(recording: Path, bundle: Bundle) -> None:

@@ -1,6 +1,7 @@
-"""The online probe against neighbours counted by hand, on a tiny world."""
+"""The online probe against neighbours counted by hand, on clips with planted embeddings."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,23 +13,33 @@ from modalgate.shards.errors import RequestError
 from modalgate.shards.index.table import Index, load_index
 from modalgate.shards.media.pack_settings import PackSettings
 from modalgate.shards.packing.pack import pack
-from modalgate.shards.stream import ClipRequest, ClipStream
-from modalgate.shards.transforms import Preparation
-from modalgate.shards.worlds.write_world import write_world
+from modalgate.shards.stream import ClipRequest
 from modalgate.tasks.probes.online_probe import OnlineProbe
 from modalgate.tasks.splits.split_plan import SplitPlan
-from torch import Tensor
 
 Build = Callable[..., Backbone]
-REQUEST = ClipRequest(("rgb",), 2, 0.4, 2, 32)
+NAMES, LABELS, SPLITS = ("inertial",), "abbaaabababbbbab", ("train", "test", "pretrain", "train")
+REQUEST = ClipRequest(NAMES, 2, 0.4, 2, 32)
+# Angle of each clip's embedding (level, 1). Clips 2k and 2k + 1 are neighbours. Gaps between pairs grow.
+ANGLES = [-1.2 + 0.25 * k + 0.012 * k**2 + near for k in range(8) for near in (0.0, 0.05)]
 
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> Index:
-    folder = tmp_path_factory.mktemp("world")
-    write_world(folder / "world", "strike", 24, workers=1)
-    pack(folder / "world", folder / "shards", PackSettings(modalities=("rgb",), size=32, fps=8.0), workers=1)
-    return load_index(folder / "shards")
+    """One second of a constant signal per clip. Four successive clips are one group."""
+    folder = tmp_path_factory.mktemp("planted")
+    (folder / "media" / "inertial").mkdir(parents=True)
+    lines = ["inertial,label,split,group"]
+    for number, (angle, label) in enumerate(zip(ANGLES, LABELS, strict=True)):
+        # The statistics of `tiny_clip` have mean 1 and deviation 2.
+        signal = np.full((50, 6), 1 + 2 * np.tan(angle))
+        np.savetxt(folder / "media" / "inertial" / f"c{number:02}.csv", signal, delimiter=",", header="x")
+        lines.append(f"inertial/c{number:02}.csv,{label},{SPLITS[number % 4]},g{number // 4}")
+    (folder / "media" / "labels.csv").write_text("\n".join(lines) + "\n")
+    pack(folder / "media", folder / "shards", PackSettings(modalities=NAMES), workers=1)
+    packed = load_index(folder / "shards")
+    # Shards hold the clips in random order.
+    return replace(packed, samples=tuple(sorted(packed.samples, key=lambda sample: sample.key)))
 
 
 def probe_of(index: Index, backbone: Backbone, spec: ClipSpec, **changes: object) -> OnlineProbe:
@@ -37,29 +48,21 @@ def probe_of(index: Index, backbone: Backbone, spec: ClipSpec, **changes: object
     return OnlineProbe(backbone, spec, index, REQUEST, 5, label=label, plan=SplitPlan(**given), neighbours=1)
 
 
-def embeddings(index: Index, backbone: Backbone, spec: ClipSpec) -> list[Tensor]:
-    """Of every clip, one at a time."""
-    rows, preparation = [], Preparation(spec)
-    for batch in ClipStream(index, REQUEST, 1).evaluate():
-        with torch.no_grad():
-            embedding = backbone(preparation(batch), batch.present, batch.start).embedding
-        rows.append(embedding[0].mean(dim=0).double())
-    return rows
+def nearest(number: int, others: Iterable[int]) -> int:
+    """Returns the clip with the nearest planted angle. It is nearer than all others by a clear margin."""
+    first, second = sorted(others, key=lambda other: abs(ANGLES[number] - ANGLES[other]))[:2]
+    assert abs(ANGLES[number] - ANGLES[second]) - abs(ANGLES[number] - ANGLES[first]) > 0.01
+    return first
 
 
-def test_the_nearest_clip_gives_the_class(index: Index, tiny_backbone: Build, tiny_clip: ClipSpec) -> None:
-    backbone = tiny_backbone(("rgb",)).eval()
-    figures = probe_of(index, backbone, tiny_clip)(7)
-    rows = embeddings(index, backbone, tiny_clip)
-    labels, splits = index.column("label"), index.column("split")
-    right, truth = [], []
-    for number, split in enumerate(splits):
-        if split == "test":
-            lent = [other for other in range(len(rows)) if splits[other] in ("pretrain", "train")]
-            nearest = max(lent, key=lambda other: float(torch.cosine_similarity(rows[number], rows[other], dim=0)))
-            right.append(labels[nearest] == labels[number])
-            truth.append(labels[number])
-    assert len(truth) > 1
+def test_the_nearest_clip_gives_the_class(index: Index, planted_backbone: Build, tiny_clip: ClipSpec) -> None:
+    assert index.column("label") == list(LABELS)
+    figures = probe_of(index, planted_backbone(NAMES), tiny_clip)(7)
+    test = range(1, 16, 4)
+    train = [number for number in range(16) if number not in test]
+    right = [LABELS[nearest(number, train)] == LABELS[number] for number in test]
+    assert 0 < sum(right) < len(right)
+    truth = [LABELS[number] for number in test]
     assert figures == {
         "probe/knn": pytest.approx(np.mean(right)),
         "probe/chance": pytest.approx(max(truth.count(label) for label in truth) / len(truth)),
@@ -67,28 +70,26 @@ def test_the_nearest_clip_gives_the_class(index: Index, tiny_backbone: Build, ti
 
 
 def test_folds_test_every_clip_once_without_its_group(
-    index: Index, tiny_backbone: Build, tiny_clip: ClipSpec
+    index: Index, planted_backbone: Build, tiny_clip: ClipSpec
 ) -> None:
-    backbone = tiny_backbone(("rgb",)).eval()
-    probe = probe_of(index, backbone, tiny_clip, folds=3)
-    rows, labels, groups = embeddings(index, backbone, tiny_clip), index.column("label"), index.column("group")
-    assert sorted(number for split in probe.splits for number in split.test) == list(range(len(rows)))
+    probe = probe_of(index, planted_backbone(NAMES), tiny_clip, folds=3)
+    groups = index.column("group")
+    assert sorted(number for split in probe.splits for number in split.test) == list(range(16))
     right = []
     for split in probe.splits:
         assert not {groups[number] for number in split.test} & {groups[number] for number in split.train}
-        for number in split.test:
-            nearest = max(split.train, key=lambda other: float(torch.cosine_similarity(rows[number], rows[other], 0)))
-            right.append(labels[nearest] == labels[number])
+        right += [LABELS[nearest(number, split.train)] == LABELS[number] for number in split.test]
+    assert 0 < sum(right) < len(right)
     assert probe(7) == {
         "probe/knn": pytest.approx(np.mean(right)),
-        "probe/chance": pytest.approx(max(map(labels.count, labels)) / len(labels)),
+        "probe/chance": pytest.approx(max(map(LABELS.count, LABELS)) / len(LABELS)),
     }
 
 
 def test_the_probe_follows_the_backbone_and_keeps_its_weights(
-    index: Index, tiny_backbone: Build, tiny_clip: ClipSpec, monkeypatch: pytest.MonkeyPatch
+    index: Index, planted_backbone: Build, tiny_clip: ClipSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    backbone = tiny_backbone(("rgb",))
+    backbone = planted_backbone(NAMES)
     probe = probe_of(index, backbone, tiny_clip)
     asked = []
     monkeypatch.setattr(
@@ -99,10 +100,11 @@ def test_the_probe_follows_the_backbone_and_keeps_its_weights(
     probe(1)
     assert all(torch.equal(value, before[name]) for name, value in backbone.state_dict().items())
     with torch.no_grad():
-        for parameter in backbone.parameters():
-            parameter.mul_(-0.5)
+        backbone.encoders["inertial"].gain.mul_(-0.5)  # pyright: ignore
     probe(2)
-    assert not np.allclose(asked[0], asked[1])
+    levels = np.tan(ANGLES[1::4])
+    np.testing.assert_allclose(asked[0][:, 0], levels, atol=1e-4)
+    np.testing.assert_allclose(asked[1][:, 0], -0.5 * levels, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +117,7 @@ def test_the_probe_follows_the_backbone_and_keeps_its_weights(
     ],
 )
 def test_invalid_columns_and_splits_raise(
-    changes: dict[str, Any], message: str, index: Index, tiny_backbone: Build, tiny_clip: ClipSpec
+    changes: dict[str, Any], message: str, index: Index, planted_backbone: Build, tiny_clip: ClipSpec
 ) -> None:
     with pytest.raises(RequestError, match=message):
-        probe_of(index, tiny_backbone(("rgb",)), tiny_clip, **changes)
+        probe_of(index, planted_backbone(NAMES), tiny_clip, **changes)

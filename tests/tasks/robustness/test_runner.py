@@ -15,7 +15,7 @@ from modalgate.shards.media.container_io import write_video, write_wave
 from modalgate.shards.media.pack_settings import PackSettings
 from modalgate.shards.packing.pack import pack
 from modalgate.shards.stream import ClipRequest, ClipStream
-from modalgate.shards.transforms import Preparation
+from modalgate.shards.transforms import LOG_MEL_STD, Preparation
 from modalgate.tasks.robustness.conditions import ALL, Condition, Sweep
 from modalgate.tasks.robustness.corruptions import AXES, degrade
 from modalgate.tasks.robustness.runner import Sweeper, classifier_answer
@@ -26,7 +26,10 @@ CLIPS, SILENT, MUTE, SHORT = 7, 1, 2, 3
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> Index:
-    """Seven clips of 1.5 s with noise for picture and sound. One is almost silent, one has no sound, one is short."""
+    """Seven clips of 1.5 s with noise for picture and sound. One is almost silent, one has no sound, one is short.
+
+    Each clip is brighter than the last. Every sound but the almost silent one gets louder, by a factor e per second.
+    """
     folder = tmp_path_factory.mktemp("sweep")
     lines = ["video,audio,label"]
     for kind in ("video", "audio"):
@@ -34,12 +37,13 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Index:
     for number in range(CLIPS):
         generator = np.random.default_rng(number)
         seconds = 0.5 if number == SHORT else 1.5
-        # Each is brighter than the last: a model could hardly distinguish clips of equal noise.
         frames = generator.integers(0, 60 + 30 * number, (round(seconds * 10), 32, 32, 3), dtype=np.uint8)
         write_video(folder / "media" / "video" / f"c{number}.mkv", frames, 10.0)
-        sound = generator.normal(0, 3e-4 if number == SILENT else 0.1, round(seconds * 8000)).astype(np.float32)
+        time = np.arange(round(seconds * 8000)) / 8000
+        loudness = 3e-4 if number == SILENT else 0.05 * np.exp(time)
+        sound = generator.normal(0, 1, len(time)).clip(-4, 4) * loudness
         if number != MUTE:
-            write_wave(folder / "media" / "audio" / f"c{number}.wav", sound, 8000)
+            write_wave(folder / "media" / "audio" / f"c{number}.wav", sound.astype(np.float32), 8000)
         lines.append(f"video/c{number}.mkv,{'' if number == MUTE else f'audio/c{number}.wav'},{'ab'[number % 2]}")
     (folder / "media" / "labels.csv").write_text("\n".join(lines) + "\n")
     settings = PackSettings(modalities=NAMES, size=32, fps=10.0, sample_rate=8000, silence_db=-90.0)
@@ -73,6 +77,16 @@ def measured(classifier: Classifier, spec: ClipSpec, stream: ClipStream, *axes: 
 def found(sweep: Sweep, condition: Condition) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     place = sweep.conditions.index(condition)
     return sweep.probabilities[place], sweep.weights[place], sweep.valid[place]
+
+
+def levels(sweep: Sweep, condition: Condition) -> np.ndarray:
+    """Returns the mean of each clip that the planted classifier saw, from its probability."""
+    probability = found(sweep, condition)[0][:, 1].astype(np.float64)
+    return np.log(probability / (1 - probability))
+
+
+def number_of(key: str) -> int:
+    return next(number for number in range(CLIPS) if f"c{number}" in key)
 
 
 @torch.no_grad()
@@ -166,9 +180,19 @@ def test_out_of_step_equals_decoding_at_the_shifted_time(
             for batch, moved in zip(stream.evaluate(views), stream.evaluate(late), strict=True)
         ]
         close(sweep, Condition("desync", "audio", level), whole(classifier, tiny_clip, batches))
-    assert not np.allclose(
-        found(sweep, Condition("desync", "audio", 0.5))[0], found(sweep, Condition("desync", "audio", 0.0))[0]
-    )
+
+
+def test_a_later_sound_is_as_loud_as_planted(
+    index: Index, planted_classifier: Callable[..., Classifier], tiny_clip: ClipSpec
+) -> None:
+    sweep = measured(planted_classifier(NAMES), tiny_clip, stream_of(index), "desync")
+    level = {shift: levels(sweep, Condition("desync", "audio", shift, alone=True)) for shift in (-0.5, 0.0, 0.5)}
+    valid = found(sweep, Condition("desync", "audio", 0.5, alone=True))[2]
+    rows = [row for row, key in enumerate(sweep.keys) if valid[row] and number_of(key) != SILENT]
+    assert len(rows) == CLIPS - 3
+    # Amplitude grows by a factor e per second, and the level is ln(power) / LOG_MEL_STD.
+    for shift in (-0.5, 0.5):
+        np.testing.assert_allclose((level[shift] - level[0.0])[rows], 2 * shift / LOG_MEL_STD, atol=0.08)
 
 
 def test_corruptions_are_equal_for_every_model_and_batch_order(
@@ -185,15 +209,20 @@ def test_corruptions_are_equal_for_every_model_and_batch_order(
 
 
 def test_a_swapped_modality_is_from_another_class(
-    index: Index, model: Callable[..., Classifier], tiny_clip: ClipSpec
+    index: Index, planted_classifier: Callable[..., Classifier], tiny_clip: ClipSpec
 ) -> None:
-    sweep = measured(model(), tiny_clip, stream_of(index), "swap")
-    alone, _, valid = found(sweep, Condition("swap", "rgb", 1.0, alone=True))
-    own = found(sweep, Condition("missing", "rgb"))[0]
-    for row in np.flatnonzero(valid):
-        source = np.flatnonzero(np.abs(own - alone[row]).max(axis=1) < 1e-5)
-        assert len(source) == 1
-        assert sweep.labels[source[0]] != sweep.labels[row]
+    sweep = measured(planted_classifier(NAMES), tiny_clip, stream_of(index), "swap")
+    # Mean of a picture of `index`, normalised by mean 1 and deviation 50. Neighbours differ by 0.3.
+    bright = (np.array([(59 + 30 * number) / 2 for number in range(CLIPS)]) - 1) / 50
+    own = levels(sweep, Condition("missing", "rgb"))
+    np.testing.assert_allclose(own, bright[[number_of(key) for key in sweep.keys]], atol=0.06)
+    swap = Condition("swap", "rgb", 1.0, alone=True)
+    swapped, valid = levels(sweep, swap), found(sweep, swap)[2]
+    assert valid.all()
+    for row, level in enumerate(swapped):
+        source = np.abs(bright - level).argmin()
+        assert level == pytest.approx(bright[source], abs=0.06)
+        assert "ab"[source % 2] != sweep.classes[sweep.labels[row]]
 
 
 def test_progress_counts_to_the_total(index: Index, model: Callable[..., Classifier], tiny_clip: ClipSpec) -> None:
