@@ -99,7 +99,7 @@ def pack(
     json: Json = None,
 ) -> None:
     """Pack a folder of media files into shards. Rerun to resume."""
-    from .first_checks import check_recordings
+    from ..jobs.first_checks import check_recordings
 
     check_recordings(source, labels)
     from ...shards.errors import DataError
@@ -145,7 +145,7 @@ def inspect(
     json: Json = None,
 ) -> None:
     """Show the contents of a shard folder."""
-    from .first_checks import check_shards
+    from ..jobs.first_checks import check_shards
 
     check_shards(shards)
     from .shard_tables import print_shards
@@ -167,7 +167,7 @@ def verify(
     json: Json = None,
 ) -> None:
     """Check every shard: checksums, index, and that all clips decode."""
-    from .first_checks import check_shards
+    from ..jobs.first_checks import check_shards
 
     check_shards(shards)
     from .shard_tables import print_verified

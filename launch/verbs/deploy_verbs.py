@@ -55,7 +55,7 @@ def export(
     ):
         if given and not needed:
             raise RequestError(option)
-    from .first_checks import check_shards, check_trained
+    from ..jobs.first_checks import check_shards, check_trained
 
     check_trained(run)
     if shards is not None:
@@ -86,7 +86,7 @@ def push(
     Other commands then take hf://OWNER/NAME in place of a bundle.
     """
     from ...fusion.bundle.hub import Repository
-    from .first_checks import check_bundle
+    from ..jobs.first_checks import check_bundle
 
     place = Repository(repository.removeprefix("hf://"), revision)
     check_bundle(bundle)
@@ -125,7 +125,7 @@ def embed(
 
     Each piece of a recording gets a row: its features, times and gate weights.
     """
-    from .first_checks import check_bundle, check_source
+    from ..jobs.first_checks import check_bundle, check_source
 
     check_bundle(encoder)
     if "://" not in source:
@@ -207,7 +207,7 @@ def predict(
     The lines hold class scores, gate weights and alarms.
     """
     from ...shards.errors import choice_error
-    from .first_checks import check_scorer, check_source
+    from ..jobs.first_checks import check_scorer, check_source
 
     check_source(source)
     check_scorer(model)
@@ -253,7 +253,7 @@ def serve(
     ] = None,
 ) -> None:
     """Serve a web page and a JSON API that score recordings."""
-    from .first_checks import check_bundle
+    from ..jobs.first_checks import check_bundle
 
     check_bundle(model)
     from ..serve.server_process import run_server

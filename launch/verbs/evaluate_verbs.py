@@ -52,7 +52,7 @@ def probe(
 
     The same encoder without training is the control.
     """
-    from .first_checks import check_bundle, check_shards
+    from ..jobs.first_checks import check_bundle, check_shards
 
     check_bundle(encoder)
     check_shards(shards, None if labels else label)
@@ -135,7 +135,7 @@ def robustness(
 
     Also blurred and swapped ones. Prints curves, areas and gate weights.
     """
-    from .first_checks import check_bundle, check_shards
+    from ..jobs.first_checks import check_bundle, check_shards
 
     check_shards(shards)
     check_bundle(model, split=True)
@@ -177,7 +177,7 @@ def detect(
     json: Json = None,
 ) -> None:
     """Find events in untrimmed recordings: AP, AUC, alarms, delay."""
-    from .first_checks import check_bundle, check_recordings
+    from ..jobs.first_checks import check_bundle, check_recordings
 
     check_bundle(model)
     check_recordings(folder, spans)

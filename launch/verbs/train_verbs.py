@@ -55,10 +55,10 @@ def pretrain(
     """Train an encoder without labels by pretext tasks."""
     from ..config.choosing import print_choices, start_of
     from ..config.load import load_config
+    from ..jobs.first_checks import check_config
     from ..jobs.resuming import command_line, resumed, summed_up
     from ..runs.folder import run_folder
     from ..schema import PretrainConfig
-    from .first_checks import check_config
 
     name, given = start_of(config, overrides)
     settings = load_config("pretrain", name, [*given, *(["train.deterministic=true"] * deterministic)], print_choices)
@@ -98,10 +98,10 @@ def finetune(
     """Train a classifier with labels, from an encoder or from scratch."""
     from ..config.choosing import print_choices, start_of
     from ..config.load import load_config
+    from ..jobs.first_checks import check_config
     from ..jobs.resuming import command_line, resumed, summed_up
     from ..runs.folder import run_folder
     from ..schema import FinetuneConfig
-    from .first_checks import check_config
 
     name, given = start_of(config, overrides)
     for key, value in (("data.label", label), ("encoder", encoder), ("positive", positive)):
@@ -130,10 +130,10 @@ def _finetuning_clips(settings: "FinetuneConfig") -> "Index":
 def study(config: Config, overrides: Overrides = None, resume: Resume = "", json: Json = None) -> None:
     """Compare fusions and single modalities over seeds and folds."""
     from ..config.load import load_config
+    from ..jobs.first_checks import check_config
     from ..jobs.resuming import command_line, resumed
     from ..runs.folder import run_folder
     from ..schema import StudyConfig
-    from .first_checks import check_config
 
     settings = load_config("study", config, overrides or [])
     assert isinstance(settings, StudyConfig)

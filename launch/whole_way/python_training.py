@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ...fusion.own_classes import allowing
 from ...shards.errors import RequestError
 from ...shards.media.credentials import masked
-from ..verbs.first_checks import check_config
-from ..verbs.train_verbs import resumes, start_of
+from ..jobs.first_checks import check_config
 
 if TYPE_CHECKING:
     from ...tasks.evaluation.scores import Scores
@@ -87,10 +86,11 @@ def pretrain(
     deterministic: the same result twice on a GPU too, at some cost in speed.
     """
     from ...tasks.report.provenance import read_warnings
-    from ..config.load import load_config, settings_of
-    from ..jobs.adapting import adapt_modalities
+    from ..config.choosing import start_of
+    from ..config.load import load_config
     from ..jobs.pretraining import pretrain as run_pretraining
     from ..jobs.pretraining import pretraining_clips
+    from ..jobs.resuming import resumed
     from ..runs.folder import run_folder
     from ..schema import PretrainConfig
 
@@ -99,10 +99,8 @@ def pretrain(
     chosen: list[Choice] = []
     config = load_config("pretrain", name, overrides, chosen.extend)
     assert isinstance(config, PretrainConfig)
+    config, again = resumed(config, _resume_word(resume), list(accept), lambda one: pretraining_clips(one.data))
     run = run_folder(config)
-    if accept:
-        config, _ = adapt_modalities(config, pretraining_clips(config.data))
-    again = resumes(_resume_word(resume), list(accept), run, settings_of(config))
     check_config(config, again)
     last = run_pretraining(config, _command("pretrain", shards_or_config, given), again)
     whole = run / "encoder"
@@ -133,10 +131,11 @@ def finetune(
     allow: packages whose classes the encoder's bundle may import.
     """
     from ...tasks.report.provenance import read_warnings
-    from ..config.load import load_config, settings_of
+    from ..config.choosing import start_of
+    from ..config.load import load_config
     from ..finetune.finetuning import finetune as run_finetuning
     from ..finetune.recipe import finetuning_clips
-    from ..jobs.adapting import adapt_modalities
+    from ..jobs.resuming import resumed
     from ..runs.bundles import find_bundle
     from ..runs.folder import run_folder
     from ..schema import FinetuneConfig
@@ -150,10 +149,8 @@ def finetune(
     chosen: list[Choice] = []
     config = load_config("finetune", name, overrides, chosen.extend)
     assert isinstance(config, FinetuneConfig)
+    config, again = resumed(config, _resume_word(resume), list(accept), lambda one: finetuning_clips(one).index)
     run = run_folder(config)
-    if accept:
-        config, _ = adapt_modalities(config, finetuning_clips(config).index)
-    again = resumes(_resume_word(resume), list(accept), run, settings_of(config))
     check_config(config, again)
     with allowing(allow):
         done = run_finetuning(config, _command("finetune", shards_or_config, given), again)

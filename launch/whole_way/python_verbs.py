@@ -13,7 +13,7 @@ from ...fusion.own_classes import allowing
 from ...shards.errors import DataError
 from ...shards.media.pack_settings import PackSettings
 from ...shards.media.region import plain_region
-from ..verbs.first_checks import check_bundle, check_recordings, check_scorer, check_shards
+from ..jobs.first_checks import check_bundle, check_recordings, check_scorer, check_shards
 
 if TYPE_CHECKING:
     from ...fusion.bundle.embedder import Embedding

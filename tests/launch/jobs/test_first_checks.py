@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from modalgate.fusion.mechanisms_by_name import FUSIONS
-from modalgate.launch.verbs import first_checks
-from modalgate.launch.verbs.first_checks import check_bundle, check_config, registered
+from modalgate.launch.jobs import first_checks
+from modalgate.launch.jobs.first_checks import check_bundle, check_config, registered
 from modalgate.shards.errors import RequestError
 from modalgate.ssl.tasks_by_name import PRETEXT_TASKS
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 DOORS = {"modalgate": ROOT, **{f"modalgate.{room}": ROOT / room for room in ("shards", "fusion", "tasks", "launch")}}
 PROMISED = {
     "modalgate": "pack pretrain finetune probe predict embed load_encoder load_bundle PRETEXT_TASKS "

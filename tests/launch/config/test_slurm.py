@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[3] / "launch" / "jobs" / "slurm.sh"
+SCRIPT = Path(__file__).parents[3] / "launch" / "config" / "slurm.sh"
 
 COMMANDS = {
     # Stays until it is told to stop, as a training does, or ends at once.

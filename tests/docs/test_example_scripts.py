@@ -11,7 +11,7 @@ from modalgate.shards.media.pack_settings import PackSettings
 from modalgate.shards.packing.pack import pack
 from modalgate.shards.worlds.write_world import write_world
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 @pytest.fixture(scope="module")
