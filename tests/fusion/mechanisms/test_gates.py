@@ -147,6 +147,7 @@ def test_sigmoid_weights_are_independent_of_each_other() -> None:
     before = gate(features, present).weights
     without = gate(features, everywhere(frozenset({"rgb", "audio"}))).weights
     changed = gate(features | {"flow": features["flow"] * -3}, present).weights
+    assert isinstance(gate, SigmoidGate)
     own = torch.sigmoid(features["flow"] * -3 @ gate.weight[1] + gate.bias[1])
     for weights, flow in ((without, torch.zeros_like(own)), (changed, own)):
         torch.testing.assert_close(weights[:, [0, 2]], before[:, [0, 2]], rtol=0, atol=0)

@@ -51,8 +51,7 @@ def test_probabilities_are_the_mean_softmax_over_views(
         means = {name: stream.flatten(2).mean(dim=2) for name, stream in Preparation(tiny_clip)(batch).items()}
         for clip in range(int(batch.valid.sum())):
             there = [name for name in means if bool(batch.present[name][clip].all())]
-            views = sum(means[name][clip] for name in there) / len(there)
-            assert isinstance(views, torch.Tensor)
+            views = torch.stack([means[name][clip] for name in there]).mean(dim=0)
             expected = float((1 / (1 + (-views).exp())).mean())
             np.testing.assert_allclose(scores.probabilities[row], [1 - expected, expected], rtol=1e-4, atol=1e-6)
             weights = [(name in there) / len(there) for name in means]
