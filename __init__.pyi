@@ -11,6 +11,7 @@ from .launch.whole_way.python_verbs import pack as pack
 from .launch.whole_way.python_verbs import predict as predict
 from .launch.whole_way.python_verbs import probe as probe
 from .ssl.objective import PretextObjective as PretextObjective
+from .ssl.pretext.base import PretextTask as PretextTask
 from .ssl.tasks_by_name import PRETEXT_TASKS as PRETEXT_TASKS
 from .ssl.tasks_by_name import build_pretext_task as build_pretext_task
 

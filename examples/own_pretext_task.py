@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 import modalgate
 import torch
 import torch.nn.functional as F
+from modalgate import PretextTask
 from modalgate.fusion.backbone import Encoded
-from modalgate.ssl.pretext.base import PretextTask
 from modalgate.ssl.views.views import Streams, View, one_segment, take_segments
 from torch import Tensor, nn
 
