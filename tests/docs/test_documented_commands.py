@@ -40,7 +40,7 @@ def calls(line: str) -> Iterator[list[str]]:
 
 def faults(words: list[str]) -> Iterator[str]:
     """What of a call no verb has."""
-    if not words or words[0] in ("VERB", "--version"):
+    if not words or words[0] in ("VERB", "--version", "--help"):
         return
     command = COMMANDS.get(words[0])
     if command is None:
