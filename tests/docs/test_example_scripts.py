@@ -47,12 +47,14 @@ def test_a_loop_of_ones_own_then_features_of_a_folder(made: Path, tmp_path: Path
     assert all(": nearest " in line for line in lines)
 
 
+@pytest.mark.slow
 def test_a_gate_of_ones_own(made: Path, tmp_path: Path) -> None:
     told = run("own_gate", made / "shards", tmp_path)
     weights = [float(line.rpartition(" ")[2]) for line in told.splitlines() if line.startswith("mean gate weight")]
     assert sum(weights) == pytest.approx(1, abs=0.01)
 
 
+@pytest.mark.slow
 def test_a_task_of_ones_own(made: Path, tmp_path: Path) -> None:
     told = run("own_pretext_task", made / "shards", tmp_path)
     assert "chance 0.250" in told

@@ -224,6 +224,7 @@ def test_killed_and_resumed_it_ends_with_the_same_weights(
     assert [line["step"] for line in read_metrics(run / "final")] == list(range(1, STEPS * 3 // 2 + 1))
 
 
+@pytest.mark.slow
 def test_two_processes_train_it_together(hall: Path, launch: Callable[..., list[int]]) -> None:
     log = hall / "together.log"
     more = ["train.steps=2", "data.folds=2", "evaluate_every=1", "hold_out=true", "--final"]

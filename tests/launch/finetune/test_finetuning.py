@@ -51,6 +51,7 @@ def test_validation_clips_choose_threshold_temperature_and_state(corpus: Path, f
     assert load_bundle(corpus / "best").provenance["weights"] == "of the step that validation clips chose"
 
 
+@pytest.mark.slow
 def test_averaged_weights_are_what_is_exported_and_it_says_so(
     corpus: Path, few: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -77,6 +78,7 @@ def test_averaged_weights_are_what_is_exported_and_it_says_so(
         assert not (corpus / form[0]).exists()
 
 
+@pytest.mark.slow
 def test_blending_weighs_every_head_and_leaves_no_trial_behind(corpus: Path, few: list[str]) -> None:
     blended = ["aids.blending=0.5", "unimodal_weight=1", "data.modalities=[rgb,audio]"]
     assert main(["finetune", "demo-violence", *options(corpus, few, "blended"), *blended]) == 0
@@ -86,6 +88,7 @@ def test_blending_weighs_every_head_and_leaves_no_trial_behind(corpus: Path, few
     assert not list((corpus / "runs").glob("blended-blending-*"))
 
 
+@pytest.mark.slow
 def test_bf16_and_balanced_classes(corpus: Path, few: list[str]) -> None:
     losses = {}
     for precision in ("fp32", "bf16"):

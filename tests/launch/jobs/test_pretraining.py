@@ -133,7 +133,9 @@ def test_several_folders_of_shards_from_pretraining_to_robustness(
 
 DOCUMENTED = next(
     line.split("'")[1]
-    for line in (Path(__file__).parents[3] / "docs" / "weights.md").read_text(encoding="utf-8").splitlines()
+    for line in (Path(__file__).parents[3] / "docs" / "guides" / "training" / "weights.md")
+    .read_text(encoding="utf-8")
+    .splitlines()
     if "modalgate pretrain" in line and "start.safetensors" in line
 )
 

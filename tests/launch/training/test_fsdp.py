@@ -21,7 +21,7 @@ def kept(run: Path) -> tuple[dict[str, Tensor], dict[int, dict[str, Tensor]]]:
 @pytest.mark.parametrize(
     "kind",
     [
-        "teacher",
+        pytest.param("teacher", marks=pytest.mark.slow),
         pytest.param("supervised", marks=pytest.mark.slow),
         pytest.param("pretext", marks=pytest.mark.slow),
     ],

@@ -118,6 +118,7 @@ def test_the_config_verbs_take_class_paths(own_config: str, ownlab: None, capsys
     assert "# Factor on the task's loss in the sum of losses." in shown.partition(f"{TASK}:")[2]
 
 
+@pytest.mark.slow
 def test_two_processes_train_own_classes(own_config: str, tmp_path: Path, launch: Callable[..., list[int]]) -> None:
     log = str(tmp_path / "log")
     arguments = ["pretrain", own_config, f"out={tmp_path}", "name=two", "train.steps=3"]
