@@ -83,7 +83,10 @@ class EncoderSpec:
 
     def untrained(self) -> "EncoderSpec":
         """The same network, without initial weights."""
-        kept = self.arguments and {k: value for k, value in self.arguments.items() if not k.startswith("pretrained")}
+        # timm reads weights from what `pretrained...` and `checkpoint_path` name.
+        kept = self.arguments and {
+            key: value for key, value in self.arguments.items() if not key.startswith(("pretrained", "checkpoint_path"))
+        }
         return replace(self, arguments=kept, pretrained=None, weights=None)
 
     def _plain(self) -> "EncoderSpec":
