@@ -83,10 +83,9 @@ class EncoderSpec:
 
     def untrained(self) -> "EncoderSpec":
         """The same network, without initial weights."""
-        # timm reads weights from what `pretrained...` and `checkpoint_path` name.
-        kept = self.arguments and {
-            key: value for key, value in self.arguments.items() if not key.startswith(("pretrained", "checkpoint_path"))
-        }
+        # By which timm reads weights.
+        reading = ("pretrained", "checkpoint_path")
+        kept = self.arguments and {k: value for k, value in self.arguments.items() if not k.startswith(reading)}
         return replace(self, arguments=kept, pretrained=None, weights=None)
 
     def _plain(self) -> "EncoderSpec":
