@@ -228,7 +228,10 @@ def _spec_with(
         spec = replace(spec, fusion=fusion, fusion_arguments={})
     elif isinstance(fusion, Fusion):
         name = next((key for key, kind in FUSIONS.items() if kind is type(fusion)), class_path(type(fusion)))
-        spec = replace(spec, fusion=name, fusion_arguments=dict(getattr(fusion, "arguments", {})))
+        arguments = dict(getattr(fusion, "arguments", {}))
+        if name in FUSIONS:
+            _check_arguments(fusion, name, arguments)
+        spec = replace(spec, fusion=name, fusion_arguments=arguments)
     found = dict(spec.encoders)
     for name, given in encoders.items():
         if isinstance(given, EncoderSpec):
@@ -238,6 +241,22 @@ def _spec_with(
         else:
             found[name] = EncoderSpec(class_path(type(given)), dict(getattr(given, "arguments", {})))
     return replace(spec, encoders=found)
+
+
+def _check_arguments(fusion: Fusion, name: str, arguments: dict[str, Any]) -> None:
+    """`RequestError` where a registered mechanism was built with other arguments: a bundle would hold another one."""
+    with torch.random.fork_rng(devices=[]):
+        again = build_fusion(name, tuple(fusion.modalities), len(fusion.nothing), arguments)
+
+    def settings(one: Fusion) -> dict[str, Any]:
+        plain = {key: value for key, value in vars(one).items() if isinstance(value, int | float | str)}
+        return plain | {"training": None, "modules": str(one)}
+
+    if settings(again) != settings(fusion) or first_difference(again.state_dict(), fusion.state_dict()):
+        raise RequestError(
+            f"fusion {type(fusion).__name__} was built with arguments that a bundle would not hold: give it an "
+            f"attribute `arguments`, a dict of them, or give fusion='{name}' and fusion_arguments in the spec"
+        )
 
 
 def _check_gate(fusion: Fusion, modalities: tuple[str, ...], width: int) -> None:

@@ -83,7 +83,9 @@ class EncoderSpec:
 
     def untrained(self) -> "EncoderSpec":
         """The same network, without initial weights."""
-        kept = self.arguments and {k: value for k, value in self.arguments.items() if not k.startswith("pretrained")}
+        # By which timm reads weights.
+        reading = ("pretrained", "checkpoint_path")
+        kept = self.arguments and {k: value for k, value in self.arguments.items() if not k.startswith(reading)}
         return replace(self, arguments=kept, pretrained=None, weights=None)
 
     def _plain(self) -> "EncoderSpec":

@@ -233,7 +233,8 @@ def count_parameters(module: nn.Module) -> int:
 
 
 def _backbone_spec(content: dict[str, Any]) -> BackboneSpec:
-    encoders = {name: EncoderSpec(**entry) for name, entry in content["encoders"].items()}
+    # Facts may be forged: without `untrained`, an encoder would read a file or an address that they name.
+    encoders = {name: EncoderSpec(**entry).untrained() for name, entry in content["encoders"].items()}
     plain: dict[str, Any] = content | {"encoders": encoders}
     return BackboneSpec(**plain)
 

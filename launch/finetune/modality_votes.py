@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 
 from ...fusion.classifier import Classifier
 from ...fusion.mechanisms.decision import WeightedMeanDecision
+from ...shards.index.selection import fraction_of
 from ...shards.stream import ClipStream
 from ...tasks.features.cache import cached_features
 from ...tasks.probes.modality_evidence import modality_evidence, votes_of
@@ -20,6 +21,7 @@ MOST = 2000
 def weigh_modalities(recipe: Recipe, classifier: Classifier, numbers: NDArray[np.int64], name: str) -> None:
     """Sets the weights of decision `weighted_mean` from the training clips `numbers`; other decisions do not change.
 
+    Of these clips it reads the share `data.fraction`, the same as the training.
     A modality's weight follows from how well a probe of its frozen features separates classes on clips that did not
     fit the probe (`modality_evidence`). Without a pretrained encoder all weights are equal. `name`: of the split, for
     the printed line.
@@ -28,6 +30,8 @@ def weigh_modalities(recipe: Recipe, classifier: Classifier, numbers: NDArray[np
     if not isinstance(decision, WeightedMeanDecision) or recipe.start is None:
         return
     index, data = recipe.index, recipe.config.data
+    used = {sample.key for sample in fraction_of(take(index, numbers), data.fraction).samples}
+    numbers = np.array([number for number in np.sort(numbers) if index.samples[number].key in used])
     if len(numbers) > MOST:
         numbers = np.sort(np.random.default_rng(recipe.config.seed).permutation(numbers)[:MOST])
     stream = ClipStream(take(index, numbers), recipe.request, data.batch_size, workers=data.workers, **recipe.told)

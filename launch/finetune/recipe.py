@@ -267,13 +267,16 @@ def train_classifier(
     )
     every = stopping.steps if isinstance(stopping, Until) else config.evaluate_every
     heads = [*classifier.head.parameters(), *classifier.unimodal.parameters()]
+    # A group of its own, the last, so that the optimiser numbers the others as in older checkpoints.
+    joined = [] if classifier.decision is None else [*classifier.decision.parameters()]
+    tops = [{"params": part, "scale": config.head_learning_rate} for part in (heads, joined)]
     train(
         objective,
         clip_stream(clips, recipe.request, config.data, config.seed, run, **recipe.told),
         config.train,
         run,
         seed=config.seed,
-        parameter_groups=[*groups, {"params": heads, "scale": config.head_learning_rate}],
+        parameter_groups=[*groups, *tops],
         resume=resume,
         tracker_mode=config.wandb,
         tensorboard=config.tensorboard,

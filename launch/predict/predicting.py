@@ -25,7 +25,6 @@ from ...shards.packing.rejected import UNREADABLE, reason_of
 from ...shards.packing.sources import Source, find_sources
 from ...tasks.prediction.alarm_events import AlarmRule
 from ...tasks.prediction.window_scores import Prediction, Scorer, predict, predict_live, predict_pieces, scorer_of
-from ...tasks.records import Result, Timeline, new_result
 from ..runs.progress import Advance, track
 from .prediction_lines import Predicted, PredictionLines
 from .prediction_request import PredictRequest
@@ -141,11 +140,6 @@ def parse_beside(given: list[str]) -> dict[str, Path]:
             raise RequestError(f"--with '{text}': give MODALITY=FILE, such as depth=depth.mkv")
         files[name] = Path(path)
     return files
-
-
-def prediction_result(timeline: Timeline, command: str) -> Result:
-    """The timeline as a record for the report."""
-    return new_result("predict", f"Prediction of {timeline.title}", command, [], [timeline])
 
 
 def _predict_folder(

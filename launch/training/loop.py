@@ -87,8 +87,9 @@ def train(
                 losses.append(loss.detach())
                 keys += batch.key
                 seen.append({"loss": loss.detach(), **{k: v.detach() for k, v in outputs.items()}})
-            if stop.interrupted:
-                break  # within a step: the resumed run repeats the step from its first batch
+            if stop.interrupted:  # within a step: the resumed run repeats the step from its first batch
+                state.undo_step()
+                break
 
             norm = state.clip(config.clip_norm or math.inf)
             total = torch.stack(losses).sum()

@@ -27,11 +27,15 @@ class NonFiniteGuard:
         if self._buffers:
             torch._foreach_copy_(self._kept, self._buffers)  # pyright: ignore[reportPrivateImportUsage]
 
+    def restore(self) -> None:
+        """Copies the buffers back as they were before the step."""
+        for kept, buffer in zip(self._kept, self._buffers, strict=True):
+            buffer.copy_(kept)
+
     def record(self, step: int, loss: float, keys: Sequence[str]) -> None:
         """Restores the buffers and adds the step's clips to RUN/nonfinite.jsonl."""
         self.in_a_row += 1
-        for kept, buffer in zip(self._kept, self._buffers, strict=True):
-            buffer.copy_(kept)
+        self.restore()
         line = {"step": step, "rank": self.rank, "loss": str(loss), "keys": list(keys)}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")

@@ -157,6 +157,6 @@ def open_training(
         if tracker is not None:
             tracker.close(exit_code=0 if finished else 1)
         state.close()
-        if main and state.step == 0 and (training is None or training.saved < 0):
+        if main and state.step == 0 and (saved if training is None else training.saved) < 0:
             shutil.rmtree(run)
     state.finish()

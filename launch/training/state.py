@@ -62,6 +62,7 @@ class RunState:
         self.nonfinite = NonFiniteGuard(run, self.trained, config.nonfinite_limit, accelerator.process_index)
         self.tracked: str | None = kept.get("wandb")
         self._random: list[dict[str, Any]] = kept.get("random", [])
+        self._random_before: dict[str, Any] | None = None
 
     def restore_random(self) -> None:
         """Sets this process's generators to their state in the checkpoint."""
@@ -69,8 +70,16 @@ class RunState:
             set_random_state(self._random[self.accelerator.process_index])
 
     def begin_step(self) -> None:
-        """Copies what a skipped step has to restore."""
+        """Copies what a skipped step, or one cut short, has to restore."""
         self.nonfinite.remember()
+        # A step of one batch is cut short only before its forward pass, which draws.
+        self._random_before = random_state() if self.config.accumulate > 1 else None
+
+    def undo_step(self) -> None:
+        """Restores buffers and generators to their state before a step that is cut short."""
+        self.nonfinite.restore()
+        if self._random_before is not None:
+            set_random_state(self._random_before)
 
     def exchanging(self, last: bool) -> AbstractContextManager[None]:
         """Context of one batch of a step: DDP exchanges gradients once per step, with the last batch."""

@@ -9,7 +9,7 @@ import pytest
 import torch
 from modalgate.fusion.backbone import Backbone, alone, encoder_spec, fresh_copy, select_modalities
 from modalgate.fusion.classifier import Classifier
-from modalgate.fusion.mechanisms.gates import SigmoidGate
+from modalgate.fusion.mechanisms.gates import SigmoidGate, SoftmaxGate
 from modalgate.fusion.mechanisms.quality import measure_quality
 from modalgate.fusion.mechanisms_by_name import fusions_at
 from modalgate.fusion.spec import PRESETS, BackboneSpec, EncoderSpec
@@ -324,6 +324,18 @@ def test_parts_are_given_as_modules_or_names(
     assert [p.shape for p in named.parameters()] == [p.shape for p in by_name.parameters()]
     encoded = backbone(*prepared())
     assert encoded.features["rgb"].shape == (*encoded.start.shape, 8)
+
+
+@pytest.mark.parametrize("arguments", [{"temperature": 2.0}, {"dropout": 0.5}, {"hidden": 4}, {"quality": 2}])
+def test_arguments_of_a_given_gate_reach_the_spec(
+    tiny_backbone: Callable[..., Backbone], arguments: dict[str, Any]
+) -> None:
+    gate = SoftmaxGate(("rgb", "audio"), 8, **arguments)
+    spec = tiny_backbone().spec
+    with pytest.raises(RequestError, match="SoftmaxGate was built with arguments that a bundle would not hold"):
+        Backbone(("rgb", "audio"), spec, fusion=gate)
+    gate.arguments = arguments  # pyright: ignore[reportAttributeAccessIssue]
+    assert Backbone(("rgb", "audio"), spec, fusion=gate).spec.fusion_arguments == arguments
 
 
 @pytest.mark.parametrize(

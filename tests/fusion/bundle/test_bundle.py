@@ -208,6 +208,26 @@ def change_facts(folder: Path, change: Callable[[dict[str, Any]], object], seale
     (folder / FACTS).write_text(json.dumps(seal(facts, folder, (WEIGHTS, CARD)) if sealed else facts))
 
 
+@pytest.mark.parametrize(
+    "forged",
+    [
+        {"weights": "{file}"},
+        {"pretrained": True, "arguments": {"pretrained_cfg_overlay": {"file": "{file}"}}},
+        {"arguments": {"checkpoint_path": "{file}"}},
+    ],
+)
+def test_loading_reads_no_other_file_that_the_facts_name(
+    forged: dict[str, Any], tiny_clip: ClipSpec, tmp_path: Path
+) -> None:
+    """An unpickled file would run code."""
+    backbone = Backbone(("rgb",), BackboneSpec(encoders={"rgb": EncoderSpec("timm/test_convnext", pooling="mean")}))
+    save_bundle(Bundle(backbone, tiny_clip, 2), tmp_path / "bundle")
+    named = json.loads(json.dumps(forged).replace("{file}", str(tmp_path / "other.pth")))
+    change_facts(tmp_path / "bundle", lambda facts: facts["backbone"]["encoders"]["rgb"].update(named))
+    # The file does not exist: reading it would fail.
+    assert same_tensors(load_bundle(tmp_path / "bundle").model, backbone)
+
+
 def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-40])
 

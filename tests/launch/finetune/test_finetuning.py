@@ -104,6 +104,16 @@ def test_bf16_and_balanced_classes(corpus: Path, few: list[str]) -> None:
     assert losses["bf16"][0] == pytest.approx(losses["fp32"][0], rel=0.05)
 
 
+def test_the_gate_of_a_decision_is_trained(corpus: Path, few: list[str]) -> None:
+    """The last layer of its network starts at zero."""
+    more = [*options(corpus, few, "pooled"), "decision=opinion", "train.warmup=0"]
+    assert main(["finetune", "demo-violence", *more]) == 0
+    model = load_bundle(corpus / "runs" / "pooled" / "encoder").model
+    assert isinstance(model, Classifier)
+    assert model.decision is not None
+    assert model.decision.network[-1].weight.abs().max() > 0  # pyright: ignore
+
+
 @pytest.mark.parametrize(("name", "choice"), [("cross", "model.fusion=cross"), ("evidential", "decision=evidential")])
 def test_token_fusions_and_decisions_train_and_are_saved(
     corpus: Path, few: list[str], name: str, choice: str, tmp_path: Path

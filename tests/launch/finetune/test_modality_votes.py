@@ -14,6 +14,7 @@ from modalgate.launch.config.load import load_config
 from modalgate.launch.finetune.modality_votes import weigh_modalities
 from modalgate.launch.finetune.recipe import Recipe, set_up
 from modalgate.launch.schema import FinetuneConfig
+from modalgate.shards.index.selection import fraction_of
 from modalgate.shards.stream import ClipStream
 from modalgate.tasks.features.extract import extract_features
 from torch import Tensor
@@ -43,6 +44,16 @@ def test_labels_of_test_clips_have_no_part_in_it(corpus: Path, few: list[str], t
     _, first = weighed(given, np.flatnonzero(train))
     other = replace(given, labels=np.where(train, given.labels, 1 - given.labels))
     assert weighed(other, np.flatnonzero(train))[1].tolist() == first.tolist()
+
+
+def test_labels_outside_the_fraction_have_no_part_in_it(corpus: Path, few: list[str], tmp_path: Path) -> None:
+    given = recipe(corpus, few, tmp_path, f"encoder={corpus / 'runs' / 'demo-pretrain'}", "data.fraction=0.5")
+    used = {sample.key for sample in fraction_of(given.index, 0.5).samples}
+    inside = np.array([sample.key in used for sample in given.index.samples])
+    everything = np.arange(len(given.labels))
+    _, first = weighed(given, everything)
+    other = replace(given, labels=np.where(inside, given.labels, 1 - given.labels))
+    assert weighed(other, everything)[1].tolist() == first.tolist()
 
 
 def test_a_modality_whose_features_hold_the_label_outvotes_one_that_holds_nothing(

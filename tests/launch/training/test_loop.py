@@ -1,6 +1,7 @@
 """The loop on a linear regression whose answer is known in closed form."""
 
 import json
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,6 +62,28 @@ def test_resume_equals_uninterrupted_bit_for_bit(tmp_path: Path, resumed_at: int
         for name, value in moments.items():
             assert torch.equal(value, two["optimizer"]["state"][number][name])
     assert [line["step"] for line in read_metrics(run)] == [4, 8, 12]
+
+
+def test_a_step_cut_short_between_its_batches_is_repeated_bit_for_bit(tmp_path: Path) -> None:
+    class Dying(ToyStream):
+        """The signal that stops the training has ended the loader's workers too."""
+
+        def train(self, start: int) -> Iterator[ToyBatch]:
+            for batch in super().train(start):
+                yield batch
+                if batch.seed == 6:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                    raise RuntimeError("DataLoader worker is killed by signal")
+
+    config, whole = settings(accumulate=2), Regression(dropout=0.5, norm=True)
+    train(whole, ToyStream(), config, tmp_path / "whole", seed=3, tracker_mode="disabled")
+    with pytest.raises(KeyboardInterrupt):
+        train(Regression(0.5, True), Dying(), config, tmp_path / "cut", seed=3, tracker_mode="disabled")
+    assert saved_steps(tmp_path / "cut") == [3]
+    second = Regression(0.5, True)
+    train(second, ToyStream(), config, tmp_path / "cut", seed=3, resume=True, tracker_mode="disabled")
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, second.state_dict()[name]), name
 
 
 def test_a_signal_leaves_a_checkpoint_of_the_step_it_came_in(tmp_path: Path) -> None:

@@ -1,5 +1,8 @@
 """What a training refuses before its first step, and what it leaves then."""
 
+import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -37,6 +40,27 @@ def test_a_failure_before_the_first_step_leaves_no_run(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="too small"):
         train(Refusing(), ToyStream(), settings(), tmp_path / "run", tracker_mode="disabled")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_failure_while_opening_keeps_a_checkpoint_of_step_zero(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stopped(ToyStream):
+        """A signal comes before the first batch and ends the loader's workers."""
+
+        def train(self, start: int) -> Iterator[ToyBatch]:
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise RuntimeError("DataLoader worker is killed by signal")
+            yield from super().train(start)
+
+    run = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        train(Regression(), Stopped(), settings(), run, tracker_mode="disabled")
+    assert (run / "checkpoints" / "step-0").is_dir()
+    monkeypatch.setattr(torch, "use_deterministic_algorithms", None)
+    with pytest.raises(TypeError):
+        train(Regression(), ToyStream(), settings(deterministic=True), run, resume=True, tracker_mode="disabled")
+    assert (run / "checkpoints" / "step-0").is_dir()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="fp16 is right on a GPU")
