@@ -55,14 +55,14 @@ def folder(
     return folder
 
 
-def test_the_readme_shows_both_ways_in() -> None:
+def test_readme_shows_bundle_and_single_network() -> None:
     readme = "".join(block for name, block in BLOCKS.items() if name.startswith("README"))
     assert "load_encoder(" in readme
     assert "create_model(" in readme
 
 
 @pytest.mark.parametrize("name", BLOCKS)
-def test_a_documented_block_runs_as_it_stands(
+def test_documented_block_runs_verbatim(
     name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(folder)

@@ -77,7 +77,7 @@ def test_commands_name_verbs_and_options(page: Path) -> None:
         ("    for s in 0 1; do modalgate demo --speed $s; done", ["demo --speed"]),
     ],
 )
-def test_a_wrong_call_is_seen(line: str, expected: list[str]) -> None:
+def test_wrong_call_is_detected(line: str, expected: list[str]) -> None:
     assert [fault for call in calls(line) for fault in faults(call)] == expected
 
 
@@ -126,7 +126,7 @@ def test_imports_resolve(name: str) -> None:
                 assert hasattr(module, alias.name), f"{node.module}.{alias.name}"
 
 
-def test_files_that_pages_name_exist() -> None:
+def test_files_named_in_pages_exist() -> None:
     """Paths in code that start with a folder of this repository, without wildcards."""
     tops = ("shards", "fusion", "ssl", "tasks", "launch", "tests", "docs", "benchmarks")
     missing = set()

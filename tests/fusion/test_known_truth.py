@@ -106,7 +106,7 @@ def precision(rows: int, generator: torch.Generator) -> Draw:
 
 
 @pytest.mark.slow
-def test_precision_a_told_gate_reaches_the_adaptive_bound_and_a_static_weight_its_own() -> None:
+def test_precision_gate_with_quality_reaches_the_adaptive_bound_and_static_weights_the_static_bound() -> None:
     static_bound, adaptive_bound = 0.8906, 0.9687
     static, _, _ = judge(train(Model("static", NAMES, 1, 2), precision, 400), precision)
     assert abs(static - static_bound) < 0.005
@@ -136,7 +136,7 @@ def chorus(rows: int, generator: torch.Generator) -> Draw:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["softmax", "sigmoid"])
-def test_chorus_a_gate_gains_from_the_tell_and_from_nothing_else(name: str) -> None:
+def test_chorus_gate_gains_only_from_quality(name: str) -> None:
     blind_bound, aware_bound = 0.7422, 0.9062
     told, weights, draw = judge(train(Model(name, NAMES, 4, 4, quality=1), chorus, 800), chorus)
     assert 0.90 <= told <= aware_bound + margin(aware_bound)
@@ -223,7 +223,7 @@ def test_duet_additive_scores_trained_together_stay_below_three_quarters() -> No
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["cross", "bottleneck"])
-def test_duet_tokens_that_meet_in_time_solve_it(name: str) -> None:
+def test_duet_token_fusion_solves_it(name: str) -> None:
     accuracy, _, _ = judge(train(Model(name, ("rgb", "audio"), 16, 2), duet, 600, rate=3e-3), duet)
     assert accuracy > 0.9
 

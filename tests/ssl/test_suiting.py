@@ -23,7 +23,7 @@ SOUND, MOTION = ["rgb", "audio"], ["rgb", "flow"]
         ("clip_order", {"streams": ["rbg"]}, ["rgb"], {"streams": ["rbg"]}, []),
     ],
 )
-def test_arguments_lose_what_is_missing(
+def test_missing_modalities_are_dropped_from_arguments(
     name: str, arguments: dict[str, Any], modalities: list[str], suited: dict[str, Any], dropped: list[str]
 ) -> None:
     found = suit_task(name, arguments, modalities)
@@ -40,12 +40,14 @@ def test_arguments_lose_what_is_missing(
         ("pace", {}, ["audio", "inertial"], "video"),
     ],
 )
-def test_why_nothing_is_left(name: str, arguments: dict[str, Any], modalities: list[str], said: str) -> None:
+def test_problem_is_stated_if_no_modality_remains(
+    name: str, arguments: dict[str, Any], modalities: list[str], said: str
+) -> None:
     assert said in suit_task(name, arguments, modalities).problem
 
 
 @pytest.mark.parametrize("name", PRETEXT_TASKS)
-def test_what_suits_is_built_on_every_subset(name: str) -> None:
+def test_suited_tasks_build_on_every_subset(name: str) -> None:
     """With its default arguments, and where a task is refused, it cannot be built."""
     for count in range(1, 4):
         for modalities in combinations(("rgb", "audio", "inertial"), count):

@@ -53,7 +53,7 @@ def test_it_starts_from_the_product() -> None:
     torch.testing.assert_close(pool.weights, product.weights)
 
 
-def test_it_learns_to_mute_the_expert_that_stands_alone() -> None:
+def test_learns_to_mute_the_disagreeing_expert() -> None:
     """Each expert in turn claims a class at random, as sure as ever: only disagreement tells."""
     torch.manual_seed(0)
 

@@ -11,7 +11,7 @@ from modalgate.shards.errors import RequestError
 from onnx import TensorProto, helper, save
 
 
-def test_onnx_takes_inputs_by_name_and_torch_by_order(tmp_path: Path) -> None:
+def test_onnx_inputs_go_by_name_and_torch_inputs_by_order(tmp_path: Path) -> None:
     def tensor(name: str) -> object:
         return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["rows", 2])
 

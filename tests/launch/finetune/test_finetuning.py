@@ -51,7 +51,7 @@ def test_validation_clips_choose_threshold_temperature_and_state(corpus: Path, f
     assert load_bundle(corpus / "best").provenance["weights"] == "of the step that validation clips chose"
 
 
-def test_averaged_weights_are_what_is_exported_and_it_says_so(
+def test_averaged_weights_are_exported_and_reported(
     corpus: Path, few: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = corpus / "runs" / "averaged"
@@ -77,7 +77,7 @@ def test_averaged_weights_are_what_is_exported_and_it_says_so(
         assert not (corpus / form[0]).exists()
 
 
-def test_blending_weighs_every_head_and_leaves_no_trial_behind(corpus: Path, few: list[str]) -> None:
+def test_blending_weighs_every_head_and_removes_its_trials(corpus: Path, few: list[str]) -> None:
     blended = ["aids.blending=0.5", "unimodal_weight=1", "data.modalities=[rgb,audio]"]
     assert main(["finetune", "demo-violence", *options(corpus, few, "blended"), *blended]) == 0
     weights = json.loads((corpus / "runs" / "blended" / "blending.json").read_text())
@@ -124,7 +124,7 @@ def test_token_fusions_and_decisions_train_and_are_saved(
         (["aids.blending=0.5", "unimodal_weight=0"], "unimodal_weight"),
     ],
 )
-def test_a_choice_without_what_it_needs_is_refused(
+def test_choice_without_its_requirements_is_rejected(
     corpus: Path, few: list[str], wrong: list[str], says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["finetune", "demo-violence", *options(corpus, few, "refused"), *wrong]) == 2
@@ -154,7 +154,7 @@ def told(several: Path, few: list[str], tmp_path_factory: pytest.TempPathFactory
     return folder / "told", command
 
 
-def test_several_classes_are_learnt_judged_and_told_each_for_itself(
+def test_multilabel_classes_are_trained_scored_and_printed_separately(
     told: tuple[Path, list[str]], several: Path, hall_film: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, _ = told
@@ -191,7 +191,7 @@ def test_several_classes_are_learnt_judged_and_told_each_for_itself(
 
 
 @pytest.mark.slow
-def test_finished_folds_scored_by_two_processes_score_as_by_one(
+def test_two_processes_score_finished_folds_as_one(
     told: tuple[Path, list[str]], launch: Callable[..., list[int]]
 ) -> None:
     run, command = told

@@ -14,7 +14,7 @@ class Clock:
         return self.now
 
 
-def test_rates_are_of_the_time_since_the_last_reading() -> None:
+def test_rates_cover_the_time_since_the_last_reading() -> None:
     clock = Clock()
     meter = Meter(clock)
     for clips, waited in ((30, 1.0), (50, 2.0)):
@@ -28,7 +28,7 @@ def test_rates_are_of_the_time_since_the_last_reading() -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there it tells of the GPU's memory")
-def test_memory_is_what_the_process_holds() -> None:
+def test_memory_is_that_of_the_process() -> None:
     meter = Meter()
     page = bytes(1_000_000)
     before = meter.take()["memory_gb"]

@@ -77,7 +77,7 @@ def test_the_time_left_follows_the_newest_steps() -> None:
     assert pace.left(60) == "2:00 left"
 
 
-def test_a_terminal_gets_a_bar_with_all_the_fields_under_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_terminal_shows_a_bar_with_all_fields_under_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     stream, losses = Terminal(), {f"task_{number}": 1.5 + number for number in range(8)}
     with track(5, "train", stream=stream) as advance:
@@ -92,7 +92,7 @@ def test_a_terminal_gets_a_bar_with_all_the_fields_under_it(monkeypatch: pytest.
     assert max(map(len, (bar, *facts))) <= 80
 
 
-def test_other_processes_show_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_the_first_process_shows_progress(capsys: pytest.CaptureFixture[str]) -> None:
     with track(5, "train", show=False) as advance:
         advance(5, loss=1.5)
     assert capsys.readouterr() == ("", "")

@@ -26,7 +26,7 @@ def kept(run: Path) -> tuple[dict[str, Tensor], dict[int, dict[str, Tensor]]]:
         pytest.param("pretext", marks=pytest.mark.slow),
     ],
 )
-def test_it_follows_whole_copies_in_losses_weights_and_moments(
+def test_sharded_training_matches_replicated_training(
     tmp_path: Path, packed: Path, launch: Callable[..., list[int]], kind: str
 ) -> None:
     script, log = str(Path(__file__).parents[1] / "given" / "follower.py"), str(tmp_path / "log")

@@ -77,13 +77,13 @@ def saved_steps(run: Path) -> list[int]:
     return sorted(int(folder.name.removeprefix("step-")) for folder in (run / "checkpoints").iterdir())
 
 
-def test_sigusr1_saves_and_the_run_goes_on(tmp_path: Path) -> None:
+def test_sigusr1_saves_and_the_run_continues(tmp_path: Path) -> None:
     config = settings(keep=9, best=None)
     train(Regression(), ToyStream(save_at=6), config, tmp_path / "run", tracker_mode="disabled")
     assert saved_steps(tmp_path / "run") == [5, 7, 10, 12]
 
 
-def test_a_checkpoint_is_due_after_minutes_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checkpoint_interval_in_minutes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a clock that goes one minute further whenever the loop asks for it."""
     now = 0.0
 
@@ -115,7 +115,7 @@ def test_the_checkpoint_with_the_best_metric_stays(tmp_path: Path) -> None:
         train(Regression(), ToyStream(), config, tmp_path / "other", tracker_mode="disabled")
 
 
-def test_the_best_by_an_evaluation_is_kept_whatever_the_checkpoints_between(tmp_path: Path) -> None:
+def test_best_evaluated_checkpoint_is_kept(tmp_path: Path) -> None:
     accuracies = {3: 0.5, 6: 0.9, 9: 0.7, 12: 0.6}
     evaluation = Evaluation(lambda step: {"validation/accuracy": accuracies[step]}, every=3)
     config = settings(keep=1, best="validation/accuracy", log_every=5, checkpoint_every=4)
@@ -126,7 +126,7 @@ def test_the_best_by_an_evaluation_is_kept_whatever_the_checkpoints_between(tmp_
         train(Regression(), ToyStream(), config, tmp_path / "no", tracker_mode="disabled", evaluation=evaluation)
 
 
-def test_the_averaged_weights_are_left_and_survive_a_resume(tmp_path: Path) -> None:
+def test_averaged_weights_are_final_and_survive_a_resume(tmp_path: Path) -> None:
     config = settings(average=0.9)
     whole, last_step = Regression(), Regression()
     train(whole, ToyStream(), config, tmp_path / "whole", tracker_mode="disabled")
@@ -154,7 +154,7 @@ def test_the_other_optimizers_resume_bit_for_bit(tmp_path: Path, name: str) -> N
     assert torch.equal(whole.line.weight, resumed.line.weight)
 
 
-def test_a_nonfinite_step_is_left_out_with_what_it_did_to_the_norm(tmp_path: Path) -> None:
+def test_nonfinite_step_is_skipped_with_its_norm_statistics(tmp_path: Path) -> None:
     """The run with a broken batch equals one whose stream never had it, at a constant rate."""
     objective = Regression(norm=True)
     train(objective, ToyStream(broken=frozenset([2])), settings(steps=3), tmp_path / "run", tracker_mode="disabled")
@@ -205,7 +205,7 @@ def test_frozen_parameters_and_scaled_groups(tmp_path: Path) -> None:
     assert torch.equal(objective.line.bias.detach(), bias)
 
 
-def test_bf16_trains_and_leaves_the_forward_as_it_was(tmp_path: Path) -> None:
+def test_bf16_trains_and_restores_the_forward(tmp_path: Path) -> None:
     objective = Regression()
     config = settings(steps=100, precision="bf16")
     last = train(objective, ToyStream(64), config, tmp_path / "run", tracker_mode="disabled")

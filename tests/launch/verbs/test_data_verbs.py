@@ -95,7 +95,9 @@ def test_pack_inspect_verify(recordings: Path, tmp_path: Path, capsys: pytest.Ca
         (["--engine", "loca"], "unknown engine 'loca': did you mean 'local'"),
     ],
 )
-def test_slips_of_pack(recordings: Path, capsys: pytest.CaptureFixture[str], given: list[str], said: str) -> None:
+def test_mistakes_in_pack_arguments_are_reported(
+    recordings: Path, capsys: pytest.CaptureFixture[str], given: list[str], said: str
+) -> None:
     assert cli.main(["pack", str(recordings), str(recordings.parent / "out"), *given]) == 2
     assert said in capsys.readouterr().err
     assert not (recordings.parent / "out").exists()

@@ -192,7 +192,7 @@ def test_predict_scores_every_test_clip_as_the_evaluation_did(
             assert list(line["gates"]) == list(names)
 
 
-def test_one_file_and_those_beside_it(trained: Callable[..., Trained], tmp_path: Path) -> None:
+def test_recording_with_further_files(trained: Callable[..., Trained], tmp_path: Path) -> None:
     model = trained(*CASES["everything"])
     for source in find_sources(model.media):
         beside = [f"--with={name}={path}" for name, path in source.files.items() if name != "video"]
@@ -202,7 +202,7 @@ def test_one_file_and_those_beside_it(trained: Callable[..., Trained], tmp_path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", ["stretched", "everything"])
-def test_an_onnx_file_says_the_same(case: str, trained: Callable[..., Trained], tmp_path: Path) -> None:
+def test_onnx_gives_the_same_scores(case: str, trained: Callable[..., Trained], tmp_path: Path) -> None:
     model, graph = trained(*CASES[case], threshold=0.6, temperature=2.0), tmp_path / "model.onnx"
     assert main(["export", str(model.folder), str(graph), "--format", "onnx"]) == 0
     told = predicted(graph, model.media, tmp_path)
@@ -214,7 +214,7 @@ def test_an_onnx_file_says_the_same(case: str, trained: Callable[..., Trained], 
 
 
 @pytest.mark.parametrize("case", ["everything", "stretched"])
-def test_the_server_says_the_same(case: str, trained: Callable[..., Trained], tmp_path: Path) -> None:
+def test_server_gives_the_same_scores(case: str, trained: Callable[..., Trained], tmp_path: Path) -> None:
     model = trained(*CASES[case])
 
     async def ask(files: dict[str, Path]) -> list[Any]:
@@ -261,7 +261,7 @@ def test_embed_gives_the_features_that_the_probe_reads(
             np.testing.assert_allclose(arrays[f"features.{name}"], features.values[name][rows], atol=TOLERANCE)
 
 
-def test_detect_scores_short_recordings_as_clips_and_takes_the_model_s_threshold(
+def test_detect_scores_short_recordings_as_clips_with_the_model_threshold(
     trained: Callable[..., Trained], tmp_path: Path
 ) -> None:
     model = trained(*CASES["stretched"], threshold=0.625)
@@ -280,7 +280,7 @@ def _positive(scores: dict[str, dict[str, float]]) -> dict[str, dict[str, float]
     return {key: {"fight": held["fight"]} for key, held in scores.items()}
 
 
-def test_a_clip_raises_an_alarm_where_its_evaluated_score_reaches_the_threshold(
+def test_clip_raises_an_alarm_if_its_evaluated_score_reaches_the_threshold(
     trained: Callable[..., Trained], tmp_path: Path
 ) -> None:
     """No window alone may do it: that was the false alarm of stretched models."""
@@ -291,7 +291,7 @@ def test_a_clip_raises_an_alarm_where_its_evaluated_score_reaches_the_threshold(
     assert alarms == {key for key, scores in model.scores.items() if scores["fight"] >= 0.5}
 
 
-def test_shards_of_another_packing_are_refused(
+def test_shards_of_another_packing_are_rejected(
     trained: Callable[..., Trained], packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = trained(*CASES["one view"])
@@ -313,9 +313,7 @@ def settings_for(name: str, shards: Path, out: Path) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("more", [[], ["data.stretch=0.6", "data.modalities=[rgb,flow]"]])
 @pytest.mark.parametrize("name", [name for name, kind, _ in list_configs() if kind != "study"])
-def test_every_shipped_config_is_deployed_as_it_is_evaluated(
-    name: str, more: list[str], corpus: Path, tmp_path: Path
-) -> None:
+def test_every_shipped_config_predicts_as_evaluated(name: str, more: list[str], corpus: Path, tmp_path: Path) -> None:
     kind = next(kind for shipped, kind, _ in list_configs() if shipped == name)
     if more and partial_config(name).data.modalities == ["audio"]:
         pytest.skip("sound is not stretched")

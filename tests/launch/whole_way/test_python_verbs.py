@@ -54,7 +54,7 @@ def test_pretrain_trains_the_same_encoder_and_resumes(tmp_path: Path, tiny_confi
         modalgate.pretrain(tiny_config, settings=[f"out={tmp_path}", "name=mine"])
     again = modalgate.pretrain(tiny_config, settings=[f"out={tmp_path}", "name=mine", "train.steps=5"], resume="auto")
     assert json.loads((again.run / "metrics.jsonl").read_text().splitlines()[-1])["step"] == 5
-    with pytest.raises(RequestError, match=r"settings are a list or a mapping, not the text 'train.steps=4'"):
+    with pytest.raises(RequestError, match=r"settings must be a list or a mapping, not the text 'train.steps=4'"):
         modalgate.pretrain(tiny_config, settings="train.steps=4")
     with pytest.raises(RequestError, match=r"unknown config key 'train.stps'"):
         modalgate.pretrain(tiny_config, settings={"train.stps": 4})

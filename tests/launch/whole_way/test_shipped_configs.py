@@ -43,7 +43,7 @@ def options(name: str, shards: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("name", [name for name, kind, _ in list_configs() if kind != "study"])
-def test_it_trains_for_two_steps(corpus: Path, tmp_path: Path, name: str) -> None:
+def test_shipped_config_trains_for_two_steps(corpus: Path, tmp_path: Path, name: str) -> None:
     kind = next(kind for shipped, kind, _ in list_configs() if shipped == name)
     assert main([kind, name, *options(name, corpus / "shards"), *TRAINED, f"out={tmp_path}", "name=run"]) == 0
     folders = [path.parent for path in (tmp_path / "run").rglob("metrics.jsonl")]
@@ -57,7 +57,7 @@ def test_it_trains_for_two_steps(corpus: Path, tmp_path: Path, name: str) -> Non
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, kind, _ in list_configs() if kind == "study"])
-def test_a_study_runs_in_its_smallest_form(corpus: Path, tmp_path: Path, name: str) -> None:
+def test_smallest_study_runs(corpus: Path, tmp_path: Path, name: str) -> None:
     rows = list(partial_config(name).rows)  # pyright: ignore[reportAttributeAccessIssue]
     others = [f"rows.{row}=null" for row in rows[1:]]
     given = options(name, corpus / "shards")
@@ -155,7 +155,7 @@ def run_on(name: str, names: tuple[str, ...], shards: Path, folder: Path) -> int
 
 
 @pytest.mark.parametrize(("name", "names", "status"), FAST)
-def test_it_adapts_to_what_clips_have(
+def test_shipped_config_adapts_to_the_modalities_of_clips(
     everything: Path,
     tmp_path: Path,
     name: str,

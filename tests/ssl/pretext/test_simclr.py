@@ -50,7 +50,9 @@ def test_equal_views_of_orthogonal_clips_have_the_loss_in_closed_form() -> None:
     assert float(nt_xent(rows, rows.roll(1, 0), 0.5)[1]) == 0
 
 
-def test_fewer_than_two_clips_wait(leaves: Callable[..., Encoded], assert_waits: Callable[..., None]) -> None:
+def test_fewer_than_two_clips_have_zero_loss_with_gradient(
+    leaves: Callable[..., Encoded], assert_waits: Callable[..., None]
+) -> None:
     task = SimClr(("rgb",), 8).double()
     silent = {("rgb", clip) for clip in range(1, 4)}
     assert_waits(task({"plain": leaves(4, 1, ("rgb",)), "augmented": leaves(4, 2, ("rgb",), silent)}), task)

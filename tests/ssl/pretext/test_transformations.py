@@ -84,7 +84,7 @@ def test_loss_and_gradients_equal_the_loop(
     assert float(outputs["chance"]) == pytest.approx(sum(guesses) / len(guesses))
 
 
-def test_a_silent_batch_waits(leaves: Leaves, assert_waits: Assert) -> None:
+def test_batch_without_valid_rows_has_zero_loss_with_gradient(leaves: Leaves, assert_waits: Assert) -> None:
     task = Gdt(NAMES, 8, [["rgb", "audio"]], hidden=6, dimension=4).double()
     views = two_views(leaves, {("audio", b) for b in range(CLIPS)})
     assert_waits(task(views, torch.Generator()), task)
