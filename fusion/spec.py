@@ -44,7 +44,7 @@ class EncoderSpec:
     """Start from the weights that timm or torchvision publishes for `model`. `false` starts from random weights."""
 
     weights: str | None = None
-    """Start from a local file with the weights of `model` (.safetensors or .pth), in place of `pretrained`."""
+    """Start from a local file with the weights of `model` (.safetensors or .pth), instead of `pretrained`."""
 
     frozen_norms: bool | None = None
     """Freeze the statistics, scales and shifts of batch norms. Useful when batches are too small to estimate them."""

@@ -9,7 +9,7 @@ from torch.nn.functional import normalize
 from ..fusion.backbone import Encoded
 from ..fusion.mechanisms.gates import Fusion
 
-# Gradients are measured every so many batches, because they cost a second pass through the heads.
+# Interval in batches of measuring gradients, which costs a second pass through the heads.
 GRADIENT_EVERY = 10
 
 

@@ -1,4 +1,4 @@
-"""The Python of README.md and docs/, run as it stands there where the files lie that it names."""
+"""The Python code of README.md and docs/ runs verbatim."""
 
 import re
 from collections.abc import Callable
@@ -34,7 +34,7 @@ BLOCKS = {
 def folder(
     tiny_encoder: Callable[..., EncoderSpec], tiny_clip: ClipSpec, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """What the pages name: an encoder, a classifier, a film, its features and shards by the commands."""
+    """The files that the pages name: an encoder, a classifier, a film, its features, and shards."""
     folder = tmp_path_factory.mktemp("documented")
     torch.manual_seed(0)
     encoders = {"video": EncoderSpec("timm/test_convnext", pooling="mean"), "audio": tiny_encoder()}

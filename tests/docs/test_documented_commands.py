@@ -20,7 +20,7 @@ COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # pyright: igno
 
 
 def code_lines(page: Path) -> Iterator[str]:
-    """Lines of code blocks, joined where they go on after a backslash, and code within lines that names a verb."""
+    """Lines of code blocks, joined after a backslash, and inline code that names a verb."""
     text = re.sub(r"\\\n\s*", " ", page.read_text(encoding="utf-8"))
     text = re.sub(r"^```python\n.*?^```", "", text, flags=re.M | re.S)
     for block in re.findall(r"^```\w*\n(.*?)^```", text, re.M | re.S):
@@ -39,7 +39,7 @@ def calls(line: str) -> Iterator[list[str]]:
 
 
 def faults(words: list[str]) -> Iterator[str]:
-    """What of a call no verb has."""
+    """The parts of a call that do not exist."""
     if not words or words[0] in ("VERB", "--version", "--help"):
         return
     command = COMMANDS.get(words[0])

@@ -1,4 +1,4 @@
-"""The scripts in examples/, each run on generated clips as a person would."""
+"""The scripts in examples/, run on generated clips."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""The reference pages and the picture of the house are those that their scripts write now."""
+"""The reference pages and the picture of the house are current."""
 
 import importlib.util
 import re

@@ -1,4 +1,4 @@
-"""The backbone: who is encoded, what absence changes, and how often a modality is hidden."""
+"""The backbone: which rows are encoded, the effect of absence, and modality dropout."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -285,7 +285,7 @@ def test_tokens_reach_the_fusion_in_temporal_order(tiny_backbone: Build, prepare
 def test_modality_missing_from_present_is_absent(
     tiny_backbone: Callable[..., Backbone], tiny_batch: Callable[..., Batch], tiny_clip: ClipSpec
 ) -> None:
-    """It counts as absent in all: the same numbers as with a mask that is off."""
+    """It is absent in all rows: the same result as with a false mask."""
     backbone = tiny_backbone(("rgb", "flow", "audio")).eval()
     batch = tiny_batch(modalities=("rgb", "flow"))
     streams = Preparation(tiny_clip)(batch)

@@ -1,4 +1,4 @@
-"""A blank segment: its shapes, and what an encoder cannot take."""
+"""A blank segment: its shapes, and windows too small for an encoder."""
 
 from collections.abc import Callable
 from dataclasses import replace

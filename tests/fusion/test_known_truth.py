@@ -1,4 +1,4 @@
-"""Fusion against laws whose best possible accuracy is known: what a gate can do, and what none can.
+"""Fusion on laws whose best possible accuracy is known.
 
 The laws are those of the generated corpus, on features instead of media: every mechanism is trained on fresh draws
 and judged on 100,000 others. No accuracy may pass its bound by more than three standard errors.
@@ -45,7 +45,7 @@ class Model(nn.Module):
     def forward(self, draw: Draw, present: dict[str, Tensor] | None = None) -> tuple[Tensor, Tensor]:
         features = draw.features
         if self.decision:
-            # Time is pooled per modality, as a head of its own would do it.
+            # Time is pooled per modality, as by a separate head.
             features = {key: self.heads[key](value).mean(dim=1) for key, value in features.items()}
         rows = len(draw.label)
         present = present or {key: torch.ones(rows, dtype=torch.bool) for key in features}
@@ -98,7 +98,7 @@ NAMES = ("rgb", "audio", "depth")
 
 
 def precision(rows: int, generator: torch.Generator) -> Draw:
-    """Three readings of a sign, each with deviation 1/2 or 2; quality tells which."""
+    """Three readings of a sign, each with deviation 1/2 or 2; the quality states which."""
     label = torch.randint(2, (rows,), generator=generator)
     sigma = torch.where(torch.rand(rows, 3, generator=generator) < 0.5, 0.5, 2.0)
     readings = (label * 2.0 - 1)[:, None] + sigma * torch.randn(rows, 3, generator=generator)

@@ -1,4 +1,4 @@
-"""Class paths: what they are, what is found without an import, and what a bundle may import."""
+"""Class paths: their form, checks without an import, and the packages that a bundle may import."""
 
 import sys
 from pathlib import Path

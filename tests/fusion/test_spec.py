@@ -1,4 +1,4 @@
-"""What is given of an encoder, laid over what is inherited: fields, arguments and weights."""
+"""Encoder specs: given and inherited fields, arguments and weights."""
 
 from dataclasses import asdict, replace
 
@@ -63,7 +63,7 @@ def test_pretrained_among_the_arguments_is_the_same_setting() -> None:
 
 
 def test_spec_of_an_older_bundle_inherits_nothing() -> None:
-    """Before fields could be left out, every one was stored, also an empty mapping of arguments."""
+    """Older bundles store every field, also an empty mapping of arguments."""
     stored = {"arguments": {}, "pooling": "gru", "stack": 1, "weights": None, "frozen_norms": False}
     for preset in PRESETS:
         for name, model in (("rgb", "timm/convnext_tiny"), ("inertial", "conv1d"), ("audio", "timm/convnext_atto")):

@@ -13,13 +13,13 @@ from modalgate.shards.errors import DataError, RequestError
 
 
 def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
-    """The exit status and what stands on standard error."""
+    """The exit status and standard error."""
     status = cli.main(arguments)
     return status, capsys.readouterr().err
 
 
 def test_help_takes_little_cpu_and_no_torch() -> None:
-    """Little beside what the page's own library takes, by turns: a bound in seconds would be one of the machine."""
+    """Compared with the import time of the command-line library: a bound in seconds would depend on the machine."""
     script = (
         "import resource, subprocess, sys\n"
         "result = subprocess.run([sys.executable, *sys.argv[1:]], capture_output=True, text=True)\n"

@@ -1,4 +1,4 @@
-"""What is watched while training, against closed forms; and what it warns of."""
+"""Monitored figures against closed forms."""
 
 import math
 

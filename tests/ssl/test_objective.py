@@ -217,13 +217,13 @@ def test_tasks_can_be_instances(
 
 
 class Mirrored(ArrowOfTime):
-    """Another view under a name that is taken."""
+    """A different view under an existing name."""
 
     views: Mapping[str, ViewFunction] = {"reverse": pace}
 
 
 class Plain(ArrowOfTime):
-    """A view under a name that is reserved."""
+    """A view under a reserved name."""
 
     views: Mapping[str, ViewFunction] = {"plain": reverse}
 

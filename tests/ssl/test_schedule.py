@@ -1,4 +1,4 @@
-"""When a task counts."""
+"""The weight of a task over a run."""
 
 import pytest
 from modalgate.ssl.schedule import Schedule

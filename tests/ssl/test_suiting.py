@@ -1,4 +1,4 @@
-"""Tasks over the modalities that are there: what they lose, and when nothing of them is left."""
+"""Tasks restricted to the present modalities."""
 
 from itertools import combinations
 from typing import Any
@@ -19,7 +19,7 @@ SOUND, MOTION = ["rgb", "audio"], ["rgb", "flow"]
         ("across_time", {"streams": ["flow", "audio"]}, ["rgb", "flow"], {"streams": ["flow"]}, ["audio"]),
         ("cross_modal", {"pairs": [SOUND, MOTION]}, ["rgb", "flow"], {"pairs": [MOTION]}, ["audio"]),
         ("cross_modal", {"pairs": [["rgb", "fused"]]}, ["rgb", "flow"], {"pairs": [["rgb", "fused"]]}, []),
-        # No modality at all: the task itself names the nearest.
+        # An unknown modality: the task names the nearest one.
         ("clip_order", {"streams": ["rbg"]}, ["rgb"], {"streams": ["rbg"]}, []),
     ],
 )
@@ -48,7 +48,7 @@ def test_problem_is_stated_if_no_modality_remains(
 
 @pytest.mark.parametrize("name", PRETEXT_TASKS)
 def test_suited_tasks_build_on_every_subset(name: str) -> None:
-    """With its default arguments, and where a task is refused, it cannot be built."""
+    """With default arguments. A task with a problem cannot be built."""
     for count in range(1, 4):
         for modalities in combinations(("rgb", "audio", "inertial"), count):
             found = suit_task(name, {}, modalities)

@@ -1,4 +1,4 @@
-"""Pretext tasks by name: built, refused, and on two processes what they are on one."""
+"""Pretext tasks by name: built, rejected, and equal on one and two processes."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""What a training warns of: planted means that are sick, and healthy ones."""
+"""Warnings of a training, from planted faulty and healthy means."""
 
 import numpy as np
 import pytest
@@ -60,7 +60,7 @@ def test_remedies_name_keys_of_their_training() -> None:
 
 
 def logged(accuracy: float, chance: float, count: int = 24, deviation: float = 0.05) -> list[Means]:
-    """Lines whose last half is exactly that accuracy on average, whatever came before."""
+    """Lines whose second half has exactly that accuracy on average."""
     waves = deviation * np.array([1, -1] * (count // 2))
     return [{"clip_order/accuracy": accuracy + wave, "clip_order/chance": chance} for wave in waves]
 
@@ -70,7 +70,7 @@ def test_a_task_at_chance_is_named_with_its_key() -> None:
     assert "task clip_order ends at chance (accuracy 0.167, chance 0.167)" in line
     assert "tasks.clip_order=null" in line
     assert task_warnings(logged(1 / 6, 1 / 6), over=["clip_order"]) == [], "its schedule ended before"
-    assert task_warnings(logged(1 / 6, 1 / 6)[:2]) == [], "two lines are too few to tell"
+    assert task_warnings(logged(1 / 6, 1 / 6)[:2]) == [], "two lines are too few for an interval"
     # Below chance nothing was learned either; well above it was.
     assert task_warnings(logged(0.1, 1 / 6))
     assert not task_warnings(logged(0.6, 1 / 6))

@@ -1,4 +1,4 @@
-"""The exported bundle: alone in a new process, and every way it can be damaged."""
+"""The exported bundle: loaded in a new process, and damaged in every way."""
 
 import json
 import shutil
@@ -200,7 +200,7 @@ def test_the_folder_holds_no_pickle(folder: Path) -> None:
 
 
 def change_facts(folder: Path, change: Callable[[dict[str, Any]], object], sealed: bool = True) -> None:
-    """Alters the facts; `sealed` hides it from the checksum, so that what comes after it is asked."""
+    """Alters the facts; `sealed` updates the checksum too, so that later checks are reached."""
     facts = json.loads((folder / FACTS).read_text())
     change(facts)
     (folder / FACTS).write_text(json.dumps(seal(facts, folder, (WEIGHTS, CARD)) if sealed else facts))

@@ -1,4 +1,4 @@
-"""The Python door: a file in, features and gate weights over time out."""
+"""Features and gate weights of a file over time, in Python."""
 
 from collections.abc import Callable
 from pathlib import Path

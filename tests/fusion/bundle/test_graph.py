@@ -1,4 +1,4 @@
-"""The model as a graph against the model as it is trained: every subset, every fusion, any number of rows."""
+"""The graph model equals the trained model: every subset, every fusion, any number of rows."""
 
 from collections.abc import Callable
 
@@ -18,7 +18,7 @@ NAMES = ("rgb", "flow", "depth", "audio", "inertial")
 
 
 def eager(bundle: Bundle, present: Tensor, streams: dict[str, Tensor]) -> tuple[Tensor, ...]:
-    """The way of training: only present rows are encoded."""
+    """As in training: only present rows are encoded."""
     batch = Batch(
         {name: stream.unsqueeze(1) for name, stream in streams.items()},
         {name: present[:, number : number + 1] for number, name in enumerate(streams)},

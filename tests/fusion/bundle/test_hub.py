@@ -1,4 +1,4 @@
-"""The hub by its real client: pushed to, loaded from by name and revision, without network, and every refusal."""
+"""The hub through its real client: push, load by name and revision, load offline, and every error."""
 
 import json
 import os

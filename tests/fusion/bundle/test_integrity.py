@@ -1,4 +1,4 @@
-"""The seal of a bundle notices every change of a byte, and none of spelling."""
+"""The seal of a bundle detects every changed byte, and ignores formatting."""
 
 import json
 from pathlib import Path

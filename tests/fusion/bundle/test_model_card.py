@@ -1,4 +1,4 @@
-"""The model card says what the bundle is, what was measured, and what it must not be used for."""
+"""The model card states contents, metrics and limits of a bundle."""
 
 from collections.abc import Callable
 from pathlib import Path

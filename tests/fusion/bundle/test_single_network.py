@@ -1,4 +1,4 @@
-"""A single network, loaded by the printed lines with timm or torchvision alone, computes what it did in the model."""
+"""A single network, loaded by the printed lines with timm or torchvision, computes the same as in the model."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 
 def loaded(lines: list[str], folder: Path, inputs: Tensor, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What the printed lines leave behind, run where the file lies."""
+    """The variables after running the printed lines in the folder of the file."""
     monkeypatch.chdir(folder)
     names: dict[str, Any] = {
         "timm": timm,

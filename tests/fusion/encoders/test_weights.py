@@ -160,7 +160,7 @@ def test_unfitting_weights_are_rejected_with_a_reason(tiny_encoder: Build, tmp_p
     refused(str(path), f"'{key}' is 2 x 2 there and 4 x 3 x 4 x 4 in the network", "'dims': [4, 4, 8, 8]")
     save_file(state | {deep: torch.zeros(16, 3)}, path)
     refused(f"'{deep}' is 16 x 3 there")
-    # A stem with other filters is another network, whatever its channels.
+    # A stem with another number of filters is another network, with any number of channels.
     save_file(state | {key: torch.zeros(5, 1, 4, 4)}, path)
     refused(f"'{key}' is 5 x 1 x 4 x 4 there")
     save_file(state | {key: torch.zeros(2, 2)}, path, {"model": "timm/test_resnet"})

@@ -1,4 +1,4 @@
-"""What every mechanism promises, whatever its equation: one parametrised set of tests over the registry."""
+"""Properties of every mechanism in the registry, independent of its equation."""
 
 from itertools import combinations
 
@@ -139,7 +139,7 @@ def test_duplicating_a_batch_changes_nothing(name: str, training: bool) -> None:
 
 
 def permuted(state: dict[str, Tensor], order: list[int], name: str) -> dict[str, Tensor]:
-    """The state of a mechanism whose modalities stand in another order."""
+    """The state of a mechanism with its modalities in another order."""
     count = len(order)
     out = {}
     for key, value in state.items():

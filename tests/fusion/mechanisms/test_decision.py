@@ -1,4 +1,4 @@
-"""Fusion of decisions against loops over classes, and what each rule is known for."""
+"""Fusion of decisions equals loops over classes, and each rule has its known properties."""
 
 import math
 from collections.abc import Callable
@@ -128,7 +128,7 @@ def everyone(rows: int) -> dict[str, Tensor]:
 
 def test_the_product_is_bayes_where_modalities_are_independent_given_the_class() -> None:
     prior = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
-    # P(x | y) of two discrete modalities; each head knows the posterior of its own.
+    # P(x | y) of two discrete modalities; each head computes the posterior of its modality.
     tables = {name: torch.rand(3, 6, dtype=torch.float64) for name in "ab"}
     tables = {name: table / table.sum(dim=1, keepdim=True) for name, table in tables.items()}
     first, second = (grid.flatten() for grid in torch.meshgrid(torch.arange(6), torch.arange(6), indexing="ij"))

@@ -33,7 +33,7 @@ def test_it_equals_the_loop(equals_the_loop: Callable) -> None:
 
 
 def test_ties_go_to_the_first_experts() -> None:
-    """An untrained gate says the same of all: which of them answer must not hang on the library that runs it."""
+    """An untrained gate gives equal scores: the choice must not depend on the library."""
     never = float("-inf")
     values = torch.tensor([[0.0, 0.0, 0.0, 0.0], [1.0, 2.0, 1.0, 2.0], [never, 0.0, never, never]])
     expected = [[True, True, False, False], [False, True, False, True], [True, True, False, False]]

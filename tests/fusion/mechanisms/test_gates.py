@@ -14,7 +14,7 @@ SUBSETS = [frozenset(s) for n in range(len(MODALITIES) + 1) for s in combination
 
 
 def randomise(gate: nn.Module) -> nn.Module:
-    """Gates start at the mean: other parameters make the comparison mean something."""
+    """Random parameters: at their start gates only compute the mean."""
     generator = torch.Generator().manual_seed(1)
     for parameter in gate.parameters():
         nn.init.normal_(parameter, std=0.5, generator=generator)
@@ -86,7 +86,7 @@ def naive_sigmoid(
 
 
 def gradients(gate: nn.Module, features: dict[str, Tensor], embedding: Tensor, weights: Tensor) -> list[Tensor]:
-    """Of one scalar that every output enters with its own factor."""
+    """Gradients of one scalar that weights every output differently."""
     generator = torch.Generator().manual_seed(3)
     scalar = (embedding * torch.randn(embedding.shape, generator=generator)).sum()
     scalar = scalar + (weights * torch.randn(weights.shape, generator=generator)).sum()

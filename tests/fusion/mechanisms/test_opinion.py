@@ -54,7 +54,7 @@ def test_it_starts_from_the_product() -> None:
 
 
 def test_learns_to_mute_the_disagreeing_expert() -> None:
-    """Each expert in turn claims a class at random, as sure as ever: only disagreement tells."""
+    """One expert at a time predicts a random class with full confidence: only disagreement reveals it."""
     torch.manual_seed(0)
 
     def draw(rows: int) -> tuple[dict[str, Tensor], Tensor]:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 def smooth(*shape: int) -> Tensor:
-    """A slope: large contrast, nothing fine."""
+    """A slope: large contrast without fine structure."""
     return torch.linspace(-1, 1, shape[-1]).expand(shape) + torch.linspace(-1, 1, shape[-2])[:, None]
 
 

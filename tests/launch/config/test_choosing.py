@@ -1,4 +1,4 @@
-"""A config over what is chosen from its shards: which clips count, which column is learned, what an encoder gives."""
+"""A config over settings chosen from its shards: clips, label column, encoder."""
 
 import shutil
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The sentences below config fields, and the comments that `config show` makes of them."""
+"""Descriptions of config fields, and the comments of `config show`."""
 
 from dataclasses import dataclass, field, fields
 from itertools import pairwise
@@ -25,7 +25,7 @@ class Base:
 
 @dataclass
 class Sample(Base):
-    """A section over another."""
+    """A section that contains another."""
 
     mode: str = field(default="a", metadata={"choices": ("a", "b")})
     """Which

@@ -1,4 +1,4 @@
-"""What is chosen from the shards: windows, networks, tasks and length, for footage of every kind."""
+"""Settings chosen from the shards: windows, networks, tasks and length, for all kinds of footage."""
 
 from dataclasses import replace
 from pathlib import Path

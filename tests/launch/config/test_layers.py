@@ -109,7 +109,7 @@ def test_modality_inherits_from_its_kind_for_the_same_network(
 
 
 def test_configs_of_older_runs_keep_their_meaning(tmp_path: Path) -> None:
-    """So it resumes: the record of an older version says every field but `pretrained`."""
+    """Records of older versions have every field except `pretrained`, and still resume."""
     path = tmp_path / "plain.yaml"
     path.write_text("kind: pretrain\ndata: {shards: packed}\nmodel: {encoders: {video: {stack: 4}}}\n")
     now = settings_of(load_config("pretrain", str(path)))

@@ -1,4 +1,4 @@
-"""Configs: layers, types, and one line that names the key for everything that can be wrong."""
+"""Configs: layers, types, and one-line errors that name the key."""
 
 import subprocess
 import sys
@@ -89,7 +89,7 @@ def test_steps_and_epochs_exclude_each_other_and_upper_layer_wins(tmp_path: Path
     both = written(tmp_path, "both", MINIMAL + "train: {steps: 7, epochs: 1}\n")
     with pytest.raises(RequestError, match=r"gives both train\.steps and train\.epochs: keep one of them"):
         load_config("pretrain", both)
-    # A run's record tells the steps that its epochs came to.
+    # The record of a run has the number of steps of its epochs.
     config = load_config("pretrain", diff)
     written(tmp_path, "config", yaml.safe_dump(settings_of(config, ["pretrain"])))
     assert load_config("pretrain", str(tmp_path)) == config

@@ -11,7 +11,7 @@ import pytest
 SCRIPT = Path(__file__).parents[3] / "launch" / "config" / "slurm.sh"
 
 COMMANDS = {
-    # Stays until it is told to stop, as a training does, or ends at once.
+    # Runs until it gets a signal, like a training, or ends at once.
     "srun": 'echo "srun $*" >> "$CALLS"\n[ -n "$ENDLESS" ] || exit 0\ntrap "exit 130" TERM\n'
     'echo $$ > "$CALLS.pid"\nwhile :; do sleep 0.05; done',
     "scancel": 'echo "scancel $*" >> "$CALLS"\nkill -TERM $(cat "$CALLS.pid")',

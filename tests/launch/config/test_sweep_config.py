@@ -1,4 +1,4 @@
-"""The shipped sweep, its command line filled in by wandb's own code as its agent does it."""
+"""The shipped sweep, with its command line filled in by the code of wandb's agent."""
 
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ def values(parameter: dict[str, Any]) -> list[Any]:
 
 
 def filled(chosen: dict[str, Any]) -> list[str]:
-    """The words that are started for the `chosen` values."""
+    """The command line for the `chosen` values."""
     macros = create_sweep_command_args({"args": {name: {"value": value} for name, value in chosen.items()}})
     macros |= {"program": [SWEEP["program"]], "env": ["/usr/bin/env"]}
     words = []

@@ -1,4 +1,4 @@
-"""Exported graphs, run by other runtimes than ours, say what the model says."""
+"""Exported graphs give the results of the model in other runtimes."""
 
 import json
 from collections.abc import Callable

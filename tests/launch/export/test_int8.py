@@ -1,4 +1,4 @@
-"""int8 graphs: what they keep, and that their cost is measured and not guessed."""
+"""int8 graphs: their accuracy, and their measured cost."""
 
 from collections.abc import Callable
 from dataclasses import replace

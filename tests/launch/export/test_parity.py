@@ -1,4 +1,4 @@
-"""Real clips as rows for a graph: what each has, its label, and outputs that are compared where they differ."""
+"""Real clips as rows of a graph: modalities, labels, and comparison of outputs."""
 
 from collections.abc import Callable
 
@@ -20,7 +20,7 @@ from modalgate.shards.packing.pack import pack
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> Index:
-    """Five clips of a second, of which the odd ones have sound; labels by number."""
+    """Five clips of one second; odd ones have sound; labels by number."""
     folder = tmp_path_factory.mktemp("clips")
     generator = np.random.default_rng(0)
     lines = ["video,label"]

@@ -1,4 +1,4 @@
-"""Graphs of other makers run by name, and missing packages are named with their remedy."""
+"""Graphs from other tools run by input name, and missing packages are named with their extra."""
 
 import sys
 from pathlib import Path

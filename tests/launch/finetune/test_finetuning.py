@@ -1,4 +1,4 @@
-"""Fine-tuning by the command line: what validation clips choose, trials beforehand, clips of several classes."""
+"""Fine-tuning from the command line: choices on validation clips, trials, and multilabel clips."""
 
 import json
 from collections.abc import Callable
@@ -46,7 +46,7 @@ def test_validation_clips_choose_threshold_temperature_and_state(corpus: Path, f
     assert len(scores.keys) == len(units) == len(scores.labels)
     assert "contact" in classes
     np.testing.assert_allclose(scores.probabilities.sum(axis=1), 1, atol=1e-5)
-    # What is exported is the best state, whatever the newest checkpoint holds.
+    # The best state is exported, not that of the newest checkpoint.
     assert main(["export", str(run), str(corpus / "best")]) == 0
     assert load_bundle(corpus / "best").provenance["weights"] == "of the step that validation clips chose"
 

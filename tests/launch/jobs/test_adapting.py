@@ -1,4 +1,4 @@
-"""Configs on clips that lack modalities: what is dropped and said, and runs that go through."""
+"""Configs on clips that lack modalities: dropped parts, messages, and complete runs."""
 
 import shutil
 from collections.abc import Callable, Sequence
@@ -93,7 +93,7 @@ def test_missing_modalities_and_streams_are_dropped(corpus: Path) -> None:
 
 
 def test_modality_of_other_clips_only_is_dropped(corpus: Path) -> None:
-    """What counts are the clips that are used."""
+    """Only the modalities of the used clips count."""
     whole = load_index(corpus / "shards")
     silent = [sample.key for sample in whole.samples[:8]]
     index = without(whole, ["audio"], silent).keep(silent)

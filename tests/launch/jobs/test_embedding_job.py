@@ -1,4 +1,4 @@
-"""Features of folders, lists and shards: what the model says of each window, in both forms, also after `kill -9`."""
+"""Features of folders, lists and shards equal the model, in both file formats, also after `kill -9`."""
 
 import json
 import os
@@ -31,7 +31,7 @@ WINDOWS = {"a.mkv": 9, "deep/b.mkv": 4, "silent.mkv": 6}
 
 @pytest.fixture(scope="module")
 def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three films, of which one is silent and one lies deeper, and one that is none."""
+    """Three films, one of them silent and one in a subfolder, and a file that is not a film."""
     folder = tmp_path_factory.mktemp("media")
     generator = np.random.default_rng(0)
     (folder / "deep").mkdir()

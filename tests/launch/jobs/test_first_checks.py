@@ -1,4 +1,4 @@
-"""A wrong path, name or column is answered before torch is imported; what is right passes."""
+"""A wrong path, name or column is reported before torch is imported."""
 
 import subprocess
 import sys

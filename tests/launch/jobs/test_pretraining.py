@@ -1,4 +1,4 @@
-"""Pretraining watched by a probe of labelled clips: what it logs, and that nothing learns of it."""
+"""Pretraining with an online probe: its log, and that it does not affect training."""
 
 import shutil
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The probe by the command line: over several processes and interrupted, of several classes, and what it warns of."""
+"""The probe from the command line: several processes, interruption, multilabel, warnings."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""`modalgate robustness` as a person runs it: runs with folds, bundles, probed encoders, and what is refused."""
+"""`modalgate robustness` on runs with folds, bundles and probed encoders, and its errors."""
 
 import json
 from pathlib import Path

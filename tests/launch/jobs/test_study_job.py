@@ -1,4 +1,4 @@
-"""A whole study on a tiny corpus by the command line: its files, its resumption, and what it refuses."""
+"""A study on a tiny corpus from the command line: files, resume and errors."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""`predict` on recordings good and bad, by the command line."""
+"""`predict` on good and bad recordings, from the command line."""
 
 import json
 import shutil
@@ -201,7 +201,7 @@ def test_memory_does_not_grow_with_the_film(film_too: bool, trained_run: Path, t
 def test_folder_continues_after_an_unreadable_film(
     odd_films: Path, trained_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One whole, one that is no film, one cut short, and one in a folder below."""
+    """A complete film, a file that is not a film, a truncated film, and a film in a subfolder."""
     folder, out, drawn = tmp_path / "hall", tmp_path / "lines.jsonl", tmp_path / "drawn"
     places = {"a.mp4": "one_second.mp4", "b.mp4": "text.mp4", "c.mkv": "cut.mkv", "night/d.mp4": "no_sound.mp4"}
     for name, odd in places.items():

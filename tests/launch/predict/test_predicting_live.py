@@ -53,7 +53,7 @@ def test_camera_stream_gives_video_and_sound(
 
 
 def test_lost_camera_is_reconnected(trained_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """On the same port; and given up when it dies for good."""
+    """It returns on the same port. After a final failure predict gives up."""
 
     def live_twice(first: RtspCamera) -> None:
         for life in (first, None):

@@ -24,7 +24,7 @@ def changing(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def striped(trained_run: Path, changing: Path, capsys: pytest.CaptureFixture[str]) -> tuple[list[str], float]:
-    """What to ask for alarms of stripes: the class that scores higher then, and a score halfway."""
+    """Alarm options for stripes: the class with the higher score, and a threshold halfway."""
     capsys.readouterr()
     assert main(["predict", str(trained_run), str(changing)]) == 0
     scores = [json.loads(line)["probabilities"] for line in capsys.readouterr().out.splitlines() if "window" in line]
@@ -40,7 +40,7 @@ def alarms(text: str) -> list[dict[str, Any]]:
 
 
 def spans(told: list[dict[str, Any]]) -> list[tuple[float, float]]:
-    """When they went on and off, of lines that say so in turn."""
+    """Starts and ends of the alarms in the lines."""
     assert [line["state"] for line in told] == ["on", "off"] * (len(told) // 2)
     for begun, ended in zip(told[::2], told[1::2], strict=True):
         assert begun["on"] == ended["on"]

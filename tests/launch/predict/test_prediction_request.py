@@ -1,4 +1,4 @@
-"""Which alarms a request asks for: the class and the thresholds, where they are given and where not."""
+"""Class and thresholds of alarms, given and by default."""
 
 from dataclasses import replace
 from pathlib import Path

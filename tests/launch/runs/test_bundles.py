@@ -1,4 +1,4 @@
-"""A pretraining that is divided as the evaluation after it: no encoder has seen what it is tested on."""
+"""Pretraining with the splits of the evaluation: no encoder has seen its test clips."""
 
 import re
 import shlex
@@ -71,7 +71,7 @@ def test_no_fold_sees_its_test_clips(tmp_path: Path, tiny_config: str, packed: P
     everything = {sample.key for sample in index.samples}
     for keys, split in zip(taught, splits, strict=True):
         assert keys == everything - keys_of(index, split.test)
-    # What is finished is left as it is, until more steps are asked for.
+    # A finished run is not changed unless more steps are requested.
     assert main([*command, "train.steps=1", "--resume"]) == 0
     assert len(taught) == 2
     assert main([*command, "train.steps=2", "--resume"]) == 0
@@ -81,7 +81,7 @@ def test_no_fold_sees_its_test_clips(tmp_path: Path, tiny_config: str, packed: P
 def test_unlabelled_clips_train_unless_their_group_is_tested(
     tmp_path: Path, tiny_config: str, packed: Path, taught: list[set[str]]
 ) -> None:
-    """Three clips lose their label: one of a group of its own, and one of each group that is tested."""
+    """Three clips lose their label: one in a separate group, and one in each tested group."""
     index = load_index(packed)
     bare = {sample.key: number for number, sample in enumerate(index.samples[:3])}
     samples = [

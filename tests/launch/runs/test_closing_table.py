@@ -1,4 +1,4 @@
-"""What a verb prints at its end, and the JSON beside it."""
+"""The closing table of a command, and its JSON file."""
 
 import json
 import math

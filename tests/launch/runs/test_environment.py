@@ -1,4 +1,4 @@
-"""What a run ran on is written down, and what is secret is not."""
+"""The environment of a run is recorded without secrets."""
 
 import os
 import subprocess
@@ -66,7 +66,7 @@ def test_git_state_of_the_working_directory(tmp_path: Path) -> None:
 
 
 class ByteRanges(SimpleHTTPRequestHandler):
-    """A file server that honours byte ranges and asks for a password."""
+    """A file server with byte ranges and a password."""
 
     def do_GET(self) -> None:
         wanted = self.headers.get("Range")

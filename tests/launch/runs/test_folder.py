@@ -1,4 +1,4 @@
-"""A run folder is never overwritten and resumed only as it was."""
+"""A run folder is never overwritten, and resumes only with the same settings."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What a real training says at its end, on stored features with a planted class or none."""
+"""Warnings at the end of a real training, on stored features with or without a planted class."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The meter on a clock that the test moves."""
+"""The meter with a simulated clock."""
 
 import mmap
 
@@ -32,7 +32,7 @@ def test_memory_is_that_of_the_process() -> None:
     meter = Meter()
     page = bytes(1_000_000)
     before = meter.take()["memory_gb"]
-    # Pages of its own: a tensor could lie in what earlier tests freed and the heap still holds.
+    # Separate pages: a tensor could reuse memory that earlier tests freed.
     with mmap.mmap(-1, 200_000_000) as held:
         for _ in range(200):
             held.write(page)

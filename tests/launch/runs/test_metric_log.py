@@ -1,4 +1,4 @@
-"""The metrics file is always there; wandb may come or go."""
+"""The metrics file is always written; wandb is optional."""
 
 import json
 import math
@@ -77,7 +77,7 @@ RESULT = new_result(
 def test_wandb_runs_offline_inside_the_run_folder_as_one_run_with_tables_and_gates(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Interrupted, resumed and evaluated; read as wandb itself would."""
+    """Interrupted, resumed and evaluated. The log is read as wandb reads it."""
     monkeypatch.setenv("WANDB_API_KEY", "0123456789abcdef0123456789abcdef01234567")
     (tmp_path / "config.yaml").write_text("wandb: offline\n")
     first = tracked(tmp_path, "offline", {"seed": 1})
@@ -159,7 +159,7 @@ def test_tensorboard_has_the_same_values_and_hides_replaced_ones(tmp_path: Path)
 
 
 def test_failing_tracker_is_reported_once_and_the_file_continues(tmp_path: Path) -> None:
-    """Online without a key, in a process that never had one."""
+    """Online without a key, in a new process."""
     script = (
         "import sys; from pathlib import Path\n"
         "from modalgate.launch.runs.boards import Boards\n"

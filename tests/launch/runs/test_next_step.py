@@ -1,4 +1,4 @@
-"""Every line `next:` is typed as it was printed, in a folder with a space in its name, on shards without a split."""
+"""Every printed `next:` command runs verbatim, in a folder with a space in its name, on shards without a split."""
 
 import csv
 import os
@@ -48,7 +48,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 @pytest.mark.slow
 def test_printed_commands_run_from_world_to_report(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def run(line: str, *more: str, **filled: str) -> str:
-        """Runs a printed command with words filled in; returns what it says to type next."""
+        """Runs a printed command with placeholders filled in; returns the next printed command."""
         words = [filled.get(word, word) for word in shlex.split(line)]
         assert words[0] == "modalgate"
         assert cli.main([*words[1:], *more]) == 0, (line, capsys.readouterr())

@@ -1,4 +1,4 @@
-"""The model card's figures come from the run's own records."""
+"""The figures of the model card come from the records of the run."""
 
 from pathlib import Path
 

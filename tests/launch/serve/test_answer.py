@@ -1,4 +1,4 @@
-"""Recordings sent to a real server: answered, refused, given up; and nothing of them stays."""
+"""Recordings sent to a real server: answered, rejected or aborted. No file remains."""
 
 import json
 from pathlib import Path
@@ -120,7 +120,7 @@ def test_client_that_disconnects_while_scoring_leaves_no_files(
 ) -> None:
     body, kind = form_of({"video": hall_film})
     connection = server.connect()
-    # Thousands of windows: nobody would see the end.
+    # Thousands of windows, too many to wait for.
     connection.request("POST", "/predict?hop=0.01", body, headers | {"Content-Type": kind})
     until(lambda: server.ask("GET", "/health").json["predicting"])
     connection.close()

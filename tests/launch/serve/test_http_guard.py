@@ -1,4 +1,4 @@
-"""Who is let in: by host name, by origin, by what the browser says of the page that asks."""
+"""Accepted and rejected requests: by host name, origin and fetch headers of the browser."""
 
 import asyncio
 import socket

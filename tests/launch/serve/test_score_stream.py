@@ -1,4 +1,4 @@
-"""Lines of a recording against `predict` of the same, and its faults against what the command line says of them."""
+"""Streamed lines of a recording equal those of `predict`, and its errors equal those of the command line."""
 
 import asyncio
 from base64 import b64decode
@@ -29,7 +29,7 @@ def bundle(action_bundle: Path) -> Bundle:
 
 
 def lines_of(bundle: Bundle, wish: Wish = DEFAULT, **files: Path) -> list[Any]:
-    """The lines of copies of `files`, which lie where uploads do."""
+    """The lines of copies of `files` in the upload folder."""
 
     async def collect() -> list[Any]:
         turns = Turns(0)
@@ -125,7 +125,7 @@ def test_truncated_film_is_scored_up_to_the_cut_with_a_note(
 def test_odd_films_are_scored_or_rejected_as_by_predict(
     name: str, odd_films: Path, bundle: Bundle, action_bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Damage is noted where it is the worst that is known."""
+    """The note is about the worst damage."""
     status, scored, _ = ODD_FILMS[name]
     film = odd_films / name
     if scored:

@@ -1,4 +1,4 @@
-"""The page in a real browser: a recording dropped on it, its charts and frames; refusals; a phone."""
+"""The page in a real browser: a dropped recording, its charts and frames; errors; a phone."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The application apart from recordings: what it says of the model, of itself and of mistakes."""
+"""The application without recordings: model, health, description and errors."""
 
 import re
 from base64 import b64encode

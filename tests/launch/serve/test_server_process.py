@@ -1,4 +1,4 @@
-"""The process: its address, its warning, its end, and what it finds of those that were killed."""
+"""The server process: address, warning, exit, and files of killed servers."""
 
 import os
 import socket

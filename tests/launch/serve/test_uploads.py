@@ -1,4 +1,4 @@
-"""Bodies as they come over the wire, whole and in pieces, honest and not."""
+"""Request bodies, complete and in pieces, valid and invalid."""
 
 import asyncio
 from pathlib import Path
@@ -34,7 +34,7 @@ def received(
     name: str | None = None,
     cut: bool = False,
 ) -> dict[str, Upload]:
-    """What `receive_upload` makes of `body` that comes in pieces; with `cut`, its sender goes before the last."""
+    """The result of `receive_upload` for a body in pieces; with `cut`, the client disconnects before the last one."""
     pieces = [body[start : start + piece] for start in range(0, len(body), piece)] or [b""]
     messages: list[dict[str, Any]] = [{"type": "http.request", "body": part, "more_body": True} for part in pieces]
     messages[-1] = {"type": "http.disconnect"} if cut else messages[-1] | {"more_body": False}

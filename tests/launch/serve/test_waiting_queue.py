@@ -1,4 +1,4 @@
-"""One at a time, in order, bounded; and given up in order too."""
+"""A bounded queue: one at a time, in order, also when requests are aborted."""
 
 import asyncio
 import threading

@@ -1,4 +1,4 @@
-"""Checkpoints come back as they were, or not at all."""
+"""Checkpoints load exactly or not at all."""
 
 import json
 import random
@@ -147,7 +147,7 @@ def test_full_disk_keeps_the_previous_checkpoint(tmp_path: Path, monkeypatch: py
 
 
 def test_file_size_limit_keeps_the_previous_checkpoint(tmp_path: Path) -> None:
-    """The system's own refusal, in a process whose files end at 100 kB: it reaches us through three libraries."""
+    """A real error of the system, in a process with a file size limit of 100 kB."""
     script = (
         "import resource, sys, torch; from pathlib import Path; from modalgate.launch.training.checkpoint import *\n"
         "from modalgate.shards.errors import DataError\n"

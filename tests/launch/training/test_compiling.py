@@ -1,4 +1,4 @@
-"""The compiled encoders are the encoders: the same losses, the same names in the checkpoint, plain again after."""
+"""Compiled encoders give the same losses and checkpoint names, and are restored afterwards."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from torch._inductor.exc import InductorError
 
 @dataclass
 class Held:
-    """Batches from a list by turns."""
+    """Batches from a list, repeated."""
 
     batches: list[Batch]
     workers: int = 0

@@ -1,4 +1,4 @@
-"""What the launcher and the switches ask of torch."""
+"""Device settings of the launcher and of the config."""
 
 import ctypes
 import os
@@ -12,13 +12,13 @@ from modalgate.shards.errors import RequestError
 
 
 def test_one_process_instead_of_several_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What `accelerate launch --cpu --num_processes 2` gives the one process that it starts."""
+    """The environment that `accelerate launch --cpu --num_processes 2` gives to its single process."""
     for name, value in {"ACCELERATE_USE_CPU": "True", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     with pytest.raises(RequestError, match="starts one process, which would train alone"):
         make_accelerator("fp32")
-    monkeypatch.delenv("MASTER_PORT")  # without --num_processes it is one process that is asked for
+    monkeypatch.delenv("MASTER_PORT")  # without --num_processes the request is for one process
     make_accelerator("fp32")
 
 
@@ -43,7 +43,7 @@ def test_nondeterministic_operations_raise_in_deterministic_mode(
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
 
 
-# In a process of its own: the allocator's settings cannot be taken back.
+# In a separate process, because the allocator's settings cannot be undone.
 FAULTS = """
 import resource
 import sys

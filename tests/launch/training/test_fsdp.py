@@ -1,4 +1,4 @@
-"""Fully sharded over two gloo processes, a training is what it is with whole copies."""
+"""Training sharded over two gloo processes equals training with replicated weights."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -40,7 +40,7 @@ def test_sharded_training_matches_replicated_training(
     assert weights.keys() == divided.keys()
     for name, weight in weights.items():
         torch.testing.assert_close(divided[name], weight, atol=1e-4, rtol=1e-3, msg=name)
-    # A weight that nobody reached has a gradient of zero here, and none there.
+    # An unused weight has a gradient of zero here, and no gradient there.
     assert moments.keys() <= their_moments.keys()
     for number, entry in moments.items():
         for name, value in entry.items():

@@ -1,4 +1,4 @@
-"""A process that stands still is named by the others, in real processes that wait for it."""
+"""The other processes name a stalled process, in real processes that wait for it."""
 
 import re
 from collections.abc import Callable

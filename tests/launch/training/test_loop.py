@@ -26,7 +26,7 @@ def test_reaches_the_closed_form(tmp_path: Path) -> None:
 
 
 def test_logs_means_over_the_steps_between(tmp_path: Path) -> None:
-    """With a rate of zero the weights stand still, so each logged mean is known."""
+    """With a learning rate of zero the weights are constant, so each logged mean is known."""
     objective = Regression()
     train(objective, ToyStream(), settings(learning_rate=0.0), tmp_path / "run", tracker_mode="disabled")
     lines = read_metrics(tmp_path / "run")
@@ -84,7 +84,7 @@ def test_sigusr1_saves_and_the_run_continues(tmp_path: Path) -> None:
 
 
 def test_checkpoint_interval_in_minutes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a clock that goes one minute further whenever the loop asks for it."""
+    """With a clock that advances by one minute per reading."""
     now = 0.0
 
     def clock() -> float:
@@ -192,7 +192,7 @@ def test_accumulation_equals_a_big_batch(tmp_path: Path) -> None:
 
 
 def test_frozen_parameters_and_scaled_groups(tmp_path: Path) -> None:
-    """AdamW's first step moves every weight by its own group's rate, whatever the gradient."""
+    """AdamW's first step moves every weight by the rate of its group, at any gradient."""
     objective = Regression()
     objective.line.bias.requires_grad_(False)
     before = objective.line.weight.detach().clone()

@@ -1,4 +1,4 @@
-"""What a training refuses before its first step, and what it leaves then."""
+"""Errors of a training before its first step leave no run."""
 
 from pathlib import Path
 

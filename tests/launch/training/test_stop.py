@@ -53,7 +53,7 @@ assert worker.exitcode == -signal.SIGKILL, worker.exitcode
 
 
 def test_loader_processes_survive_sigusr1() -> None:
-    # In a process of its own: here an earlier test may have started the fork server already.
+    # In a separate process, because an earlier test may have started the fork server here.
     subprocess.run([sys.executable, "-c", WORKER], check=True)
 
 

@@ -104,7 +104,7 @@ def test_mistakes_in_pack_arguments_are_reported(
 
 
 def test_recordings_without_a_label_are_packed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Five films of which a table names two, a broken one, and a sound of nobody's."""
+    """Five films, two of them in a table, one damaged, and a sound file without a film."""
     root, figures = tmp_path / "source", tmp_path / "packed.json"
     (root / "video").mkdir(parents=True)
     generator = np.random.default_rng(0)
@@ -125,7 +125,7 @@ def test_recordings_without_a_label_are_packed(tmp_path: Path, capsys: pytest.Ca
     assert sorted(index.column("label")) == ["", "", "", "calm", "fight"]
     assert sorted(index.column("group")) == ["a", "b", "c2", "c3", "c4"]
     assert cli.main(["verify", str(tmp_path / "all")]) == 0
-    assert cli.main(command) == 0, "what is finished is left as it is"
+    assert cli.main(command) == 0, "a finished packing is not changed"
 
     few = ["pack", str(root), str(tmp_path / "few"), *small]
     assert cli.main([*few, "--labelled-only", "--json", str(figures)]) == 0

@@ -1,4 +1,4 @@
-"""`export`, `push` and `serve` by their command lines: what they write and what they refuse."""
+"""`export`, `push` and `serve` from the command line: output and errors."""
 
 import json
 import sys
@@ -87,7 +87,7 @@ def test_incompatible_options_are_rejected(
 def sound_run(
     tiny_backbone: Callable[..., Backbone], packed: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, Path]:
-    """A classifier of the sounds in `packed`, exported by one command as ONNX and int8 with all that it tells."""
+    """A classifier of the sounds in `packed`, exported by one command as ONNX and int8, with its output."""
     index = load_index(packed)
     classes = sorted(set(index.column("label")))
     classifier = Classifier(tiny_backbone(("audio",)), classes).eval()
@@ -114,7 +114,7 @@ def test_the_cost_of_int8_is_measured_on_the_labelled_clips(sound_run: tuple[Pat
     cost = content["int8"]
     assert cost["bytes"] == [out.stat().st_size, (folder / "sound-int8.onnx").stat().st_size]
     assert cost["source"] == str(packed)
-    # By hand, with the model itself in place of the graph.
+    # By hand, with the model instead of the graph.
     bundle, index = load_bundle(folder / "bundle"), load_index(packed)
     right = said = 0
     for windows in clip_windows(bundle, index, "label"):

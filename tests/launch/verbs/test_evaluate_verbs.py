@@ -1,4 +1,4 @@
-"""`modalgate compare` as a person runs it."""
+"""`modalgate compare` from the command line."""
 
 import json
 from pathlib import Path

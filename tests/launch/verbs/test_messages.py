@@ -1,4 +1,4 @@
-"""The errors that users meet most, word for word, in messages.txt."""
+"""The most common error messages equal messages.txt word for word."""
 
 import shutil
 from pathlib import Path

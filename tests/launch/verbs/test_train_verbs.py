@@ -1,4 +1,4 @@
-"""How the training verbs go on with a run: by a flag, on their own, with a changed setting, or not at all."""
+"""How the training commands resume a run: by a flag, automatically, with a changed setting, or not at all."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`auto`: how a budget is spent, and the whole way on a folder of small films."""
+"""`auto`: how the time budget is divided, and all steps on a folder of small films."""
 
 import csv
 import json
@@ -33,7 +33,7 @@ def test_one_split_has_no_final_model():
 
 
 def bright_and_dark(folder: Path, clips: int = 24) -> Path:
-    """Films of two kinds that a mean tells apart, a third of them without a label."""
+    """Films of two kinds with different mean brightness, a third of them without a label."""
     generator, rows = np.random.default_rng(0), []
     folder.mkdir()
     for number in range(clips):

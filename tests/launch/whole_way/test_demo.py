@@ -1,4 +1,4 @@
-"""The demo as a newcomer runs it, held to what it promises."""
+"""The demo reaches its documented results."""
 
 import json
 import math
@@ -19,7 +19,7 @@ def test_demo_reaches_its_documented_results(tmp_path: Path) -> None:
     assert fused["clips"] == SHARES["test"]
     assert fused["probe"] >= fused["untrained"] + 0.15
     assert fused["probe"] >= single + 0.15
-    # As good over five seeds, of which one had 0.05 less: one seed proves no more than this.
+    # Five seeds agree, except for one that is 0.05 lower, so one seed allows no tighter bound.
     assert fused["probe"] >= concat["probe"] - 0.06
     for row in rows.values():
         error = math.sqrt(0.25 / row["clips"])

@@ -1,4 +1,4 @@
-"""The demo's closing figures: from planted rows to plain values and tables."""
+"""The closing figures of the demo, from planted rows."""
 
 import numpy as np
 from modalgate.launch.finetune.finetuning import Finetuned

@@ -1,4 +1,4 @@
-"""The demo's long recording: clips end to end, in step, with noise on the picture in the middle alone."""
+"""The long recording of the demo: synchronous clips end to end, with noise on the middle of the picture stream."""
 
 from pathlib import Path
 

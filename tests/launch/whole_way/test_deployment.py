@@ -1,4 +1,4 @@
-"""What is deployed is what was evaluated: every way to apply a model, against its scores of the packed test clips."""
+"""Every way to apply a model gives its evaluated scores of the packed test clips."""
 
 import asyncio
 import csv
@@ -72,7 +72,7 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @dataclass(frozen=True)
 class Trained:
-    """A classifier in `folder`, the clips it is scored on, their media, and by key what evaluation says of them."""
+    """A classifier in `folder`, its test clips, their media, and their evaluated scores by key."""
 
     folder: Path
     bundle: Bundle
@@ -117,7 +117,7 @@ def trained(
         scores = {key: dict(zip(CLASSES, row.tolist(), strict=True)) for key, row in _rows(found)}
         gates = dict(zip(found.keys, found.weights.tolist(), strict=True))
         for key, number in by_key.items():
-            assert max(scores[key], key=scores[key].__getitem__) == CLASSES[number], "the clips are told apart"
+            assert max(scores[key], key=scores[key].__getitem__) == CLASSES[number], "wrong class"
         return Trained(folder / "model", load_bundle(folder / "model"), index, media, scores, gates)
 
     return build
@@ -128,7 +128,7 @@ def _rows(scores: Any) -> Any:
 
 
 def _fit(classifier: Classifier, fused: Any, labels: Sequence[int]) -> None:
-    """A head that tells the labels apart on whitened features: what separates the planted clips is large in them."""
+    """A head that separates the labels on whitened features, in which the planted difference is large."""
     centred = fused - fused.mean(axis=0)
     target = np.array(labels) * 2.0 - 1
     weight = np.linalg.solve(
@@ -180,12 +180,12 @@ CASES = {
 def test_predict_scores_every_test_clip_as_the_evaluation_did(
     case: str, trained: Callable[..., Trained], tmp_path: Path
 ) -> None:
-    """From its own file, which packing has encoded again, and from the packed clips."""
+    """From the original file, which packing encoded again, and from the packed clips."""
     model = trained(*CASES[case])
     names = model.bundle.backbone.modalities
     for source in (model.media, Path(str(model.index.folder))):
         told = predicted(model.folder, source, tmp_path)
-        # A recording of which the model knows nothing is not predicted.
+        # A recording without any modality of the model is not predicted.
         check({key: line["probabilities"] for key, line in told.items()}, model.scores)
         for key, line in told.items():
             assert list(line["gates"].values()) == pytest.approx(model.gates[key], abs=TOLERANCE)
@@ -283,7 +283,7 @@ def _positive(scores: dict[str, dict[str, float]]) -> dict[str, dict[str, float]
 def test_clip_raises_an_alarm_if_its_evaluated_score_reaches_the_threshold(
     trained: Callable[..., Trained], tmp_path: Path
 ) -> None:
-    """No window alone may do it: that was the false alarm of stretched models."""
+    """A single window must not raise an alarm: stretched models once gave such false alarms."""
     model = trained(*CASES["stretched"])
     predicted(model.folder, model.media, tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "lines.jsonl").read_text().splitlines()]
@@ -300,7 +300,7 @@ def test_shards_of_another_packing_are_rejected(
 
 
 def settings_for(name: str, shards: Path, out: Path) -> list[str]:
-    """What a shipped config needs on the corpus, for two steps."""
+    """Settings of a shipped config on the corpus, for two steps."""
     config: Any = partial_config(name)
     kept = [modality for modality in config.data.modalities if modality in load_index(shards).modalities]
     kept = kept or list(load_index(shards).modalities)

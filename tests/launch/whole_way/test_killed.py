@@ -1,4 +1,4 @@
-"""Killed with `kill -9` at a random step and resumed, a run ends as if nothing had happened, bit for bit."""
+"""A run killed with `kill -9` at a random step and resumed ends with the same result, bit for bit."""
 
 import random
 import signal
@@ -43,7 +43,7 @@ def assert_same_end(one: Path, two: Path) -> None:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory, tiny_config: str, launch: Launch) -> Callable[[int, str], Path]:
-    """`whole(world, strategy)`: a run that nobody interrupted, without workers, made once."""
+    """`whole(world, strategy)`: an uninterrupted run without workers, made once."""
     out = tmp_path_factory.mktemp("whole")
 
     @cache

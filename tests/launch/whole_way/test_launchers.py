@@ -1,4 +1,4 @@
-"""The launchers that people start several processes with, each run for real on this machine's CPU."""
+"""Real launchers of several processes, on the CPU."""
 
 import subprocess
 import sys
@@ -13,7 +13,7 @@ from modalgate.launch.training.checkpoint import latest_checkpoint, load_checkpo
 
 BIN = Path(sys.executable).parent
 TORCHRUN = ("torchrun", "--nproc-per-node", "2")
-# What `--multi_gpu` asks for is several processes on one machine: without a GPU they are on its CPU.
+# `--multi_gpu` starts several processes on one machine; without a GPU they run on its CPU.
 ACCELERATE = ("accelerate", "launch", "--multi_gpu", "--num_processes", "2")
 ACCELERATE_CPU = ("accelerate", "launch", "--cpu", "--num_processes", "2")
 

@@ -19,7 +19,7 @@ TASK = "ownlab.tasks:IsItDark"
 
 @pytest.fixture
 def ownlab(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The package can be imported, and is not yet."""
+    """Makes the package importable without importing it."""
     monkeypatch.syspath_prepend(str(GIVEN))
     yield
     for name in [name for name in sys.modules if name.partition(".")[0] == "ownlab"]:

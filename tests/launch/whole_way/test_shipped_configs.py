@@ -1,4 +1,4 @@
-"""Every shipped config trains, for two steps, on a tiny generated corpus, and on whatever of it clips have."""
+"""Every shipped config trains, for two steps, on a tiny generated corpus and on every subset of its modalities."""
 
 import json
 import math
@@ -26,7 +26,7 @@ STUDIED += ["fusion_batch_size=4", "noise=[1.0]", "seeds=1", "jobs=1"]
 
 
 def options(name: str, shards: Path) -> list[str]:
-    """What this corpus asks for: modalities and labels it has, its positive label, folds it has groups for."""
+    """Settings for this corpus: its modalities, labels, positive label and folds."""
     config: Any = partial_config(name)
     index = load_index(shards)
     kept = [modality for modality in config.data.modalities if modality in index.modalities]
@@ -63,7 +63,7 @@ def test_smallest_study_runs(corpus: Path, tmp_path: Path, name: str) -> None:
     given = options(name, corpus / "shards")
     kept = given[1].removeprefix("data.modalities=[").removesuffix("]").split(",")
     figures = tmp_path / "figures.json"
-    # The corpus has no columns of its own to learn or to take validation clips by.
+    # The corpus has no such columns to learn or to select validation clips by.
     smallest = [
         *STUDIED,
         *others,
@@ -178,7 +178,7 @@ def test_shipped_config_adapts_to_the_modalities_of_clips(
     ("name", "names"), [(name, names) for name, _, _ in list_configs() for names in subsets(name)]
 )
 def test_every_config_on_every_subset(everything: Path, tmp_path: Path, name: str, names: tuple[str, ...]) -> None:
-    """Two steps, or one line where nothing can be trained: of fewer modalities than there is something to compare."""
+    """Two steps, or a one-line error if there are too few modalities to compare."""
     kind = next(kind for shipped, kind, _ in list_configs() if shipped == name)
     fewest = 2 if kind == "study" or name == "talking-face-pretrain" else 1
     assert run_on(name, names, everything, tmp_path) == (0 if len(names) >= fewest else 2)

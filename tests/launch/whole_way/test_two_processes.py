@@ -1,4 +1,4 @@
-"""Two gloo processes at half the batch are one process: the loss curves lie on each other; none waits for ever."""
+"""Two gloo processes at half the batch have the loss curve of one process, and do not block."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""From media files to an exported classifier by the command line alone, on a tiny corpus; and what goes wrong."""
+"""From media files to an exported classifier from the command line, on a tiny corpus; and errors."""
 
 import json
 import os
@@ -148,7 +148,7 @@ def test_invalid_request_is_one_line_and_leaves_no_files(
         shutil.copytree(corpus / "shards", corpus / "older")
         index = json.loads((corpus / "older" / "index.json").read_text())
         (corpus / "older" / "index.json").write_text(json.dumps(index | {"version": 0}))
-    # A run folder of its own, which must not be there afterwards.
+    # A separate run folder, which must not exist afterwards.
     extra = [f"out={corpus / 'runs'}", "name=refused"] if arguments[0] in ("pretrain", "finetune") else []
     before = sorted(path.name for path in corpus.iterdir())
     capsys.readouterr()
@@ -157,7 +157,7 @@ def test_invalid_request_is_one_line_and_leaves_no_files(
     assert says in error[-1]
     assert "Traceback" not in "".join(error)
     if status == 3:
-        # What could be encoded waits for the next run, beside the list of what could not.
+        # Encoded recordings are kept for the next run, with the list of unreadable ones.
         assert sorted(os.listdir(corpus / "out")) == [".packing", "rejected.jsonl"]
         shutil.rmtree(corpus / "out")
     assert sorted(path.name for path in corpus.iterdir()) == before

@@ -68,7 +68,7 @@ def test_segments_of_one_clip_are_not_negatives() -> None:
     loss, _, _ = cross_modal_loss(unit(first), unit(second), valid, clips, 0.1)
     # Row 1 is of the clip of row 0 alone: only rows 3 to 5 and row 1's own loss may react to it.
     alone, _, _ = cross_modal_loss(unit(first), unit(second), valid & (torch.arange(6) == 0), clips, 0.1)
-    assert float(alone.detach()) == 0, "with its clip alone, a row has nothing to be told from"
+    assert float(alone.detach()) == 0, "a single clip has no negatives"
     assert float(loss.detach()) > 0
 
 

@@ -158,7 +158,7 @@ ABSENT: dict[str, Absent] = {
 
 
 def small(kind: type[PairTask], segments: int = 3, **arguments: float) -> PairTask:
-    """A task in double precision over two pairs, each with a scale and bias of its own."""
+    """A task in double precision over two pairs, each with a separate scale and bias."""
     torch.manual_seed(0)
     pairs = [["rgb", "audio"], ["flow", "audio"]]
     if kind is Correspondence:
@@ -287,6 +287,6 @@ def test_batch_without_valid_rows_has_zero_loss_with_gradient(
 
 def test_offset_skips_clips_with_close_segments(leaves: Leaves, assert_waits: Assert) -> None:
     task, batch = small(Offset), leaves(4, 3, NAMES)
-    # The last segment is far enough from both; were it asked alone, its class would be all there is.
+    # The last segment is far enough from both, but alone it would be the only class.
     batch.start[:] = torch.tensor([0.0, 1.05, 9.0])
     assert_waits(task({"plain": batch}, torch.Generator()), task)

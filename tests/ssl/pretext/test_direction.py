@@ -14,7 +14,7 @@ ABSENT: dict[str, Absent] = {"all there": (), "gaps": {("audio", 0), ("rgb", 3),
 
 
 def two_views(leaves: Leaves, view: str, absent: Absent, clips: int = 8) -> dict[str, Encoded]:
-    """The clips as they are, and one segment of each in another view: the second of every odd clip."""
+    """The plain clips, and one segment of each in another view: the second of every odd clip."""
     plain, altered = leaves(clips, 3, NAMES, absent), leaves(clips, 1, NAMES, seed=1)
     taken = torch.arange(clips) % 2
     altered.present = {name: plain.present[name][torch.arange(clips), taken][:, None] for name in NAMES}

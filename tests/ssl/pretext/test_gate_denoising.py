@@ -13,7 +13,7 @@ NAMES, CLIPS = ("rgb", "flow", "audio"), 6
 
 
 def three_views(leaves: Leaves, absent: Absent = ()) -> dict[str, Encoded]:
-    """Clips as they are, under the slow copy, and the segment `clip % 2` of each corrupted: a modality in turn."""
+    """Plain clips, clips under the slow copy, and segment `clip % 2` of each clip with one modality corrupted."""
     plain, slow, corrupted = (
         leaves(CLIPS, 2, NAMES, absent),
         leaves(CLIPS, 2, NAMES, seed=1),

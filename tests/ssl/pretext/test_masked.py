@@ -53,7 +53,7 @@ def cosine(a: Tensor, b: Tensor) -> Tensor:
 
 
 def assert_told_apart(outputs: dict[str, Tensor], guesses: dict[Place, Tensor], targets: dict[Place, Tensor]) -> None:
-    """Accuracy and chance: of every guess, whether its own target is the nearest of its modality's."""
+    """Accuracy and chance: whether the nearest target of the modality is the right one."""
     hits, chances = [], []
     for place, guess in guesses.items():
         rivals = [other for other in guesses if other[2] == place[2]]

@@ -31,7 +31,7 @@ def through(head: nn.Module, rows: Rows) -> Rows:
 
 
 def rows_of(batch: Encoded, name: str) -> Rows:
-    """What is there of a modality, by clip and segment."""
+    """Presence of a modality by clip and segment."""
     feature, present = batch.features[name], batch.present[name]
     return {(b, k): feature[b, k] for b in range(CLIPS) for k in range(2) if bool(present[b, k])}
 

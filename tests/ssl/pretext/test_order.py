@@ -1,4 +1,4 @@
-"""Order tasks: what the classes mean, the equations of the papers, and what can be learned from what."""
+"""Order tasks: the meaning of classes, the equations of the papers, and learnability."""
 
 from collections.abc import Callable
 from itertools import combinations, permutations
@@ -188,7 +188,7 @@ def small(kind: type[OrderTask], segments: int) -> OrderTask:
 
 
 def watched(task: OrderTask, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Tensor]]:
-    """The sequences that a task asks each stream of, in the order it asks."""
+    """The sequences that a task predicts for each stream, in order."""
     seen: dict[str, list[Tensor]] = {name: [] for name in STREAMS}
     predict = task.predict
     monkeypatch.setattr(
@@ -203,7 +203,7 @@ def applied(shuffled: Tensor, clip: Tensor) -> tuple[int, ...]:
 
 
 def named(kind: type[OrderTask], orders: list[tuple[int, ...]]) -> int:
-    """The class by its definition of a clip's sequences: one, or those that one is odd among."""
+    """The class of a clip by definition, from one sequence or from those with an odd one."""
     order = orders[0]
     if kind is ClipOrder:
         return list(permutations(range(len(order)))).index(order)

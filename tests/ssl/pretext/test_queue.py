@@ -1,4 +1,4 @@
-"""Queues: what they hold, and the tasks over them against loops over rows."""
+"""Queues: their contents, and their tasks against loops over rows."""
 
 import math
 from collections.abc import Callable, Collection
@@ -18,7 +18,7 @@ ABSENT: dict[str, Absent] = {"all there": (), "gaps": {("audio", 0), ("rgb", 2, 
 
 @dataclass(frozen=True)
 class Row:
-    """What the naive form remembers of one segment: its clip, and the unit rows of what was there."""
+    """One stored segment of the naive form: its clip, and the unit rows of present modalities."""
 
     clip: int
     rows: dict[str, Tensor]

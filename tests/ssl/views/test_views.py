@@ -1,4 +1,4 @@
-"""Altered input: what changes, what stays, and that classes are dealt evenly."""
+"""Altered input: changed and unchanged parts, and equally frequent classes."""
 
 import pytest
 import torch
