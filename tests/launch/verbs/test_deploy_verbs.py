@@ -133,7 +133,7 @@ def test_graph_card_has_limits_licence_and_cost(sound_run: tuple[Path, Path]) ->
     cost = json.loads((folder / "cost.json").read_text())["int8"]
     card = (folder / "sound.onnx.md").read_text()
     assert "license: mit" in card
-    assert "Surveillance: it must not identify" in card
+    assert "Surveillance: do not use it to identify" in card
     before, after = (f"{share:.4g}" for share in cost["accuracy"])
     assert f"| accuracy on {cost['labelled']} labelled windows | {before} | {after} |" in card
     assert f"| same first class, share of windows | - | {cost['agreement']:.4g} |" in card
