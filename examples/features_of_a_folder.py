@@ -1,7 +1,7 @@
-"""Features of all recordings in a folder: python examples/features_of_a_folder.py ENCODER FOLDER.
+"""Find similar recordings by their features: python examples/features_of_a_folder.py ENCODER FOLDER.
 
 ENCODER: a bundle, a run folder or hf://OWNER/NAME. FOLDER: media files, at any depth.
-Prints the recording nearest to each one, by the cosine of their mean features.
+Prints the nearest other recording of each one, by the cosine of their mean features.
 """
 
 import sys
@@ -11,7 +11,7 @@ import numpy as np
 
 
 def main(encoder: str, folder: str) -> None:
-    # The five lines: features by recording, one row for each.
+    # One row per recording: the mean of its features, scaled to length one.
     found = modalgate.embed(encoder, folder)
     names = list(found.recordings)
     rows = np.stack([recording.features.mean(axis=0) for recording in found.recordings.values()])

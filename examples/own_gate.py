@@ -1,7 +1,8 @@
-"""Pretrain with a gate of your own: python examples/own_gate.py SHARDS OUT.
+"""Pretrain with your own gate: python examples/own_gate.py SHARDS OUT.
 
-SHARDS: a folder that `modalgate pack` wrote, with two modalities or more. OUT: a new folder for the run.
-A config names the gate by its path, `own_gate:NormGate`; the module has to be importable (here: the script's folder).
+SHARDS: a folder that `modalgate pack` wrote, with at least two modalities. OUT: a new folder for the run.
+The config names the gate by its class path, `own_gate:NormGate`. The module must be importable; here it is, because
+Python adds the folder of the script to its path.
 """
 
 import sys
@@ -13,9 +14,9 @@ from torch import Tensor, nn
 
 
 class NormGate(Fusion):
-    """Weights by one learned score of each feature and of its length: `g = softmax(w . h + a |h|)`.
+    """Weights from a learned score of each feature and its length: `g = softmax(w . h + a |h|)`.
 
-    `arguments` is what a bundle stores to build the gate again.
+    A bundle stores `arguments`, and builds the gate from them.
     """
 
     def __init__(self, modalities: tuple[str, ...], width: int, start: float = 0.0) -> None:
@@ -28,7 +29,7 @@ class NormGate(Fusion):
         mask = torch.stack([present[name] for name in self.modalities], dim=-1)
         values = torch.stack([features[name] for name in self.modalities], dim=-2)
         scores = values @ self.direction + self.length * values.norm(dim=-1)
-        # A finite floor: a row with no modality at all has no weights, and no NaN.
+        # A finite value instead of -inf, which would give NaN in a row without any modality.
         weights = scores.masked_fill(~mask, -1e4).softmax(dim=-1) * mask
         return self.fuse(values, weights, mask)
 

@@ -1,4 +1,4 @@
-"""Pretrain with a pretext task of your own: python examples/own_pretext_task.py SHARDS OUT.
+"""Pretrain with your own pretext task: python examples/own_pretext_task.py SHARDS OUT.
 
 SHARDS: a folder that `modalgate pack` wrote, with RGB. OUT: a new folder for the run.
 """
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 
 def turn(streams: Streams, present: Streams, generator: torch.Generator) -> View:
-    """One segment of every clip, its pictures turned by 0, 90, 180 or 270 degrees."""
+    """One segment of every clip, rotated by 0, 90, 180 or 270 degrees."""
     segments = one_segment(present, generator)
     turns = torch.randint(4, (len(segments),), generator=generator)
     taken = take_segments(streams["rgb"], segments)
@@ -26,7 +26,7 @@ def turn(streams: Streams, present: Streams, generator: torch.Generator) -> View
 
 
 class Rotation(PretextTask):
-    """By how much was the picture turned (Gidaris et al. 2018)? Four classes, a linear layer on the RGB feature."""
+    """Predicts the rotation of the picture (Gidaris et al. 2018): four classes, a linear layer on the RGB feature."""
 
     views: Mapping = {"turn": turn}
     alone = True

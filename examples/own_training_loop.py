@@ -1,6 +1,6 @@
-"""Pretrain with a training loop of your own: python examples/own_training_loop.py SHARDS OUT.
+"""Pretrain with your own training loop: python examples/own_training_loop.py SHARDS OUT.
 
-SHARDS: a folder that `modalgate pack` wrote, with RGB and sound. OUT: a new folder for the encoder's bundle.
+SHARDS: a folder that `modalgate pack` wrote, with RGB and sound. OUT: a new folder for the bundle of the encoder.
 """
 
 import sys
@@ -16,7 +16,7 @@ EPOCHS = 2
 
 def main(shards: str, out: str) -> None:
     index = load_index(shards)
-    # Two windows of each clip, half a second and four frames long, 32 pixels square.
+    # Two windows per clip, each half a second long, with four frames of 32 x 32 pixels.
     request = ClipRequest(("rgb", "audio"), segments=2, seconds=0.5, frames=4, size=32)
     clip = ClipSpec.of(index, request)
     stream = ClipStream(index, request, batch_size=4)
@@ -32,7 +32,7 @@ def main(shards: str, out: str) -> None:
     for epoch in range(EPOCHS):
         for batch in stream:
             outputs = objective(batch)
-            # Losses end in "/loss"; `weights` names those of the tasks, all others count once.
+            # Losses end in "/loss". `weights` has the weights of the task losses; other losses have weight 1.
             losses = {name: value for name, value in outputs.items() if name.endswith("/loss")}
             loss = torch.stack([objective.weights.get(name, 1.0) * value for name, value in losses.items()]).sum()
             optimizer.zero_grad()

@@ -1,4 +1,4 @@
-"""The multimodal backbone: every segment encoded once per modality, then fused under a gate."""
+"""The multimodal backbone: one encoder per modality, then gated fusion."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,8 +23,11 @@ from .spec import PRESETS, BackboneSpec, EncoderSpec, encoder_of
 
 @dataclass(frozen=True)
 class Part:
-    """One encoded modality: `features` (B, K, D), and `tokens` (B, K, L, D) if the fusion joins tokens. Rows where
-    the modality is absent are zero."""
+    """One encoded modality. Rows are zero where it is absent.
+
+    features: (B, K, D).
+    tokens: (B, K, L, D) if the fusion joins tokens.
+    """
 
     features: Tensor
     tokens: Tensor | None = None
@@ -35,12 +38,13 @@ class Encoded:
     """An encoded batch of B clips with K segments each.
 
     modalities: M names, in the order of `weights`.
-    features: (B, K, D) by modality, zero where it is absent; `present`: (B, K) bool by modality.
+    features: (B, K, D) by modality, zero where it is absent.
+    present: (B, K) bool by modality.
     embedding: (B, K, D), the fused feature.
-    weights: (B, K, M), the gate's.
-    aux_loss: (), the fusion's own loss.
-    start: (B, K), seconds.
-    facts: (B, ...) by name, what a view states about its input.
+    weights: (B, K, M), gate weights.
+    aux_loss: (), auxiliary loss of the fusion.
+    start: (B, K), start of each segment in seconds.
+    facts: (B, ...) by name, what a view records about its input.
     """
 
     modalities: tuple[str, ...]
@@ -54,25 +58,30 @@ class Encoded:
 
 
 class Backbone(nn.Module):
-    """Encoders with projections to one width, and the fusion over them.
+    """One encoder per modality, a projection of each to a common width, and a fusion mechanism.
 
-    modalities: their names, in the order of gate weights.
-    spec: encoders, width and fusion; by default those of the preset `tiny`.
-    fusion: a mechanism in place of the spec's: a name, a class path, or a module built for these modalities and this
-        width.
-    encoders: by modality, in place of the spec's: the name of a network, an `EncoderSpec`, or a module with an
+    modalities: names, in the order of the gate weights.
+    spec: encoders, width and fusion; default: the preset `tiny`.
+    fusion: overrides the spec's fusion: a name, a class path, or a module built for these modalities and this width.
+    encoders: override the spec's encoders, by modality: a network's name, an `EncoderSpec`, or a module with an
         attribute `features` that maps prepared rows (N, ...) to (N, features).
-    clip: how a `Batch` is prepared, where `forward` is to take one.
+    clip: how `forward` prepares a `Batch`; needed only to call it with one.
 
-    A module that is given is saved in bundles as its class path and its attribute `arguments` (default: none), with
-    which its class is built again.
+    A bundle stores a module given here by its class path and its attribute `arguments` (default: none). Loading the
+    bundle builds the class from them.
 
-    `forward(streams, present, start)` takes prepared streams (B, K, ...) and returns `Encoded`. Only present rows
-    are encoded: a silent clip costs nothing and does not enter any statistic. While training, `modality_dropout`
-    hides random subsets from the fusion (Neverova et al. 2016), never the last modality a row has. A modality that
-    `present` does not name is absent in all rows. `quality` (B, K, M, Q): measures of stream quality for the gate;
-    by default it is measured on them. `forward(batch)` takes a `Batch` as the clip stream delivers it, moves it to
-    the backbone's device and prepares it without augmentation.
+    `forward(streams, present, start, quality)` returns `Encoded`. It takes prepared streams (B, K, ...) by modality,
+    presence (B, K) by modality, and starts (B, K) in seconds. A modality missing from `present` is absent in all
+    rows. Only present rows are encoded, so absent rows cost nothing and do not affect batch statistics. `quality`
+    (B, K, M, Q) holds measures of stream quality for the gate; by default they are measured here. In training,
+    `modality_dropout` hides random subsets of the modalities from the fusion (Neverova et al. 2016), but never all of
+    a row.
+
+    `forward(batch)` takes a `Batch` of the clip stream, moves it to the backbone's device and prepares it without
+    augmentation.
+
+    Raises `RequestError` for an unknown modality, network or fusion, for a fusion of class scores, for an encoder
+    without tokens under a fusion of tokens, and for a fusion built for other modalities or another width.
     """
 
     clip: ClipSpec | None
@@ -101,7 +110,7 @@ class Backbone(nn.Module):
             own = given.get(name)
             encoder = own if isinstance(own, nn.Module) else build_encoder(modality(name), resolved[name])
             self.encoders[name] = encoder
-            # The norm makes gate weights comparable: without it a gate learns the features' lengths.
+            # Features of equal length make gate weights comparable between modalities.
             width = check_encoder(encoder, name)
             self.projections[name] = nn.Sequential(nn.Linear(width, self.width), nn.LayerNorm(self.width))
         if isinstance(fusion, Fusion):
@@ -112,8 +121,8 @@ class Backbone(nn.Module):
         if self.fusion.level == "decision":
             choices = ", ".join(fusions_at("feature", "token"))
             raise RequestError(
-                f"fusion '{spec.fusion}' joins class scores, and a backbone has features: give one of {choices}; "
-                "a classifier takes it as 'decision'"
+                f"fusion '{spec.fusion}' joins class scores, but a backbone joins features: choose one of {choices}, "
+                f"or give the classifier decision='{spec.fusion}'"
             )
         # Columns of a feature map and features of frames differ in scale from the pooled feature.
         self.token_projections = nn.ModuleDict()
@@ -121,16 +130,16 @@ class Backbone(nn.Module):
             for name in modalities:
                 if not hasattr(self.encoders[name], "with_tokens"):
                     raise RequestError(
-                        f"fusion '{spec.fusion}' joins tokens, and encoder {type(self.encoders[name]).__name__} of "
-                        f"'{name}' has none: give it a method with_tokens(rows) -> (features, sequence)"
+                        f"fusion '{spec.fusion}' joins tokens, but encoder {type(self.encoders[name]).__name__} of "
+                        f"'{name}' returns none: give it a method with_tokens(rows) -> (features, sequence)"
                     )
                 width = check_encoder(self.encoders[name], name)
                 self.token_projections[name] = nn.Sequential(nn.Linear(width, self.width), nn.LayerNorm(self.width))
         self.prepare_as(clip)
 
     def prepare_as(self, clip: ClipSpec | None) -> None:
-        """Sets how `forward` prepares a `Batch`; none: it takes prepared streams only."""
-        # Not a submodule: its filters are computed, and no file of weights holds them.
+        """Sets how `forward` prepares a `Batch`. With None, `forward` takes prepared streams only."""
+        # Not a submodule, so that its computed filters are not saved with the weights.
         self.__dict__["clip"] = clip
         self.__dict__["preparation"] = None if clip is None else Preparation(clip)
 
@@ -144,7 +153,7 @@ class Backbone(nn.Module):
         if isinstance(streams, Batch):
             streams, present, start = self._prepared(streams)
         if present is None or start is None:
-            raise TypeError("forward of prepared streams needs present and start as well; or give a Batch")
+            raise TypeError("forward needs present and start with prepared streams: give both, or give a Batch")
         never = torch.zeros_like(start, dtype=torch.bool)
         present = {name: present.get(name, never) for name in self.modalities}
         parts = {name: self.encode(name, streams.get(name), present[name]) for name in self.modalities}
@@ -155,14 +164,14 @@ class Backbone(nn.Module):
     def _prepared(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
         if self.preparation is None:
             raise RequestError(
-                "the backbone does not know how to prepare a Batch: give clip=ClipSpec.of(index, request) to Backbone"
+                "the backbone needs a clip spec to prepare a Batch: give Backbone clip=ClipSpec.of(index, request)"
             )
         device = next(self.parameters()).device
         batch = batch.to(device)
         return self.preparation.to(device)(batch), batch.present, batch.start
 
     def quality_of(self, streams: dict[str, Tensor], present: dict[str, Tensor]) -> Tensor | None:
-        """Quality measures of these streams; none if the fusion reads none."""
+        """Quality measures (B, K, M, Q) of prepared streams; None if the fusion does not use them."""
         return measure_quality(self.modalities, streams, present) if getattr(self.fusion, "quality", 0) else None
 
     def fuse(
@@ -175,9 +184,11 @@ class Backbone(nn.Module):
     ) -> Encoded:
         """Fuses encoded modalities.
 
-        parts: by modality; `present`: (B, K) by modality; `start`: (B, K) seconds.
-        quality: (B, K, M, Q) for a gate that reads it.
-        hidden: modalities that the fusion does not see.
+        parts: by modality.
+        present: (B, K) bool by modality.
+        start: (B, K), in seconds.
+        quality: (B, K, M, Q), for a gate that uses it.
+        hidden: modalities to hide from the fusion.
         """
         features = {name: part.features for name, part in parts.items()}
         joined = {name: part.features if part.tokens is None else part.tokens for name, part in parts.items()}
@@ -185,19 +196,19 @@ class Backbone(nn.Module):
         if self.training and self.spec.modality_dropout:
             seen = self._drop(seen)
         columns = getattr(self.fusion, "quality", 0)
-        told = (None if quality is None else quality[..., :columns],) if columns else ()
-        fused = self.fusion(joined, seen, *told)
+        extra = (None if quality is None else quality[..., :columns],) if columns else ()
+        fused = self.fusion(joined, seen, *extra)
         return Encoded(self.modalities, features, present, fused.embedding, fused.weights, fused.aux_loss, start)
 
     def encode(self, name: str, stream: Tensor | None, mask: Tensor) -> Part:
-        """Encodes modality `name` of segments (B, K, ...), only those in `mask` (B, K)."""
+        """Encodes modality `name`: the segments of `stream` (B, K, ...) where `mask` (B, K) is true."""
         parts = nn.ModuleList([self.encoders[name], self.projections[name]])
         if self.token_projections:
             parts.append(self.token_projections[name])
         parameters = list(parts.parameters())
         out = torch.zeros(*mask.shape, self.width, device=parameters[0].device)
         if stream is None or not bool(mask.any()):
-            # Gradient averaging hangs unless every rank uses every parameter.
+            # Every rank must use every parameter, or gradient averaging hangs.
             out = out + sum(parameter.sum() * 0 for parameter in parameters) if self.training else out
             return Part(out, out.unsqueeze(-2) if self.token_projections else None)
         if not self.token_projections:
@@ -215,7 +226,7 @@ class Backbone(nn.Module):
         mask = torch.stack([present[name] for name in self.modalities], dim=-1)
         chosen = torch.rand(mask.shape[0], 1, 1, device=mask.device) < self.spec.modality_dropout
         kept = mask & (torch.rand(mask.shape[0], 1, mask.shape[2], device=mask.device) < 0.5)
-        # A draw that hides every modality is discarded.
+        # Rows keep all modalities if the draw would hide all of them.
         kept = torch.where(chosen & kept.any(dim=-1, keepdim=True), kept, mask)
         return dict(zip(self.modalities, kept.unbind(-1), strict=True))
 
@@ -223,7 +234,7 @@ class Backbone(nn.Module):
 def _spec_with(
     spec: BackboneSpec, fusion: str | Fusion | None, encoders: Mapping[str, str | EncoderSpec | nn.Module]
 ) -> BackboneSpec:
-    """The spec with a fusion and encoders in place of its own; of modules it holds class path and arguments."""
+    """The spec with `fusion` and `encoders` replaced. Modules are recorded as class path and arguments."""
     if isinstance(fusion, str) and fusion != spec.fusion:
         spec = replace(spec, fusion=fusion, fusion_arguments={})
     elif isinstance(fusion, Fusion):
@@ -260,16 +271,16 @@ def _check_arguments(fusion: Fusion, name: str, arguments: dict[str, Any]) -> No
 
 
 def _check_gate(fusion: Fusion, modalities: tuple[str, ...], width: int) -> None:
-    """`RequestError` where a mechanism was built for something else."""
+    """Raises `RequestError` if `fusion` was built for other modalities or another width."""
     if tuple(fusion.modalities) != modalities:
         raise RequestError(
-            f"fusion {type(fusion).__name__} was built for the modalities {', '.join(fusion.modalities)}, and the "
-            f"backbone has {', '.join(modalities)}: build it for these, in this order"
+            f"fusion {type(fusion).__name__} was built for the modalities {', '.join(fusion.modalities)}, but the "
+            f"backbone has {', '.join(modalities)}: build it for those, in that order"
         )
     if fusion.nothing.shape != (width,):
         raise RequestError(
-            f"fusion {type(fusion).__name__} was built for features of width {len(fusion.nothing)}, the backbone's "
-            f"width is {width}: build it with that"
+            f"fusion {type(fusion).__name__} was built for width {len(fusion.nothing)}, but the backbone's width is "
+            f"{width}: build it with width={width}"
         )
 
 
@@ -279,7 +290,15 @@ def encoder_spec(spec: BackboneSpec, name: str) -> EncoderSpec:
 
 
 def select_modalities(available: tuple[str, ...], wanted: list[str]) -> tuple[str, ...]:
-    """`wanted` in its order, or all of `available` if it is empty; `RequestError` for one that is not available."""
+    """The modalities to use: `wanted` in its order, or all of `available` if `wanted` is empty.
+
+    Raises `RequestError` for an unknown modality, and for one that is not available.
+
+    >>> select_modalities(("rgb", "flow", "audio"), ["audio", "rgb"])
+    ('audio', 'rgb')
+    >>> select_modalities(("rgb", "audio"), [])
+    ('rgb', 'audio')
+    """
     for name in wanted:
         modality(name)
         if name not in available:
@@ -290,7 +309,7 @@ def select_modalities(available: tuple[str, ...], wanted: list[str]) -> tuple[st
 def take_over(backbone: Backbone, name: str, other: Backbone) -> None:
     """Copies the weights of one modality's encoder and projection from `other` to `backbone`.
 
-    Raises `RequestError` if `other` lacks the modality or has another network for it.
+    Raises `RequestError` if `other` lacks the modality or encodes it with a different network.
     """
     if name not in other.modalities:
         raise choice_error("modality of the pretrained encoder", name, other.modalities)
@@ -299,15 +318,15 @@ def take_over(backbone: Backbone, name: str, other: Backbone) -> None:
         if reason := first_difference(mine[name].state_dict(), given):
             theirs_is, mine_is = (encoder_spec(each.spec, name).model for each in (other, backbone))
             raise RequestError(
-                f"the pretrained encoder of '{name}' is '{theirs_is}' of width {other.width}, the config's is "
-                f"'{mine_is}' of width {backbone.width}: {reason}; give model.width and model.encoders.{name} as the "
-                "pretrained encoder has them"
+                f"the pretrained encoder of '{name}' is '{theirs_is}' of width {other.width}, but the config has "
+                f"'{mine_is}' of width {backbone.width}: {reason}; set model.width and model.encoders.{name} as in "
+                "the pretrained encoder"
             )
         mine[name].load_state_dict(given)
 
 
 def alone(backbone: Backbone, name: str) -> Backbone:
-    """A backbone of one modality, with a copy of its encoder and projection."""
+    """A backbone of the single modality `name`, with copies of its encoder and projection."""
     spec = replace(
         backbone.spec,
         fusion="static",
@@ -321,6 +340,6 @@ def alone(backbone: Backbone, name: str) -> Backbone:
 
 
 def fresh_copy(backbone: Backbone) -> Backbone:
-    """The same architecture with new random weights: the untrained control in every table."""
+    """The same architecture with new random weights: the untrained control of every table."""
     encoders = {name: encoder_spec(backbone.spec, name).untrained() for name in backbone.modalities}
     return Backbone(backbone.modalities, replace(backbone.spec, encoders=encoders))

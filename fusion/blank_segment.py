@@ -1,4 +1,4 @@
-"""A segment of zeros, to count, time and check networks with."""
+"""A segment of zeros, for counting, timing and checking networks."""
 
 from dataclasses import replace
 
@@ -14,7 +14,7 @@ from .backbone import Backbone, encoder_spec
 
 
 def blank_segment(modalities: tuple[str, ...], spec: ClipSpec) -> Batch:
-    """One segment of zeros (B = K = 1) with every modality present, in the shapes of the clip stream."""
+    """One segment of zeros (B = K = 1), shaped as the clip stream delivers it, with every modality present."""
     streams: dict[str, Tensor] = {}
     for name in modalities:
         entry = modality(name)
@@ -33,7 +33,7 @@ def blank_segment(modalities: tuple[str, ...], spec: ClipSpec) -> Batch:
 def check_windows(backbone: Backbone, spec: ClipSpec) -> None:
     """Raises `RequestError` if windows of `spec` are too short or too small for an encoder.
 
-    It passes one blank segment through every encoder, because only its layers know what it needs.
+    One blank segment is encoded to find out, because the smallest input depends on the layers of the network.
     """
     whole = blank_segment(backbone.modalities, spec)
     training = backbone.training
@@ -49,7 +49,7 @@ def check_windows(backbone: Backbone, spec: ClipSpec) -> None:
                 "signal": f"{whole.streams[name].shape[2]} samples: raise data.seconds",
             }[modality(name).kind]
             raise RequestError(
-                f"encoder '{encoder_spec(backbone.spec, name).model}' of {name} cannot take windows of {wanted}, "
+                f"encoder '{encoder_spec(backbone.spec, name).model}' of {name} cannot encode windows of {wanted}, "
                 f"or choose a network with fewer strides ({str(error).splitlines()[0]})"
             ) from error
     backbone.train(training)

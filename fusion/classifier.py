@@ -1,4 +1,4 @@
-"""A backbone with a classifier on its fused embedding, and optional heads on each modality."""
+"""A backbone with a classifier on the fused embedding, and optionally a head per modality."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,11 +13,11 @@ from .mechanisms_by_name import build_fusion, fusion_class, fusions_at
 
 @dataclass
 class Scored:
-    """Class scores.
+    """Class scores of B clips with K segments and C classes.
 
-    logits: (B, K, C) of the fused embedding, or of the decision.
-    unimodal: (B, K, C) by modality, if such heads exist.
-    encoded: what the backbone returned.
+    logits: (B, K, C), from the fused embedding or from the decision.
+    unimodal: (B, K, C) by modality, from the heads per modality; empty without such heads.
+    encoded: output of the backbone.
     """
 
     logits: Tensor
@@ -30,11 +30,14 @@ class Classifier(nn.Module):
 
     backbone: encodes and fuses the segments.
     classes: names, in the order of the logits.
-    dropout: before the linear layer.
+    dropout: probability of dropping a channel before the linear layer.
     unimodal: adds one linear head per modality.
-    decision: a mechanism that joins class scores (see `fusions_at`). The logits are then the joined scores of the
-        heads per modality, the fused embedding is not used, and `Scored.encoded.weights` are the decision's.
-    multilabel: a clip may have several classes, or none; each has its own probability.
+    decision: name of a mechanism that joins class scores, such as `mean`. The logits are then the joined scores of
+        the heads per modality. The fused embedding is not used, and `Scored.encoded.weights` are those of the
+        decision.
+    multilabel: a clip may have several classes, or none. Each class gets a separate probability.
+
+    `forward` takes the arguments of `Backbone.forward` and returns `Scored`.
 
     Raises `RequestError` for a `decision` that does not join class scores, and for `decision` with `multilabel`.
     """
@@ -56,10 +59,10 @@ class Classifier(nn.Module):
         if decision is not None and fusion_class(decision).level != "decision":
             raise choice_error("decision", decision, fusions_at("decision"))
         if decision is not None and multilabel:
-            raise RequestError(f"decision '{decision}' joins scores of classes that exclude each other: leave it out")
+            raise RequestError(f"decision '{decision}' needs classes that exclude each other: give no decision")
         self.decision_name = decision
         self.decision = build_fusion(decision, backbone.modalities, count, {}) if decision else None
-        # A layer without a gradient would stop all ranks but the first.
+        # With a decision there is no linear layer: a layer without a gradient would block the other ranks.
         self.head = nn.Identity() if decision else nn.Sequential(nn.Dropout(dropout), nn.Linear(width, count))
         self.unimodal = nn.ModuleDict(
             {name: nn.Linear(width, count) for name in backbone.modalities if unimodal or decision}
@@ -75,7 +78,7 @@ class Classifier(nn.Module):
         return self.score(self.backbone(streams, present, start, quality))
 
     def score(self, encoded: Encoded) -> Scored:
-        """Scores a batch that the backbone has encoded."""
+        """Scores a batch that is already encoded."""
         unimodal = {name: head(encoded.features[name]) for name, head in self.unimodal.items()}
         if self.decision is None:
             return Scored(self.head(encoded.embedding), unimodal, encoded)
@@ -83,9 +86,9 @@ class Classifier(nn.Module):
         return Scored(fused.embedding, unimodal, replace(encoded, weights=fused.weights))
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """Class probabilities (..., C) of logits (..., C): softmax, or sigmoid if multilabel."""
+        """Class probabilities (..., C) from logits (..., C): softmax, or sigmoid if multilabel."""
         return logits.sigmoid() if self.multilabel else logits.softmax(dim=-1)
 
     def view_probabilities(self, logits: Tensor) -> Tensor:
-        """Class probabilities (B, C) of clips: the mean over the K views of logits (B, K, C)."""
+        """Class probabilities (B, C) of clips from logits (B, K, C): the mean over the K views."""
         return self.probabilities(logits.float()).mean(dim=1)

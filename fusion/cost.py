@@ -1,4 +1,4 @@
-"""The cost of a backbone: parameters, and multiply-adds for one segment."""
+"""The cost of a backbone: parameters, and multiply-adds per segment."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,12 @@ from .blank_segment import blank_segment
 
 @dataclass(frozen=True)
 class Cost:
-    """`parameters` learned, and the `multiply_adds` of matrix products and convolutions for one segment."""
+    """The cost of one part of a backbone.
+
+    part: a modality, `fusion (NAME)` or `all`.
+    parameters: number of parameters.
+    multiply_adds: of matrix products and convolutions, per segment.
+    """
 
     part: str
     parameters: int
@@ -22,15 +27,15 @@ class Cost:
 
 
 def measure_cost(backbone: Backbone, spec: ClipSpec) -> list[Cost]:
-    """The cost of each modality's encoder with its projections, of the fusion, and of all together.
+    """The cost of each modality (encoder and projections), of the fusion, and of the whole backbone.
 
-    It is counted while one blank segment passes, so it holds for this input.
+    The count is taken on one blank segment of `spec`, so it holds for inputs of this size.
     """
     batch = blank_segment(backbone.modalities, spec)
     streams = Preparation(spec)(batch)
     training = backbone.training
     backbone.eval()
-    # The counter does not see the CPU's fused attention.
+    # The counter does not count the CPU's fused attention kernel.
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         backbone(streams, batch.present, batch.start)
     backbone.train(training)
@@ -57,7 +62,11 @@ def _holds(module: nn.Module, name: str) -> bool:
 
 
 def in_words(number: int) -> str:
-    """A count with three digits and a unit, such as `3.4 M` or `512 k`."""
+    """A count with three digits and a unit.
+
+    >>> in_words(3_400_000), in_words(512_000), in_words(87)
+    ('3.4 M', '512 k', '87')
+    """
     for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
         if number >= size:
             return f"{number / size:.3g} {unit}"

@@ -48,17 +48,23 @@ FUSIONS: dict[str, type[Fusion]] = {
     "evidential": EvidentialDecision,
     "opinion": OpinionPool,
 }
-# Constructor arguments that the run sets.
+# Constructor arguments that the backbone sets.
 GIVEN = ("modalities", "width")
 
 
 def fusions_at(*levels: str) -> list[str]:
-    """Names of the mechanisms of these levels: `feature` (pooled), `token` (sequences) or `decision` (scores)."""
+    """Names of the mechanisms of these levels: `feature` (pooled), `token` (sequences) or `decision` (scores).
+
+    >>> fusions_at("token")
+    ['mmtm', 'cross', 'bottleneck']
+    """
     return [name for name, kind in FUSIONS.items() if kind.level in levels]
 
 
 def fusion_class(name: str) -> type[Fusion]:
-    """The class of a mechanism: a name of `FUSIONS`, or a class path `package.module:Class`, which is imported.
+    """The class of a mechanism.
+
+    name: a name of `FUSIONS`, or a class path `package.module:Class` to import.
 
     Raises `RequestError` for an unknown name, and for a class that cannot be imported or is not a `Fusion`.
     """
@@ -70,7 +76,7 @@ def fusion_class(name: str) -> type[Fusion]:
 
 
 def check_fusion(name: str, arguments: Collection[str]) -> None:
-    """`RequestError` for an unknown mechanism or an argument that it does not have."""
+    """Raises `RequestError` for an unknown mechanism, and for an argument that the mechanism does not have."""
     known = set(signature(fusion_class(name)).parameters) - set(GIVEN)
     for argument in arguments:
         if argument not in known:
@@ -78,12 +84,17 @@ def check_fusion(name: str, arguments: Collection[str]) -> None:
 
 
 def build_fusion(name: str, modalities: tuple[str, ...], width: int, arguments: dict[str, Any]) -> Fusion:
-    """The mechanism `name` over features of `width`; `RequestError` for an unknown name or argument.
+    """Builds a mechanism as `Class(modalities, width, **arguments)`.
 
-    A class path is built as `Class(modalities, width, **arguments)`.
+    name: a name of `FUSIONS`, or a class path.
+    modalities: names, in the order of the weights.
+    width: D, the length of a feature; for decisions the number of classes.
+    arguments: further arguments of the mechanism.
+
+    Raises `RequestError` for an unknown name, and for arguments that the class does not accept.
     """
     check_fusion(name, arguments)
     try:
         return fusion_class(name)(modalities, width, **arguments)
     except (TypeError, ValueError) as error:
-        raise RequestError(f"fusion '{name}' does not take its arguments {arguments}: {error}") from error
+        raise RequestError(f"fusion '{name}' does not accept the arguments {arguments}: {error}") from error

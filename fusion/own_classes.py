@@ -1,7 +1,7 @@
-"""Classes of other packages by name: `package.module:Class` in place of a registry's name.
+"""Classes of other packages, named by a class path `package.module:Class`.
 
-A config that names such a class imports it. A bundle imports nothing of its own accord: the caller allows the package
-(`allow`). Nothing here needs torch.
+A config that names such a class imports it. A bundle imports only from packages that the caller allows. Nothing here
+needs torch.
 """
 
 import os
@@ -16,23 +16,35 @@ from typing import Any
 
 from ..shards.errors import RequestError, choice_error
 
-# Packages that bundles may import classes from, separated by commas: for the command line.
+# Environment variable: packages that bundles may import classes from, separated by commas.
 ALLOW_VARIABLE = "MODALGATE_ALLOW"
 _allowed: ContextVar[frozenset[str]] = ContextVar("allowed", default=frozenset())
 
 
 def is_path(name: str) -> bool:
-    """Whether `name` is of the form `package.module:Class`."""
+    """Whether `name` is a class path.
+
+    >>> is_path("mypackage.gates:MyGate"), is_path("softmax")
+    (True, False)
+    """
     return ":" in name
 
 
 def package_of(path: str) -> str:
-    """The top package of a class path."""
+    """The top-level package of a class path.
+
+    >>> package_of("mypackage.gates:MyGate")
+    'mypackage'
+    """
     return path.partition(":")[0].partition(".")[0]
 
 
 def split_key(key: str) -> list[str]:
-    """The parts of a dotted config key, of which one may be a class path: `tasks.mine.nets:Net.weight` has three."""
+    """The parts of a dotted config key, one of which may be a class path.
+
+    >>> split_key("tasks.mine.nets:Net.weight")
+    ['tasks', 'mine.nets:Net', 'weight']
+    """
     before, colon, after = key.partition(":")
     if not colon:
         return key.split(".")
@@ -42,14 +54,14 @@ def split_key(key: str) -> list[str]:
 
 
 def check_path(path: str) -> None:
-    """`RequestError` where no file of the module can be found. Imports nothing."""
+    """Raises `RequestError` if the path is malformed or its module cannot be found. Imports nothing."""
     module, _, name = path.partition(":")
     parts = module.split(".")
     if not all(part.isidentifier() for part in (*parts, name)):
-        raise RequestError(f"'{path}' is not the path of a class: write package.module:Class")
+        raise RequestError(f"'{path}' is not a class path: write package.module:Class")
     if module in sys.modules:
         return
-    # Only the top name goes through every finder: `find_spec` of an inner module would import the outer one.
+    # `find_spec` of an inner module would import the outer one, so only the top-level name goes through it.
     found = find_spec(parts[0])
     for count in range(1, len(parts)):
         if found is None:
@@ -60,13 +72,14 @@ def check_path(path: str) -> None:
 
 
 def load_class(path: str, base: type[Any], what: str) -> type[Any]:
-    """The class at `path`, imported.
+    """Imports the class at `path`.
 
     path: `package.module:Class`.
-    base: what it has to be a subclass of.
-    what: what it is used as, for the message.
+    base: class that it must be a subclass of.
+    what: its role, for error messages.
 
-    Raises `RequestError` where the module cannot be imported, has no such name, or holds something else there.
+    Raises `RequestError` if the module cannot be imported or has no such name, or if the name is not a subclass of
+    `base`.
     """
     check_path(path)
     module_name, _, name = path.partition(":")
@@ -84,13 +97,18 @@ def load_class(path: str, base: type[Any], what: str) -> type[Any]:
 
 
 def class_path(kind: type[Any]) -> str:
-    """The path that `load_class` takes for a class at the top of a module."""
+    """The class path of `kind`, from which `load_class` imports it.
+
+    >>> from collections import OrderedDict
+    >>> class_path(OrderedDict)
+    'collections:OrderedDict'
+    """
     return f"{kind.__module__}:{kind.__qualname__}"
 
 
 @contextmanager
 def allowing(packages: Iterable[str]) -> Iterator[None]:
-    """Inside, bundles may import classes of these packages as well."""
+    """Context in which bundles may also import classes of `packages`."""
     token = _allowed.set(_allowed.get() | set(packages))
     try:
         yield
@@ -99,11 +117,11 @@ def allowing(packages: Iterable[str]) -> Iterator[None]:
 
 
 def check_allowed(paths: Iterable[str], allow: Collection[str], place: str) -> None:
-    """`RequestError` where a bundle names a class whose package is not allowed or not installed.
+    """Raises `RequestError` if a bundle names a class whose package is not allowed or not installed.
 
-    paths: the names of the bundle's parts; those that are not class paths are skipped.
-    allow: packages that the caller allows, besides those of `allowing` and of the variable MODALGATE_ALLOW.
-    place: the bundle, for the message.
+    paths: names of the bundle's parts; names that are not class paths are skipped.
+    allow: packages that the caller allows, in addition to those of `allowing` and of the variable MODALGATE_ALLOW.
+    place: the bundle, for error messages.
     """
     variable = os.environ.get(ALLOW_VARIABLE, "")
     known = {*allow, *_allowed.get(), *(name.strip() for name in variable.split(","))}
@@ -114,12 +132,12 @@ def check_allowed(paths: Iterable[str], allow: Collection[str], place: str) -> N
         if package not in known:
             raise RequestError(
                 f"bundle '{place}' needs the class '{path}', and loading it runs code of the package '{package}': "
-                f'if you trust it, give allow=("{package}",) in Python, or set {ALLOW_VARIABLE}={package}'
+                f'if you trust the package, give allow=("{package}",) in Python, or set {ALLOW_VARIABLE}={package}'
             )
 
 
 def _not_installed(path: str, missing: str) -> RequestError:
     return RequestError(
-        f"cannot import '{path}': there is no module '{missing}'; install the package '{missing.partition('.')[0]}', "
+        f"cannot import '{path}': module '{missing}' not found; install the package '{missing.partition('.')[0]}', "
         "or add its folder to PYTHONPATH"
     )

@@ -1,4 +1,4 @@
-"""The parts of a backbone as plain data, for configs and bundles. Reading it needs no torch."""
+"""The parts of a backbone as plain data, for configs and bundles. Nothing here needs torch."""
 
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -10,7 +10,7 @@ from .own_classes import is_path, package_of
 
 @dataclass(frozen=True)
 class ResolvedEncoder:
-    """An encoder spec with every field set. Fields as in `EncoderSpec`."""
+    """An `EncoderSpec` with every field set."""
 
     model: str
     arguments: dict[str, Any]
@@ -23,37 +23,41 @@ class ResolvedEncoder:
 
 @dataclass
 class EncoderSpec:
-    """One modality's encoder. A field of null is inherited (`encoder_of`)."""
+    """The encoder of one modality. A field that is null is inherited (see `encoder_of`)."""
 
     model: str | None = None
-    """The network: `timm/NAME` (a 2-D network per frame, or on a log-mel spectrogram), `torchvision/NAME` (a 3-D
-    video network), `conv1d` (signals), or a class of your own, `package.module:Class`."""
+    """The network: `timm/NAME` (a 2-D network on each frame, or on a log-mel spectrogram), `torchvision/NAME` (a 3-D
+    video network), `conv1d` (signals), or your own class, `package.module:Class`."""
 
     arguments: dict[str, Any] | None = None
-    """Arguments of the network's constructor. They belong to `model`: another `model` does not inherit them."""
+    """Arguments of the network's constructor. A spec with another `model` does not inherit them."""
 
     pooling: str | None = None
-    """What joins features over time: `mean`, which is blind to order and, of sound, to the moment, `gru` or
-    `attention`. Torchvision networks pool time themselves."""
+    """Pooling over time: `mean`, `gru` or `attention`. `mean` ignores the order of frames, and when a sound occurs.
+    Torchvision networks pool time themselves."""
 
     stack: int | None = None
-    """How many successive frames a 2-D network takes at once, as channels (Simonyan & Zisserman 2014). It then sees
-    motion, at a fraction of the cost."""
+    """Number of successive frames stacked as the channels of one input of a 2-D network (Simonyan & Zisserman 2014).
+    The network then sees motion, and runs once per stack instead of once per frame."""
 
     pretrained: bool | None = None
     """Start from the weights that timm or torchvision publishes for `model`. `false` starts from random weights."""
 
     weights: str | None = None
-    """Start from a local file with the weights of `model` (.safetensors or .pth), in place of `pretrained`."""
+    """Start from a local file with the weights of `model` (.safetensors or .pth), instead of `pretrained`."""
 
     frozen_norms: bool | None = None
-    """Batch norms keep their statistics and scales, for batches too small to measure them."""
+    """Freeze the statistics, scales and shifts of batch norms. Useful when batches are too small to estimate them."""
 
     def over(self, below: "EncoderSpec") -> "EncoderSpec":
         """This spec, with missing fields taken from `below`.
 
-        Arguments and weights belong to a network: another `model` inherits neither. `pretrained` and `weights` are
-        alternatives: a spec that gives one of them inherits neither. Raises `RequestError` if it gives both.
+        A spec with another `model` inherits neither arguments nor weights. `pretrained` and `weights` are
+        alternatives: a spec that sets one of them inherits neither. Raises `RequestError` if it sets both.
+
+        >>> spec = EncoderSpec(pooling="mean").over(EncoderSpec("conv1d", {"widths": [64]}, pooling="gru"))
+        >>> spec.model, spec.arguments, spec.pooling
+        ('conv1d', {'widths': [64]}, 'mean')
         """
         mine, below = self._plain(), below._plain()
         if mine.pretrained and mine.weights:
@@ -69,7 +73,7 @@ class EncoderSpec:
         return replace(below, **{name: value for name, value in given.items() if value is not None})
 
     def resolved(self) -> ResolvedEncoder:
-        """All fields, with `DEFAULTS` for those that are missing."""
+        """This spec with missing fields taken from `DEFAULTS`."""
         spec = self.over(DEFAULTS)
         return ResolvedEncoder(
             spec.model or "",
@@ -89,7 +93,7 @@ class EncoderSpec:
         return replace(self, arguments=kept, pretrained=None, weights=None)
 
     def _plain(self) -> "EncoderSpec":
-        """Moves `pretrained` out of the arguments, where configs may give it because timm has it there."""
+        """The spec with `pretrained` moved from the arguments to its field. timm has it as an argument."""
         if not self.arguments or "pretrained" not in self.arguments:
             return self
         kept = {name: value for name, value in self.arguments.items() if name != "pretrained"}
@@ -104,7 +108,11 @@ DEFAULTS = EncoderSpec("timm/test_convnext", {}, "gru", 1, frozen_norms=False)
 
 @dataclass(frozen=True)
 class Preset:
-    """A width, and one encoder per kind of modality."""
+    """A model size.
+
+    width: of every projection and of the fused embedding.
+    encoders: by kind of modality (`video`, `audio`, `signal`).
+    """
 
     width: int
     encoders: dict[str, EncoderSpec]
@@ -140,26 +148,30 @@ PRESETS = {
 
 @dataclass
 class BackboneSpec:
-    """Encoders by modality, the width of their projections, and the fusion over them."""
+    """The encoders by modality, the width of their projections, and the fusion."""
 
     preset: str = field(default="tiny", metadata={"choices": tuple(PRESETS)})
-    """Size of the encoders and the width, for what `encoders` and `width` do not set."""
+    """Size of the model: encoders and width, where `encoders` and `width` do not set them."""
     width: int | None = None
     """Width of every modality's projection and of the fused embedding. Null: that of the preset."""
     fusion: str = "softmax"
-    """Fusion mechanism over the modalities' features: a name, or a class of your own, `package.module:Class`."""
+    """Fusion mechanism: a name, or your own class, `package.module:Class`."""
     fusion_arguments: dict[str, Any] = field(default_factory=dict)
-    """The mechanism's own arguments, such as `quality: 3`: a gate sees each stream's noise, contrast and
-    repetition."""
+    """Arguments of the fusion mechanism. With `quality: 3` a gate also sees the noise, contrast and repetition of
+    each stream."""
     modality_dropout: float = 0.0
-    """Share of training clips in which random modalities are hidden from the fusion; a segment keeps at least one.
-    0: none is hidden."""
+    """Share of training clips in which random modalities are hidden from the fusion. Each segment keeps at least one.
+    0 hides none."""
     encoders: dict[str, EncoderSpec] = field(default_factory=dict)
-    """Encoders by modality, or by kind: `video`, `audio` or `signal`. Empty: those of the preset."""
+    """Encoders by modality or by kind (`video`, `audio` or `signal`). Default: those of the preset."""
 
 
 def own_packages(spec: BackboneSpec | None, *names: str | None) -> list[str]:
-    """The packages that class paths of the spec, and other `names` of a config, come from."""
+    """The packages of the class paths in `spec` and in other `names` of a config.
+
+    >>> own_packages(BackboneSpec(fusion="mypackage.gates:MyGate"), "clip_order", "other.tasks:Mine")
+    ['mypackage', 'other']
+    """
     given = [*names]
     if spec is not None:
         given += [spec.fusion, *(encoder.model for encoder in spec.encoders.values())]
@@ -167,10 +179,13 @@ def own_packages(spec: BackboneSpec | None, *names: str | None) -> list[str]:
 
 
 def encoder_of(spec: BackboneSpec, name: str) -> EncoderSpec:
-    """The encoder of a modality or of a kind (`video`, `audio`, `signal`): what `encoders` gives over the preset.
+    """The encoder of a modality or of a kind (`video`, `audio`, `signal`).
 
-    Three layers, the most specific last: the preset's for the kind, the kind's, the modality's. Raises `RequestError`
-    for an unknown preset, and for an unknown name under `encoders`.
+    Each field comes from the most specific spec that sets it: `encoders` of the modality, `encoders` of the kind, the
+    preset. Raises `RequestError` for an unknown preset, and for an unknown name under `encoders`.
+
+    >>> encoder_of(BackboneSpec("small", encoders={"video": EncoderSpec(pooling="mean")}), "rgb").model
+    'timm/convnext_atto'
     """
     if spec.preset not in PRESETS:
         raise choice_error("preset", spec.preset, PRESETS)

@@ -189,7 +189,7 @@ class PretrainConfig:
     model: BackboneSpec = field(default_factory=BackboneSpec)
     """Encoders by modality, and the fusion over them."""
     tasks: dict[str, TaskConfig] = field(default_factory=dict)
-    """Pretext tasks by name, or classes of your own, `package.module:Class`; their weighted losses are summed."""
+    """Pretext tasks by name, or your own classes, `package.module:Class`. Their weighted losses are summed."""
     probe: ProbeConfig | None = None
     """Online probe on labelled clips; it does not train the encoder. Null: no probe."""
     train: TrainConfig = field(default_factory=TrainConfig)

@@ -188,10 +188,10 @@ class ClipStream:
     def _load(self, batches: Any) -> Iterator[Batch]:
         classes = {name: number for number, name in enumerate(self.classes)}
         dataset = _ClipFiles(self.index, self.request, self.label, classes, self.multilabel)
-        # If this process is killed, only the closed pipe tells the workers.
+        # If this process is killed, only the closed pipe reaches the workers.
         theirs, ours = multiprocessing.Pipe(duplex=False)
         with theirs, ours:
-            # Held by nobody else: its workers end before the pipe is closed.
+            # No other object holds it: its workers end before the pipe is closed.
             yield from self._checked(_read_batches(dataset, batches, self.workers, theirs))
 
     def _checked(self, loader: Iterable[_Read]) -> Iterator[Batch]:

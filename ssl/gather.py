@@ -1,4 +1,4 @@
-"""Gathering of features from all ranks, with gradient."""
+"""Gathers features from all ranks, with gradient."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,7 +12,7 @@ from ..fusion.backbone import Encoded
 
 
 class _Gather(torch.autograd.Function):
-    """One exchange forward and one back; torch's own needs one back per rank."""
+    """One exchange forward and one backward. The version in torch needs one backward exchange per rank."""
 
     @staticmethod
     def forward(context: Any, rows: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -27,18 +27,18 @@ class _Gather(torch.autograd.Function):
 
 
 def gather_with_gradient(rows: Tensor) -> Tensor:
-    """Rows (N, ...) of every rank as (world * N, ...), in rank order; the identity on one process.
+    """Gathers rows (N, ...) of all ranks as (world * N, ...), in rank order. Does nothing on one process.
 
-    `accelerator.gather` cuts the gradient, so a contrastive loss would train on local rows only. Here the backward
-    pass sums each rank's share, and gradient averaging divides by the number of ranks. With a loss that is the mean
-    over the local rows, the averaged gradient equals that of one process on the joined batch. N must be the same on
-    all ranks.
+    N must be the same on all ranks. The backward pass sums the gradients of all ranks, and gradient averaging then
+    divides by the number of ranks. If the loss is the mean over the local rows, the averaged gradient equals that of
+    one process on the joined batch. `accelerator.gather` would stop the gradient, so a contrastive loss would train
+    on local rows only.
     """
     return rows if world_size() == 1 else _Gather.apply(rows)  # pyright: ignore[reportReturnType]
 
 
 def gather(rows: Tensor) -> Tensor:
-    """As `gather_with_gradient`, without gradient."""
+    """Like `gather_with_gradient`, but without gradient."""
     return rows if world_size() == 1 else _gathered(rows)
 
 
@@ -67,19 +67,20 @@ def world_size() -> int:
 
 
 def gather_encoded(views: Mapping[str, Encoded]) -> dict[str, Encoded]:
-    """Every view of the joined batch of all ranks, with gradient; the same objects on one process.
+    """Joins every view over all ranks, with gradient. Returns the same objects on one process.
 
-    Every rank then computes the loss of the joined batch, and the gradient averaged over ranks is that of one
-    process. Tasks need not know about ranks. All views are exchanged together, because an exchange costs more in
-    waiting than in bytes: one exchange has features, embeddings and gate weights with gradient, the other has
-    everything without gradient as bytes.
+    views: by name, encoded on this rank.
+
+    Each rank then computes the loss of the joined batch, and the gradient averaged over ranks equals that of one
+    process. Tasks do not depend on the number of ranks. There are only two exchanges for all views, because latency
+    costs more than bytes: one with gradient (features, embeddings and gate weights), one without.
     """
     if world_size() == 1:
         return dict(views)
     learned, fixed = [], []
     for view in views.values():
         features = [*view.features.values(), view.embedding, view.weights]
-        # Decided per view: a single tensor may need a gradient on one rank and none on another.
+        # Decided per view, because a single tensor may need a gradient on one rank only.
         (learned if any(tensor.requires_grad for tensor in features) else fixed).extend(features)
         fixed += [*view.present.values(), view.start, *view.facts.values()]
     wide = torch.float64 if any(tensor.dtype == torch.float64 for tensor in learned) else torch.float32
@@ -106,10 +107,10 @@ def gather_encoded(views: Mapping[str, Encoded]) -> dict[str, Encoded]:
 
 
 def _flat(tensor: Tensor) -> Tensor:
-    """(B, ...) as (B, N)."""
+    """Reshapes (B, ...) to (B, N)."""
     return tensor.reshape(len(tensor), -1)
 
 
 def _like(rows: Tensor, old: Tensor) -> Tensor:
-    """Flat rows in the shape and type of `old`."""
+    """Reshapes flat rows to the shape and dtype of `old`."""
     return rows.to(old.dtype).unflatten(1, old.shape[1:]) if old.ndim > 1 else rows.to(old.dtype)[:, 0]

@@ -1,4 +1,4 @@
-"""Figures that are logged in training: gate weights and gradient, spread of the embedding, difference of segments."""
+"""Figures logged in training: gate weights and gradient, spread of the embedding, difference of segments."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,7 +9,7 @@ from torch.nn.functional import normalize
 from ..fusion.backbone import Encoded
 from ..fusion.mechanisms.gates import Fusion
 
-# Batches between two measurements of gradients, which cost a second pass through the heads.
+# Interval in batches of measuring gradients, which costs a second pass through the heads.
 GRADIENT_EVERY = 10
 
 
@@ -18,13 +18,15 @@ def monitors(encoded: Encoded) -> dict[str, Tensor]:
     """Figures of one encoded batch.
 
     gate/<modality>: mean weight over the rows that have the modality.
-    gate/entropy: entropy of the weights as shares, relative to equal shares, over rows with several modalities.
+    gate/entropy: entropy of the weights relative to that of equal weights, over rows with several modalities.
     fusion/spread: see `gate_spread`.
-    embedding/std: mean deviation per dimension of the unit-length fused embedding; 1/sqrt(D) is healthy.
-    embedding/rank: its effective rank, the exponential of the entropy of its normalised singular values
-        (Roy & Vetterli 2007).
+    embedding/std: standard deviation per dimension of the unit-length fused embedding, mean over dimensions.
+        1/sqrt(D) is healthy.
+    embedding/rank: effective rank of the fused embedding (Roy & Vetterli 2007; see `effective_rank`).
     embedding/uniformity: `log mean exp(-2 |x - y|^2)` over pairs of rows; lower is better (Wang & Isola 2020).
-    embedding/alignment: mean squared distance between unit features of two modalities of a segment.
+    embedding/alignment: mean squared distance between the unit features of two modalities of a segment.
+
+    Figures that the batch does not define are missing.
     """
     values: dict[str, Tensor] = {}
     for number, name in enumerate(encoded.modalities):
@@ -49,7 +51,7 @@ def monitors(encoded: Encoded) -> dict[str, Tensor]:
 
 
 def gate_entropy(encoded: Encoded) -> Tensor | None:
-    """Mean of `H(shares) / log n` over rows with n > 1 modalities; none without such rows."""
+    """Mean of `H(shares) / log n` over rows with n > 1 modalities; None without such rows."""
     mask = torch.stack([encoded.present[name] for name in encoded.modalities], dim=-1)
     count = mask.sum(dim=-1)
     weights = (encoded.weights.clamp_min(0) * mask)[count > 1].float()
@@ -61,20 +63,26 @@ def gate_entropy(encoded: Encoded) -> Tensor | None:
 
 
 def effective_rank(rows: Tensor) -> Tensor:
-    """`exp(H(s / sum s))` of the singular values s of centred rows (N, D); D if all directions vary alike."""
+    """`exp(H(s / sum s))` for the singular values s of the centred rows (N, D) (Roy & Vetterli 2007).
+
+    It is D if all directions have the same variance.
+
+    >>> float(effective_rank(torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])).round(decimals=3))
+    2.0
+    """
     singular = torch.linalg.svdvals(rows - rows.mean(dim=0))
     shares = singular / singular.sum().clamp_min(1e-12)
     return torch.exp(-(shares * shares.clamp_min(1e-12).log()).sum())
 
 
 def uniformity(rows: Tensor) -> Tensor:
-    """`log mean exp(-2 |x - y|^2)` over pairs of unit rows (N, D)."""
+    """`log mean exp(-2 |x - y|^2)` over pairs of unit rows (N, D) (Wang & Isola 2020)."""
     distances = torch.pdist(rows)
     return torch.logsumexp(-2 * distances.square(), dim=0) - torch.tensor(float(len(distances))).log()
 
 
 def alignment(encoded: Encoded) -> Tensor | None:
-    """Mean squared distance between unit features of two modalities of a segment; none without a pair."""
+    """Mean squared distance between the unit features of two modalities of a segment; None without such a pair."""
     units = {name: normalize(encoded.features[name].float(), dim=-1) for name in encoded.modalities}
     found = []
     for number, first in enumerate(encoded.modalities):
@@ -86,9 +94,9 @@ def alignment(encoded: Encoded) -> Tensor | None:
 
 
 def gate_spread(encoded: Encoded) -> Tensor | None:
-    """Standard deviation of a modality's gate weight over rows, mean over modalities; 0 if it is constant.
+    """Standard deviation of a modality's gate weight over rows, mean over modalities.
 
-    It uses rows in which every modality is present and none is hidden; none if there are fewer than two.
+    Only rows with all modalities present and none hidden count. None with fewer than two such rows.
     """
     mask = torch.stack([encoded.present[name] for name in encoded.modalities], dim=-1)
     weights = encoded.weights[(mask & (encoded.weights != 0)).all(dim=-1)].float()
@@ -96,9 +104,14 @@ def gate_spread(encoded: Encoded) -> Tensor | None:
 
 
 def gate_gradient(loss: Tensor, fusion: Fusion, embedding: Tensor) -> Tensor | None:
-    """Norm of the gradient of `loss` by the gate's parameters: exactly 0 if no loss reads the `embedding`.
+    """Norm of the gradient of `loss` with respect to the gate's parameters.
 
-    None if the fusion has no learned gate, or if its parameters did not produce the embedding, as in a sharded model.
+    loss: (), the weighted sum of all losses.
+    fusion: holds the gate.
+    embedding: fused embedding from the same forward pass.
+
+    Exactly 0 if no loss depends on the embedding. None if the fusion has no learned gate, or if the embedding does
+    not depend on its parameters, as in a sharded model.
     """
     parameters = [parameter for parameter in fusion.gate_parameters() if parameter.requires_grad]
     if not parameters or not loss.requires_grad:
@@ -113,20 +126,21 @@ def gate_gradient(loss: Tensor, fusion: Fusion, embedding: Tensor) -> Tensor | N
 
 
 def joint_norm(gradients: Sequence[Tensor | None], like: Tensor) -> Tensor:
-    """Norm of all gradients as one vector; zero, on the device of `like`, if there are none."""
+    """Norm of all gradients as one vector. Zero without gradients, with the dtype and device of `like`."""
     squares = [gradient.square().sum() for gradient in gradients if gradient is not None]
     return torch.stack(squares).sum().sqrt() if squares else like.new_zeros(())
 
 
 @torch.no_grad()
 def segment_difference(streams: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> Tensor | None:
-    """How much the segments of a clip differ, relative to how much clips differ: the maximum over modalities.
+    """Difference between segments of a clip divided by the difference between clips; the maximum over modalities.
 
-    streams: (B, K, ...) by modality, as stored; of a video the middle frame counts, of other streams every value.
+    streams: (B, K, ...) by modality, as stored.
     present: (B, K) by modality.
 
-    It is the mean absolute difference of neighbouring segments over that of neighbouring clips. Flow only counts if
-    there are no pictures: at rest it is noise, which differs everywhere. None if there is nothing to compare.
+    A difference is the mean absolute difference of neighbours. Of video only the middle frame counts. Flow counts
+    only if there is neither RGB nor depth, because without motion it is noise, which always differs. None if there is
+    nothing to compare.
     """
     pictures = {"rgb", "depth"} & streams.keys()
     found = []

@@ -1,4 +1,4 @@
-"""The objective of self-supervised training: encodes each view once and returns the losses of all tasks."""
+"""The objective of self-supervised training: encodes each view once and computes the losses of all tasks."""
 
 import zlib
 from collections.abc import Mapping, Sequence
@@ -22,11 +22,11 @@ from .verdicts import PRETRAINING, Means, collapse_warnings, gate_warnings, segm
 from .views.segment_summary import summarise
 from .views.views import ViewFunction, take_segments
 
-# Number of batches, at the start of a run, in which segments are compared.
+# Segments are compared in this number of batches at the start of a run.
 COMPARED_BATCHES = 10
 
 
-# A task's weight with its arguments or with the task itself.
+# A weight, with the arguments of a task or with a task.
 Weighted = tuple[float, dict[str, Any] | PretextTask]
 
 
@@ -36,23 +36,29 @@ class PretextObjective(nn.Module):
     backbone: encodes the segments.
     spec: how segments are prepared.
     segments: windows per clip.
-    tasks: by name, (weight, arguments) of a task of that name or class path, or a task that is built already, alone
-        (weight 1) or as (weight, task).
-    augment: how training batches are augmented; none: not at all.
-    batches: of the whole run, which schedules and moving averages refer to.
-    schedules: when tasks count, by name, in shares of the run.
+    tasks: by name or class path: (weight, arguments) to build the task, (weight, task), or a task (weight 1).
+    augment: how training batches are augmented; None: no augmentation.
+    batches: number of batches of the run, for schedules and moving averages.
+    schedules: of the task weights, by name.
 
-    `forward(batch)` returns `<task>/loss`, `<task>/accuracy` beside its `<task>/chance`, now and then
-    `<task>/gradient` (norm of the weighted loss's gradient by the plain features) and `fusion/gradient` (of all by
-    the gate's parameters), at the start `<task>/segment_difference`, the fusion's own `gate/loss`, and what
-    `monitors` watches. The loop sums the losses by `weights`, which follow the schedules. A task of a class path is
-    named by its class there.
+    `forward(batch)` returns by name:
 
-    All that the tasks read is encoded once: the clip as it is (`plain`); their views, of which only the changed
-    streams are encoded; `without_<modality>`, fused again with the modality hidden; `teacher`, the clip as it is
-    under a moving average of the backbone. Over several processes the tasks read the joined batch.
+    <task>/loss, <task>/accuracy, <task>/chance: of each task; accuracy and chance only if the task has them.
+    <task>/gradient: norm of the gradient of the weighted loss with respect to the features, in some batches.
+    <task>/segment_difference: see `segment_difference`; in the first batches, for tasks on the order of segments.
+    fusion/gradient: see `gate_gradient`; in some batches.
+    gate/loss: auxiliary loss of the fusion.
+    gate/..., embedding/..., fusion/spread: see `monitors`.
 
-    Raises `RequestError` for no task, two tasks of one name, or two views of one name.
+    The training loop sums the losses weighted by `weights`, which follow the schedules. The name of a task given by a
+    class path is its class.
+
+    Each view that tasks read is encoded once: `plain`, the clip itself; altered views, of which only the changed
+    streams are encoded; `without_<modality>`, fused with the modality hidden; `teacher`, the clip encoded by a moving
+    average of the backbone. With several processes, tasks read the joined batch.
+
+    Raises `RequestError` without tasks, for two tasks or two different views of the same name, and if the frames of a
+    view cannot be divided into the stacks of an encoder.
     """
 
     batches_seen: Tensor
@@ -69,7 +75,7 @@ class PretextObjective(nn.Module):
     ) -> None:
         super().__init__()
         if not tasks:
-            raise RequestError("no pretext task: give at least one under 'tasks'")
+            raise RequestError("no pretext task given: give at least one under 'tasks'")
         self.backbone = backbone
         self.preparation = Preparation(spec)
         self.augment = augment
@@ -82,7 +88,7 @@ class PretextObjective(nn.Module):
                 task = build_pretext_task(given, backbone.modalities, backbone.width, segments, task, spec)
             name = task_label(given)
             if name in built:
-                raise RequestError(f"two pretext tasks are named '{name}': rename one of the classes")
+                raise RequestError(f"two pretext tasks have the name '{name}': rename one of the classes")
             built[name], self._weights[name] = task, weight
         self.tasks = nn.ModuleDict(built)
         self.views = _joined_views(built)
@@ -102,8 +108,8 @@ class PretextObjective(nn.Module):
             self.batches_seen += 1
         here = self._encode(batch)
         encoded = gather_encoded(here)
-        # Seeded by the first rank's batch, because all ranks compute the loss of the joined batch. On the CPU, so
-        # that every device draws the same.
+        # All ranks compute the loss of the joined batch, so all draw with the seed of the first rank. On the CPU the
+        # draws do not depend on the device.
         generator = torch.Generator().manual_seed(int(encoded[PLAIN].facts["seed"][0]))
         plain = encoded[PLAIN]
         outputs: dict[str, Tensor] = {}
@@ -130,16 +136,16 @@ class PretextObjective(nn.Module):
         return outputs | monitors(here[PLAIN])
 
     def warnings(self, means: Mapping[str, float]) -> list[str]:
-        """Warnings from logged `means`."""
+        """Warnings during training, from the logged `means`."""
         return [*segment_warnings(means), *collapse_warnings(means, self.backbone.width, PRETRAINING)]
 
     def verdict(self, lines: Sequence[Means]) -> list[str]:
-        """Warnings from all logged `lines` at the end of a run."""
+        """Warnings at the end of a run, from all logged `lines`."""
         over = [name for name in self.tasks if not self.weights[f"{name}/loss"]]
         return [*task_warnings(lines, over), *gate_warnings(lines, PRETRAINING)]
 
     def _segment_differences(self, batch: Batch) -> dict[str, Tensor]:
-        """How much segments differ in the streams of each task that predicts their order."""
+        """`segment_difference` in the streams of each task that predicts the order of segments."""
         found = {}
         for name, task in self.tasks.items():
             if task.orders_segments:
@@ -150,7 +156,7 @@ class PretextObjective(nn.Module):
         return found
 
     def _encode(self, batch: Batch) -> dict[str, Encoded]:
-        """Every view of this process's clips."""
+        """Encodes all views of the clips of this process."""
         streams = self.preparation(batch, self.augment if self.training else None)
         present, start, backbone = batch.present, batch.start, self.backbone
         generator = torch.Generator().manual_seed(batch.seed)
@@ -179,7 +185,7 @@ class PretextObjective(nn.Module):
         batch: Batch,
         generator: torch.Generator,
     ) -> Encoded:
-        """One view: the streams it changes are encoded, the others keep their features."""
+        """Encodes a view: changed streams are encoded, the others keep their features."""
         backbone = self.backbone
         view = function(streams, batch.present, generator)
         altered = {}
@@ -197,38 +203,40 @@ class PretextObjective(nn.Module):
 
 
 def task_label(name: str) -> str:
-    """The name of a task in logs and states: of a class path it is the class."""
+    """The name of a task in logs and checkpoints; for a class path, the class.
+
+    >>> task_label("clip_order"), task_label("mypackage.tasks:Mine")
+    ('clip_order', 'Mine')
+    """
     return name.rpartition(":")[2]
 
 
 def _joined_views(tasks: Mapping[str, PretextTask]) -> dict[str, ViewFunction]:
-    """The views of all tasks; `RequestError` where two of one name are not the same function."""
+    """The views of all tasks. Raises `RequestError` if two different views have the same name."""
     found: dict[str, ViewFunction] = {}
     for name, task in tasks.items():
         for view, function in task.views.items():
             if view in (PLAIN, TEACHER) or view.startswith(WITHOUT):
-                raise RequestError(
-                    f"task '{name}' has a view named '{view}', which is reserved: give it another name"
-                )
+                raise RequestError(f"task '{name}' has a view with the reserved name '{view}': rename the view")
             if found.setdefault(view, function) is not function:
-                raise RequestError(f"two tasks have views named '{view}' that differ: rename that of task '{name}'")
+                raise RequestError(f"two tasks have different views named '{view}': rename that of task '{name}'")
     return found
 
 
 def _check_frames(backbone: Backbone, frames: int, tasks: Mapping[str, PretextTask]) -> None:
-    """`RequestError` if the frames of a view do not divide into the stacks of an encoder."""
+    """Raises `RequestError` if the frames of a view cannot be divided into the stacks of an encoder."""
     rates = {PLAIN: 1} | {view: task.frames_per for task in tasks.values() for view in task.views}
     for name, encoder in backbone.encoders.items():
         stack = getattr(encoder, "stack", 0)
         for view, rate in rates.items():
             if stack and (frames < rate or frames // rate % stack):
                 raise RequestError(
-                    f"data.frames of {frames} leaves {frames // rate} frames of {name} in the view '{view}', which "
-                    f"do not divide into stacks of {stack}: give a multiple of {stack * rate}"
+                    f"data.frames of {frames} gives {frames // rate} frames of {name} in the view '{view}', which "
+                    f"cannot be divided into stacks of {stack}: give a multiple of {stack * rate}"
                 )
 
 
 def _gradient_norm(loss: Tensor, plain: Encoded) -> Tensor:
-    """Norm of the gradient of a task's loss by the shared features and the fused embedding."""
+    """Norm of the gradient of a task's loss with respect to the features and the fused embedding."""
     shared = [tensor for tensor in (*plain.features.values(), plain.embedding) if tensor.requires_grad]
     return joint_norm(torch.autograd.grad(loss, shared, retain_graph=True, allow_unused=True), loss)

@@ -5,14 +5,23 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Schedule:
-    """When a task counts, in shares of the run: not before `begin` or after `end`; its weight rises over `ramp`."""
+    """When a task is trained, in shares of the run.
+
+    begin: before it the weight is zero.
+    end: after it the weight is zero.
+    ramp: length of the linear rise of the weight after `begin`.
+    """
 
     begin: float = 0.0
     end: float = 1.0
     ramp: float = 0.0
 
     def share(self, progress: float) -> float:
-        """The factor in [0, 1] on the task's weight at `progress` in [0, 1]."""
+        """The factor in [0, 1] of the task's weight at `progress` in [0, 1].
+
+        >>> [Schedule(begin=0.5, ramp=0.25).share(progress) for progress in (0.25, 0.625, 1.0)]
+        [0.0, 0.5, 1.0]
+        """
         if progress < self.begin or (progress > self.end):
             return 0.0
         return min((progress - self.begin) / self.ramp, 1.0) if self.ramp else 1.0

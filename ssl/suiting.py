@@ -1,4 +1,4 @@
-"""Pretext tasks limited to the modalities of the clips."""
+"""Restricts pretext tasks to the modalities of the clips."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,7 +12,12 @@ from .tasks_by_name import PRETEXT_TASKS, task_class
 
 @dataclass(frozen=True)
 class Suited:
-    """A task's `arguments` without the modalities in `dropped`; `problem`: why the task cannot be used at all."""
+    """A task restricted to the modalities of the clips.
+
+    arguments: of the task, without missing modalities.
+    dropped: missing modalities.
+    problem: why the task cannot be used; empty if it can.
+    """
 
     arguments: dict[str, Any]
     dropped: list[str] = field(default_factory=list)
@@ -20,15 +25,18 @@ class Suited:
 
 
 def suit_task(name: str, arguments: dict[str, Any], modalities: Sequence[str]) -> Suited:
-    """The arguments of task `name` without missing modalities.
+    """Removes missing modalities from the arguments of a task.
 
-    name: of a registered task, or a class path.
-    arguments: the task's own.
-    modalities: those that the clips have.
+    name: a name of `PRETEXT_TASKS`, or a class path.
+    arguments: of the task.
+    modalities: modalities of the clips.
 
-    Missing modalities are dropped from `streams`, and pairs with one of them from `pairs`. The task cannot be used if
-    either is then empty, if its `anchor` is missing, if it compares modalities and there is only one, or if no
-    modality has the kind it needs. An unknown modality stays: the task's constructor refuses it.
+    Missing modalities are dropped from `streams`, and pairs with a missing modality from `pairs`. The task cannot be
+    used if one of these is then empty, if its `anchor` is missing, if it compares modalities and there is only one,
+    or if no modality has the kind it needs. An unknown modality is kept: the constructor of the task rejects it.
+
+    >>> suit_task("cross_modal", {"pairs": [["rgb", "audio"], ["rgb", "depth"]]}, ["rgb", "audio"])
+    Suited(arguments={'pairs': [['rgb', 'audio']]}, dropped=['depth'], problem='')
     """
     there = ", ".join(modalities)
     task = task_class(name) if name in PRETEXT_TASKS or is_path(name) else PretextTask

@@ -47,12 +47,14 @@ PRETEXT_TASKS: dict[str, type[PretextTask]] = {
     "contrastive_masked": ContrastiveMasked,
     "gate_denoising": GateDenoising,
 }
-# Constructor arguments that the run sets.
+# Constructor arguments that are set from the backbone and the clips.
 GIVEN = ("modalities", "width", "segments", "seconds")
 
 
 def task_class(name: str) -> type[PretextTask]:
-    """The class of a task: a name of `PRETEXT_TASKS`, or a class path `package.module:Class`, which is imported.
+    """The class of a task.
+
+    name: a name of `PRETEXT_TASKS`, or a class path `package.module:Class` to import.
 
     Raises `RequestError` for an unknown name, and for a class that cannot be imported or is not a `PretextTask`.
     """
@@ -64,7 +66,7 @@ def task_class(name: str) -> type[PretextTask]:
 
 
 def check_task(name: str, arguments: Collection[str]) -> None:
-    """`RequestError` for an unknown task or an argument that it does not have."""
+    """Raises `RequestError` for an unknown task, and for an argument that the task does not have."""
     known = set(signature(task_class(name)).parameters) - set(GIVEN)
     for argument in arguments:
         if argument not in known:
@@ -79,15 +81,17 @@ def build_pretext_task(
     arguments: dict[str, Any],
     spec: ClipSpec | None = None,
 ) -> PretextTask:
-    """The task `name` over features of `width`.
+    """Builds a task.
 
-    name: of `PRETEXT_TASKS`, or a class path.
-    modalities: those of the backbone.
+    name: a name of `PRETEXT_TASKS`, or a class path.
+    modalities: of the backbone.
+    width: D, the length of a feature.
     segments: windows per clip.
-    arguments: the task's own.
-    spec: what a segment is, for tasks that need its length.
+    arguments: further arguments of the task.
+    spec: gives the length of a segment in seconds, for tasks that need it.
 
-    Raises `RequestError` for an unknown name or argument, and for a task that compares modalities and gets one.
+    Raises `RequestError` for an unknown name or argument, for a task that compares modalities if there is only one,
+    and for a task that needs distances in seconds if segments are stretched.
     """
     check_task(name, arguments)
     kind = task_class(name)
@@ -96,6 +100,6 @@ def build_pretext_task(
     if not kind.alone and len(modalities) < 2:
         raise RequestError(f"task '{name}' compares modalities: give at least two, not {', '.join(modalities)}")
     if "seconds" in parameters and spec is not None and spec.stretch:
-        raise RequestError(f"task '{name}' keeps windows apart by seconds: it goes with data.stretch 0 only")
+        raise RequestError(f"task '{name}' needs distances in seconds: set data.stretch=0, or drop the task")
     extra = {key: value for key, value in given.items() if key in parameters}
     return kind(modalities, width, **extra, **arguments)

@@ -1,4 +1,4 @@
-"""A moving average of the backbone, which provides targets."""
+"""A moving average of the backbone, which computes targets."""
 
 import copy
 import math
@@ -13,9 +13,11 @@ from ..fusion.backbone import Backbone
 class Teacher(nn.Module):
     """The exponential moving average of a backbone (Tarvainen & Valpola 2017), in evaluation mode, without gradient.
 
-    Call `update` after every step. The momentum rises from `momentum` to 1 along half a cosine over the run (BYOL,
-    Grill et al. 2020). It is at most `(1 + step) / (10 + step)`; otherwise the average would still be mostly random
-    weights at the end of a short run.
+    backbone: is copied.
+    momentum: at the start of the run. It rises to 1 along half a cosine (BYOL, Grill et al. 2020), but is at most
+        `(1 + step) / (10 + step)`, or random initial weights would dominate the average in a short run.
+
+    Call `update` after every step.
     """
 
     def __init__(self, backbone: Backbone, momentum: float = 0.996) -> None:
@@ -29,10 +31,14 @@ class Teacher(nn.Module):
 
     @torch.no_grad()
     def update(self, backbone: Backbone, progress: float, step: int) -> None:
-        """Moves towards `backbone`, at `progress` in [0, 1] of the run, after `step` steps."""
+        """Moves the average towards `backbone`.
+
+        progress: share of the run that is done, in [0, 1].
+        step: number of steps so far.
+        """
         momentum = 1 - (1 - self.momentum) * (1 + math.cos(math.pi * min(progress, 1))) / 2
         momentum = min(momentum, (1 + step) / (10 + step))
         update_momentum(backbone, self.backbone, m=momentum)
-        # Running statistics are copied: they are averages already.
+        # Running statistics are already averages, so they are copied.
         for mine, theirs in zip(self.backbone.buffers(), backbone.buffers(), strict=True):
             mine.copy_(theirs)

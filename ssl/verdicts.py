@@ -1,6 +1,6 @@
-"""Warnings from the logged means of a training, while it runs and at its end.
+"""Warnings from the logged means of a training, during it and at its end.
 
-Every line states the figure, the value of chance or a healthy value, and the config key to change.
+Each warning states the figure, the value at chance or a healthy value, and the config key to change.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -8,18 +8,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Mean weight above which, and entropy below which, a gate has collapsed onto one modality.
+# A gate has collapsed onto one modality if its mean weight is above the first and the entropy is below the second.
 GATE_COLLAPSED, ENTROPY_COLLAPSED = 0.95, 0.05
-# Deviation below which an embedding has collapsed, as a share of that of unit vectors on the whole sphere.
+# An embedding has collapsed if its standard deviation is below this share of that of uniform unit vectors.
 SPREAD_COLLAPSED = 0.1
-# Standard deviation of a gate weight over clips below which the gate is nearly a constant.
+# A gate is nearly constant if the standard deviation of its weights over clips is below this.
 GATE_CONSTANT = 0.02
-# Difference of a clip's segments, relative to that of clips, below which they are too much alike. Pictures of
-# surv-fight, utd-mhad and grid-s1 have .11 to .17.
+# Segments of a clip are too similar if their difference, relative to that of clips, is below this. RGB of surv-fight,
+# utd-mhad and grid-s1 has .11 to .17.
 SEGMENTS_ALIKE = 0.05
-# McFadden's pseudo R^2, the share of the loss of guessing that the model has removed, below which it learned nothing.
+# A model learned nothing if McFadden's pseudo R^2, 1 - loss / loss of guessing, is below this.
 EXPLAINED = 0.1
-# The end of a run: the last quarter of the log, at least this many lines.
+# The end of a run is the last quarter of the log, but at least this number of lines.
 LAST_LINES = 5
 
 Means = Mapping[str, float | None]
@@ -27,7 +27,12 @@ Means = Mapping[str, float | None]
 
 @dataclass(frozen=True)
 class Remedies:
-    """The config keys to change, by kind of fault, for one kind of training."""
+    """What to change for each fault, in one kind of training. Texts name config keys.
+
+    gate_collapsed: if the gate uses only one modality.
+    embedding_collapsed: if embeddings of all clips are nearly equal.
+    gate_unread: if no loss depends on the fused embedding.
+    """
 
     gate_collapsed: str
     embedding_collapsed: str
@@ -36,25 +41,25 @@ class Remedies:
 
 PRETRAINING = Remedies(
     "raise model.modality_dropout or model.fusion_arguments.balance",
-    "add or raise a task that pushes clips apart (cross_modal, vicreg), or lower train.learning_rate",
+    "add a task that separates clips (cross_modal, vicreg) or raise its weight, or lower train.learning_rate",
     "add 'fused' to the streams of a task (tasks.clip_order.arguments.streams), or the task leave_one_out",
 )
 FINE_TUNING = Remedies(
-    "give the modalities heads of their own (unimodal_weight), or hold the gate for a while (aids.gate_warmup)",
+    "train a head per modality too (unimodal_weight), or keep the gate fixed at first (aids.gate_warmup)",
     "lower train.learning_rate or encoder_learning_rate",
-    "leave out 'decision', which reads the heads of the modalities in its place",
+    "remove 'decision', which uses the heads per modality instead of the fused embedding",
 )
 
 
 def collapse_warnings(means: Means, width: int, remedies: Remedies) -> list[str]:
-    """A line for a collapsed gate and for a collapsed embedding.
+    """A line for a collapsed gate, and a line for a collapsed embedding.
 
     means: of the figures of `monitors`, over some steps.
     width: of the embedding.
-    remedies: the config keys to name.
+    remedies: what to change.
 
-    A gate has collapsed if one modality's mean weight is above .95 and the relative entropy below .05. An embedding
-    has collapsed if its deviation is below a tenth of 1/sqrt(width).
+    A gate has collapsed if the mean weight of one modality is above .95 and the relative entropy is below .05. An
+    embedding has collapsed if its standard deviation is below a tenth of 1/sqrt(width).
     """
     lines = []
     gates = {
@@ -78,16 +83,16 @@ def collapse_warnings(means: Means, width: int, remedies: Remedies) -> list[str]
 
 
 def segment_warnings(means: Means) -> list[str]:
-    """A line for each task that predicts the order of segments which hardly differ."""
+    """A line for each task on the order of segments if the segments hardly differ."""
     low = {
         key.partition("/")[0]: value
         for key, value in means.items()
         if key.endswith("/segment_difference") and value is not None and value < SEGMENTS_ALIKE
     }
     return [
-        f"the segments of a clip hardly differ for task {name} ({value:.3f} of what clips differ by; "
-        f"{SEGMENTS_ALIKE} is little): their order cannot be learned; take windows further apart (fewer "
-        f"data.segments), or drop the task (tasks.{name}=null)"
+        f"the segments of a clip hardly differ for task {name} ({value:.3f} of the difference between clips; below "
+        f"{SEGMENTS_ALIKE} is too little): their order cannot be learned; use fewer data.segments, which are further "
+        f"apart, or drop the task (tasks.{name}=null)"
         for name, value in low.items()
     ]
 
@@ -95,10 +100,10 @@ def segment_warnings(means: Means) -> list[str]:
 def task_warnings(lines: Sequence[Means], over: Collection[str] = ()) -> list[str]:
     """A line for each pretext task whose accuracy is at chance at the end of a run.
 
-    lines: the logged means of the run.
-    over: tasks that were no longer trained at its end; they are skipped.
+    lines: logged means of the run.
+    over: tasks that were not trained until the end; they are skipped.
 
-    At chance: the 95 % interval (Student's t) of accuracy minus chance over the last lines includes zero or less.
+    A task is at chance if the 95 % interval (Student's t) of accuracy minus chance over the last lines reaches zero.
     """
     found = []
     for key in [key for key in (lines[-1] if lines else {}) if key.endswith("/accuracy")]:
@@ -119,7 +124,10 @@ def task_warnings(lines: Sequence[Means], over: Collection[str] = ()) -> list[st
 
 
 def guessing_warnings(lines: Sequence[Means]) -> list[str]:
-    """A line if the loss of the labels ends near that of guessing: less than a tenth of it is removed."""
+    """A line if the final loss of the labels is more than nine tenths of the loss of guessing.
+
+    lines: logged means of the run.
+    """
     pairs = [(line.get("label/loss"), line.get("label/guessing")) for line in _last(lines)]
     known = [(loss, guess) for loss, guess in pairs if loss is not None and guess is not None]
     if not known:
@@ -130,28 +138,29 @@ def guessing_warnings(lines: Sequence[Means]) -> list[str]:
     return [
         f"the training loss ends near guessing (label/loss {loss:.3f}, guessing {guess:.3f}): the classes were not "
         "learned; train longer (train.steps or train.epochs), raise train.learning_rate or head_learning_rate, or "
-        "show more of each clip (data.seconds, data.segments)"
+        "use more of each clip (data.seconds, data.segments)"
     ]
 
 
 def gate_warnings(lines: Sequence[Means], remedies: Remedies) -> list[str]:
     """A line if the gate never had a gradient, or a note if it gives all clips nearly the same weights.
 
-    Only fusions with a learned gate log `fusion/gradient`.
+    lines: logged means of the run. Only fusions with a learned gate log `fusion/gradient`; others get no warning.
+    remedies: what to change.
     """
     gradients = [line["fusion/gradient"] for line in lines if line.get("fusion/gradient") is not None]
     if not gradients:
         return []
     if not any(gradients):
         return [
-            "the gate gets no gradient (exactly 0 in every step): no loss reads the fused embedding, so its weights "
-            f"say nothing; {remedies.gate_unread}"
+            "the gate gets no gradient (exactly 0 in every step): no loss uses the fused embedding, so its weights "
+            f"are meaningless; {remedies.gate_unread}"
         ]
     spreads = [spread for line in _last(lines) if (spread := line.get("fusion/spread")) is not None]
     if spreads and np.mean(spreads) < GATE_CONSTANT:
         return [
             f"note: the gate gives every clip nearly the same weights (standard deviation {np.mean(spreads):.3f}, "
-            f"{GATE_CONSTANT} is little): fixed weights (model.fusion=static) would do as well on these clips"
+            f"below {GATE_CONSTANT}): fixed weights (model.fusion=static) should do as well on these clips"
         ]
     return []
 
@@ -166,7 +175,7 @@ def _last(lines: Sequence[Means]) -> Sequence[Means]:
 
 
 def _lower_bound(values: np.ndarray) -> float:
-    """Of the two-sided 95 % interval of their mean."""
+    """Lower bound of the two-sided 95 % interval of the mean."""
     from scipy.stats import t  # takes a second to import, at the end of a run
 
     half = float(t.ppf(0.975, len(values) - 1)) * values.std(ddof=1) / len(values) ** 0.5

@@ -1,4 +1,4 @@
-"""The Python of README.md and docs/, run as it stands there where the files lie that it names."""
+"""The Python code of README.md and docs/ runs verbatim."""
 
 import re
 from collections.abc import Callable
@@ -34,7 +34,7 @@ BLOCKS = {
 def folder(
     tiny_encoder: Callable[..., EncoderSpec], tiny_clip: ClipSpec, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """What the pages name: an encoder, a classifier, a film, its features and shards by the commands."""
+    """The files that the pages name: an encoder, a classifier, a film, its features, and shards."""
     folder = tmp_path_factory.mktemp("documented")
     torch.manual_seed(0)
     encoders = {"video": EncoderSpec("timm/test_convnext", pooling="mean"), "audio": tiny_encoder()}
@@ -55,14 +55,14 @@ def folder(
     return folder
 
 
-def test_the_readme_shows_both_ways_in() -> None:
+def test_readme_shows_bundle_and_single_network() -> None:
     readme = "".join(block for name, block in BLOCKS.items() if name.startswith("README"))
     assert "load_encoder(" in readme
     assert "create_model(" in readme
 
 
 @pytest.mark.parametrize("name", BLOCKS)
-def test_a_documented_block_runs_as_it_stands(
+def test_documented_block_runs_verbatim(
     name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(folder)

@@ -5,7 +5,7 @@
 Shards and backbone are those of `pretext_worth.py`. Three rows train on the split `pretrain`, without labels: the
 demo's mixture with a gate that reads each stream's measured quality, the same with `gate_denoising`, and that with
 a gate that reads no quality. Then one stream of every segment of the split `--scored` is corrupted at a severity
-uniform in (0, 1), by each corruption in turn. Blur is never trained on.
+uniform in (0, 1), by each corruption. Blur is never trained on.
 
 Prints Spearman's correlation of severity with the fall of the stream's share of the weight below that in the clean
 segment, and the accuracy of a linear probe, fitted on clean fused features of `train`, on clean and on corrupted
@@ -39,7 +39,7 @@ DEMO = worth.MIXTURES["demo-pretrain"]
 DENOISING = DEMO | {"gate_denoising": (2.0, {})}
 UNTOLD = {"balance": 0.1}
 TOLD = UNTOLD | {"quality": MEASURES}
-# Tasks, and whether the gate is told the measured quality.
+# Tasks, and whether the gate gets the measured quality.
 ROWS = {
     "demo-pretrain": (DEMO, True),
     "with gate_denoising": (DENOISING, True),

@@ -8,7 +8,7 @@ and packed under FOLDER if missing. Each task trains alone, a small encoder from
 cue.
 
 Prints chance, the held-out accuracy, the twin's, the twin's distance from chance in standard errors, and the
-processor time of the training. Rows already in the JSON file are not run again.
+processor time of the training. Rows already in the JSON file are skipped.
 """
 
 import argparse

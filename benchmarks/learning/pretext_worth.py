@@ -4,7 +4,7 @@
 
 A generated world (`impact12`) is written and packed under FOLDER if missing. Every row pretrains the backbone of
 `demo-pretrain` from random weights on the split `pretrain`, without labels, for the processor time of `--steps`
-steps of cross-modal contrast. The cost of a step of each row is measured beforehand, in turn, on one core. A GPU is
+steps of cross-modal contrast. The cost of a step of each row is measured beforehand on one core. A GPU is
 used for training and probing if there is one. A linear probe then reads the frozen features: fitted on `train`, its
 regulariser chosen on `val`, scored on `test` (or on `val`, to choose a mixture).
 
@@ -50,7 +50,7 @@ DATA, MODEL, MODALITIES = CONFIG.data, CONFIG.model, tuple(CONFIG.data.modalitie
 # As the demo packs.
 SETTINGS = PackSettings(modalities=MODALITIES, size=48, fps=8.0, flow_bound=16.0)
 SINGLE = {name: (1.0, {}) for name in PRETEXT_TASKS}
-# The odd one out needs a fourth segment, and pace frames to leave out; both are probed as all others are.
+# odd_one_out needs a fourth segment, and pace needs frames to skip. Both are probed like all others.
 CUT = {
     "odd_one_out": replace(DATA, segments=4),
     "pace": replace(DATA, segments=2, seconds=1.5, frames=2 * DATA.frames),
@@ -98,7 +98,7 @@ def main() -> None:
 
 
 def held_splits(folder: Path, clips: int) -> Splits:
-    """The index and its clips, decoded once; labels beside the labelled splits'."""
+    """The index and its clips, decoded once, with the labels of the labelled splits."""
     shards = folder / "shards"
     if not (shards / "index.json").is_file():
         write_world(folder / "world", "impact12", clips)

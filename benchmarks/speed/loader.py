@@ -110,7 +110,7 @@ def add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
 
 
 class Peer:
-    """A reader in its own process, which is asked for one pass at a time."""
+    """A reader in its own process, which runs one pass per request."""
 
     def __init__(self, name: str, scratch: Path) -> None:
         command = [sys.executable, __file__, "--peer", name, str(scratch)]
@@ -138,7 +138,7 @@ def measure(scratch: Path, rounds: int) -> dict[str, float]:
     for name in ("jpeg_shards", *FILE_PEERS):
         peer = Peer(name, scratch)
         if peer.hindrance:
-            print(f"{name} is left out: {peer.hindrance}")
+            print(f"{name} is skipped: {peer.hindrance}")
         else:
             peers[name] = peer
     times: dict[str, list[float]] = {name: [] for name in ("modalgate", "decode_limit", "packet_limit", *peers)}

@@ -226,7 +226,7 @@ def read_all(name: str, scratch: Path, windows: list[Window]) -> Iterator[Clip]:
 
 
 def check(clips: Iterator[Clip], count: int) -> None:
-    """That a peer really delivers what was asked."""
+    """Checks that a peer delivers what was requested."""
     for pictures, sound in clips:
         assert sorted(pictures.shape) == sorted((FRAMES, SIZE, SIZE, 3)), pictures.shape
         assert "uint8" in str(pictures.dtype), pictures.dtype

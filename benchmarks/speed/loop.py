@@ -12,7 +12,7 @@ data wait, forward, backward nor optimiser. Clipping the gradients, which every 
 memory; the loops take turns, and the median over the rounds counts. `memory_mb_per_1000_steps`: slope of the
 resident memory over the second half of a long run. `scaling`: clips per second of two processes of one thread, each
 decoding its own clips, relative to one such process. `scaling_apart`: the same of two independent trainings, the
-limit of the machine. `data_wait_share`: share of the time of a training with one decoding process beside it, after
+limit of the machine. `data_wait_share`: share of the time of a training with one decoding process, after
 its first log.
 """
 
@@ -88,7 +88,7 @@ def main() -> None:
 def asked_parts(
     shards: Path, folder: Path, arguments: argparse.Namespace
 ) -> Iterator[Callable[[], dict[str, float]]]:
-    """What is measured, each to be called in turn."""
+    """The measurements, as functions to call one after the other."""
     steps, rounds = arguments.scaling_steps, arguments.rounds
     if rounds:
         yield lambda: compare(shards, folder, arguments.steps, rounds)
@@ -144,11 +144,11 @@ def compare(shards: Path, folder: Path, steps: int, rounds: int) -> dict[str, fl
         "lightning": lambda objective, held: run_lightning(objective, held, config, folder),
     }
     for run in loops.values():
-        run(build(), Held(batches))  # whoever goes first in a process pays for its allocator and kernels
+        run(build(), Held(batches))  # the first run in a process pays for its allocator and kernels
     seconds: dict[str, list[float]] = defaultdict(list)
     shares: dict[str, list[float]] = defaultdict(list)
     for number in range(rounds):
-        # Each goes first in turn.
+        # Each goes first in one round.
         for name in (list(loops) * 2)[number % len(loops) :][: len(loops)]:
             held = Held(batches)
             loops[name](build(), held)
@@ -179,7 +179,7 @@ def memory(shards: Path, folder: Path, steps: int) -> dict[str, float]:
 
 
 def waiting(shards: Path, folder: Path, steps: int) -> dict[str, float]:
-    """The share of its time that a training waits for a process that decodes beside it."""
+    """The share of its time that a training waits for a decoding process."""
     stream, build = setting(shards, folder, workers=1)
     train(build(), stream(), loop_config(steps), folder / "waiting", tracker_mode="disabled")
     return {"data_wait_share": statistics.median(line["data_wait"] for line in read_metrics(folder / "waiting")[1:])}

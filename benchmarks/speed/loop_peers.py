@@ -27,7 +27,7 @@ WARM_UP = 5
 
 @dataclass
 class Held:
-    """Batches held in memory, by turns for ever; `asked` is when each was asked for."""
+    """Batches held in memory, repeated for ever; `asked` has the time of each request."""
 
     batches: list[Batch]
     workers: int = 0
@@ -45,7 +45,7 @@ class Held:
             number += 1
 
     def step_seconds(self) -> float:
-        """Mean time from ask to ask, without those of the warm-up."""
+        """Mean time between requests, without the warm-up."""
         return (self.asked[-1] - self.asked[WARM_UP]) / (len(self.asked) - 1 - WARM_UP)
 
 

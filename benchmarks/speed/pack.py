@@ -73,7 +73,7 @@ def measure_pack(source: Path, out: Path) -> dict[str, float]:
     moments: list[tuple[float, float, float, int]] = []
 
     def tell(done: int, total: int, rejected: int) -> None:
-        # Processes are gone after the last recording, so they are asked while they are at it.
+        # Processes end after the last recording, so their use is measured while they work.
         moments.append((time.perf_counter(), busy_seconds(), tree_seconds(), done))
 
     began = time.perf_counter()

@@ -1,9 +1,9 @@
-"""Cost of further pretext tasks in a step: a mixture of four against cross-modal contrast alone, in turn.
+"""Cost of further pretext tasks in a step: a mixture of four against cross-modal contrast alone.
 
     .venv/bin/python benchmarks/speed/pretext.py [SHARDS] [--rounds 12] [--json FILE]
 
 One batch of the demo's size stays in memory, so only the objective is timed: preparation, encoding, tasks, backward
-and optimizer. `mixture_over_single` is the ratio of the medians; the ratio of each task is printed beside it.
+and optimizer. `mixture_over_single` is the ratio of the medians; the ratio of each task is printed with it.
 Without SHARDS a small generated corpus is packed first.
 """
 

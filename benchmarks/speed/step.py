@@ -2,7 +2,7 @@
 
     .venv/bin/python benchmarks/speed/step.py [SHARDS] [--config demo-pretrain] [--steps 20] [--json FILE]
 
-Without SHARDS a small generated corpus is packed first. The three are measured in turn in one process, and the
+Without SHARDS a small generated corpus is packed first. The three are measured in one process, and the
 median of each is printed with the load average.
 """
 

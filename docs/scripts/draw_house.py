@@ -2,7 +2,7 @@
 
     .venv/bin/python docs/scripts/draw_house.py
 
-Within a floor a box stands right of everything it imports. Arrows that follow from others are left out (transitive
+Within a floor a box stands right of everything it imports. Arrows that follow from others are omitted (transitive
 reduction). The colours follow the reader's light or dark mode.
 """
 

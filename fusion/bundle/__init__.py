@@ -1,4 +1,4 @@
-"""Exported models: saved, checked, loaded, described and shared.
+"""Exported models: save, check, load, describe and share them.
 
 Start with `bundle`: `save_bundle` and `load_bundle`.
 """

@@ -1,4 +1,4 @@
-"""The exported encoder or classifier: a folder that needs no config, no other file and no pickle."""
+"""The exported encoder or classifier: a self-contained folder, without pickled code."""
 
 import json
 import os
@@ -32,11 +32,18 @@ FORMAT_VERSION = 2
 
 @dataclass
 class Bundle:
-    """A model ready to use: `model` (a `Backbone`, or a `Classifier` where `task` is set), `spec`: how to prepare
-    a segment; `segments`: views averaged per clip; `task`: none, `action`, `violence` or `multilabel`; `positive`:
-    the violent class; `provenance`: what it was made from (data, steps, command, versions), as plain values;
-    `metrics`: what was measured of it; `licence`: its terms, none where they were not stated; `application`: how it
-    is applied to recordings, by default as if nothing were known of the clips of its evaluation."""
+    """A model that is ready to use.
+
+    model: a `Backbone`, or a `Classifier` if `task` is set.
+    spec: how segments are prepared.
+    segments: views averaged per clip.
+    task: `action`, `violence` or `multilabel`; None for an encoder.
+    positive: the violent class.
+    provenance: what the model was made from (data, steps, command, versions), as plain values.
+    metrics: measured metrics by name.
+    licence: terms of use; None if they are not stated.
+    application: how recordings are cut into pieces; default: `default_application`.
+    """
 
     model: Backbone | Classifier
     spec: ClipSpec
@@ -58,16 +65,17 @@ class Bundle:
 
 
 def save_bundle(bundle: Bundle, folder: Path, repository: Repository | None = None) -> None:
-    """Writes the bundle; `folder` is complete or absent at any time.
+    """Writes the bundle to `folder`.
 
-    Raises `RequestError` if something else is there, and for a part of a class that cannot be built again from its
+    folder: new, empty, or a bundle to replace. An interrupted call never leaves an incomplete bundle there.
+    repository: uses the file names that the hub expects, and describes how to load the bundle from this repository.
+
+    Raises `RequestError` if `folder` has other content, and for a module whose class cannot be built again from its
     class path and its `arguments`.
-
-    For a `repository` of the hub, the files have the names that the hub expects.
     """
     facts_name, weights_name = list(LAYOUTS.items())[repository is not None]
     if folder.exists() and not (folder.is_dir() and (not any(folder.iterdir()) or (folder / FACTS).is_file())):
-        raise RequestError(f"'{folder}' holds something else: give an empty or new folder for the bundle")
+        raise RequestError(f"'{folder}' is not empty and not a bundle: give an empty or new folder for the bundle")
     _check_rebuilt(bundle)
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -84,7 +92,7 @@ def save_bundle(bundle: Bundle, folder: Path, repository: Repository | None = No
         (partial / CARD).write_text(model_card(facts, loading), encoding="utf-8")
         sealed = seal(facts, partial, (weights_name, CARD))
         (partial / facts_name).write_text(json.dumps(sealed, indent=2) + "\n", encoding="utf-8")
-        # The old bundle is moved aside first, so that one whole bundle is on the disk at any time.
+        # The old bundle is moved aside first, so that a complete bundle is on the disk at any time.
         aside = folder.with_name(f".{folder.name}.old")
         shutil.rmtree(aside, ignore_errors=True)
         if folder.exists():
@@ -121,40 +129,40 @@ def describe_bundle(bundle: Bundle) -> dict[str, Any]:
 
 
 def own_paths(facts: dict[str, Any]) -> list[str]:
-    """The class paths among the names that a bundle's facts give its fusion, encoders and decision."""
+    """The class paths among the fusion, encoders and decision in a bundle's facts."""
     backbone = facts["backbone"]
     names = [backbone["fusion"], facts["decision"], *(entry["model"] for entry in backbone["encoders"].values())]
     return sorted({name for name in names if name and is_path(name)})
 
 
 def _check_rebuilt(bundle: Bundle) -> None:
-    """`RequestError` where a class of another package cannot be built again to the same tensors."""
+    """Raises `RequestError` if a class of another package cannot be built again with the same tensors."""
     backbone = bundle.backbone
     paths = own_paths(describe_bundle(bundle))
     for path in paths:
         if package_of(path) == "__main__" or "<locals>" in path:
             raise RequestError(
-                f"class '{path}' cannot be imported by others: move it to the top of a module of its own"
+                f"class '{path}' cannot be imported elsewhere: define it at the top level of an importable module"
             )
     if paths:
         encoders = {name: encoder_spec(backbone.spec, name).untrained() for name in backbone.modalities}
         again = Backbone(backbone.modalities, replace(backbone.spec, width=backbone.width, encoders=encoders))
         if reason := first_difference(again.state_dict(), backbone.state_dict()):
             raise RequestError(
-                f"{' and '.join(paths)} cannot be built again as they are ({reason}): give each module an attribute "
-                "`arguments`, a dict of what its class was called with"
+                f"{' and '.join(paths)} cannot be built again with the same tensors ({reason}): give each module an "
+                "attribute `arguments`, a dict of its constructor's arguments"
             )
 
 
 def load_bundle(folder: Path | str, allow: Collection[str] = ()) -> Bundle:
-    """The model of a bundle, in evaluation mode, on the CPU.
+    """Loads a bundle. The model is on the CPU, in evaluation mode.
 
-    folder: a path, or `hf://owner/name[@revision]` of the hub.
-    allow: packages whose classes the bundle may import. Without them a bundle runs no code but modalgate's.
+    folder: a path, or `hf://owner/name[@revision]` on the hub.
+    allow: packages whose classes the bundle may import. Without them, only code of modalgate runs.
 
-    Raises `RequestError` where there is no bundle, it has another format version, or it needs a class whose package
-    is not installed or not allowed; `DataError` where a file is missing, cut short or changed: sizes and sha256 of
-    all files are checked before any of them is used.
+    Sizes and sha256 of all files are checked before any file is used. Raises `RequestError` if there is no bundle, if
+    it has another format version, and if it needs a class whose package is not installed or not allowed. Raises
+    `DataError` if a file is missing, truncated or changed.
     """
     folder = local_bundle(folder)
     path = facts_path(folder)
@@ -162,7 +170,9 @@ def load_bundle(folder: Path | str, allow: Collection[str] = ()) -> Bundle:
     try:
         check_files(facts, folder)
         if set(facts["files"]) != {weights_name, CARD}:
-            raise DataError(f"'{path}' lists {', '.join(facts['files'])}, not {weights_name} and {CARD}")
+            raise DataError(
+                f"'{path}' lists {', '.join(facts['files'])}, not {weights_name} and {CARD}: export the run again"
+            )
         check_allowed(own_paths(facts), allow, str(folder))
         spec = plain_clip_spec(facts["clip"])
         backbone = Backbone(facts["modalities"], _backbone_spec(facts["backbone"]), clip=spec)
@@ -195,10 +205,14 @@ def load_bundle(folder: Path | str, allow: Collection[str] = ()) -> Bundle:
 def push_bundle(
     folder: Path | str, repository: Repository, *, private: bool = False, allow: Collection[str] = ()
 ) -> str:
-    """Commits the bundle in `folder` to a model repository of the hub; returns the commit's URL.
+    """Commits a bundle to a model repository of the hub; returns the URL of the commit.
 
-    The bundle is checked first, and its card says how to load it from the hub. Raises what `load_bundle` and
-    `hub.upload` raise.
+    folder: the bundle. It is checked first, and its card is rewritten to describe loading from the hub.
+    repository: where to commit.
+    private: makes a new repository private.
+    allow: packages whose classes the bundle may import.
+
+    Raises the errors of `load_bundle` and `hub.upload`.
     """
     bundle = load_bundle(folder, allow)
     with TemporaryDirectory() as place:
@@ -207,7 +221,7 @@ def push_bundle(
 
 
 def _read_facts(path: Path) -> dict[str, Any]:
-    """The facts at `path`, of this format version and unchanged since `seal`."""
+    """Reads the facts at `path` and checks their format version and their digest."""
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
         version = facts["format_version"]
@@ -217,18 +231,24 @@ def _read_facts(path: Path) -> dict[str, Any]:
         raise DataError(f"'{path}' is damaged (format_version is {version!r}, not a number): export the run again")
     if version > FORMAT_VERSION:
         raise RequestError(
-            f"'{path}' has bundle format {version}, this modalgate reads {FORMAT_VERSION}: install a newer modalgate"
+            f"'{path}' has bundle format {version}, but this modalgate reads {FORMAT_VERSION}: install a newer "
+            "modalgate"
         )
     if version < FORMAT_VERSION:
         raise RequestError(
-            f"'{path}' has bundle format {version}, this modalgate reads {FORMAT_VERSION}: train or export it again"
+            f"'{path}' has bundle format {version}, but this modalgate reads {FORMAT_VERSION}: train or export it "
+            "again"
         )
     check_facts(facts, path)
     return facts
 
 
 def count_parameters(module: nn.Module) -> int:
-    """The number of parameters."""
+    """The number of parameters of a module.
+
+    >>> count_parameters(nn.Linear(3, 2))
+    8
+    """
     return sum(parameter.numel() for parameter in module.parameters())
 
 
@@ -240,6 +260,6 @@ def _backbone_spec(content: dict[str, Any]) -> BackboneSpec:
 
 
 def same_tensors(first: nn.Module, second: nn.Module) -> bool:
-    """Whether two models have the same tensors by name, bit for bit."""
+    """Whether two models have the same tensors under the same names, bit for bit."""
     mine, theirs = first.state_dict(), second.state_dict()
     return mine.keys() == theirs.keys() and all(torch.equal(mine[key].cpu(), theirs[key].cpu()) for key in mine)

@@ -18,7 +18,7 @@ from ...shards.transforms import Preparation
 from ..backbone import Backbone
 from .bundle import load_bundle
 
-# Windows per batch. Small, because short recordings have few.
+# Windows per batch. Small, because short recordings have few windows.
 BATCH_SIZE = 8
 
 
@@ -26,9 +26,13 @@ BATCH_SIZE = 8
 class Embedding:
     """Features of n pieces of one recording, each the mean over the views of the piece.
 
-    `features` (n, D): the fused embedding; `weights` (n, M): gate weights in the order of `modalities`; `present`
-    (n, M): which of them each piece has; `start`, `end` (n,): seconds; `by_modality`: (n, D) of each modality alone,
-    before the fusion, zero where it is absent.
+    modalities: M names, in the order of `weights` and `present`.
+    start: (n,), start of each piece in seconds.
+    end: (n,), end of each piece in seconds.
+    features: (n, D), fused embeddings.
+    weights: (n, M), gate weights.
+    present: (n, M) bool, whether the piece has the modality.
+    by_modality: (n, D) features of each modality before the fusion, zero where it is absent.
     """
 
     modalities: tuple[str, ...]
@@ -44,12 +48,12 @@ class Embedding:
 
 
 class PretrainedEncoder:
-    """A trained backbone with its preparation. `embed` takes files; `backbone` takes prepared streams or a `Batch`.
+    """A trained backbone with its preparation, for files (`embed`) or batches (`backbone`).
 
-    backbone: set to evaluation mode.
-    spec: how segments are prepared, as in training.
+    backbone: is set to evaluation mode.
+    spec: how segments are prepared.
     segments: views per clip in training.
-    application: how recordings are cut into pieces.
+    application: how recordings are cut into pieces; default: `default_application`.
     """
 
     def __init__(
@@ -70,7 +74,7 @@ class PretrainedEncoder:
 
     @property
     def device(self) -> torch.device:
-        """The device of the model."""
+        """The device of the parameters."""
         return next(self.backbone.parameters()).device
 
     def to(self, device: torch.device | str) -> "PretrainedEncoder":
@@ -90,21 +94,21 @@ class PretrainedEncoder:
         """Features of a media file.
 
         path: the file, or a folder of frames.
-        hop: seconds between pieces; by default as in `Application`. A recording as short as the training clips gives
-            one row; a longer one a row for each piece.
+        hop: seconds between pieces; default: `Application.hop`. A recording as short as the training clips gives one
+            row, a longer one gives a row per piece.
         beside: files of further modalities by name, such as `{"depth": Path("depth.mkv")}`.
-        batch_size: views computed at a time.
-        rates: Hz of files that do not state their own (frame folders, arrays, signals).
+        batch_size: views per forward pass.
+        rates: Hz by name, for files that do not state their rate (frame folders, arrays, signals).
 
-        Modalities that the recording lacks are absent, with gate weight zero. `modalgate embed` gives the same
-        numbers. Raises `ValueError`, `OSError` or `av.FFmpegError` if the recording cannot be read.
+        A modality that the recording lacks has gate weight zero. `modalgate embed` gives the same numbers. Raises
+        `ValueError`, `OSError` or `av.FFmpegError` if the recording cannot be read.
         """
         files = {"video": Path(path)} | (beside or {})
         pieces = recording_pieces(files, self.spec, self.modalities, self.application, hop, rates)
         return self.embed_pieces(pieces, batch_size)
 
     def embed_pieces(self, pieces: Iterable[Piece], batch_size: int = BATCH_SIZE) -> Embedding:
-        """Features of pieces (`shards.live.pieces`), at least one."""
+        """Features of at least one piece (see `shards.live.pieces`), `batch_size` views per forward pass."""
         batcher = Batcher[tuple[int, int], Embedding](self.encode, batch_size)
         found: list[tuple[tuple[int, int], Embedding]] = []
         held: list[Piece] = []
@@ -120,7 +124,7 @@ class PretrainedEncoder:
 
     @torch.no_grad()
     def encode(self, windows: Sequence[Window]) -> list[Embedding]:
-        """Encodes one batch of windows; returns an `Embedding` of length one for each."""
+        """Encodes windows as one batch; returns an `Embedding` of length one per window."""
         batch = batch_windows(list(windows), self.modalities).to(self.device)
         encoded = self.backbone(self._preparation(batch), batch.present, batch.start)
         features, weights = _rows(encoded.embedding), _rows(encoded.weights)
@@ -145,7 +149,11 @@ def _rows(values: torch.Tensor) -> NDArray[np.float32]:
 
 
 def average_views(views: Sequence[Embedding], piece: Piece) -> Embedding:
-    """One row of a piece: the mean over its views, each of length one and with the same modalities."""
+    """The mean over the views of a piece: an `Embedding` of length one.
+
+    views: each of length one, all with the same modalities.
+    piece: gives the start and end.
+    """
     joined = join_embeddings(views)
 
     def mean(values: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -163,7 +171,7 @@ def average_views(views: Sequence[Embedding], piece: Piece) -> Embedding:
 
 
 def join_embeddings(parts: Sequence[Embedding]) -> Embedding:
-    """Concatenates embeddings of the same modalities, at least one."""
+    """Concatenates at least one embedding. All have the same modalities."""
     return Embedding(
         parts[0].modalities,
         np.concatenate([part.start for part in parts]),
@@ -176,12 +184,12 @@ def join_embeddings(parts: Sequence[Embedding]) -> Embedding:
 
 
 def load_encoder(folder: Path | str, allow: Collection[str] = ()) -> PretrainedEncoder:
-    """The encoder of a bundle, without its classifier if it has one.
+    """Loads the encoder of a bundle, without its classifier if it has one.
 
-    folder: a path, or `hf://owner/name[@revision]` of the hub.
+    folder: a path, or `hf://owner/name[@revision]` on the hub.
     allow: packages whose classes the bundle may import.
 
-    Raises what `load_bundle` raises.
+    Raises the errors of `load_bundle`.
     """
     bundle = load_bundle(folder, allow)
     return PretrainedEncoder(bundle.backbone, bundle.spec, bundle.segments, bundle.application)

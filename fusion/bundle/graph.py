@@ -1,6 +1,6 @@
 """A bundle's model as one function of tensors of fixed rank, for `torch.export` and ONNX.
 
-It takes stored media (bytes, samples), prepares them, encodes every row and applies the mask afterwards. No step
+The function takes stored media (bytes, samples), prepares them, encodes all rows and masks the absent ones. No step
 depends on the values of the data, so any number of rows and any subset of modalities work.
 """
 
@@ -22,10 +22,12 @@ from .bundle import Bundle
 class GraphModel(nn.Module):
     """`forward(present, *streams)` -> (embedding, weights) or (probabilities, embedding, weights).
 
-    `present` (B, M) bool; `streams` in the order of `modalities`, each one window as stored: video (B, T, C, H, W)
-    bytes (depth uint16), audio (B, N) in [-1, 1], signals (B, N, C). Streams are ignored where `present` is off. A
-    classifier also returns probabilities (B, classes), which sum to one unless it is multilabel; `encoder_only` omits
-    them.
+    bundle: the model to run.
+    encoder_only: omit the probabilities of a classifier.
+
+    `present` (B, M) is bool. `streams` follow the order of `modalities` and hold one window per row, as stored: video
+    (B, T, C, H, W) bytes (depth uint16), audio (B, N) in [-1, 1], signals (B, N, C). Streams are ignored where
+    `present` is false. Returns embeddings (B, D), gate weights (B, M) and, of a classifier, probabilities (B, C).
     """
 
     def __init__(self, bundle: Bundle, encoder_only: bool = False) -> None:
@@ -46,7 +48,7 @@ class GraphModel(nn.Module):
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """Names of what `forward` returns."""
+        """Names of the tensors that `forward` returns."""
         return (*(("probabilities",) if isinstance(self.model, Classifier) else ()), "embedding", "weights")
 
     def forward(self, present: Tensor, *streams: Tensor) -> tuple[Tensor, ...]:
@@ -80,9 +82,9 @@ class GraphModel(nn.Module):
 
 
 class LogMel(nn.Module):
-    """`Preparation.log_mel` of (B, N) samples as (B, 1, mels, frames), with the Fourier transform as a convolution.
+    """`Preparation.log_mel` from (B, N) samples to (B, 1, mels, frames), with the Fourier transform as a convolution.
 
-    Runtimes differ in their support of complex numbers, and quantisers skip them; all have convolutions.
+    All runtimes support convolutions. Not all support complex numbers, and quantisers skip them.
     """
 
     waves: Tensor
@@ -109,12 +111,12 @@ class LogMel(nn.Module):
 
 
 def _where(mask: Tensor, values: Tensor) -> Tensor:
-    """Values (B, 1, ...) where `mask` (B, 1) is on, zero elsewhere, also in place of NaN."""
+    """Values (B, 1, ...) where `mask` (B, 1) is true; zero elsewhere, even where the values are NaN."""
     return torch.where(mask.view(-1, *([1] * (values.dim() - 1))), values, torch.zeros_like(values))
 
 
 def stored_form(spec: ClipSpec, name: str) -> tuple[tuple[int, ...], torch.dtype]:
-    """Shape and type of one window of modality `name` as shards store it."""
+    """Shape and dtype of one window of modality `name` as shards store it."""
     entry = modality(name)
     if entry.kind == "video":
         kind = torch.uint16 if name == "depth" else torch.uint8
@@ -125,7 +127,7 @@ def stored_form(spec: ClipSpec, name: str) -> tuple[tuple[int, ...], torch.dtype
 
 
 def random_windows(spec: ClipSpec, modalities: tuple[str, ...], rows: int, seed: int = 0) -> dict[str, Tensor]:
-    """Streams (rows, ...) of noise in the stored form, to trace or test a model."""
+    """Random windows (rows, ...) by modality in their stored form, for tracing or testing a model."""
     generator = torch.Generator().manual_seed(seed)
     streams = {}
     for name in modalities:
@@ -138,6 +140,10 @@ def random_windows(spec: ClipSpec, modalities: tuple[str, ...], rows: int, seed:
 
 
 def every_subset(modalities: tuple[str, ...]) -> Tensor:
-    """Presence (2^M, M) bool: row r has modality m where bit m of r is set, so the first has none."""
+    """Presence (2^M, M) bool of all subsets of M modalities: row r has modality m if bit m of r is set.
+
+    >>> every_subset(("rgb", "audio")).int().tolist()
+    [[0, 0], [1, 0], [0, 1], [1, 1]]
+    """
     rows = torch.arange(2 ** len(modalities))
     return rows[:, None] >> torch.arange(len(modalities)) & 1 == 1

@@ -1,4 +1,4 @@
-"""The model card of a bundle: what it is, what it saw, how well it did, and what it must not be used for."""
+"""The model card of a bundle: input, training data, metrics, intended use and limits."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,26 +6,29 @@ from typing import Any
 from ...shards.media.region import region_text
 
 _INTENDED = """\
-Research and prototypes of action recognition and violence detection on video with consent or a lawful ground: as
-frozen features for a small classifier, or as a score that points a person to the seconds worth looking at."""
+Research and prototypes of action recognition and violence detection, on video with consent or another legal basis:
+as frozen features for a small classifier, or as a score that points a person to the seconds to look at."""
 
 _LIMITS = """\
-- Scores are evidence for a person to look at, not grounds for acting against anyone. It must not decide alone.
-- Surveillance: it must not identify, follow, rank or profile people, predict what they will do, infer emotion or any
-  protected trait, run in secret, or trigger an intervention (a lock, a dispatch, a penalty) without a person's check.
-- Assisted living: it is no medical device and no fall or emergency alarm to rely on; silence is not a sign that all
-  is well. It must not replace a carer's round, watch rooms where people undress, or run without the consent of those
-  who live there.
-- It errs more on scenes, cameras, light, sound and people unlike its training data; errors need not be equal between
-  groups of people, and none were measured unless a figure above says so. Measure it on your own recordings first.
-- Gate weights tell what the model used, not what caused an event."""
+- Scores are evidence for a person to review, not grounds for acting against anyone. The model must not decide alone.
+- Surveillance: do not use it to identify, track, rank or profile people, to predict what they will do, or to infer
+  emotions or protected traits. Do not run it in secret. A person must check before any intervention (a lock, a
+  dispatch, a penalty).
+- Assisted living: it is not a medical device, and not a reliable alarm for falls or emergencies. No alarm does not
+  mean that all is well. Do not replace a carer's round by it, do not use it in rooms where people undress, and do not
+  run it without the consent of the residents.
+- It makes more errors on scenes, cameras, light, sound and people that differ from its training data. Error rates may
+  differ between groups of people; they were not measured unless a metric above says so. Measure the model on your own
+  recordings first.
+- Gate weights show what the model used, not what caused an event."""
 
 
 def model_card(facts: dict[str, Any], loading: str, further: Mapping[str, str] | None = None) -> str:
-    """Markdown with the header that model hubs read.
+    """The model card in Markdown, with the header that model hubs read.
 
-    `facts` are those of `encoder.json`; `loading`: the lines that load it; `further`: sections by title, after its
-    metrics.
+    facts: content of `encoder.json`.
+    loading: code that loads the bundle.
+    further: additional sections by title, placed after the metrics.
     """
     clip, provenance, metrics = facts["clip"], dict(facts["provenance"]), facts["metrics"]
     licence = facts["licence"]
@@ -45,9 +48,9 @@ def model_card(facts: dict[str, Any], loading: str, further: Mapping[str, str] |
     ]
     if clip.get("region"):
         part = region_text(clip["region"])
-        lines.append(f"- Of every picture only the region {part}: its left, top, width and height as shares of it")
+        lines.append(f"- Region of every picture: {part} (left, top, width, height, as shares of the picture)")
     if clip.get("stretch"):
-        lines.append(f"- A window is {clip['stretch']:.0%} of a clip, played in {clip['seconds']} s")
+        lines.append(f"- A window covers {clip['stretch']:.0%} of a clip, played in {clip['seconds']} s")
     lines.append(f"- Applied {_applied(facts['application'])}")
     if facts["classes"]:
         lines.append(f"- Classes ({facts['task']}): {', '.join(facts['classes'])}")
@@ -55,18 +58,18 @@ def model_card(facts: dict[str, Any], loading: str, further: Mapping[str, str] |
     lines += [f"- {key}: {value}" for key, value in provenance.items()] or ["Not recorded."]
     lines += ["", "## Metrics", ""]
     lines += [f"- {name}: {value:.4g}" for name, value in metrics.items()] or [
-        "None were measured by this run: treat it as untested."
+        "This run measured none: treat the model as untested."
     ]
     for title, text in (further or {}).items():
         lines += ["", f"## {title}", "", text]
     lines += ["", "## Intended use", "", _INTENDED, "", "## Limits", "", _LIMITS, "", "## Licence", ""]
-    lines += [licence or "Not stated: ask whoever made it before you use or share it.", "", "## Loading", ""]
+    lines += [licence or "Not stated: contact the author before you use or share the model.", "", "## Loading", ""]
     lines += [loading, ""]
     return "\n".join(lines)
 
 
 def _applied(application: Mapping[str, Any]) -> str:
-    """In words, what is done with a recording."""
+    """How a recording is cut into pieces, in words."""
     views = application["views"]
     averaged = f"{views} views averaged" if views > 1 else "one view"
     pieces = f"pieces of {application['piece']:.3g} s, one every {application['hop']:.3g} s, {averaged}"
@@ -75,10 +78,14 @@ def _applied(application: Mapping[str, Any]) -> str:
     known = ""
     if application["longest"]:
         known = f"; its clips lasted {application['piece']:.3g} s (median), {application['longest']:.3g} s at most"
-    return f"to a recording of at most {application['whole']:.3g} s as one clip, to a longer one in {pieces}{known}"
+    return f"to recordings of up to {application['whole']:.3g} s as one clip, to longer ones in {pieces}{known}"
 
 
 def card_sections(text: str) -> dict[str, str]:
-    """The sections of a model card by their titles, in Markdown."""
+    """The sections of a model card by title, in Markdown.
+
+    >>> card_sections("# Title\\n\\n## Metrics\\n\\n- auc: 0.9\\n\\n## Limits\\n\\nNone.")
+    {'Metrics': '- auc: 0.9', 'Limits': 'None.'}
+    """
     parts = [part.partition("\n") for part in text.split("\n## ")[1:]]
     return {title.strip(): body.strip() for title, _, body in parts}

@@ -20,12 +20,16 @@ SUFFIX = ".safetensors"
 
 
 def save_single(bundle: Bundle, name: str, path: Path) -> list[str]:
-    """Writes the network of modality `name` to `path`; returns lines of Python that load it without modalgate.
+    """Writes the network of one modality; returns lines of Python that load it without modalgate.
 
-    The lines use timm or torchvision, torch and safetensors, with `strict=True`. The network is the one for frames
-    (timm), clips (torchvision) or log-mel spectrograms (timm on audio). Pooling over time and the projection before
-    the fusion are not included. Raises `RequestError` for a modality that the model does not have, a network of
-    another library, and a path without `.safetensors`.
+    bundle: the model.
+    name: modality of the network.
+    path: file to write, ending in `.safetensors`.
+
+    The network encodes frames (timm), clips (torchvision) or log-mel spectrograms (timm on audio). Pooling over time
+    and the projection before the fusion are not included. The returned lines use timm or torchvision, torch and
+    safetensors. Raises `RequestError` for a modality that the model lacks, for a network of another library, and for
+    a path with another suffix.
     """
     backbone = bundle.backbone
     if name not in backbone.modalities:
@@ -36,7 +40,8 @@ def save_single(bundle: Bundle, name: str, path: Path) -> list[str]:
     family, _, model = spec.model.partition("/")
     if family not in ("timm", "torchvision"):
         raise RequestError(
-            f"the encoder of {name} is '{spec.model}', and neither timm nor torchvision has it: export the bundle"
+            f"the encoder of {name} is '{spec.model}', which is neither a timm nor a torchvision network: export the "
+            "whole bundle"
         )
     encoder = backbone.encoders[name]
     network = encoder.network
@@ -59,7 +64,13 @@ def save_single(bundle: Bundle, name: str, path: Path) -> list[str]:
 
 
 def input_form(spec: ClipSpec, name: str, stack: int = 1, family: str = "timm") -> str:
-    """The input of the network in words: its shape, and how stored values are normalised."""
+    """The network's input in words: its shape, and how stored values are normalised.
+
+    spec: how segments are prepared.
+    name: modality of the network.
+    stack: frames per stack of a timm network.
+    family: `timm` or `torchvision`.
+    """
     entry, size = modality(name), spec.size
     if entry.kind == "audio":
         return (
@@ -78,7 +89,7 @@ def input_form(spec: ClipSpec, name: str, stack: int = 1, family: str = "timm") 
 
 
 def _video_lines(encoder: VideoEncoder, model: str, arguments: str) -> list[str]:
-    """Lines that build the network without its classifier, and with another stem if it has other channels."""
+    """Lines that build the network without its classifier, and with the stem for its number of channels."""
     network = encoder.network
     lines = [
         f"network = torchvision.models.video.{model}({arguments.removeprefix(', ')})",
@@ -99,7 +110,7 @@ def _video_lines(encoder: VideoEncoder, model: str, arguments: str) -> list[str]
 
 
 def _literal(value: object) -> str:
-    """The value as Python, with double quotes."""
+    """The value as a Python literal, strings in double quotes."""
     return json.dumps(value) if isinstance(value, str) else repr(value)
 
 

@@ -1,4 +1,4 @@
-"""Encoders: a stream of segments in, one feature vector per segment out."""
+"""Encoders: one feature vector per segment of a modality."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ VIDEO_MODELS = (
 
 
 class PretrainableEncoder(nn.Module):
-    """Base of encoders with `frozen_norms`: statistics, scales and shifts of batch norms then stay as loaded."""
+    """Base of encoders with `frozen_norms`: if set, batch norms keep their loaded statistics, scales and shifts."""
 
     frozen_norms = False
 
@@ -45,7 +45,7 @@ class PretrainableEncoder(nn.Module):
 
 
 class FrameEncoder(PretrainableEncoder):
-    """A timm image network on every frame, or every stack of frames, joined over time: (N, T, C, H, W) -> (N, D)."""
+    """A timm image network on each frame (or stack of frames), pooled over time: (N, T, C, H, W) -> (N, D)."""
 
     def __init__(self, spec: EncoderSpec, name: str, channels: int) -> None:
         super().__init__()
@@ -58,19 +58,25 @@ class FrameEncoder(PretrainableEncoder):
         return self.with_tokens(video)[0]
 
     def with_tokens(self, video: Tensor) -> tuple[Tensor, Tensor]:
-        """The pooled feature, and the features of every frame, or stack of frames, (N, T / stack, D)."""
+        """The pooled feature (N, D) and the features of all frames or stacks (N, T / stack, D).
+
+        Raises `RequestError` if the number of frames is not a multiple of `stack`.
+        """
         rows, frames, channels, height, width = video.shape
         if frames % self.stack:
-            raise RequestError(f"data.frames of {frames} does not divide into stacks of {self.stack} frames")
+            raise RequestError(
+                f"data.frames of {frames} cannot be divided into stacks of {self.stack} frames: give a multiple of "
+                f"{self.stack}"
+            )
         pictures = video.reshape(-1, self.stack * channels, height, width)
-        # Channels last is twice as fast for small convolutions on a CPU and free elsewhere.
+        # Channels last doubles the speed of small convolutions on a CPU and costs nothing elsewhere.
         features = self.network(pictures.contiguous(memory_format=torch.channels_last))
         sequence = features.view(rows, frames // self.stack, -1)
         return self.pooling(sequence), sequence
 
 
 class VideoEncoder(PretrainableEncoder):
-    """A torchvision 3-D network, its stem rebuilt for the modality's channels: (N, T, C, H, W) -> (N, D)."""
+    """A torchvision 3-D network with a stem for the modality's channels: (N, T, C, H, W) -> (N, D)."""
 
     def __init__(self, spec: EncoderSpec, name: str, channels: int) -> None:
         super().__init__()
@@ -81,14 +87,14 @@ class VideoEncoder(PretrainableEncoder):
             self.network = getattr(video_models, name)(weights=None, **resolved.arguments)
         except TypeError as error:
             raise RequestError(
-                f"torchvision network '{name}' does not take its arguments {resolved.arguments}: {error}"
+                f"torchvision network '{name}' does not accept the arguments {resolved.arguments}: {error}"
             ) from error
         head = head_name(self.network)
         linear = [m for m in getattr(self.network, head).modules() if isinstance(m, nn.Linear | nn.Conv3d)][-1]
         self.features: int = linear.in_features if isinstance(linear, nn.Linear) else linear.in_channels
         setattr(self.network, head, nn.Identity())
         if isinstance(getattr(self.network, "avgpool", None), nn.AvgPool3d):
-            # S3D's pooling window of 2 x 7 x 7 needs at least 9 frames of 193 pixels.
+            # The pooling window of S3D (2 x 7 x 7) would need at least 9 frames of 193 pixels.
             self.network.avgpool = nn.AdaptiveAvgPool3d(1)
         _adapt_stem(self.network, channels)
         load_known_weights(self.network, resolved, channels)
@@ -97,17 +103,17 @@ class VideoEncoder(PretrainableEncoder):
         return self.network(video.transpose(1, 2))
 
     def with_tokens(self, video: Tensor) -> tuple[Tensor, Tensor]:
-        """The pooled feature, and the same as one token (N, 1, D): these networks pool time themselves."""
+        """The pooled feature (N, D), and the same as one token (N, 1, D): these networks pool time themselves."""
         feature = self(video)
         return feature, feature.unsqueeze(1)
 
 
 class SpectrogramEncoder(PretrainableEncoder):
-    """A timm image network on log-mel spectrograms, joined over time: (N, 1, mels, frames) -> (N, D).
+    """A timm image network on log-mel spectrograms, pooled over time: (N, 1, mels, frames) -> (N, D).
 
-    With the pooling `mean` the network pools time and frequency itself, and keeps little about when a sound occurs.
-    Other poolings join the columns of a convolutional network's last feature map, as they join frames. Transformers,
-    and networks that widen their features after pooling, keep their own pooling.
+    With pooling `mean`, the network pools time and frequency itself, which loses most of the information on when a
+    sound occurs. Other poolings apply to the columns of a convolutional network's last feature map. Transformers, and
+    networks that widen their features after pooling, always use the pooling of the network.
     """
 
     def __init__(self, spec: EncoderSpec, name: str) -> None:
@@ -124,7 +130,7 @@ class SpectrogramEncoder(PretrainableEncoder):
         return self.with_tokens(spectrogram)[0]
 
     def with_tokens(self, spectrogram: Tensor) -> tuple[Tensor, Tensor]:
-        """The pooled feature, and one token per column of the last feature map, its mean over frequency."""
+        """The pooled feature (N, D), and tokens (N, L, D): columns of the last feature map, mean over frequency."""
         network: Any = self.network
         features = network.forward_features(spectrogram.contiguous(memory_format=torch.channels_last))
         tokens = features.mean(dim=2).transpose(1, 2) if features.dim() == 4 else features
@@ -132,7 +138,7 @@ class SpectrogramEncoder(PretrainableEncoder):
             return self.pooling(tokens), tokens
         pooled = network.forward_head(features)
         if tokens.shape[-1] != self.features:
-            # Networks that widen their features after pooling, or keep channels last, have no such columns.
+            # Networks that widen their features after pooling, or keep channels last, have no columns of width D.
             tokens = pooled.unsqueeze(1)
         return pooled, tokens
 
@@ -140,14 +146,14 @@ class SpectrogramEncoder(PretrainableEncoder):
 class SignalEncoder(nn.Module):
     """Strided 1-D convolutions with group norm, pooled over time: (N, samples, C) -> (N, D).
 
-    `widths`: channels of the successive stages, each halving the rate.
+    Its argument `widths` gives the channels of each stage. Each stage halves the rate.
     """
 
     def __init__(self, spec: EncoderSpec, channels: int) -> None:
         super().__init__()
         resolved = spec.resolved()
         if resolved.pretrained or resolved.weights:
-            raise RequestError("nobody publishes weights of encoder 'conv1d': give neither pretrained nor weights")
+            raise RequestError("encoder 'conv1d' has no published weights: give neither pretrained nor weights")
         for argument in resolved.arguments:
             if argument != "widths":
                 raise choice_error("argument of encoder conv1d", argument, ["widths"])
@@ -163,13 +169,13 @@ class SignalEncoder(nn.Module):
         return self.with_tokens(signal)[0]
 
     def with_tokens(self, signal: Tensor) -> tuple[Tensor, Tensor]:
-        """The pooled feature, and the features over time (N, samples / 2^stages, D)."""
+        """The pooled feature (N, D), and the features over time (N, samples / 2^stages, D)."""
         sequence = self.network(signal.transpose(1, 2)).transpose(1, 2)
         return self.pooling(sequence), sequence
 
 
 class StoredFeatures(nn.Module):
-    """Stored features in place of an encoder: (N, 1 + L, D), the pooled feature, then its tokens."""
+    """Returns stored features instead of encoding. Input (N, 1 + L, D): the pooled feature, then its tokens."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -179,18 +185,18 @@ class StoredFeatures(nn.Module):
         return stored[:, 0]
 
     def with_tokens(self, stored: Tensor) -> tuple[Tensor, Tensor]:
-        """The pooled feature and its tokens (N, L, D)."""
+        """The pooled feature (N, D) and its tokens (N, L, D)."""
         return stored[:, 0], stored[:, 1:]
 
 
 @dataclass(frozen=True)
 class Family:
-    """Encoders that share a prefix of `model`.
+    """Encoders whose `model` has the same prefix.
 
-    build: makes one of a modality, the spec and what follows the prefix, `NAME` of `PREFIX/NAME`. The module has an
-        attribute `features`, maps prepared rows (N, ...) to features (N, features), and may have `with_tokens`, which
-        also returns a sequence (N, L, features).
-    kinds: the kinds of modality that it takes.
+    build: builds an encoder from a modality, a spec and the `NAME` of `PREFIX/NAME`. The encoder has an attribute
+        `features` and maps prepared rows (N, ...) to features (N, features). It may have a method `with_tokens`,
+        which also returns a sequence (N, L, features).
+    kinds: kinds of modality that it encodes.
     named: whether a name follows the prefix.
     """
 
@@ -213,7 +219,7 @@ def _conv1d(entry: Modality, spec: EncoderSpec, name: str) -> nn.Module:
 
 def _stored(entry: Modality, spec: EncoderSpec, name: str) -> nn.Module:
     if not name.isdecimal():
-        raise RequestError(f"encoder 'stored/{name}' has no width: write stored/WIDTH, such as stored/128")
+        raise RequestError(f"encoder 'stored/{name}' gives no width: write stored/WIDTH, such as stored/128")
     return StoredFeatures(int(name))
 
 
@@ -226,11 +232,14 @@ ENCODERS: dict[str, Family] = {
 
 
 def build_encoder(entry: Modality, spec: EncoderSpec) -> nn.Module:
-    """The encoder of `spec` for streams of a modality.
+    """Builds the encoder `spec` for a modality.
 
-    The prefix of `spec.model` names a family of `ENCODERS`. A class path `package.module:Class` in its place is built
-    as `Class(entry, **spec.arguments)`. Raises `RequestError` for an unknown network, one that does not take the
-    modality, or weights that do not fit.
+    entry: the modality.
+    spec: `spec.model` is `PREFIX/NAME` with a prefix of `ENCODERS`, or a class path `package.module:Class`. A class
+        is built as `Class(entry, **spec.arguments)`.
+
+    Raises `RequestError` for an unknown network, for a network that cannot encode the modality, and for weights that
+    do not fit.
     """
     resolved = spec.resolved()
     if is_path(resolved.model):
@@ -244,7 +253,8 @@ def build_encoder(entry: Modality, spec: EncoderSpec) -> nn.Module:
             if entry.kind in other.kinds and key != "stored"
         ]
         raise RequestError(
-            f"encoder '{resolved.model}' does not take {entry.kind} modality '{entry.name}': give {' or '.join(fit)}"
+            f"encoder '{resolved.model}' cannot encode {entry.kind} modality '{entry.name}': choose "
+            f"{' or '.join(fit)}"
         )
     encoder = family.build(entry, spec, name)
     if isinstance(encoder, PretrainableEncoder):
@@ -254,12 +264,15 @@ def build_encoder(entry: Modality, spec: EncoderSpec) -> nn.Module:
 
 
 def check_encoder(module: nn.Module, name: str) -> int:
-    """The width of a module that is to encode modality `name`; `RequestError` where it states none."""
+    """The width of the features that `module` returns. `name`: its modality, for error messages.
+
+    Raises `RequestError` if the module has no attribute `features`.
+    """
     width = getattr(module, "features", None)
     if not isinstance(width, int):
         raise RequestError(
-            f"encoder {type(module).__name__} of '{name}' has no `features`: set that attribute to the width (int) "
-            "of what forward returns"
+            f"encoder {type(module).__name__} of '{name}' has no attribute `features`: set it to the width (int) of "
+            "the features that forward returns"
         )
     return width
 
@@ -267,14 +280,14 @@ def check_encoder(module: nn.Module, name: str) -> int:
 def _own_encoder(entry: Modality, spec: ResolvedEncoder) -> nn.Module:
     kind = load_class(spec.model, nn.Module, "encoder")
     if spec.pretrained:
-        raise RequestError(f"nobody publishes weights of encoder '{spec.model}': give weights: FILE, or neither")
+        raise RequestError(f"encoder '{spec.model}' has no published weights: give weights: FILE, or neither")
     if spec.frozen_norms:
-        raise RequestError(f"encoder '{spec.model}' has no frozen_norms: freeze its norms in its own `train`")
+        raise RequestError(f"encoder '{spec.model}' has no frozen_norms: freeze its norms in its method `train`")
     try:
         encoder: nn.Module = kind(entry, **spec.arguments)
     except TypeError as error:
         raise RequestError(
-            f"encoder '{spec.model}' does not take a modality and the arguments {spec.arguments}: {error}"
+            f"encoder '{spec.model}' does not accept a modality and the arguments {spec.arguments}: {error}"
         ) from error
     check_encoder(encoder, entry.name)
     load_known_weights(encoder, spec, entry.channels)
@@ -287,22 +300,22 @@ def head_name(network: nn.Module) -> str:
 
 
 def _create_timm(name: str, channels: int, spec: ResolvedEncoder) -> tuple[nn.Module, int]:
-    """The network without its classifier, and the width of what it returns."""
+    """The network without its classifier, and the width of its features."""
     if not timm.is_model(name):
         raise choice_error("timm network", name, timm.list_models())
     arguments = {key: value for key, value in spec.arguments.items() if not key.startswith("pretrained")}
     try:
         network = timm.create_model(name, in_chans=channels, num_classes=0, **arguments)
     except TypeError as error:
-        raise RequestError(f"timm network '{name}' does not take its arguments {arguments}: {error}") from error
+        raise RequestError(f"timm network '{name}' does not accept the arguments {arguments}: {error}") from error
     load_known_weights(network, spec, channels)
-    # Some networks (MobileNetV3, VGG) widen their features once more between pooling and classifier.
+    # Some networks (MobileNetV3, VGG) widen their features between pooling and classifier.
     width: Any = getattr(network, "head_hidden_size", None) or network.num_features
     return network, int(width)
 
 
 def _adapt_stem(network: nn.Module, channels: int) -> None:
-    """Rebuilds the first 3-D convolution for `channels`, repeating its mean filter so that pretraining survives."""
+    """Rebuilds the first 3-D convolution for `channels` by repeating its mean filter, which keeps pretraining."""
     if channels == 3:
         return
     path, stem = next((p, m) for p, m in network.named_modules() if isinstance(m, nn.Conv3d))

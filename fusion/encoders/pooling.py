@@ -7,7 +7,7 @@ from ...shards.errors import choice_error
 
 
 class MeanPooling(nn.Module):
-    """(N, T, D) -> (N, D): the mean over time, blind to order."""
+    """(N, T, D) -> (N, D): the mean over time, which ignores order."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -17,9 +17,9 @@ class MeanPooling(nn.Module):
 
 
 class RecurrentPooling(nn.Module):
-    """(N, T, D) -> (N, D): the mean over time plus the last state of a GRU (Cho et al. 2014), which sees order.
+    """(N, T, D) -> (N, D): the mean over time plus the last state of a GRU (Cho et al. 2014), which depends on order.
 
-    The mean gives the gradient a short path: appearance trains through it, motion through the GRU.
+    The mean is a short path for the gradient of appearance; the GRU learns motion.
     """
 
     def __init__(self, width: int) -> None:
@@ -58,7 +58,7 @@ POOLINGS: dict[str, type[nn.Module]] = {
 
 
 def build_pooling(name: str, width: int) -> nn.Module:
-    """The pooling `name` for features of `width`; `RequestError` for an unknown name."""
+    """Builds the pooling `name` for features of `width`. Raises `RequestError` for an unknown name."""
     if name not in POOLINGS:
         raise choice_error("pooling", name, POOLINGS)
     return POOLINGS[name](width)

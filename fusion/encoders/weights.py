@@ -1,4 +1,4 @@
-"""Initial weights of encoders: published ones or a local file, adapted to the channels."""
+"""Initial weights of encoders, published or from a local file, adapted to the number of channels."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -24,10 +24,14 @@ State = Mapping[str, Tensor]
 
 
 def load_known_weights(network: nn.Module, spec: ResolvedEncoder, channels: int) -> None:
-    """Loads the file or the published weights of `spec` into `network`, which has `channels` input channels.
+    """Loads the file or the published weights of `spec` into `network`.
 
-    Weights for another number of channels are adapted (`adapt_channels`). Tensors of a classifier are ignored. Raises
-    `RequestError` if the weights cannot be fetched or read, or are of another network.
+    network: to load into, without its classifier.
+    spec: without weights, nothing is loaded.
+    channels: input channels of `network`. Weights for another number are adapted (see `adapt_channels`).
+
+    Classifier weights are ignored. Raises `RequestError` if the weights cannot be fetched or read, or do not fit the
+    network.
     """
     if spec.weights is not None:
         path = Path(spec.weights)
@@ -47,18 +51,20 @@ def load_known_weights(network: nn.Module, spec: ResolvedEncoder, channels: int)
 
 
 def read_weights(path: Path, model: str) -> dict[str, Tensor]:
-    """The tensors by name in a .safetensors file, or in a .pth file that holds only tensors.
+    """The tensors by name in a .safetensors, .pth or .pt file. No pickled code is run.
 
-    Raises `RequestError` for a missing file, and for one with other content.
+    model: the encoder, for error messages.
+
+    Raises `RequestError` if the file is missing or holds anything but tensors.
     """
     if not path.is_file():
-        raise RequestError(f"no weights file at '{path}' for encoder '{model}'")
+        raise RequestError(f"weights file '{path}' for encoder '{model}' does not exist")
     if path.suffix in (".pth", ".pt"):
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
         except (RuntimeError, EOFError, ValueError, UnpicklingError) as error:
             raise RequestError(
-                f"'{path}' for encoder '{model}' is not a whole PyTorch file of tensors: give a state dict, saved "
+                f"'{path}' for encoder '{model}' is not a complete PyTorch file of tensors: give a state dict saved "
                 "by torch.save or as .safetensors"
             ) from error
         if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
@@ -67,14 +73,21 @@ def read_weights(path: Path, model: str) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except SafetensorError as error:
-        raise RequestError(f"'{path}' for encoder '{model}' is not a whole safetensors file: {error}") from error
+        raise RequestError(f"'{path}' for encoder '{model}' is not a complete safetensors file: {error}") from error
 
 
 def adapt_channels(weight: Tensor, channels: int, width: int) -> Tensor:
-    """A stem's filters (O, C, ...) for another number of `channels`, over which the stem is `width` wide.
+    """The filters of a network's first layer, adapted to another number of input channels.
 
-    The mean over the old channels is repeated over the new ones and scaled by old / new, so the response to equal
-    channels is the same. `width` is a multiple of `channels` if the stem first moves pixels into channels.
+    weight: (O, C, ...), the filters for C channels.
+    channels: the new number of channels.
+    width: size of the new channel axis. A multiple of `channels` if the layer first moves pixels into channels.
+
+    Returns (O, width, ...). Each new channel gets the mean filter of the old ones, scaled by old / new channels, so
+    that the response to equal channels does not change.
+
+    >>> adapt_channels(torch.ones(1, 3, 1, 1), channels=2, width=2).flatten()
+    tensor([1.5000, 1.5000])
     """
     places = width // channels
     grouped = weight.double().unflatten(1, (places, -1))
@@ -83,7 +96,7 @@ def adapt_channels(weight: Tensor, channels: int, width: int) -> Tensor:
 
 
 def fitted(network: nn.Module, state: State, channels: int) -> dict[str, Tensor]:
-    """`state` with the stem's filters for the `channels` of `network`."""
+    """`state` with the filters of the first layer adapted to the `channels` of `network`."""
     adapted, needed = dict(state), network.state_dict()
     for key in stem_weights(network):
         have, want = adapted.get(key), needed.get(key)
@@ -96,7 +109,7 @@ def fitted(network: nn.Module, state: State, channels: int) -> dict[str, Tensor]
 
 
 def stem_weights(network: nn.Module) -> list[str]:
-    """Names of the filters on the input: those that timm lists, and the first convolution's."""
+    """Names of the weights that read the input: those that timm lists, and the first convolution's."""
     named: Any = getattr(network, "pretrained_cfg", {}).get("first_conv") or ()
     convolutions = (
         name for name, part in network.named_modules() if isinstance(part, nn.Conv2d | nn.Conv3d) and name
@@ -106,14 +119,19 @@ def stem_weights(network: nn.Module) -> list[str]:
 
 
 def first_difference(needed: State, given: State, spare: Iterable[str] = ()) -> str:
-    """The first tensor in which `given` differs from `needed`, with both shapes; empty if there is none.
+    """Describes the first tensor that is missing, extra or of another shape in `given`; empty if all fit.
 
-    Extra tensors whose names begin with one of `spare` are ignored.
+    needed: tensors of the network, by name.
+    given: tensors to load, by name.
+    spare: prefixes of extra tensors that are ignored.
+
+    >>> first_difference({"weight": torch.zeros(2, 3)}, {"weight": torch.zeros(2, 4)})
+    "tensor 'weight' is 2 x 4 there and 2 x 3 in the network"
     """
     for key, want in needed.items():
         if key not in given:
             if key.endswith("num_batches_tracked"):
-                continue  # a counter that older files do not have and no evaluation reads
+                continue  # a counter that older files lack and evaluation does not use
             return f"tensor '{key}' ({_shape(want)}) is missing"
         if given[key].shape != want.shape:
             return f"tensor '{key}' is {_shape(given[key])} there and {_shape(want)} in the network"
@@ -130,14 +148,14 @@ def _misfit(network: nn.Module, state: State) -> str:
 def _refusal(source: str, spec: ResolvedEncoder, reason: str, of: str = "") -> RequestError:
     built = f"'{spec.model}'" + (f" with the arguments {spec.arguments}" if spec.arguments else "")
     if of and of != spec.model:
-        right = f"they say that they are of '{of}': give that as 'model', or other weights"
+        right = f"they are weights of '{of}': set 'model' to it, or give other weights"
     else:
-        right = "give weights of that network, or the 'model' and 'arguments' that the weights were made with"
+        right = "give weights of that network, or set 'model' and 'arguments' to those of the weights"
     return RequestError(f"{source} do not fit encoder {built}: {reason}; {right}")
 
 
 def _named_inside(path: Path) -> str:
-    """The network that a file from `modalgate export --modality` names."""
+    """The network recorded in a file from `modalgate export --modality`; empty if none is recorded."""
     if path.suffix in (".pth", ".pt"):
         return ""
     with safe_open(path, "pt") as file:
@@ -162,11 +180,11 @@ def _published(spec: ResolvedEncoder) -> State:
 def _published_by_timm(name: str, spec: ResolvedEncoder) -> State:
     own: dict[str, Any] = {key: value for key, value in spec.arguments.items() if key.startswith("pretrained")}
     configured: Any = timm.get_pretrained_cfg(name)
-    place = "its own place"
+    place = "the given address"
     if not own:
         if configured is None or not configured.has_weights:
             raise RequestError(
-                f"timm publishes no weights of '{spec.model}': give weights: FILE, or a model of "
+                f"timm publishes no weights of '{spec.model}': give weights: FILE, or choose a model of "
                 "timm.list_models(pretrained=True)"
             )
         place = constants.ENDPOINT if configured.hf_hub_id else _host(configured.url)
@@ -175,17 +193,17 @@ def _published_by_timm(name: str, spec: ResolvedEncoder) -> State:
         else:
             _check_reachable(spec.model, place)
     try:
-        # With its own channels and classifier: only so does timm demand every tensor.
+        # Built with the original channels and classifier, because timm then requires every tensor.
         return timm.create_model(name, pretrained=True, **(spec.arguments | own)).state_dict()
     except Exception as error:
         if not str(error).startswith("Error(s) in loading state_dict"):
             raise _unfetched(spec.model, place, error) from error
-    # The published network, to say what differs.
+    # The network as published: the caller then reports which tensor differs.
     return timm.create_model(name, pretrained=True, **own).state_dict()
 
 
 def _cached(configured: Any) -> str | None:
-    """The file of an earlier download from the hub, which needs no network."""
+    """The file of an earlier download from the hub, if it is in the cache."""
     if not configured.hf_hub_id or configured.hf_hub_filename or configured.custom_load:
         return None
     repository, _, revision = configured.hf_hub_id.partition("@")
@@ -194,7 +212,7 @@ def _cached(configured: Any) -> str | None:
 
 
 def _check_reachable(model: str, place: str) -> None:
-    """`RequestError` at once if `place` cannot be reached; the hub's client would retry for most of a minute."""
+    """Raises `RequestError` if `place` cannot be reached. The hub's client would first retry for most of a minute."""
     if constants.HF_HUB_OFFLINE:
         raise _unfetched(model, place, ConnectionError("HF_HUB_OFFLINE is set"))
     try:
@@ -203,7 +221,7 @@ def _check_reachable(model: str, place: str) -> None:
         if error.code >= 500:
             raise _unfetched(model, place, error) from error
     except OSError as error:
-        if not isinstance(getattr(error, "reason", None), SSLError):  # the client may know other certificates
+        if not isinstance(getattr(error, "reason", None), SSLError):  # the client may have other certificates
             raise _unfetched(model, place, error) from error
 
 
@@ -215,19 +233,19 @@ def _unfetched(model: str, place: str, error: Exception) -> RequestError:
     reason = " ".join(str(error).split())[:160].strip("<> .:") or type(error).__name__
     return RequestError(
         f"cannot fetch the published weights of '{model}' from {place} ({reason}): connect to the network, or give "
-        "weights: FILE, a copy of them"
+        "a local copy as weights: FILE"
     )
 
 
 def _through_timm(network: nn.Module, spec: ResolvedEncoder, state: State) -> State | None:
-    """A file read by timm's loader, which converts older names and other picture sizes; none if it fails."""
+    """The weights converted by timm's loader, which handles older names and other image sizes; None if it fails."""
     family, _, name = spec.model.partition("/")
     if family != "timm":
         return None
     named: Any = getattr(network, "pretrained_cfg", {}).get("classifier") or ()
     head = next((k for k in ((named,) if isinstance(named, str) else named) if f"{k}.weight" in state), None)
     classes = 0 if head is None else len(state[f"{head}.weight"])
-    # With as many classes as the file has, timm demands every tensor.
+    # With the number of classes of the file, timm requires every tensor.
     overlay = {"state_dict": dict(state), "num_classes": classes, "label_offset": 0, "custom_load": False}
     try:
         read = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **spec.arguments)

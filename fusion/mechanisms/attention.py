@@ -9,7 +9,7 @@ from .tokens import fill_absent, join_tokens
 
 
 class CrossBlock(nn.Module):
-    """`x <- x + tanh(a) XAttn(x, others)`, `x <- x + tanh(b) FFN(x)`, a = b = 0 at the start: the identity."""
+    """`x <- x + tanh(a) XAttn(x, others)`, then `x <- x + tanh(b) FFN(x)`. Starts as the identity: a = b = 0."""
 
     def __init__(self, width: int, heads: int, expansion: int) -> None:
         super().__init__()
@@ -22,7 +22,11 @@ class CrossBlock(nn.Module):
         self.attention_gate, self.network_gate = nn.Parameter(torch.zeros(())), nn.Parameter(torch.zeros(()))
 
     def forward(self, tokens: Tensor, allowed: Tensor) -> Tensor:
-        """tokens: (N, L, D); allowed: (N, L, L), row attends to column. A row that may attend to none gets zero."""
+        """Returns tokens (N, L, D).
+
+        tokens: (N, L, D).
+        allowed: (N, L, L) bool, whether the row may attend to the column. A row without columns gets zero attention.
+        """
         query, key, value = (
             part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for part in self.project_in(self.norm(tokens)).chunk(3, dim=-1)
@@ -35,10 +39,15 @@ class CrossBlock(nn.Module):
 
 
 class CrossAttentionFusion(Gate):
-    """Every modality's tokens attend to the tokens of all others present (Alayrac et al. 2022); z is their mean.
+    """Tokens of each modality attend to the tokens of the other present modalities (Alayrac et al. 2022).
 
-    Modalities share the blocks; a learned vector per modality is added to its tokens. Each modality counts equally
-    in the mean, whatever its number of tokens. Weights: equal shares of the present modalities.
+    All modalities use the same blocks. A learned vector per modality is added to its tokens. z is the mean of the
+    tokens, in which each modality counts equally, regardless of its number of tokens. Reported weights: equal shares
+    of the present modalities.
+
+    depth: number of blocks.
+    heads: largest number of attention heads; the largest divisor of `width` up to it is used.
+    expansion: hidden width of the feed-forward layers, in multiples of `width`.
     """
 
     level = "token"
@@ -59,7 +68,7 @@ class CrossAttentionFusion(Gate):
             tokens = block(tokens, allowed)
         mask = torch.stack([present[name] for name in self.modalities], dim=-1)
         shares = presence_shares(mask, tokens)
-        # A token's part in the mean: its modality's share divided by the modality's number of tokens.
+        # Weight of a token in the mean: the share of its modality divided by the modality's number of tokens.
         lengths = torch.bincount(owners, minlength=len(self.modalities))
         parts = (shares / lengths)[..., owners]
         return self.finish((parts[..., None] * tokens.unflatten(0, leading)).sum(dim=-2), shares, mask)
@@ -68,8 +77,13 @@ class CrossAttentionFusion(Gate):
 class BottleneckFusion(Gate):
     """`[t_m; b_m] <- Layer_m([t_m; b])`, then `b <- mean over present m of b_m` (Nagrani et al. 2021, MBT).
 
-    Modalities exchange information through `bottlenecks` learned tokens. z is the mean over the present modalities
-    of their mean tokens. Weights: equal shares of the present modalities.
+    Modalities exchange information only through a few learned tokens b. z is the mean over the present modalities of
+    their mean tokens. Reported weights: equal shares of the present modalities.
+
+    bottlenecks: number of learned tokens b.
+    depth: number of layers.
+    heads: largest number of attention heads; the largest divisor of `width` up to it is used.
+    expansion: hidden width of the feed-forward layers, in multiples of `width`.
     """
 
     level = "token"
@@ -99,13 +113,13 @@ class BottleneckFusion(Gate):
         shared = self.bottleneck.expand(*mask.shape[:-1], -1, -1)
         for layer in self.layers:
             assert isinstance(layer, nn.ModuleList)
-            told = []
+            answers = []
             for name, block in zip(self.modalities, layer, strict=True):
                 joined = torch.cat([sequences[name], shared.to(sequences[name].dtype)], dim=-2)
                 out = block(joined.flatten(0, -3)).unflatten(0, joined.shape[:-2])
                 sequences[name], said = out.split([sequences[name].shape[-2], shared.shape[-2]], dim=-2)
-                told.append(said)
-            shared = (shares[..., None, None] * torch.stack(told, dim=-3)).sum(dim=-3)
+                answers.append(said)
+            shared = (shares[..., None, None] * torch.stack(answers, dim=-3)).sum(dim=-3)
         means = {name: sequence.mean(dim=-2) for name, sequence in sequences.items()}
         values, _ = stack_features(means, present, self.modalities, self.missing)
         return self.fuse(values, shares.to(values.dtype), mask)

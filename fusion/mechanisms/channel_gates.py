@@ -7,10 +7,10 @@ from .gates import Fused, Gate, stack_features
 
 
 class VectorGate(Gate):
-    """`g_m = sigmoid(W_m h_m + b_m) present_m` in R^D, each from its own feature; `z = sum_m g_m * h_m`.
+    """`g_m = sigmoid(W_m h_m + b_m) present_m` in R^D, `z = sum_m g_m * h_m` (after Kiela et al. 2018, 1802.02892).
 
-    Starts at one half. The weight it reports is the mean of g_m over channels: in (0, 1), independent between
-    modalities. After Kiela et al. 2018 (1802.02892).
+    Each gate depends only on the feature of its modality, so the gates are independent. All gates start at one half.
+    Reported weights: the mean of g_m over channels, in (0, 1) for present modalities.
     """
 
     def __init__(self, modalities: tuple[str, ...], width: int) -> None:
@@ -31,9 +31,9 @@ class VectorGate(Gate):
 class GatedMultimodalUnit(Gate):
     """`u_m = tanh(W_m h_m)`, `g_m = sigmoid(V_m [h_1; ...; h_M]) present_m`, `z = sum_m g_m * u_m`.
 
-    Arevalo et al. 2017 (1702.01992), whose gates have no bias. For two modalities the paper ties the second gate to
-    one minus the first; a tied gate cannot say "neither", and there is no tie among more than two, so gates are
-    independent here. The weight it reports is the mean of g_m over channels.
+    Arevalo et al. 2017 (1702.01992); gates have no bias. For two modalities the paper sets the second gate to one
+    minus the first. Gates are independent here, so that all can be low and any number of modalities works. Reported
+    weights: the mean of g_m over channels.
     """
 
     def __init__(self, modalities: tuple[str, ...], width: int) -> None:

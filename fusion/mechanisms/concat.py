@@ -1,4 +1,4 @@
-"""Fusion by concatenation: the baseline for gates, and a gate that contains it."""
+"""Fusion by concatenation, without a gate (the baseline) and with one."""
 
 from dataclasses import replace
 
@@ -9,10 +9,13 @@ from .gates import Fused, Gate, SoftmaxGate, mean_gate_divergence, presence_shar
 
 
 class ConcatFusion(Gate):
-    """`z = MLP([h_1; ...; h_M; present; q])`, a learned vector in place of an absent modality.
+    """`z = MLP([h_1; ...; h_M; present; q])`, without a gate. A learned vector replaces an absent modality.
 
-    It has no gate; it reports equal shares of the present modalities as weights. `quality` is as in `SoftmaxGate`,
-    for a fair comparison with a gate that reads it.
+    Reported weights: equal shares of the present modalities.
+
+    hidden: width of the hidden layer.
+    dropout: probability of dropping a hidden channel.
+    quality: number of quality measures q per modality, as in `SoftmaxGate`.
     """
 
     def __init__(
@@ -38,9 +41,9 @@ class ConcatFusion(Gate):
 class GatedConcat(SoftmaxGate):
     """`z = W [n g_1 h_1; ...; n g_M h_M; present] + b`: gated concatenation, for n present modalities.
 
-    The weights `g` are those of `SoftmaxGate`, with the same arguments. Equal weights give plain concatenation.
-    Modalities keep separate channels, where a gated sum mixes feature spaces that were never aligned. An absent
-    modality has weight zero, and its bit of `present`.
+    The weights `g` are computed as in `SoftmaxGate`, with the same arguments. Equal weights give plain concatenation.
+    Unlike a gated sum, concatenation does not need features that are aligned between modalities. An absent modality
+    has weight zero.
     """
 
     def __init__(
@@ -69,9 +72,14 @@ class GatedConcat(SoftmaxGate):
 
 
 def quality_column(quality: Tensor | None, mask: Tensor, columns: int, like: Tensor) -> Tensor:
-    """Quality (..., M, Q) as network input: 0 where a modality is absent or its quality is unknown.
+    """Quality measures (..., M, Q) as network input, 0 where a modality is absent or its quality is unknown.
 
-    Raises `ValueError` for another shape than `columns` numbers per modality.
+    quality: (..., M, Q), or None if it is unknown.
+    mask: (..., M) bool, presence.
+    columns: Q.
+    like: tensor with the dtype and device of the result.
+
+    Raises `ValueError` for a quality of another shape.
     """
     if quality is None:
         return like.new_zeros(*mask.shape, columns)

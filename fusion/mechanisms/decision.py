@@ -1,7 +1,7 @@
 """Fusion of decisions: joins the class scores of one head per modality.
 
-`features` are logits (..., K) by modality and `width` is K. The embedding is logits again: log probabilities, except
-for `energy`. Where no modality is present, the logits are a learned vector.
+`features` are logits (..., K) by modality, and `width` is K. The fused embedding holds logits as well: log
+probabilities, except for `energy`. Where no modality is present, the logits are a learned vector.
 """
 
 import math
@@ -15,23 +15,29 @@ from .gates import Fused, Fusion, presence_shares, stack_features
 
 
 class Decision(Fusion):
-    """Base of decisions: stacks logits (..., M, K); those of absent modalities are never used."""
+    """Base of decisions. Logits of absent modalities are not used."""
 
     level = "decision"
 
     def logits(self, features: dict[str, Tensor], present: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Stacked logits (..., M, K), zero where a modality is absent, and presence (..., M)."""
         return stack_features(features, present, self.modalities, self.nothing.new_zeros(1, 1))
 
     def mixture(self, logits: Tensor, weights: Tensor, mask: Tensor) -> Fused:
-        """`log sum_m weights_m softmax(l_m)`, computed stably."""
-        # The weight of an absent modality is zero. A finite logarithm keeps the gradient finite.
+        """`log sum_m weights_m softmax(l_m)`, computed in the log domain.
+
+        logits: (..., M, K).
+        weights: (..., M), zero for absent modalities.
+        mask: (..., M) bool, presence.
+        """
+        # The weight of an absent modality is zero. Clamping keeps its logarithm and the gradient finite.
         terms = logits.log_softmax(dim=-1) + weights.clamp_min(1e-12).log()[..., None]
         terms = terms.masked_fill(~mask[..., None], -1e4)
         return self.finish(terms.logsumexp(dim=-2), weights, mask)
 
 
 class MeanDecision(Decision):
-    """`p = sum_m present_m p_m / sum present` (Simonyan & Zisserman 2014). Weights sum to one."""
+    """`p = sum_m present_m p_m / sum_m present_m` (Simonyan & Zisserman 2014). Weights sum to one."""
 
     def forward(self, features: dict[str, Tensor], present: dict[str, Tensor]) -> Fused:
         logits, mask = self.logits(features, present)
@@ -39,10 +45,10 @@ class MeanDecision(Decision):
 
 
 class WeightedMeanDecision(Decision):
-    """`p = sum_m w_m present_m p_m / sum w present`: a mean in which some modalities count more than others.
+    """`p = sum_m w_m present_m p_m / sum_m w_m present_m`: a mean with a fixed weight per modality.
 
-    `votes` (M,) are the weights w; they are not trained. They start equal; `set_votes` sets them. If all present
-    modalities have weight zero, they count equally. Weights sum to one.
+    The buffer `votes` (M,) holds the weights w. They are equal until `set_votes` changes them, and are not trained.
+    If all present modalities have weight zero, they count equally. Reported weights sum to one.
     """
 
     votes: Tensor
@@ -52,7 +58,7 @@ class WeightedMeanDecision(Decision):
         self.register_buffer("votes", torch.ones(len(modalities)))
 
     def set_votes(self, votes: Mapping[str, float]) -> None:
-        """Sets the weight of every modality. Raises `ValueError` for one that is negative or missing."""
+        """Sets the weight of every modality. Raises `ValueError` if one is negative, missing or unknown."""
         if set(votes) != set(self.modalities) or min(votes.values()) < 0:
             raise ValueError(f"votes must hold a weight of at least 0 for each of {self.modalities}, not {votes}")
         self.votes.copy_(torch.tensor([votes[name] for name in self.modalities]))
@@ -69,8 +75,12 @@ class WeightedMeanDecision(Decision):
 class ProductDecision(Decision):
     """`log p = sum_m log p_m - (n - 1) log p(y)`, normalised, for n present modalities.
 
-    It is Bayes' rule if modalities are independent given the class and their heads are calibrated. `prior`: class
-    frequencies, by default equal. Weights: 1 for each present modality, so they sum to n.
+    This is Bayes' rule if modalities are independent given the class and their heads are calibrated. Reported
+    weights: 1 for each present modality.
+
+    prior: (K,) class frequencies p(y), above 0; default: equal.
+
+    Raises `ValueError` for a prior of another length or with a frequency of 0 or less.
     """
 
     log_prior: Tensor
@@ -91,10 +101,10 @@ class ProductDecision(Decision):
 
 
 class EntropyDecision(Decision):
-    """`w_m ~ 1 - H(p_m) / log K` over the present modalities, `p = sum_m w_m p_m`: confident modalities count more.
+    """`p = sum_m w_m p_m` with `w_m ~ 1 - H(p_m) / log K`: modalities with confident scores count more.
 
-    Weights sum to one. If no modality is confident, they count equally. The form is our reading of "Shannon fusion"
-    (Yudistira & Kurita, 1807.08291).
+    Weights sum to one over the present modalities. They are equal if all scores are uniform. This is our
+    interpretation of "Shannon fusion" (Yudistira & Kurita, 1807.08291).
     """
 
     def forward(self, features: dict[str, Tensor], present: dict[str, Tensor]) -> Fused:
@@ -105,10 +115,10 @@ class EntropyDecision(Decision):
 
 
 class EnergyDecision(Decision):
-    """`c_m = logsumexp(l_m) / 10`, `l = sum_m c_m l_m` over the present (Zhang et al. 2023, QMF).
+    """`l = sum_m c_m l_m` over the present modalities, with `c_m = logsumexp(l_m) / 10` (Zhang et al. 2023, QMF).
 
-    Weights are c_m. They need not sum to one, and are negative where all logits are small. The paper's third loss,
-    which ties c_m to a sample's past losses, is not part of the fusion.
+    Reported weights: c_m. They need not sum to one, and are negative where all logits are small. The paper also has a
+    loss that ties c_m to the past losses of a sample; it is not implemented.
     """
 
     def forward(self, features: dict[str, Tensor], present: dict[str, Tensor]) -> Fused:
@@ -119,9 +129,10 @@ class EnergyDecision(Decision):
 class EvidentialDecision(Decision):
     """Dempster's rule over Dirichlet opinions (Han et al. 2021, TMC).
 
-    `e = softplus(l)`, `S = sum e + K`, `b = e / S`, `u = K / S`; two opinions join as
-    `b = (b1 b2 + b1 u2 + b2 u1) / (1 - C)`, `u = u1 u2 / (1 - C)`, `C = sum_{i != j} b1_i b2_j`. An absent modality
-    is `b = 0, u = 1`, the identity of the rule. The result is `log(b + u / K)`. Weights: `1 - u_m` of each modality.
+    An opinion has beliefs `b = e / S` and uncertainty `u = K / S`, with `e = softplus(l)` and `S = sum e + K`. Two
+    opinions join as `b = (b1 b2 + b1 u2 + b2 u1) / (1 - C)`, `u = u1 u2 / (1 - C)`, `C = sum_{i != j} b1_i b2_j`. An
+    absent modality has `b = 0, u = 1`, the identity of the rule. The result is `log(b + u / K)`. Reported weights:
+    `1 - u_m`.
     """
 
     def forward(self, features: dict[str, Tensor], present: dict[str, Tensor]) -> Fused:

@@ -1,4 +1,4 @@
-"""Modalities that scale each other's channels before they are joined."""
+"""Fusion in which modalities scale each other's channels before they are averaged."""
 
 import torch
 from torch import Tensor, nn
@@ -10,9 +10,11 @@ from .tokens import token_means
 class TransferModule(Gate):
     """`s = [mean F_1; ...; mean F_M]`, `e = relu(W s + b)`, `F_m <- 2 sigmoid(W_m e) * F_m`; z is their mean.
 
-    Squeeze and excitation between streams (Joze et al. 2020, MMTM), `e` of `2 M D / ratio` channels. F_m are tokens
-    (..., L_m, D) or pooled features (..., D). W_m starts at zero: the identity. An absent modality enters s as its
-    learned vector. The weight it reports is the mean of its factors over channels, divided by the number present.
+    Squeeze and excitation between streams (Joze et al. 2020, MMTM). F_m are tokens (..., L_m, D) or pooled features
+    (..., D). W_m starts at zero, so that F_m does not change. In s, a learned vector replaces an absent modality.
+    Reported weights: the mean factor of a modality over channels, divided by the number of present modalities.
+
+    ratio: e has `2 M D / ratio` channels.
     """
 
     level = "token"
@@ -30,17 +32,20 @@ class TransferModule(Gate):
         values, mask = stack_features(means, present, self.modalities, self.missing)
         joint = self.squeeze(values.flatten(-2)).relu()
         factors = 2 * torch.sigmoid(torch.einsum("...h,mdh->...md", joint, self.excite) + self.bias)
-        # A factor per channel may be applied after the mean over tokens.
+        # Factors are equal for all tokens, so they can be applied after the mean over tokens.
         shares = presence_shares(mask, values)
         weights = factors.mean(dim=-1) * shares
         return self.finish((shares[..., None] * factors * values).sum(dim=-2), weights, mask)
 
 
 class FilmFusion(Gate):
-    """`y_m = (1 + dgamma_m(c_m)) * h_m + beta_m(c_m)`, c_m the mean of the other modalities present; z is their mean.
+    """`y_m = (1 + dgamma_m(c_m)) * h_m + beta_m(c_m)`; z is the mean of y_m over the present modalities.
 
-    Feature-wise linear modulation (Perez et al. 2018), every modality conditioned on the others. dgamma and beta
-    start at zero, and are zero where no other modality is present. Weights: shares of the modalities present.
+    Feature-wise linear modulation (Perez et al. 2018). c_m is the mean of the other present modalities. dgamma and
+    beta start at zero, and are zero where no other modality is present. Reported weights: equal shares of the present
+    modalities.
+
+    hidden: width of the layer between c_m and its dgamma and beta.
     """
 
     def __init__(self, modalities: tuple[str, ...], width: int, hidden: int = 64) -> None:

@@ -1,4 +1,4 @@
-"""Sparse mixture of experts: a few networks per sample."""
+"""Sparse mixture of experts: each sample uses a few networks."""
 
 from dataclasses import replace
 
@@ -10,15 +10,20 @@ from .gates import Fused, Gate, masked_softmax, presence_shares, stack_features
 
 
 class TopKExperts(Gate):
-    """Noisy top-k gating (Shazeer et al. 2017) over one expert per modality and `free` ones that see all modalities.
+    """Noisy top-k gating (Shazeer et al. 2017) over one expert per modality and free experts that see all modalities.
 
-    With `x = [h_1; ...; h_M; present]`: `H = x W_g + n softplus(x W_n)`, n standard normal while training and 0
-    otherwise; `G = softmax` over the `k` largest H among the experts whose modality is present (free ones: where
-    anything is); `z = sum_e G_e E_e`. W_g and W_n start at zero.
+    With `x = [h_1; ...; h_M; present]`: `H = x W_g + n softplus(x W_n)`, with n standard normal in training and 0
+    otherwise; `G = softmax` over the k largest H of the available experts; `z = sum_e G_e E_e`. The expert of an
+    absent modality is not available. W_g and W_n start at zero.
 
-    The reported weight of a modality is its own expert's plus an equal share of the free ones'; weights sum to one.
-    The auxiliary loss `balance (CV^2(importance) + CV^2(load))` covers free experts only: balancing the others would
-    force the use of useless modalities.
+    Reported weight of a modality: the weight of its expert plus an equal share of the free experts' weights. Weights
+    sum to one. The auxiliary loss `balance (CV^2(importance) + CV^2(load))` covers free experts only; balancing the
+    others would force the use of uninformative modalities.
+
+    free: number of free experts.
+    k: number of experts per sample.
+    hidden: hidden width of every expert.
+    balance: factor of the auxiliary loss.
     """
 
     def __init__(
@@ -69,7 +74,7 @@ def _expert(inputs: int, hidden: int, width: int) -> nn.Sequential:
 
 
 def _largest(values: Tensor, k: int) -> Tensor:
-    """A mask of the `k` largest values of the last dimension; of equal ones the first (`topk` takes any)."""
+    """A mask of the `k` largest values of the last dimension. Ties go to the first; `topk` would pick any."""
     mine, other = values.unsqueeze(-1), values.unsqueeze(-2)
     place = torch.arange(values.shape[-1], device=values.device)
     before = (other > mine) | ((other == mine) & (place < place.unsqueeze(-1)))
@@ -82,12 +87,12 @@ def _variation(values: Tensor) -> Tensor:
 
 
 def _chance_of_choice(clean: Tensor, ranked: Tensor, deviation: Tensor, k: int) -> Tensor:
-    """Probability that each expert is among the k largest if only its own noise is drawn again: a smooth load."""
+    """Probability that an expert is among the k largest if only its noise is drawn again: a differentiable load."""
     ordered = ranked.sort(dim=-1, descending=True).values
     if k >= ordered.shape[-1]:
         return torch.ones_like(clean)
-    # The threshold is the k-th largest of the others: the (k + 1)-th of all for a chosen expert.
+    # The threshold is the k-th largest of the other experts. For a chosen expert it is the (k + 1)-th of all.
     inside, outside = ordered[..., k - 1 : k], ordered[..., k : k + 1]
-    # Finite also where fewer than k experts are available, or the gradient would be infinity times zero.
+    # Clamped for rows with fewer than k available experts: infinity would make the gradient NaN.
     rival = torch.where(ranked >= inside, outside, inside).clamp_min(-1e4)
     return torch.distributions.Normal(0.0, 1.0).cdf((clean - rival) / deviation)

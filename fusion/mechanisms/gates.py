@@ -1,4 +1,4 @@
-"""Gated fusion of pooled features: one readable weight per modality and sample."""
+"""Gated fusion of pooled features: one weight per modality and sample."""
 
 import math
 from dataclasses import dataclass, replace
@@ -11,7 +11,12 @@ from .quality import QualityScore
 
 @dataclass
 class Fused:
-    """`embedding` (..., D), `weights` (..., M) in the order of the modalities, `aux_loss` () or zero."""
+    """Output of a fusion.
+
+    embedding: (..., D).
+    weights: (..., M), in the order of the modalities.
+    aux_loss: (), zero for mechanisms without an auxiliary loss.
+    """
 
     embedding: Tensor
     weights: Tensor
@@ -21,9 +26,13 @@ class Fused:
 def stack_features(
     features: dict[str, Tensor], present: dict[str, Tensor], modalities: tuple[str, ...], missing: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Stacks features (..., M, D) and presence (..., M).
+    """Stacks modalities: features (..., M, D) and presence (..., M).
 
-    Absent features are the learned vector `missing` (M, D). A zero would be an ordinary feature.
+    features: (..., D) by modality.
+    present: (...) bool by modality.
+    modalities: names, in the order of M.
+    missing: (M, D), learned vectors that replace absent features. Zero is a possible feature, so it cannot mark
+        absence.
     """
     mask = torch.stack([present[name] for name in modalities], dim=-1)
     values = torch.stack([features[name] for name in modalities], dim=-2)
@@ -31,19 +40,28 @@ def stack_features(
 
 
 def presence_shares(mask: Tensor, like: Tensor) -> Tensor:
-    """Equal weights (..., M) of the present modalities. They sum to one, or to zero if none is present."""
+    """Equal weights (..., M) of the present modalities: they sum to one, or to zero if none is present.
+
+    mask: (..., M) bool, presence.
+    like: tensor with the dtype of the result.
+
+    >>> presence_shares(torch.tensor([[True, True, False], [False, False, False]]), torch.zeros(()))
+    tensor([[0.5000, 0.5000, 0.0000],
+            [0.0000, 0.0000, 0.0000]])
+    """
     return mask.to(like.dtype) / mask.sum(dim=-1, keepdim=True).clamp_min(1)
 
 
 class Fusion(nn.Module):
     """Base of all mechanisms.
 
-    `forward(features, present)` takes features (..., D) (tokens (..., L, D) for the level `token`, logits for
-    `decision`) and presence (...) bool by modality, and returns `Fused`. An attribute `quality` above 0 adds a third
-    argument (..., M, quality). `nothing` (D,) is the learned embedding where no modality is present.
-
     modalities: names, in the order of the weights.
     width: D.
+
+    `forward(features, present)` takes features and presence (...) bool, both by modality, and returns `Fused`.
+    Features are (..., D) at the class attribute `level` `feature`, tokens (..., L, D) at `token`, and class logits
+    (..., D) at `decision`. A mechanism with an attribute `quality` above 0 gets a third argument (..., M, quality).
+    The parameter `nothing` (D,) is the embedding where no modality is present.
     """
 
     level = "feature"
@@ -54,7 +72,7 @@ class Fusion(nn.Module):
         self.nothing = nn.Parameter(torch.randn(width) * 0.02)
 
     def gate_parameters(self) -> list[nn.Parameter]:
-        """The parameters that only affect the weights; empty if there are none."""
+        """The parameters that affect only the weights; empty if there are none."""
         return []
 
     def fuse(self, values: Tensor, weights: Tensor, mask: Tensor) -> Fused:
@@ -68,7 +86,7 @@ class Fusion(nn.Module):
 
 
 class Gate(Fusion):
-    """Base of mechanisms with a learned vector per modality for absent features."""
+    """Base of mechanisms that replace the feature of an absent modality by a learned vector, `missing` (M, D)."""
 
     def __init__(self, modalities: tuple[str, ...], width: int) -> None:
         super().__init__(modalities, width)
@@ -76,20 +94,25 @@ class Gate(Fusion):
 
 
 class SoftmaxGate(Gate):
-    """A gating network over the concatenated features, normalised over the present modalities.
+    """A gating network on the concatenated features, with a softmax over the present modalities.
 
     `a = W2 relu(W1 [h_1; ...; h_M; present] + b1) + b2 + u(q)`, `g = softmax(a / T)`, `z = sum_m g_m h_m`, with
-    `a_m = -inf` where m is absent; weights sum to one, or to zero where nothing is present. The last layer starts at
-    zero, so training starts from the mean. Jacobs, Jordan et al. 1991; the form 2512.04943 is reported to use.
+    `a_m = -inf` where m is absent. Weights sum to one, or to zero where no modality is present. The last layer starts
+    at zero, so training starts from the mean. Jacobs, Jordan et al. 1991; the form that 2512.04943 is reported to
+    use.
 
-    Weights that sum to one cannot express "trust no modality". With `scale` they are `s g`, where
-    `s = 2 sigmoid(...)` is one more output of the network; they then sum to s in (0, 2). `quality`: numbers per
-    modality that only the gate reads (noise, blur, a sensor's flag), as the third argument of `forward`
-    (..., M, quality); `u` is a `QualityScore`.
+    The gradient of `h_m` is scaled by `g_m`, so one modality may end up with all the weight. The auxiliary loss
+    `log M - H(mean of g)`, over the rows of a batch with all modalities, makes the gate use every modality in some
+    rows. It does not constrain single rows.
 
-    The gradient of `h_m` is scaled by `g_m`, so one modality may take all the weight. `balance` is the factor of the
-    auxiliary loss `log M - H(mean of g)` over the rows of a batch with every modality present. It makes the gate use
-    every modality in some rows, and does not constrain single rows.
+    hidden: hidden width of the gating network.
+    temperature: T; lower values give sharper weights.
+    balance: factor of the auxiliary loss.
+    dropout: probability of dropping a hidden channel.
+    scale: multiplies the weights by `s = 2 sigmoid(...)`, one more output of the network. They then sum to s in
+        (0, 2), so that all can be low.
+    quality: number of measures q per modality that only the gate uses, such as noise or blur. They are the third
+        argument of `forward`; `u` is a `QualityScore`.
     """
 
     def __init__(
@@ -126,7 +149,12 @@ class SoftmaxGate(Gate):
         return replace(self.fuse(values, weights, mask), aux_loss=self.balance * mean_gate_divergence(shares, mask))
 
     def weigh(self, values: Tensor, mask: Tensor, quality: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Shares (..., M), which sum to one, and weights (..., M) for features (..., M, D)."""
+        """Shares (..., M), which sum to one, and weights (..., M), which are the shares times s.
+
+        values: (..., M, D), features.
+        mask: (..., M) bool, presence.
+        quality: (..., M, Q), or None if it is unknown.
+        """
         outputs = self.network(torch.cat([values.flatten(-2), mask.to(values.dtype)], dim=-1))
         logits = outputs[..., : len(self.modalities)]
         if self.score is not None and quality is not None:
@@ -136,15 +164,23 @@ class SoftmaxGate(Gate):
 
 
 def masked_softmax(logits: Tensor, mask: Tensor) -> Tensor:
-    """Softmax over the last dimension where `mask` is on; zero everywhere if it is off everywhere."""
+    """Softmax over the entries of the last dimension where `mask` is true; zero elsewhere.
+
+    >>> masked_softmax(torch.zeros(3), torch.tensor([True, True, False]))
+    tensor([0.5000, 0.5000, 0.0000])
+    """
     logits = logits.masked_fill(~mask, float("-inf"))
-    # Softmax of only -inf is NaN, also in the gradient: such rows get finite logits, then weight zero.
+    # Softmax of a row of -inf is NaN, and so is its gradient: such rows get finite logits, then weight zero.
     logits = torch.where(mask.any(dim=-1, keepdim=True), logits, torch.zeros_like(logits))
     return logits.softmax(dim=-1) * mask
 
 
 def mean_gate_divergence(weights: Tensor, mask: Tensor) -> Tensor:
-    """`log M - H(mean of g)` in nats, over rows of weights (..., M) with all modalities; 0 without such rows."""
+    """`log M - H(mean of g)` in nats, over the rows with all modalities; 0 without such rows.
+
+    weights: (..., M), g.
+    mask: (..., M) bool, presence.
+    """
     whole = mask.all(dim=-1, keepdim=True)
     mean = (weights * whole).flatten(0, -2).sum(dim=0) / whole.sum().clamp_min(1)
     divergence = (mean * mean.clamp_min(1e-12).log()).sum() + math.log(weights.shape[-1])
@@ -152,10 +188,12 @@ def mean_gate_divergence(weights: Tensor, mask: Tensor) -> Tensor:
 
 
 class SigmoidGate(Gate):
-    """Independent gates, each from its own feature: `g_m = sigmoid(w_m . h_m + b_m + u(q_m)) present_m`.
+    """`g_m = sigmoid(w_m . h_m + b_m + u(q_m)) present_m`, `z = sum_m g_m h_m` (after Kiela et al. 2018, 1802.02892).
 
-    `z = sum_m g_m h_m`, not normalised. All weights may be low, but a gate does not see the other modalities. Weights
-    start at one half. After Kiela et al. 2018 (1802.02892), one weight per modality. `quality` as in `SoftmaxGate`.
+    Each gate depends only on the feature of its modality. Weights are not normalised, so all may be low. They start
+    at one half.
+
+    quality: number of measures q per modality, as in `SoftmaxGate`.
     """
 
     def __init__(self, modalities: tuple[str, ...], width: int, quality: int = 0) -> None:

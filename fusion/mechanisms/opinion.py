@@ -1,4 +1,4 @@
-"""A gated product of experts: the class scores themselves decide how much each modality counts."""
+"""A gated product of experts: the weight of a modality depends on the class scores."""
 
 import math
 
@@ -12,11 +12,13 @@ from .gates import Fused
 class OpinionPool(Decision):
     """`log p = sum_m g_m log p_m`, normalised: a logarithmic opinion pool (Genest & Zidek 1986) with gated weights.
 
-    `g = 2 sigmoid(W2 relu(W1 [s_1; ...; s_M; present] + b1) + b2)`, zero where absent. `s_m` does
-    not depend on the class: the entropy over log K, the largest probability, and the agreement with the others,
-    `sum_k p_m(k) mean_{n != m} p_n(k)`. The last layer starts at zero, so training starts from the `product` rule,
-    with every weight one; a lower weight reduces an expert that is overconfident or disagrees with the others.
-    Classes are assumed to be equally frequent.
+    `g = 2 sigmoid(W2 relu(W1 [s_1; ...; s_M; present] + b1) + b2)`, zero where absent. `s_m` has three numbers: the
+    entropy over log K, the largest probability, and the agreement with the others, `sum_k p_m(k) mean_{n != m}
+    p_n(k)`. They do not depend on which class is which. The last layer starts at zero, so all weights start at one,
+    the `product` rule. A lower weight tempers an expert that is overconfident or disagrees with the others. Classes
+    are assumed to be equally frequent.
+
+    hidden: hidden width of the gating network.
     """
 
     def __init__(self, modalities: tuple[str, ...], width: int, hidden: int = 16) -> None:
@@ -41,7 +43,7 @@ class OpinionPool(Decision):
 
 
 def _signs(opinions: Tensor, mask: Tensor) -> Tensor:
-    """Entropy, largest probability and agreement (..., M, 3) of log probabilities (..., M, K); zero where absent."""
+    """Entropy, largest probability and agreement (..., M, 3) of log probabilities (..., M, K). Zero where absent."""
     chances = opinions.exp() * mask[..., None]
     entropy = -(chances * opinions).sum(dim=-1) / math.log(opinions.shape[-1])
     others = chances.sum(dim=-2, keepdim=True) - chances

@@ -1,4 +1,4 @@
-"""Fusion by products of features: one weight for each combination of channels of different modalities."""
+"""Fusion by products of channels of different modalities."""
 
 import torch
 from torch import Tensor, nn
@@ -10,10 +10,14 @@ LARGEST_PRODUCT = 100_000
 
 
 class TensorFusion(Gate):
-    """`z = W vec([p_1; 1] x ... x [p_M; 1])` with `p_m = P_m h_m` of `inner` channels (Zadeh et al. 2017, TFN).
+    """`z = W vec([p_1; 1] x ... x [p_M; 1])` with `p_m = P_m h_m` (Zadeh et al. 2017, TFN).
 
-    An absent modality has `p_m = 0`: the 1 keeps the products of the others. No gate: the weights it reports are
-    the shares of the modalities present. The outer product has (inner + 1)^M entries; `RequestError` above 100,000.
+    An absent modality has `p_m = 0`; the appended 1 keeps the products of the others. Reported weights: equal shares
+    of the present modalities.
+
+    inner: number of channels of p_m. The outer product has (inner + 1)^M entries.
+
+    Raises `RequestError` for an outer product of more than 100,000 entries.
     """
 
     def __init__(self, modalities: tuple[str, ...], width: int, inner: int = 8) -> None:
@@ -21,8 +25,8 @@ class TensorFusion(Gate):
         entries = (inner + 1) ** len(modalities)
         if entries > LARGEST_PRODUCT:
             raise RequestError(
-                f"fusion 'tensor' over {len(modalities)} modalities with inner={inner} makes {entries} products: "
-                "give a smaller 'inner', or take 'lowrank'"
+                f"fusion 'tensor' over {len(modalities)} modalities with inner={inner} has {entries} products, more "
+                f"than {LARGEST_PRODUCT}: give a smaller 'inner', or choose 'lowrank'"
             )
         self.reduce = nn.Parameter(torch.randn(len(modalities), inner, width) / width**0.5)
         self.head = nn.Linear(entries, width)
@@ -37,15 +41,18 @@ class TensorFusion(Gate):
 
 
 class LowRankFusion(Gate):
-    """`z = sum_r w_r prod_m ([h_m; 1] W_m^(r)) + b`: TFN with a weight tensor of rank `rank` (Liu et al. 2018, LMF).
+    """`z = sum_r w_r prod_m ([h_m; 1] W_m^(r)) + b`: `TensorFusion` with weights of low rank (Liu et al. 2018, LMF).
 
-    An absent modality has `h_m = 0`, as in `tensor`; its cost grows with M, not with powers of it.
+    An absent modality has `h_m = 0`. The cost is linear in M, not exponential as in `TensorFusion`. Reported weights:
+    equal shares of the present modalities.
+
+    rank: number of terms of the sum.
     """
 
     def __init__(self, modalities: tuple[str, ...], width: int, rank: int = 4) -> None:
         super().__init__(modalities, width)
         factors = torch.randn(len(modalities), rank, width + 1, width) / width**0.5
-        # Starts near a product of ones, so that noise of one modality does not drown the gradient of another.
+        # Factors start near one, so that noise in one modality does not hide the gradient of another.
         factors[:, :, -1] += 1.0
         self.factors = nn.Parameter(factors)
         self.mix = nn.Parameter(torch.full((rank,), 1 / rank))
@@ -64,10 +71,12 @@ class LowRankFusion(Gate):
 class BilinearFusion(Gate):
     """Compact multilinear pooling: `IFFT(prod_m FFT(psi_m(h_m)))`, signed root, unit length, linear to D.
 
-    psi_m is a count sketch into `sketch` channels: each channel of h_m is added to a place drawn once, under a sign
-    drawn once; the product of the transforms is the sketch of the outer product (Gao et al. 2016, Fukui et al. 2016).
-    An absent modality is left out of the product. Computed in single precision at least: FFT has no half. The draws
-    are part of the state, so a saved encoder keeps them. Weights: shares of the modalities present.
+    psi_m is a count sketch: each channel of h_m is added to a random place under a random sign, both fixed by `seed`.
+    The product of the transforms is the transform of the sketch of the outer product (Gao et al. 2016, Fukui et al.
+    2016). The product skips absent modalities. Reported weights: equal shares of the present modalities.
+
+    sketch: number of channels of the sketch.
+    seed: of the random places and signs, which are part of the state dict.
     """
 
     places: Tensor
@@ -84,6 +93,7 @@ class BilinearFusion(Gate):
 
     def forward(self, features: dict[str, Tensor], present: dict[str, Tensor]) -> Fused:
         values, mask = stack_features(features, present, self.modalities, self.missing)
+        # At least single precision: the FFT does not support half precision.
         wide = values if values.dtype == torch.float64 else values.float()
         signed = wide * self.signs.to(wide.dtype)
         sketches = signed.new_zeros(*signed.shape[:-1], self.sketch)
@@ -94,7 +104,7 @@ class BilinearFusion(Gate):
         for number in range(1, spectra.shape[-2]):
             product = product * spectra[..., number, :]
         pooled = torch.fft.irfft(product, n=self.sketch, dim=-1)
-        # The slope of the root is infinite at zero: the small term bounds it.
+        # The small term bounds the slope of the root, which is infinite at zero.
         rooted = pooled / (pooled.abs() + 1e-6).sqrt()
         unit = nn.functional.normalize(rooted, dim=-1)
         return self.finish(self.head(unit.to(self.head.weight.dtype)), presence_shares(mask, values), mask)

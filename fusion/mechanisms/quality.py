@@ -1,4 +1,4 @@
-"""Quality of a stream, measured from its samples: an extra input for a gate."""
+"""Quality of a stream, measured from its samples, as an extra input of a gate."""
 
 import math
 
@@ -6,19 +6,25 @@ import torch
 from torch import Tensor, nn
 
 MEASURES = 3
-# Neighbours that differ by less than this share of the content's deviation count as alike.
+# Neighbouring samples count as equal if they differ by less than this share of the content's standard deviation.
 SAME = 0.01
 
 
 class QualityScore(nn.Module):
-    """A score (..., M) of each modality's quality (..., M, Q), which a gate adds to its logits.
+    """A score (..., M) per modality from quality measures (..., M, Q). A gate adds it to its logits.
 
-    `u(q_m) = v . relu(U (q_m - mean_m) / deviation_m + c)`. Each measure is relative to the modality's running mean
-    and deviation. All modalities share the network, so what it learns from a failing camera also holds for a
-    microphone. The score is 0 where `mask` (..., M) is off, and everywhere at the start of training.
+    `u(q_m) = v . relu(U (q_m - mean_m) / deviation_m + c)`. All modalities use the same network, so what it learns
+    from a failing camera also applies to a microphone. The score is 0 where `mask` (..., M) is false, and everywhere
+    at the start of training.
 
-    The running statistics are of training rows: the mean of the first hundred batches, then a moving mean. Unlike
-    batch norm, a row is not normalised by its own batch alone.
+    Mean and deviation are running statistics of the training rows of each modality: the average of the first hundred
+    batches, then a moving average. Unlike batch norm, they do not depend on the current batch alone.
+
+    modalities: M.
+    measures: Q.
+    hidden: width of the hidden layer.
+
+    `forward` raises `ValueError` for a quality of another shape.
     """
 
     mean: Tensor
@@ -42,7 +48,7 @@ class QualityScore(nn.Module):
         known = torch.where(mask[..., None], quality.to(self.mean.dtype), self.mean)
         if self.training:
             self._follow(known.detach(), mask)
-        # At least a thousandth: a constant measure carries no information.
+        # A deviation of at least 0.001 avoids division by zero for a constant measure.
         deviation = (self.square - self.mean.square()).clamp_min(1e-6).sqrt()
         return self.network((known - self.mean) / deviation)[..., 0] * mask
 
@@ -82,7 +88,7 @@ def measure_quality(modalities: tuple[str, ...], streams: dict[str, Tensor], pre
 @torch.no_grad()
 def _measures(stream: Tensor) -> Tensor:
     """The three measures (B, K, 3) of one stream."""
-    # One clip at a time stays in the CPU's cache, which is several times faster. An exported graph cannot split.
+    # One clip at a time fits in the CPU's cache, which is several times faster. An exported graph cannot split.
     if not torch.compiler.is_compiling() and stream.device.type == "cpu" and len(stream) > 1:
         return torch.cat([_measures(clip) for clip in stream.split(1)])
     content = stream.flatten(2).std(dim=-1)
@@ -92,8 +98,11 @@ def _measures(stream: Tensor) -> Tensor:
 
 @torch.no_grad()
 def noise_deviation(stream: Tensor) -> Tensor:
-    """The deviation of white noise in each segment (B, K), in the stream's unit."""
-    # White noise of deviation s has a second difference of deviation s sqrt(6). The mean absolute value is
+    """Standard deviation of the white noise in each segment (B, K), in the unit of the stream (Immerkaer 1996).
+
+    stream: video (B, K, T, C, H, W), spectrograms (B, K, 1, mels, frames) or signals (B, K, N, C).
+    """
+    # The second difference of white noise of deviation s has deviation s sqrt(6), and mean absolute value
     # sqrt(2 / pi) times that.
     if stream.dim() == 4:
         answer, gain = _second_difference(stream, 2), math.sqrt(6)
@@ -110,6 +119,6 @@ def _second_difference(values: Tensor, dim: int) -> Tensor:
 
 @torch.no_grad()
 def alike_share(stream: Tensor, content: Tensor) -> Tensor:
-    """The share (B, K) of neighbours in each segment that differ by less than `SAME` of its `content` (B, K)."""
+    """Share (B, K) of neighbouring samples that differ by at most `SAME` times the deviation `content` (B, K)."""
     steps = stream.diff(dim=2 if stream.dim() == 4 else -1).abs().flatten(2)
     return (steps <= SAME * content[..., None]).to(stream.dtype).mean(dim=-1)

@@ -1,4 +1,4 @@
-"""Learned weights that are the same for all samples: a baseline for gates."""
+"""Learned weights that are the same for all samples, the baseline for gates."""
 
 import torch
 from torch import Tensor, nn
@@ -7,10 +7,10 @@ from .gates import Fused, Gate, masked_softmax, stack_features
 
 
 class StaticFusion(Gate):
-    """`w = softmax(theta)` over the present modalities, `z = sum_m w_m h_m`; it starts as the mean.
+    """`w = softmax(theta)` over the present modalities, `z = sum_m w_m h_m`. Starts as the mean.
 
-    The weights sum to one, or to zero where nothing is present. (Published code learns M - 1 free scalars and
-    gives the last modality the rest, which may be negative; a softmax may not.)
+    Weights sum to one, or to zero where no modality is present. (Published code learns M - 1 free scalars and gives
+    the last modality the remainder, which may be negative. Softmax weights are positive.)
     """
 
     def __init__(self, modalities: tuple[str, ...], width: int) -> None:

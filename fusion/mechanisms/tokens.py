@@ -5,12 +5,12 @@ from torch import Tensor
 
 
 def as_tokens(feature: Tensor, mask: Tensor) -> Tensor:
-    """Tokens (..., L, D); a pooled feature (..., D) becomes one token. `mask` (...) has the leading dimensions."""
+    """Tokens (..., L, D). A pooled feature (..., D) becomes one token. `mask` (...): presence."""
     return feature if feature.dim() == mask.dim() + 2 else feature.unsqueeze(-2)
 
 
 def fill_absent(feature: Tensor, mask: Tensor, missing: Tensor) -> Tensor:
-    """Tokens (..., L, D) of one modality, with the vector `missing` (D,) where it is absent."""
+    """Tokens (..., L, D) of one modality, replaced by the vector `missing` (D,) where `mask` (...) is false."""
     tokens = as_tokens(feature, mask)
     return torch.where(mask[..., None, None], tokens, missing.to(tokens.dtype))
 
@@ -23,9 +23,14 @@ def token_means(features: dict[str, Tensor], present: dict[str, Tensor]) -> dict
 def join_tokens(
     features: dict[str, Tensor], present: dict[str, Tensor], modalities: tuple[str, ...], missing: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Tokens (..., L, D) of all modalities in order, the modality number (L,) of each, and their presence (..., L).
+    """Joins the tokens of all modalities.
 
-    Tokens of an absent modality are the learned vector `missing` (M, D).
+    features: tokens (..., L_m, D) or pooled features (..., D) by modality.
+    present: (...) bool by modality.
+    modalities: names, in the order of the result.
+    missing: (M, D), learned vectors that replace the tokens of absent modalities.
+
+    Returns tokens (..., L, D), the modality number (L,) of each token, and presence (..., L).
     """
     tokens, owners, there = [], [], []
     for number, name in enumerate(modalities):

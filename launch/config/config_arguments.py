@@ -4,7 +4,7 @@ differ.
 
 TASK_ARGUMENTS = {
     "anchor": "Use only pairs with this modality. Null: all pairs.",
-    "contrast": "Weight of the contrastive loss beside the reconstruction loss.",
+    "contrast": "Weight of the contrastive loss; the reconstruction loss has weight 1.",
     "covariance": "Weight of the covariance term.",
     "dimension": "Width of the space in which rows are compared.",
     "directions": "Random directions of the test of normality.",
@@ -55,7 +55,7 @@ FUSION_ARGUMENTS = {
     "depth": "Number of layers.",
     "dropout": "Share of hidden units set to 0 in training.",
     "expansion": "Width of the feed-forward layers, as a multiple of `model.width`.",
-    "free": "Experts that see all modalities, beside one for each modality.",
+    "free": "Experts that see all modalities, in addition to one per modality.",
     "heads": "Attention heads.",
     "hidden": "Width of the hidden layer.",
     "inner": "Channels to which each modality is reduced before the product.",

@@ -1,4 +1,4 @@
-"""The model card beside an exported graph: the bundle's card, the comparison of graph and model, the cost of int8."""
+"""The model card of an exported graph: the bundle's card, the comparison of graph and model, the cost of int8."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +11,7 @@ from .int8 import NOISE, Cost
 
 
 def save_card(bundle: Bundle, exported: Exported, cost: Cost | None) -> Path:
-    """Writes FILE.md beside the graph FILE and returns its path."""
+    """Writes FILE.md next to the graph FILE and returns its path."""
     path = exported.path.with_name(f"{exported.path.name}.md")
     if "probabilities" not in exported.outputs:
         bundle = replace(bundle, model=bundle.backbone, task=None)

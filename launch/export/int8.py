@@ -62,7 +62,7 @@ class Cost:
 
 
 def quantise(bundle: Bundle, path: Path, index: Index | None = None, label: str | None = None) -> Cost:
-    """Writes PATH with `-int8` in its name beside the graph at `path`, and compares the two.
+    """Writes PATH with `-int8` in its name next to the graph at `path`, and compares the two.
 
     Weights of linear layers become int8; their inputs are quantised while running. Raises `RequestError` if packages
     are missing or the shards do not fit the model.

@@ -211,7 +211,7 @@ def _save(recipe: Recipe, split: Split, run: Path, classifier: Classifier) -> No
 
 
 def _chosen_table(title: str, rows: Sequence[Sequence[Cell]], chances: dict[str, float], note: str) -> Table:
-    """A table of chosen figures, each beside its chance if it has one."""
+    """A table of chosen figures, each with its chance if it has one."""
     beside = [[*row, chances.get(str(row[0]).partition(" ")[0])] for row in rows]
     return Table(title, ["figure", "value", "chance"], beside, note)
 

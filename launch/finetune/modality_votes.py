@@ -19,12 +19,15 @@ MOST = 2000
 
 
 def weigh_modalities(recipe: Recipe, classifier: Classifier, numbers: NDArray[np.int64], name: str) -> None:
-    """Sets the weights of decision `weighted_mean` from the training clips `numbers`; other decisions do not change.
+    """Sets the weights of the decision `weighted_mean` from training clips. Other decisions are not changed.
 
-    Of these clips it reads the share `data.fraction`, the same as the training.
-    A modality's weight follows from how well a probe of its frozen features separates classes on clips that did not
-    fit the probe (`modality_evidence`). Without a pretrained encoder all weights are equal. `name`: of the split, for
-    the printed line.
+    recipe: of the fine-tuning. Without a pretrained encoder all weights stay equal.
+    classifier: to set the weights of.
+    numbers: training clips, of which the share `data.fraction` is read, as in training.
+    name: of the split, for the printed line.
+
+    The weight of a modality follows from the cross-validated AUC of a probe on its frozen features (see
+    `modality_evidence`).
     """
     decision = classifier.decision
     if not isinstance(decision, WeightedMeanDecision) or recipe.start is None:
@@ -46,5 +49,5 @@ def weigh_modalities(recipe: Recipe, classifier: Classifier, numbers: NDArray[np
     )
     decision.set_votes(votes_of(evidence))
     if ranks()[0] == 0:
-        told = ", ".join(f"{modality} {area:.3f}" for modality, area in evidence.items())
-        print(f"{name}: votes by the AUC of pretrained features on training clips: {told}", flush=True)
+        areas = ", ".join(f"{modality} {area:.3f}" for modality, area in evidence.items())
+        print(f"{name}: weights from the AUC of pretrained features on training clips: {areas}", flush=True)

@@ -108,7 +108,7 @@ class Recipe:
         if self.multilabel:
             return f"to predict which of {len(self.classes)} classes a clip has"
         pair = " from ".join(self.classes) if len(self.classes) == 2 else f"{len(self.classes)} classes"
-        return f"to tell {pair}"
+        return f"to distinguish {pair}"
 
     def alone(self, name: str) -> tuple["Recipe", Classifier]:
         """The recipe with only one modality, without aids or other heads; and its classifier."""

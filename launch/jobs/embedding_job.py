@@ -211,7 +211,7 @@ class _Work:
 
     def _take(self, found: list[tuple[tuple[int, int, int], Embedding]]) -> None:
         for (number, place, view), row in found:
-            if number in self.pending:  # not of a recording rejected meanwhile
+            if number in self.pending:  # not from a recording that has been rejected since
                 self.pending[number].rows[place, view] = row
                 self._close(number)
         if found:

@@ -1,4 +1,4 @@
-"""`probe`: frozen features of an encoder on labelled shards, beside those of the untrained encoder."""
+"""`probe`: frozen features of an encoder on labelled shards, compared with those of the untrained encoder."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Boards:
-    """Sends numbers, tables and figures to wandb, and to TensorBoard if asked for.
+    """Sends numbers, tables and figures to wandb, and optionally to TensorBoard.
 
     `mode`: `offline` (files under RUN/wandb, for `wandb sync`), `online` or `disabled`. `identity`: wandb's run id;
     the same id continues that run. `tensorboard`: also writes events under RUN/tensorboard; events after `step` are

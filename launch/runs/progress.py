@@ -42,7 +42,7 @@ class Pace:
 
 
 class Advance(Protocol):
-    """Reports `count` more units done; `fields` are shown by name beside the bar, rounded if numbers."""
+    """Reports `count` more units done; `fields` are shown by name with the bar; numbers are rounded."""
 
     def __call__(self, count: int = 1, **fields: object) -> None: ...
 
@@ -129,7 +129,7 @@ def _bar(total: int, label: str, start: int, stream: TextIO, clock: Callable[[],
     from rich.text import Text
 
     class WithFacts(Progress):
-        """The fields are printed under the bar, on as many lines as needed; beside it they would push it out."""
+        """The fields are printed under the bar, on as many lines as needed, because they do not fit next to it."""
 
         def get_renderables(self) -> Iterator[RenderableType]:
             yield from super().get_renderables()

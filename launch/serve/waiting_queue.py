@@ -18,7 +18,7 @@ class Stopping(Exception):
 
 
 class Turns:
-    """A model's only worker thread. At most `waiting` are admitted beside the one that runs."""
+    """A model's only worker thread. At most `waiting` are admitted in addition to the running one."""
 
     def __init__(self, waiting: int) -> None:
         self.places = waiting + 1

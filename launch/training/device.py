@@ -46,7 +46,7 @@ def make_accelerator(precision: str, hang_minutes: float = 10.0) -> Accelerator:
 
 
 def _check_launcher() -> None:
-    """Raises `RequestError` under `accelerate launch --cpu`, which starts one process whatever `--num_processes`
+    """Raises `RequestError` under `accelerate launch --cpu`, which starts one process at any `--num_processes`
     says.
     """
     lone = "MASTER_PORT" in os.environ and "WORLD_SIZE" not in os.environ

@@ -33,7 +33,7 @@ class Place:
 class Heartbeat:
     """Shares the place of this process with the others, and ends it when one has not moved for `seconds`.
 
-    All ranks pass the same places in the same order, so the rank with the fewest beats is behind, whatever the others
+    All ranks pass the same places in the same order, so the rank with the fewest beats is the one that the others
     wait for. One line on standard error names it, and every process exits with status 3: a process that hangs in a
     collective operation cannot raise. A thread reads and writes the process group's store; `at` only stores the
     place. Ranks that all evaluate at once wait for nobody and may take longer. With one process it does nothing.

@@ -49,7 +49,7 @@ class Stream(Protocol):
 
 @dataclass(frozen=True)
 class TrackerSettings:
-    """Where figures go beside metrics.jsonl: wandb's `mode`, and TensorBoard if `tensorboard`."""
+    """Where figures go in addition to metrics.jsonl: wandb with this `mode`, and TensorBoard if `tensorboard`."""
 
     mode: str = "offline"
     tensorboard: bool = False

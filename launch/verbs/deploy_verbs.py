@@ -83,7 +83,7 @@ def push(
 ) -> None:
     """Upload a bundle to the Hugging Face Hub.
 
-    Other commands then take hf://OWNER/NAME in place of a bundle.
+    Other commands then accept hf://OWNER/NAME as a bundle.
     """
     from ...fusion.bundle.hub import Repository
     from ..jobs.first_checks import check_bundle

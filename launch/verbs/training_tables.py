@@ -43,7 +43,7 @@ def print_pretrained(run: Path, settings: PretrainConfig, last: dict[str, Any], 
 
 
 def print_study(run: Path, settings: StudyConfig, done: Studied, json: Path | None) -> None:
-    """A row for each fusion and single modality, beside the two references."""
+    """A row for each fusion and single modality, with the two references."""
     references = done.references
     rows = [
         (

@@ -1,7 +1,7 @@
 """`pretrain` and `finetune` as Python functions.
 
-They have the command line's names and return what the verbs print. A wrong request raises `RequestError`, bad data
-`DataError`.
+Names and arguments are those of the command line. The functions return what the commands print. An invalid request
+raises `RequestError`, bad data raises `DataError`.
 """
 
 import json
@@ -29,8 +29,8 @@ Settings = Sequence[str] | Mapping[str, Any]
 class Pretrained:
     """A finished pretraining.
 
-    run: its folder.
-    encoders: the bundles: one, or one for each split.
+    run: folder of the run.
+    encoders: bundles of the encoders: one, or one per split.
     figures: means of the last logged steps, by name.
     chosen: settings that were chosen from the shards.
     warnings: of the whole run.
@@ -47,12 +47,14 @@ class Pretrained:
 class Finetuned:
     """A finished fine-tuning.
 
-    run: its folder.
-    classifier: the bundle to use: the final model, else the only one, else that of the first split.
-    metrics: over all test clips, pooled over folds; `intervals`: 95 %, by group; `chances`: what guessing reaches.
+    run: folder of the run.
+    classifier: the bundle to use: the final model if there is one, else that of the first split.
+    metrics: over all test clips, pooled over folds.
+    intervals: 95 % intervals of the metrics, resampled by group.
+    chances: metrics of guessing.
     scores: class scores of every test clip.
-    result: the record, with its tables.
-    calibration: of the final model, where there is one.
+    result: the record of the run, with its tables.
+    calibration: of the final model; None without a final model.
     chosen: settings that were chosen from the shards.
     warnings: of the whole run.
     """
@@ -77,13 +79,17 @@ def pretrain(
     accept: Sequence[str] = (),
     deterministic: bool = False,
 ) -> Pretrained:
-    """Trains an encoder without labels, by the config's pretext tasks.
+    """Trains an encoder without labels, on pretext tasks.
 
-    shards_or_config: packed shards, to choose all settings from; or a shipped config, a YAML file or a run folder.
-    settings: over it, as `["train.steps=100"]` or `{"train.steps": 100}`; keys are dotted, as on the command line.
-    resume: from the newest checkpoint of the run; `"auto"`: start where there is no run yet.
-    accept: settings that may change on resume.
-    deterministic: the same result twice on a GPU too, at some cost in speed.
+    shards_or_config: packed shards, from which all settings are chosen; or a shipped config, a YAML file or a run
+        folder.
+    settings: override it, as `["train.steps=100"]` or `{"train.steps": 100}`. Keys are dotted, as on the command
+        line.
+    resume: resume from the newest checkpoint of the run; `"auto"` starts the run if it does not exist.
+    accept: settings that may differ on resume.
+    deterministic: reproducible results on a GPU too, at some cost in speed.
+
+    Raises `RequestError` for invalid settings.
     """
     from ...tasks.report.provenance import read_warnings
     from ..config.choosing import start_of
@@ -124,11 +130,13 @@ def finetune(
     """Trains a classifier with labels, from a pretrained encoder or from scratch, and scores it on test clips.
 
     shards_or_config, settings, resume, accept, deterministic: as in `pretrain`.
-    label: column of classes; by default `label` if there is one.
-    encoder: pretrained bundle or run to start from.
-    positive: of two classes, the one to detect; the task is then `violence`.
-    final: afterwards train one more classifier on all labelled clips, for use.
+    label: column of classes; default: `label` if it exists.
+    encoder: pretrained bundle or run to start from; default: from scratch.
+    positive: the class to detect, out of two classes; sets the task `violence`.
+    final: also train a final classifier on all labelled clips, for use.
     allow: packages whose classes the encoder's bundle may import.
+
+    Raises `RequestError` for invalid settings.
     """
     from ...tasks.report.provenance import read_warnings
     from ..config.choosing import start_of
@@ -169,9 +177,9 @@ def finetune(
 
 
 def _as_overrides(settings: Settings) -> list[str]:
-    """Settings as `key=value`, as they are typed."""
+    """Settings in the form `key=value` of the command line."""
     if isinstance(settings, str):
-        raise RequestError(f"settings are a list or a mapping, not the text '{settings}': give [{settings!r}]")
+        raise RequestError(f"settings must be a list or a mapping, not the text '{settings}': give [{settings!r}]")
     if not isinstance(settings, Mapping):
         return list(settings)
     return [f"{key}={_as_text(value)}" for key, value in settings.items()]
@@ -182,7 +190,7 @@ def _as_text(value: Any) -> str:
 
 
 def _command(verb: str, start: Place, given: Sequence[str]) -> list[str]:
-    """The command line that does the same, for the run's record."""
+    """The equivalent command line, for the record of the run."""
     return ["modalgate", verb, masked(str(start)), *map(masked, given)]
 
 

@@ -1,7 +1,7 @@
 """`pack`, `probe`, `predict` and `embed` as Python functions.
 
-They have the command line's names and return what the verbs print. A wrong request raises `RequestError`, bad data
-`DataError`.
+Names and arguments are those of the command line. The functions return what the commands print. An invalid request
+raises `RequestError`, bad data raises `DataError`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,12 +28,13 @@ Place = str | Path
 
 @dataclass(frozen=True)
 class Packed:
-    """A shard folder.
+    """A packed shard folder.
 
-    index: of its clips.
+    index: of the clips.
     summary: counts, rates and sizes by modality, shard and label column.
-    labelled, unlabelled: how many recordings were found with and without a label.
-    left_out: files that the label file does not name.
+    labelled: number of recordings with a label.
+    unlabelled: number of recordings without a label.
+    left_out: number of files that the label file does not name.
     rejected: recordings that cannot be read, with the reason.
     """
 
@@ -49,8 +50,8 @@ class Packed:
 class Embedded:
     """Features in memory.
 
-    recordings: by key (path from the folder, or the clip's key), pieces with features, times and gate weights.
-    rejected: by key, why a recording cannot be read.
+    recordings: features, times and gate weights of each recording, by key (path in the folder, or key of the clip).
+    rejected: the reason for each recording that cannot be read, by key.
     """
 
     recordings: "dict[str, Embedding]"
@@ -82,24 +83,33 @@ def pack(
     workers: int | None = None,
     engine: Literal["local", "ray"] = "local",
 ) -> Packed:
-    """Turns a folder of media files into shards; call it again to resume.
+    """Packs a folder of media files into shards. Call it again to resume.
 
-    source: folder of recordings, at any depth; `out`: folder for the shards, new, empty or interrupted.
-    labels: CSV of label columns by file; by default SOURCE/labels.csv if it is there.
-    modalities: what to store; by default all there is.
-    size: short side in pixels; `fps`: frames per second of every video stream; `sample_rate`: of the sound, in Hz.
-    flow_bound: largest flow that is kept, in pixels per frame at the packed size.
+    source: folder of recordings, at any depth.
+    out: folder for the shards: new, empty or interrupted.
+    labels: CSV of label columns by file; default: SOURCE/labels.csv if it exists.
+    modalities: modalities to store; default: all.
+    size: short side of the pictures in pixels.
+    fps: frames per second of every video stream.
+    sample_rate: of the sound, in Hz.
+    flow_bound: largest flow that is stored, in pixels per frame at the packed size.
     clip_seconds: longer files are cut into clips of this length.
-    silence_db: a sound track quieter than this, in dB of full scale, is absent.
-    rate: Hz by modality, of frame folders, arrays and signals.
-    depth_scale: millimetres of one level of a depth file.
-    region: left, top, width, height of the part of every picture to keep, as shares of it.
-    samples_per_shard: clips per tar; `readers`: processes that will read at once.
-    max_rejected: share of unreadable recordings above which `DataError` is raised.
-    max_pixels, max_seconds: larger or longer recordings are rejected.
-    seed: of the clips' order over the shards.
+    silence_db: a quieter sound track, in dB of full scale, counts as absent.
+    rate: Hz by modality, for frame folders, arrays and signals.
+    depth_scale: millimetres per level of a depth file.
+    region: left, top, width, height of the part of every picture to keep, as shares of the picture.
+    samples_per_shard: clips per tar.
+    readers: number of processes that will read at once.
+    max_rejected: largest share of unreadable recordings; above it `DataError` is raised.
+    max_pixels: larger pictures are rejected.
+    max_seconds: longer recordings are rejected.
+    seed: of the order of the clips in the shards.
     labelled_only: pack only recordings that the label file names.
-    workers: processes; by default one per core; `engine`: `local`, or `ray` for a Ray cluster.
+    workers: number of processes; default: one per core.
+    engine: `local`, or `ray` for a Ray cluster.
+
+    Raises `RequestError` for a missing folder or an invalid setting, and `DataError` for too many unreadable
+    recordings.
     """
     from ...shards.index.shard_summary import summarise
     from ...shards.packing.pack import REJECTED_NAME
@@ -112,7 +122,7 @@ def pack(
     settings = PackSettings(
         modalities=tuple(dict.fromkeys(modalities)),
         size=size,
-        # Whole numbers too: 8 and 8.0 would be two settings of one packing.
+        # 8 and 8.0 must be the same setting, or an interrupted packing could not be resumed.
         fps=float(fps),
         sample_rate=sample_rate,
         flow_bound=float(flow_bound),
@@ -156,23 +166,30 @@ def probe(
     seed: int = 0,
     allow: Sequence[str] = (),
 ) -> "Probed":
-    """Linear probe, kNN and retrieval on frozen features, beside the same encoder untrained.
+    """Linear probe, kNN and retrieval on frozen features, compared with the same encoder untrained.
 
-    encoder: a bundle, a run folder that holds one, or `hf://OWNER/NAME`.
-    shards: labelled clips, in one folder or more.
+    encoder: a bundle, a run folder with a bundle, or `hf://OWNER/NAME`.
+    shards: one or more shard folders with labelled clips.
     label: column of classes.
-    multilabel: a clip may have several classes; `labels`: then, columns of 0 and 1 in place of `label`.
-    folds: of grouped cross-validation; 0: the column `split`; none: that, or 5.
-    group: column whose clips stay in one fold; `leave_one_out`: a fold for every value of it.
-    lists: official lists: train, test, train, test, ...
-    leaky: allow a group in several folds, which inflates scores.
-    train_split, test_split: values of `split` to fit and to score on.
+    multilabel: a clip may have several classes.
+    labels: columns of 0 and 1, used instead of `label` with `multilabel`.
+    folds: number of folds of grouped cross-validation; 0 uses the column `split`; default: `split` if it exists,
+        else 5.
+    group: column whose values must not be divided between folds.
+    leave_one_out: one fold per value of `group`.
+    lists: official lists of clips: train, test, train, test, ...
+    leaky: allow a group in several folds (inflates scores).
+    train_split: value of `split` to fit on.
+    test_split: value of `split` to score on.
     views: windows averaged per clip.
-    solver: of the linear probe; `sgd` for large sets.
-    curve: also with 1 to 100 % of the labels, and few-shot.
-    cache: folder of features; by default in the encoder's run.
-    workers: processes that decode; `seed`: of the folds and the untrained control.
+    solver: of the linear probe; `sgd` for large data sets.
+    curve: also score with 1 to 100 % of the labels, and few-shot.
+    cache: folder of cached features; default: in the run of the encoder.
+    workers: number of decoding processes.
+    seed: of the folds and of the untrained encoder.
     allow: packages whose classes the bundle may import.
+
+    Raises `RequestError` for a missing encoder, shard folder or column.
     """
     from ...tasks.splits.split_plan import SplitPlan
     from ..jobs.probing import probe as run_probe
@@ -210,18 +227,18 @@ def predict(
     batch_size: int = 4,
     allow: Sequence[str] = (),
 ) -> "list[Prediction]":
-    """Class scores and gate weights of one recording: one piece if it is as short as the training clips, else more.
+    """Class scores and gate weights of each piece of a recording.
 
-    model: a classifier's bundle or run folder, `hf://OWNER/NAME`, or an exported .onnx file.
-    recording: a media file, or a folder of frames.
+    model: a bundle or run folder of a classifier, `hf://OWNER/NAME`, or an exported .onnx file.
+    recording: a media file, or a folder of frames. One as short as the training clips is a single piece.
     beside: files of further modalities by name, such as `{"depth": "depth.mkv"}`.
     rate: Hz of frame folders, arrays and signals, such as `{"video": 30}`.
-    hop: seconds between pieces; by default as evaluated.
-    batch_size: pieces at a time.
+    hop: seconds between pieces; default: as in evaluation.
+    batch_size: pieces per forward pass.
     allow: packages whose classes the bundle may import.
 
-    Raises `RequestError` for a missing file or a model that is not a classifier, `DataError` for a recording that
-    cannot be read.
+    Raises `RequestError` for a missing file and for a model that is not a classifier, `DataError` for a recording
+    that cannot be read.
     """
     from ...shards.packing.rejected import UNREADABLE, reason_of
     from ...tasks.prediction.window_scores import predict as score
@@ -248,14 +265,17 @@ def embed(
     batch_size: int = 8,
     allow: Sequence[str] = (),
 ) -> Embedded:
-    """Features, times and gate weights of recordings, in memory; `modalgate embed` writes them to a file instead.
+    """Features, times and gate weights of recordings, in memory. (`modalgate embed` writes them to a file.)
 
-    encoder: a bundle, a run folder that holds one, or `hf://OWNER/NAME`.
+    encoder: a bundle, a run folder with a bundle, or `hf://OWNER/NAME`.
     source: a folder of media, a list (.txt, .csv), a media file, or shards.
-    hop: seconds between pieces; by default as evaluated.
+    hop: seconds between pieces; default: as in evaluation.
     rate: Hz of frame folders, arrays and signals.
-    batch_size: views through the model at a time.
+    batch_size: views per forward pass.
     allow: packages whose classes the bundle may import.
+
+    A recording that cannot be read does not raise; it is listed in `rejected`. Raises `RequestError` for a missing
+    encoder or source.
     """
     import torch
 
@@ -286,5 +306,5 @@ def embed(
 
 
 def _rates(rate: Mapping[str, float] | None) -> dict[str, float]:
-    """Rates by what a recording holds: `rgb` is another name of `video`."""
+    """Rates by kind of file; `rgb` means `video`."""
     return {"video" if name == "rgb" else name: float(hertz) for name, hertz in (rate or {}).items()}

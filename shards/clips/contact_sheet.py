@@ -22,9 +22,9 @@ from .decode import decode_frames, decode_sound
 from .windows import frame_times
 
 FRAMES = 8
-# In inches: a picture of a strip, a row of sound or signal, an absent row, the text beside them, title and gap.
+# In inches: a picture of a strip, a row of sound or signal, an absent row, the text next to them, title and gap.
 PICTURE, WAVE, ABSENT, TEXT, TITLE, GAP = 1.15, 0.85, 0.3, 2.3, 0.45, 0.35
-# In inches: the strip of a single clip, and the names of its streams beside it.
+# In inches: the strip of a single clip, and the names of its streams next to it.
 STRIP, MARGIN = 3.6, 0.42
 
 
@@ -61,7 +61,7 @@ def draw_contact_sheet(folder: Path, png: Path, count: int = 8) -> None:
 
 
 def draw_clip(index: Index, sample: Sample, png: Path, frames: int = 6) -> None:
-    """Draws one clip to `png`, `frames` pictures a row, as wide as a phone and without text beside it."""
+    """Draws one clip to `png`, `frames` pictures a row, as wide as a phone and without text at the side."""
     entries = [modality(name) for name in index.settings.modalities if name in index.modalities]
     side = STRIP / frames
     heights = [side if row == PICTURE else row * 0.8 for row in (_row_height(sample, entry) for entry in entries)]

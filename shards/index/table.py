@@ -1,4 +1,4 @@
-"""`index.json` beside the shards: their clips, the place of each member, and how the numbers are to be read."""
+"""`index.json` of a shard folder: its clips, the place of each member, and how to read the stored numbers."""
 
 import hashlib
 import json

@@ -10,7 +10,7 @@ from pathlib import Path
 
 @contextmanager
 def whole_file(path: Path, keep_suffix: bool = False) -> Iterator[Path]:
-    """Yields a path beside `path` to write to; on leaving, that file is synced to disk and renamed to `path`.
+    """Yields a temporary path in the same folder to write to. On exit it is synced to disk and renamed to `path`.
 
     If the block raises, the partial file is deleted and `path` stays as it was. After a power cut or a kill, `path`
     holds the old content or the new, never a part. `keep_suffix`: the partial file ends as `path` does, for writers
@@ -31,7 +31,7 @@ def whole_file(path: Path, keep_suffix: bool = False) -> Iterator[Path]:
 
 
 def remove_partial(path: Path) -> None:
-    """Deletes what killed writers of `path` left beside it; call it only while no other process writes `path`."""
+    """Deletes temporary files of killed writers of `path`. Call it only while no other process writes `path`."""
     for left in path.parent.glob(f"{glob.escape(path.name)}.*.partial"):
         left.unlink(missing_ok=True)
 

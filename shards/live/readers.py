@@ -58,7 +58,7 @@ def relay(
 
 
 class _Crew(Generic[Item, Piece]):
-    """Worker processes with one thread each that waits for results, so decoding goes on while the caller computes."""
+    """Worker processes with one thread each that waits for results, so they decode while the caller computes."""
 
     def __init__(self, read: Callable[[Item], Iterator[Piece]], items: Sequence[Item], depth: int) -> None:
         self.read, self.items = read, items

@@ -29,7 +29,7 @@ class MediaFacts:
     - `width`, `height`: pixels. 0 without video.
     - `fps`: frames per second. 0 without video.
     - `duration`: seconds of the video, or of the longest stream if the video's is unknown.
-    - `video_seconds`: seconds of video. 0 if the header does not tell.
+    - `video_seconds`: seconds of video. 0 if the header does not state it.
     - `has_video`, `has_sound`: whether there is such a stream.
     - `pixel_format`: FFmpeg's name, such as `yuv420p`. Empty without video.
     """

@@ -105,7 +105,7 @@ def encode_clip(
         if name in recording.rates:
             facts[name]["rate"] = recording.rates[name]
         members[entry.suffix] = ready[name] if name in ready else _encode(name, values, settings)
-        # A flipped bit usually still decodes. A checksum per member tells which clip was damaged.
+        # A flipped bit usually still decodes. A checksum per member identifies the damaged clip.
         facts[name]["length"] = len(values)
         facts[name]["crc32"] = zlib.crc32(members[entry.suffix])
     group = source.labels.get("group") or source.key

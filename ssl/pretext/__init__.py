@@ -1,4 +1,4 @@
-"""The pretext tasks, a family per file.
+"""The pretext tasks, one family per file.
 
-Start with `base`: `PretextTask` is what all of them are.
+Start with `base`, which defines `PretextTask`.
 """

@@ -1,4 +1,4 @@
-"""The base class of pretext tasks, and functions they share."""
+"""The base class of pretext tasks, and common functions."""
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -17,25 +17,25 @@ PLAIN, TEACHER, WITHOUT, FUSED = "plain", "teacher", "without_", "fused"
 
 
 class PretextTask(nn.Module):
-    """A task over segments that were encoded once.
+    """A pretext task on encoded segments.
 
-    A class is built as `Class(modalities, width, **arguments)`; it also gets `segments` (how many per clip) and
-    `seconds` (the length of a window) where its constructor has parameters of these names.
+    A class is built as `Class(modalities, width, **arguments)`. If its constructor has parameters `segments` (number
+    per clip) or `seconds` (length of a window), it gets them too.
 
-    Class attributes, which an instance may set as well:
+    Class attributes, which an instance may also set:
 
-    views: altered input that it reads, by name: a function `(streams, present, generator) -> View` for each.
-    teacher: whether it reads `encoded["teacher"]`, the clip as it is under a moving average of the backbone.
-    without: modalities of which it reads `encoded["without_NAME"]`, fused with that modality hidden.
-    alone: whether it makes sense of a single modality.
-    kind: the kind of modality of which it needs at least one; empty: any will do.
-    frames_per: by how much its views divide the number of video frames; encoders of frame stacks need a multiple.
-    across_clips: whether the loss compares clips of a batch, so that a batch cut in pieces is another loss.
+    views: altered input that the task reads, by name: functions `(streams, present, generator) -> View`.
+    teacher: whether it reads `encoded["teacher"]`, the clip encoded by a moving average of the backbone.
+    without: modalities for which it reads `encoded["without_NAME"]`, fused with that modality hidden.
+    alone: whether it works with a single modality.
+    kind: kind of modality of which it needs at least one; empty: any kind.
+    frames_per: factor by which its views reduce the number of video frames.
+    across_clips: whether the loss compares the clips of a batch, so that it depends on the batch size.
     reads_summary: whether it reads `encoded["plain"].facts["summary/NAME"]`, the coarse content of a stream.
     orders_segments: whether it predicts the order of the segments of its `streams`.
-    chance: the accuracy of guessing where that is always the same; else it is returned beside the accuracy.
-    progress: the share of the run that is done, set before every call.
-    meanings: what an argument of its own does, by name, for the config reference.
+    chance: accuracy of guessing if it is constant; otherwise `forward` returns it as `chance`.
+    progress: share of the run that is done, set before every call.
+    meanings: descriptions of its arguments, by name, for the config reference.
     """
 
     views: Mapping[str, ViewFunction] = {}
@@ -54,34 +54,37 @@ class PretextTask(nn.Module):
     def __call__(
         self, encoded: Mapping[str, Encoded] | Encoded, generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
-        """`forward`, also of a single `Encoded` for the view `plain`, and with torch's generator by default."""
+        """Calls `forward`. A single `Encoded` is the view `plain`. The default generator is that of torch.
+
+        Raises `RequestError` if a view that the task reads is missing.
+        """
         given = {PLAIN: encoded} if isinstance(encoded, Encoded) else encoded
         for name in self.reads:
             if name not in given:
                 raise RequestError(
-                    f"task {type(self).__name__} reads the view '{name}', which is not given: train it by "
+                    f"task {type(self).__name__} needs the view '{name}', which is missing: train the task with "
                     "PretextObjective, which encodes the views of its tasks"
                 )
         return super().__call__(given, torch.default_generator if generator is None else generator)
 
     @property
     def reads(self) -> list[str]:
-        """The names of all that it reads of a batch."""
+        """The names of all views that the task reads."""
         return [PLAIN, *self.views, *[TEACHER] * self.teacher, *(f"{WITHOUT}{name}" for name in self.without)]
 
     @abstractmethod
     def forward(self, encoded: Mapping[str, Encoded], generator: torch.Generator) -> dict[str, Tensor]:
-        """The task on one batch.
+        """Computes the loss on one batch.
 
-        encoded: an `Encoded` by name of what the task reads, of the joined batch of all processes.
-        generator: the batch's own, for every draw.
+        encoded: the views of `reads`, by name, for the joined batch of all processes.
+        generator: for all random draws.
 
-        Returns `loss` (), and `accuracy` () where the task has one.
+        Returns `loss` (), and `accuracy` () if the task has one. Further keys are logged.
         """
 
 
 def projection_head(width: int, hidden: int, out: int) -> nn.Module:
-    """Two layers without batch norm, because the number of rows varies where modalities are missing."""
+    """Two layers `width` -> `hidden` -> `out`, without batch norm, as absent modalities change the number of rows."""
     return ProjectionHead([(width, hidden, None, nn.GELU()), (hidden, out, None, None)])
 
 
@@ -91,22 +94,35 @@ def projection_heads(names: Sequence[str], width: int, hidden: int, out: int) ->
 
 
 def unit(rows: Tensor) -> Tensor:
-    """Rows (..., D) scaled to length one."""
+    """Rows (..., D) scaled to length one.
+
+    >>> unit(torch.tensor([[3.0, 4.0]]))
+    tensor([[0.6000, 0.8000]])
+    """
     return F.normalize(rows, dim=-1)
 
 
 def modality_pairs(
     modalities: Sequence[str], pairs: Sequence[Sequence[str]] | None, anchor: str | None = None
 ) -> list[tuple[str, str]]:
-    """The pairs that a task compares: all unordered pairs of modalities, those with `anchor`, or `pairs`.
+    """The pairs of modalities that a task compares.
 
-    Raises `RequestError` for an unknown modality, and for an entry that is not two different modalities.
+    modalities: names; may include `fused`.
+    pairs: the pairs; default: all unordered pairs of modalities.
+    anchor: pairs this modality with every other one, instead of `pairs`.
+
+    Raises `RequestError` for an unknown modality, and for a pair that is not two different modalities.
+
+    >>> modality_pairs(["rgb", "flow", "audio"], None)
+    [('rgb', 'flow'), ('rgb', 'audio'), ('flow', 'audio')]
+    >>> modality_pairs(["rgb", "flow", "audio"], None, anchor="rgb")
+    [('rgb', 'flow'), ('rgb', 'audio')]
     """
     for pair in pairs or ():
         for name in pair:
             check_source(name, modalities)
         if len(pair) != 2 or pair[0] == pair[1]:
-            raise RequestError(f"a task's pair names two different modalities, not {list(pair)}")
+            raise RequestError(f"a pair of a task must be two different modalities, not {list(pair)}")
     if anchor is not None:
         check_source(anchor, modalities)
         return [(anchor, name) for name in modalities if name not in (anchor, FUSED)]
@@ -116,7 +132,7 @@ def modality_pairs(
 
 
 def check_source(name: str, known: Sequence[str]) -> None:
-    """`RequestError` for an unknown source of a task."""
+    """Raises `RequestError` if `name` is not one of the `known` modalities."""
     if name not in known:
         raise choice_error("modality of a pretext task", name, known)
 
@@ -127,39 +143,42 @@ def names_in(pairs: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def source_feature(encoded: Encoded, source: str) -> tuple[Tensor, Tensor]:
-    """Feature (B, K, D) and presence (B, K) of one modality, or of the `fused` embedding."""
+    """Feature (B, K, D) and presence (B, K) of one modality or of the `fused` embedding."""
     if source == FUSED:
         return encoded.embedding, torch.stack(list(encoded.present.values())).any(dim=0)
     return encoded.features[source], encoded.present[source]
 
 
 def clip_numbers(encoded: Encoded) -> Tensor:
-    """The clip number (B K,) of every row."""
+    """The clip number (B * K,) of every row."""
     clips, segments = encoded.start.shape
     return torch.arange(clips, device=encoded.start.device).repeat_interleave(segments)
 
 
 def segment_numbers(encoded: Encoded) -> Tensor:
-    """The segment number (B K,) of every row."""
+    """The segment number (B * K,) of every row."""
     clips, segments = encoded.start.shape
     return torch.arange(segments, device=encoded.start.device).repeat(clips)
 
 
 def zero_loss(*tensors: Tensor) -> Tensor:
-    """Zero with a gradient to every tensor: where there is no valid row, all ranks still need gradients."""
+    """Zero, connected to the gradient of every tensor: each rank needs all gradients, even without valid rows."""
     return sum((tensor.sum() * 0 for tensor in tensors), start=tensors[0].new_zeros(()))
 
 
 def mean_of(losses: Sequence[Tensor], *idle: Tensor) -> Tensor:
-    """The mean of the losses, or zero if there are none; both have a (zero) gradient to the `idle` tensors."""
+    """The mean of the losses, or zero if there are none. Either gives the `idle` tensors a gradient of zero."""
     zero = zero_loss(*idle)
     return torch.stack(list(losses)).mean() + zero if losses else zero
 
 
 def mean_accuracy(accuracies: Sequence[Tensor], chances: Sequence[Tensor] = ()) -> dict[str, Tensor]:
-    """`accuracy`, the mean of accuracies, and `chance`, the mean of chances where those depend on the batch.
+    """The mean `accuracy` and the mean `chance`.
 
-    NaN, the value of no valid row, is skipped. A key without a value is not returned.
+    accuracies: one per pair or stream; NaN without valid rows.
+    chances: likewise, if chance depends on the batch.
+
+    NaN is skipped. A key without values is missing.
     """
     outputs = {}
     for name, values in (("accuracy", accuracies), ("chance", chances)):

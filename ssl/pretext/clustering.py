@@ -1,4 +1,4 @@
-"""A task on cluster assignments across modalities."""
+"""Cluster assignments across modalities."""
 
 from collections.abc import Mapping, Sequence
 
@@ -23,15 +23,15 @@ from .base import (
 
 
 class SwappedAssignments(PretextTask):
-    """Swapped cluster assignments (SwAV, Caron et al. 2020) across modalities, in the spirit of SeLaVi (Asano 2020).
+    """Swapped cluster assignments (SwAV, Caron et al. 2020) across modalities, similar to SeLaVi (Asano 2020).
 
-    Embeddings z of each modality are compared with shared prototypes c, all of length one. Codes
-    `q = Sinkhorn(z . c / epsilon)` spread the batch evenly over the clusters, and each modality predicts the code of
-    the other, `-sum q_a log softmax(z_v . c / T)`, both ways over every pair. Defaults: 32 prototypes (fewer than the
-    rows of a batch), T .1, epsilon .05, 3 iterations, heads hidden 256, 128-d. The accuracy is how often the most
-    likely cluster of one modality is that of the other's code.
+    Embeddings z of each modality are compared with common prototypes c, all of length one. Codes
+    `q = Sinkhorn(z . c / epsilon)` distribute the batch evenly over the clusters. Each modality predicts the code of
+    the other, with the loss `-sum q_a log softmax(z_v . c / T)`, in both directions of every pair. Defaults: 32
+    prototypes (fewer than the rows of a batch), T .1, epsilon .05, 3 iterations, heads hidden 256, 128-d. The
+    accuracy is the share of rows whose most likely cluster is that of the other modality's code.
 
-    Shortcut it guards against: one cluster for all clips (codes are spread evenly).
+    Shortcut it guards against: one cluster for all clips (codes are distributed evenly).
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class SwappedAssignments(PretextTask):
         super().__init__()
         self.pairs = modality_pairs([*modalities, FUSED], pairs)
         self.heads = projection_heads(names_in(self.pairs), width, hidden, dimension)
-        # lightly's prototypes have a bias, by which a cluster could be likely whatever the embedding.
+        # No bias, unlike the prototypes in lightly: it could make a cluster likely for every embedding.
         self.prototypes = nn.Linear(dimension, prototypes, bias=False)
         self.chance = 1 / prototypes
         self.temperature, self.epsilon = temperature, epsilon
@@ -75,5 +75,5 @@ class SwappedAssignments(PretextTask):
 
 
 def _precise(scores: Tensor) -> Tensor:
-    """In at least single precision: the exponentials of half ones overflow."""
+    """Scores in at least single precision: exponentials overflow in half precision."""
     return scores.to(torch.promote_types(scores.dtype, torch.float32))

@@ -29,13 +29,13 @@ class CrossModal(PretextTask):
     """Cross-modal InfoNCE (CMC, Tian et al. 2020; CLIP, Radford et al. 2021) over pairs of modalities.
 
     `-1/2N sum_i [log softmax_j(v_i . a_j / T)_i + log softmax_j(a_i . v_j / T)_i]`, one row per (clip, segment).
-    Negatives are other clips only: other segments of the same clip are masked, because they may agree. `pairs`: lists
-    of two modalities (or `fused`); default all pairs of modalities ("full graph"); `anchor`: pairs with one modality
-    ("core view"). `joint`: rows of the query's own modality are negatives too (Morgado et al. 2021 find the
-    cross-only form better, which is the default). Defaults: T .07, heads hidden 256, 128-d. lightly's `NTXentLoss`
-    has the joint form only.
+    Negatives are other clips only. Other segments of the same clip are masked, because they may match. `pairs`: lists
+    of two modalities (or `fused`); default: all pairs of modalities ("full graph"). `anchor`: pairs with one modality
+    ("core view"). `joint`: rows of the query's modality are negatives too (Morgado et al. 2021 find the default,
+    cross-modal negatives only, better). Defaults: T .07, heads hidden 256, 128-d. `NTXentLoss` of lightly has only
+    the joint form.
 
-    Shortcuts it guards against: silent or absent streams (`present`), and encoding marks of files, which packing
+    Shortcuts it guards against: silent or absent streams (`present`), and encoding artefacts of files, which packing
     makes equal.
     """
 
@@ -74,14 +74,14 @@ class CrossModal(PretextTask):
 
 
 class AcrossTime(PretextTask):
-    """Within-modality InfoNCE across time (CVRL, Qian et al. 2021): segments of one clip are near, other clips far.
+    """Within-modality InfoNCE across time (CVRL, Qian et al. 2021): attracts segments of a clip, repels other clips.
 
     The loss of `CrossModal` between a modality's segments and the next segments of the same clips. Each stream has a
-    separate head. `streams`: modalities, or `fused`, which also trains the fusion; default all modalities. Defaults:
+    separate head. `streams`: modalities, or `fused`, which also trains the fusion; default: all modalities. Defaults:
     T .07, heads hidden 256, 128-d.
 
-    Shortcut it guards against: one crop for all segments (augmentation is drawn per segment). A still background
-    separates clips as well as motion does, so RGB learns less from this task than depth, flow or sound.
+    Shortcut it guards against: the same crop for all segments (augmentation is drawn per segment). A still background
+    identifies a clip as well as motion does, so RGB learns less from this task than depth, flow or sound.
     """
 
     alone = True
@@ -121,12 +121,13 @@ class AcrossTime(PretextTask):
 
 
 class LeaveOneOut(PretextTask):
-    """The fused embedding of all other modalities against each single one: InfoNCE of `CrossModal`.
+    """InfoNCE between each modality and the fused embedding of all others (ours).
 
-    For every modality m, the embedding that is fused without m is compared with the feature of m. This also trains
-    the gate (MultiMAE and ImageBind have targets per modality; the pairing is ours). Defaults as in `CrossModal`.
+    For every modality m, the loss of `CrossModal` compares the embedding fused without m with the feature of m. This
+    also trains the gate. MultiMAE and ImageBind have targets per modality too, but no such pairs. Defaults as in
+    `CrossModal`.
 
-    Shortcut it guards against: a fused embedding that contains m; m is hidden from the fusion.
+    Shortcut it guards against: a fused embedding that contains m (m is hidden from the fusion).
     """
 
     def __init__(
@@ -161,16 +162,16 @@ class LeaveOneOut(PretextTask):
 def cross_modal_loss(
     first: Tensor, second: Tensor, valid: Tensor, clips: Tensor, temperature: float, joint: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """InfoNCE loss, top-1 retrieval accuracy and its chance between two modalities.
+    """InfoNCE between two modalities, in both directions (CMC, Tian et al. 2020).
 
     first, second: unit rows (N, D).
-    valid: (N,), both modalities are present.
-    clips: (N,), the clip number of each row; rows of one clip are not negatives of each other.
+    valid: (N,), whether both modalities are present.
+    clips: (N,), clip number of each row. Rows of the same clip are not negatives of each other.
     temperature: divides the cosines.
-    joint: rows of the query's own modality are negatives too.
+    joint: rows of the query's modality are negatives too.
 
-    The chance is one in the number of candidates. Without a valid row the loss is zero, with gradient, and accuracy
-    and chance are NaN.
+    Returns the loss, the top-1 retrieval accuracy and its chance, one divided by the number of candidates. Without
+    valid rows the loss is zero, with gradient, and accuracy and chance are NaN.
     """
     target = torch.arange(len(first), device=first.device)
     diagonal = torch.eye(len(first), dtype=torch.bool, device=first.device)
@@ -191,20 +192,21 @@ def cross_modal_loss(
 def set_loss(
     similarities: Tensor, positives: Tensor, negatives: Tensor, valid: Tensor, temperature: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """InfoNCE with any set of positives (Khosla et al. 2020, positives outside the logarithm).
+    """InfoNCE with any number of positives per query (Khosla et al. 2020, positives outside the logarithm).
 
-    similarities: (N, M) of N queries and M candidates.
-    positives, negatives: (N, M) bool; a candidate may be neither.
+    similarities: (N, M), of N queries and M candidates.
+    positives, negatives: (N, M) bool. A candidate may be neither.
     valid: (N,), which queries count.
     temperature: divides the similarities.
 
-    Returns the loss, the accuracy and its chance. Loss: `-log(e^p / (e^p + sum of e^negative))` of each positive, the
-    mean over a row's positives, then over valid rows that have one. Accuracy: the share of those rows whose nearest
-    candidate is a positive. Chance: the share of positives among a row's candidates. NaN without such rows.
+    Returns the loss, the accuracy and its chance, over valid queries with a positive and a negative. Loss: the mean
+    over the positives p of a query of `-log(e^p / (e^p + sum of e^negative))`, then over queries. Accuracy: the share
+    of queries whose nearest candidate is a positive. Chance: the share of positives among the candidates. Accuracy
+    and chance are NaN without such queries.
     """
     logits = similarities / temperature
     others = logits.masked_fill(~negatives, float("-inf")).logsumexp(dim=1, keepdim=True)
-    # A row without negatives has no loss; -inf would make its gradient NaN.
+    # A row without negatives has no loss, but -inf would make its gradient NaN.
     others = torch.where(negatives.any(dim=1, keepdim=True), others, torch.full_like(others, -1e4))
     terms = F.softplus(others - logits)
     count = positives.sum(dim=1)

@@ -1,4 +1,4 @@
-"""Tasks on whether two streams are of the same clip, and of the same moment."""
+"""Tasks on whether two streams come from the same clip and the same moment."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,10 +13,10 @@ from .base import PLAIN, PretextTask, mean_accuracy, mean_of, modality_pairs, na
 
 
 class PairTask(PretextTask):
-    """Base of tasks on pairs of streams: unit towers, and a learned scale and bias for each pair's cosine.
+    """Base of tasks on pairs of streams: a tower per modality, and a learned scale and bias per pair.
 
-    `logit = scale * cos + bias`, the distance head of AVE-Net (Arandjelovic & Zisserman 2018), in a form that keeps
-    features useful for retrieval. Towers are 128-d with 256 hidden; the scale starts at 10, the bias at 0.
+    `logit = scale * cos + bias`, after the distance head of AVE-Net (Arandjelovic & Zisserman 2018). A cosine keeps
+    the features useful for retrieval. Towers are 128-d with 256 hidden. The scale starts at 10, the bias at 0.
     """
 
     def __init__(
@@ -34,15 +34,19 @@ class PairTask(PretextTask):
         self.bias = nn.Parameter(torch.zeros(len(self.pairs)))
 
     def units(self, plain: Encoded) -> dict[str, Tensor]:
-        """Every tower's unit vectors (B, K, D)."""
+        """Unit vectors (B, K, D) of the towers, by modality."""
         return {name: unit(tower(plain.features[name])) for name, tower in self.towers.items()}
 
     def logits(self, number: int, cosines: Tensor) -> Tensor:
-        """Logits of pair `number`."""
+        """Logits from the cosines of pair `number`, in the same shape."""
         return cosines * self.log_scale[number].exp() + self.bias[number]
 
     def judge(self, found: Sequence[tuple[Tensor, Tensor]], towers: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Binary cross-entropy and accuracy over all pairs, each of (cosines, targets)."""
+        """Binary cross-entropy and accuracy over all pairs.
+
+        found: cosines (N,) and targets (N,), by pair.
+        towers: outputs of the towers, which get a gradient even if no pair has rows.
+        """
         losses, correct = [], []
         for number, (cosines, targets) in enumerate(found):
             if len(targets):
@@ -54,13 +58,13 @@ class PairTask(PretextTask):
 
 
 class Correspondence(PairTask):
-    """Audio-visual correspondence for any pair of modalities (Arandjelovic & Zisserman 2017), by a distance.
+    """Audio-visual correspondence for any pair of modalities (Arandjelovic & Zisserman 2017).
 
-    Positive: the same segment of one clip. Negative: the segment with the same number in another clip of the batch,
-    so neither processing nor place in the clip separates them. There is one negative for every positive, so chance is
-    one half in every batch. Rows whose negative lacks the modality are skipped together with their positive.
+    Positive: the same segment of a clip. Negative: the segment with the same number in another clip of the batch, so
+    that neither processing nor place in the clip separates them. Every positive has one negative, so chance is one
+    half. A row whose negative lacks the modality is skipped, with its positive.
 
-    Shortcut it guards against: encoding marks of the file (same sampling for both sides) and silence (`present`).
+    Shortcuts it guards against: encoding artefacts of files (both sides are sampled alike) and silence (`present`).
     """
 
     chance = 0.5
@@ -69,7 +73,7 @@ class Correspondence(PairTask):
         plain = encoded[PLAIN]
         towers = self.units(plain)
         clips = len(next(iter(towers.values())))
-        # A cyclic shift gives every clip another clip as partner, each of them once.
+        # A cyclic shift pairs every clip with another one, and uses each clip once.
         shift = int(torch.randint(1, clips, (), generator=generator)) if clips > 1 else 0
         found = [
             corresponding_logits(towers[a], towers[b], plain.present[a], plain.present[b], shift)
@@ -82,16 +86,18 @@ class Correspondence(PairTask):
 def corresponding_logits(
     first: Tensor, second: Tensor, first_present: Tensor, second_present: Tensor, shift: int
 ) -> tuple[Tensor, Tensor]:
-    """Cosines and targets (2N,) of N positives and, in the same order, their N negatives.
+    """Cosines (2N,) and targets (2N,) of N positives, followed by their N negatives in the same order.
 
-    `first`, `second` (B, K, D) unit vectors; the negative of clip b is `second` of clip b + shift, same segment.
+    first, second: (B, K, D), unit vectors of two modalities.
+    first_present, second_present: (B, K), presence.
+    shift: the negative of clip b is `second` of clip b + shift, same segment.
     """
     mask = first_present & second_present & second_present.roll(-shift, 0)
     return _balanced(first, second, second.roll(-shift, 0), mask)
 
 
 def _balanced(first: Tensor, second: Tensor, negative: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosines of `first` with `second`, then with `negative`, where `mask`, and targets 1 and 0: as many of each."""
+    """Cosines of `first` with `second` (target 1), then with `negative` (target 0), in the rows of `mask`."""
     positives, negatives = (first * second).sum(-1)[mask], (first * negative).sum(-1)[mask]
     targets = torch.cat([torch.ones_like(positives), torch.zeros_like(negatives)])
     return torch.cat([positives, negatives]), targets
@@ -100,13 +106,13 @@ def _balanced(first: Tensor, second: Tensor, negative: Tensor, mask: Tensor) -> 
 class Synchrony(PairTask):
     """Audio-visual temporal synchronisation (AVTS, Korbar et al. 2018; Owens & Efros 2018) for any pair.
 
-    Positive: the same segment. Hard negative: another segment of the same clip, at least `gap` seconds apart without
-    overlap; easy negative: another clip. The share of hard negatives rises from 0 to `hard` between the shares
-    `easy_until` and twice that of the run, because training does not start with hard ones; published: 25 % hard in
-    the second half. One negative for every positive. Defaults: hard .75, easy_until .25, gap .1 s.
+    Positive: the same segment. Hard negative: another segment of the same clip, at least `gap` seconds after the end
+    of the first. Easy negative: another clip. Every positive has one negative. Training does not start with hard
+    negatives only: their share rises from 0 to `hard` between the shares `easy_until` and `2 easy_until` of the run
+    (published: 25 % hard in the second half). Defaults: hard .75, easy_until .25, gap .1 s.
 
-    Shortcut it guards against: borders and padding. A shifted negative is a real window of the recording, cut like
-    the positive, never rolled or padded; overlapping windows are skipped.
+    Shortcut it guards against: borders and padding. A hard negative is a window of the recording, cut like the
+    positive, and never rolled or padded. Overlapping windows are skipped.
     """
 
     chance = 0.5
@@ -148,7 +154,7 @@ class Synchrony(PairTask):
             present, feature = plain.present[second], towers[second]
             shifted, other = feature.roll(-later, 1), feature.roll(-shift, 0)
             hard = wanted & apart & present.roll(-later, 1)
-            # A row that should get a hard negative and has none is skipped: an easy one would change the mixture.
+            # A row without the hard negative it was drawn for is skipped: an easy one would change the mixture.
             easy = ~wanted & present.roll(-shift, 0) & (shift > 0)
             mask = plain.present[first] & present & (hard | easy)
             negative = torch.where(hard[..., None], shifted, other)
@@ -159,11 +165,11 @@ class Synchrony(PairTask):
 class Offset(PairTask):
     """Finds a segment of one stream among all segments of another stream of the clip (ours).
 
-    For each pair, a K-way cross-entropy over `scale * cos` within the clip, both ways: the offset between two streams
-    as a class, after the shifts of Owens & Efros 2018. Chance is one K-th, and all classes are equally frequent.
-    Clips with an absent segment, or with segments closer than `gap` seconds, are skipped.
+    For each pair, a K-way cross-entropy on `scale * cos` within the clip, in both directions: the offset between two
+    streams is the class, after the shifts of Owens & Efros 2018. All classes are equally frequent, so chance is 1/K.
+    Clips with an absent segment, or with gaps between segments below `gap` seconds, are skipped.
 
-    Shortcut it guards against: features that only separate clips; they do not help within one.
+    Shortcut it guards against: features that only separate clips (they do not help within a clip).
     """
 
     def __init__(

@@ -13,15 +13,14 @@ from .base import FUSED, PLAIN, PretextTask, check_source, mean_accuracy, mean_o
 
 
 class ArrowOfTime(PretextTask):
-    """Arrow of time (Wei et al. 2018): tells a segment that runs forwards from one that runs backwards.
+    """Arrow of time (Wei et al. 2018): does a segment run forwards or backwards?
 
-    `Linear(D, 1)` and binary cross-entropy, on a segment as it is and on the same segment reversed (the view
-    `reverse`). Every clip gives one of each, so chance is one half in every batch. `streams`: `fused` or modalities;
-    default every modality.
+    `Linear(D, 1)` and binary cross-entropy, on a segment and on the same segment reversed (the view `reverse`). Every
+    clip gives one of each, so chance is one half. `streams`: `fused` or modalities; default: all modalities.
 
-    Shortcut it guards against: the asymmetry of lossy codecs, and cameras that move forwards. All streams are
-    reversed together, so the decay of sound does not reveal the direction of the picture. Train on the time-symmetric
-    twin of a corpus to measure what remains.
+    Shortcuts that remain: the asymmetry of lossy codecs, and cameras that move forwards. Train on the time-symmetric
+    twin of a corpus to measure them. Shortcut it guards against: the decay of sound (all streams are reversed
+    together).
     """
 
     views: Mapping[str, ViewFunction] = {"reverse": reverse}
@@ -53,11 +52,11 @@ class ArrowOfTime(PretextTask):
 
 
 class Pace(PretextTask):
-    """Pace prediction (Wang et al. 2020; SpeedNet, Benaim et al. 2020): consecutive frames, or every second one?
+    """Pace prediction (Wang et al. 2020; SpeedNet, Benaim et al. 2020): consecutive frames, or every second frame?
 
     Two classes, `Linear(D, 2)`, on the view `pace`: one segment of every clip in half its frames. Both classes are
-    equally frequent; if absent clips leave more of one, the surplus is skipped. The published form has four paces.
-    `streams`: video modalities; default all but flow, whose vectors do not change with the pace.
+    equally frequent; if absent clips make one class larger, its surplus is skipped. The published form has four
+    paces. `streams`: video modalities; default: all but flow, whose vectors do not change with the pace.
 
     Shortcuts it guards against: looped or padded windows (windows are cut), and the pitch of resampled sound (sound
     keeps its pace and is not used).
@@ -92,7 +91,11 @@ class Pace(PretextTask):
 
 
 def even_classes(target: Tensor, mask: Tensor, classes: int) -> Tensor:
-    """A mask (N,) within `mask` with equally many rows of each class: the first of every class of `target` (N,)."""
+    """A subset (N,) of `mask` (N,) with the same number of rows of each class of `target` (N,): the first ones.
+
+    >>> even_classes(torch.tensor([0, 0, 1, 0]), torch.tensor([True, True, True, True]), 2)
+    tensor([ True, False,  True, False])
+    """
     rows = F.one_hot(target, classes).bool() & mask[:, None]
     fewest = rows.sum(dim=0).min()
     return (rows & (rows.cumsum(dim=0) <= fewest)).any(dim=1)

@@ -1,4 +1,4 @@
-"""Trains a gate without labels, on corrupted streams."""
+"""Trains a gate on corrupted streams, without labels."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,26 +11,27 @@ from .base import PLAIN, TEACHER, PretextTask, mean_of, unit
 
 
 class GateDenoising(PretextTask):
-    """The fused embedding of a corrupted segment predicts that of the clean one, and its gate finds the fault (ours).
+    """Predicts the clean fused embedding from corrupted streams, and trains the gate to detect the fault (ours).
 
-    In the view `corrupt`, a random subset of modalities is corrupted or dropped, never all, each equally often.
-    `z~`: fused from that view, with weights of shares `g~`. `z*`: fused from the clean segment by the exponential
-    moving average of the backbone. `s_m`: the severity in [0, 1] of modality m, 0 if it is clean.
+    In the view `corrupt`, a random subset of the modalities is corrupted or dropped, never all, and each equally
+    often. `z~` is the embedding fused from that view, and `g~` are its gate weights divided by their sum. `z*` is the
+    embedding of the clean segment from an exponential moving average of the backbone. `s_m` in [0, 1] is the severity
+    of modality m, 0 if it is clean.
 
         L = 2 - 2 cos(predictor(z~), z*) + gate KL(t || g~),   t_m = exp(-sharpness s_m) / sum_n exp(-sharpness s_n)
 
-    over the remaining modalities n. The first term alone (`gate: 0`) hardly trains the gate: the target is fused
-    under a gate as well, so the loss is small if the gate trusts the modality that varies least. The second term
-    trains the gate directly. The severity was drawn by the task, it is not a label. For clean segments the target is
-    equal shares. Defaults: gate 1, sharpness 2, predictor hidden 256. Give the gate `quality: 3` (`BackboneSpec`):
-    noise and contrast of a stream generalise to other corruptions.
+    over the remaining modalities n. The first term alone (`gate: 0`) hardly trains the gate: the target is gated too,
+    so the loss is small if the gate prefers the modality that varies least. The second term trains the gate directly.
+    The task draws the severity, so no labels are needed. For clean segments the target is equal weights. Defaults:
+    gate 1, sharpness 2, predictor hidden 256. Set `quality: 3` of the fusion (`BackboneSpec.fusion_arguments`): noise
+    and contrast of a stream generalise to other corruptions.
 
-    The accuracy is how often the share of a corrupted modality is smaller than the share of the same modality in the
-    clean segment, both among the remaining modalities; a gate that sees no corruption is right half the time.
+    The accuracy is the share of corrupted modalities whose weight is smaller than in the clean segment, relative to
+    the remaining modalities. A gate that does not detect corruption reaches one half.
 
     Shortcuts it guards against: a fixed preference (each modality is corrupted equally often), and features of the
-    trained corruptions (blur is not among them and is used for tests). If modalities share no information, the first
-    term trains the gate only on `present`.
+    trained corruptions (blur is not among them and serves as a test). If modalities have no information in common,
+    the first term trains the gate only on `present`.
     """
 
     views: Mapping[str, ViewFunction] = {"corrupt": corrupt}
@@ -66,10 +67,12 @@ class GateDenoising(PretextTask):
 
 
 def severity_divergence(weights: Tensor, present: Tensor, severity: Tensor, sharpness: float) -> Tensor:
-    """Mean of `KL(t || g)` in nats over rows with two modalities or more; zero, with gradient, without such rows.
+    """Mean of `KL(t || g)` in nats over rows with at least two modalities; zero, with gradient, without such rows.
 
-    weights, present, severity: (..., M).
-    sharpness: of the target `t = softmax(-sharpness severity)` among the present; `g`: weights divided by their sum.
+    weights: (..., M), gate weights; g are the weights divided by their sum.
+    present: (..., M) bool.
+    severity: (..., M), in [0, 1].
+    sharpness: of the target `t = softmax(-sharpness severity)` over the present modalities.
     """
     rows = present.sum(dim=-1) > 1
     logs = (-sharpness * severity.to(weights.dtype)).masked_fill(~present, float("-inf"))

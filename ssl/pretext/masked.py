@@ -1,4 +1,4 @@
-"""Prediction of hidden tokens, over a grid of modalities and time."""
+"""Prediction of hidden tokens in a grid of segments and modalities."""
 
 from collections.abc import Mapping, Sequence
 
@@ -14,10 +14,10 @@ from .contrastive import cross_modal_loss
 
 
 class TokenPredictor(nn.Module):
-    """A small transformer over a clip's tokens, one for each (segment, modality), some of them hidden.
+    """A small transformer on the tokens of a clip, one per (segment, modality), some of them hidden.
 
-    Hidden tokens are a learned vector. Every token has learned embeddings of its modality and of its segment's place.
-    Absent tokens are not attended to and not predicted.
+    A learned vector replaces hidden tokens. Learned embeddings of modality and segment number are added to all
+    tokens. Absent tokens are neither attended to nor predicted.
     """
 
     def __init__(self, count: int, width: int, segments: int, layers: int, heads: int) -> None:
@@ -31,17 +31,22 @@ class TokenPredictor(nn.Module):
         self.layers = nn.TransformerEncoder(layer, layers, nn.LayerNorm(width), enable_nested_tensor=False)
 
     def forward(self, tokens: Tensor, hidden: Tensor, present: Tensor) -> Tensor:
-        """Predictions (B, K, M, D) from tokens (B, K, M, D); `hidden`, `present` (B, K, M)."""
+        """Predictions (B, K, M, D).
+
+        tokens: (B, K, M, D).
+        hidden: (B, K, M) bool, tokens to replace by the learned vector.
+        present: (B, K, M) bool.
+        """
         seen = torch.where(hidden[..., None], self.mask_token.to(tokens.dtype), tokens)
         seen = seen + self.modality + self.place[: tokens.shape[1]]
         padding = ~present.flatten(1)
-        # Attention over no tokens at all would give NaN.
+        # Attention over no tokens would give NaN.
         padding = padding & ~padding.all(dim=1, keepdim=True)
         return self.layers(seen.flatten(1, 2), src_key_padding_mask=padding).view(tokens.shape)
 
 
 def hide(present: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """The tokens (B, K, M) to hide: about `share` of those present, at least one, never all."""
+    """The tokens (B, K, M) to hide: about `share` of the present tokens of a clip, at least one but never all."""
     order = torch.rand(present.shape, generator=generator).to(present.device)
     order = order.masked_fill(~present, 2.0).flatten(1).argsort(dim=1).argsort(dim=1).view(present.shape)
     count = present.flatten(1).sum(dim=1)
@@ -51,7 +56,7 @@ def hide(present: Tensor, share: float, generator: torch.Generator) -> Tensor:
 
 
 class MaskedTask(PretextTask):
-    """Base of masked tasks: the grid of tokens and the predictor over it."""
+    """Base of masked tasks: the grid of tokens and the predictor."""
 
     across_clips = False
     alone = True
@@ -61,7 +66,7 @@ class MaskedTask(PretextTask):
     ) -> None:
         super().__init__()
         if len(modalities) * segments < 2:
-            raise RequestError("a masked task needs a second token to predict from: more segments or modalities")
+            raise RequestError("a masked task needs at least two tokens: give more segments or modalities")
         self.modalities, self.share = tuple(modalities), share
         self.predictor = TokenPredictor(len(modalities), width, segments, layers, heads)
 
@@ -73,11 +78,11 @@ class MaskedTask(PretextTask):
 
 @torch.no_grad()
 def told_apart(columns: Sequence[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
-    """How often a prediction is nearest to its own target among all targets of its modality.
+    """The share of predictions whose nearest target, among all targets of the modality, is the right one.
 
-    columns: by modality, predictions (N, D) and targets (N, D), row by row.
+    columns: predictions (N, D) and targets (N, D) in the same order, by modality.
 
-    Returns `accuracy` over all rows and its `chance`, one in the number of targets; nothing without rows.
+    Returns `accuracy` over all rows and its `chance`, one divided by the number of targets. Empty without rows.
     """
     hits, chances = [], []
     for predicted, wanted in columns:
@@ -89,15 +94,14 @@ def told_apart(columns: Sequence[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
 
 
 class MaskedLatent(MaskedTask):
-    """Masked latent prediction over time and modality tokens (data2vec, Baevski et al. 2022; JEPA 2023).
+    """Masked latent prediction of (segment, modality) tokens (data2vec, Baevski et al. 2022; JEPA 2023).
 
-    A `share` of a clip's tokens, one feature for each (segment, modality), is hidden. A transformer of 2 layers
-    predicts the features that the moving average of the backbone has for them: `2 - 2 cos`. Defaults: share .5,
-    4 heads. The accuracy: how often the prediction is nearest to its own target among all hidden tokens of the same
-    modality.
+    A `share` of the tokens of a clip is hidden. A transformer of 2 layers predicts the features of the hidden tokens
+    under a moving average of the backbone, with the loss `2 - 2 cos`. Defaults: share .5, 4 heads. The accuracy is
+    the share of predictions whose nearest target, among all hidden tokens of the modality, is the right one.
 
-    Shortcuts it guards against: a hidden token's own feature (the predictor does not see it), and collapse (by the
-    slow target; watch `embedding/std`).
+    Shortcuts it guards against: the feature of the hidden token (the predictor does not see it), and collapse (by the
+    slow target; monitor `embedding/std`).
     """
 
     teacher = True
@@ -127,15 +131,15 @@ class MaskedLatent(MaskedTask):
 
 
 class ContrastiveMasked(MaskedTask):
-    """CAV-MAE (Gong et al. 2023): reconstruction of hidden content and contrast between clips, in one task.
+    """CAV-MAE (Gong et al. 2023): reconstruction of hidden content plus contrast between clips.
 
-    A `share` of a clip's (segment, modality) tokens is hidden, and a joint transformer reconstructs the standardised
-    coarse content of the segment from the other tokens, by mean squared error (a mask within frames or spectrograms
-    would need token encoders; here a token is a whole stream of a segment). InfoNCE of every pair of modalities is
-    added with the factor `contrast`. Published: share .75, contrast .01, T .05, one direction. The accuracy: how
-    often a reconstruction is nearest to its own content among all hidden tokens of the modality.
+    A `share` of the (segment, modality) tokens of a clip is hidden. A transformer over all modalities reconstructs
+    their standardised coarse content from the other tokens, with the mean squared error. A token is a whole stream of
+    a segment; masks within frames or spectrograms would need token encoders. InfoNCE over every pair of modalities is
+    added with the factor `contrast`. Published: share .75, contrast .01, T .05, one direction. The accuracy is the
+    share of reconstructions whose nearest content, among all hidden tokens of the modality, is the right one.
 
-    Shortcuts it guards against: as `MaskedLatent`; brightness and loudness, which standardising removes.
+    Shortcuts it guards against: those of `MaskedLatent`, and brightness and loudness (removed by standardisation).
     """
 
     across_clips = True

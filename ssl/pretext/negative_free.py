@@ -1,4 +1,4 @@
-"""Agreement across modalities without negatives."""
+"""Tasks on agreement across modalities, without negatives."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -29,12 +29,16 @@ from .base import (
     unit,
 )
 
-# The fewest rows for batch norm and covariances.
+# Batch norm and covariances need at least this number of rows.
 FEWEST = 4
 
 
 class Paired(NamedTuple):
-    """Rows (N, D) of two modalities, row by row of one segment, and the segment number (N,) within the clip."""
+    """Rows of two modalities. Row n of both comes from the same segment.
+
+    first, second: (N, D).
+    segments: (N,), segment number within the clip.
+    """
 
     first: Tensor
     second: Tensor
@@ -42,7 +46,11 @@ class Paired(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """Rows (N, D) of one modality and segment: the prediction from them, and the rows without gradient."""
+    """One modality and segment of N clips.
+
+    guess: (N, D), the prediction from the rows.
+    row: (N, D), the rows without gradient.
+    """
 
     guess: Tensor
     row: Tensor
@@ -51,8 +59,8 @@ class Seen(NamedTuple):
 class PairAgreement(PretextTask):
     """Base of tasks on agreement: one expander with batch norm per modality, and the rows of each pair.
 
-    Rows of a pair are the (clip, segment) with both modalities present; a pair with fewer than four is skipped. The
-    accuracy is that of `retrieval` between the two modalities; it is not part of the loss.
+    The rows of a pair are all (clip, segment) with both modalities present. A pair with fewer than four rows is
+    skipped. The accuracy is that of `retrieval` between the two modalities. It is not part of the loss.
     """
 
     def __init__(
@@ -69,7 +77,7 @@ class PairAgreement(PretextTask):
 
     @staticmethod
     def head(width: int, hidden: int, dimension: int) -> nn.Module:
-        """A modality's expander (N, `width`) -> (N, `dimension`)."""
+        """Builds the expander of a modality: (N, `width`) -> (N, `dimension`)."""
         return VICRegProjectionHead(width, hidden, dimension, num_layers=2)
 
     def projected(self, plain: Encoded) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -81,14 +89,14 @@ class PairAgreement(PretextTask):
                 projected = head(feature[mask])
                 out = projected.new_zeros(*mask.shape, projected.shape[-1]).index_put((mask,), projected)
             else:
-                # Kept in the graph: every rank needs a gradient for every parameter.
+                # Stays in the graph, because every rank needs a gradient for every parameter.
                 idle = sum(parameter.sum() * 0 for parameter in head.parameters())
                 out, mask = feature.sum() * 0 + idle + feature.new_zeros(*mask.shape, 1), torch.zeros_like(mask)
             rows[name], present[name] = out, mask
         return rows, present
 
     def pair_rows(self, plain: Encoded) -> tuple[list[Paired], list[Tensor]]:
-        """All pairs with enough rows, and all projected rows."""
+        """The pairs with enough rows, and all projected rows."""
         rows, present = self.projected(plain)
         found = []
         for first, second in self.pairs:
@@ -100,10 +108,10 @@ class PairAgreement(PretextTask):
 
 @torch.no_grad()
 def retrieval(pairs: Sequence[Paired]) -> dict[str, Tensor]:
-    """`accuracy`, how often a row is nearer to its partner, by cosine, than to rows of other clips, and its `chance`.
+    """Top-1 retrieval by cosine, in both directions, mean over pairs: `accuracy` and its `chance`.
 
-    Both ways, the mean over pairs. Candidates are the rows with the same segment number, one of each clip: segments
-    of one clip look alike, so with all of them chance would not be one in the number of candidates.
+    Candidates are the rows with the same segment number, one per clip. Segments of one clip are similar, so with all
+    of them chance would not be one divided by the number of candidates.
     """
     accuracies, chances = [], []
     for first, second, segments in pairs:
@@ -118,10 +126,10 @@ def retrieval(pairs: Sequence[Paired]) -> dict[str, Tensor]:
 class VicReg(PairAgreement):
     """VICReg (Bardes et al. 2022) across modalities: agreement, variance of each dimension, no covariance.
 
-    `invariance mean |a - b|^2 + variance hinge(1 - std) + covariance off-diagonal^2`, lightly's loss. Published
-    weights 25, 25, 1; heads 2 layers of 256 (published 8192).
+    `invariance mean |a - b|^2 + variance hinge(1 - std) + covariance off-diagonal^2`, the loss of lightly. Published
+    weights 25, 25, 1; heads of 2 layers of 256 (published: 8192).
 
-    Shortcut it guards against: collapse, by the second and third term; streams that are absent (`present`).
+    Shortcuts it guards against: collapse (by the second and third term), and absent streams (`present`).
     """
 
     def __init__(
@@ -146,11 +154,11 @@ class VicReg(PairAgreement):
 class BarlowTwins(PairAgreement):
     """Barlow Twins (Zbontar et al. 2021) across modalities: their cross-correlation approaches the identity.
 
-    `sum_i (1 - C_ii)^2 + redundancy sum_(i != j) C_ij^2`, lightly's loss, over the joined batch of all processes
-    (lightly's own gathering does not give its gradient). Published redundancy .005; heads 2 layers of 256 (8192).
-    The sum over dimensions is divided by their number, so the weight does not depend on it.
+    `sum_i (1 - C_ii)^2 + redundancy sum_(i != j) C_ij^2`, the loss of lightly, on the joined batch of all processes
+    (the gathering in lightly gives another gradient). Published redundancy .005; heads of 2 layers of 256 (published:
+    8192). The sum is divided by the number of dimensions, so the weight does not depend on it.
 
-    Shortcut it guards against: collapse, by the diagonal.
+    Shortcut it guards against: collapse (by the diagonal).
     """
 
     def __init__(
@@ -171,13 +179,13 @@ class BarlowTwins(PairAgreement):
 
 
 class Byol(PretextTask):
-    """BYOL (Grill et al. 2020) across modalities: one modality predicts the moving average's feature of another.
+    """BYOL (Grill et al. 2020) across modalities: one modality predicts the slow feature of another.
 
-    `2 - 2 cos(q_v(f_v), f'_a)` both ways over every pair, f' from the exponential moving average of the backbone
-    (momentum .996 rising to 1). Targets are the backbone's normalised features, so there is no projection to average.
-    Predictor 256 hidden. The accuracy is that of `retrieval` between predictions and targets.
+    `2 - 2 cos(q_v(f_v), f'_a)` in both directions of every pair, with f' from an exponential moving average of the
+    backbone (momentum .996, rising to 1). Targets are the normalised features of the backbone, so no projection head
+    is averaged. Predictor hidden 256. The accuracy is that of `retrieval` between predictions and targets.
 
-    Shortcut it guards against: collapse, by predictor and slow target; watch `embedding/std`.
+    Shortcut it guards against: collapse (by predictor and slow target; monitor `embedding/std`).
     """
 
     teacher = True
@@ -213,16 +221,16 @@ class Byol(PretextTask):
 
 
 class CrissCross(PairAgreement):
-    """CrissCross (Sarkar & Etemad 2023): agreement within and across modalities, at one time and at another.
+    """CrissCross (Sarkar & Etemad 2023): agreement within and across modalities, at the same and at another time.
 
-    The SimSiam form `1 - (cos(q(z), sg(z')) + cos(q(z'), sg(z))) / 2`, the mean of six terms over two segments of a
-    clip: within a modality across time, across modalities at the same time, and across both. SimSiam's heads, 3 x 256
-    (published 3 x 2048), predictor 128 hidden. Needs K of at least 2. The accuracy is that of `retrieval` between
-    what one modality's predictor guesses and the other's rows at the same time.
+    The SimSiam loss `1 - (cos(q(z), sg(z')) + cos(q(z'), sg(z))) / 2`, mean of six terms over two segments of a clip:
+    within a modality across time, across modalities at the same time, and across both. Heads as in SimSiam, 3 x 256
+    (published: 3 x 2048), predictor hidden 128. Needs K of at least 2. The accuracy is that of `retrieval` between
+    the predictions of one modality and the rows of the other at the same time.
 
-    Shortcut it guards against: collapse, by predictor, stopped gradient and the batch norm that ends the heads; a
-    common crop (augmentation per segment). One two-valued cue that lasts, such as small or large, can satisfy it
-    alone: watch `embedding/rank`.
+    Shortcuts it guards against: collapse (by predictor, stopped gradient and the final batch norm of the heads), and
+    a common crop (augmentation is drawn per segment). A lasting binary cue, such as small or large, can be enough to
+    minimise the loss: monitor `embedding/rank`.
     """
 
     def __init__(
@@ -267,19 +275,19 @@ class CrissCross(PairAgreement):
 
 
 def _agree(one: Seen, other: Seen) -> Tensor:
-    """How far each's guess is from the other's row: zero where they point one way."""
+    """The SimSiam loss: zero if each guess has the direction of the other's row."""
     apart = NegativeCosineSimilarity()
     return 1 + (apart(one.guess, other.row) + apart(other.guess, one.row)) / 2
 
 
 class LeJepa(PairAgreement):
-    """LeJEPA (Balestriero & LeCun 2025) across modalities: every modality's embedding is near their mean, and the
-    embeddings of all follow an isotropic Gaussian.
+    """LeJEPA (Balestriero & LeCun 2025) across modalities: embeddings agree and follow an isotropic Gaussian.
 
-    lightly's loss, with each modality of a pair as a view: agreement plus `sketch` times SIGReg, a test of normality
-    along random directions drawn from the batch's generator. Published weight .05; heads 2 x 256.
+    The loss of lightly, with each modality of a pair as a view: the distance to the mean of the pair, plus `sketch`
+    times SIGReg, a test of normality along random `directions`. Published weight .05; heads 2 x 256. It needs neither
+    teacher nor predictor.
 
-    Shortcut it guards against: collapse, by the test; there is neither teacher nor predictor.
+    Shortcut it guards against: collapse (by the test).
     """
 
     def __init__(
@@ -298,7 +306,7 @@ class LeJepa(PairAgreement):
     def forward(self, encoded: Mapping[str, Encoded], generator: torch.Generator) -> dict[str, Tensor]:
         found, idle = self.pair_rows(encoded[PLAIN])
         losses = []
-        # The sketch draws from the global generator: lent the batch's own, it is the same on every rank and resume.
+        # SIGReg draws from the global generator. Seeded from the batch, it is the same on every rank and on resume.
         with torch.random.fork_rng():
             torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
             for first, second, _ in found:

@@ -14,11 +14,11 @@ from .base import FUSED, PLAIN, PretextTask, check_source, mean_accuracy, mean_o
 
 
 class OrderTask(PretextTask):
-    """Base of tasks on shuffled segments: a classifier over the pairs of a sequence of features.
+    """Base of tasks on shuffled segments: a classifier on all pairs of features of a sequence.
 
-    Segments are encoded one by one, so shuffling features equals shuffling the input. Every pair goes through
-    `Linear(2D, hidden) ReLU`; the pairs are concatenated, and a linear layer gives the class. `streams`: `fused` or
-    modalities. Only clips with all segments present are used.
+    Segments are encoded independently, so shuffling features is equivalent to shuffling the input. Each pair passes
+    through `Linear(2D, hidden)` and ReLU. A linear layer on the concatenated pairs predicts the class. `streams`:
+    `fused` or modalities. Only clips with all segments present are used.
     """
 
     across_clips = False
@@ -54,12 +54,12 @@ class OrderTask(PretextTask):
         return self.classifiers[name](torch.cat(related, dim=-1))
 
     def whole(self, plain: Encoded, name: str) -> Tensor:
-        """Features (B', K, D) of the clips whose segments are all present."""
+        """Features (B', K, D) of the clips with all segments present."""
         feature, present = source_feature(plain, name)
         return feature[present.all(dim=1)]
 
     def judge(self, found: Sequence[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
-        """Cross-entropy and accuracy of (logits, targets) by stream."""
+        """Cross-entropy and accuracy, mean over streams. `found`: (logits, targets) by stream."""
         losses = [F.cross_entropy(logits, target) for logits, target in found if len(target)]
         correct = [(logits.argmax(-1) == target).float().mean() for logits, target in found if len(target)]
         return {"loss": mean_of(losses, *(logits for logits, _ in found)), **mean_accuracy(correct)}
@@ -68,11 +68,11 @@ class OrderTask(PretextTask):
 class ClipOrder(OrderTask):
     """Clip order prediction (VCOP, Xu et al. 2019): which of the K! permutations was applied to the segments?
 
-    Classes are numbered as in `itertools.permutations` and equally frequent over the clips. Defaults: K 3 and dropout
-    .5 as published; hidden 128 (published: 512).
+    Classes are numbered as in `itertools.permutations` and equally frequent. Defaults: K 3 and dropout .5 as
+    published; hidden 128 (published: 512).
 
-    Shortcuts it guards against: continuous borders (segments have gaps) and a common crop (augmentation is drawn per
-    segment).
+    Shortcuts it guards against: continuity at borders (segments have gaps), and a common crop (augmentation is drawn
+    per segment).
     """
 
     def __init__(
@@ -103,11 +103,11 @@ class ClipOrder(OrderTask):
 class OrderVerification(OrderTask):
     """Shuffle and learn (Misra et al. 2016): are the segments in order?
 
-    Half of the clips stay in order, the others get a permutation that is neither the order nor its reverse (motion
-    without direction looks the same in reverse). The published form uses frames of high motion and 75 % negatives;
-    here classes are equal. Needs K of at least 3. Defaults: hidden 128, dropout .5.
+    Half of the clips keep their order. The others get a permutation that is neither the order nor its reverse,
+    because motion without direction looks the same in reverse. The published form uses frames of high motion and
+    75 % negatives; here both classes are equally frequent. Needs K of at least 3. Defaults: hidden 128, dropout .5.
 
-    Shortcut it guards against: as `ClipOrder`.
+    Shortcuts it guards against: those of `ClipOrder`.
     """
 
     def __init__(
@@ -138,11 +138,12 @@ class OrderVerification(OrderTask):
 
 
 class FrameOrder(OrderTask):
-    """Order prediction network (OPN, Lee et al. 2017): which order, with a sequence and its reverse as one class?
+    """Order prediction network (OPN, Lee et al. 2017): which order? An order and its reverse are one class.
 
-    K!/2 classes: 3 for three segments, the published 12 for four. Defaults: hidden 128, dropout .5.
+    K!/2 classes: 3 for three segments, 12 for four (as published). Merging reverses makes motion that is symmetric in
+    time predictable. Defaults: hidden 128, dropout .5.
 
-    Shortcut it guards against: as `ClipOrder`. Motion that is symmetric in time can be ordered up to its reverse.
+    Shortcuts it guards against: those of `ClipOrder`.
     """
 
     def __init__(
@@ -174,13 +175,13 @@ class FrameOrder(OrderTask):
 
 
 class OddOneOut(OrderTask):
-    """Odd-one-out networks (O3N, Fernando et al. 2017): which of the sequences is in the wrong order?
+    """Odd-one-out networks (O3N, Fernando et al. 2017): which sequence is in the wrong order?
 
-    K sequences of K - 1 segments, each without another segment. All are in order except one, which has any other
-    order but the reverse. Every sequence gets a score from the same pairs and a linear layer; the odd one is the
-    class. Needs K of at least 4. Defaults: hidden 128, dropout .5.
+    K sequences of K - 1 segments; each lacks another segment. One sequence has a wrong order that is not the reverse,
+    the others are in order. The same layers score each sequence, and the class is the wrong one. Needs K of at least
+    4. Defaults: hidden 128, dropout .5.
 
-    Shortcut it guards against: as `ClipOrder`; the places of the odd one are equally frequent.
+    Shortcuts it guards against: those of `ClipOrder`, and the place of the wrong sequence (equally frequent).
     """
 
     def __init__(
@@ -220,5 +221,9 @@ class OddOneOut(OrderTask):
 
 
 def shuffle_segments(feature: Tensor, orders: Tensor) -> Tensor:
-    """Feature (B, K, D) with row k taken from segment `orders[b, k]`."""
+    """Reorders the segments of each clip: row k of clip b is segment `orders[b, k]`.
+
+    feature: (B, K, D).
+    orders: (B, L) segment numbers. Returns (B, L, D).
+    """
     return feature.gather(1, orders[..., None].expand(*orders.shape, feature.shape[-1]))

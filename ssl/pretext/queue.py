@@ -1,4 +1,4 @@
-"""Negatives, and positives, from earlier batches."""
+"""Contrastive tasks with negatives and positives from earlier batches."""
 
 from collections.abc import Mapping, Sequence
 
@@ -21,9 +21,14 @@ from .contrastive import set_loss
 
 
 class RowQueue(nn.Module):
-    """The last `size` rows of several streams side by side, with the clip each is of; part of the checkpoint.
+    """The last `size` rows of several streams, and the clip of each row.
 
-    lightly's memory bank is not in the state dict, and a resumed run would start with an empty one.
+    streams: number of streams.
+    size: number of rows per stream.
+    dimension: D.
+
+    It is part of the checkpoint. The memory bank of lightly is not in the state dict, so a resumed run would start
+    with an empty one.
     """
 
     rows: Tensor
@@ -40,7 +45,12 @@ class RowQueue(nn.Module):
 
     @torch.no_grad()
     def push(self, rows: Tensor, present: Tensor, clips: Tensor) -> None:
-        """Rows (streams, N, D), present (streams, N), clips (N,) take the place of the oldest."""
+        """Replaces the oldest rows.
+
+        rows: (streams, N, D).
+        present: (streams, N) bool.
+        clips: (N,), clip of each row.
+        """
         size = self.rows.shape[1]
         rows, present, clips = rows[:, -size:], present[:, -size:], clips[-size:]
         places = (int(self.place) + torch.arange(rows.shape[1], device=rows.device)) % size
@@ -53,14 +63,14 @@ class RowQueue(nn.Module):
 class MomentumQueue(PretextTask):
     """Cross-modal contrast against a momentum queue (MoCo, He et al. 2020).
 
-    Query: a modality's feature under its head. Key: another modality's feature from the exponential moving average
-    of the backbone, under an average of that modality's head; negatives: the keys of other clips in this batch and in
-    the queue. InfoNCE both ways over every pair. Defaults: queue 2048 (published 16384 and more), T .07, momentum of
-    the heads .99, hidden 256, 128-d.
+    Query: the feature of one modality, projected by a head. Key: the feature of another modality from an exponential
+    moving average of the backbone, projected by a moving average of its head. Negatives: the keys of other clips in
+    the batch and in the queue. InfoNCE in both directions of every pair. Defaults: queue 2048 (published: 16384 and
+    more), T .07, momentum of the heads .99, hidden 256, 128-d.
 
-    Shortcuts it guards against: the age of a key, and a clip that meets itself. Keys change with the encoder. With
-    negatives from the queue only, as published, a query could find its key by age; keys of the batch are as young. In
-    an epoch shorter than the queue, rows of the same clip are not negatives.
+    Shortcuts it guards against: the age of a key, and negatives from the same clip. Keys change as the encoder
+    trains, so with negatives from the queue only (as published) a query could recognise its key by age. Keys of the
+    batch have the same age. If the queue holds more than an epoch, rows of the same clip are not negatives.
     """
 
     teacher = True
@@ -123,14 +133,14 @@ class MomentumQueue(PretextTask):
 class Agreement(PretextTask):
     """Audio-visual instance discrimination with cross-modal agreement (AVID-CMA, Morgado et al. 2021).
 
-    Cross-modal InfoNCE of a segment against the other clips of the batch and of the queue (AVID), and, after the
-    share `warmup` of the run, a within-modality term whose positives are the queue's `positives` rows with the
-    highest agreement `min(v . v_j, a . a_j)`: clips that look alike and sound alike. Other rows of other clips are
-    negatives; rows of the same clip are neither. Defaults: queue 1024 of detached rows (the published banks hold
-    every clip), 8 positives (32), warm-up .5, T .07, hidden 256, 128-d.
+    Cross-modal InfoNCE with negatives from the other clips of the batch and of the queue (AVID). After the share
+    `warmup` of the run, a within-modality term is added. Its positives are the `positives` rows of the queue with the
+    highest agreement `min(v . v_j, a . a_j)`: clips that both look and sound similar. Other rows of other clips are
+    negatives. Rows of the same clip are neither. Defaults: queue 1024 of detached rows (the published banks hold
+    every clip), 8 positives (published: 32), warm-up .5, T .07, hidden 256, 128-d.
 
-    Shortcuts it guards against: the age of a row, as in `MomentumQueue` (more so, because these rows have no moving
-    average), and positives from one modality alone, which repeat its errors.
+    Shortcuts it guards against: the age of a row, as in `MomentumQueue` (rows change faster here, without a moving
+    average), and positives that one modality alone finds similar, which would repeat its errors.
     """
 
     def __init__(

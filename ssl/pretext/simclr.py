@@ -1,4 +1,4 @@
-"""Two augmented views of one segment, told from all other clips."""
+"""Contrast of two augmented views of a segment with all other clips."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,22 +13,22 @@ from ...shards.transforms import draw_geometry, move_geometry
 from ..views.views import Streams, View, ViewFunction, one_segment, take_segments
 from .base import FUSED, PretextTask, check_source, mean_accuracy, mean_of, projection_heads, source_feature, unit
 
-# Side of the smallest crop, and the largest change of brightness and contrast, in deviations of the stream.
+# Side of the smallest crop as a share, and the largest change of brightness and contrast, in standard deviations.
 CROP_SCALE, JITTER = 0.4, 0.4
-# Share of pictures without colour.
+# Share of segments that lose their colour.
 GREY = 0.2
-# Largest share of a spectrogram's columns, and of its rows, that is hidden; largest gain in its deviations.
+# Largest share of the columns and of the rows of a spectrogram to hide, and largest gain in standard deviations.
 MASKED, GAIN = 0.25, 0.5
-# Deviation of the noise on a signal, and the largest change of its scale.
+# Standard deviation of the noise added to a signal, and the largest change of its scale.
 NOISE, STRETCH = 0.1, 0.2
 
 
 def augment_twice(streams: Streams, present: Streams, generator: torch.Generator) -> View:
-    """One segment of every clip, augmented in two ways: rows (B, 2) of every stream.
+    """One segment of every clip, augmented twice: rows (B, 2) of every stream.
 
-    Pictures are cropped and mirrored, the same for all video streams of a row; RGB also changes brightness and
-    contrast and may lose its colour. Spectrograms change their gain and lose a band of time and one of frequency.
-    Signals are scaled and get noise.
+    Video is cropped and mirrored, in the same way for all video streams of a row. RGB also changes brightness and
+    contrast, and may lose its colour. Spectrograms change their gain and lose a band of time and a band of frequency.
+    Signals are scaled, and noise is added.
     """
     segments = one_segment(present, generator).expand(-1, 2)
     leading = (len(segments), 2)
@@ -49,15 +49,16 @@ def augment_twice(streams: Streams, present: Streams, generator: torch.Generator
 
 
 class SimClr(PretextTask):
-    """SimCLR (Chen et al. 2020): two augmented views of a segment are near, views of other clips are far.
+    """SimCLR (Chen et al. 2020): attracts two augmented views of a segment, repels views of other clips.
 
-    Within each of `streams`, modalities or `fused`, NT-Xent over the 2N projected views of the N clips that have the
-    stream: `-log(exp(s_ij / T) / sum_{k != i} exp(s_ik / T))` for the two views i, j of a clip, `s` the cosine, mean
-    over both orders of all clips. It needs no second modality. Defaults: T .1, heads hidden 256, 128-d; the views add
-    to the augmentation of the config (see `augment_twice`). The published form draws harder colour changes and blur.
+    In each stream, NT-Xent over the 2N projected views of the N clips that have the stream:
+    `-log(exp(s_ij / T) / sum_{k != i} exp(s_ik / T))` for the two views i, j of a clip, with the cosine s, mean over
+    both orders of all clips. `streams`: modalities or `fused`; default: all modalities. It works with a single
+    modality. The views are augmented in addition to the config's augmentation (see `augment_twice`). Defaults: T .1,
+    heads hidden 256, 128-d. The published form has stronger colour changes, and blur.
 
-    Shortcut it guards against: histograms of colour and loudness that tell clips apart (both change). What a crop,
-    a mirror or a gain changes is not learned, on purpose.
+    Shortcut it guards against: colour histograms and loudness that identify clips (both change). By design, the
+    feature does not learn what a crop, a mirror or a gain changes.
     """
 
     views: Mapping[str, ViewFunction] = {"augmented": augment_twice}
@@ -93,9 +94,9 @@ class SimClr(PretextTask):
 
 
 def nt_xent(first: Tensor, second: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """Normalised temperature-scaled cross-entropy (Chen et al. 2020, equation 1), and how often mates are nearest.
+    """Normalised temperature-scaled cross-entropy (Chen et al. 2020, equation 1), and its top-1 accuracy.
 
-    first, second: unit rows (N, D) of the two views of N clips, N at least 2.
+    first, second: (N, D), unit rows of the two views of N clips, N at least 2.
     temperature: divides the cosines.
     """
     rows = torch.cat([first, second])
@@ -106,13 +107,13 @@ def nt_xent(first: Tensor, second: Tensor, temperature: float) -> tuple[Tensor, 
 
 
 def _signed(leading: tuple[int, int], generator: torch.Generator, like: Tensor) -> Tensor:
-    """Numbers in [-1, 1), one for each row of `like` (B, 2, ...)."""
+    """Random numbers in [-1, 1), one per row of `like` (B, 2, ...)."""
     drawn = torch.rand(leading, generator=generator) * 2 - 1
     return drawn.to(like).view(*leading, *[1] * (like.ndim - 2))
 
 
 def _recolour(rgb: Tensor, generator: torch.Generator) -> Tensor:
-    """Brightness and contrast of each row (B, 2, T, 3, H, W); some rows lose their colour."""
+    """Changes brightness and contrast of each row (B, 2, T, 3, H, W), and makes some rows grey."""
     leading = (rgb.shape[0], rgb.shape[1])
     mean = rgb.mean(dim=(2, 3, 4, 5), keepdim=True)
     contrast, brightness = (JITTER * _signed(leading, generator, rgb) for _ in range(2))
@@ -122,7 +123,7 @@ def _recolour(rgb: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _hide_band(spectrogram: Tensor, dimension: int, generator: torch.Generator) -> Tensor:
-    """Rows (B, 2, 1, mels, frames) with a band of random place and width along `dimension` at their minimum."""
+    """Sets a random band along `dimension` of each row (B, 2, 1, mels, frames) to the minimum of the row."""
     length, leading = spectrogram.shape[dimension], (spectrogram.shape[0], spectrogram.shape[1])
     width = torch.rand(leading, generator=generator) * MASKED * length
     start = torch.rand(leading, generator=generator) * (length - width)

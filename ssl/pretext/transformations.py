@@ -1,4 +1,4 @@
-"""A task with a choice of which changes of a clip the embedding distinguishes."""
+"""Contrast with a choice of which changes of a clip the embedding distinguishes."""
 
 from collections.abc import Mapping, Sequence
 
@@ -17,14 +17,14 @@ CHOICES = ("distinctive", "invariant", "ignored")
 class Gdt(PretextTask):
     """Generalised data transformations (GDT, Patrick et al. 2020): contrast with a choice for each transformation.
 
-    Rows are the segments of every clip and, from the view `reverse`, one segment reversed. InfoNCE of rows of one
-    modality against all rows of the other, both ways over every pair. The same clip at the same moment in the same
-    direction is the positive, other clips are negatives. `shift` (another segment of the clip) and `reversal` (the
-    reversed segment) are each `distinctive` (a negative), `invariant` (also a positive) or `ignored` (neither). Rows
-    that differ in both are negatives if either is distinctive, and positives if both are invariant. Defaults are the
-    best of the paper: both distinctive. T .07, hidden 256, 128-d.
+    Rows are all segments of every clip, and one reversed segment per clip from the view `reverse`. InfoNCE compares
+    the rows of one modality with all rows of the other, in both directions of every pair. The row of the same clip,
+    moment and direction is the positive; rows of other clips are negatives. `shift` (another segment of the clip) and
+    `reversal` (the reversed segment) are each `distinctive` (a negative), `invariant` (a positive too) or `ignored`
+    (neither). Rows that differ in both are negatives if either is distinctive, and positives if both are invariant.
+    Defaults: both distinctive, the best in the paper; T .07, hidden 256, 128-d.
 
-    Shortcut it guards against: as `ArrowOfTime` if reversal is distinctive, as `Synchrony` if shift is.
+    Shortcuts it guards against: those of `ArrowOfTime` if reversal is distinctive, those of `Synchrony` if shift is.
     """
 
     views: Mapping[str, ViewFunction] = {"reverse": reverse}

@@ -1,4 +1,4 @@
-"""Sensor faults of known severity, which a gate should notice."""
+"""Simulated sensor faults of known severity, which a gate should detect."""
 
 from collections.abc import Callable, Mapping
 
@@ -10,25 +10,27 @@ Corruption = Callable[[Tensor, float, torch.Generator], Tensor]
 
 
 def add_noise(stream: Tensor, severity: float, generator: torch.Generator) -> Tensor:
-    """White noise of up to three times the deviation of the stream, which is one."""
+    """Adds white noise with a deviation of up to 3, three times that of the stream."""
     noise = torch.randn(stream.shape, generator=generator).to(stream.device)
     return stream + 3 * severity * noise
 
 
 def fade(stream: Tensor, severity: float, generator: torch.Generator) -> Tensor:
-    """Lower contrast around the mean, as of a fogged lens or a covered microphone."""
+    """Lowers the contrast around the mean, as by a fogged lens or a covered microphone."""
     return stream * (1 - severity) + stream.mean() * severity
 
 
 def coarsen(stream: Tensor, severity: float, generator: torch.Generator) -> Tensor:
-    """Low bit depth: 32 levels, down to 2, over six deviations."""
+    """Reduces the bit depth, from 32 levels at severity 0 to 2 at severity 1, over six deviations."""
     levels = 2 ** (5 - 4 * severity)
     return (stream.clamp(-3, 3) / 6 * levels).round() * 6 / levels
 
 
 def gap(stream: Tensor, severity: float, generator: torch.Generator) -> Tensor:
-    """Lost packets: a part of the time, up to all of it, set to its mean. Time is dimension 0, of a spectrogram
-    (1, mels, frames) the last."""
+    """Sets a share `severity` of the time to its mean, as after lost packets.
+
+    Time is dimension 0, or the last dimension of a spectrogram (1, mels, frames).
+    """
     stream = stream.clone()
     view = stream.movedim(-1, 0) if stream.dim() == 3 else stream
     length = len(view)
@@ -39,7 +41,7 @@ def gap(stream: Tensor, severity: float, generator: torch.Generator) -> Tensor:
 
 
 def blur(stream: Tensor, severity: float, generator: torch.Generator) -> Tensor:
-    """Blur: a mean over squares of up to 13 pixels; of a signal (N, C) over up to 13 samples."""
+    """Blurs by a mean over squares of up to 13 x 13 pixels, or over up to 13 samples of a signal (N, C)."""
     side = 2 * round(6 * severity) + 1
     if stream.dim() == 2:
         smooth = F.avg_pool1d(stream.T.unsqueeze(0), side, 1, side // 2, count_include_pad=False)
@@ -56,7 +58,7 @@ CORRUPTIONS: dict[str, Corruption] = {
     "blur": blur,
 }
 DROPPED = 1.0
-# Blur is kept for tests, to measure a gate on a corruption that it was not trained on.
+# Blur is not used in training, so that it can test a gate on an unseen corruption.
 TRAINED = ("noise", "fade", "coarse", "gap")
 
 
@@ -68,22 +70,24 @@ def corrupt_streams(
     share: float = 0.5,
     dropped: float = 0.2,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
-    """Corrupts some streams of some segments.
+    """Corrupts random streams of random segments.
 
-    streams: (B, K, ...) by modality; present: (B, K) by modality.
-    kinds: the corruptions to draw from.
-    share: of the segments with two modalities or more, in which a random subset of them, never all, is corrupted.
-        Each modality is corrupted equally often, so a fixed preference does not help.
-    dropped: probability that a corrupted modality is dropped; else its severity is uniform in (0, 1).
+    streams: (B, K, ...) by modality.
+    present: (B, K) by modality.
+    generator: for all draws.
+    kinds: corruptions to draw from.
+    share: probability that a segment is chosen. Each modality of a chosen segment is corrupted with probability 1/2;
+        if all would be, none is. Each is corrupted equally often, so a fixed preference of a gate does not help.
+    dropped: probability that a corrupted modality is dropped; otherwise its severity is uniform in (0, 1).
 
-    Returns the changed streams (those without a corrupted segment are not included), `present` without the dropped
-    ones, and the severity (B, K, M) in the order of `present`: 0 clean, 1 dropped.
+    Returns the streams with a corrupted segment, `present` without the dropped modalities, and the severity
+    (B, K, M) in the order of `present`: 0 for clean, 1 for dropped.
     """
     names = list(present)
     mask = torch.stack([present[name] for name in names], dim=-1).cpu()
     chosen = torch.rand(mask.shape, generator=generator) < 0.5
     chosen &= mask & (torch.rand(*mask.shape[:2], 1, generator=generator) < share)
-    # If all modalities were corrupted, the gate could not prefer any.
+    # With all modalities corrupted there is no clean one to prefer.
     chosen &= ~(chosen == mask).all(dim=-1, keepdim=True)
     severity = torch.rand(mask.shape, generator=generator) * chosen
     lost = chosen & (torch.rand(mask.shape, generator=generator) < dropped)

@@ -11,12 +11,13 @@ MOMENTS, CELLS = 2, 4
 
 @torch.no_grad()
 def summarise(stream: Tensor) -> Tensor:
-    """Means (B, K, S) over `MOMENTS` parts of the time and `CELLS` x `CELLS` parts of the picture.
+    """Coarse means (B, K, S) of each segment, standardised per segment as patches in He et al. 2022.
 
-    stream: prepared video (B, K, T, C, H, W), spectrograms (B, K, 1, mels, frames), whose two axes are the picture,
-        or signals (B, K, N, C), in `CELLS` parts of the time.
+    stream: prepared video (B, K, T, C, H, W), spectrograms (B, K, 1, mels, frames) or signals (B, K, N, C).
 
-    The values of each segment are standardised, as masked autoencoders do with patches (He et al. 2022).
+    Video is averaged over `MOMENTS` parts of the time and `CELLS` x `CELLS` parts of the picture, a spectrogram over
+    `CELLS` parts of the frequencies and `CELLS` x `MOMENTS` parts of the time, a signal over `CELLS` parts of the
+    time.
     """
     rows = stream.flatten(0, 1)
     if stream.dim() == 6:

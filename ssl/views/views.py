@@ -1,4 +1,4 @@
-"""Altered input for pretext tasks: each view is encoded once, for all tasks that read it."""
+"""Altered input for pretext tasks. A view is encoded once, for all tasks that read it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,11 +14,11 @@ MAX_RATE = 2
 
 @dataclass(frozen=True)
 class View:
-    """Altered input of B clips.
+    """Altered input of K' segments from each of B clips.
 
-    streams: (B, K', ...) by modality, those that the view changes; other streams keep their features.
+    streams: (B, K', ...) by modality, only those that the view changes. Other streams keep their features.
     present: (B, K') of every modality.
-    segments: (B, K'), which segments of each clip the rows are of.
+    segments: (B, K'), segment number of each row.
     facts: (B, ...) by name, for the tasks.
     """
 
@@ -33,20 +33,21 @@ ViewFunction = Callable[[Streams, Streams, torch.Generator], View]
 
 
 def take_segments(tensor: Tensor, segments: Tensor) -> Tensor:
-    """Rows (B, K', ...) of a tensor (B, K, ...): the `segments` (B, K') of each clip."""
+    """The `segments` (B, K') of each clip of a tensor (B, K, ...), as (B, K', ...)."""
     return tensor[torch.arange(len(tensor), device=tensor.device)[:, None], segments.to(tensor.device)]
 
 
 def one_segment(present: Streams, generator: torch.Generator) -> Tensor:
-    """A random segment number (B, 1) for each clip. A view of one segment costs a K-th of the whole clip."""
+    """A random segment number (B, 1) per clip. A view of one segment costs 1/K of the whole clip."""
     clips, segments = next(iter(present.values())).shape
     return torch.randint(segments, (clips, 1), generator=generator)
 
 
 def reverse(streams: Streams, present: Streams, generator: torch.Generator) -> View:
-    """One segment of every clip, reversed in time. All streams are reversed, so that none of them reveals it alone.
+    """One segment of every clip, reversed in time.
 
-    Flow vectors also change their sign.
+    All streams are reversed together, so that a difference between streams does not reveal it. Flow vectors also
+    change their sign.
     """
     segments = one_segment(present, generator)
     turned = {}
@@ -60,11 +61,11 @@ def reverse(streams: Streams, present: Streams, generator: torch.Generator) -> V
 
 
 def pace(streams: Streams, present: Streams, generator: torch.Generator) -> View:
-    """One segment of every clip in `T / MAX_RATE` frames, one frame or `MAX_RATE` frames apart.
+    """One segment of every clip in `T / MAX_RATE` video frames, which are 1 or `MAX_RATE` frames apart.
 
-    Windows are cut, never looped: both paces have the same number of real frames of one segment. `facts["rate"]`
-    (B,) is 0 for the plain pace and 1 for the fast one, equally often. Sound keeps its pace, because resampling would
-    shift its pitch. Flow vectors keep their length.
+    `facts["rate"]` (B,) is 0 for the normal pace and 1 for the fast one, equally often. Both have the same number of
+    frames, all from the segment; none is repeated. Sound keeps its pace, because resampling would shift its pitch.
+    Flow vectors keep their length.
     """
     segments = one_segment(present, generator)
     clips = len(segments)
@@ -89,7 +90,7 @@ def pace(streams: Streams, present: Streams, generator: torch.Generator) -> View
 def corrupt(streams: Streams, present: Streams, generator: torch.Generator) -> View:
     """One segment of every clip, with some of its streams corrupted (see `corrupt_streams`).
 
-    `facts["severity"]` (B, 1, M) in the order of `present`: 0 where clean, 1 where dropped.
+    `facts["severity"]` (B, 1, M) follows the order of `present`: 0 for clean, 1 for dropped.
     """
     segments = one_segment(present, generator)
     taken = {name: take_segments(stream, segments) for name, stream in streams.items()}
@@ -99,7 +100,7 @@ def corrupt(streams: Streams, present: Streams, generator: torch.Generator) -> V
 
 
 def deal_evenly(count: int, classes: int, generator: torch.Generator) -> Tensor:
-    """Class numbers (count,) in random order; the counts of classes differ by at most one."""
+    """Class numbers (count,) in random order. The frequencies of classes differ by at most one."""
     offset = int(torch.randint(0, classes, (), generator=generator))
     numbers = (torch.arange(count) + offset) % classes
     return numbers[torch.randperm(count, generator=generator)]

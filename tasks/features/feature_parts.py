@@ -66,7 +66,7 @@ def parts_folder(out: Path) -> Path:
 
 @contextmanager
 def open_parts(out: Path, request: Mapping[str, Any], modalities: tuple[str, ...]) -> Iterator[FeatureParts]:
-    """Opens the parts beside `out`. Resumes an interrupted run with the same request.
+    """Opens the parts next to `out`. Resumes an interrupted run with the same request.
 
     Raises `RequestError` if the interrupted run had another request, and if another process is writing.
     """

@@ -19,7 +19,7 @@ def blend_weights(before: Mapping[str, Losses], after: Mapping[str, Losses], flo
 
     - G: decrease of the held-out loss between `before` and `after`, at least zero.
     - O: increase of the gap between held-out and training loss, at least `floor` nats. Without the floor, a head that
-      does not overfit would take all the weight, whatever it learned.
+      does not overfit would get all the weight, regardless of what it learned.
 
     If no head improved, all weights are equal.
 

@@ -43,7 +43,7 @@ class Overall:
     def facts(self) -> dict[str, Any]:
         """Returns the scores of the recording as plain values.
 
-        `whole` tells whether it was scored as one clip, instead of by the mean of pieces.
+        `whole`: whether it was scored as one clip, not by the mean of pieces.
         """
         means, gates = self.means(), self.gates / max(self.pieces, 1)
         calibrated = calibrate(self.scorer, np.array(list(means.values())))

@@ -1,4 +1,4 @@
-"""How well the frozen features of each modality predict a label, by cross-validation."""
+"""Cross-validated AUC of the frozen features of each modality."""
 
 from collections.abc import Sequence
 
@@ -13,13 +13,16 @@ from .linear_probe import fit_linear_probe, inner_folds
 def modality_evidence(
     features: Features, labels: NDArray[np.int64], classes: int, groups: Sequence[str] | None
 ) -> dict[str, float]:
-    """Returns by modality the cross-validated AUC of a linear probe on its features. 0.5 is chance.
+    """Returns the cross-validated AUC of a linear probe on the features of each modality. Chance is 0.5.
 
-    Only clips with the modality count. They are divided into three folds that keep `groups` (n,) together. Each fold
-    is scored by a probe fitted on the others. The AUC of each class against the rest is averaged over classes and
-    folds. A modality with too few clips for folds gets 0.5.
-
+    - `features`: of n clips.
     - `labels` (n,): class numbers.
+    - `classes`: number of classes.
+    - `groups` (n,): group of each clip. A group is not divided between folds.
+
+    Only clips with the modality count. They are divided into three folds, and each fold is scored by a probe fitted
+    on the others. The AUC of each class against the rest is averaged over classes and folds. A modality with too few
+    clips for folds gets 0.5.
     """
     return {name: _evidence(features, name, labels, classes, groups) for name in features.modalities}
 

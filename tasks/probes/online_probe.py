@@ -20,7 +20,7 @@ class OnlineProbe:
     """Nearest neighbours on the current fused embedding of `backbone`. Nothing is trained.
 
     `plan` divides the clips of `index` that have a `label`. In every split, each test clip is classified by its
-    `neighbours` nearest training clips. Each clip is encoded once, whatever the number of folds.
+    `neighbours` nearest training clips. Each clip is encoded once for all folds.
 
     Calling the probe returns `probe/knn`, the accuracy over the test clips of all splits, and `probe/chance`, the
     accuracy of always predicting the most frequent class.

@@ -16,7 +16,7 @@ from ..records import Example, Examples
 def choose_examples(scores: Scores, each: int = 4) -> tuple[list[int], list[int]]:
     """Returns row numbers of correct predictions, and of the worst errors.
 
-    Correct predictions are the most confident of each class, taking classes in turn. The worst errors gave the lowest
+    Correct predictions are the most confident of each class, class by class. The worst errors gave the lowest
     probability to the true class. With several classes per clip, a prediction is correct if all decisions are, and
     its confidence is the lowest among them.
 

@@ -51,7 +51,7 @@ class SplitPlan:
         if self.lists:
             return f"{len(self.lists) // 2} official splits"
         if self.leave_one_out:
-            return f"each '{self.group}' left out in turn"
+            return f"leave one '{self.group}' out"
         if self.folds:
             if self.leaky:
                 return f"{self.folds} folds, groups may be split"

@@ -20,7 +20,7 @@ COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # pyright: igno
 
 
 def code_lines(page: Path) -> Iterator[str]:
-    """Lines of code blocks, joined where they go on after a backslash, and code within lines that names a verb."""
+    """Lines of code blocks, joined after a backslash, and inline code that names a verb."""
     text = re.sub(r"\\\n\s*", " ", page.read_text(encoding="utf-8"))
     text = re.sub(r"^```python\n.*?^```", "", text, flags=re.M | re.S)
     for block in re.findall(r"^```\w*\n(.*?)^```", text, re.M | re.S):
@@ -39,7 +39,7 @@ def calls(line: str) -> Iterator[list[str]]:
 
 
 def faults(words: list[str]) -> Iterator[str]:
-    """What of a call no verb has."""
+    """The parts of a call that do not exist."""
     if not words or words[0] in ("VERB", "--version", "--help"):
         return
     command = COMMANDS.get(words[0])
@@ -77,7 +77,7 @@ def test_commands_name_verbs_and_options(page: Path) -> None:
         ("    for s in 0 1; do modalgate demo --speed $s; done", ["demo --speed"]),
     ],
 )
-def test_a_wrong_call_is_seen(line: str, expected: list[str]) -> None:
+def test_wrong_call_is_detected(line: str, expected: list[str]) -> None:
     assert [fault for call in calls(line) for fault in faults(call)] == expected
 
 
@@ -126,7 +126,7 @@ def test_imports_resolve(name: str) -> None:
                 assert hasattr(module, alias.name), f"{node.module}.{alias.name}"
 
 
-def test_files_that_pages_name_exist() -> None:
+def test_files_named_in_pages_exist() -> None:
     """Paths in code that start with a folder of this repository, without wildcards."""
     tops = ("shards", "fusion", "ssl", "tasks", "launch", "tests", "docs", "benchmarks")
     missing = set()

@@ -1,4 +1,4 @@
-"""The scripts in examples/, each run on generated clips as a person would."""
+"""The scripts in examples/, run on generated clips."""
 
 import os
 import subprocess
@@ -37,7 +37,7 @@ def test_every_example_is_run_here_and_short() -> None:
     assert all(lines <= 60 for lines in scripts.values()), scripts
 
 
-def test_a_loop_of_ones_own_then_features_of_a_folder(made: Path, tmp_path: Path) -> None:
+def test_own_training_loop_then_features_of_a_folder(made: Path, tmp_path: Path) -> None:
     told = run("own_training_loop", made / "shards", tmp_path / "encoder")
     assert "epoch 2 of 2, 3 batches each: cross_modal/loss" in told
     assert "features of width 32" in told
@@ -48,13 +48,13 @@ def test_a_loop_of_ones_own_then_features_of_a_folder(made: Path, tmp_path: Path
 
 
 @pytest.mark.slow
-def test_a_gate_of_ones_own(made: Path, tmp_path: Path) -> None:
+def test_own_gate(made: Path, tmp_path: Path) -> None:
     told = run("own_gate", made / "shards", tmp_path)
     weights = [float(line.rpartition(" ")[2]) for line in told.splitlines() if line.startswith("mean gate weight")]
     assert sum(weights) == pytest.approx(1, abs=0.01)
 
 
 @pytest.mark.slow
-def test_a_task_of_ones_own(made: Path, tmp_path: Path) -> None:
+def test_own_pretext_task(made: Path, tmp_path: Path) -> None:
     told = run("own_pretext_task", made / "shards", tmp_path)
     assert "chance 0.250" in told

@@ -1,4 +1,4 @@
-"""The reference pages and the picture of the house are those that their scripts write now."""
+"""The reference pages and the picture of the house are current."""
 
 import importlib.util
 import re
@@ -60,7 +60,7 @@ def test_the_picture_has_every_inner_room_and_every_arrow_points_left() -> None:
         assert all(f">{place}<" in DRAWN for place in graph if len(place) < 13)
 
 
-def test_what_follows_from_other_arrows_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_implied_arrows_are_omitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     room = tmp_path / "shards"
     (room / "media").mkdir(parents=True)
     (room / "media" / "films.py").write_text("from ..errors import DataError\n")

@@ -57,7 +57,7 @@ def test_every_name_can_be_imported() -> None:
 
 
 @pytest.mark.parametrize("door", [*DOORS, "modalgate.ssl"])
-def test_a_package_imports_no_torch(door: str) -> None:
+def test_package_does_not_import_torch(door: str) -> None:
     assert fresh(HEAVY, door).strip() == "[]"
 
 

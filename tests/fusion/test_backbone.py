@@ -1,4 +1,4 @@
-"""The backbone: who is encoded, what absence changes, and how often a modality is hidden."""
+"""The backbone: which rows are encoded, the effect of absence, and modality dropout."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -37,7 +37,7 @@ def prepared(tiny_batch: MakeBatch, tiny_clip: ClipSpec) -> Callable[..., Prepar
 
 
 @torch.no_grad()
-def test_every_modality_of_the_table_passes_through(tiny_backbone: Build, prepared: Callable[..., Prepared]) -> None:
+def test_every_modality_is_encoded(tiny_backbone: Build, prepared: Callable[..., Prepared]) -> None:
     backbone = tiny_backbone(tuple(MODALITIES)).eval()
     streams, present, start = prepared(modalities=tuple(MODALITIES))
     encoded = backbone(streams, present, start)
@@ -68,7 +68,7 @@ def test_only_present_rows_are_encoded(tiny_backbone: Build, prepared: Callable[
 
 @pytest.mark.parametrize("fusion", fusions_at("feature", "token"))
 @pytest.mark.parametrize("content", [0.0, 1e6, float("nan")])
-def test_what_an_absent_row_holds_changes_nothing(
+def test_content_of_absent_rows_is_ignored(
     fusion: str, content: float, tiny_backbone: Build, prepared: Callable[..., Prepared]
 ) -> None:
     streams, present, start = prepared(absent={("audio", 1), ("rgb", 2)})
@@ -109,7 +109,7 @@ def test_permuting_segments_permutes_features(tiny_backbone: Build, prepared: Ca
 
 
 @torch.no_grad()
-def test_a_segment_may_miss_what_its_neighbour_has(tiny_backbone: Build, prepared: Callable[..., Prepared]) -> None:
+def test_segments_may_have_different_modalities(tiny_backbone: Build, prepared: Callable[..., Prepared]) -> None:
     backbone = tiny_backbone().eval()
     streams, present, start = prepared()
     whole = backbone(streams, present, start)
@@ -137,7 +137,7 @@ def test_a_batch_without_audio_reaches_every_parameter(
 
 
 @pytest.mark.parametrize("share", [0.3, 1.0])
-def test_modality_dropout_hides_at_the_stated_rate_and_never_everything(share: float, tiny_backbone: Build) -> None:
+def test_modality_dropout_hides_at_its_rate_and_never_all(share: float, tiny_backbone: Build) -> None:
     modalities = ("rgb", "flow", "audio")
     backbone = tiny_backbone(modalities, modality_dropout=share)
     torch.manual_seed(1)
@@ -192,7 +192,7 @@ def test_evaluation_is_deterministic_and_hides_nothing(
     assert (first.weights > 0).all()
 
 
-def test_the_most_special_encoder_wins() -> None:
+def test_most_specific_encoder_wins() -> None:
     video, flow = EncoderSpec("timm/convnext_atto"), EncoderSpec("torchvision/r3d_18")
     spec = BackboneSpec(encoders={"video": video, "flow": flow})
     assert encoder_spec(spec, "flow").model == flow.model
@@ -215,7 +215,7 @@ def test_select_modalities() -> None:
         select_modalities(("rgb", "audio"), ["rbg"])
 
 
-def test_one_modality_alone_has_the_features_it_had_and_weights_of_its_own(
+def test_single_modality_keeps_its_features_with_separate_weights(
     tiny_backbone: Build, prepared: Callable[..., Prepared]
 ) -> None:
     backbone = tiny_backbone(fusion="softmax", fusion_arguments={"balance": 0.1}, modality_dropout=0.5).eval()
@@ -228,7 +228,7 @@ def test_one_modality_alone_has_the_features_it_had_and_weights_of_its_own(
     assert all(first.data_ptr() != other.data_ptr() for other in backbone.parameters())
 
 
-def test_a_fresh_copy_is_the_same_shape_with_weights_of_its_own(
+def test_fresh_copy_has_the_same_shape_and_new_weights(
     tiny_backbone: Build, tiny_encoder: Callable[..., EncoderSpec], tmp_path: Path
 ) -> None:
     path = tmp_path / "start.safetensors"
@@ -247,9 +247,7 @@ def test_a_fresh_copy_is_the_same_shape_with_weights_of_its_own(
 
 
 @torch.no_grad()
-def test_a_gate_that_asks_for_it_is_told_of_measured_quality(
-    tiny_backbone: Build, prepared: Callable[..., Prepared]
-) -> None:
+def test_gate_with_quality_gets_the_measures(tiny_backbone: Build, prepared: Callable[..., Prepared]) -> None:
     backbone = tiny_backbone(fusion="sigmoid", fusion_arguments={"quality": 2}).eval()
     streams, present, start = prepared(absent={("audio", 1)})
     assert isinstance(backbone.fusion, SigmoidGate)
@@ -269,7 +267,7 @@ def test_a_gate_that_asks_for_it_is_told_of_measured_quality(
 
 
 @torch.no_grad()
-def test_tokens_reach_the_fusion_in_time(tiny_backbone: Build, prepared: Callable[..., Prepared]) -> None:
+def test_tokens_reach_the_fusion_in_temporal_order(tiny_backbone: Build, prepared: Callable[..., Prepared]) -> None:
     backbone = tiny_backbone(fusion="cross").eval()
     streams, present, start = prepared(absent={("audio", 1)})
     seen: dict[str, tuple[int, ...]] = {}
@@ -284,10 +282,10 @@ def test_tokens_reach_the_fusion_in_time(tiny_backbone: Build, prepared: Callabl
     assert encoded.features["rgb"].shape == (4, 2, 8)
 
 
-def test_a_modality_that_no_clip_has_need_not_be_named(
+def test_modality_missing_from_present_is_absent(
     tiny_backbone: Callable[..., Backbone], tiny_batch: Callable[..., Batch], tiny_clip: ClipSpec
 ) -> None:
-    """It counts as absent in all: the same numbers as with a mask that is off."""
+    """It is absent in all rows: the same result as with a false mask."""
     backbone = tiny_backbone(("rgb", "flow", "audio")).eval()
     batch = tiny_batch(modalities=("rgb", "flow"))
     streams = Preparation(tiny_clip)(batch)
@@ -309,9 +307,7 @@ class Lightest(nn.Module):
         return video.mean(dim=(1, 3, 4))
 
 
-def test_parts_are_given_as_modules_or_names(
-    tiny_backbone: Callable[..., Backbone], prepared: Callable[..., Any]
-) -> None:
+def test_parts_can_be_modules_or_names(tiny_backbone: Callable[..., Backbone], prepared: Callable[..., Any]) -> None:
     spec = tiny_backbone().spec
     gate, net = SigmoidGate(("rgb", "audio"), 8), Lightest()
     backbone = Backbone(["rgb", "audio"], spec, fusion=gate, encoders={"rgb": net}).eval()
@@ -343,15 +339,18 @@ def test_arguments_of_a_given_gate_reach_the_spec(
     [
         (
             {"fusion": SigmoidGate(("audio", "rgb"), 8)},
-            "modalities audio, rgb, and the backbone has rgb, audio",
+            "modalities audio, rgb, but the backbone has rgb, audio",
         ),
-        ({"fusion": SigmoidGate(("rgb", "audio"), 5)}, "features of width 5, the backbone's width is 8"),
-        ({"encoders": {"rgb": nn.Identity()}}, "encoder Identity of 'rgb' has no `features`"),
+        ({"fusion": SigmoidGate(("rgb", "audio"), 5)}, "width 5, but the backbone's width is 8"),
+        ({"encoders": {"rgb": nn.Identity()}}, "encoder Identity of 'rgb' has no attribute `features`"),
         ({"encoders": {"rbg": Lightest()}}, "unknown modality of an encoder 'rbg': did you mean 'rgb'"),
-        ({"encoders": {"rgb": Lightest()}, "fusion": "bottleneck"}, "Lightest of 'rgb' has none: give it a method"),
+        (
+            {"encoders": {"rgb": Lightest()}, "fusion": "bottleneck"},
+            "Lightest of 'rgb' returns none: give it",
+        ),
     ],
 )
-def test_a_part_that_does_not_fit_is_refused(
+def test_unfitting_part_is_rejected(
     tiny_backbone: Callable[..., Backbone], given: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(RequestError, match=message):
@@ -362,7 +361,7 @@ def test_a_batch_is_prepared_and_encoded(
     tiny_backbone: Callable[..., Backbone], tiny_clip: ClipSpec, tiny_batch: Callable[..., Batch]
 ) -> None:
     backbone, batch = tiny_backbone().eval(), tiny_batch(absent={("audio", 1)})
-    with pytest.raises(RequestError, match="does not know how to prepare a Batch: give clip=ClipSpec"):
+    with pytest.raises(RequestError, match="needs a clip spec to prepare a Batch: give Backbone clip=ClipSpec"):
         backbone(batch)
     before = set(backbone.state_dict())
     backbone.prepare_as(tiny_clip)

@@ -1,4 +1,4 @@
-"""A blank segment: its shapes, and what an encoder cannot take."""
+"""A blank segment: its shapes, and windows too small for an encoder."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,7 +13,7 @@ from modalgate.shards.errors import RequestError
 EVERY_KIND = ("rgb", "audio", "inertial")
 
 
-def test_it_has_the_shapes_of_the_stream(tiny_clip: ClipSpec) -> None:
+def test_blank_segment_has_the_shapes_of_the_stream(tiny_clip: ClipSpec) -> None:
     batch = blank_segment(EVERY_KIND, tiny_clip)
     assert {name: tuple(stream.shape) for name, stream in batch.streams.items()} == {
         "rgb": (1, 1, tiny_clip.frames, 3, tiny_clip.size, tiny_clip.size),
@@ -23,7 +23,7 @@ def test_it_has_the_shapes_of_the_stream(tiny_clip: ClipSpec) -> None:
     assert all(bool(mask.all()) for mask in batch.present.values())
 
 
-def test_windows_that_every_encoder_takes_pass_and_leave_the_backbone_as_it_was(
+def test_suitable_windows_pass_and_keep_the_training_mode(
     tiny_backbone: Callable[..., Backbone], tiny_clip: ClipSpec
 ) -> None:
     backbone = tiny_backbone(EVERY_KIND).train()
@@ -38,7 +38,7 @@ def test_sound_too_short_for_its_network_is_named(
 ) -> None:
     deep = EncoderSpec("timm/convnext_atto", {"depths": [1, 1, 1, 1], "dims": [8, 8, 8, 8]})
     backbone = tiny_backbone(("rgb", "audio"), encoders={"video": EncoderSpec("timm/test_resnet"), "audio": deep})
-    wrong = r"encoder 'timm/convnext_atto' of audio cannot take windows of 0\.05 s of sound: raise data\.seconds"
+    wrong = r"encoder 'timm/convnext_atto' of audio cannot encode windows of 0\.05 s of sound: raise data\.seconds"
     with pytest.raises(RequestError, match=wrong) as caught:
         check_windows(backbone, replace(tiny_clip, seconds=0.05))
     assert "\n" not in str(caught.value)
@@ -49,5 +49,5 @@ def test_pictures_too_small_for_their_network_are_named(
 ) -> None:
     deep = EncoderSpec("timm/convnext_atto", {"depths": [1, 1, 1, 1], "dims": [8, 8, 8, 8]})
     backbone = tiny_backbone(("rgb",), encoders={"video": deep})
-    with pytest.raises(RequestError, match=r"of rgb cannot take windows of 2 frames of 8 px: raise data\.frames or"):
+    with pytest.raises(RequestError, match=r"of rgb cannot encode windows of 2 frames of 8 px: raise data"):
         check_windows(backbone, replace(tiny_clip, size=8))

@@ -38,7 +38,7 @@ def test_unimodal_heads_are_an_option(tiny_backbone: Callable[..., Backbone]) ->
     assert classifier.classes == ("calm", "fight")
 
 
-def test_dropout_acts_while_training_only(
+def test_dropout_acts_only_in_training(
     tiny_backbone: Callable[..., Backbone], tiny_batch: Callable[..., Batch], tiny_clip: ClipSpec
 ) -> None:
     classifier = Classifier(tiny_backbone(), ["calm", "fight"], dropout=0.5)
@@ -68,7 +68,7 @@ def test_view_probabilities_average_after_the_softmax(tiny_backbone: Callable[..
 
 
 @pytest.mark.parametrize("decision", fusions_at("decision"))
-def test_a_decision_joins_the_heads_of_what_is_present(
+def test_decision_joins_the_heads_of_present_modalities(
     decision: str, tiny_backbone: Callable[..., Backbone], tiny_batch: Callable[..., Batch], tiny_clip: ClipSpec
 ) -> None:
     classifier = Classifier(tiny_backbone(), ["calm", "fight", "run"], decision=decision).eval()
@@ -91,7 +91,7 @@ def test_an_unknown_decision_is_named(tiny_backbone: Callable[..., Backbone]) ->
         Classifier(tiny_backbone(), ["calm", "fight"], decision="softmax")
 
 
-def test_of_several_labels_each_has_a_probability_of_its_own(tiny_backbone: Callable[..., Backbone]) -> None:
+def test_multilabel_probabilities_are_independent(tiny_backbone: Callable[..., Backbone]) -> None:
     classifier = Classifier(tiny_backbone(), ["fight", "shouting"], multilabel=True)
     logits = torch.tensor([[[4.0, 0.0], [0.0, 1.0]]])
     torch.testing.assert_close(classifier.probabilities(logits), 1 / (1 + (-logits).exp()))

@@ -12,7 +12,7 @@ from modalgate.shards.clip_spec import ClipSpec
 from modalgate.shards.index.table import Statistics
 
 
-def test_counts_are_those_made_by_hand(tiny_clip: ClipSpec) -> None:
+def test_counts_equal_a_count_by_hand(tiny_clip: ClipSpec) -> None:
     encoder = EncoderSpec("conv1d", {"widths": [4]}, pooling="mean")
     backbone = Backbone(("inertial",), BackboneSpec(width=3, fusion="static", encoders={"signal": encoder}))
     samples = blank_segment(("inertial",), tiny_clip).streams["inertial"].shape[2]
@@ -25,7 +25,7 @@ def test_counts_are_those_made_by_hand(tiny_clip: ClipSpec) -> None:
 
 
 @pytest.mark.parametrize("fusion", ["softmax", "cross"])
-def test_parts_sum_to_all_and_nothing_is_left_out(tiny_backbone: Callable[..., Backbone], fusion: str) -> None:
+def test_parts_sum_to_the_total(tiny_backbone: Callable[..., Backbone], fusion: str) -> None:
     clip = ClipSpec(1.0, 4, 32, 32, 8.0, 8000, 8.0, {})
     backbone = tiny_backbone(("audio",), fusion=fusion)
     *parts, everything = measure_cost(backbone, clip)

@@ -1,4 +1,4 @@
-"""Fusion against laws whose best possible accuracy is known: what a gate can do, and what none can.
+"""Fusion on laws whose best possible accuracy is known.
 
 The laws are those of the generated corpus, on features instead of media: every mechanism is trained on fresh draws
 and judged on 100,000 others. No accuracy may pass its bound by more than three standard errors.
@@ -45,7 +45,7 @@ class Model(nn.Module):
     def forward(self, draw: Draw, present: dict[str, Tensor] | None = None) -> tuple[Tensor, Tensor]:
         features = draw.features
         if self.decision:
-            # Time is pooled per modality, as a head of its own would do it.
+            # Time is pooled per modality, as by a separate head.
             features = {key: self.heads[key](value).mean(dim=1) for key, value in features.items()}
         rows = len(draw.label)
         present = present or {key: torch.ones(rows, dtype=torch.bool) for key in features}
@@ -98,7 +98,7 @@ NAMES = ("rgb", "audio", "depth")
 
 
 def precision(rows: int, generator: torch.Generator) -> Draw:
-    """Three readings of a sign, each with deviation 1/2 or 2; quality tells which."""
+    """Three readings of a sign, each with deviation 1/2 or 2; the quality states which."""
     label = torch.randint(2, (rows,), generator=generator)
     sigma = torch.where(torch.rand(rows, 3, generator=generator) < 0.5, 0.5, 2.0)
     readings = (label * 2.0 - 1)[:, None] + sigma * torch.randn(rows, 3, generator=generator)
@@ -106,7 +106,7 @@ def precision(rows: int, generator: torch.Generator) -> Draw:
 
 
 @pytest.mark.slow
-def test_precision_a_told_gate_reaches_the_adaptive_bound_and_a_static_weight_its_own() -> None:
+def test_precision_gate_with_quality_reaches_the_adaptive_bound_and_static_weights_the_static_bound() -> None:
     static_bound, adaptive_bound = 0.8906, 0.9687
     static, _, _ = judge(train(Model("static", NAMES, 1, 2), precision, 400), precision)
     assert abs(static - static_bound) < 0.005
@@ -136,7 +136,7 @@ def chorus(rows: int, generator: torch.Generator) -> Draw:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["softmax", "sigmoid"])
-def test_chorus_a_gate_gains_from_the_tell_and_from_nothing_else(name: str) -> None:
+def test_chorus_gate_gains_only_from_quality(name: str) -> None:
     blind_bound, aware_bound = 0.7422, 0.9062
     told, weights, draw = judge(train(Model(name, NAMES, 4, 4, quality=1), chorus, 800), chorus)
     assert 0.90 <= told <= aware_bound + margin(aware_bound)
@@ -223,7 +223,7 @@ def test_duet_additive_scores_trained_together_stay_below_three_quarters() -> No
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["cross", "bottleneck"])
-def test_duet_tokens_that_meet_in_time_solve_it(name: str) -> None:
+def test_duet_token_fusion_solves_it(name: str) -> None:
     accuracy, _, _ = judge(train(Model(name, ("rgb", "audio"), 16, 2), duet, 600, rate=3e-3), duet)
     assert accuracy > 0.9
 

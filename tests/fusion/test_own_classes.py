@@ -1,4 +1,4 @@
-"""Class paths: what they are, what is found without an import, and what a bundle may import."""
+"""Class paths: their form, checks without an import, and the packages that a bundle may import."""
 
 import sys
 from pathlib import Path
@@ -39,7 +39,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         ("tasks.mine.tasks:Task.arguments.scale", ["tasks", "mine.tasks:Task", "arguments", "scale"]),
     ],
 )
-def test_a_dotted_key_keeps_a_class_path_whole(key: str, parts: list[str]) -> None:
+def test_dotted_key_keeps_a_class_path_together(key: str, parts: list[str]) -> None:
     assert split_key(key) == parts
     assert ".".join(parts) == key
 
@@ -47,13 +47,13 @@ def test_a_dotted_key_keeps_a_class_path_whole(key: str, parts: list[str]) -> No
 def test_a_path_is_checked_without_an_import(package: str) -> None:
     check_path(f"{package}.inner.parts:Part")
     assert package not in sys.modules
-    with pytest.raises(RequestError, match=r"there is no module 'oddlab.inner.prts'; install the package 'oddlab'"):
+    with pytest.raises(RequestError, match=r"module 'oddlab.inner.prts' not found; install the package 'oddlab'"):
         check_path(f"{package}.inner.prts:Part")
-    with pytest.raises(RequestError, match=r"'not a name:Part' is not the path of a class: write package"):
+    with pytest.raises(RequestError, match=r"'not a name:Part' is not a class path: write package"):
         check_path("not a name:Part")
 
 
-def test_classes_are_loaded_by_their_paths() -> None:
+def test_classes_load_by_path() -> None:
     path = class_path(Fusion)
     assert (is_path(path), package_of(path)) == (True, "modalgate")
     assert load_class(path, Fusion, "fusion") is Fusion
@@ -63,7 +63,7 @@ def test_classes_are_loaded_by_their_paths() -> None:
         load_class("collections:Conter", dict, "counter")
 
 
-def test_a_package_has_to_be_allowed(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_package_must_be_allowed(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = ["softmax", f"{package}.inner.parts:Part"]
     check_allowed(paths[:1], (), "here")
     with pytest.raises(RequestError, match=r"bundle 'here' needs the class 'oddlab.*give allow=\(\"oddlab\",\)"):
@@ -80,7 +80,7 @@ def test_a_package_has_to_be_allowed(package: str, monkeypatch: pytest.MonkeyPat
     assert package not in sys.modules
 
 
-def test_a_spec_names_the_packages_that_it_needs() -> None:
+def test_spec_lists_its_packages() -> None:
     encoders = {"rgb": EncoderSpec("lab.nets:Net"), "audio": EncoderSpec("timm/x")}
     assert own_packages(BackboneSpec(fusion="gates.mine:Gate", encoders=encoders)) == ["gates", "lab"]
     assert own_packages(None, None, "softmax", "other:Decision") == ["other"]

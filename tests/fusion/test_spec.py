@@ -1,4 +1,4 @@
-"""What is given of an encoder, laid over what is inherited: fields, arguments and weights."""
+"""Encoder specs: given and inherited fields, arguments and weights."""
 
 from dataclasses import asdict, replace
 
@@ -15,14 +15,14 @@ def rgb(given: EncoderSpec, video: EncoderSpec = VIDEO, preset: str = "tiny") ->
 
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize(("name", "kind"), [("rgb", "video"), ("audio", "audio"), ("inertial", "signal")])
-def test_without_settings_the_preset_counts(preset: str, name: str, kind: str) -> None:
+def test_preset_is_the_default(preset: str, name: str, kind: str) -> None:
     found, given = encoder_of(BackboneSpec(preset=preset), name), PRESETS[preset].encoders[kind]
     expected = {key: getattr(DEFAULTS, key) if value is None else value for key, value in asdict(given).items()}
     assert asdict(found) == expected
     assert encoder_of(BackboneSpec(preset=preset), kind) == found
 
 
-def test_a_field_that_is_not_given_is_inherited_from_the_kind_and_then_from_the_preset() -> None:
+def test_missing_field_is_inherited_from_kind_then_preset() -> None:
     assert rgb(EncoderSpec()) == VIDEO
     assert rgb(EncoderSpec(pooling="gru")) == replace(VIDEO, pooling="gru")
     assert rgb(EncoderSpec(stack=2, frozen_norms=False)) == replace(VIDEO, stack=2, frozen_norms=False)
@@ -42,7 +42,7 @@ def test_another_network_inherits_neither_arguments_nor_weights() -> None:
     assert rgb(EncoderSpec("timm/b"), EncoderSpec("timm/a", pretrained=True)).pretrained is None
 
 
-def test_the_source_of_weights_is_one_choice() -> None:
+def test_pretrained_and_weights_exclude_each_other() -> None:
     published = rgb(EncoderSpec(pretrained=True))
     assert (published.pretrained, published.weights) == (True, None)
     random = rgb(EncoderSpec(pretrained=False))
@@ -62,8 +62,8 @@ def test_pretrained_among_the_arguments_is_the_same_setting() -> None:
     assert overlaid.untrained().arguments == {"y": 2}
 
 
-def test_a_complete_spec_of_an_older_bundle_inherits_nothing() -> None:
-    """Before fields could be left out, every one was stored, also an empty mapping of arguments."""
+def test_spec_of_an_older_bundle_inherits_nothing() -> None:
+    """Older bundles store every field, also an empty mapping of arguments."""
     stored = {"arguments": {}, "pooling": "gru", "stack": 1, "weights": None, "frozen_norms": False}
     for preset in PRESETS:
         for name, model in (("rgb", "timm/convnext_tiny"), ("inertial", "conv1d"), ("audio", "timm/convnext_atto")):

@@ -1,4 +1,4 @@
-"""Tiny packed corpora, a config small enough to train on, and real processes that do."""
+"""Tiny packed corpora, a small config, and real training processes."""
 
 import json
 import os
@@ -87,7 +87,7 @@ def tiny_config(packed: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="session")
 def launch() -> Iterator[Launch]:
-    """`launch(arguments, world=1, **more)`: the exit status of every rank of one command in processes of its own."""
+    """`launch(arguments, world=1, **more)`: the exit status of every rank of one command in new processes."""
     script = Path(__file__).parent / "given" / "launched.py"
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": environment}
@@ -190,6 +190,6 @@ def odd_films(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def server(action_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """`modalgate serve` of that classifier: 1 MB, and nobody waits."""
+    """`modalgate serve` of that classifier, with a limit of 1 MB and no queue."""
     with serve(action_bundle, tmp_path_factory.mktemp("served"), "--max-mb", "1", "--queue", "0") as served:
         yield served

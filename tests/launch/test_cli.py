@@ -13,13 +13,13 @@ from modalgate.shards.errors import DataError, RequestError
 
 
 def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
-    """The exit status and what stands on standard error."""
+    """The exit status and standard error."""
     status = cli.main(arguments)
     return status, capsys.readouterr().err
 
 
 def test_help_takes_little_cpu_and_no_torch() -> None:
-    """Little beside what the page's own library takes, by turns: a bound in seconds would be one of the machine."""
+    """Compared with the import time of the command-line library: a bound in seconds would depend on the machine."""
     script = (
         "import resource, subprocess, sys\n"
         "result = subprocess.run([sys.executable, *sys.argv[1:]], capture_output=True, text=True)\n"
@@ -43,7 +43,7 @@ def test_help_takes_little_cpu_and_no_torch() -> None:
     assert not imported & heavy
 
 
-def test_the_version_is_the_package_s(capsys: pytest.CaptureFixture[str]) -> None:
+def test_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
     import modalgate
 
     assert cli.main(["--version"]) == 0
@@ -66,7 +66,7 @@ def test_the_version_is_the_package_s(capsys: pytest.CaptureFixture[str]) -> Non
         (["config", "check", "demo-pretrain", "tasks.clip_ordr={}"], "'tasks.clip_ordr': unknown pretext task"),
     ],
 )
-def test_a_wrong_request_is_one_line_and_exit_2(
+def test_invalid_request_is_one_line_and_exit_2(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -95,7 +95,7 @@ def test_a_wrong_request_is_one_line_and_exit_2(
         ),
     ],
 )
-def test_every_way_to_fail_has_its_status(
+def test_every_failure_has_its_exit_status(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     error: BaseException,
@@ -112,9 +112,7 @@ def test_every_way_to_fail_has_its_status(
 @pytest.mark.parametrize(
     "arguments", [["--debug", "config", "show", "nothing"], ["config", "show", "nothing", "--debug"]]
 )
-def test_debug_shows_the_traceback_wherever_it_stands(
-    capsys: pytest.CaptureFixture[str], arguments: list[str]
-) -> None:
+def test_debug_shows_the_traceback_at_any_position(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
     status, text = told(capsys, *arguments)
     assert status == 2
     assert text.startswith("Traceback")
@@ -142,19 +140,19 @@ def test_config_verbs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "`train.learning_rate`" in capsys.readouterr().out
 
 
-def test_check_says_how_it_knows_the_kind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_prints_how_the_kind_was_inferred(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "mine.yaml").write_text("task: violence\ndata: {shards: packed}\n", encoding="utf-8")
     assert cli.main(["config", "check", str(tmp_path / "mine.yaml")]) == 0
     assert "for `modalgate finetune` (kind not given: key 'task' means finetune)\n" in capsys.readouterr().out
 
 
-def test_json_into_a_folder_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_into_a_missing_folder_is_rejected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, line = told(capsys, "config", "list", "--json", str(tmp_path / "no" / "list.json"))
     assert status == 2
     assert "cannot write" in line
 
 
-def test_signals_are_handled_while_a_command_runs_and_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_signals_are_handled_during_a_command_and_restored(monkeypatch: pytest.MonkeyPatch) -> None:
     numbers = (signal.SIGTERM, signal.SIGUSR1)
     before, seen = [signal.getsignal(number) for number in numbers], []
 

@@ -1,4 +1,4 @@
-"""Features to ask tasks of, how a loss is compared with its equation, and two real processes, started once."""
+"""Random features, comparison of a loss with its equation, and two real processes, started once."""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ WORKER = Path(__file__).with_name("gloo_worker.py")
 @pytest.fixture(scope="session")
 def leaves() -> Callable[..., Encoded]:
     """`leaves(clips, segments, names, absent={(name, clip) or (name, clip, segment)}, **facts)`: random features in
-    double precision that take gradients. An absent row holds numbers too, so that whoever reads it is found out.
+    double precision that take gradients. An absent row holds numbers too, so that reading it changes the result.
     """
 
     def build(
@@ -127,7 +127,7 @@ def rank_inputs() -> dict[str, Tensor]:
 
 @pytest.fixture(scope="session")
 def gloo_folder(rank_inputs: dict[str, Tensor], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What two processes and one alone left."""
+    """Results of two processes and of one."""
     folder = tmp_path_factory.mktemp("gloo")
     save_file(rank_inputs, folder / "inputs.safetensors")
     command = [sys.executable, WORKER, folder]
@@ -138,11 +138,11 @@ def gloo_folder(rank_inputs: dict[str, Tensor], tmp_path_factory: pytest.TempPat
 
 @pytest.fixture(scope="session")
 def two_ranks(gloo_folder: Path) -> list[dict[str, Tensor]]:
-    """What each of the two processes found."""
+    """Results of each of the two processes."""
     return [load_file(gloo_folder / f"rank-{rank}.safetensors") for rank in range(2)]
 
 
 @pytest.fixture(scope="session")
 def one_process(gloo_folder: Path) -> dict[str, Tensor]:
-    """What one process found on the joined batch."""
+    """Results of one process on the joined batch."""
     return load_file(gloo_folder / "one.safetensors")

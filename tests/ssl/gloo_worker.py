@@ -1,4 +1,4 @@
-"""Two processes of a real gloo group, and one alone: reads FOLDER/inputs, writes what each of them found there."""
+"""Two processes of a real gloo group, and one alone: reads FOLDER/inputs, writes their results there."""
 
 import multiprocessing
 import sys

@@ -1,4 +1,4 @@
-"""What is watched while training, against closed forms; and what it warns of."""
+"""Monitored figures against closed forms."""
 
 import math
 
@@ -70,7 +70,7 @@ def test_the_spread_is_the_deviation_of_weights_over_whole_rows() -> None:
 @pytest.mark.parametrize(
     ("fusion", "learns"), [("softmax", True), ("sigmoid", True), ("vector", True), ("concat", False)]
 )
-def test_a_gate_has_a_gradient_of_a_loss_that_reads_the_embedding_only(fusion: str, learns: bool) -> None:
+def test_gate_gradient_needs_a_loss_on_the_embedding(fusion: str, learns: bool) -> None:
     torch.manual_seed(0)
     mechanism = build_fusion(fusion, ("rgb", "audio"), 4, {})
     features = {name: torch.randn(6, 4, requires_grad=True) for name in ("rgb", "audio")}
@@ -89,7 +89,7 @@ def test_a_gate_has_a_gradient_of_a_loss_that_reads_the_embedding_only(fusion: s
     assert gate_gradient(features["rgb"].sum(), mechanism, features["audio"] * 1) is None
 
 
-def test_segments_of_a_still_clip_hardly_differ() -> None:
+def test_segments_of_a_static_clip_hardly_differ() -> None:
     generator = torch.Generator().manual_seed(0)
     clips = torch.randint(0, 256, (6, 1, 1, 3, 32, 32), generator=generator).float()
     noise = torch.randint(0, 3, (6, 3, 4, 3, 32, 32), generator=generator).float()

@@ -39,7 +39,7 @@ def make(tiny_backbone: Callable[..., Backbone], tiny_clip: ClipSpec) -> MakeObj
 
 
 @pytest.mark.parametrize("names", [("cross_modal",), tuple(TASKS)])
-def test_segments_are_encoded_once_however_many_tasks_read_them(
+def test_segments_are_encoded_once_for_all_tasks(
     names: tuple[str, ...], make: MakeObjective, tiny_batch: MakeBatch
 ) -> None:
     objective = make(*names)
@@ -78,7 +78,7 @@ def test_every_accuracy_states_its_chance(
     assert float(outputs["momentum_queue/chance"]) == pytest.approx((1 / (41 + 44) + 1 / (45 + 48)) / 2)
 
 
-def test_a_task_gives_the_same_loss_alone_as_in_company(make: MakeObjective, tiny_batch: MakeBatch) -> None:
+def test_task_loss_does_not_depend_on_other_tasks(make: MakeObjective, tiny_batch: MakeBatch) -> None:
     company = make()
     alone = make("clip_order")  # the first to draw from the batch's generator in both
     alone.load_state_dict({k: v for k, v in company.state_dict().items() if k in alone.state_dict()})
@@ -107,9 +107,7 @@ def test_a_batch_without_audio_trains_and_leaves_no_nan(make: MakeObjective, tin
     assert any("encoders.rgb" in name for name in moved)
 
 
-def test_every_draw_comes_from_the_batchs_seed(
-    make: MakeObjective, tiny_batch: MakeBatch, tiny_clip: ClipSpec
-) -> None:
+def test_every_draw_uses_the_batch_seed(make: MakeObjective, tiny_batch: MakeBatch, tiny_clip: ClipSpec) -> None:
     objective = make()
     batch = tiny_batch()
 
@@ -141,7 +139,7 @@ def test_evaluation_does_not_augment(make: MakeObjective, tiny_batch: MakeBatch)
     assert torch.equal(*losses)
 
 
-def test_monitors_tell_a_collapse_from_a_spread(
+def test_monitors_distinguish_collapse_from_spread(
     tiny_backbone: Callable[..., Backbone], tiny_batch: MakeBatch
 ) -> None:
     backbone = tiny_backbone()
@@ -172,12 +170,12 @@ def test_one_row_has_no_spread_and_no_nan(make: MakeObjective, tiny_batch: MakeB
         (
             3,
             "clip_order",
-            "data.frames of 3 leaves 3 frames of rgb in the view 'plain'.* stacks of 2: .*multiple of 2",
+            "data.frames of 3 gives 3 frames of rgb in the view 'plain'.* stacks of 2: .*multiple of 2",
         ),
-        (2, "pace", "data.frames of 2 leaves 1 frames of rgb in the view 'pace'.* stacks of 2: .*multiple of 4"),
+        (2, "pace", "data.frames of 2 gives 1 frames of rgb in the view 'pace'.* stacks of 2: .*multiple of 4"),
     ],
 )
-def test_frames_that_make_no_stacks_are_refused_before_the_first_batch(
+def test_frames_not_divisible_into_stacks_are_rejected_early(
     frames: int,
     task: str,
     message: str,
@@ -191,12 +189,12 @@ def test_frames_that_make_no_stacks_are_refused_before_the_first_batch(
     PretextObjective(backbone, replace(tiny_clip, frames=4), 3, {task: (1.0, {})}, None)
 
 
-def test_no_task_is_refused(tiny_backbone: Callable[..., Backbone], tiny_clip: ClipSpec) -> None:
+def test_objective_without_tasks_is_rejected(tiny_backbone: Callable[..., Backbone], tiny_clip: ClipSpec) -> None:
     with pytest.raises(RequestError, match="no pretext task"):
         PretextObjective(tiny_backbone(), tiny_clip, 2, {}, None)
 
 
-def test_tasks_are_given_as_instances_too(
+def test_tasks_can_be_instances(
     tiny_backbone: Callable[..., Backbone], tiny_clip: ClipSpec, tiny_batch: MakeBatch
 ) -> None:
     torch.manual_seed(3)
@@ -219,13 +217,13 @@ def test_tasks_are_given_as_instances_too(
 
 
 class Mirrored(ArrowOfTime):
-    """Another view under a name that is taken."""
+    """A different view under an existing name."""
 
     views: Mapping[str, ViewFunction] = {"reverse": pace}
 
 
 class Plain(ArrowOfTime):
-    """A view under a name that is reserved."""
+    """A view under a reserved name."""
 
     views: Mapping[str, ViewFunction] = {"plain": reverse}
 
@@ -233,22 +231,22 @@ class Plain(ArrowOfTime):
 @pytest.mark.parametrize(
     ("tasks", "message"),
     [
-        ({"first": ArrowOfTime(("rgb",), 8), "second": Mirrored(("rgb",), 8)}, "named 'reverse' that differ"),
-        ({"first": Plain(("rgb",), 8)}, "task 'first' has a view named 'plain', which is reserved"),
+        ({"first": ArrowOfTime(("rgb",), 8), "second": Mirrored(("rgb",), 8)}, "different views named 'reverse'"),
+        ({"first": Plain(("rgb",), 8)}, "task 'first' has a view with the reserved name 'plain'"),
         (
             {"a:Arrow": ArrowOfTime(("rgb",), 8), "b:Arrow": ArrowOfTime(("rgb",), 8)},
-            "two pretext tasks are named",
+            "two pretext tasks have the name",
         ),
     ],
 )
-def test_names_that_clash_are_refused(
+def test_duplicate_names_are_rejected(
     tasks: dict[str, Any], message: str, tiny_backbone: Callable[..., Backbone], tiny_clip: ClipSpec
 ) -> None:
     with pytest.raises(RequestError, match=message):
         PretextObjective(tiny_backbone(("rgb",)), tiny_clip, 2, tasks)
 
 
-def test_a_task_takes_what_a_backbone_returns(
+def test_task_accepts_the_output_of_a_backbone(
     tiny_backbone: Callable[..., Backbone], tiny_clip: ClipSpec, tiny_batch: MakeBatch
 ) -> None:
     backbone = tiny_backbone()
@@ -259,5 +257,5 @@ def test_a_task_takes_what_a_backbone_returns(
     found = task(encoded)
     torch.manual_seed(4)
     assert torch.equal(found["loss"], task({"plain": encoded}, torch.default_generator)["loss"])
-    with pytest.raises(RequestError, match="task ArrowOfTime reads the view 'reverse', which is not given"):
+    with pytest.raises(RequestError, match="task ArrowOfTime needs the view 'reverse', which is missing"):
         ArrowOfTime(("rgb",), 8)(encoded)

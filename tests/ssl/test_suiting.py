@@ -1,4 +1,4 @@
-"""Tasks over the modalities that are there: what they lose, and when nothing of them is left."""
+"""Tasks restricted to the present modalities."""
 
 from itertools import combinations
 from typing import Any
@@ -19,11 +19,11 @@ SOUND, MOTION = ["rgb", "audio"], ["rgb", "flow"]
         ("across_time", {"streams": ["flow", "audio"]}, ["rgb", "flow"], {"streams": ["flow"]}, ["audio"]),
         ("cross_modal", {"pairs": [SOUND, MOTION]}, ["rgb", "flow"], {"pairs": [MOTION]}, ["audio"]),
         ("cross_modal", {"pairs": [["rgb", "fused"]]}, ["rgb", "flow"], {"pairs": [["rgb", "fused"]]}, []),
-        # No modality at all: the task itself names the nearest.
+        # An unknown modality: the task names the nearest one.
         ("clip_order", {"streams": ["rbg"]}, ["rgb"], {"streams": ["rbg"]}, []),
     ],
 )
-def test_arguments_lose_what_is_missing(
+def test_missing_modalities_are_dropped_from_arguments(
     name: str, arguments: dict[str, Any], modalities: list[str], suited: dict[str, Any], dropped: list[str]
 ) -> None:
     found = suit_task(name, arguments, modalities)
@@ -40,13 +40,15 @@ def test_arguments_lose_what_is_missing(
         ("pace", {}, ["audio", "inertial"], "video"),
     ],
 )
-def test_why_nothing_is_left(name: str, arguments: dict[str, Any], modalities: list[str], said: str) -> None:
+def test_problem_is_stated_if_no_modality_remains(
+    name: str, arguments: dict[str, Any], modalities: list[str], said: str
+) -> None:
     assert said in suit_task(name, arguments, modalities).problem
 
 
 @pytest.mark.parametrize("name", PRETEXT_TASKS)
-def test_what_suits_is_built_on_every_subset(name: str) -> None:
-    """With its default arguments, and where a task is refused, it cannot be built."""
+def test_suited_tasks_build_on_every_subset(name: str) -> None:
+    """With default arguments. A task with a problem cannot be built."""
     for count in range(1, 4):
         for modalities in combinations(("rgb", "audio", "inertial"), count):
             found = suit_task(name, {}, modalities)

@@ -1,4 +1,4 @@
-"""Pretext tasks by name: built, refused, and on two processes what they are on one."""
+"""Pretext tasks by name: built, rejected, and equal on one and two processes."""
 
 from dataclasses import replace
 
@@ -42,7 +42,7 @@ def test_arguments_and_segments_reach_the_task() -> None:
     assert len(build_pretext_task("clip_order", ("rgb",), 8, 4, {}).orders) == 24  # pyright: ignore
     clip = ClipSpec(0.75, 4, 32, 32, 8.0, 8000, 8.0, {})
     assert build_pretext_task("synchrony", ("rgb", "audio"), 8, 3, {"gap": 0.25}, clip).distance == 1.0
-    with pytest.raises(RequestError, match=r"'offset' keeps windows apart by seconds: it goes with data.stretch 0"):
+    with pytest.raises(RequestError, match=r"'offset' needs distances in seconds: set data.stretch=0"):
         build_pretext_task("offset", ("rgb", "audio"), 8, 3, {}, replace(clip, stretch=0.9))
 
 
@@ -65,7 +65,7 @@ def test_arguments_and_segments_reach_the_task() -> None:
         ("pace", ("rgb", "audio"), {"streams": ["audio"]}, "unknown modality of a pretext task 'audio'"),
     ],
 )
-def test_what_is_wrong_is_named(
+def test_invalid_class_or_argument_is_named(
     name: str, modalities: tuple[str, ...], arguments: dict[str, object], message: str
 ) -> None:
     with pytest.raises(RequestError, match=message):

@@ -12,7 +12,7 @@ from modalgate.ssl.teacher import Teacher
     ("progress", "step", "momentum"),
     [(0.0, 1000, 0.9), (0.5, 1000, 0.95), (1.0, 10**6, 1.0), (0.5, 1, 2 / 11), (0.5, 80, 0.9)],
 )
-def test_it_follows_with_a_momentum_that_rises_to_one(
+def test_momentum_rises_to_one(
     progress: float, step: int, momentum: float, tiny_backbone: Callable[..., Backbone]
 ) -> None:
     backbone = tiny_backbone()
@@ -26,7 +26,7 @@ def test_it_follows_with_a_momentum_that_rises_to_one(
         torch.testing.assert_close(new, old + (1 - momentum), rtol=1e-5, atol=2e-5)
 
 
-def test_a_short_run_does_not_end_with_its_random_start(tiny_backbone: Callable[..., Backbone]) -> None:
+def test_short_run_forgets_random_weights(tiny_backbone: Callable[..., Backbone]) -> None:
     backbone = tiny_backbone()
     teacher = Teacher(backbone)
     start = [parameter.clone() for parameter in teacher.backbone.parameters()]
@@ -39,7 +39,7 @@ def test_a_short_run_does_not_end_with_its_random_start(tiny_backbone: Callable[
     assert max(float(share.detach()) for share in left) < 0.01
 
 
-def test_it_is_never_trained_and_is_in_the_checkpoint(tiny_backbone: Callable[..., Backbone]) -> None:
+def test_teacher_is_not_trained_and_is_in_the_checkpoint(tiny_backbone: Callable[..., Backbone]) -> None:
     teacher = Teacher(tiny_backbone()).train()
     assert not teacher.backbone.training
     assert not any(parameter.requires_grad for parameter in teacher.parameters())

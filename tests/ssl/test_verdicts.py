@@ -1,4 +1,4 @@
-"""What a training warns of: planted means that are sick, and healthy ones."""
+"""Warnings of a training, from planted faulty and healthy means."""
 
 import numpy as np
 import pytest
@@ -25,13 +25,13 @@ def test_a_collapsed_gate_and_embedding_are_named_with_a_remedy() -> None:
     assert "cross_modal" in embedding
 
 
-def test_a_trusted_modality_alone_is_no_collapse() -> None:
+def test_one_dominant_modality_is_not_a_collapse() -> None:
     assert collapse_warnings({"gate/rgb": 1.0, "gate/loss": 0.0, "embedding/std": 0.25}, 16, PRETRAINING) == []
     uneven = {"gate/rgb": 0.97, "gate/audio": 0.03, "gate/entropy": 0.3}
     assert collapse_warnings(uneven, 16, PRETRAINING) == []
 
 
-def test_remedies_are_keys_of_the_training_that_is_warned() -> None:
+def test_remedies_name_keys_of_their_training() -> None:
     from modalgate.launch.config.load import load_config
     from modalgate.shards.errors import RequestError
 
@@ -60,7 +60,7 @@ def test_remedies_are_keys_of_the_training_that_is_warned() -> None:
 
 
 def logged(accuracy: float, chance: float, count: int = 24, deviation: float = 0.05) -> list[Means]:
-    """Lines whose last half is exactly that accuracy on average, whatever came before."""
+    """Lines whose second half has exactly that accuracy on average."""
     waves = deviation * np.array([1, -1] * (count // 2))
     return [{"clip_order/accuracy": accuracy + wave, "clip_order/chance": chance} for wave in waves]
 
@@ -70,7 +70,7 @@ def test_a_task_at_chance_is_named_with_its_key() -> None:
     assert "task clip_order ends at chance (accuracy 0.167, chance 0.167)" in line
     assert "tasks.clip_order=null" in line
     assert task_warnings(logged(1 / 6, 1 / 6), over=["clip_order"]) == [], "its schedule ended before"
-    assert task_warnings(logged(1 / 6, 1 / 6)[:2]) == [], "two lines are too few to tell"
+    assert task_warnings(logged(1 / 6, 1 / 6)[:2]) == [], "two lines are too few for an interval"
     # Below chance nothing was learned either; well above it was.
     assert task_warnings(logged(0.1, 1 / 6))
     assert not task_warnings(logged(0.6, 1 / 6))
@@ -80,7 +80,7 @@ def test_a_task_at_chance_is_named_with_its_key() -> None:
     assert task_warnings(logged(0.2, 1 / 6, 8, deviation=0.2))
 
 
-def test_lines_that_lack_a_figure_do_not_count() -> None:
+def test_lines_without_the_figure_are_skipped() -> None:
     lines: list[Means] = [*logged(0.6, 1 / 6), {"clip_order/accuracy": None, "clip_order/chance": 0.2}]
     assert task_warnings(lines) == []
     assert task_warnings([]) == []
@@ -88,7 +88,7 @@ def test_lines_that_lack_a_figure_do_not_count() -> None:
 
 
 @pytest.mark.parametrize(("loss", "warned"), [(1.79, True), (1.71, True), (2.5, True), (1.2, False), (0.1, False)])
-def test_a_training_loss_near_guessing_is_told(loss: float, warned: bool) -> None:
+def test_training_loss_near_guessing_causes_a_warning(loss: float, warned: bool) -> None:
     """1.71 of 1.79 is what the shipped configs once ended with."""
     lines: list[Means] = [{"label/loss": 1.79, "label/guessing": 1.79}] * 10
     lines += [{"label/loss": loss, "label/guessing": 1.79}] * 5
@@ -100,7 +100,7 @@ def test_a_training_loss_near_guessing_is_told(loss: float, warned: bool) -> Non
     assert guessing_warnings([{"label/loss": 5.0}]) == []
 
 
-def test_a_gate_without_a_gradient_is_told_and_one_that_is_nearly_constant_noted() -> None:
+def test_gate_without_gradient_causes_a_warning_and_constant_gate_a_note() -> None:
     unread: list[Means] = [{"fusion/gradient": 0.0, "fusion/spread": 0.0}, {"fusion/spread": 0.0}] * 4
     (line,) = gate_warnings(unread, PRETRAINING)
     assert "the gate gets no gradient" in line
@@ -120,7 +120,7 @@ def test_a_gate_without_a_gradient_is_told_and_one_that_is_nearly_constant_noted
     assert gate_warnings([{"fusion/spread": 0.0}] * 6, PRETRAINING) == []
 
 
-def test_segments_that_hardly_differ_are_told_of_the_task_that_orders_them() -> None:
+def test_similar_segments_cause_a_warning_for_order_tasks() -> None:
     (line,) = segment_warnings({"clip_order/segment_difference": 0.01, "frame_order/segment_difference": 0.3})
-    assert "task clip_order (0.010 of what clips differ by; 0.05 is little)" in line
+    assert "task clip_order (0.010 of the difference between clips; below 0.05 is too little)" in line
     assert "tasks.clip_order=null" in line

@@ -1,4 +1,4 @@
-"""The exported bundle: alone in a new process, and every way it can be damaged."""
+"""The exported bundle: loaded in a new process, and damaged in every way."""
 
 import json
 import shutil
@@ -141,7 +141,7 @@ def test_a_bundle_of_an_older_version_is_the_same_network(tiny_clip: ClipSpec, t
     assert not loaded.encoders["audio"].frozen_norms
 
 
-def test_how_it_is_applied_is_kept_with_all_settings_of_the_packing(bundle: Bundle, folder: Path) -> None:
+def test_application_and_packing_settings_are_saved(bundle: Bundle, folder: Path) -> None:
     packing = PackSettings(("rgb", "audio"), crf=30, clip_seconds=12.0, rates={"video": 25.0}, depth_scale=0.25)
     bundle.application = replace(clip_application(3, [1.0, 2.0, 4.0], 12.0), threshold=0.6, temperature=1.5)
     bundle.spec = replace(bundle.spec, stretch=0.5, packing=packing)
@@ -152,9 +152,7 @@ def test_how_it_is_applied_is_kept_with_all_settings_of_the_packing(bundle: Bund
 
 
 @pytest.mark.parametrize("stretch", [0.0, 0.5])
-def test_a_bundle_that_does_not_say_how_it_is_applied_stays_readable(
-    bundle: Bundle, folder: Path, stretch: float
-) -> None:
+def test_bundle_without_application_is_readable(bundle: Bundle, folder: Path, stretch: float) -> None:
     bundle.spec = replace(bundle.spec, stretch=stretch)
     save_bundle(bundle, folder)
 
@@ -202,7 +200,7 @@ def test_the_folder_holds_no_pickle(folder: Path) -> None:
 
 
 def change_facts(folder: Path, change: Callable[[dict[str, Any]], object], sealed: bool = True) -> None:
-    """Alters the facts; `sealed` hides it from the checksum, so that what comes after it is asked."""
+    """Alters the facts; `sealed` updates the checksum too, so that later checks are reached."""
     facts = json.loads((folder / FACTS).read_text())
     change(facts)
     (folder / FACTS).write_text(json.dumps(seal(facts, folder, (WEIGHTS, CARD)) if sealed else facts))
@@ -268,18 +266,18 @@ def elsewhere(folder: Path) -> None:
         (lambda f: (f / WEIGHTS).unlink(), DataError, f"{WEIGHTS}' is missing"),
         (lambda f: (f / CARD).unlink(), DataError, f"{CARD}' is missing"),
         (lambda f: cut(f / WEIGHTS), DataError, rf"{WEIGHTS}' has \d+ bytes, not \d+"),
-        (lambda f: flip_a_bit(f / WEIGHTS), DataError, f"{WEIGHTS}' has other content"),
-        (lambda f: flip_a_bit(f / CARD), DataError, f"{CARD}' has other content"),
+        (lambda f: flip_a_bit(f / WEIGHTS), DataError, f"{WEIGHTS}' has changed since its export"),
+        (lambda f: flip_a_bit(f / CARD), DataError, f"{CARD}' has changed since its export"),
         (replace_weights, DataError, "is damaged"),
         (lambda f: cut(f / FACTS), DataError, f"{FACTS}' is damaged"),
         (lambda f: (f / FACTS).write_bytes(b"\xff\xfe\x00"), DataError, f"{FACTS}' is damaged"),
         (lambda f: (f / FACTS).write_text("[]"), DataError, f"{FACTS}' is damaged"),
-        (newer, RequestError, "format 99, this modalgate reads 2: install a newer"),
-        (older, RequestError, "format 1, this modalgate reads 2: train or export it again"),
+        (newer, RequestError, "format 99, but this modalgate reads 2: install a newer"),
+        (older, RequestError, "format 1, but this modalgate reads 2: train or export it again"),
         (lambda f: change_facts(f, lambda facts: facts.update(format_version="2")), DataError, "is damaged"),
         (lambda f: change_facts(f, lambda facts: facts["classes"].reverse(), False), DataError, "was changed after"),
         (lambda f: change_facts(f, lambda facts: facts.pop("sha256"), False), DataError, "was changed after"),
-        (elsewhere, DataError, "does not lie in it"),
+        (elsewhere, DataError, "which is outside it"),
         (lambda f: change_facts(f, lambda facts: facts.pop("format_version")), DataError, "is damaged"),
         (lambda f: change_facts(f, lambda facts: facts.pop("licence")), DataError, "is damaged"),
         (lambda f: change_facts(f, lambda facts: facts.pop("segments")), DataError, "is damaged"),
@@ -299,12 +297,12 @@ def test_damage_is_named_in_one_line(
     assert str(folder) in str(caught.value)
 
 
-def test_something_else_is_never_overwritten(bundle: Bundle, tmp_path: Path) -> None:
+def test_other_content_is_never_overwritten(bundle: Bundle, tmp_path: Path) -> None:
     other = tmp_path / "thesis"
     other.mkdir()
     (other / "chapter.txt").write_text("years of work")
     for place in (other, other / "chapter.txt"):
-        with pytest.raises(RequestError, match="holds something else"):
+        with pytest.raises(RequestError, match="is not empty and not a bundle"):
             save_bundle(bundle, place)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis"]
     assert [path.name for path in other.iterdir()] == ["chapter.txt"]

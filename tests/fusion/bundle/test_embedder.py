@@ -1,4 +1,4 @@
-"""The Python door: a file in, features and gate weights over time out."""
+"""Features and gate weights of a file over time, in Python."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -33,7 +33,7 @@ def video(tmp_path: Path) -> Path:
     return tmp_path / "clip.mkv"
 
 
-def test_a_classifier_s_encoder_comes_without_it(
+def test_encoder_of_a_classifier_has_no_classifier(
     folder: Path, tiny_backbone: Callable[..., Backbone], tiny_clip: ClipSpec
 ) -> None:
     encoder = load_encoder(folder)
@@ -44,7 +44,7 @@ def test_a_classifier_s_encoder_comes_without_it(
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 100])
-def test_every_window_is_encoded_and_the_absent_weighs_nothing(folder: Path, video: Path, batch_size: int) -> None:
+def test_every_window_is_encoded_and_absent_modalities_weigh_zero(folder: Path, video: Path, batch_size: int) -> None:
     encoder = load_encoder(folder)
     found = encoder.embed(video, batch_size=batch_size)
     pieces = slide({"video": video}, encoder.spec, encoder.modalities, encoder.application)
@@ -61,7 +61,7 @@ def test_every_window_is_encoded_and_the_absent_weighs_nothing(folder: Path, vid
     np.testing.assert_allclose(found.end - found.start, 0.4)
 
 
-def test_the_features_of_a_window_are_those_of_its_time(
+def test_window_features_are_those_of_its_time(
     planted_backbone: Callable[..., Backbone], tiny_clip: ClipSpec, tmp_path: Path
 ) -> None:
     """Every frame is brighter by 10 levels than the last."""
@@ -73,7 +73,7 @@ def test_the_features_of_a_window_are_those_of_its_time(
     np.testing.assert_allclose(np.diff(found.features[:, 0]), [20 / 50] * 8, atol=0.05)
 
 
-def test_another_file_beside_it(folder: Path, video: Path, tmp_path: Path) -> None:
+def test_further_file_of_another_modality(folder: Path, video: Path, tmp_path: Path) -> None:
     millimetres = np.random.default_rng(0).integers(0, 4000, (20, 32, 32)).astype(np.uint16)
     write_video(tmp_path / "depth.mkv", millimetres, 10, codec="ffv1", pixel_format="gray16le")
     found = load_encoder(folder).embed(str(video), hop=0.5, beside={"depth": tmp_path / "depth.mkv"})

@@ -1,4 +1,4 @@
-"""The model as a graph against the model as it is trained: every subset, every fusion, any number of rows."""
+"""The graph model equals the trained model: every subset, every fusion, any number of rows."""
 
 from collections.abc import Callable
 
@@ -18,7 +18,7 @@ NAMES = ("rgb", "flow", "depth", "audio", "inertial")
 
 
 def eager(bundle: Bundle, present: Tensor, streams: dict[str, Tensor]) -> tuple[Tensor, ...]:
-    """The way of training: only present rows are encoded."""
+    """As in training: only present rows are encoded."""
     batch = Batch(
         {name: stream.unsqueeze(1) for name, stream in streams.items()},
         {name: present[:, number : number + 1] for number, name in enumerate(streams)},
@@ -74,9 +74,7 @@ def test_every_fusion_under_a_classifier(
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
 
 
-def test_what_is_absent_counts_for_nothing_even_where_it_is_no_number(
-    tiny_backbone: Callable[..., Backbone], tiny_clip: ClipSpec
-) -> None:
+def test_absent_streams_are_ignored_even_if_nan(tiny_backbone: Callable[..., Backbone], tiny_clip: ClipSpec) -> None:
     bundle = Bundle(tiny_backbone(("rgb", "audio")).eval(), tiny_clip, 2)
     streams = random_windows(tiny_clip, ("rgb", "audio"), 2)
     present = torch.tensor([[True, False], [True, True]])
@@ -90,7 +88,7 @@ def test_what_is_absent_counts_for_nothing_even_where_it_is_no_number(
 
 
 @pytest.mark.parametrize("rate", [8000, 16000, 22050])
-def test_the_spectrogram_is_that_of_training(rate: int, tiny_clip: ClipSpec) -> None:
+def test_graph_spectrogram_equals_training(rate: int, tiny_clip: ClipSpec) -> None:
     spec = ClipSpec(**(vars(tiny_clip) | {"sample_rate": rate}))
     preparation = Preparation(spec)
     times = torch.arange(rate // 2) / rate

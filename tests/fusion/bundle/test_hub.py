@@ -1,4 +1,4 @@
-"""The hub by its real client: pushed to, loaded from by name and revision, without network, and every refusal."""
+"""The hub through its real client: push, load by name and revision, load offline, and every error."""
 
 import json
 import os
@@ -44,7 +44,7 @@ def folder(bundle: Bundle, tmp_path: Path) -> Path:
     return tmp_path / "hall"
 
 
-def test_what_is_pushed_is_loaded_by_name(hub: Hub, bundle: Bundle, folder: Path) -> None:
+def test_pushed_bundle_loads_by_name(hub: Hub, bundle: Bundle, folder: Path) -> None:
     commit = push_bundle(folder, HERE)
     model = hub.models["lab/hall"]
     assert commit == f"{hub.url}/lab/hall/commit/{model.branches['main']}"
@@ -67,7 +67,7 @@ def test_the_card_has_its_header_and_says_how_to_load_it_from_there(hub: Hub, fo
     assert '    model = load_bundle("hf://lab/hall")\n' in card
 
 
-def test_a_branch_a_commit_and_what_came_later(hub: Hub, bundle: Bundle, folder: Path, tmp_path: Path) -> None:
+def test_branches_commits_and_updates_load(hub: Hub, bundle: Bundle, folder: Path, tmp_path: Path) -> None:
     push_bundle(folder, HERE)
     first = hub.models["lab/hall"].branches["main"]
     with torch.no_grad():
@@ -83,7 +83,7 @@ def test_a_branch_a_commit_and_what_came_later(hub: Hub, bundle: Bundle, folder:
 
 
 @pytest.mark.slow
-def test_once_loaded_a_new_process_needs_the_name_alone_and_no_network(hub: Hub, folder: Path) -> None:
+def test_cached_bundle_loads_offline_in_a_new_process(hub: Hub, folder: Path) -> None:
     push_bundle(folder, HERE)
     load_bundle("hf://lab/hall")
     before = len(hub.requests)
@@ -109,26 +109,26 @@ def test_a_clone_of_the_repository_is_a_bundle(hub: Hub, bundle: Bundle, folder:
     assert fetch(clone, []) == clone
 
 
-def test_a_file_changed_on_the_hub_is_refused(hub: Hub, folder: Path) -> None:
+def test_file_changed_on_the_hub_is_rejected(hub: Hub, folder: Path) -> None:
     push_bundle(folder, HERE)
     files = hub.models["lab/hall"]
     weights = bytearray(files.commits[files.branches["main"]]["model.safetensors"])
     weights[-3] ^= 1
     files.commit("main", {"model.safetensors": bytes(weights)})
-    with pytest.raises(DataError, match=r"model.safetensors' has other content than was exported"):
+    with pytest.raises(DataError, match=r"model.safetensors' has changed since its export"):
         load_bundle("hf://lab/hall")
     files.commit("main", {"config.json": json.dumps({"format_version": 99}).encode()})
-    with pytest.raises(RequestError, match="format 99, this modalgate reads 2: install a newer"):
+    with pytest.raises(RequestError, match="format 99, but this modalgate reads 2: install a newer"):
         load_bundle("hf://lab/hall")
 
 
-def test_an_address_is_told_from_a_path() -> None:
+def test_address_differs_from_a_path() -> None:
     assert find_repository("runs/hall") is None
     assert find_repository("C:/hall") is None
     assert find_repository(Path("hf://lab/hall.v2")) == Repository("lab/hall.v2")
     assert find_repository("hf://lab/hall@refs/pr/3") == Repository("lab/hall", "refs/pr/3")
     for wrong in ("hf://hall", "hf://lab/hall/encoder.json", "hf://lab/hall@", "hf://", "hf://lab/ha ll"):
-        with pytest.raises(RequestError, match="is not a repository of the hub: give owner/name"):
+        with pytest.raises(RequestError, match="is not a repository on the hub: give owner/name"):
             find_repository(wrong)
 
 
@@ -155,10 +155,10 @@ def offline(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("trouble", "message"),
     [
-        (nobody, "does not let you write 'hf://lab/hall': log in by `hf auth login`, or set HF_TOKEN"),
+        (nobody, "does not let you write 'hf://lab/hall': log in with `hf auth login`, or set HF_TOKEN"),
         (stranger, "does not let you write 'hf://lab/hall': log in"),
         (down, "answered 500 for 'hf://lab/hall': a wheel has come off"),
-        (gone, "cannot reach http://127.0.0.1:9 for 'hf://lab/hall': is the network there"),
+        (gone, "cannot reach http://127.0.0.1:9 for 'hf://lab/hall': check the network"),
         (offline, "cannot reach .* for 'hf://lab/hall': HF_HUB_OFFLINE is set"),
     ],
 )
@@ -177,7 +177,7 @@ def test_a_push_that_fails_is_one_line(
     assert not hub.models
 
 
-def test_a_licence_that_the_hub_does_not_know_is_told(hub: Hub, bundle: Bundle, folder: Path) -> None:
+def test_licence_unknown_to_the_hub_is_reported(hub: Hub, bundle: Bundle, folder: Path) -> None:
     bundle.licence = "my own"
     save_bundle(bundle, folder)
     with pytest.raises(RequestError, match=r"Invalid metadata in README.md. \"license\" must be one of") as caught:
@@ -190,16 +190,16 @@ def test_a_licence_that_the_hub_does_not_know_is_told(hub: Hub, bundle: Bundle, 
 @pytest.mark.parametrize(
     ("trouble", "place", "message"),
     [
-        (None, "hf://lab/halls", "no 'hf://lab/halls' on http.*, or you have no access: log in"),
+        (None, "hf://lab/halls", "'hf://lab/halls' does not exist on http.*, or you have no access: log in"),
         (None, "hf://lab/hall@trail", "'hf://lab/hall' has no revision 'trail'"),
         (None, "hf://lab/empty", "is not a bundle"),
         (down, "hf://lab/hall", "cannot reach .* and it is not in the cache: it answered 500"),
-        (gone, "hf://lab/hall", "cannot reach .* and it is not in the cache: is the network there"),
+        (gone, "hf://lab/hall", "cannot reach .* and it is not in the cache: check the network"),
         (offline, "hf://lab/hall", "cannot reach .* and it is not in the cache: HF_HUB_OFFLINE is set"),
-        (nobody, "hf://lab/secret", "no 'hf://lab/secret' on http.*, or you have no access: log in"),
+        (nobody, "hf://lab/secret", "'hf://lab/secret' does not exist on http.*, or you have no access: log in"),
     ],
 )
-def test_what_cannot_be_loaded_is_one_line(
+def test_unloadable_bundle_is_one_line(
     trouble: Callable[[Hub, pytest.MonkeyPatch], None] | None,
     place: str,
     message: str,

@@ -1,4 +1,4 @@
-"""The seal of a bundle notices every change of a byte, and none of spelling."""
+"""The seal of a bundle detects every changed byte, and ignores formatting."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ from modalgate.fusion.bundle.integrity import check_facts, check_files, seal
 from modalgate.shards.errors import DataError
 
 
-def test_spelling_is_no_change_and_content_is(tmp_path: Path) -> None:
+def test_only_content_changes_the_digest(tmp_path: Path) -> None:
     facts = seal({"b": [1, 2.5, None], "a": {"x": "é"}}, tmp_path, ())
     again = json.loads(json.dumps(dict(reversed(facts.items())), indent=4))
     check_facts(again, tmp_path / "encoder.json")
@@ -31,7 +31,7 @@ def test_every_byte_counts(tmp_path: Path) -> None:
         changed = bytearray(content)
         changed[place] ^= 1
         (tmp_path / "part").write_bytes(changed)
-        with pytest.raises(DataError, match="part' has other content"):
+        with pytest.raises(DataError, match="part' has changed since its export"):
             check_files(facts, tmp_path)
     (tmp_path / "part").write_bytes(content + b"\0")
     with pytest.raises(DataError, match="part' has 41 bytes, not 40"):

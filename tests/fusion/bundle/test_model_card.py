@@ -1,4 +1,4 @@
-"""The model card says what the bundle is, what was measured, and what it must not be used for."""
+"""The model card states contents, metrics and limits of a bundle."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -31,7 +31,7 @@ def section(text: str, title: str) -> str:
     return text.split(f"## {title}\n")[1].split("\n## ")[0]
 
 
-def test_every_section_holds_what_was_recorded(card: Callable[..., str]) -> None:
+def test_every_section_has_the_recorded_values(card: Callable[..., str]) -> None:
     text = card(
         True,
         provenance={"data": "market: 120 clips", "steps": 7},
@@ -44,29 +44,29 @@ def test_every_section_holds_what_was_recorded(card: Callable[..., str]) -> None
     assert section(text, "Licence").strip() == "CC-BY-4.0"
     assert "with consent" in section(text, "Intended use")
     limits = section(text, "Limits")
-    assert "Surveillance: it must not identify" in limits
-    assert "Assisted living: it is no medical device" in limits
+    assert "Surveillance: do not use it to identify" in limits
+    assert "Assisted living: it is not a medical device" in limits
     assert "load_bundle" in section(text, "Loading")
 
 
-def test_the_header_is_what_model_hubs_read(card: Callable[..., str]) -> None:
+def test_header_is_readable_by_model_hubs(card: Callable[..., str]) -> None:
     header = yaml.safe_load(card(False, licence="Apache-2.0").split("---")[1])
     assert header["license"] == "apache-2.0"
     assert header["library_name"] == "modalgate"
 
 
-def test_what_was_not_recorded_is_said_to_be_missing(card: Callable[..., str]) -> None:
+def test_missing_records_are_stated(card: Callable[..., str]) -> None:
     text = card(False)
     assert "license:" not in text.split("---")[1]
     assert "Not stated" in section(text, "Licence")
-    assert "treat it as untested" in section(text, "Metrics")
+    assert "treat the model as untested" in section(text, "Metrics")
     assert "Not recorded" in section(text, "Data and training")
     assert "load_encoder" in section(text, "Loading")
 
 
-def test_it_says_how_a_recording_is_scored(card: Callable[..., str]) -> None:
+def test_card_describes_how_recordings_are_scored(card: Callable[..., str]) -> None:
     text = card(True, application=clip_application(3, [2.0, 4.0], 30.0))
     (line,) = [line for line in text.splitlines() if line.startswith("- Applied")]
-    for part in ("at most 6 s as one clip", "pieces of 3 s, one every 1.5 s", "3 views averaged", "4 s at most"):
+    for part in ("up to 6 s as one clip", "pieces of 3 s, one every 1.5 s", "3 views averaged", "4 s at most"):
         assert part in line
     assert "as one clip" not in card(True)

@@ -1,4 +1,4 @@
-"""A single network, loaded by the printed lines with timm or torchvision alone, computes what it did in the model."""
+"""A single network, loaded by the printed lines with timm or torchvision, computes the same as in the model."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 
 def loaded(lines: list[str], folder: Path, inputs: Tensor, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What the printed lines leave behind, run where the file lies."""
+    """The variables after running the printed lines in the folder of the file."""
     monkeypatch.chdir(folder)
     names: dict[str, Any] = {
         "timm": timm,
@@ -35,7 +35,7 @@ def loaded(lines: list[str], folder: Path, inputs: Tensor, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("name", ["rgb", "flow", "audio"])
-def test_timm_takes_it_strictly(
+def test_timm_loads_it_strictly(
     name: str,
     tiny_backbone: Callable[..., Backbone],
     tiny_clip: ClipSpec,
@@ -53,7 +53,7 @@ def test_timm_takes_it_strictly(
     torch.testing.assert_close(found["features"], expected, rtol=1e-6, atol=1e-6)
 
 
-def test_a_stack_of_frames_is_told_in_the_channels(
+def test_stack_of_frames_sets_the_channels(
     tiny_encoder: Callable[..., EncoderSpec], tiny_clip: ClipSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = BackboneSpec(width=8, encoders={"video": tiny_encoder(stack=2)})
@@ -64,7 +64,7 @@ def test_a_stack_of_frames_is_told_in_the_channels(
 
 @pytest.mark.parametrize("model", ["r3d_18", "s3d"])
 @pytest.mark.parametrize("name", ["rgb", "flow"])
-def test_torchvision_takes_it_strictly(
+def test_torchvision_loads_it_strictly(
     model: str, name: str, tiny_clip: ClipSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.manual_seed(0)
@@ -79,7 +79,7 @@ def test_torchvision_takes_it_strictly(
         torch.testing.assert_close(found["features"], encoder.network(inputs), rtol=1e-5, atol=1e-5)
 
 
-def test_the_input_is_told_in_the_stored_unit(tiny_clip: ClipSpec) -> None:
+def test_input_is_described_in_the_stored_unit(tiny_clip: ClipSpec) -> None:
     statistics = {"rgb": Statistics((1.0, 2.0, 3.5), (50.0, 60.0, 70.0)), "flow": Statistics((0.4, 0.2), (1.5, 2.5))}
     spec = ClipSpec(**(vars(tiny_clip) | {"statistics": statistics}))
     assert input_form(spec, "rgb") == "(N, 3, 32, 32): (level - [1, 2, 3.5]) / [50, 60, 70]"
@@ -92,10 +92,10 @@ def test_the_input_is_told_in_the_stored_unit(tiny_clip: ClipSpec) -> None:
     [
         ("rbg", "a.safetensors", "did you mean 'rgb'"),
         ("rgb", "a.pt", "ends in .safetensors"),
-        ("inertial", "a.safetensors", "neither timm nor torchvision"),
+        ("inertial", "a.safetensors", "neither a timm nor a torchvision network"),
     ],
 )
-def test_what_cannot_be_exported_alone_is_refused(
+def test_network_that_cannot_be_exported_is_rejected(
     name: str,
     file: str,
     message: str,

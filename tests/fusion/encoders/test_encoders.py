@@ -23,7 +23,7 @@ def encode(encoder: nn.Module, stream: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("name", ["rgb", "flow", "depth"])
-def test_frame_encoder_takes_every_frame_alone(name: str, tiny_encoder: Build) -> None:
+def test_frame_encoder_encodes_every_frame_independently(name: str, tiny_encoder: Build) -> None:
     torch.manual_seed(0)
     entry = modality(name)
     encoder = build_encoder(entry, tiny_encoder(pooling="mean"))
@@ -41,18 +41,18 @@ def test_stack_joins_successive_frames_as_channels(tiny_encoder: Build) -> None:
     pairs = [torch.cat([video[:, frame], video[:, frame + 1]], dim=1) for frame in (0, 2)]
     expected = torch.stack([encode(encoder.network, pair) for pair in pairs]).mean(dim=0)  # pyright: ignore
     torch.testing.assert_close(encode(encoder, video), expected)
-    with pytest.raises(RequestError, match=r"data\.frames of 3 does not divide into stacks of 2"):
+    with pytest.raises(RequestError, match=r"data\.frames of 3 cannot be divided into stacks of 2"):
         encode(encoder, video[:, :3])
 
 
-def test_a_network_that_widens_its_features_after_pooling_is_taken_whole() -> None:
+def test_network_with_widened_features_keeps_its_pooling() -> None:
     encoder = build_encoder(modality("rgb"), EncoderSpec("timm/mobilenetv3_small_050", pooling="mean"))
     assert encode(encoder, noise(2, 1, 3, 32, 32)).shape == (2, encoder.features)
 
 
 @pytest.mark.parametrize("network", ["r3d_18", "s3d"])
 @pytest.mark.parametrize("name", ["rgb", "flow", "depth"])
-def test_video_encoder_takes_small_clips_of_any_channels(network: str, name: str) -> None:
+def test_video_encoder_accepts_small_clips_of_any_channels(network: str, name: str) -> None:
     torch.manual_seed(0)
     entry = modality(name)
     encoder = build_encoder(entry, EncoderSpec(f"torchvision/{network}"))
@@ -63,7 +63,7 @@ def test_video_encoder_takes_small_clips_of_any_channels(network: str, name: str
 
 
 @pytest.mark.parametrize("name", ["flow", "depth"])
-def test_an_adapted_stem_answers_equal_channels_as_the_original_does(name: str) -> None:
+def test_adapted_stem_has_the_same_response_to_equal_channels(name: str) -> None:
     entry = modality(name)
     torch.manual_seed(0)
     original = VideoEncoder(EncoderSpec("torchvision/r3d_18"), "r3d_18", 3)
@@ -84,7 +84,7 @@ def test_spectrogram_encoder(tiny_encoder: Build) -> None:
 
 
 @pytest.mark.parametrize("pooling", ["mean", "gru", "attention"])
-def test_only_a_mean_is_deaf_to_the_moment_of_a_sound(tiny_encoder: Build, pooling: str) -> None:
+def test_only_mean_pooling_ignores_when_a_sound_occurs(tiny_encoder: Build, pooling: str) -> None:
     torch.manual_seed(0)
     # Without padding the same click moves through the columns unchanged but for its place.
     encoder = build_encoder(modality("audio"), tiny_encoder(pooling=pooling)).eval()
@@ -98,7 +98,7 @@ def test_only_a_mean_is_deaf_to_the_moment_of_a_sound(tiny_encoder: Build, pooli
     assert moved < 1e-5 if pooling == "mean" else moved > 0.05
 
 
-def test_networks_that_know_places_keep_their_own_pooling() -> None:
+def test_transformers_keep_their_pooling() -> None:
     encoder = build_encoder(modality("audio"), EncoderSpec("timm/test_vit", {"img_size": [64, 96]}, pooling="gru"))
     assert not any("pooling" in name for name, _ in encoder.named_parameters())
     assert encode(encoder, noise(2, 1, 64, 96)).shape == (2, encoder.features)
@@ -124,22 +124,26 @@ def test_signal_encoder() -> None:
             "unknown timm network 'convnext_ato': did you mean 'convnext_atto'",
         ),
         ("rgb", EncoderSpec("torchvision/r3d18"), "did you mean 'r3d_18'"),
-        ("rgb", EncoderSpec("conv1d"), "'conv1d' does not take video modality 'rgb': give timm/NAME or torchvision"),
-        ("audio", EncoderSpec("torchvision/s3d"), "does not take audio modality 'audio': give timm/NAME"),
-        ("inertial", EncoderSpec("timm/test_convnext"), "signal modality 'inertial': give conv1d"),
+        (
+            "rgb",
+            EncoderSpec("conv1d"),
+            "'conv1d' cannot encode video modality 'rgb': choose timm/NAME",
+        ),
+        ("audio", EncoderSpec("torchvision/s3d"), "cannot encode audio modality 'audio': choose timm/NAME"),
+        ("inertial", EncoderSpec("timm/test_convnext"), "signal modality 'inertial': choose conv1d"),
         ("rgb", EncoderSpec("timm/convnext_atto", {"deepness": 1}), "convnext_atto.*deepness"),
         ("rgb", EncoderSpec("torchvision/r3d_18", {"deepness": 1}), "r3d_18.*deepness"),
         ("inertial", EncoderSpec("conv1d", {"width": [8]}), "'width': did you mean 'widths'"),
         ("inertial", EncoderSpec("conv1d", pooling="meen"), "unknown pooling 'meen': did you mean 'mean'"),
     ],
 )
-def test_what_does_not_suit_is_refused_by_name(name: str, spec: EncoderSpec, message: str) -> None:
+def test_unsuitable_network_is_rejected_by_name(name: str, spec: EncoderSpec, message: str) -> None:
     with pytest.raises(RequestError, match=message):
         build_encoder(modality(name), spec)
 
 
 @torch.no_grad()
-def test_tokens_belong_to_the_pooled_feature(tiny_encoder: Build) -> None:
+def test_pooled_feature_comes_from_the_tokens(tiny_encoder: Build) -> None:
     torch.manual_seed(0)
     video = noise(2, 4, 3, 32, 32)
     pooled, tokens = build_encoder(modality("rgb"), tiny_encoder(pooling="mean", stack=2)).eval().with_tokens(video)
@@ -192,7 +196,7 @@ def test_frozen_norms_keep_statistics_and_scales(frozen: bool) -> None:
     assert all(norm.weight.requires_grad != frozen for norm in norms)
 
 
-def test_stored_features_pass_as_they_are() -> None:
+def test_stored_features_are_returned_unchanged() -> None:
     encoder = build_encoder(modality("audio"), EncoderSpec("stored/5"))
     stored = torch.randn(3, 4, 5)
     pooled, tokens = encoder.with_tokens(stored)
@@ -216,7 +220,7 @@ def test_a_family_is_one_line_of_the_registry(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setitem(ENCODERS, "mean", Family(build, ("video",)))
     encoder = build_encoder(modality("rgb"), EncoderSpec("mean/plain"))
     assert encoder(torch.ones(2, 4, 3, 8, 8)).shape == (2, 3)
-    with pytest.raises(RequestError, match=r"does not take audio modality 'audio': give timm/NAME$"):
+    with pytest.raises(RequestError, match=r"cannot encode audio modality 'audio': choose timm/NAME$"):
         build_encoder(modality("audio"), EncoderSpec("mean/plain"))
-    with pytest.raises(RequestError, match="give timm/NAME or torchvision/NAME or mean/NAME"):
+    with pytest.raises(RequestError, match="choose timm/NAME or torchvision/NAME or mean/NAME"):
         build_encoder(modality("rgb"), EncoderSpec("medn/plain"))

@@ -18,13 +18,13 @@ def sequence() -> Tensor:
     return torch.randn(3, 5, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
 
-def test_mean_is_the_mean_whatever_the_order(sequence: Tensor) -> None:
+def test_mean_ignores_order(sequence: Tensor) -> None:
     torch.testing.assert_close(pooled("mean", sequence), torch.stack([row.sum(dim=0) / 5 for row in sequence]))
     torch.testing.assert_close(pooled("mean", sequence.flip(1)), pooled("mean", sequence))
 
 
 @pytest.mark.parametrize("name", POOLINGS)
-def test_rows_do_not_see_each_other(name: str, sequence: Tensor) -> None:
+def test_rows_are_independent(name: str, sequence: Tensor) -> None:
     alone = torch.cat([pooled(name, row[None]) for row in sequence])
     torch.testing.assert_close(pooled(name, sequence), alone)
     assert alone.shape == (3, 8)
@@ -72,7 +72,7 @@ def test_attention_equals_its_equations(sequence: Tensor) -> None:
     torch.testing.assert_close(pooling(sequence), expected)
 
 
-def test_attention_takes_a_width_that_no_four_heads_divide() -> None:
+def test_attention_accepts_a_width_not_divisible_by_four() -> None:
     assert pooled("attention", torch.randn(2, 3, 7, dtype=torch.float64)).shape == (2, 7)
 
 

@@ -60,7 +60,7 @@ def test_a_stem_for_other_channels_is_the_mean_filter_scaled(old: int, channels:
 
 
 @pytest.mark.parametrize(("network", "name", "stack"), CASES)
-def test_a_timm_file_for_three_channels_answers_equal_channels_alike(
+def test_timm_file_for_three_channels_keeps_the_response_to_equal_channels(
     network: str, name: str, stack: int, tmp_path: Path
 ) -> None:
     fixed = {"img_size": 64} if network == "test_vit" else {}
@@ -84,7 +84,7 @@ def test_a_timm_file_for_three_channels_answers_equal_channels_alike(
 @pytest.mark.parametrize(
     "network", ["s3d", *(pytest.param(name, marks=pytest.mark.slow) for name in VIDEO_MODELS if name != "s3d")]
 )
-def test_a_torchvision_file_for_three_channels_answers_equal_channels_alike(
+def test_torchvision_file_for_three_channels_keeps_the_response_to_equal_channels(
     network: str, name: str, tmp_path: Path
 ) -> None:
     torch.manual_seed(1)
@@ -104,7 +104,7 @@ def test_a_torchvision_file_for_three_channels_answers_equal_channels_alike(
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_local_weights_are_loaded_whatever_their_classifier(tiny_encoder: Build, tmp_path: Path) -> None:
+def test_local_weights_load_with_any_classifier(tiny_encoder: Build, tmp_path: Path) -> None:
     torch.manual_seed(0)
     trained = build_encoder(modality("rgb"), tiny_encoder())
     path = tmp_path / "weights.safetensors"
@@ -114,7 +114,7 @@ def test_local_weights_are_loaded_whatever_their_classifier(tiny_encoder: Build,
     assert all(torch.equal(value, state[key]) for key, value in started.network.state_dict().items())  # pyright: ignore
 
 
-def test_weights_of_an_adapted_network_are_taken_as_they_are(tiny_encoder: Build, tmp_path: Path) -> None:
+def test_weights_of_an_adapted_network_load_unchanged(tiny_encoder: Build, tmp_path: Path) -> None:
     """Such as `modalgate export --modality` writes of an encoder for flow."""
     torch.manual_seed(0)
     trained = build_encoder(modality("flow"), tiny_encoder(stack=2)).network.state_dict()  # pyright: ignore
@@ -127,7 +127,7 @@ def test_weights_of_an_adapted_network_are_taken_as_they_are(tiny_encoder: Build
     torch.testing.assert_close(depth["stem.0.weight"], trained["stem.0.weight"].sum(dim=1, keepdim=True))
 
 
-def test_a_transformer_takes_weights_for_another_picture_size(tmp_path: Path) -> None:
+def test_transformer_accepts_weights_for_another_picture_size(tmp_path: Path) -> None:
     original, path = made_by_timm(tmp_path, "test_vit", num_classes=5)
     spec = EncoderSpec("timm/test_vit", {"img_size": [64, 96]}, weights=str(path))
     state = build_encoder(modality("audio"), spec).network.state_dict()  # pyright: ignore
@@ -137,7 +137,7 @@ def test_a_transformer_takes_weights_for_another_picture_size(tmp_path: Path) ->
     torch.testing.assert_close(state["patch_embed.proj.weight"], theirs["patch_embed.proj.weight"].sum(1, True))
 
 
-def test_weights_that_do_not_fit_are_refused_in_words(tiny_encoder: Build, tmp_path: Path) -> None:
+def test_unfitting_weights_are_rejected_with_a_reason(tiny_encoder: Build, tmp_path: Path) -> None:
     state = build_encoder(modality("rgb"), tiny_encoder()).network.state_dict()  # pyright: ignore
     path = tmp_path / "weights.safetensors"
 
@@ -148,9 +148,9 @@ def test_weights_that_do_not_fit_are_refused_in_words(tiny_encoder: Build, tmp_p
         assert "\n" not in message
         assert all(part in message for part in (*parts, "timm/convnext_atto")), message
 
-    refused("no weights file at", str(path))
+    refused(f"weights file '{path}'", "does not exist")
     path.write_bytes(b"not a safetensors file")
-    refused(str(path), "whole safetensors file")
+    refused(str(path), "complete safetensors file")
     key, deep = "stem.0.weight", "stages.1.blocks.0.mlp.fc1.weight"
     save_file({k: v for k, v in state.items() if k != key}, path)
     refused(str(path), f"'{key}' (4 x 3 x 4 x 4) is missing")
@@ -160,7 +160,7 @@ def test_weights_that_do_not_fit_are_refused_in_words(tiny_encoder: Build, tmp_p
     refused(str(path), f"'{key}' is 2 x 2 there and 4 x 3 x 4 x 4 in the network", "'dims': [4, 4, 8, 8]")
     save_file(state | {deep: torch.zeros(16, 3)}, path)
     refused(f"'{deep}' is 16 x 3 there")
-    # A stem with other filters is another network, whatever its channels.
+    # A stem with another number of filters is another network, with any number of channels.
     save_file(state | {key: torch.zeros(5, 1, 4, 4)}, path)
     refused(f"'{key}' is 5 x 1 x 4 x 4 there")
     save_file(state | {key: torch.zeros(2, 2)}, path, {"model": "timm/test_resnet"})
@@ -172,8 +172,8 @@ def test_weights_that_do_not_fit_are_refused_in_words(tiny_encoder: Build, tmp_p
     refused("state dict", path=tmp_path / "whole.pth")
 
 
-def test_signals_have_no_known_weights() -> None:
-    with pytest.raises(RequestError, match="nobody publishes weights of encoder 'conv1d'"):
+def test_signals_have_no_published_weights() -> None:
+    with pytest.raises(RequestError, match="encoder 'conv1d' has no published weights"):
         build_encoder(modality("inertial"), EncoderSpec("conv1d", pretrained=True))
 
 
@@ -200,7 +200,7 @@ def test_published_weights_come_from_the_hub(hub: Hub, spec: EncoderSpec) -> Non
         torch.testing.assert_close(state["conv1.0.weight"], expected)
 
 
-def test_published_weights_for_another_architecture_are_refused_in_words(hub: Hub) -> None:
+def test_published_weights_for_another_architecture_are_rejected_with_a_reason(hub: Hub) -> None:
     published_by_timm(hub, "test_resnet", timm.create_model("test_resnet"))
     deeper = EncoderSpec("timm/test_resnet", {"layers": [2, 1, 1, 1]}, pretrained=True)
     with pytest.raises(
@@ -212,7 +212,7 @@ def test_published_weights_for_another_architecture_are_refused_in_words(hub: Hu
         build_encoder(modality("rgb"), wider)
 
 
-def test_without_the_hub_one_line_says_what_to_do(hub: Hub) -> None:
+def test_unreachable_hub_is_one_line(hub: Hub) -> None:
     with pytest.raises(RequestError) as absent:
         build_encoder(modality("rgb"), EncoderSpec("timm/test_vit", pretrained=True))
     hub.down = True
@@ -251,7 +251,7 @@ def test_torchvision_weights_are_published_by_name(tmp_path: Path, monkeypatch: 
     assert all(torch.equal(value, theirs[key]) for key, value in state.items() if key != stem)
 
 
-def test_timm_keeps_its_own_arguments_for_its_loader(tmp_path: Path) -> None:
+def test_timm_loader_gets_its_pretrained_arguments(tmp_path: Path) -> None:
     source, path = made_by_timm(tmp_path, "test_resnet", num_classes=0)
     arguments = {"pretrained": True, "pretrained_cfg_overlay": {"file": str(path), "num_classes": 0}}
     encoder = build_encoder(modality("rgb"), EncoderSpec("timm/test_resnet", arguments, pooling="mean"))

@@ -73,7 +73,7 @@ def test_bottlenecks_equal_the_loop(equals_the_loop: Callable) -> None:
     equals_the_loop("bottleneck", naive_bottleneck, tokens=2, heads=2, bottlenecks=2)
 
 
-def test_cross_attention_starts_as_the_mean_of_what_it_is_given() -> None:
+def test_cross_attention_starts_as_the_mean() -> None:
     torch.manual_seed(0)
     fusion = CrossAttentionFusion(("a", "b"), 8)
     features = {"a": torch.randn(3, 4, 8), "b": torch.randn(3, 8)}

@@ -1,4 +1,4 @@
-"""What every mechanism promises, whatever its equation: one parametrised set of tests over the registry."""
+"""Properties of every mechanism in the registry, independent of its equation."""
 
 from itertools import combinations
 
@@ -99,7 +99,7 @@ def test_weights_sum_as_the_equation_says(name: str) -> None:
 
 
 @every_mechanism
-def test_a_row_with_nothing_gives_the_learned_vector_and_its_gradient(name: str) -> None:
+def test_row_without_modalities_gives_the_learned_vector_and_its_gradient(name: str) -> None:
     fusion = build(name)
     features, present = rows_of_every_subset()
     fused = fusion(features, present)
@@ -110,7 +110,7 @@ def test_a_row_with_nothing_gives_the_learned_vector_and_its_gradient(name: str)
 
 
 @every_mechanism
-def test_rows_do_not_touch_each_other(name: str) -> None:
+def test_rows_do_not_affect_each_other(name: str) -> None:
     fusion = build(name)
     features, present = rows_of_every_subset()
     together = fusion(features, present)
@@ -139,7 +139,7 @@ def test_duplicating_a_batch_changes_nothing(name: str, training: bool) -> None:
 
 
 def permuted(state: dict[str, Tensor], order: list[int], name: str) -> dict[str, Tensor]:
-    """The state of a mechanism whose modalities stand in another order."""
+    """The state of a mechanism with its modalities in another order."""
     count = len(order)
     out = {}
     for key, value in state.items():
@@ -182,7 +182,7 @@ def test_permuting_modalities_permutes_weights(name: str) -> None:
 
 
 @every_mechanism
-def test_one_modality_alone_and_any_leading_shape(name: str) -> None:
+def test_single_modality_and_any_leading_shape(name: str) -> None:
     fusion = build(name, ("rgb",))
     feature = torch.randn(2, 3, WIDTH, dtype=torch.float64)
     fused = fusion({"rgb": feature}, {"rgb": torch.ones(2, 3, dtype=torch.bool)})
@@ -206,7 +206,7 @@ def test_half_precision(name: str, kind: torch.dtype) -> None:
 
 
 @every_mechanism
-def test_it_is_captured_whole(name: str) -> None:
+def test_captured_as_one_graph(name: str) -> None:
     """By `torch.export` with a free batch size, and by `torch.compile` without a break in the graph."""
     # Dynamo counts how often the one class below is captured, over all mechanisms.
     torch.compiler.reset()
@@ -247,7 +247,7 @@ def test_token_sequences_of_different_lengths(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["softmax", "sigmoid", "concat", "gated_concat"])
-def test_quality_reaches_the_gate_alone_and_only_where_there_is_something_to_judge(name: str) -> None:
+def test_quality_affects_only_the_gate_and_only_with_several_modalities(name: str) -> None:
     torch.manual_seed(0)
     fusion = build_fusion(name, NAMES, WIDTH, {"quality": 2}).double().eval()
     for parameter in fusion.parameters():
@@ -263,7 +263,7 @@ def test_quality_reaches_the_gate_alone_and_only_where_there_is_something_to_jud
         fusion(features, present, quality[..., :1])
 
 
-def test_a_scaled_softmax_can_trust_nothing() -> None:
+def test_scaled_softmax_can_lower_all_weights() -> None:
     fusion = build_fusion("softmax", NAMES, WIDTH, {"scale": True}).double()
     features, present = rows_of_every_subset()
     torch.testing.assert_close(fusion(features, present).weights[-1].sum(), torch.ones((), dtype=torch.float64))
@@ -271,8 +271,8 @@ def test_a_scaled_softmax_can_trust_nothing() -> None:
     assert fusion(features, present).weights.sum() < 1e-12
 
 
-def test_requests_that_cannot_be_met() -> None:
-    with pytest.raises(RequestError, match="inner=8 makes 43046721 products"):
+def test_invalid_arguments_are_rejected() -> None:
+    with pytest.raises(RequestError, match="inner=8 has 43046721 products"):
         build_fusion("tensor", tuple("abcdefgh"), WIDTH, {"inner": 8})
-    with pytest.raises(RequestError, match=r"fusion 'product' does not take its arguments .*positive frequencies"):
+    with pytest.raises(RequestError, match=r"fusion 'product' does not accept the arguments .*positive frequencies"):
         build_fusion("product", NAMES, WIDTH, {"prior": [1.0, 2.0]})

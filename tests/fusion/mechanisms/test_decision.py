@@ -1,4 +1,4 @@
-"""Fusion of decisions against loops over classes, and what each rule is known for."""
+"""Fusion of decisions equals loops over classes, and each rule has its known properties."""
 
 import math
 from collections.abc import Callable
@@ -98,7 +98,7 @@ def test_the_weighted_mean_starts_as_the_mean(equals_the_loop: Callable) -> None
     equals_the_loop("weighted_mean", naive_mean)
 
 
-def test_votes_name_every_modality() -> None:
+def test_votes_must_cover_every_modality() -> None:
     fusion = WeightedMeanDecision(("a", "b"), CLASSES)
     for votes in ({"a": 1.0}, {"a": 1.0, "b": -0.1}):
         with pytest.raises(ValueError, match="a weight of at least 0 for each"):
@@ -128,7 +128,7 @@ def everyone(rows: int) -> dict[str, Tensor]:
 
 def test_the_product_is_bayes_where_modalities_are_independent_given_the_class() -> None:
     prior = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
-    # P(x | y) of two discrete modalities; each head knows the posterior of its own.
+    # P(x | y) of two discrete modalities; each head computes the posterior of its modality.
     tables = {name: torch.rand(3, 6, dtype=torch.float64) for name in "ab"}
     tables = {name: table / table.sum(dim=1, keepdim=True) for name, table in tables.items()}
     first, second = (grid.flatten() for grid in torch.meshgrid(torch.arange(6), torch.arange(6), indexing="ij"))
@@ -150,7 +150,7 @@ def test_an_opinion_without_evidence_is_the_identity() -> None:
     torch.testing.assert_close(with_empty, alone)
 
 
-def test_flat_contradiction_stays_finite() -> None:
+def test_contradicting_opinions_stay_finite() -> None:
     for name in ("mean", "weighted_mean", "product", "entropy", "energy", "evidential", "opinion"):
         fusion = build_fusion(name, ("a", "b"), 3, {}).double()
         one_way = torch.tensor([[1e4, -1e4, 0.0]], dtype=torch.float64, requires_grad=True)

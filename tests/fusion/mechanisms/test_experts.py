@@ -32,8 +32,8 @@ def test_it_equals_the_loop(equals_the_loop: Callable) -> None:
         equals_the_loop("topk", naive, k=k, free=2, hidden=5)
 
 
-def test_of_equal_experts_the_first_are_chosen() -> None:
-    """An untrained gate says the same of all: which of them answer must not hang on the library that runs it."""
+def test_ties_go_to_the_first_experts() -> None:
+    """An untrained gate gives equal scores: the choice must not depend on the library."""
     never = float("-inf")
     values = torch.tensor([[0.0, 0.0, 0.0, 0.0], [1.0, 2.0, 1.0, 2.0], [never, 0.0, never, never]])
     expected = [[True, True, False, False], [False, True, False, True], [True, True, False, False]]
@@ -65,7 +65,7 @@ def test_fewer_experts_than_k_leave_finite_gradients() -> None:
     assert clean.grad.isfinite().all()
 
 
-def test_the_balance_concerns_free_experts_alone_and_falls_when_they_share() -> None:
+def test_balance_loss_covers_free_experts_and_falls_with_equal_load() -> None:
     torch.manual_seed(0)
     fusion = TopKExperts(("a", "b"), 4, free=2, k=1).train()
     features = {name: torch.randn(64, 4) for name in "ab"}

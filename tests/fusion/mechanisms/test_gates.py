@@ -14,7 +14,7 @@ SUBSETS = [frozenset(s) for n in range(len(MODALITIES) + 1) for s in combination
 
 
 def randomise(gate: nn.Module) -> nn.Module:
-    """Gates start at the mean: other parameters make the comparison mean something."""
+    """Random parameters: at their start gates only compute the mean."""
     generator = torch.Generator().manual_seed(1)
     for parameter in gate.parameters():
         nn.init.normal_(parameter, std=0.5, generator=generator)
@@ -86,7 +86,7 @@ def naive_sigmoid(
 
 
 def gradients(gate: nn.Module, features: dict[str, Tensor], embedding: Tensor, weights: Tensor) -> list[Tensor]:
-    """Of one scalar that every output enters with its own factor."""
+    """Gradients of one scalar that weights every output differently."""
     generator = torch.Generator().manual_seed(3)
     scalar = (embedding * torch.randn(embedding.shape, generator=generator)).sum()
     scalar = scalar + (weights * torch.randn(weights.shape, generator=generator)).sum()
@@ -120,7 +120,7 @@ def compare(gate: nn.Module, fused: Fused, expected: tuple[Tensor, Tensor], feat
         torch.testing.assert_close(mine, other, rtol=1e-9, atol=1e-11)
 
 
-def test_rows_with_different_subsets_do_not_touch_each_other() -> None:
+def test_rows_with_different_subsets_do_not_affect_each_other() -> None:
     features, present = mixed()
     for gate, naive in (
         (SoftmaxGate(MODALITIES, WIDTH), naive_softmax),
@@ -196,7 +196,7 @@ def test_permuting_modalities_permutes_the_weights(
 
 
 @pytest.mark.parametrize("kind", [SoftmaxGate, SigmoidGate])
-def test_a_row_with_nothing_gives_the_learned_vector_and_finite_gradients(
+def test_row_without_modalities_gives_the_learned_vector_and_finite_gradients(
     kind: type[SoftmaxGate] | type[SigmoidGate],
 ) -> None:
     gate = randomise(kind(MODALITIES, WIDTH))
@@ -218,7 +218,7 @@ def test_a_row_with_nothing_gives_the_learned_vector_and_finite_gradients(
 
 
 @pytest.mark.parametrize("kind", [SoftmaxGate, SigmoidGate])
-def test_what_an_absent_modality_holds_is_never_read(kind: type[SoftmaxGate] | type[SigmoidGate]) -> None:
+def test_absent_features_are_never_used(kind: type[SoftmaxGate] | type[SigmoidGate]) -> None:
     gate = randomise(kind(MODALITIES, WIDTH))
     features, present = mixed()
     broken = {
@@ -244,7 +244,7 @@ def test_new_gates_start_from_the_mean_and_from_one_half() -> None:
     torch.testing.assert_close(sigmoid.weights, torch.tensor([0.5, 0.0, 0.5]).double().expand(ROWS, 3))
 
 
-def test_leading_shape_is_free() -> None:
+def test_any_leading_shape_works() -> None:
     gate = randomise(SoftmaxGate(MODALITIES, WIDTH))
     features, present = mixed()
     flat = gate(features, present)
@@ -270,7 +270,7 @@ def test_mean_gate_divergence_closed_form(mean: tuple[float, ...], expected: flo
     assert float(found) == pytest.approx(expected, abs=1e-12)
 
 
-def test_mean_gate_divergence_leaves_each_row_free_to_decide() -> None:
+def test_mean_gate_divergence_does_not_constrain_single_rows() -> None:
     sure = torch.eye(3).double().repeat(2, 1).view(2, 3, 3)
     assert float(mean_gate_divergence(sure, torch.ones(2, 3, 3, dtype=torch.bool))) == pytest.approx(0, abs=1e-12)
 
@@ -286,7 +286,7 @@ def test_mean_gate_divergence_counts_only_whole_rows() -> None:
     assert (weights.grad == 0).all()
 
 
-def test_balance_scales_the_auxiliary_loss_and_pulls_towards_use_of_all() -> None:
+def test_balance_scales_the_loss_and_equalises_mean_weights() -> None:
     features, present = some_features(32), everywhere(frozenset(MODALITIES), 32)
     gate = randomise(SoftmaxGate(MODALITIES, WIDTH, balance=0.5))
     fused = gate(features, present)

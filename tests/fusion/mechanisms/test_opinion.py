@@ -53,8 +53,8 @@ def test_it_starts_from_the_product() -> None:
     torch.testing.assert_close(pool.weights, product.weights)
 
 
-def test_it_learns_to_mute_the_expert_that_stands_alone() -> None:
-    """Each expert in turn claims a class at random, as sure as ever: only disagreement tells."""
+def test_learns_to_mute_the_disagreeing_expert() -> None:
+    """One expert at a time predicts a random class with full confidence: only disagreement reveals it."""
     torch.manual_seed(0)
 
     def draw(rows: int) -> tuple[dict[str, Tensor], Tensor]:

@@ -8,13 +8,13 @@ from torch import Tensor, nn
 
 
 def smooth(*shape: int) -> Tensor:
-    """A slope: large contrast, nothing fine."""
+    """A slope: large contrast without fine structure."""
     return torch.linspace(-1, 1, shape[-1]).expand(shape) + torch.linspace(-1, 1, shape[-2])[:, None]
 
 
 @pytest.mark.parametrize("deviation", [0.05, 0.3, 2.0])
 @pytest.mark.parametrize("shape", [(2, 1, 4, 3, 32, 32), (2, 1, 1, 64, 64), (2, 1, 2000, 6)])
-def test_the_deviation_of_white_noise_is_found(shape: tuple[int, ...], deviation: float) -> None:
+def test_noise_deviation_estimates_white_noise(shape: tuple[int, ...], deviation: float) -> None:
     torch.manual_seed(0)
     clean = smooth(*shape) if len(shape) > 4 else torch.linspace(-1, 1, shape[2])[:, None].expand(shape)
     found = noise_deviation(clean + deviation * torch.randn(shape))
@@ -23,7 +23,7 @@ def test_the_deviation_of_white_noise_is_found(shape: tuple[int, ...], deviation
 
 
 @pytest.mark.parametrize("shape", [(3, 2, 4, 3, 12, 9), (3, 2, 1, 16, 30)])
-def test_the_noise_of_pictures_is_the_answer_to_immerkaers_mask(shape: tuple[int, ...]) -> None:
+def test_picture_noise_equals_immerkaers_mask(shape: tuple[int, ...]) -> None:
     torch.manual_seed(0)
     stream = torch.randn(shape, dtype=torch.float64)
     mask = torch.tensor([[1.0, -2.0, 1.0], [-2.0, 4.0, -2.0], [1.0, -2.0, 1.0]], dtype=torch.float64)
@@ -32,7 +32,7 @@ def test_the_noise_of_pictures_is_the_answer_to_immerkaers_mask(shape: tuple[int
 
 
 @pytest.mark.parametrize("shape", [(3, 2, 4, 3, 12, 9), (3, 2, 1, 16, 30), (3, 2, 40, 6)])
-def test_the_other_clips_of_a_batch_change_nothing(shape: tuple[int, ...]) -> None:
+def test_quality_does_not_depend_on_other_clips(shape: tuple[int, ...]) -> None:
     torch.manual_seed(0)
     stream, here = torch.randn(shape), torch.ones(3, 2, dtype=torch.bool)
     together = measure_quality(("rgb",), {"rgb": stream}, {"rgb": here})
@@ -53,7 +53,7 @@ def test_noise_raises_the_first_number_and_blur_lowers_both() -> None:
     assert (soft < measure_quality(("rgb",), {"rgb": sharp}, here)[0, 0, 0])[:2].all()
 
 
-def test_what_is_absent_has_no_quality() -> None:
+def test_absent_modalities_have_quality_zero() -> None:
     streams = {"rgb": torch.full((2, 1, 2, 3, 8, 8), torch.nan)}
     present = {"rgb": torch.tensor([[False], [False]]), "audio": torch.tensor([[False], [False]])}
     quality = measure_quality(("rgb", "audio"), streams, present)
@@ -115,7 +115,7 @@ def test_the_score_equals_a_loop_over_rows_and_batches() -> None:
             torch.testing.assert_close(found[clip, segment, m], expected, check_dtype=False)
 
 
-def test_evaluation_leaves_what_is_usual_as_it_is_and_one_row_does_not_sway_another() -> None:
+def test_evaluation_keeps_running_statistics_and_rows_are_independent() -> None:
     torch.manual_seed(0)
     score = QualityScore(3, 2).double()
     nn.init.normal_(score.network[-1].weight)  # pyright: ignore[reportArgumentType]
@@ -132,7 +132,7 @@ def test_evaluation_leaves_what_is_usual_as_it_is_and_one_row_does_not_sway_anot
     assert spread.max() < 4 * spread.min()
 
 
-def test_the_score_starts_at_nothing_and_refuses_another_number_of_measures() -> None:
+def test_score_starts_at_zero_and_rejects_other_shapes() -> None:
     quality, mask = some_quality(0)
     score = QualityScore(3, 2).double()
     assert (score(quality, mask) == 0).all()

@@ -1,4 +1,4 @@
-"""A config over what is chosen from its shards: which clips count, which column is learned, what an encoder gives."""
+"""A config over settings chosen from its shards: clips, label column, encoder."""
 
 import shutil
 from dataclasses import replace
@@ -25,7 +25,7 @@ def relabelled(packed: Path, folder: Path, **columns: list[str]) -> Path:
     return folder
 
 
-def test_a_config_is_laid_over_what_is_chosen(packed: Path) -> None:
+def test_config_overrides_chosen_settings(packed: Path) -> None:
     content, choices = with_choices("pretrain", {"data": {"shards": str(packed), "segments": 2}})
     assert content["data"]["segments"] == 2
     assert content["data"]["frames"] % 8 == 0
@@ -38,7 +38,7 @@ def test_studies_and_absent_shards_choose_nothing(packed: Path, tmp_path: Path) 
         assert with_choices(kind, content) == (content, [])
 
 
-def test_shards_alone_are_a_whole_config(packed: Path) -> None:
+def test_shards_alone_give_a_complete_config(packed: Path) -> None:
     pretraining = load_config("pretrain", None, [f"data.shards={packed}"])
     assert isinstance(pretraining, PretrainConfig)
     assert set(pretraining.tasks) == {"across_time", "leave_one_out"}
@@ -48,7 +48,7 @@ def test_shards_alone_are_a_whole_config(packed: Path) -> None:
     assert load_config("finetune", None, [f"data.shards={packed}", "data.seconds=0.5"]).data.seconds == 0.5
 
 
-def test_the_whole_way_without_a_config(packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_steps_work_without_a_config(packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The windows of fine-tuning are longer than those of the encoder it starts from."""
     few = [f"out={tmp_path}", "data.batch_size=4", "data.workers=0", "wandb=disabled", "train.steps=2"]
     assert main(["pretrain", str(packed), *few]) == 0
@@ -64,7 +64,7 @@ def test_the_whole_way_without_a_config(packed: Path, tmp_path: Path, capsys: py
     assert main(["probe", str(tmp_path / "pretrain"), str(packed), "--workers", "0"]) == 0
 
 
-def test_a_folder_that_is_neither_shards_nor_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_folder_without_shards_or_run_is_rejected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["pretrain", str(tmp_path)]) == 2
     assert "neither shards nor a run" in capsys.readouterr().err
     assert main(["finetune", "data.shards=nowhere"]) == 2

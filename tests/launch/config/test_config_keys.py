@@ -1,4 +1,4 @@
-"""The sentences below config fields, and the comments that `config show` makes of them."""
+"""Descriptions of config fields, and the comments of `config show`."""
 
 from dataclasses import dataclass, field, fields
 from itertools import pairwise
@@ -25,7 +25,7 @@ class Base:
 
 @dataclass
 class Sample(Base):
-    """A section over another."""
+    """A section that contains another."""
 
     mode: str = field(default="a", metadata={"choices": ("a", "b")})
     """Which
@@ -43,7 +43,7 @@ class Sample(Base):
 
 
 @pytest.mark.parametrize("section", sorted(ALL, key=lambda section: section.__name__))
-def test_every_key_has_a_sentence(section: type[Any]) -> None:
+def test_every_key_is_described(section: type[Any]) -> None:
     for key in section_keys(section):
         assert key.meaning.endswith("."), f"{section.__name__}.{key.name} has no attribute docstring"
         assert len(key.meaning) < 200, f"{section.__name__}.{key.name}: one or two short sentences"
@@ -58,7 +58,7 @@ def test_sections_reach_every_dataclass_of_every_verb() -> None:
     assert "data.shards" in known_keys(KINDS["study"])
 
 
-def test_meanings_are_those_below_the_fields_also_of_a_base() -> None:
+def test_meanings_come_from_field_docstrings_also_of_base_classes() -> None:
     assert meanings(Sample) == {
         "size": "How big it is.",
         "mode": "Which of two.",
@@ -78,7 +78,7 @@ def test_a_key_states_default_and_values() -> None:
     assert {key.name: key.default for key in section_keys(TrainConfig)}["learning_rate"] == "0.001"
 
 
-def test_comments_stand_above_their_keys_and_nowhere_else() -> None:
+def test_comments_are_above_their_keys_only() -> None:
     text = (
         "size: 3\nbare: 0.5\nmode: a\nparts:\n  one:\n    size: 2\n"
         "free:\n  size: 1\n  deep:\n  - size: 2\n    mode: x\n  text: |\n    size: no key\nbelow: null\n"

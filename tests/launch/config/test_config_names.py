@@ -7,7 +7,7 @@ from modalgate.shards.errors import RequestError
 
 
 @pytest.mark.parametrize("name", [name for name, _, _ in list_configs()])
-def test_shipped_configs_name_what_there_is(name: str) -> None:
+def test_shipped_configs_name_existing_tasks_and_fusions(name: str) -> None:
     check_names(partial_config(name))
 
 
@@ -32,12 +32,12 @@ def test_shipped_configs_name_what_there_is(name: str) -> None:
         ("study-surveillance", "rows={mine: {fusion: tensor, arguments: {iner: 2}}}", "did you mean 'inner'?"),
     ],
 )
-def test_one_line_names_the_key_and_the_nearest(config: str, setting: str, message: str) -> None:
+def test_error_names_the_key_and_the_nearest_choice(config: str, setting: str, message: str) -> None:
     with pytest.raises(RequestError) as caught:
         check_names(partial_config(config, [setting]))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_what_is_missing_is_skipped() -> None:
+def test_missing_sections_are_skipped() -> None:
     check_names(partial_config("study-surveillance", ["rows={mine: {}}"]))

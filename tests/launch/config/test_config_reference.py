@@ -37,7 +37,7 @@ def test_the_page_names_every_key_task_fusion_and_argument() -> None:
         assert text in page
 
 
-def test_every_argument_has_a_sentence_and_no_sentence_is_left_over() -> None:
+def test_every_argument_is_described_and_every_description_is_used() -> None:
     for kinds, common, own in (
         (PRETEXT_TASKS, TASK_ARGUMENTS, TASK_ARGUMENTS_OF),
         (FUSIONS, FUSION_ARGUMENTS, FUSION_ARGUMENTS_OF),

@@ -1,4 +1,4 @@
-"""What is chosen from the shards: windows, networks, tasks and length, for footage of every kind."""
+"""Settings chosen from the shards: windows, networks, tasks and length, for all kinds of footage."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -37,7 +37,7 @@ def chosen(kind: str, clips: Index, given: dict | None = None, start: ClipSpec |
     return {choice.key: choice.value for choice in choose(kind, clips, given or {}, start)}
 
 
-def test_short_silent_clips_are_covered_whatever_their_length():
+def test_short_silent_clips_are_covered_completely():
     found = chosen("finetune", index(2.0))
     assert found["data.stretch"] == pytest.approx(0.9)
     assert found["data.seconds"] == pytest.approx(1.8)
@@ -50,7 +50,7 @@ def test_sound_is_never_stretched():
     assert found["data.seconds"] == pytest.approx(1.8)
 
 
-def test_long_footage_is_cut_into_windows_of_its_own_speed():
+def test_long_clips_are_cut_into_windows_at_original_speed():
     found = chosen("finetune", index(25.0))
     assert (found["data.stretch"], found["data.seconds"], found["data.segments"]) == (0, 3.0, 2)
 
@@ -93,16 +93,16 @@ def test_pictures_are_never_enlarged_and_frames_never_invented():
     ("value", "flip"),
     [("fight", True), ("swipe left", False), ("turn-right", False), ("draw_circle_ccw", False), ("clockwise", False)],
 )
-def test_labels_of_a_direction_stop_mirroring(value: str, flip: bool):
+def test_labels_with_a_direction_disable_mirroring(value: str, flip: bool):
     assert chosen("finetune", index(label=["rest", value]))["augment.flip"] is flip
 
 
 @pytest.mark.parametrize("value", ["bright", "cleft", "leftover", "copyright"])
-def test_words_that_hold_a_direction_do_not(value: str):
+def test_words_containing_a_direction_keep_mirroring(value: str):
     assert chosen("finetune", index(label=["rest", value]))["augment.flip"] is True
 
 
-def test_one_modality_is_pretrained_by_moments_alone():
+def test_single_modality_is_pretrained_with_temporal_tasks():
     tasks = chosen("pretrain", index(names=("rgb",)))["tasks"]
     assert set(tasks) == {"across_time", "clip_order"}
     assert tasks["clip_order"]["arguments"]["streams"] == ["rgb"]
@@ -110,7 +110,7 @@ def test_one_modality_is_pretrained_by_moments_alone():
     assert "leave_one_out" in chosen("pretrain", index(names=("depth", "inertial")))["tasks"]
 
 
-def test_what_is_given_is_not_chosen():
+def test_given_settings_are_kept():
     given = {"data": {"seconds": 0.7, "modalities": ["flow"]}, "tasks": {"pace": {}}, "train": {"epochs": 3}}
     found = chosen("pretrain", index(), given)
     assert not {"data.seconds", "tasks", "train.steps", "train.epochs"} & set(found)
@@ -118,20 +118,20 @@ def test_what_is_given_is_not_chosen():
 
 
 @pytest.mark.parametrize(("frames", "stack"), [(6, 6), (9, 3), (16, 8), (7, 7), (11, 1)])
-def test_stacks_divide_the_frames_that_are_given(frames: int, stack: int):
+def test_stacks_divide_given_frames(frames: int, stack: int):
     assert chosen("pretrain", index(), {"data": {"frames": frames}})["model.encoders.video"]["stack"] == stack
 
 
-def test_encoders_that_are_given_are_kept():
+def test_given_encoders_are_kept():
     own = {"model": {"encoders": {"video": {"model": "timm/resnet18"}}}}
     assert not [key for key in chosen("pretrain", index(), own) if key.startswith("model.encoders")]
 
 
-def test_several_classes_at_once_have_one_head():
+def test_multilabel_uses_one_head():
     assert "decision" not in chosen("finetune", index(), {"task": "multilabel"})
 
 
-def test_a_fusion_that_is_given_scores_alone():
+def test_given_fusion_disables_the_default_decision():
     assert "decision" in chosen("finetune", index())
     assert "decision" not in chosen("finetune", index(), {"model": {"fusion": "softmax"}})
     assert "decision" not in chosen("finetune", index(names=("rgb",)))
@@ -159,7 +159,7 @@ def test_of_two_classes_the_event_is_detected(names: tuple[str, ...], event: str
 
 
 @pytest.mark.parametrize("clips", [2, 5, 40, 300, 20_000])
-def test_length_and_batch_suit_the_number_of_clips(clips: int):
+def test_length_and_batch_size_follow_the_number_of_clips(clips: int):
     found = chosen("finetune", index(clips=clips))
     assert 2 <= found["data.batch_size"] <= max(clips, 2)
     assert 200 <= found["train.steps"] <= max(400, clips)
@@ -172,7 +172,7 @@ def test_the_models_of_folds_share_the_steps():
 
 
 @pytest.mark.parametrize("names", [("rgb",), ("flow",), ("rgb", "flow")])
-def test_the_side_of_pictures_is_that_of_the_packed_ones(tmp_path: Path, names: tuple[str, ...]):
+def test_picture_size_is_that_of_the_packed_pictures(tmp_path: Path, names: tuple[str, ...]):
     frames = np.zeros((8, 24, 40, 3), np.uint8)
     (tmp_path / "media").mkdir()
     write_video(tmp_path / "media" / "small.mp4", frames, 8.0)

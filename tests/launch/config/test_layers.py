@@ -29,7 +29,7 @@ ARGUED = (
         (["model.fusion_arguments={experts: 2}", "model.fusion=topk"], {"experts": 2}),
     ],
 )
-def test_arguments_belong_to_what_was_chosen(
+def test_arguments_are_dropped_with_another_choice(
     tmp_path: Path, chosen: str, settings: list[str], arguments: dict[str, object]
 ) -> None:
     path = tmp_path / "argued.yaml"
@@ -40,7 +40,7 @@ def test_arguments_belong_to_what_was_chosen(
     assert config.model.encoders["video"].arguments == {"depths": [1]}
 
 
-def test_another_choice_in_a_diff_drops_the_arguments_of_the_base(tmp_path: Path) -> None:
+def test_another_choice_in_a_diff_drops_base_arguments(tmp_path: Path) -> None:
     base, diff = tmp_path / "base.yaml", tmp_path / "diff.yaml"
     base.write_text(ARGUED.replace("CHOSEN", ""), encoding="utf-8")
     model = "{fusion_arguments: {k: 1}, fusion: topk, encoders: {video: {model: timm/b}}}"
@@ -58,7 +58,7 @@ def test_layers_merge_mappings_and_replace_the_rest() -> None:
 
 
 @pytest.mark.parametrize(("key", "rival"), [("steps", "epochs"), ("epochs", "steps")])
-def test_the_length_that_is_given_last_counts(key: str, rival: str) -> None:
+def test_last_given_length_wins(key: str, rival: str) -> None:
     content = {rival: 7, "keep": 2}
     make_way(content, key, None)
     assert content == {rival: 7, "keep": 2}
@@ -94,7 +94,7 @@ WEIGHTED = (
         ),
     ],
 )
-def test_a_modality_inherits_from_its_kind_what_belongs_to_the_same_network(
+def test_modality_inherits_from_its_kind_for_the_same_network(
     tmp_path: Path, settings: list[str], video: tuple[object, ...], rgb: tuple[object, ...]
 ) -> None:
     path = tmp_path / "weighted.yaml"
@@ -108,8 +108,8 @@ def test_a_modality_inherits_from_its_kind_what_belongs_to_the_same_network(
         assert (found.stack, found.pooling) == ({"video": 8, "rgb": 2}[name], "mean")
 
 
-def test_what_a_run_recorded_before_fields_could_be_left_out_is_what_it_has_now(tmp_path: Path) -> None:
-    """So it resumes: the record of an older version says every field but `pretrained`."""
+def test_configs_of_older_runs_keep_their_meaning(tmp_path: Path) -> None:
+    """Records of older versions have every field except `pretrained`, and still resume."""
     path = tmp_path / "plain.yaml"
     path.write_text("kind: pretrain\ndata: {shards: packed}\nmodel: {encoders: {video: {stack: 4}}}\n")
     now = settings_of(load_config("pretrain", str(path)))
@@ -146,7 +146,7 @@ def test_rows_of_a_study_may_be_a_list_of_fusions(
     assert config.rows == {name: RowConfig(name, arguments) for name, arguments in expected.items()}  # pyright: ignore
 
 
-def test_a_list_of_rows_above_takes_the_place_of_those_below_and_a_mapping_joins_them(tmp_path: Path) -> None:
+def test_upper_list_of_rows_replaces_and_upper_mapping_extends(tmp_path: Path) -> None:
     for below, above, expected in (
         ("{gate: {fusion: softmax}}", "[concat]", ["concat"]),
         ("[concat, gmu]", "{gate: {fusion: softmax}}", ["concat", "gmu", "gate"]),
@@ -161,7 +161,7 @@ def test_a_list_of_rows_above_takes_the_place_of_those_below_and_a_mapping_joins
         rows_by_name({"rows": ["concat", {"fusion": "gmu"}]})
 
 
-def test_the_shown_config_says_which_encoder_each_modality_gets(tmp_path: Path) -> None:
+def test_shown_config_has_the_encoder_of_each_modality(tmp_path: Path) -> None:
     path = tmp_path / "weighted.yaml"
     path.write_text(WEIGHTED, encoding="utf-8")
     shown = show_config(str(path), ["data.modalities=[rgb,audio]"])

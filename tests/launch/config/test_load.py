@@ -1,4 +1,4 @@
-"""Configs: layers, types, and one line that names the key for everything that can be wrong."""
+"""Configs: layers, types, and one-line errors that name the key."""
 
 import subprocess
 import sys
@@ -33,7 +33,7 @@ def written(folder: Path, name: str, text: str) -> str:
     return str(path)
 
 
-def test_defaults_then_file_then_arguments(tmp_path: Path) -> None:
+def test_arguments_override_file_and_file_overrides_defaults(tmp_path: Path) -> None:
     path = written(tmp_path, "mine", MINIMAL + "train: {steps: 7, clip_norm: 3}\ntasks: {clip_order: {weight: 2}}\n")
     config = load_config("pretrain", path, ["train.steps=9", "data.modalities=[rgb]", "train.learning_rate=1e-4"])
     assert isinstance(config, PretrainConfig)
@@ -44,7 +44,7 @@ def test_defaults_then_file_then_arguments(tmp_path: Path) -> None:
     assert config.tasks == {"clip_order": TaskConfig(2.0, arguments={})}
 
 
-def test_a_diff_of_a_base_adds_changes_and_takes_out(tmp_path: Path) -> None:
+def test_diff_adds_changes_and_removes_entries_of_the_base(tmp_path: Path) -> None:
     base = written(
         tmp_path,
         "base",
@@ -67,7 +67,7 @@ def test_a_diff_of_a_base_adds_changes_and_takes_out(tmp_path: Path) -> None:
     assert replaced.model.encoders["video"].arguments == {"out": 1}
 
 
-def test_a_base_of_the_other_kind_lends_its_common_sections(tmp_path: Path) -> None:
+def test_base_of_another_kind_provides_its_common_sections(tmp_path: Path) -> None:
     base = written(tmp_path, "base", MINIMAL + "name: first\ntasks: {clip_order: {}}\nmodel: {width: 32}\n")
     tuned = load_config("finetune", written(tmp_path, "tuned", f"kind: finetune\nbase: {base}\n"))
     assert isinstance(tuned, FinetuneConfig)
@@ -77,7 +77,7 @@ def test_a_base_of_the_other_kind_lends_its_common_sections(tmp_path: Path) -> N
     assert tuned.name == "finetune"
 
 
-def test_steps_and_epochs_exclude_each_other_and_the_upper_layer_counts(tmp_path: Path) -> None:
+def test_steps_and_epochs_exclude_each_other_and_upper_layer_wins(tmp_path: Path) -> None:
     base = written(tmp_path, "base", MINIMAL + "train: {steps: 7}\n")
     diff = written(tmp_path, "diff", f"base: {base}\ntrain: {{epochs: 3}}\n")
     assert load_config("pretrain", diff).train.epochs == 3  # pyright: ignore[reportAttributeAccessIssue]
@@ -89,13 +89,13 @@ def test_steps_and_epochs_exclude_each_other_and_the_upper_layer_counts(tmp_path
     both = written(tmp_path, "both", MINIMAL + "train: {steps: 7, epochs: 1}\n")
     with pytest.raises(RequestError, match=r"gives both train\.steps and train\.epochs: keep one of them"):
         load_config("pretrain", both)
-    # A run's record tells the steps that its epochs came to.
+    # The record of a run has the number of steps of its epochs.
     config = load_config("pretrain", diff)
     written(tmp_path, "config", yaml.safe_dump(settings_of(config, ["pretrain"])))
     assert load_config("pretrain", str(tmp_path)) == config
 
 
-def test_a_config_based_on_itself_is_refused(tmp_path: Path) -> None:
+def test_config_based_on_itself_is_rejected(tmp_path: Path) -> None:
     path = tmp_path / "loop.yaml"
     path.write_text(f"kind: pretrain\nbase: {path}\n", encoding="utf-8")
     with pytest.raises(RequestError, match="based on itself"):
@@ -133,7 +133,7 @@ def test_a_config_based_on_itself_is_refused(tmp_path: Path) -> None:
         ("seed=${nowhere}", "config key 'seed': Interpolation key 'nowhere' not found"),
     ],
 )
-def test_one_line_names_the_key(minimal: str, override: str, message: str) -> None:
+def test_error_names_the_key_in_one_line(minimal: str, override: str, message: str) -> None:
     with pytest.raises(RequestError) as caught:
         load_config("pretrain", minimal, [override])
     assert message in str(caught.value)
@@ -153,14 +153,14 @@ def test_one_line_names_the_key(minimal: str, override: str, message: str) -> No
         ("base: demo-pretrian\n", "unknown config 'demo-pretrian': did you mean 'demo-pretrain'?"),
     ],
 )
-def test_a_wrong_file_is_refused_in_one_line(tmp_path: Path, text: str, message: str) -> None:
+def test_invalid_file_is_rejected_in_one_line(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(RequestError) as caught:
         load_config("pretrain", written(tmp_path, "wrong", text))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_text_settings_are_taken_as_they_are_typed(minimal: str) -> None:
+def test_text_settings_are_used_verbatim(minimal: str) -> None:
     config = load_config("pretrain", minimal, ["name=007", "data.label=yes", "data.split=null"])
     assert (config.name, config.data.label, config.data.split) == ("007", "yes", None)
 
@@ -177,7 +177,7 @@ def test_every_shipped_config_is_valid_and_described(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "plain"), [*((name, False) for name, _, _ in list_configs()), ("surveillance-violence", True)]
 )
-def test_what_is_shown_loads_to_the_same_config(name: str, plain: bool, tmp_path: Path) -> None:
+def test_shown_config_loads_to_the_same_config(name: str, plain: bool, tmp_path: Path) -> None:
     kind = next(kind for shipped, kind, _ in list_configs() if shipped == name)
     overrides = ["data.shards=packed", "seed=3"]
     text = show_config(name, overrides, plain)
@@ -199,7 +199,7 @@ def test_what_is_shown_loads_to_the_same_config(name: str, plain: bool, tmp_path
         ("data: {segments: 2}\n", "pretrain", ""),
     ],
 )
-def test_a_kind_that_is_not_given_is_told_by_the_keys(text: str, kind: str, told: str, tmp_path: Path) -> None:
+def test_kind_is_inferred_from_the_keys(text: str, kind: str, told: str, tmp_path: Path) -> None:
     path = written(tmp_path, "mine", text + "# comment\n")
     assert check_config(path) == ["data.shards"]
     found, how = config_kind(path)
@@ -212,13 +212,13 @@ def test_a_kind_that_is_not_given_is_told_by_the_keys(text: str, kind: str, told
     assert load_config(kind, path, ["data.shards=packed"]).data.shards == "packed"
 
 
-def test_settings_tell_a_kind_too(tmp_path: Path) -> None:
+def test_kind_is_inferred_from_settings_too(tmp_path: Path) -> None:
     path = written(tmp_path, "mine", "data: {segments: 2}\n")
     assert config_kind(path, ["task=violence"])[0] == "finetune"
     assert "task: violence" in show_config(path, ["task=violence"])
 
 
-def test_the_verb_decides_the_kind_of_a_file_without_one(tmp_path: Path) -> None:
+def test_verb_decides_the_kind_of_a_file_without_a_kind(tmp_path: Path) -> None:
     plain = written(tmp_path, "plain", "data: {shards: packed}\n")
     for kind, schema in KINDS.items():
         assert isinstance(load_config(kind, plain), schema)
@@ -235,7 +235,7 @@ def test_the_verb_decides_the_kind_of_a_file_without_one(tmp_path: Path) -> None
         load_config("finetune", "demo-pretrain")
 
 
-def test_a_base_without_a_kind_lends_its_sections_only_where_the_kinds_differ(tmp_path: Path) -> None:
+def test_base_without_a_kind_provides_only_sections_if_kinds_differ(tmp_path: Path) -> None:
     base = written(tmp_path, "base", "name: first\ntask: violence\ndropout: 0.4\ndata: {shards: packed}\n")
     same = load_config("finetune", written(tmp_path, "same", f"kind: finetune\nbase: {base}\n"))
     assert isinstance(same, FinetuneConfig)
@@ -281,7 +281,7 @@ def test_one_folder_of_shards_or_several(tmp_path: Path) -> None:
             load_config("pretrain", str(path), [f"data.shards={wrong}"])
 
 
-def test_columns_that_choose_clips_are_texts(tmp_path: Path) -> None:
+def test_columns_that_select_clips_are_text(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(
         "kind: pretrain\nbase: demo-pretrain\ndata: {shards: a, where: {camera: cam0, subject: [1, 2]}}\n"

@@ -11,7 +11,7 @@ import pytest
 SCRIPT = Path(__file__).parents[3] / "launch" / "config" / "slurm.sh"
 
 COMMANDS = {
-    # Stays until it is told to stop, as a training does, or ends at once.
+    # Runs until it gets a signal, like a training, or ends at once.
     "srun": 'echo "srun $*" >> "$CALLS"\n[ -n "$ENDLESS" ] || exit 0\ntrap "exit 130" TERM\n'
     'echo $$ > "$CALLS.pid"\nwhile :; do sleep 0.05; done',
     "scancel": 'echo "scancel $*" >> "$CALLS"\nkill -TERM $(cat "$CALLS.pid")',
@@ -30,11 +30,11 @@ def slurm(tmp_path: Path) -> dict[str, str]:
     return os.environ | job | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
 
 
-def test_bash_reads_it() -> None:
+def test_bash_accepts_the_script() -> None:
     subprocess.run(["bash", "-n", SCRIPT], check=True)
 
 
-def test_it_starts_one_torchrun_per_node_with_the_arguments(slurm: dict[str, str]) -> None:
+def test_starts_one_torchrun_per_node_with_the_arguments(slurm: dict[str, str]) -> None:
     done = subprocess.run(["bash", SCRIPT, "pretrain", "demo", "name=a b"], env=slurm, check=False)
     assert done.returncode == 0
     calls = Path(slurm["CALLS"]).read_text().splitlines()
@@ -44,7 +44,7 @@ def test_it_starts_one_torchrun_per_node_with_the_arguments(slurm: dict[str, str
     assert len(calls) == 2
 
 
-def test_out_of_time_it_stops_the_training_waits_for_it_and_goes_back_into_the_queue(slurm: dict[str, str]) -> None:
+def test_out_of_time_stops_the_training_and_requeues_the_job(slurm: dict[str, str]) -> None:
     slurm["ENDLESS"] = "yes"
     pid = Path(slurm["CALLS"] + ".pid")
     with subprocess.Popen(["bash", SCRIPT, "pretrain", "demo"], env=slurm, stderr=subprocess.PIPE) as job:
@@ -56,6 +56,6 @@ def test_out_of_time_it_stops_the_training_waits_for_it_and_goes_back_into_the_q
     assert calls[2:] == ["scancel --signal=TERM 12345", "scontrol requeue 12345"]
 
 
-def test_without_arguments_it_says_how_it_is_used(slurm: dict[str, str]) -> None:
+def test_without_arguments_prints_usage(slurm: dict[str, str]) -> None:
     done = subprocess.run(["bash", SCRIPT], env=slurm, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr[:6]) == (2, "usage:")

@@ -1,4 +1,4 @@
-"""The shipped sweep, its command line filled in by wandb's own code as its agent does it."""
+"""The shipped sweep, with its command line filled in by the code of wandb's agent."""
 
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ def values(parameter: dict[str, Any]) -> list[Any]:
 
 
 def filled(chosen: dict[str, Any]) -> list[str]:
-    """The words that are started for the `chosen` values."""
+    """The command line for the `chosen` values."""
     macros = create_sweep_command_args({"args": {name: {"value": value} for name, value in chosen.items()}})
     macros |= {"program": [SWEEP["program"]], "env": ["/usr/bin/env"]}
     words = []
@@ -26,7 +26,7 @@ def filled(chosen: dict[str, Any]) -> list[str]:
     return words
 
 
-def test_every_value_of_every_parameter_is_one_that_pretrain_takes(
+def test_pretrain_accepts_every_value_of_every_parameter(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("SHARDS", "packed")
@@ -48,6 +48,6 @@ def test_every_value_of_every_parameter_is_one_that_pretrain_takes(
         assert capsys.readouterr().out == f"config '{config}' is valid for `modalgate pretrain`\n"
 
 
-def test_what_it_goes_by_is_what_the_online_probe_is_called() -> None:
+def test_sweep_metric_is_logged_by_the_online_probe() -> None:
     assert SWEEP["metric"] == {"name": "probe/knn", "goal": "maximize"}
     assert any(word.startswith("probe=") for word in SWEEP["command"])

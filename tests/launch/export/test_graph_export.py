@@ -1,4 +1,4 @@
-"""Exported graphs, run by other runtimes than ours, say what the model says."""
+"""Exported graphs give the results of the model in other runtimes."""
 
 import json
 from collections.abc import Callable
@@ -41,7 +41,7 @@ def build(tiny_backbone: Callable[..., Backbone], tiny_clip: ClipSpec) -> Callab
     return make
 
 
-def test_onnx_takes_any_number_of_rows_and_every_subset(build: Callable[..., Bundle], tmp_path: Path) -> None:
+def test_onnx_accepts_any_number_of_rows_and_every_subset(build: Callable[..., Bundle], tmp_path: Path) -> None:
     bundle = build()
     exported = export_graph(bundle, tmp_path / "model.onnx", "onnx")
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
@@ -62,7 +62,7 @@ def test_onnx_takes_any_number_of_rows_and_every_subset(build: Callable[..., Bun
     assert facts["inputs"]["depth"] == {"shape": ["rows", 2, 1, 32, 32], "type": "uint16"}
 
 
-def test_a_torch_program_of_the_encoder_alone(build: Callable[..., Bundle], tmp_path: Path) -> None:
+def test_torch_program_of_the_encoder_alone_matches(build: Callable[..., Bundle], tmp_path: Path) -> None:
     names = ("rgb", "inertial")
     bundle = build(names)
     export_graph(bundle, tmp_path / "model.pt2", "torch", encoder_only=True)
@@ -77,7 +77,7 @@ def test_a_torch_program_of_the_encoder_alone(build: Callable[..., Bundle], tmp_
         torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=0)
 
 
-def test_a_graph_that_differs_is_not_kept(
+def test_differing_graph_is_deleted(
     build: Callable[..., Bundle], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle = build(("inertial",))
@@ -96,7 +96,7 @@ def test_a_graph_that_differs_is_not_kept(
 
 
 @pytest.mark.slow
-def test_a_fusion_without_an_onnx_form_is_one_line(build: Callable[..., Bundle], tmp_path: Path) -> None:
+def test_fusion_without_an_onnx_form_is_rejected_in_one_line(build: Callable[..., Bundle], tmp_path: Path) -> None:
     bundle = build(("inertial",), fusion="bilinear")
     with pytest.raises(RequestError, match=r"'bilinear' cannot be written as ONNX .*: give --format torch") as caught:
         export_graph(bundle, tmp_path / "model.onnx", "onnx")
@@ -119,14 +119,14 @@ def test_every_fusion_as_a_torch_program_under_every_subset(
 
 
 @pytest.mark.slow
-def test_a_gate_that_is_told_the_quality_as_onnx(build: Callable[..., Bundle], tmp_path: Path) -> None:
+def test_gate_with_quality_measures_as_onnx(build: Callable[..., Bundle], tmp_path: Path) -> None:
     bundle = build(EVERY_KIND, fusion="softmax", fusion_arguments={"quality": 3})
     assert export_graph(bundle, tmp_path / "model.onnx", "onnx").noise < 1e-4
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("decision", fusions_at("decision"))
-def test_every_joining_of_decisions_as_onnx(
+def test_every_decision_fusion_as_onnx(
     decision: str, tiny_backbone: Any, tiny_clip: ClipSpec, tmp_path: Path
 ) -> None:
     classifier = Classifier(tiny_backbone(EVERY_KIND), ["calm", "fight"], unimodal=True, decision=decision).eval()
@@ -142,7 +142,7 @@ def test_every_joining_of_decisions_as_onnx(
         ("torch", "a.onnx", "is not a .pt2 file"),
     ],
 )
-def test_a_wrong_request_writes_nothing(
+def test_invalid_request_writes_nothing(
     build: Callable[..., Bundle], tmp_path: Path, kind: str, file: str, message: str
 ) -> None:
     bundle = build(("inertial",))

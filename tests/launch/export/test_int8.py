@@ -1,4 +1,4 @@
-"""int8 graphs: what they keep, and that their cost is measured and not guessed."""
+"""int8 graphs: their accuracy, and their measured cost."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -34,7 +34,7 @@ def path(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return export_graph(bundle, tmp_path_factory.mktemp("graph") / "model.onnx", "onnx").path
 
 
-def test_the_cost_is_that_of_the_two_files(bundle: Bundle, path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_cost_compares_the_two_files(bundle: Bundle, path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     cost = quantise(bundle, path)
     printed = capfd.readouterr()
     assert printed.out + printed.err == "", "what the quantiser advises concerns its authors"
@@ -56,7 +56,7 @@ def test_the_cost_is_that_of_the_two_files(bundle: Bundle, path: Path, capfd: py
     assert cost.cosine == pytest.approx(np.mean(cosines), abs=1e-6)
 
 
-def test_accuracy_counts_only_labels_the_model_knows(bundle: Bundle, path: Path) -> None:
+def test_accuracy_counts_only_known_labels(bundle: Bundle, path: Path) -> None:
     windows = Windows(torch.ones(4, 1, dtype=torch.bool), random_windows(bundle.spec, ("inertial",), 4))
     guesses = open_onnx(path)(windows.arrays())[0].argmax(axis=1)
     classes = ["calm", "fight"]
@@ -70,7 +70,7 @@ def test_accuracy_counts_only_labels_the_model_knows(bundle: Bundle, path: Path)
     assert cost.cosine == pytest.approx(1)
 
 
-def test_time_is_the_quickest_pass_over_the_rows(bundle: Bundle, path: Path) -> None:
+def test_time_is_the_fastest_pass_over_the_rows(bundle: Bundle, path: Path) -> None:
     windows = next(noise_windows(bundle))
     ticks = iter([0.0, 4.0, 10.0, 12.0, 20.0, 23.0, 0.0, 1.0, 5.0, 9.0, 10.0, 18.0])
     cost = measure(bundle, path, path, [windows], "noise", clock=lambda: next(ticks))

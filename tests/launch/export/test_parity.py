@@ -1,4 +1,4 @@
-"""Real clips as rows for a graph: what each has, its label, and outputs that are compared where they differ."""
+"""Real clips as rows of a graph: modalities, labels, and comparison of outputs."""
 
 from collections.abc import Callable
 
@@ -20,7 +20,7 @@ from modalgate.shards.packing.pack import pack
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> Index:
-    """Five clips of a second, of which the odd ones have sound; labels by number."""
+    """Five clips of one second; odd ones have sound; labels by number."""
     folder = tmp_path_factory.mktemp("clips")
     generator = np.random.default_rng(0)
     lines = ["video,label"]
@@ -51,7 +51,7 @@ def as_runner(bundle: Bundle, error: float = 0.0) -> Callable[[Arrays], list[np.
     return run
 
 
-def test_clips_are_rows_with_what_they_have(bundle: Bundle, index: Index) -> None:
+def test_clips_become_rows_with_their_modalities(bundle: Bundle, index: Index) -> None:
     (windows,) = clip_windows(bundle, index, "label")
     order = [sample.key for sample in index.samples]
     assert windows.present.tolist() == [[True, False, int(key[1]) % 2 == 1] for key in order]
@@ -63,13 +63,13 @@ def test_clips_are_rows_with_what_they_have(bundle: Bundle, index: Index) -> Non
     assert sum(len(batch.present) for batch in clip_windows(bundle, index, limit=2)) == 2
 
 
-def test_the_graph_and_the_model_agree_on_clips_and_an_error_shows(bundle: Bundle, index: Index) -> None:
+def test_graph_and_model_agree_on_clips_and_errors_are_detected(bundle: Bundle, index: Index) -> None:
     assert worst_difference(bundle, as_runner(bundle), clip_windows(bundle, index)) < 1e-4
     assert worst_difference(bundle, as_runner(bundle, 0.02), clip_windows(bundle, index)) == pytest.approx(0.02, 0.05)
     assert worst_difference(bundle, as_runner(bundle, float("nan")), noise_windows(bundle)) == float("inf")
 
 
-def test_shards_of_another_kind_are_refused(bundle: Bundle, index: Index) -> None:
+def test_shards_of_another_kind_are_rejected(bundle: Bundle, index: Index) -> None:
     bundle.spec = ClipSpec(**(vars(bundle.spec) | {"fps": 12.0}))
     with pytest.raises(RequestError, match="packed with frames per second 10"):
         next(clip_windows(bundle, index))

@@ -1,4 +1,4 @@
-"""Graphs of other makers run by name, and missing packages are named with their remedy."""
+"""Graphs from other tools run by input name, and missing packages are named with their extra."""
 
 import sys
 from pathlib import Path
@@ -11,7 +11,7 @@ from modalgate.shards.errors import RequestError
 from onnx import TensorProto, helper, save
 
 
-def test_onnx_takes_inputs_by_name_and_torch_by_order(tmp_path: Path) -> None:
+def test_onnx_inputs_go_by_name_and_torch_inputs_by_order(tmp_path: Path) -> None:
     def tensor(name: str) -> object:
         return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["rows", 2])
 

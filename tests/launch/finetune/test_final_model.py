@@ -93,7 +93,7 @@ def same_weights(first: Path, second: Path) -> bool:
     return all(torch.equal(value, theirs[name]) for name, value in mine.items())
 
 
-def test_it_is_trained_on_all_clips_and_has_the_figures_of_the_folds(hall: Path, whole: Path) -> None:
+def test_final_model_trains_on_all_clips_and_has_the_metrics_of_the_folds(hall: Path, whole: Path) -> None:
     bundle = load_bundle(whole / "final" / "encoder")
     assert f"all {CLIPS} labelled clips" in bundle.provenance["data"]
     assert {"figures", "calibration", "seen"} <= bundle.provenance.keys()
@@ -113,7 +113,7 @@ def test_it_is_trained_on_all_clips_and_has_the_figures_of_the_folds(hall: Path,
     assert not [name for name in figures["metrics"] if "violent" in name or "other" in name]
 
 
-def test_the_scores_are_a_table_that_any_program_reads(whole: Path) -> None:
+def test_scores_are_written_as_csv(whole: Path) -> None:
     scores, _, classes = load_scores(whole / "results" / "scores.safetensors")
     with (whole / "results" / "scores.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -127,7 +127,7 @@ def test_the_scores_are_a_table_that_any_program_reads(whole: Path) -> None:
     assert {row["weight_rgb"] for row in rows} == {"1"}
 
 
-def test_finished_folds_are_told_as_they_come_and_missing_groups_once(
+def test_finished_folds_are_printed_and_missing_groups_once(
     hall: Path, whole: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(command(hall, "whole", "--final", "--resume")) == 0
@@ -141,7 +141,7 @@ def test_finished_folds_are_told_as_they_come_and_missing_groups_once(
     assert "of clips without a group" in load_result(whole / "results" / "finetune.json").tables[0].note
 
 
-def test_the_run_is_exported_and_predicts_by_its_final_model(
+def test_run_exports_and_predicts_with_its_final_model(
     hall: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     final, lines = load_bundle(whole / "final" / "encoder"), {}
@@ -160,7 +160,7 @@ def test_the_run_is_exported_and_predicts_by_its_final_model(
     assert "fold" not in capsys.readouterr().err
 
 
-def test_a_run_without_one_takes_a_fold_and_names_the_command_that_makes_it(
+def test_run_without_a_final_model_uses_a_fold_and_prints_the_command(
     hall: Path, folded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     capsys.readouterr()
@@ -182,7 +182,7 @@ def test_a_run_without_one_takes_a_fold_and_names_the_command_that_makes_it(
 
 
 @pytest.mark.slow
-def test_what_the_final_model_has_seen_it_is_not_measured_on(
+def test_final_model_is_not_scored_on_training_clips(
     hall: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shards, more = str(hall / "shards"), ["--workers", "0", "--axis", "blur"]
@@ -207,7 +207,7 @@ def test_what_the_final_model_has_seen_it_is_not_measured_on(
 
 
 @pytest.mark.slow
-def test_killed_and_resumed_it_ends_with_the_same_weights(
+def test_killed_and_resumed_run_ends_with_the_same_weights(
     hall: Path, folded: Path, whole: Path, launch: Callable[..., list[int]]
 ) -> None:
     run = hall / "runs" / "killed"
@@ -225,7 +225,7 @@ def test_killed_and_resumed_it_ends_with_the_same_weights(
 
 
 @pytest.mark.slow
-def test_two_processes_train_it_together(hall: Path, launch: Callable[..., list[int]]) -> None:
+def test_two_processes_train_the_final_model_together(hall: Path, launch: Callable[..., list[int]]) -> None:
     log = hall / "together.log"
     more = ["train.steps=2", "data.folds=2", "evaluate_every=1", "hold_out=true", "--final"]
     assert launch(command(hall, "together", *more), 2, log=str(log)) == [0, 0], log.read_text()
@@ -234,7 +234,7 @@ def test_two_processes_train_it_together(hall: Path, launch: Callable[..., list[
     assert log.read_text().count("fold-1: 12 clips") == 1
 
 
-def test_a_single_split_is_scored_first_and_the_final_model_takes_its_place(hall: Path, tmp_path: Path) -> None:
+def test_single_split_is_scored_before_the_final_model_replaces_it(hall: Path, tmp_path: Path) -> None:
     index = load_index(hall / "shards")
     shards = tmp_path / "shards"
     shutil.copytree(hall / "shards", shards)
@@ -269,7 +269,7 @@ def test_a_single_split_is_scored_first_and_the_final_model_takes_its_place(hall
         (["data.fraction=0.5"], "data.fraction"),
     ],
 )
-def test_what_does_not_suit_a_final_model_is_refused_before_anything_is_trained(
+def test_settings_unfit_for_a_final_model_are_rejected_before_training(
     hall: Path, wrong: list[str], says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(command(hall, "refused", "--final", *wrong)) == 2
@@ -277,7 +277,7 @@ def test_what_does_not_suit_a_final_model_is_refused_before_anything_is_trained(
     assert not (hall / "runs" / "refused").exists()
 
 
-def test_it_starts_from_an_encoder_of_all_clips(
+def test_final_model_starts_from_an_encoder_of_all_clips(
     hall: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = CONFIG.partition("model:")[2].partition("data:")[0].format()
@@ -307,9 +307,7 @@ def recipe_of(hall: Path, *more: str) -> Any:
     return set_up(config, [])
 
 
-def test_its_length_follows_passes_over_the_clips_and_the_steps_that_validation_chose(
-    hall: Path, tmp_path: Path
-) -> None:
+def test_final_length_follows_epochs_and_validated_steps(hall: Path, tmp_path: Path) -> None:
     from modalgate.launch.jobs.building import config_splits
 
     recipe = recipe_of(hall, "hold_out=true", "evaluate_every=1")
@@ -329,7 +327,7 @@ def test_its_length_follows_passes_over_the_clips_and_the_steps_that_validation_
     assert final_length(epochs, splits, [tmp_path] * 3, CLIPS) == Length(15, 15)
 
 
-def test_stopped_early_it_keeps_the_schedule_of_all_steps(hall: Path) -> None:
+def test_early_stopping_keeps_the_schedule_of_all_steps(hall: Path) -> None:
     more = ["hold_out=true", "evaluate_every=1", "data.folds=2", "train.steps=4", "train.average=0.9"]
     more += ["train.best=validation/loss", "--final"]
     assert main(command(hall, "early", *more)) == 0

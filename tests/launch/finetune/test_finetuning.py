@@ -1,4 +1,4 @@
-"""Fine-tuning by the command line: what validation clips choose, trials beforehand, clips of several classes."""
+"""Fine-tuning from the command line: choices on validation clips, trials, and multilabel clips."""
 
 import json
 from collections.abc import Callable
@@ -46,13 +46,13 @@ def test_validation_clips_choose_threshold_temperature_and_state(corpus: Path, f
     assert len(scores.keys) == len(units) == len(scores.labels)
     assert "contact" in classes
     np.testing.assert_allclose(scores.probabilities.sum(axis=1), 1, atol=1e-5)
-    # What is exported is the best state, whatever the newest checkpoint holds.
+    # The best state is exported, not that of the newest checkpoint.
     assert main(["export", str(run), str(corpus / "best")]) == 0
     assert load_bundle(corpus / "best").provenance["weights"] == "of the step that validation clips chose"
 
 
 @pytest.mark.slow
-def test_averaged_weights_are_what_is_exported_and_it_says_so(
+def test_averaged_weights_are_exported_and_reported(
     corpus: Path, few: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = corpus / "runs" / "averaged"
@@ -79,7 +79,7 @@ def test_averaged_weights_are_what_is_exported_and_it_says_so(
 
 
 @pytest.mark.slow
-def test_blending_weighs_every_head_and_leaves_no_trial_behind(corpus: Path, few: list[str]) -> None:
+def test_blending_weighs_every_head_and_removes_its_trials(corpus: Path, few: list[str]) -> None:
     blended = ["aids.blending=0.5", "unimodal_weight=1", "data.modalities=[rgb,audio]"]
     assert main(["finetune", "demo-violence", *options(corpus, few, "blended"), *blended]) == 0
     weights = json.loads((corpus / "runs" / "blended" / "blending.json").read_text())
@@ -137,7 +137,7 @@ def test_token_fusions_and_decisions_train_and_are_saved(
         (["aids.blending=0.5", "unimodal_weight=0"], "unimodal_weight"),
     ],
 )
-def test_a_choice_without_what_it_needs_is_refused(
+def test_choice_without_its_requirements_is_rejected(
     corpus: Path, few: list[str], wrong: list[str], says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["finetune", "demo-violence", *options(corpus, few, "refused"), *wrong]) == 2
@@ -167,7 +167,7 @@ def told(several: Path, few: list[str], tmp_path_factory: pytest.TempPathFactory
     return folder / "told", command
 
 
-def test_several_classes_are_learnt_judged_and_told_each_for_itself(
+def test_multilabel_classes_are_trained_scored_and_printed_separately(
     told: tuple[Path, list[str]], several: Path, hall_film: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, _ = told
@@ -204,7 +204,7 @@ def test_several_classes_are_learnt_judged_and_told_each_for_itself(
 
 
 @pytest.mark.slow
-def test_finished_folds_scored_by_two_processes_score_as_by_one(
+def test_two_processes_score_finished_folds_as_one(
     told: tuple[Path, list[str]], launch: Callable[..., list[int]]
 ) -> None:
     run, command = told

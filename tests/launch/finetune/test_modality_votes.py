@@ -38,7 +38,7 @@ def weighed(given: Recipe, numbers: np.ndarray) -> tuple[Classifier, Tensor]:
     return classifier, votes(classifier)
 
 
-def test_labels_of_test_clips_have_no_part_in_it(corpus: Path, few: list[str], tmp_path: Path) -> None:
+def test_test_labels_do_not_affect_the_votes(corpus: Path, few: list[str], tmp_path: Path) -> None:
     given = recipe(corpus, few, tmp_path, f"encoder={corpus / 'runs' / 'demo-pretrain'}")
     train = np.arange(len(given.labels)) % 3 > 0
     _, first = weighed(given, np.flatnonzero(train))
@@ -46,7 +46,7 @@ def test_labels_of_test_clips_have_no_part_in_it(corpus: Path, few: list[str], t
     assert weighed(other, np.flatnonzero(train))[1].tolist() == first.tolist()
 
 
-def test_labels_outside_the_fraction_have_no_part_in_it(corpus: Path, few: list[str], tmp_path: Path) -> None:
+def test_labels_outside_the_fraction_do_not_affect_the_votes(corpus: Path, few: list[str], tmp_path: Path) -> None:
     given = recipe(corpus, few, tmp_path, f"encoder={corpus / 'runs' / 'demo-pretrain'}", "data.fraction=0.5")
     used = {sample.key for sample in fraction_of(given.index, 0.5).samples}
     inside = np.array([sample.key in used for sample in given.index.samples])
@@ -56,7 +56,7 @@ def test_labels_outside_the_fraction_have_no_part_in_it(corpus: Path, few: list[
     assert weighed(other, everything)[1].tolist() == first.tolist()
 
 
-def test_a_modality_whose_features_hold_the_label_outvotes_one_that_holds_nothing(
+def test_informative_modality_outvotes_an_uninformative_one(
     corpus: Path, few: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = recipe(corpus, few, tmp_path, f"encoder={corpus / 'runs' / 'demo-pretrain'}")
@@ -76,7 +76,7 @@ def test_a_modality_whose_features_hold_the_label_outvotes_one_that_holds_nothin
     assert "audio 0.500" in capsys.readouterr().out
 
 
-def test_from_random_weights_all_count_equally(corpus: Path, few: list[str], tmp_path: Path) -> None:
+def test_random_weights_give_equal_votes(corpus: Path, few: list[str], tmp_path: Path) -> None:
     given = recipe(corpus, few, tmp_path, f"encoder={corpus / 'runs' / 'demo-pretrain'}")
     backbone = given.start
     assert backbone is not None
@@ -84,7 +84,7 @@ def test_from_random_weights_all_count_equally(corpus: Path, few: list[str], tmp
     assert weighed(scratch, np.arange(8))[1].tolist() == [1.0] * len(scratch.modalities)
 
 
-def test_the_bundle_keeps_them(corpus: Path, few: list[str], tmp_path: Path) -> None:
+def test_bundle_keeps_the_votes(corpus: Path, few: list[str], tmp_path: Path) -> None:
     encoder = f"encoder={corpus / 'runs' / 'demo-pretrain'}"
     settings = [f"data.shards={corpus / 'shards'}", f"out={tmp_path}", "name=run", "decision=weighted_mean", encoder]
     assert main(["finetune", "demo-violence", *settings, *few]) == 0

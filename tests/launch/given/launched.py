@@ -1,4 +1,4 @@
-"""Runs commands in forked processes, as torchrun does for several ranks, and kills them where it is told to.
+"""Runs commands in forked processes, as torchrun does for several ranks, and kills them on request.
 
 Reads requests of one JSON line: `arguments` of the command line, `world` processes, and where given `script` (a file
 whose `main(arguments)` they run in its place), `log` (a file for what they say), `environment` (variables more) and

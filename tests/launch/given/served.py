@@ -1,4 +1,4 @@
-"""A real `modalgate serve` in a process of its own, and requests to it."""
+"""A real `modalgate serve` in a separate process, and requests to it."""
 
 import json
 import os
@@ -85,7 +85,7 @@ def form_of(files: dict[str, Path]) -> tuple[bytes, str]:
 
 
 def until(true: Callable[[], Any], seconds: float = 60) -> Any:
-    """What `true` gives as soon as it is; `TimeoutError` if never."""
+    """Waits until `true()` is true and returns its value; `TimeoutError` if it never is."""
     end = time.monotonic() + seconds
     while not (value := true()):
         if time.monotonic() > end:

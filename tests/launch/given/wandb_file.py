@@ -1,4 +1,4 @@
-"""Reads the log that wandb keeps of an offline run: records of its own protocol in LevelDB's log format."""
+"""Reads the log of an offline run of wandb: its records in LevelDB's log format."""
 
 import json
 import struct
@@ -32,7 +32,7 @@ def read_records(path: Path) -> list[Record]:
 
 
 def read_history(run: Path) -> dict[str, Any]:
-    """The newest value of every key that the offline runs under RUN/wandb were told, in the order of their starts."""
+    """The newest value of every key logged by the offline runs under RUN/wandb, in order of their starts."""
     # A run's file may be ended a moment after its `finish`, at the latest when wandb's service ends with the process.
     wandb.teardown()
     found: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""Configs on clips that lack modalities: what is dropped and said, and runs that go through."""
+"""Configs on clips that lack modalities: dropped parts, messages, and complete runs."""
 
 import shutil
 from collections.abc import Callable, Sequence
@@ -69,7 +69,7 @@ def test_tasks_and_modalities_without_sound(corpus: Path) -> None:
     assert adapt_modalities(config, index) == (config, [])
 
 
-def test_tasks_that_have_too_little_left(corpus: Path) -> None:
+def test_tasks_with_too_few_modalities_are_dropped(corpus: Path) -> None:
     index = without(load_index(corpus / "shards"), ["audio", "flow", "depth"])
     config, lines = adapt_modalities(shipped("study-surveillance-pretrain"), index)
     assert config.data.modalities == ["rgb"]
@@ -80,7 +80,7 @@ def test_tasks_that_have_too_little_left(corpus: Path) -> None:
         assert sum(f"'{name}' is dropped" in line for line in lines) == 1
 
 
-def test_all_modalities_and_streams_that_are_not_there(corpus: Path) -> None:
+def test_missing_modalities_and_streams_are_dropped(corpus: Path) -> None:
     """Without `data.modalities` too, streams of a task may name what is not there, or not read."""
     index = without(load_index(corpus / "shards"), ["audio"])
     config, lines = adapt_modalities(shipped("study-surveillance-pretrain", "data.modalities=[]"), index)
@@ -92,8 +92,8 @@ def test_all_modalities_and_streams_that_are_not_there(corpus: Path) -> None:
     assert sum("'flow', which is not in data.modalities" in line for line in lines) == 2
 
 
-def test_a_modality_that_only_other_clips_have(corpus: Path) -> None:
-    """What counts are the clips that are used."""
+def test_modality_of_other_clips_only_is_dropped(corpus: Path) -> None:
+    """Only the modalities of the used clips count."""
     whole = load_index(corpus / "shards")
     silent = [sample.key for sample in whole.samples[:8]]
     index = without(whole, ["audio"], silent).keep(silent)
@@ -102,7 +102,7 @@ def test_a_modality_that_only_other_clips_have(corpus: Path) -> None:
     assert len(lines) == 1
 
 
-def test_where_nothing_is_left_the_clips_are_named(corpus: Path) -> None:
+def test_error_names_the_clips_if_no_modality_remains(corpus: Path) -> None:
     index = without(load_index(corpus / "shards"), ["audio", "flow", "depth"])
     with pytest.raises(RequestError, match=r"cross_modal, offset .* rgb"):
         adapt_modalities(shipped("talking-face-pretrain"), index)
@@ -110,7 +110,7 @@ def test_where_nothing_is_left_the_clips_are_named(corpus: Path) -> None:
         adapt_modalities(shipped("study-surveillance-pretrain", "data.modalities=[flow,audio]"), index)
 
 
-def test_what_a_person_types_is_refused_where_it_was_never_packed(corpus: Path) -> None:
+def test_typed_modality_that_was_never_packed_is_rejected(corpus: Path) -> None:
     index = load_index(corpus / "shards")
     asked = "data.modalities=[rgb,inertial]"
     with pytest.raises(RequestError, match="unknown modality in these shards 'inertial'"):
@@ -136,7 +136,7 @@ def test_other_kinds_of_configs(corpus: Path) -> None:
     assert adapt_modalities(study, index)[0].data.modalities == ["rgb", "flow", "depth"]
 
 
-def test_a_run_on_silent_clips_resumes_and_accepts(
+def test_run_on_silent_clips_resumes_with_accept(
     tiny_config: str, packed: Path, reduced: Reduced, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     silent = reduced(packed, ["audio"])
@@ -155,7 +155,7 @@ def test_a_run_on_silent_clips_resumes_and_accepts(
     assert main([*command, *rate, "--resume", "--accept", "train.learning_rate"]) == 0
 
 
-def test_the_online_probe_on_clips_that_lack_a_modality(
+def test_online_probe_works_on_clips_without_a_modality(
     tiny_config: str, packed: Path, reduced: Reduced, tmp_path: Path
 ) -> None:
     silent = reduced(packed, ["audio"])
@@ -163,7 +163,7 @@ def test_the_online_probe_on_clips_that_lack_a_modality(
     assert main(["pretrain", tiny_config, f"out={tmp_path}", "name=run", "train.steps=2", *probe]) == 0
 
 
-def test_finetuning_from_an_encoder_that_also_hears(
+def test_finetuning_from_an_encoder_with_more_modalities(
     tiny_config: str, packed: Path, reduced: Reduced, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It scores the silent clips as the whole model does where sound is masked."""

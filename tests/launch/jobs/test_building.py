@@ -27,13 +27,13 @@ from modalgate.shards.index.table import load_index
     ("epochs", "clips", "batch_size", "accumulate", "steps"),
     [(None, 100, 10, 1, 400), (3.0, 100, 10, 1, 30), (3.0, 109, 10, 1, 30), (2.0, 100, 10, 4, 5), (0.5, 3, 10, 1, 1)],
 )
-def test_epochs_come_to_whole_global_batches(
+def test_epochs_are_whole_global_batches(
     epochs: float | None, clips: int, batch_size: int, accumulate: int, steps: int
 ) -> None:
     assert in_steps(TrainConfig(epochs=epochs, accumulate=accumulate), clips, batch_size).steps == steps
 
 
-def test_a_model_asks_for_its_windows_and_its_part_of_the_picture(
+def test_request_has_the_windows_and_region_of_the_model(
     tiny_backbone: Callable[..., Backbone], packed: Path
 ) -> None:
     index = load_index(packed)
@@ -56,7 +56,7 @@ def test_a_model_asks_for_its_windows_and_its_part_of_the_picture(
         check_shards_fit(seen, index)
 
 
-def test_columns_folders_classes_and_modalities_choose_together(packed: Path, tmp_path: Path) -> None:
+def test_clips_are_selected_by_columns_folders_classes_and_modalities(packed: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     shutil.copytree(packed, other)
     index = load_index(packed)
@@ -77,7 +77,7 @@ def test_columns_folders_classes_and_modalities_choose_together(packed: Path, tm
         select_clips(replace(data, where={"split": ["trian"]}))
 
 
-def test_a_request_less_what_the_shards_lack(packed: Path) -> None:
+def test_request_drops_modalities_missing_from_the_shards(packed: Path) -> None:
     index = load_index(packed)
     request = clip_request(DataConfig(modalities=["rgb"], seconds=0.4, frames=2), index)
     assert held_request(replace(request, modalities=("flow", "rgb")), index) == request

@@ -1,4 +1,4 @@
-"""Features of folders, lists and shards: what the model says of each window, in both forms, also after `kill -9`."""
+"""Features of folders, lists and shards equal the model, in both file formats, also after `kill -9`."""
 
 import json
 import os
@@ -31,7 +31,7 @@ WINDOWS = {"a.mkv": 9, "deep/b.mkv": 4, "silent.mkv": 6}
 
 @pytest.fixture(scope="module")
 def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three films, of which one is silent and one lies deeper, and one that is none."""
+    """Three films, one of them silent and one in a subfolder, and a file that is not a film."""
     folder = tmp_path_factory.mktemp("media")
     generator = np.random.default_rng(0)
     (folder / "deep").mkdir()
@@ -103,7 +103,7 @@ def check(found: dict[str, np.ndarray], key: str, expected: Embedding) -> None:
 
 
 @pytest.mark.parametrize("form", [".parquet", ".npz"])
-def test_a_folder_gives_what_the_encoder_says_of_every_file(
+def test_folder_embedding_equals_the_encoder_on_every_file(
     form: str, run: Callable[..., Embedded], bundle: Path, media: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / f"features{form}"
@@ -120,7 +120,7 @@ def test_a_folder_gives_what_the_encoder_says_of_every_file(
     assert {path.name for path in tmp_path.iterdir()} == {out.name, f"{out.name}.rejected.jsonl"}
 
 
-def test_both_forms_hold_the_same(run: Callable[..., Embedded], tmp_path: Path) -> None:
+def test_both_file_formats_hold_the_same_features(run: Callable[..., Embedded], tmp_path: Path) -> None:
     for form in (".parquet", ".npz"):
         run(tmp_path / f"features{form}")
     first, second = (rows(tmp_path / f"features{form}") for form in (".parquet", ".npz"))
@@ -129,7 +129,7 @@ def test_both_forms_hold_the_same(run: Callable[..., Embedded], tmp_path: Path) 
         np.testing.assert_array_equal(values, second[name], err_msg=name)
 
 
-def test_without_modality_features_there_are_none(run: Callable[..., Embedded], tmp_path: Path) -> None:
+def test_modality_features_can_be_omitted(run: Callable[..., Embedded], tmp_path: Path) -> None:
     run(tmp_path / "features.parquet", by_modality=False)
     columns = ["key", "start", "end", "features", "weight.rgb", "weight.audio", "present.rgb", "present.audio"]
     assert pq.read_schema(tmp_path / "features.parquet").names == columns
@@ -153,7 +153,7 @@ def killed(bundle: Path, media: Path) -> Iterator[Callable[[Path, int], int]]:
 
 
 @pytest.mark.parametrize("form", [".parquet", pytest.param(".npz", marks=pytest.mark.slow)])
-def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(
+def test_killed_embedding_resumes_to_the_same_bytes(
     form: str, run: Callable[..., Embedded], killed: Callable[[Path, int], int], tmp_path: Path
 ) -> None:
     whole = tmp_path / f"whole{form}"
@@ -171,7 +171,7 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(
     assert (tmp_path / f"uncut{form}").read_bytes() == whole.read_bytes()
 
 
-def test_what_was_finished_is_not_done_again_unless_it_changed(
+def test_finished_recordings_are_skipped_unless_changed(
     run: Callable[..., Embedded], killed: Callable[[Path, int], int], media: Path, tmp_path: Path
 ) -> None:
     mine, out = tmp_path / "media", tmp_path / "features.npz"
@@ -188,13 +188,13 @@ def test_what_was_finished_is_not_done_again_unless_it_changed(
     assert rows(out)["key"].tolist().count("a.mkv") == 9
 
 
-def test_decoding_in_processes_changes_no_byte(run: Callable[..., Embedded], tmp_path: Path) -> None:
+def test_decoding_processes_do_not_change_the_output(run: Callable[..., Embedded], tmp_path: Path) -> None:
     for workers in (0, 2):
         run(tmp_path / f"{workers}.parquet", workers=workers)
     assert (tmp_path / "0.parquet").read_bytes() == (tmp_path / "2.parquet").read_bytes()
 
 
-def test_a_list_names_files_from_where_it_lies(
+def test_list_paths_are_relative_to_the_list(
     run: Callable[..., Embedded], bundle: Path, media: Path, tmp_path: Path
 ) -> None:
     listed = tmp_path / "list.txt"
@@ -210,7 +210,9 @@ def test_a_list_names_files_from_where_it_lies(
     assert sorted(reason.split("'")[0] for reason in reasons) == ["it does not exist", "it is in "]
 
 
-def test_shards_give_their_clips_by_key(tiny_backbone: Callable[..., Backbone], packed: Path, tmp_path: Path) -> None:
+def test_shards_are_embedded_by_clip_key(
+    tiny_backbone: Callable[..., Backbone], packed: Path, tmp_path: Path
+) -> None:
     index = load_index(packed)
     settings = index.settings
     spec = ClipSpec(
@@ -227,9 +229,7 @@ def test_shards_give_their_clips_by_key(tiny_backbone: Callable[..., Backbone], 
     assert np.isfinite(np.stack(found["features"])).all()
 
 
-def test_a_second_call_does_nothing_and_another_request_is_refused(
-    run: Callable[..., Embedded], tmp_path: Path
-) -> None:
+def test_second_call_does_nothing_and_other_request_is_rejected(run: Callable[..., Embedded], tmp_path: Path) -> None:
     out = tmp_path / "features.npz"
     first = run(out)
     written = out.stat().st_mtime_ns
@@ -244,7 +244,7 @@ def test_a_second_call_does_nothing_and_another_request_is_refused(
     assert other.read_text() == "years of work"
 
 
-def test_too_many_that_cannot_be_read_end_it_and_are_shown(
+def test_too_many_unreadable_recordings_stop_and_are_listed(
     bundle: Path, media: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["embed", str(bundle), str(media), str(tmp_path / "features.npz"), "--workers", "0"]
@@ -267,7 +267,7 @@ def test_too_many_that_cannot_be_read_end_it_and_are_shown(
         ("features.npz", "list.txt", "names no file"),
     ],
 )
-def test_a_wrong_request_is_refused_before_anything_is_written(
+def test_invalid_request_is_rejected_before_writing(
     name: str, source: str, says: str, run: Callable[..., Embedded], media: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "list.txt").write_text("# nothing\n")
@@ -276,7 +276,7 @@ def test_a_wrong_request_is_refused_before_anything_is_written(
     assert [path.name for path in tmp_path.iterdir()] == ["list.txt"]
 
 
-def test_without_pyarrow_it_says_what_to_install(
+def test_missing_pyarrow_names_the_extra_to_install(
     run: Callable[..., Embedded], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
@@ -285,7 +285,7 @@ def test_without_pyarrow_it_says_what_to_install(
     run(tmp_path / "features.npz")
 
 
-def test_none_that_can_be_read_is_bad_data(run: Callable[..., Embedded], tmp_path: Path) -> None:
+def test_no_readable_recording_is_bad_data(run: Callable[..., Embedded], tmp_path: Path) -> None:
     folder = tmp_path / "media"
     folder.mkdir()
     (folder / "torn.mp4").write_bytes(b"no film")

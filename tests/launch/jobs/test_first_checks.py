@@ -1,4 +1,4 @@
-"""A wrong path, name or column is answered before torch is imported; what is right passes."""
+"""A wrong path, name or column is reported before torch is imported."""
 
 import subprocess
 import sys
@@ -20,7 +20,7 @@ for line in sys.stdin.read().splitlines():
 """
 
 
-def test_an_error_of_every_verb_needs_no_torch(packed: Path, tiny_config: str, tmp_path: Path) -> None:
+def test_errors_of_every_verb_are_raised_without_torch(packed: Path, tiny_config: str, tmp_path: Path) -> None:
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "note.txt").write_text("mine")
     verbs = [
@@ -69,7 +69,7 @@ def test_the_names_read_from_the_source_are_the_registries() -> None:
     assert registered(*first_checks.FUSIONS) == list(FUSIONS)
 
 
-def test_what_is_there_passes(corpus: Path, tiny_config: str) -> None:
+def test_valid_request_passes(corpus: Path, tiny_config: str) -> None:
     from modalgate.launch.config.load import load_config
 
     check_config(load_config("pretrain", tiny_config), resume=False)

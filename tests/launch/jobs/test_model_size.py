@@ -23,16 +23,16 @@ def test_sizes_without_shards_grow_with_the_preset() -> None:
         (["data.shards=nowhere"], "unknown (no shard folder at 'nowhere'"),
     ],
 )
-def test_an_unknown_size_is_no_error(settings: list[str], line: str, tmp_path: Path) -> None:
+def test_unknown_size_is_not_an_error(settings: list[str], line: str, tmp_path: Path) -> None:
     (found,) = describe_model("demo-pretrain", settings)
     assert line in found
 
 
-def test_a_bundle_brings_its_own_model() -> None:
+def test_size_comes_from_the_bundle() -> None:
     assert describe_model("demo-violence", ["encoder=runs/x/encoder"]) == ["model: as in the bundle it starts from"]
 
 
-def test_a_config_without_a_model_says_what_to_give() -> None:
+def test_config_without_a_model_names_the_missing_key() -> None:
     (line,) = describe_model("demo-violence", ["model=null"])
     assert "encoder=" in line
     assert "model.preset=" in line

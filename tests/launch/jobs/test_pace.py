@@ -41,7 +41,7 @@ class _Objective(nn.Module):
         return {"label/loss": self.layer(batch.values).sum(), "label/accuracy": torch.ones(())}
 
 
-def test_the_first_step_does_not_count_and_nothing_changes():
+def test_first_step_is_not_counted_and_weights_do_not_change():
     objective, stream = _Objective(), _Slow(0.05)
     before = {name: value.clone() for name, value in objective.state_dict().items()}
     drawn = torch.random.get_rng_state()

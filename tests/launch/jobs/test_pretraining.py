@@ -1,4 +1,4 @@
-"""Pretraining watched by a probe of labelled clips: what it logs, and that nothing learns of it."""
+"""Pretraining with an online probe: its log, and that it does not affect training."""
 
 import shutil
 from pathlib import Path
@@ -27,7 +27,7 @@ def pretrain(config: str, out: Path, name: str, *more: str) -> int:
     return main(["pretrain", config, f"out={out}", f"name={name}", "train.steps=5", *more])
 
 
-def test_the_probe_is_logged_every_so_many_steps_and_after_the_last(
+def test_probe_is_logged_at_its_interval_and_after_the_last_step(
     tmp_path: Path, tiny_config: str, packed: Path
 ) -> None:
     assert pretrain(tiny_config, tmp_path, "watched", *PROBE) == 0
@@ -53,7 +53,7 @@ def test_the_probe_is_logged_every_so_many_steps_and_after_the_last(
     assert first == second, "who is watched learns the same"
 
 
-def test_deterministic_runs_end_alike_and_say_what_they_were_seeded_with(
+def test_deterministic_runs_are_equal_and_record_their_seed(
     tmp_path: Path, tiny_config: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[bool] = []
@@ -77,7 +77,7 @@ def test_deterministic_runs_end_alike_and_say_what_they_were_seeded_with(
     assert not all(torch.equal(value, weights["other"][key]) for key, value in weights["one"].items())
 
 
-def test_the_probe_by_folds_asks_for_no_split(tmp_path: Path, tiny_config: str) -> None:
+def test_probe_by_folds_needs_no_split(tmp_path: Path, tiny_config: str) -> None:
     assert pretrain(tiny_config, tmp_path, "folded", "probe={every: 5, folds: 2, test: nowhere}") == 0
     (line,) = (line for line in read_metrics(tmp_path / "folded") if "probe/knn" in line)
     assert 0 <= line["probe/knn"] <= 1
@@ -92,7 +92,7 @@ def test_the_probe_by_folds_asks_for_no_split(tmp_path: Path, tiny_config: str) 
         (["probe.shards=nowhere"], "nowhere"),
     ],
 )
-def test_a_wrong_probe_is_refused_before_the_run_begins(
+def test_invalid_probe_is_rejected_before_the_run(
     more: list[str], message: str, tmp_path: Path, tiny_config: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert pretrain(tiny_config, tmp_path, "run", *PROBE, *more) == 2

@@ -1,4 +1,4 @@
-"""The probe by the command line: over several processes and interrupted, of several classes, and what it warns of."""
+"""The probe from the command line: several processes, interruption, multilabel, warnings."""
 
 import json
 import shutil
@@ -47,7 +47,7 @@ def figures(ask: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.mark.parametrize("world", [2, pytest.param(3, marks=pytest.mark.slow)])
-def test_several_processes_find_the_figures_of_one(
+def test_several_processes_get_the_metrics_of_one(
     ask: Callable[..., Any], figures: dict[str, Any], tmp_path: Path, world: int
 ) -> None:
     assert ask(tmp_path, world) == [0] * world, (tmp_path / "log").read_text()
@@ -59,7 +59,7 @@ def test_several_processes_find_the_figures_of_one(
 
 
 @pytest.mark.parametrize(("world", "resumed"), [(2, 1), pytest.param(1, 2, marks=pytest.mark.slow)])
-def test_killed_while_it_extracts_it_goes_on_from_the_cache(
+def test_killed_extraction_resumes_from_the_cache(
     ask: Callable[..., Any], figures: dict[str, Any], tmp_path: Path, world: int, resumed: int
 ) -> None:
     pattern = "features/*.parts/*.safetensors"
@@ -74,7 +74,7 @@ def test_killed_while_it_extracts_it_goes_on_from_the_cache(
     assert (tmp_path / "log").read_text().count("a batch is extracted") == 8 - kept
 
 
-def test_several_classes_by_columns_of_their_own(
+def test_multilabel_probe_reads_one_column_per_class(
     encoder: Path, several: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["probe", str(encoder), str(several), "--multilabel", "--folds", "2", "--workers", "0"]
@@ -94,7 +94,7 @@ def test_several_classes_by_columns_of_their_own(
     assert "one solver" in capsys.readouterr().err
 
 
-def test_a_random_split_of_grouped_clips_takes_leaky(
+def test_random_split_of_grouped_clips_needs_leaky(
     encoder: Path, several: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["probe", str(encoder), str(several), "--folds", "2", "--workers", "0", "--label", "odd"]
@@ -106,7 +106,7 @@ def test_a_random_split_of_grouped_clips_takes_leaky(
     assert "2 folds, groups may be split" in " ".join(capsys.readouterr().out.split())
 
 
-def test_a_clip_that_is_on_both_sides_under_two_names_is_told(
+def test_duplicate_clip_in_training_and_test_causes_a_warning(
     encoder: Path, packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shards = tmp_path / "shards"

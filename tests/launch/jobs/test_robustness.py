@@ -1,4 +1,4 @@
-"""`modalgate robustness` as a person runs it: runs with folds, bundles, probed encoders, and what is refused."""
+"""`modalgate robustness` on runs with folds, bundles and probed encoders, and its errors."""
 
 import json
 from pathlib import Path
@@ -28,7 +28,7 @@ def measure(model: Path, corpus: Path, *more: str) -> int:
 
 
 @pytest.mark.slow
-def test_a_run_is_measured_kept_reported_and_compared(
+def test_run_is_measured_saved_reported_and_compared(
     corpus: Path, few: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, figures = trained(corpus, few, "sturdy"), corpus / "robust.json"
@@ -111,7 +111,7 @@ def test_an_encoder_is_measured_by_a_probe_on_its_clean_features(corpus: Path, t
         ("nowhere", [], "nowhere"),
     ],
 )
-def test_what_cannot_be_measured_is_refused_in_one_line(
+def test_unmeasurable_request_is_rejected_in_one_line(
     model: str, more: list[str], says: str, corpus: Path, few: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     trained(corpus, few, "sturdy")

@@ -1,4 +1,4 @@
-"""A whole study on a tiny corpus by the command line: its files, its resumption, and what it refuses."""
+"""A study on a tiny corpus from the command line: files, resume and errors."""
 
 import csv
 import json
@@ -46,7 +46,7 @@ def options(shards: Path) -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_study_leaves_its_tables_and_does_nothing_twice(
+def test_study_writes_its_tables_and_skips_finished_cells(
     options: list[str], shards: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, figures = shards.parent / "runs" / "tiny", shards.parent / "study.json"
@@ -88,7 +88,7 @@ def test_a_study_leaves_its_tables_and_does_nothing_twice(
 
 
 @pytest.mark.slow
-def test_sigterm_ends_the_processes_that_train_too(options: list[str], launch: Callable[..., list[int]]) -> None:
+def test_sigterm_also_stops_the_training_processes(options: list[str], launch: Callable[..., list[int]]) -> None:
     folder = Path(next(word for word in options if word.startswith("out=")).removeprefix("out=")) / "ended"
     # Experts are started in order: once the second one logs, the first one trains too.
     second = str(folder / "fold-0" / "seed-0" / "expert-audio")
@@ -121,7 +121,7 @@ def test_sigterm_ends_the_processes_that_train_too(options: list[str], launch: C
         (["name=tiny"], "already holds"),
     ],
 )
-def test_what_does_not_fit_is_refused_before_anything_is_trained(
+def test_invalid_study_is_rejected_before_training(
     settings: list[str], message: str, options: list[str], shards: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (shards.parent / "runs" / "tiny").mkdir(parents=True, exist_ok=True)

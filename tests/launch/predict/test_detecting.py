@@ -28,7 +28,7 @@ def table(path: Path, *lines: str) -> str:
     return str(path)
 
 
-def test_windows_are_those_of_predict_and_figures_those_of_windows(
+def test_detect_scores_the_windows_of_predict(
     trained_run: Path, films: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     spans = table(tmp_path / "spans.csv", "gate/one.mp4,1.0,2.5,fight", "one,3,3.5,fight", "one,0,1,run", "two,,,")
@@ -72,7 +72,7 @@ def test_windows_are_those_of_predict_and_figures_those_of_windows(
         (["two,0,1,fight"], ["--label", "fihgt"], "did you mean 'fight'"),
     ],
 )
-def test_a_table_that_does_not_fit_is_refused(
+def test_invalid_event_table_is_rejected(
     trained_run: Path,
     films: Path,
     tmp_path: Path,
@@ -86,7 +86,7 @@ def test_a_table_that_does_not_fit_is_refused(
     assert says in capsys.readouterr().err
 
 
-def test_a_name_that_several_have_and_a_film_that_is_none(
+def test_ambiguous_name_and_unreadable_film_are_rejected(
     trained_run: Path, films: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (films / "one.mp4").write_bytes(b"no film")

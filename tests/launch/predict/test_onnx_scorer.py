@@ -9,7 +9,7 @@ from modalgate.launch.predict.onnx_scorer import OnnxScorer
 from modalgate.shards.errors import DataError
 
 
-def test_the_graph_s_lines_are_the_bundle_s(
+def test_graph_prints_the_lines_of_the_bundle(
     trained_run: Path, hall_film: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     graph = tmp_path / "violence.onnx"
@@ -27,7 +27,7 @@ def test_the_graph_s_lines_are_the_bundle_s(
             assert mine[key] == pytest.approx(theirs[key], abs=1e-4)
 
 
-def test_a_damaged_graph_is_one_line(tmp_path: Path) -> None:
+def test_damaged_graph_is_reported_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"no graph")
     with pytest.raises(DataError, match="is not a whole ONNX file"):
         OnnxScorer(tmp_path / "model.onnx")

@@ -1,4 +1,4 @@
-"""`predict` on recordings good and bad, by the command line."""
+"""`predict` on good and bad recordings, from the command line."""
 
 import json
 import shutil
@@ -52,7 +52,7 @@ def test_lines_go_to_the_file_or_to_standard_output(
     assert "--out" in capsys.readouterr().err
 
 
-def test_a_film_cut_off_is_predicted_up_to_the_cut(
+def test_truncated_film_is_predicted_up_to_the_cut(
     trained_run: Path, film: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole = film.stat().st_size
@@ -69,7 +69,7 @@ def test_a_film_cut_off_is_predicted_up_to_the_cut(
 
 
 @pytest.mark.parametrize("name", ODD_FILMS)
-def test_every_odd_film_gives_windows_or_says_why_not(
+def test_every_odd_film_gives_windows_or_an_error(
     name: str, odd_films: Path, trained_run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     status, scored, says = ODD_FILMS[name]
@@ -99,7 +99,7 @@ def test_without_a_sound_track_sound_is_absent(
     ("name", "end"),
     [("one_second.mp4", 1.0), ("one_frame.mp4", 0.1), ("still_end.mkv", 5.0), ("joined_late.mkv", 3.0)],
 )
-def test_windows_reach_to_the_end(
+def test_windows_cover_the_end(
     name: str, end: float, odd_films: Path, trained_run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = predicted(trained_run, odd_films / name, capsys)
@@ -117,7 +117,7 @@ def test_a_damaged_film_is_predicted_and_drawn_to_its_end(odd_films: Path, train
     assert (len(times), times[-1]) == (27, pytest.approx(2.9))
 
 
-def test_a_phone_s_film_is_seen_upright(
+def test_rotated_phone_film_is_decoded_upright(
     trained_run: Path, tmp_path: Path, seen: list[Window], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Bright above and dark below, as its stored pictures are not."""
@@ -131,7 +131,7 @@ def test_a_phone_s_film_is_seen_upright(
     assert np.ptp(rgb.mean(axis=(0, 1, 2))) < 3
 
 
-def test_a_variable_rate_moves_nothing_in_time(
+def test_variable_frame_rate_keeps_times(
     trained_run: Path, tmp_path: Path, seen: list[Window], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Pictures that grow brighter by the second, taken at irregular times at most 0.1 s apart."""
@@ -198,10 +198,10 @@ def test_memory_does_not_grow_with_the_film(film_too: bool, trained_run: Path, t
     assert long - short < 16
 
 
-def test_a_folder_goes_on_after_a_film_that_cannot_be_read(
+def test_folder_continues_after_an_unreadable_film(
     odd_films: Path, trained_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One whole, one that is no film, one cut short, and one in a folder below."""
+    """A complete film, a file that is not a film, a truncated film, and a film in a subfolder."""
     folder, out, drawn = tmp_path / "hall", tmp_path / "lines.jsonl", tmp_path / "drawn"
     places = {"a.mp4": "one_second.mp4", "b.mp4": "text.mp4", "c.mkv": "cut.mkv", "night/d.mp4": "no_sound.mp4"}
     for name, odd in places.items():
@@ -246,7 +246,7 @@ def test_a_folder_of_frames_is_one_recording(
     assert said.count("\n") == 1
 
 
-def test_a_folder_without_faults_is_done(
+def test_folder_without_errors_exits_0(
     odd_films: Path, trained_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("a.mp4", "b.mp4"):

@@ -30,7 +30,7 @@ def of_kind(kind: str, text: str) -> list[dict[str, Any]]:
     return [line for line in map(json.loads, text.splitlines()) if line["kind"] == kind]
 
 
-def test_a_camera_is_seen_and_heard(
+def test_camera_stream_gives_video_and_sound(
     trained_run: Path, seen: list[Window], capsys: pytest.CaptureFixture[str]
 ) -> None:
     capsys.readouterr()
@@ -52,8 +52,8 @@ def test_a_camera_is_seen_and_heard(
         assert window.streams["audio"].std() == pytest.approx(0.5 / np.sqrt(2), rel=0.05)
 
 
-def test_a_camera_that_died_is_found_again(trained_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """On the same port; and given up when it dies for good."""
+def test_lost_camera_is_reconnected(trained_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It returns on the same port. After a final failure predict gives up."""
 
     def live_twice(first: RtspCamera) -> None:
         for life in (first, None):
@@ -85,7 +85,7 @@ def test_a_camera_that_died_is_found_again(trained_run: Path, capsys: pytest.Cap
     )
 
 
-def test_ctrl_c_ends_it_with_all_that_is_known(
+def test_ctrl_c_writes_all_results_so_far(
     trained_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, drawn, figures = (tmp_path / name for name in ("lines.jsonl", "drawn.png", "figures.json"))
@@ -108,7 +108,7 @@ def test_ctrl_c_ends_it_with_all_that_is_known(
     assert drawn.read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_camera_that_is_not_as_told(trained_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unreachable_camera_is_reported(trained_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     wrong = {"/hall": "/stairs", "user:secret@": "", "user:secret": "user:guessed"}
     with camera(login="user:secret") as watched:
         for (right, other), says in zip(wrong.items(), ("404 Not Found", "401 Unauth", "401 Unauth"), strict=True):

@@ -24,7 +24,7 @@ def changing(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def striped(trained_run: Path, changing: Path, capsys: pytest.CaptureFixture[str]) -> tuple[list[str], float]:
-    """What to ask for alarms of stripes: the class that scores higher then, and a score halfway."""
+    """Alarm options for stripes: the class with the higher score, and a threshold halfway."""
     capsys.readouterr()
     assert main(["predict", str(trained_run), str(changing)]) == 0
     scores = [json.loads(line)["probabilities"] for line in capsys.readouterr().out.splitlines() if "window" in line]
@@ -40,7 +40,7 @@ def alarms(text: str) -> list[dict[str, Any]]:
 
 
 def spans(told: list[dict[str, Any]]) -> list[tuple[float, float]]:
-    """When they went on and off, of lines that say so in turn."""
+    """Starts and ends of the alarms in the lines."""
     assert [line["state"] for line in told] == ["on", "off"] * (len(told) // 2)
     for begun, ended in zip(told[::2], told[1::2], strict=True):
         assert begun["on"] == ended["on"]
@@ -62,7 +62,7 @@ def spans(told: list[dict[str, Any]]) -> list[tuple[float, float]]:
         (["--smooth", "1.4", "--smoothing", "exponential"], [(4, 6.8), (7.2, 10.9)]),
     ],
 )
-def test_alarms_go_on_and_off_when_they_should(
+def test_alarms_start_and_end_at_the_thresholds(
     options: list[str], expected: list[tuple[float, float]], striped: tuple[list[str], float], capsys: Any
 ) -> None:
     command, score = striped
@@ -83,7 +83,7 @@ def test_between_two_thresholds_an_alarm_stays_on(
     assert spans(alarms(capsys.readouterr().out)) == [(pytest.approx(3, abs=WINDOW), pytest.approx(14))]
 
 
-def test_the_table_and_the_figures_hold_the_same_alarms(
+def test_table_and_json_hold_the_same_alarms(
     striped: tuple[list[str], float], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command, score = striped
@@ -118,7 +118,7 @@ def test_the_table_and_the_figures_hold_the_same_alarms(
         (["--min-off", "-1"], "--min-off"),
     ],
 )
-def test_an_alarm_that_cannot_be_is_refused_in_a_line(
+def test_invalid_alarm_is_rejected_in_one_line(
     options: list[str], says: str, trained_run: Path, changing: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     capsys.readouterr()

@@ -1,4 +1,4 @@
-"""Which alarms a request asks for: the class and the thresholds, where they are given and where not."""
+"""Class and thresholds of alarms, given and by default."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -22,19 +22,19 @@ def peaceful(trained_run: Path) -> Scorer:
     return scorer_of(replace(load_bundle(trained_run / "encoder"), positive=None))
 
 
-def test_the_violent_class_has_alarms_at_the_threshold_that_was_chosen(violent: Scorer) -> None:
+def test_violence_alarm_uses_the_chosen_threshold(violent: Scorer) -> None:
     assert AlarmRequest().rule(violent, 0.6) == ("fight", AlarmRule(0.6, 0.8 * 0.6, smooth=2))
     assert AlarmRequest().rule(violent, None) == ("fight", AlarmRule(0.5, 0.4, smooth=2))
 
 
-def test_what_is_given_goes_first(violent: Scorer) -> None:
+def test_given_alarm_overrides_the_default(violent: Scorer) -> None:
     assert AlarmRequest("calm", 0.9, 0.1, 3, "exponential", 4, 5).rule(violent, 0.6) == (
         "calm",
         AlarmRule(0.9, 0.1, 3, "exponential", 4, 5),
     )
 
 
-def test_without_a_class_there_are_none(peaceful: Scorer) -> None:
+def test_no_alarm_without_a_class(peaceful: Scorer) -> None:
     assert AlarmRequest().rule(peaceful, 0.6) is None
     for thresholds in ({"on": 0.5}, {"off": 0.5}):
         with pytest.raises(RequestError, match="with --alarm"):

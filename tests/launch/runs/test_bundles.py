@@ -1,4 +1,4 @@
-"""A pretraining that is divided as the evaluation after it: no encoder has seen what it is tested on."""
+"""Pretraining with the splits of the evaluation: no encoder has seen its test clips."""
 
 import re
 import shlex
@@ -71,17 +71,17 @@ def test_no_fold_sees_its_test_clips(tmp_path: Path, tiny_config: str, packed: P
     everything = {sample.key for sample in index.samples}
     for keys, split in zip(taught, splits, strict=True):
         assert keys == everything - keys_of(index, split.test)
-    # What is finished is left as it is, until more steps are asked for.
+    # A finished run is not changed unless more steps are requested.
     assert main([*command, "train.steps=1", "--resume"]) == 0
     assert len(taught) == 2
     assert main([*command, "train.steps=2", "--resume"]) == 0
     assert len(taught) == 4
 
 
-def test_clips_without_a_label_teach_unless_their_group_is_tested(
+def test_unlabelled_clips_train_unless_their_group_is_tested(
     tmp_path: Path, tiny_config: str, packed: Path, taught: list[set[str]]
 ) -> None:
-    """Three clips lose their label: one of a group of its own, and one of each group that is tested."""
+    """Three clips lose their label: one in a separate group, and one in each tested group."""
     index = load_index(packed)
     bare = {sample.key: number for number, sample in enumerate(index.samples[:3])}
     samples = [
@@ -103,7 +103,7 @@ def test_clips_without_a_label_teach_unless_their_group_is_tested(
     assert told == f"shards: {len(taught[1])} clips, without the test clips of group-g1"
 
 
-def test_a_mistake_does_not_take_the_name(
+def test_failed_run_does_not_occupy_the_name(
     tmp_path: Path, tiny_config: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["pretrain", tiny_config, *FOLDS, f"out={tmp_path}", "name=run", "train.steps=1"]
@@ -113,7 +113,7 @@ def test_a_mistake_does_not_take_the_name(
     assert not (tmp_path / "run").exists()
 
 
-def test_where_the_bundles_lie(divided: Path, packed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bundles_are_found_in_run_folders(divided: Path, packed: Path, capsys: pytest.CaptureFixture[str]) -> None:
     index = load_index(packed)
     whole = divided / "fold-0"
     assert any_bundle(divided) == find_bundle(whole) == any_bundle(whole) == whole / "encoder"
@@ -128,7 +128,7 @@ def test_where_the_bundles_lie(divided: Path, packed: Path, capsys: pytest.Captu
     assert same_parameters(second, load_bundle(divided / "fold-1" / "encoder").backbone)
 
 
-def test_an_encoder_that_has_seen_a_test_clip_is_refused(divided: Path, packed: Path) -> None:
+def test_encoder_trained_on_a_test_clip_is_rejected(divided: Path, packed: Path) -> None:
     index = load_index(packed)
     _, second = splits_of(index)
     with pytest.raises(RequestError, match="has seen clips that fold-1 tests: give the folds"):
@@ -141,7 +141,7 @@ def test_an_encoder_that_has_seen_a_test_clip_is_refused(divided: Path, packed: 
 
 
 @pytest.mark.slow
-def test_fine_tuning_starts_each_fold_from_its_own(divided: Path, packed: Path) -> None:
+def test_fine_tuning_starts_each_fold_from_the_encoder_of_the_fold(divided: Path, packed: Path) -> None:
     more = [f"data.shards={packed}", f"out={divided.parent}", "name=tuned", "data.batch_size=4", "data.workers=0"]
     tuned = ["finetune", "surveillance-violence", f"encoder={divided}", "positive=contact", *FOLDS, *STILL, *more]
     assert main([*tuned, "data.segments=1", "wandb=disabled"]) == 0
@@ -151,7 +151,7 @@ def test_fine_tuning_starts_each_fold_from_its_own(divided: Path, packed: Path) 
 
 
 @pytest.mark.slow
-def test_a_study_starts_its_experts_from_them(
+def test_study_starts_its_experts_from_fold_encoders(
     divided: Path, packed: Path, tiny_config: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = divided.parent / "study.yaml"
@@ -172,7 +172,7 @@ def test_a_study_starts_its_experts_from_them(
     assert "the pretrained encoder of 'rgb' is" in capsys.readouterr().err
 
 
-def test_the_command_that_is_named_makes_the_encoder_of_all_clips(
+def test_printed_command_trains_the_encoder_of_all_clips(
     divided: Path, packed: Path, tmp_path: Path, tiny_config: str
 ) -> None:
     run = tmp_path / "run"

@@ -1,4 +1,4 @@
-"""What a verb prints at its end, and the JSON beside it."""
+"""The closing table of a command, and its JSON file."""
 
 import json
 import math
@@ -10,7 +10,7 @@ from modalgate.shards.errors import RequestError
 from modalgate.shards.packing.rejected import Rejected, list_rejected
 
 
-def test_a_table_shows_every_cell_and_brackets_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+def test_table_shows_every_cell_and_brackets_verbatim(capsys: pytest.CaptureFixture[str]) -> None:
     print_table("Rows [a]", ("name", "share"), [("[rgb]", 0.123456), ("none", None)])
     text = capsys.readouterr().out
     for part in ("Rows [a]", "[rgb]", "0.1235", "-"):
@@ -28,7 +28,7 @@ def test_json_has_no_nan_and_replaces_the_whole_file(tmp_path: Path) -> None:
         write_json(tmp_path / "no" / "figures.json", {})
 
 
-def test_one_rejected_recording_is_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_rejected_recording_is_singular(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "rejected.jsonl"
     for number, counted in ((1, "1 recording rejected, "), (2, "2 recordings rejected, ")):
         list_rejected(path, [Rejected(f"{name}.mp4", "it is empty") for name in range(number)])

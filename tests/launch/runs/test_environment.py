@@ -1,4 +1,4 @@
-"""What a run ran on is written down, and what is secret is not."""
+"""The environment of a run is recorded without secrets."""
 
 import os
 import subprocess
@@ -34,7 +34,7 @@ def test_every_start_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert first["machine"]["processor"]
 
 
-def test_a_damaged_record_is_put_aside_and_a_new_one_begun(tmp_path: Path) -> None:
+def test_damaged_record_is_moved_aside_and_replaced(tmp_path: Path) -> None:
     record_environment(tmp_path, 0, 1, {})
     path = tmp_path / "environment.json"
     whole = path.read_text()
@@ -66,7 +66,7 @@ def test_git_state_of_the_working_directory(tmp_path: Path) -> None:
 
 
 class ByteRanges(SimpleHTTPRequestHandler):
-    """A file server that honours byte ranges and asks for a password."""
+    """A file server with byte ranges and a password."""
 
     def do_GET(self) -> None:
         wanted = self.headers.get("Range")
@@ -96,7 +96,7 @@ def guarded(packed: Path) -> Iterator[str]:
         running.shutdown()
 
 
-def test_no_secret_is_left_in_the_run_folder_or_said(
+def test_no_secret_is_written_or_printed(
     tmp_path: Path, guarded: str, packed: Path, tiny_config: str, launch: Callable[..., list[int]]
 ) -> None:
     log = tmp_path / "log"

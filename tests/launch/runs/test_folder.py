@@ -1,4 +1,4 @@
-"""A run folder is never overwritten and resumed only as it was."""
+"""A run folder is never overwritten, and resumes only with the same settings."""
 
 from pathlib import Path
 
@@ -10,12 +10,12 @@ from modalgate.shards.errors import RequestError
 SETTINGS = {"kind": "pretrain", "command": ["pretrain"], "data": {"size": 48, "modalities": ["rgb"]}, "tasks": {}}
 
 
-def test_the_settings_are_kept(tmp_path: Path) -> None:
+def test_settings_are_saved(tmp_path: Path) -> None:
     open_run(tmp_path / "runs" / "a", SETTINGS, resume=False)
     assert yaml.safe_load((tmp_path / "runs" / "a" / "config.yaml").read_text()) == SETTINGS
 
 
-def test_an_occupied_folder_says_what_it_holds_and_stays(tmp_path: Path) -> None:
+def test_occupied_folder_is_named_and_not_changed(tmp_path: Path) -> None:
     open_run(tmp_path / "a", SETTINGS, resume=False)
     with pytest.raises(RequestError, match=r"a' already holds a run: choose another name= or add --resume"):
         open_run(tmp_path / "a", {}, resume=False)
@@ -35,7 +35,7 @@ def test_resume_needs_a_run(tmp_path: Path) -> None:
     assert not (tmp_path / "a").exists()
 
 
-def test_who_watches_may_differ() -> None:
+def test_online_probe_may_change_on_resume() -> None:
     probe = {"every": 3, "shards": None, "label": "label", "train": "train", "test": "val", "neighbours": 20}
     assert differences({**SETTINGS, "probe": None}, {**SETTINGS, "probe": probe}) == []
     assert differences(SETTINGS, {**SETTINGS, "probe": {**probe, "every": 5}}) == []
@@ -51,7 +51,7 @@ def test_differences_name_the_keys() -> None:
     assert "tasks.clip_order.weight was None, is 1.0" in differences(SETTINGS, with_task)
 
 
-def test_changes_are_accepted_key_by_key(tmp_path: Path) -> None:
+def test_changes_are_accepted_by_key(tmp_path: Path) -> None:
     before = {"seed": 0, "train": {"steps": 9, "decay": 0.1}, "tasks": {"order": {"weight": 1.0}}, "fingerprint": "a"}
     now = {"seed": 1, "train": {"steps": 9, "decay": 0.2}, "tasks": {"order": {"weight": 1.0}, "pace": {"weight": 2}}}
     run = tmp_path / "run"
@@ -72,7 +72,7 @@ def test_changes_are_accepted_key_by_key(tmp_path: Path) -> None:
     open_run(run, now | {"fingerprint": "a"}, resume=True)
 
 
-def test_other_shards_are_another_run_unless_accepted(tmp_path: Path) -> None:
+def test_other_shards_are_rejected_unless_accepted(tmp_path: Path) -> None:
     settings = {"data": {"shards": "here"}}
     open_run(tmp_path / "run", settings | {"fingerprint": "a"}, resume=False)
     with pytest.raises(RequestError, match="fingerprint was 'a', is 'b'"):
@@ -84,7 +84,7 @@ def test_other_shards_are_another_run_unless_accepted(tmp_path: Path) -> None:
     open_run(tmp_path / "run", moved | {"fingerprint": "c"}, resume=True)
 
 
-def test_what_was_left_to_the_clips_is_no_change(tmp_path: Path) -> None:
+def test_chosen_settings_are_not_changes(tmp_path: Path) -> None:
     """The run has the folds and the label column that its clips chose; the same command still leaves them open."""
     asked = {"kind": "finetune", "seed": 0, "data": {"folds": None, "leaky": False, "label": "label"}}
     chosen = {**asked, "data": {"folds": 5, "leaky": False, "label": "room"}}

@@ -1,4 +1,4 @@
-"""What a real training says at its end, on stored features with a planted class or none."""
+"""Warnings at the end of a real training, on stored features with or without a planted class."""
 
 import json
 from pathlib import Path
@@ -47,7 +47,7 @@ def trained(run: Path, stored: StoredClips, decision: str | None = None, steps: 
     return read_warnings(run)
 
 
-def test_what_cannot_be_learned_is_told_and_what_is_separable_is_not(
+def test_unlearnable_label_causes_a_warning_and_separable_label_does_not(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     said = trained(tmp_path / "same", clips(planted=False))
@@ -63,7 +63,7 @@ def test_what_cannot_be_learned_is_told_and_what_is_separable_is_not(
     assert last["label/accuracy"] == 1
 
 
-def test_the_gate_of_a_decision_is_watched_in_place_of_the_one_that_nobody_reads(tmp_path: Path) -> None:
+def test_with_a_decision_its_weights_are_monitored(tmp_path: Path) -> None:
     for decision, learns in (("mean", False), ("opinion", True)):
         said = trained(tmp_path / decision, clips(planted=True), decision=decision)
         assert not [line for line in said if "gets no gradient" in line]
@@ -71,7 +71,7 @@ def test_the_gate_of_a_decision_is_watched_in_place_of_the_one_that_nobody_reads
         assert any(value for value in gradients if value is not None) is learns
 
 
-def test_a_longer_training_takes_back_what_the_shorter_one_said(tmp_path: Path) -> None:
+def test_longer_training_removes_outdated_warnings(tmp_path: Path) -> None:
     run = tmp_path / "run"
     assert [line for line in trained(run, clips(planted=True), steps=5) if "near guessing" in line] == []
     (run / WARNINGS).write_text(json.dumps({"step": 5, "warning": "old (1)"}) + "\n", encoding="utf-8")
@@ -79,7 +79,7 @@ def test_a_longer_training_takes_back_what_the_shorter_one_said(tmp_path: Path) 
     assert "old (1)" not in trained(run, clips(planted=True), steps=60)
 
 
-def test_warnings_of_folds_are_said_once(tmp_path: Path) -> None:
+def test_warnings_of_folds_are_printed_once(tmp_path: Path) -> None:
     for fold in range(3):
         folder = tmp_path / f"fold-{fold}"
         folder.mkdir()
@@ -91,7 +91,7 @@ def test_warnings_of_folds_are_said_once(tmp_path: Path) -> None:
     assert read_warnings(tmp_path) == ["the loss is high (1) (in 2 of 3 trainings, such as fold-1)"]
 
 
-def test_the_online_probe_is_shown_beside_its_chance() -> None:
+def test_online_probe_is_shown_with_its_chance() -> None:
     book = Logbook(None, lambda _: [], None, {})
     book.evaluated(10, {"probe/knn": 0.3125, "probe/chance": 0.25, "validation/loss": 1.5})
     shown: dict[str, object] = {}

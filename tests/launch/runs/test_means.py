@@ -5,7 +5,7 @@ import torch
 from modalgate.launch.runs.means import Means
 
 
-def test_each_name_is_averaged_over_the_batches_that_had_it() -> None:
+def test_each_name_is_averaged_over_its_batches() -> None:
     means = Means()
     means.add({"a": torch.tensor(1.0, requires_grad=True), "b": torch.tensor(4, dtype=torch.bfloat16)})
     means.add({"a": torch.tensor(2.0)})

@@ -1,4 +1,4 @@
-"""The meter on a clock that the test moves."""
+"""The meter with a simulated clock."""
 
 import mmap
 
@@ -14,7 +14,7 @@ class Clock:
         return self.now
 
 
-def test_rates_are_of_the_time_since_the_last_reading() -> None:
+def test_rates_cover_the_time_since_the_last_reading() -> None:
     clock = Clock()
     meter = Meter(clock)
     for clips, waited in ((30, 1.0), (50, 2.0)):
@@ -28,11 +28,11 @@ def test_rates_are_of_the_time_since_the_last_reading() -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there it tells of the GPU's memory")
-def test_memory_is_what_the_process_holds() -> None:
+def test_memory_is_that_of_the_process() -> None:
     meter = Meter()
     page = bytes(1_000_000)
     before = meter.take()["memory_gb"]
-    # Pages of its own: a tensor could lie in what earlier tests freed and the heap still holds.
+    # Separate pages: a tensor could reuse memory that earlier tests freed.
     with mmap.mmap(-1, 200_000_000) as held:
         for _ in range(200):
             held.write(page)

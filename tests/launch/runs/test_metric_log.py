@@ -1,4 +1,4 @@
-"""The metrics file is always there; wandb may come or go."""
+"""The metrics file is always written; wandb is optional."""
 
 import json
 import math
@@ -44,7 +44,7 @@ def test_one_json_line_per_log(tmp_path: Path) -> None:
     assert not (tmp_path / "wandb").exists()
 
 
-def test_a_resumed_run_drops_what_it_will_log_again_and_a_cut_line(tmp_path: Path) -> None:
+def test_resumed_run_drops_lines_to_be_logged_again_and_a_truncated_line(tmp_path: Path) -> None:
     tracker = tracked(tmp_path, "disabled", {})
     for step in range(1, 5):
         tracker.log(step, {"x": step})
@@ -77,7 +77,7 @@ RESULT = new_result(
 def test_wandb_runs_offline_inside_the_run_folder_as_one_run_with_tables_and_gates(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Interrupted, resumed and evaluated; read as wandb itself would."""
+    """Interrupted, resumed and evaluated. The log is read as wandb reads it."""
     monkeypatch.setenv("WANDB_API_KEY", "0123456789abcdef0123456789abcdef01234567")
     (tmp_path / "config.yaml").write_text("wandb: offline\n")
     first = tracked(tmp_path, "offline", {"seed": 1})
@@ -137,7 +137,7 @@ def test_the_agent_of_a_sweep_names_the_run(tmp_path: Path, monkeypatch: pytest.
     assert tracker.identity == tracked_identity(tmp_path) == "a1b2c3d4"
 
 
-def test_tensorboard_holds_the_same_and_hides_what_a_resumed_run_logs_again(tmp_path: Path) -> None:
+def test_tensorboard_has_the_same_values_and_hides_replaced_ones(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("wandb: disabled\ntensorboard: true\n")
     tracker = tracked(tmp_path, "disabled", {}, tensorboard=True)
     for step in (1, 2, 3):
@@ -158,8 +158,8 @@ def test_tensorboard_holds_the_same_and_hides_what_a_resumed_run_logs_again(tmp_
     assert not (tmp_path / "wandb").exists()
 
 
-def test_a_tracker_that_cannot_start_is_said_once_and_the_file_goes_on(tmp_path: Path) -> None:
-    """Online without a key, in a process that never had one."""
+def test_failing_tracker_is_reported_once_and_the_file_continues(tmp_path: Path) -> None:
+    """Online without a key, in a new process."""
     script = (
         "import sys; from pathlib import Path\n"
         "from modalgate.launch.runs.boards import Boards\n"

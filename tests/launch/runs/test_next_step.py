@@ -1,4 +1,4 @@
-"""Every line `next:` is typed as it was printed, in a folder with a space in its name, on shards without a split."""
+"""Every printed `next:` command runs verbatim, in a folder with a space in its name, on shards without a split."""
 
 import csv
 import os
@@ -46,11 +46,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @pytest.mark.slow
-def test_each_line_runs_as_printed_from_the_world_to_the_report(
-    place: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_printed_commands_run_from_world_to_report(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def run(line: str, *more: str, **filled: str) -> str:
-        """Runs a printed command with words filled in; returns what it says to type next."""
+        """Runs a printed command with placeholders filled in; returns the next printed command."""
         words = [filled.get(word, word) for word in shlex.split(line)]
         assert words[0] == "modalgate"
         assert cli.main([*words[1:], *more]) == 0, (line, capsys.readouterr())
@@ -112,7 +110,7 @@ def samples(*columns: str) -> Index:
     return Index(PackSettings(), {}, (), tuple(Sample(f"k{n}", "s", 1.0, row, {}) for n, row in enumerate(rows)))
 
 
-def test_after_pretraining_comes_what_the_clips_allow(tmp_path: Path) -> None:
+def test_next_step_after_pretraining_depends_on_labels(tmp_path: Path) -> None:
     encoder = tmp_path / "run one" / "encoder"
     quoted = shlex.quote(str(encoder))
     assert encoder_line(encoder, "s", samples("label", "room")) == f"next: modalgate probe {quoted} s"
@@ -133,7 +131,7 @@ def test_lines_are_quoted_and_keep_no_credentials() -> None:
     assert browse(Path("/a b/c.html")) == "next: python -m webbrowser file:///a%20b/c.html"
 
 
-def test_a_run_has_a_report_and_a_bundle_a_use(tmp_path: Path) -> None:
+def test_next_step_of_a_run_is_a_report_and_of_a_bundle_a_use(tmp_path: Path) -> None:
     assert run_line(tmp_path, "m") == f"next: modalgate predict m {VIDEO} --out windows.jsonl --png windows.png"
     (tmp_path / "config.yaml").touch()
     assert run_line(tmp_path, "m") == f"next: modalgate report {tmp_path}"
@@ -142,7 +140,7 @@ def test_a_run_has_a_report_and_a_bundle_a_use(tmp_path: Path) -> None:
     assert comparison_line([Path("a")], Path("/c.html")).endswith("webbrowser file:///c.html")
 
 
-def test_after_a_prediction_comes_a_picture_of_it(tmp_path: Path) -> None:
+def test_next_step_after_a_prediction_is_a_chart(tmp_path: Path) -> None:
     bundle, run = tmp_path / "bundle", tmp_path / "run"
     for folder in (bundle, run / "encoder"):
         folder.mkdir(parents=True)
@@ -152,7 +150,7 @@ def test_after_a_prediction_comes_a_picture_of_it(tmp_path: Path) -> None:
     assert shlex.split(prediction_line(bundle, out))[2:5] == ["predict", str(bundle), VIDEO]
 
 
-def test_features_are_looked_into_by_what_reads_them(tmp_path: Path) -> None:
+def test_next_step_after_embedding_reads_the_features(tmp_path: Path) -> None:
     import numpy as np
 
     path = tmp_path / "it's.npz"

@@ -1,4 +1,4 @@
-"""Progress on a terminal and elsewhere, with a clock that the test moves."""
+"""Progress on a terminal and elsewhere, with a simulated clock."""
 
 import io
 import re
@@ -48,7 +48,7 @@ def test_work_done_before_a_resume_does_not_count_as_speed() -> None:
 
 
 def test_a_slow_start_does_not_count_in_the_time_left() -> None:
-    """Twenty seconds for the first step, one for each of the others, as where processes start and caches fill."""
+    """Twenty seconds for the first step and one for each other step, as when processes start and caches fill."""
     stream, clock = io.StringIO(), Clock()
     left = []
     with track(400, "run", stream=stream, clock=clock) as advance:
@@ -58,7 +58,7 @@ def test_a_slow_start_does_not_count_in_the_time_left() -> None:
             advance(0, loss=0.5)
             found = re.findall(r"(\d+)/400 .*?(\d+):(\d\d) left", stream.getvalue())
             left = [(400 - int(done), 60 * int(minutes) + int(seconds)) for done, minutes, seconds in found]
-    assert stream.getvalue().startswith("run 1/400\n"), "one step tells nothing of the others"
+    assert stream.getvalue().startswith("run 1/400\n"), "one step is not enough for a rate"
     assert len(left) >= 10
     assert all(seconds == steps for steps, seconds in left)
 
@@ -77,7 +77,7 @@ def test_the_time_left_follows_the_newest_steps() -> None:
     assert pace.left(60) == "2:00 left"
 
 
-def test_a_terminal_gets_a_bar_with_all_the_fields_under_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_terminal_shows_a_bar_with_all_fields_under_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     stream, losses = Terminal(), {f"task_{number}": 1.5 + number for number in range(8)}
     with track(5, "train", stream=stream) as advance:
@@ -92,7 +92,7 @@ def test_a_terminal_gets_a_bar_with_all_the_fields_under_it(monkeypatch: pytest.
     assert max(map(len, (bar, *facts))) <= 80
 
 
-def test_other_processes_show_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_the_first_process_shows_progress(capsys: pytest.CaptureFixture[str]) -> None:
     with track(5, "train", show=False) as advance:
         advance(5, loss=1.5)
     assert capsys.readouterr() == ("", "")
@@ -103,7 +103,7 @@ def test_counted_takes_its_total_and_start_from_the_first_report(capsys: pytest.
         report(2, 6)
         report(6, 6, 1)
     lines = capsys.readouterr().err.splitlines()
-    # What was done before tells nothing of the rate.
+    # Work done before does not count in the rate.
     assert lines[0] == "world 2/6"
     assert lines[-1].startswith("world 6/6 | ")
     assert lines[-1].endswith("| rejected 1")

@@ -1,4 +1,4 @@
-"""The model card's figures come from the run's own records."""
+"""The figures of the model card come from the records of the run."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ def record(run: Path, name: str, columns: list[str], *rows: list[str | float | N
     save_result(new_result(name, name, "", [Table("t", columns, list(rows), "40 clips")], []), run)
 
 
-def test_fine_tuning_and_the_fused_probe(tmp_path: Path) -> None:
+def test_recorded_metrics_are_those_of_fine_tuning_or_the_fused_probe(tmp_path: Path) -> None:
     record(
         tmp_path, "finetune", ["metric", "value", "low", "high"], ["auc", 0.9, 0.8, 1.0], ["none", None, None, None]
     )
@@ -24,7 +24,7 @@ def test_fine_tuning_and_the_fused_probe(tmp_path: Path) -> None:
     }
 
 
-def test_only_the_threshold_of_validation_clips_is_the_evaluated_models(tmp_path: Path) -> None:
+def test_only_the_validated_threshold_is_recorded(tmp_path: Path) -> None:
     rows: list[list[str | float | None]] = [["threshold of best F1", 0.3]]
     tables = [Table("Test clips", ["metric", "value"], [["auc", 0.7]], "40 clips")]
     tables += [Table(title, ["figure", "value"], rows, "n") for title in (OUT_OF_FOLD, ON_VALIDATION)]
@@ -34,7 +34,7 @@ def test_only_the_threshold_of_validation_clips_is_the_evaluated_models(tmp_path
     assert alarm_threshold(recorded_metrics(tmp_path)) == 0.3
 
 
-def test_a_fold_has_the_figures_of_all_folds(tmp_path: Path) -> None:
+def test_bundle_of_a_fold_has_the_metrics_of_all_folds(tmp_path: Path) -> None:
     record(tmp_path, "finetune", ["metric", "value"], ["auc", 0.7])
     for name in ("fold-0", "group-camera1", "final"):
         (tmp_path / name).mkdir()

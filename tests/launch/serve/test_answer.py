@@ -1,4 +1,4 @@
-"""Recordings sent to a real server: answered, refused, given up; and nothing of them stays."""
+"""Recordings sent to a real server: answered, rejected or aborted. No file remains."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ def nothing_stays(server: Served) -> Any:
     until(lambda: idle(server))
 
 
-def test_the_answer_is_what_the_command_prints(
+def test_answer_equals_the_output_of_predict(
     server: Served, action_bundle: Path, hall_film: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     answer = server.predict(video=hall_film)
@@ -44,7 +44,7 @@ def test_the_answer_is_what_the_command_prints(
     assert len(found["frames"]) == 6
 
 
-def test_streamed_lines_hold_the_same(server: Served, hall_film: Path) -> None:
+def test_streamed_lines_equal_the_answer(server: Served, hall_film: Path) -> None:
     answer = server.predict("?frames=2", headers=NDJSON, video=hall_film)
     assert answer.headers["Content-Type"] == "application/x-ndjson"
     whole = server.predict("?frames=2", video=hall_film).json
@@ -54,7 +54,7 @@ def test_streamed_lines_hold_the_same(server: Served, hall_film: Path) -> None:
     assert lines[-2] == {"frames": whole["frames"]}
 
 
-def test_lines_come_before_the_end(server: Served, hall_film: Path) -> None:
+def test_lines_are_sent_before_the_end(server: Served, hall_film: Path) -> None:
     body, kind = form_of({"video": hall_film})
     connection = server.connect()
     connection.request("POST", "/predict?hop=0.01", body, NDJSON | {"Content-Type": kind})
@@ -65,12 +65,12 @@ def test_lines_come_before_the_end(server: Served, hall_film: Path) -> None:
     connection.close()
 
 
-def test_a_plain_body_is_a_recording_too(server: Served, hall_film: Path) -> None:
+def test_plain_body_is_accepted_as_a_recording(server: Served, hall_film: Path) -> None:
     answer = server.ask("POST", "/predict?name=..%2Fhall.mp4&frames=0", hall_film.read_bytes())
     assert (answer.status, answer.json["file"]) == (200, "hall.mp4")
 
 
-def test_what_cannot_be_read_is_422(server: Served, tmp_path: Path) -> None:
+def test_unreadable_recording_is_422(server: Served, tmp_path: Path) -> None:
     (tmp_path / "text.mp4").write_bytes(b"this is no film\n" * 50)
     for headers in ({}, NDJSON):
         answer = server.predict(headers=headers, video=tmp_path / "text.mp4")
@@ -79,7 +79,7 @@ def test_what_cannot_be_read_is_422(server: Served, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-def test_too_much_is_413_announced_or_not(chunked: bool, server: Served) -> None:
+def test_too_large_body_is_413_with_or_without_content_length(chunked: bool, server: Served) -> None:
     piece = bytes(100_000)
     body = (piece for _ in range(30)) if chunked else piece * 30
     answer = server.ask("POST", "/predict", body, {"Content-Type": "video/mp4"}, encode_chunked=chunked)
@@ -87,7 +87,7 @@ def test_too_much_is_413_announced_or_not(chunked: bool, server: Served) -> None
     assert (answer.status, answer.json) == (413, {"error": line})
 
 
-def test_while_one_is_here_others_are_told_to_come_again(server: Served, hall_film: Path) -> None:
+def test_full_queue_answers_503_with_retry_after(server: Served, hall_film: Path) -> None:
     body, kind = form_of({"video": hall_film})
     connection = server.connect()
     connection.putrequest("POST", "/predict")
@@ -104,7 +104,7 @@ def test_while_one_is_here_others_are_told_to_come_again(server: Served, hall_fi
     connection.close()
 
 
-def test_who_goes_while_sending_leaves_nothing(server: Served, hall_film: Path) -> None:
+def test_client_that_disconnects_while_sending_leaves_no_files(server: Served, hall_film: Path) -> None:
     connection = server.connect()
     connection.putrequest("POST", "/predict")
     connection.putheader("Content-Length", "900000")
@@ -115,10 +115,12 @@ def test_who_goes_while_sending_leaves_nothing(server: Served, hall_film: Path) 
 
 
 @pytest.mark.parametrize("headers", [{}, NDJSON])
-def test_who_goes_while_it_is_scored_leaves_nothing(headers: dict[str, str], server: Served, hall_film: Path) -> None:
+def test_client_that_disconnects_while_scoring_leaves_no_files(
+    headers: dict[str, str], server: Served, hall_film: Path
+) -> None:
     body, kind = form_of({"video": hall_film})
     connection = server.connect()
-    # Thousands of windows: nobody would see the end.
+    # Thousands of windows, too many to wait for.
     connection.request("POST", "/predict?hop=0.01", body, headers | {"Content-Type": kind})
     until(lambda: server.ask("GET", "/health").json["predicting"])
     connection.close()
@@ -136,15 +138,13 @@ def test_who_goes_while_it_is_scored_leaves_nothing(headers: dict[str, str], ser
         ("?class=figth", 400, "did you mean 'fight'"),
     ],
 )
-def test_a_wish_that_cannot_be_is_one_line(
-    path: str, status: int, message: str, server: Served, hall_film: Path
-) -> None:
+def test_invalid_option_is_one_line(path: str, status: int, message: str, server: Served, hall_film: Path) -> None:
     answer = server.predict(path, video=hall_film)
     assert answer.status == status
     assert message in answer.json["error"]
     assert "\n" not in answer.json["error"]
 
 
-def test_a_page_of_another_origin_may_not_send(server: Served, hall_film: Path) -> None:
+def test_page_of_another_origin_is_rejected(server: Served, hall_film: Path) -> None:
     assert server.predict(headers={"Origin": "http://evil.example"}, video=hall_film).status == 403
     assert server.predict(headers={"Host": "evil.example"}, video=hall_film).status == 421

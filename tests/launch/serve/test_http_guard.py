@@ -1,4 +1,4 @@
-"""Who is let in: by host name, by origin, by what the browser says of the page that asks."""
+"""Accepted and rejected requests: by host name, origin and fetch headers of the browser."""
 
 import asyncio
 import socket
@@ -46,14 +46,14 @@ SELF = {"Host": "127.0.0.1:8000"}
         SELF | {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"},
     ],
 )
-def test_the_page_itself_programs_and_links_to_it_are_let_in(headers: dict[str, str]) -> None:
+def test_own_page_programs_and_links_are_accepted(headers: dict[str, str]) -> None:
     assert ask(headers, host="camera.example")[0] == 200
 
 
 @pytest.mark.parametrize(
     "host", ["evil.example", "127.0.0.1.evil.example", "evil.example:8000", "", "localhost.evil"]
 )
-def test_a_name_that_was_bent_to_point_here_is_not(host: str) -> None:
+def test_rebound_host_name_is_rejected(host: str) -> None:
     assert ask({"Host": host})[0] == 421
 
 
@@ -69,17 +69,17 @@ def test_a_name_that_was_bent_to_point_here_is_not(host: str) -> None:
         "",
     ],
 )
-def test_a_page_of_another_origin_is_not(origin: str) -> None:
+def test_other_origin_is_rejected(origin: str) -> None:
     assert ask(SELF | {"Origin": origin})[0] == 403
 
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])
-def test_nor_what_such_a_page_embeds(site: str) -> None:
+def test_embedded_request_of_another_origin_is_rejected(site: str) -> None:
     assert ask(SELF | {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": "no-cors"})[0] == 403
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "evil.example"])
-def test_every_answer_carries_the_headers_and_none_opens_it_to_others(host: str) -> None:
+def test_every_answer_has_the_headers_and_none_allows_other_origins(host: str) -> None:
     _, headers = ask({"Host": host})
     assert headers["content-security-policy"] == "default-src 'none'"
     assert headers["x-content-type-options"] == "nosniff"
@@ -91,5 +91,5 @@ def test_every_answer_carries_the_headers_and_none_opens_it_to_others(host: str)
     ("host", "here"),
     [("127.0.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("::", False), ("cam.lan", False)],
 )
-def test_what_only_this_machine_reaches(host: str, here: bool) -> None:
+def test_loopback_addresses_are_recognised(host: str, here: bool) -> None:
     assert is_loopback(host) is here

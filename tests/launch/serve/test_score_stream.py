@@ -1,4 +1,4 @@
-"""Lines of a recording against `predict` of the same, and its faults against what the command line says of them."""
+"""Streamed lines of a recording equal those of `predict`, and its errors equal those of the command line."""
 
 import asyncio
 from base64 import b64decode
@@ -29,7 +29,7 @@ def bundle(action_bundle: Path) -> Bundle:
 
 
 def lines_of(bundle: Bundle, wish: Wish = DEFAULT, **files: Path) -> list[Any]:
-    """The lines of copies of `files`, which lie where uploads do."""
+    """The lines of copies of `files` in the upload folder."""
 
     async def collect() -> list[Any]:
         turns = Turns(0)
@@ -49,7 +49,7 @@ def of_kind(lines: list[Any], kind: str) -> list[Any]:
     return [{key: value for key, value in line.items() if key != "kind"} for line in lines if line["kind"] == kind]
 
 
-def test_lines_are_what_predict_finds(bundle: Bundle, hall_film: Path) -> None:
+def test_lines_equal_predict(bundle: Bundle, hall_film: Path) -> None:
     lines = lines_of(bundle, video=hall_film)
     expected = list(predict(bundle, {"video": hall_film}, batch_size=4))
     assert of_kind(lines, "window") == [window.facts() for window in expected]
@@ -62,7 +62,7 @@ def test_lines_are_what_predict_finds(bundle: Bundle, hall_film: Path) -> None:
     assert np.ptp(scores, axis=0).max() > 0.01, "the windows must differ for the test to see their order"
 
 
-def test_frames_are_the_middles_of_the_highest_windows(bundle: Bundle, hall_film: Path) -> None:
+def test_frames_are_the_middles_of_the_top_windows(bundle: Bundle, hall_film: Path) -> None:
     lines = lines_of(bundle, Wish(frames=3, class_name="fight"), video=hall_film)
     (found,) = of_kind(lines, "frames")
     expected = highlights(list(predict(bundle, {"video": hall_film}, batch_size=4)), 3, "fight")
@@ -76,12 +76,12 @@ def test_frames_are_the_middles_of_the_highest_windows(bundle: Bundle, hall_film
         assert picture.mean() == pytest.approx(50 + 160 * frame["time"] / 5.9, abs=6)
 
 
-def test_the_step_is_as_wished(bundle: Bundle, hall_film: Path) -> None:
+def test_step_is_as_requested(bundle: Bundle, hall_film: Path) -> None:
     starts = [window["start"] for window in of_kind(lines_of(bundle, Wish(hop=1.5), video=hall_film), "window")]
     assert starts == [0, 1.5, 3, 4.5]
 
 
-def test_other_streams_come_in_files_of_their_own(bundle: Bundle, hall_film: Path, tmp_path: Path) -> None:
+def test_other_streams_are_separate_files(bundle: Bundle, hall_film: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "imu.npy", np.zeros((150, 6), np.float32))
     write_wave(tmp_path / "sound.wav", np.random.default_rng(0).normal(0, 0.2, 32000).astype(np.float32), 16000)
     lines = lines_of(bundle, video=hall_film, inertial=tmp_path / "imu.npy", audio=tmp_path / "sound.wav")
@@ -90,16 +90,14 @@ def test_other_streams_come_in_files_of_their_own(bundle: Bundle, hall_film: Pat
     assert windows[-1]["present"] == ["rgb"]
 
 
-def test_a_signal_of_another_shape_is_called_as_its_owner_calls_it(
-    bundle: Bundle, hall_film: Path, tmp_path: Path
-) -> None:
+def test_error_names_the_client_file_of_a_signal(bundle: Bundle, hall_film: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "imu.npy", np.zeros((150, 5), np.float32))
     with pytest.raises(DataError, match=r"'imu.npy' has shape \(150, 5\), inertial needs") as raised:
         lines_of(bundle, video=hall_film, inertial=tmp_path / "imu.npy")
     assert "upload" not in str(raised.value)
 
 
-def test_sound_alone_has_scores_but_no_pictures(bundle: Bundle, tmp_path: Path) -> None:
+def test_sound_alone_gives_scores_without_pictures(bundle: Bundle, tmp_path: Path) -> None:
     write_wave(tmp_path / "sound.wav", np.random.default_rng(0).normal(0, 0.2, 32000).astype(np.float32), 16000)
     lines = lines_of(bundle, video=tmp_path / "sound.wav")
     assert of_kind(lines, "window")[0]["present"] == ["audio"]
@@ -108,7 +106,7 @@ def test_sound_alone_has_scores_but_no_pictures(bundle: Bundle, tmp_path: Path) 
     assert {frame["image"] for frame in found["frames"]} == {None}
 
 
-def test_a_film_cut_off_is_scored_up_to_the_cut_with_the_line_of_the_command(
+def test_truncated_film_is_scored_up_to_the_cut_with_a_note(
     bundle: Bundle, action_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     film = tmp_path / "film.mkv"
@@ -124,10 +122,10 @@ def test_a_film_cut_off_is_scored_up_to_the_cut_with_the_line_of_the_command(
 
 
 @pytest.mark.parametrize("name", ODD_FILMS)
-def test_odd_films_are_scored_or_refused_as_by_the_command(
+def test_odd_films_are_scored_or_rejected_as_by_predict(
     name: str, odd_films: Path, bundle: Bundle, action_bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Damage is noted where it is the worst that is known."""
+    """The note is about the worst damage."""
     status, scored, _ = ODD_FILMS[name]
     film = odd_films / name
     if scored:
@@ -145,7 +143,7 @@ def test_odd_films_are_scored_or_refused_as_by_the_command(
     assert said[-1:] == [expected] * bool(note)
 
 
-def test_a_playlist_opens_nothing(bundle: Bundle, tmp_path: Path) -> None:
+def test_playlist_opens_no_other_file(bundle: Bundle, tmp_path: Path) -> None:
     write_video(tmp_path / "secret.ts", np.zeros((10, 32, 32, 3), np.uint8), 10)
     (tmp_path / "list.mp4").write_text("ffconcat version 1.0\nfile secret.ts\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"'list.mp4' cannot be read: its format is not accepted"):

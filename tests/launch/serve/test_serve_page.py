@@ -1,4 +1,4 @@
-"""The page in a real browser: a recording dropped on it, its charts and frames; refusals; a phone."""
+"""The page in a real browser: a dropped recording, its charts and frames; errors; a phone."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ def page(server: Served, browser: Browser) -> Browser:
     return browser
 
 
-def test_a_dropped_recording_is_drawn_as_it_is_scored(page: Browser, server: Served, hall_film: Path) -> None:
+def test_dropped_recording_is_drawn_while_scored(page: Browser, server: Served, hall_film: Path) -> None:
     page.drop("#drop", hall_film)
     page.wait(DONE, seconds=60)
     expected = server.predict(video=hall_film).json
@@ -44,7 +44,7 @@ def test_a_dropped_recording_is_drawn_as_it_is_scored(page: Browser, server: Ser
     assert server.kept() == []
 
 
-def test_pointing_and_clicking_on_a_frame_go_to_its_time(page: Browser, hall_film: Path) -> None:
+def test_hover_and_click_on_a_frame_seek_to_its_time(page: Browser, hall_film: Path) -> None:
     page.choose("#file", hall_film)
     page.wait(DONE, seconds=60)
     page.read("document.querySelector('#frames button').click()")
@@ -55,7 +55,7 @@ def test_pointing_and_clicking_on_a_frame_go_to_its_time(page: Browser, hall_fil
     assert page.read("document.querySelectorAll('svg .cursor').length") == 3
 
 
-def test_what_is_no_film_is_told_in_the_words_of_the_server(page: Browser, odd_films: Path) -> None:
+def test_unreadable_file_shows_the_server_error(page: Browser, odd_films: Path) -> None:
     page.choose("#file", odd_films / "text.mp4")
     page.wait("!document.querySelector('#failure').hidden")
     assert "'text.mp4' cannot be read: it holds no media" in page.read(
@@ -64,14 +64,14 @@ def test_what_is_no_film_is_told_in_the_words_of_the_server(page: Browser, odd_f
     assert page.read("document.querySelector('#result').hidden")
 
 
-def test_a_film_cut_off_is_drawn_with_a_note(page: Browser, odd_films: Path) -> None:
+def test_truncated_film_is_drawn_with_a_note(page: Browser, odd_films: Path) -> None:
     page.choose("#file", odd_films / "cut.mkv")
     page.wait("note && document.querySelector('#busy').hidden", seconds=60)
     assert "is cut short" in page.read("document.querySelector('#note').textContent")
     assert page.read("windows.length > 0 && !document.querySelector('#result').hidden")
 
 
-def test_too_much_is_refused_before_it_is_sent(page: Browser, tmp_path: Path) -> None:
+def test_too_large_file_is_rejected_before_sending(page: Browser, tmp_path: Path) -> None:
     (tmp_path / "large.mp4").write_bytes(bytes(2**20 + 1))
     page.choose("#file", tmp_path / "large.mp4")
     page.wait("!document.querySelector('#failure').hidden")
@@ -79,7 +79,7 @@ def test_too_much_is_refused_before_it_is_sent(page: Browser, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("size", [DESKTOP, PHONE])
-def test_nobody_scrolls_sideways(page: Browser, hall_film: Path, size: tuple[int, int]) -> None:
+def test_page_does_not_scroll_sideways(page: Browser, hall_film: Path, size: tuple[int, int]) -> None:
     page.look(size)
     page.choose("#file", hall_film)
     page.wait(DONE, seconds=60)

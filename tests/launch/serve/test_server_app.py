@@ -1,4 +1,4 @@
-"""The application apart from recordings: what it says of the model, of itself and of mistakes."""
+"""The application without recordings: model, health, description and errors."""
 
 import re
 from base64 import b64encode
@@ -15,7 +15,7 @@ from modalgate.shards.errors import RequestError
 from ..given.served import Served
 
 
-def test_the_model_is_told_with_its_limits(server: Served) -> None:
+def test_model_endpoint_has_the_limits(server: Served) -> None:
     facts = server.ask("GET", "/model").json
     assert (facts["name"], facts["task"], facts["licence"]) == ("hall", "action", "MIT")
     assert facts["modalities"] == ["rgb", "audio", "inertial"]
@@ -34,7 +34,7 @@ def test_the_model_is_told_with_its_limits(server: Served) -> None:
     assert len(set(facts["colours"]["modalities"].values())) == 3
 
 
-def test_health_tells_of_free_places(server: Served) -> None:
+def test_health_reports_free_places(server: Served) -> None:
     expected = {"status": "ok", "predicting": False, "waiting": 0, "free": 1}
     assert server.ask("GET", "/health").json == expected
 
@@ -50,13 +50,13 @@ def test_the_description_needs_no_network(server: Served) -> None:
 
 
 @pytest.mark.parametrize(("method", "path", "status"), [("GET", "/../etc/passwd", 404), ("GET", "/predict", 405)])
-def test_what_is_not_there_is_one_line(method: str, path: str, status: int, server: Served) -> None:
+def test_unknown_path_is_one_line(method: str, path: str, status: int, server: Served) -> None:
     answer = server.ask(method, path)
     assert answer.status == status
     assert answer.json["error"].startswith(f"{method} {path}")
 
 
-def test_the_page_runs_its_own_script_and_no_other(server: Served) -> None:
+def test_page_runs_only_its_own_script(server: Served) -> None:
     answer = server.ask("GET", "/")
     page = answer.body.decode()
     assert not re.findall(r"""(?:src|href)=["'](?!data:)""", page)
@@ -77,7 +77,7 @@ def test_a_sensor_alone_needs_no_video(tiny_backbone: object, tiny_clip: object,
     service.turns.close()
 
 
-def test_flow_asks_for_the_pictures_it_is_made_of(tiny_backbone: object, tiny_clip: object, tmp_path: Path) -> None:
+def test_flow_requires_its_video(tiny_backbone: object, tiny_clip: object, tmp_path: Path) -> None:
     torch.manual_seed(0)
     classifier = Classifier(tiny_backbone(("depth_flow", "flow")), ["sit", "fall"]).eval()  # pyright: ignore
     save_bundle(Bundle(classifier, tiny_clip, 1, "action"), tmp_path / "room")  # pyright: ignore
@@ -86,7 +86,7 @@ def test_flow_asks_for_the_pictures_it_is_made_of(tiny_backbone: object, tiny_cl
     service.turns.close()
 
 
-def test_an_encoder_without_classes_is_refused(action_bundle: Path, tmp_path: Path) -> None:
+def test_encoder_without_classes_is_rejected(action_bundle: Path, tmp_path: Path) -> None:
     bundle = load_bundle(action_bundle)
     save_bundle(Bundle(bundle.backbone, bundle.spec, 3), tmp_path / "encoder")
     with pytest.raises(RequestError, match="encoder without classes"):

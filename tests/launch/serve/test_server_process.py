@@ -1,4 +1,4 @@
-"""The process: its address, its warning, its end, and what it finds of those that were killed."""
+"""The server process: address, warning, exit, and files of killed servers."""
 
 import os
 import socket
@@ -15,9 +15,7 @@ from modalgate.shards.errors import RequestError
 from ..given.served import form_of, serve
 
 
-def test_an_interruption_ends_it_and_the_answers_it_was_giving(
-    action_bundle: Path, hall_film: Path, tmp_path: Path
-) -> None:
+def test_interrupt_stops_the_server_and_its_answers(action_bundle: Path, hall_film: Path, tmp_path: Path) -> None:
     with serve(action_bundle, tmp_path, "--host", "0.0.0.0") as server:
         assert "warning: 0.0.0.0 is open to the network" in server.said.read_text()
         body, kind = form_of({"video": hall_film})
@@ -35,7 +33,7 @@ def test_an_interruption_ends_it_and_the_answers_it_was_giving(
         assert [path.name for path in tmp_path.iterdir()] == ["said.txt"]
 
 
-def test_a_port_that_is_taken_is_named(action_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_occupied_port_is_named(action_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert main(["serve", str(action_bundle), "--port", str(port)]) == 2
@@ -43,14 +41,12 @@ def test_a_port_that_is_taken_is_named(action_bundle: Path, capsys: pytest.Captu
     assert capsys.readouterr().err == line
 
 
-def test_an_address_that_is_none_is_named() -> None:
+def test_invalid_address_is_named() -> None:
     with pytest.raises(RequestError, match=r"cannot listen on no\.such\.host\.invalid port 0"):
         listen("no.such.host.invalid", 0)
 
 
-def test_recordings_of_a_server_that_was_killed_go_when_the_next_one_starts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_next_server_deletes_recordings_of_a_killed_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
     dead, alive = tmp_path / f"{PREFIX}{int(ended.stdout)}-x", tmp_path / f"{PREFIX}{os.getpid()}-x"

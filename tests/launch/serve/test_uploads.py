@@ -1,4 +1,4 @@
-"""Bodies as they come over the wire, whole and in pieces, honest and not."""
+"""Request bodies, complete and in pieces, valid and invalid."""
 
 import asyncio
 from pathlib import Path
@@ -34,7 +34,7 @@ def received(
     name: str | None = None,
     cut: bool = False,
 ) -> dict[str, Upload]:
-    """What `receive_upload` makes of `body` that comes in pieces; with `cut`, its sender goes before the last."""
+    """The result of `receive_upload` for a body in pieces; with `cut`, the client disconnects before the last one."""
     pieces = [body[start : start + piece] for start in range(0, len(body), piece)] or [b""]
     messages: list[dict[str, Any]] = [{"type": "http.request", "body": part, "more_body": True} for part in pieces]
     messages[-1] = {"type": "http.disconnect"} if cut else messages[-1] | {"more_body": False}
@@ -53,7 +53,7 @@ CONTENT = bytes(range(256)) * 3 + b"\r\n--edg\r\n--edge-of-nothing"
 
 
 @pytest.mark.parametrize("piece", [1, 2, 3, 7, 64, 10**6])
-def test_files_arrive_whole_however_they_are_cut(piece: int, tmp_path: Path) -> None:
+def test_files_arrive_complete_in_any_chunks(piece: int, tmp_path: Path) -> None:
     body = form(("video", "film.mp4", CONTENT), ("depth", "depth.mkv", b""), ("inertial", "imu.NPY", b"\x93NUMPY"))
     found = received(tmp_path, body, piece=piece)
     assert {role: upload.name for role, upload in found.items()} == {
@@ -68,7 +68,7 @@ def test_files_arrive_whole_however_they_are_cut(piece: int, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     "name", ["../../etc/passwd", "C:\\films\\a.mp4", "/abs.mp4", "a\x00b", ".npy/../..", "con", ""]
 )
-def test_no_name_of_the_client_becomes_a_path(name: str, tmp_path: Path) -> None:
+def test_client_file_names_never_become_paths(name: str, tmp_path: Path) -> None:
     folder = tmp_path / "inner"
     folder.mkdir()
     received(folder, form(("video", name.replace("\x00", ""), b"x")))
@@ -83,13 +83,13 @@ def test_a_plain_body_is_the_first_role(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["multipart/form-data; boundary=edge", "video/mp4"])
-def test_more_than_may_be_is_refused_before_it_is_written(kind: str, tmp_path: Path) -> None:
+def test_too_large_upload_is_rejected_before_writing(kind: str, tmp_path: Path) -> None:
     with pytest.raises(TooLarge):
         received(tmp_path, form(("video", "film.mp4", CONTENT)), piece=50, limit=300, kind=kind)
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 300
 
 
-def test_what_is_announced_too_large_is_not_even_read(tmp_path: Path) -> None:
+def test_upload_with_too_large_length_is_not_read(tmp_path: Path) -> None:
     with pytest.raises(TooLarge):
         received(tmp_path, b"x", limit=300, announced=301)
     assert not list(tmp_path.iterdir())
@@ -106,7 +106,7 @@ def test_what_is_announced_too_large_is_not_even_read(tmp_path: Path) -> None:
         (b"", "before its last boundary"),
     ],
 )
-def test_a_form_that_is_none_is_named(body: bytes, message: str, tmp_path: Path) -> None:
+def test_malformed_form_is_named(body: bytes, message: str, tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=message):
         received(tmp_path, body)
 
@@ -116,12 +116,12 @@ def test_a_form_without_a_boundary_is_named(tmp_path: Path) -> None:
         received(tmp_path, form(("video", "a.mp4", b"x")), kind="multipart/form-data")
 
 
-def test_a_sender_who_goes_is_told_apart(tmp_path: Path) -> None:
+def test_disconnected_client_has_a_separate_error(tmp_path: Path) -> None:
     with pytest.raises(ClientDisconnect):
         received(tmp_path, form(("video", "film.mp4", CONTENT)), piece=100, cut=True)
 
 
-def test_a_sender_who_falls_silent_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_silent_client_times_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(uploads, "PATIENCE", 0.05)
 
     async def never() -> Any:
@@ -142,5 +142,5 @@ def test_a_sender_who_falls_silent_is_given_up(tmp_path: Path, monkeypatch: pyte
         ("名.mp4", "名.mp4"),
     ],
 )
-def test_names_are_fit_to_be_printed(given: str, shown: str) -> None:
+def test_names_are_printable(given: str, shown: str) -> None:
     assert shown_name(given) == shown

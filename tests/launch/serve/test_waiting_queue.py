@@ -1,4 +1,4 @@
-"""One at a time, in order, bounded; and given up in order too."""
+"""A bounded queue: one at a time, in order, also when requests are aborted."""
 
 import asyncio
 import threading
@@ -9,7 +9,7 @@ import pytest
 from modalgate.launch.serve.waiting_queue import Full, Stopping, Turns
 
 
-def test_who_comes_first_is_served_first_and_alone() -> None:
+def test_requests_are_served_one_at_a_time_in_order() -> None:
     async def everybody() -> list[str]:
         turns, log = Turns(waiting=5), []
 
@@ -26,7 +26,7 @@ def test_who_comes_first_is_served_first_and_alone() -> None:
     assert asyncio.run(everybody()) == ["a in", "a out", "b in", "b out", "c in", "c out"]
 
 
-def test_beyond_the_bound_nobody_is_admitted_until_a_place_is_free() -> None:
+def test_full_queue_admits_nobody_until_a_place_is_free() -> None:
     turns = Turns(waiting=1)
     with turns.admit():
         with turns.admit(), pytest.raises(Full), turns.admit():
@@ -37,7 +37,7 @@ def test_beyond_the_bound_nobody_is_admitted_until_a_place_is_free() -> None:
     turns.close()
 
 
-def test_all_steps_run_in_one_thread_which_is_not_this_one() -> None:
+def test_all_steps_run_in_one_worker_thread() -> None:
     async def run() -> set[int]:
         turns = Turns(0)
         steps = (threading.get_ident() for _ in range(5))
@@ -49,7 +49,7 @@ def test_all_steps_run_in_one_thread_which_is_not_this_one() -> None:
     assert ident != threading.get_ident()
 
 
-def test_a_generator_given_up_is_closed_after_the_step_that_runs() -> None:
+def test_abandoned_generator_is_closed_after_its_current_step() -> None:
     log: list[str] = []
     entered, leave = threading.Event(), threading.Event()
 
@@ -88,7 +88,7 @@ def test_a_generator_given_up_is_closed_after_the_step_that_runs() -> None:
     assert log == ["step begins", "step ends", "closed", "next"]
 
 
-def test_what_a_step_raises_reaches_whoever_iterates() -> None:
+def test_errors_of_a_step_reach_the_caller() -> None:
     def steps() -> Iterator[int]:
         yield 1
         raise ValueError("its tail is damaged")
@@ -97,7 +97,7 @@ def test_what_a_step_raises_reaches_whoever_iterates() -> None:
         asyncio.run(collect(steps(), []))
 
 
-def test_once_it_stops_no_step_and_no_turn_begins() -> None:
+def test_stopped_queue_starts_no_step() -> None:
     turns, found = Turns(0), []
 
     def steps() -> Iterator[int]:

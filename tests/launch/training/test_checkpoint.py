@@ -1,4 +1,4 @@
-"""Checkpoints come back as they were, or not at all."""
+"""Checkpoints load exactly or not at all."""
 
 import json
 import random
@@ -55,7 +55,7 @@ def test_every_value_comes_back(tmp_path: Path) -> None:
     assert equal(state, loaded)
 
 
-def test_an_optimizer_goes_on_as_if_never_saved(tmp_path: Path) -> None:
+def test_restored_optimizer_continues_unchanged(tmp_path: Path) -> None:
     def stepped(parameter: torch.nn.Parameter, optimizer: torch.optim.Optimizer) -> None:
         optimizer.zero_grad()
         (parameter**3).sum().backward()
@@ -96,7 +96,7 @@ def test_only_the_newest_are_kept_in_order_of_their_number(tmp_path: Path) -> No
     assert newest.name == "step-100"
 
 
-def test_the_best_stays_beside_the_newest(tmp_path: Path) -> None:
+def test_best_checkpoint_is_kept_with_the_newest(tmp_path: Path) -> None:
     assert best_checkpoint(tmp_path) is None
     for step, score in enumerate([0.1, 0.9, float("nan"), 0.3, None, 0.2]):
         save_checkpoint(tmp_path, step, MODEL, {}, keep=2, score=score)
@@ -110,7 +110,7 @@ def test_the_best_stays_beside_the_newest(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["model.safetensors", "state.safetensors", "state.json"])
 @pytest.mark.parametrize("damage", ["cut", "flipped", "gone"])
-def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path, name: str, damage: str) -> None:
+def test_damaged_checkpoint_is_skipped(tmp_path: Path, name: str, damage: str) -> None:
     good = save_checkpoint(tmp_path, 1, MODEL, {"x": torch.ones(3)}, keep=3)
     bad = save_checkpoint(tmp_path, 2, MODEL, {"x": torch.ones(3)}, keep=3)
     data = (bad / name).read_bytes()
@@ -125,7 +125,7 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path, name: str, damage: 
     assert latest_checkpoint(tmp_path) == bad
 
 
-def test_a_half_written_one_is_no_checkpoint(tmp_path: Path) -> None:
+def test_half_written_checkpoint_is_ignored(tmp_path: Path) -> None:
     assert latest_checkpoint(tmp_path) is None
     (tmp_path / "checkpoints" / ".step-3.partial").mkdir(parents=True)
     assert latest_checkpoint(tmp_path) is None
@@ -133,7 +133,7 @@ def test_a_half_written_one_is_no_checkpoint(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-3"]
 
 
-def test_a_full_disk_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_keeps_the_previous_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = save_checkpoint(tmp_path, 1, MODEL, {}, keep=1)
 
     def full(path: Path) -> None:
@@ -146,8 +146,8 @@ def test_a_full_disk_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.M
     assert latest_checkpoint(tmp_path) == before
 
 
-def test_a_file_that_may_not_grow_leaves_the_one_before(tmp_path: Path) -> None:
-    """The system's own refusal, in a process whose files end at 100 kB: it reaches us through three libraries."""
+def test_file_size_limit_keeps_the_previous_checkpoint(tmp_path: Path) -> None:
+    """A real error of the system, in a process with a file size limit of 100 kB."""
     script = (
         "import resource, sys, torch; from pathlib import Path; from modalgate.launch.training.checkpoint import *\n"
         "from modalgate.shards.errors import DataError\n"

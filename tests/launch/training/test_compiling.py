@@ -1,4 +1,4 @@
-"""The compiled encoders are the encoders: the same losses, the same names in the checkpoint, plain again after."""
+"""Compiled encoders give the same losses and checkpoint names, and are restored afterwards."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from torch._inductor.exc import InductorError
 
 @dataclass
 class Held:
-    """Batches from a list by turns."""
+    """Batches from a list, repeated."""
 
     batches: list[Batch]
     workers: int = 0
@@ -35,7 +35,7 @@ class Held:
 
 
 @pytest.mark.slow
-def test_losses_and_names_are_those_of_the_plain_run(
+def test_compiled_losses_and_names_equal_the_plain_run(
     tmp_path: Path,
     tiny_encoder: Callable[..., EncoderSpec],
     tiny_backbone: Callable[..., Backbone],
@@ -62,7 +62,7 @@ def test_losses_and_names_are_those_of_the_plain_run(
     assert names["compiled"] == names["plain"]
 
 
-def test_the_encoders_are_compiled_inside_and_only_there(tiny_backbone: Callable[..., Backbone]) -> None:
+def test_only_encoders_are_compiled(tiny_backbone: Callable[..., Backbone]) -> None:
     backbone = tiny_backbone()
     with compiled(backbone, True):
         assert all(encoder._compiled_call_impl is not None for encoder in backbone.encoders.values())
@@ -73,7 +73,7 @@ def test_the_encoders_are_compiled_inside_and_only_there(tiny_backbone: Callable
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU's code is built by triton")
-def test_without_a_compiler_it_is_refused(
+def test_missing_compiler_is_rejected(
     tiny_backbone: Callable[..., Backbone], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -83,7 +83,7 @@ def test_without_a_compiler_it_is_refused(
         pass
 
 
-def test_a_network_torch_cannot_compile_is_told_in_one_line(tiny_backbone: Callable[..., Backbone]) -> None:
+def test_uncompilable_network_is_reported_in_one_line(tiny_backbone: Callable[..., Backbone]) -> None:
     refused = pytest.raises(RequestError, match=r"'train\.compile': torch .* cannot compile .*shapes.*: set train")
     with refused, compiled(tiny_backbone(), True):
         raise InductorError(AssertionError("shapes"), None)  # pyright: ignore[reportArgumentType]

@@ -1,4 +1,4 @@
-"""What the launcher and the switches ask of torch."""
+"""Device settings of the launcher and of the config."""
 
 import ctypes
 import os
@@ -11,18 +11,18 @@ from modalgate.launch.training.device import determinism, make_accelerator
 from modalgate.shards.errors import RequestError
 
 
-def test_one_process_in_the_place_of_several_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What `accelerate launch --cpu --num_processes 2` gives the one process that it starts."""
+def test_one_process_instead_of_several_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment that `accelerate launch --cpu --num_processes 2` gives to its single process."""
     for name, value in {"ACCELERATE_USE_CPU": "True", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     with pytest.raises(RequestError, match="starts one process, which would train alone"):
         make_accelerator("fp32")
-    monkeypatch.delenv("MASTER_PORT")  # without --num_processes it is one process that is asked for
+    monkeypatch.delenv("MASTER_PORT")  # without --num_processes the request is for one process
     make_accelerator("fp32")
 
 
-def test_determinism_makes_what_may_come_out_otherwise_an_error_while_it_is_open(
+def test_nondeterministic_operations_raise_in_deterministic_mode(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def write_twice() -> None:
@@ -43,7 +43,7 @@ def test_determinism_makes_what_may_come_out_otherwise_an_error_while_it_is_open
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
 
 
-# In a process of its own: the allocator's settings cannot be taken back.
+# In a separate process, because the allocator's settings cannot be undone.
 FAULTS = """
 import resource
 import sys
@@ -63,7 +63,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 @pytest.mark.skipif(
     os.name != "posix" or not hasattr(ctypes.CDLL(None), "mallopt"), reason="not the C library that is told"
 )
-def test_what_a_step_frees_serves_the_next() -> None:
+def test_freed_memory_is_reused_by_the_next_step() -> None:
     plain, kept = (
         int(subprocess.run([sys.executable, "-c", FAULTS, mode], capture_output=True, text=True, check=True).stdout)
         for mode in ("plain", "kept")

@@ -6,7 +6,7 @@ from modalgate.launch.training.ema import WeightAverage
 from torch import nn
 
 
-def test_it_follows_the_recursion_and_leaves_frozen_weights_and_buffers_alone() -> None:
+def test_average_follows_the_recursion_and_skips_frozen_weights_and_buffers() -> None:
     model = nn.Sequential(nn.Linear(2, 2, bias=False), nn.BatchNorm1d(2))
     model[1].weight.requires_grad_(False)
     average = WeightAverage(model, 0.3)
@@ -37,7 +37,7 @@ def test_the_decay_rises_to_its_largest(step: int) -> None:
     assert float(average.state_dict()["weight"]) == pytest.approx({0: 0.9, 90: 0.09, 10_000: 0.05}[step])
 
 
-def test_a_loaded_average_goes_on() -> None:
+def test_loaded_average_continues() -> None:
     model = nn.Linear(2, 1)
     first, second = WeightAverage(model, 0.9), WeightAverage(nn.Linear(2, 1), 0.9)
     second.load_state_dict(first.state_dict())
@@ -47,7 +47,7 @@ def test_a_loaded_average_goes_on() -> None:
     assert not torch.equal(first.state_dict()["weight"], second.state_dict()["weight"])
 
 
-def test_it_is_in_place_for_a_while_only() -> None:
+def test_averaged_weights_are_in_place_only_inside_the_context() -> None:
     model = nn.Linear(1, 1, bias=False)
     nn.init.zeros_(model.weight)
     average = WeightAverage(model, 0.95)

@@ -1,4 +1,4 @@
-"""Fully sharded over two gloo processes, a training is what it is with whole copies."""
+"""Training sharded over two gloo processes equals training with replicated weights."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +26,7 @@ def kept(run: Path) -> tuple[dict[str, Tensor], dict[int, dict[str, Tensor]]]:
         pytest.param("pretext", marks=pytest.mark.slow),
     ],
 )
-def test_it_follows_whole_copies_in_losses_weights_and_moments(
+def test_sharded_training_matches_replicated_training(
     tmp_path: Path, packed: Path, launch: Callable[..., list[int]], kind: str
 ) -> None:
     script, log = str(Path(__file__).parents[1] / "given" / "follower.py"), str(tmp_path / "log")
@@ -40,7 +40,7 @@ def test_it_follows_whole_copies_in_losses_weights_and_moments(
     assert weights.keys() == divided.keys()
     for name, weight in weights.items():
         torch.testing.assert_close(divided[name], weight, atol=1e-4, rtol=1e-3, msg=name)
-    # A weight that nobody reached has a gradient of zero here, and none there.
+    # An unused weight has a gradient of zero here, and no gradient there.
     assert moments.keys() <= their_moments.keys()
     for number, entry in moments.items():
         for name, value in entry.items():

@@ -27,7 +27,7 @@ def test_reaches_the_closed_form(tmp_path: Path) -> None:
 
 
 def test_logs_means_over_the_steps_between(tmp_path: Path) -> None:
-    """With a rate of zero the weights stand still, so each logged mean is known."""
+    """With a learning rate of zero the weights are constant, so each logged mean is known."""
     objective = Regression()
     train(objective, ToyStream(), settings(learning_rate=0.0), tmp_path / "run", tracker_mode="disabled")
     lines = read_metrics(tmp_path / "run")
@@ -100,14 +100,14 @@ def saved_steps(run: Path) -> list[int]:
     return sorted(int(folder.name.removeprefix("step-")) for folder in (run / "checkpoints").iterdir())
 
 
-def test_sigusr1_saves_and_the_run_goes_on(tmp_path: Path) -> None:
+def test_sigusr1_saves_and_the_run_continues(tmp_path: Path) -> None:
     config = settings(keep=9, best=None)
     train(Regression(), ToyStream(save_at=6), config, tmp_path / "run", tracker_mode="disabled")
     assert saved_steps(tmp_path / "run") == [5, 7, 10, 12]
 
 
-def test_a_checkpoint_is_due_after_minutes_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a clock that goes one minute further whenever the loop asks for it."""
+def test_checkpoint_interval_in_minutes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a clock that advances by one minute per reading."""
     now = 0.0
 
     def clock() -> float:
@@ -138,7 +138,7 @@ def test_the_checkpoint_with_the_best_metric_stays(tmp_path: Path) -> None:
         train(Regression(), ToyStream(), config, tmp_path / "other", tracker_mode="disabled")
 
 
-def test_the_best_by_an_evaluation_is_kept_whatever_the_checkpoints_between(tmp_path: Path) -> None:
+def test_best_evaluated_checkpoint_is_kept(tmp_path: Path) -> None:
     accuracies = {3: 0.5, 6: 0.9, 9: 0.7, 12: 0.6}
     evaluation = Evaluation(lambda step: {"validation/accuracy": accuracies[step]}, every=3)
     config = settings(keep=1, best="validation/accuracy", log_every=5, checkpoint_every=4)
@@ -149,7 +149,7 @@ def test_the_best_by_an_evaluation_is_kept_whatever_the_checkpoints_between(tmp_
         train(Regression(), ToyStream(), config, tmp_path / "no", tracker_mode="disabled", evaluation=evaluation)
 
 
-def test_the_averaged_weights_are_left_and_survive_a_resume(tmp_path: Path) -> None:
+def test_averaged_weights_are_final_and_survive_a_resume(tmp_path: Path) -> None:
     config = settings(average=0.9)
     whole, last_step = Regression(), Regression()
     train(whole, ToyStream(), config, tmp_path / "whole", tracker_mode="disabled")
@@ -177,7 +177,7 @@ def test_the_other_optimizers_resume_bit_for_bit(tmp_path: Path, name: str) -> N
     assert torch.equal(whole.line.weight, resumed.line.weight)
 
 
-def test_a_nonfinite_step_is_left_out_with_what_it_did_to_the_norm(tmp_path: Path) -> None:
+def test_nonfinite_step_is_skipped_with_its_norm_statistics(tmp_path: Path) -> None:
     """The run with a broken batch equals one whose stream never had it, at a constant rate."""
     objective = Regression(norm=True)
     train(objective, ToyStream(broken=frozenset([2])), settings(steps=3), tmp_path / "run", tracker_mode="disabled")
@@ -215,7 +215,7 @@ def test_accumulation_equals_a_big_batch(tmp_path: Path) -> None:
 
 
 def test_frozen_parameters_and_scaled_groups(tmp_path: Path) -> None:
-    """AdamW's first step moves every weight by its own group's rate, whatever the gradient."""
+    """AdamW's first step moves every weight by the rate of its group, at any gradient."""
     objective = Regression()
     objective.line.bias.requires_grad_(False)
     before = objective.line.weight.detach().clone()
@@ -228,7 +228,7 @@ def test_frozen_parameters_and_scaled_groups(tmp_path: Path) -> None:
     assert torch.equal(objective.line.bias.detach(), bias)
 
 
-def test_bf16_trains_and_leaves_the_forward_as_it_was(tmp_path: Path) -> None:
+def test_bf16_trains_and_restores_the_forward(tmp_path: Path) -> None:
     objective = Regression()
     config = settings(steps=100, precision="bf16")
     last = train(objective, ToyStream(64), config, tmp_path / "run", tracker_mode="disabled")

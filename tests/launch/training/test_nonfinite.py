@@ -8,7 +8,7 @@ from modalgate.launch.training.nonfinite import NonFiniteGuard
 from torch import nn
 
 
-def test_buffers_go_back_and_the_clips_are_listed(tmp_path: Path) -> None:
+def test_buffers_are_restored_and_clips_listed(tmp_path: Path) -> None:
     norm = nn.BatchNorm1d(2)
     norm(torch.randn(4, 2))
     guard = NonFiniteGuard(tmp_path, norm, 10, rank=1)
@@ -23,7 +23,7 @@ def test_buffers_go_back_and_the_clips_are_listed(tmp_path: Path) -> None:
     assert line == {"step": 7, "rank": 1, "loss": "nan", "keys": ["a", "b"]}
 
 
-def test_the_error_comes_with_the_last_allowed_in_a_row(tmp_path: Path) -> None:
+def test_error_is_raised_at_the_limit_in_a_row(tmp_path: Path) -> None:
     guard = NonFiniteGuard(tmp_path, nn.Identity(), 4)
     for step in range(4):
         assert guard.error() is None

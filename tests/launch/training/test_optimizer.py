@@ -25,7 +25,7 @@ def test_warmup_rises_in_equal_steps_then_half_a_cosine() -> None:
 
 
 @pytest.mark.parametrize("name", ["adamw", "sgd", "lars"])
-def test_norms_and_biases_do_not_decay_and_frozen_ones_are_left_out(name: str) -> None:
+def test_norms_and_biases_do_not_decay_and_frozen_parameters_are_skipped(name: str) -> None:
     model = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.Linear(4, 2))
     model[2].weight.requires_grad_(False)
     optimizer = build_optimizer(model, TrainConfig(optimizer=name, weight_decay=0.3))
@@ -74,7 +74,7 @@ def test_sgd_and_lars_against_their_equations() -> None:
     torch.testing.assert_close(stepped("lars", weight, gradients, 0.1), ours)
 
 
-def test_a_resumed_optimizer_keeps_its_moments_and_takes_the_new_settings() -> None:
+def test_resumed_optimizer_keeps_its_moments_and_uses_new_settings() -> None:
     parameter = nn.Parameter(torch.ones(2, 2))
     groups = [{"params": [parameter]}]
     first = build_optimizer(nn.Identity(), TrainConfig(weight_decay=0.3), groups)

@@ -1,4 +1,4 @@
-"""What a training refuses before its first step, and what it leaves then."""
+"""Errors of a training before its first step leave no run."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ from torch import Tensor
 from ..given.regression import Regression, ToyBatch, ToyStream, settings
 
 
-def test_more_steps_may_be_asked_on_resume_but_nothing_else(tmp_path: Path) -> None:
+def test_only_more_steps_are_allowed_on_resume(tmp_path: Path) -> None:
     run, config = tmp_path / "run", {"seed": 0, "train": {"steps": 12, "learning_rate": 0.1}}
     train(Regression(), ToyStream(), settings(), run, tracker_mode="disabled", settings=config)
     other = {"seed": 1, "train": {"steps": 14, "learning_rate": 0.1}}
@@ -26,7 +26,7 @@ def test_more_steps_may_be_asked_on_resume_but_nothing_else(tmp_path: Path) -> N
     assert [line["step"] for line in read_metrics(run)] == [4, 8, 12, 14]
 
 
-def test_an_occupied_run_folder_is_refused(tmp_path: Path) -> None:
+def test_occupied_run_folder_is_rejected(tmp_path: Path) -> None:
     train(Regression(), ToyStream(), settings(steps=1), tmp_path / "run", tracker_mode="disabled")
     with pytest.raises(RequestError, match="already holds a run: choose another name= or add --resume"):
         train(Regression(), ToyStream(), settings(steps=1), tmp_path / "run", tracker_mode="disabled")
@@ -64,7 +64,7 @@ def test_a_failure_while_opening_keeps_a_checkpoint_of_step_zero(
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="fp16 is right on a GPU")
-def test_fp16_without_a_gpu_is_refused(tmp_path: Path) -> None:
+def test_fp16_without_a_gpu_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="fp16 needs a GPU"):
         train(Regression(), ToyStream(), settings(precision="fp16"), tmp_path / "run", tracker_mode="disabled")
     assert not (tmp_path / "run").exists()

@@ -12,7 +12,7 @@ from modalgate.shards.errors import DataError
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_first_is_noted_the_second_acts(number: signal.Signals) -> None:
+def test_first_signal_requests_a_stop_and_second_takes_effect(number: signal.Signals) -> None:
     acted: list[int] = []
     before = signal.signal(number, lambda received, frame: acted.append(received))
     try:
@@ -28,7 +28,7 @@ def test_the_first_is_noted_the_second_acts(number: signal.Signals) -> None:
         signal.signal(number, before)
 
 
-def test_sigusr1_asks_to_save_each_time() -> None:
+def test_every_sigusr1_requests_a_save() -> None:
     before = signal.getsignal(signal.SIGUSR1)
     with caught_signals() as signals:
         for _ in range(2):
@@ -52,8 +52,8 @@ assert worker.exitcode == -signal.SIGKILL, worker.exitcode
 """
 
 
-def test_the_loader_s_processes_live_through_a_sigusr1() -> None:
-    # In a process of its own: here an earlier test may have started the fork server already.
+def test_loader_processes_survive_sigusr1() -> None:
+    # In a separate process, because an earlier test may have started the fork server here.
     subprocess.run([sys.executable, "-c", WORKER], check=True)
 
 

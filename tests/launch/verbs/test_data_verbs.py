@@ -95,14 +95,16 @@ def test_pack_inspect_verify(recordings: Path, tmp_path: Path, capsys: pytest.Ca
         (["--engine", "loca"], "unknown engine 'loca': did you mean 'local'"),
     ],
 )
-def test_slips_of_pack(recordings: Path, capsys: pytest.CaptureFixture[str], given: list[str], said: str) -> None:
+def test_mistakes_in_pack_arguments_are_reported(
+    recordings: Path, capsys: pytest.CaptureFixture[str], given: list[str], said: str
+) -> None:
     assert cli.main(["pack", str(recordings), str(recordings.parent / "out"), *given]) == 2
     assert said in capsys.readouterr().err
     assert not (recordings.parent / "out").exists()
 
 
 def test_recordings_without_a_label_are_packed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Five films of which a table names two, a broken one, and a sound of nobody's."""
+    """Five films, two of them in a table, one damaged, and a sound file without a film."""
     root, figures = tmp_path / "source", tmp_path / "packed.json"
     (root / "video").mkdir(parents=True)
     generator = np.random.default_rng(0)
@@ -123,7 +125,7 @@ def test_recordings_without_a_label_are_packed(tmp_path: Path, capsys: pytest.Ca
     assert sorted(index.column("label")) == ["", "", "", "calm", "fight"]
     assert sorted(index.column("group")) == ["a", "b", "c2", "c3", "c4"]
     assert cli.main(["verify", str(tmp_path / "all")]) == 0
-    assert cli.main(command) == 0, "what is finished is left as it is"
+    assert cli.main(command) == 0, "a finished packing is not changed"
 
     few = ["pack", str(root), str(tmp_path / "few"), *small]
     assert cli.main([*few, "--labelled-only", "--json", str(figures)]) == 0

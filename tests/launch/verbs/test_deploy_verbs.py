@@ -1,4 +1,4 @@
-"""`export`, `push` and `serve` by their command lines: what they write and what they refuse."""
+"""`export`, `push` and `serve` from the command line: output and errors."""
 
 import json
 import sys
@@ -31,7 +31,7 @@ def test_the_card_has_the_run_s_figures_and_the_licence(trained_run: Path, tmp_p
     assert load_bundle(out).licence == "CC-BY-4.0"
 
 
-def test_one_network_prints_the_three_lines_that_load_it(
+def test_single_network_export_prints_three_loading_lines(
     trained_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     figures = tmp_path / "use.json"
@@ -52,7 +52,7 @@ def test_one_network_prints_the_three_lines_that_load_it(
         (["{out}", "--modality", "rgb"], "ends in .safetensors"),
     ],
 )
-def test_a_wrong_request_leaves_nothing(
+def test_invalid_request_leaves_no_files(
     trained_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], says: str
 ) -> None:
     before = sorted(tmp_path.iterdir())
@@ -73,7 +73,7 @@ def test_a_wrong_request_leaves_nothing(
         (["{out}", "--format", "onx"], "did you mean 'onnx'"),
     ],
 )
-def test_options_that_do_not_go_together_are_refused(
+def test_incompatible_options_are_rejected(
     trained_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], says: str
 ) -> None:
     before = sorted(tmp_path.iterdir())
@@ -87,7 +87,7 @@ def test_options_that_do_not_go_together_are_refused(
 def sound_run(
     tiny_backbone: Callable[..., Backbone], packed: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, Path]:
-    """A classifier of the sounds in `packed`, exported by one command as ONNX and int8 with all that it tells."""
+    """A classifier of the sounds in `packed`, exported by one command as ONNX and int8, with its output."""
     index = load_index(packed)
     classes = sorted(set(index.column("label")))
     classifier = Classifier(tiny_backbone(("audio",)), classes).eval()
@@ -114,7 +114,7 @@ def test_the_cost_of_int8_is_measured_on_the_labelled_clips(sound_run: tuple[Pat
     cost = content["int8"]
     assert cost["bytes"] == [out.stat().st_size, (folder / "sound-int8.onnx").stat().st_size]
     assert cost["source"] == str(packed)
-    # By hand, with the model itself in place of the graph.
+    # By hand, with the model instead of the graph.
     bundle, index = load_bundle(folder / "bundle"), load_index(packed)
     right = said = 0
     for windows in clip_windows(bundle, index, "label"):
@@ -128,21 +128,19 @@ def test_the_cost_of_int8_is_measured_on_the_labelled_clips(sound_run: tuple[Pat
     assert 1 - cost["agreement"] >= abs(cost["accuracy"][1] - cost["accuracy"][0]) - 1e-9
 
 
-def test_the_card_beside_the_graph_has_limits_licence_and_that_cost(sound_run: tuple[Path, Path]) -> None:
+def test_graph_card_has_limits_licence_and_cost(sound_run: tuple[Path, Path]) -> None:
     folder, _ = sound_run
     cost = json.loads((folder / "cost.json").read_text())["int8"]
     card = (folder / "sound.onnx.md").read_text()
     assert "license: mit" in card
-    assert "Surveillance: it must not identify" in card
+    assert "Surveillance: do not use it to identify" in card
     before, after = (f"{share:.4g}" for share in cost["accuracy"])
     assert f"| accuracy on {cost['labelled']} labelled windows | {before} | {after} |" in card
     assert f"| same first class, share of windows | - | {cost['agreement']:.4g} |" in card
     assert 'onnxruntime.InferenceSession("sound.onnx")' in card
 
 
-def test_a_label_that_the_clips_do_not_have_is_refused(
-    sound_run: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_missing_label_column_is_rejected(sound_run: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     folder, packed = sound_run
     out = folder / "again.onnx"
     command = ["export", str(folder / "bundle"), str(out), "--format", "onnx", "--int8", "--shards", str(packed)]
@@ -175,11 +173,11 @@ def test_a_run_is_exported_pushed_and_used_by_its_name(
     ("arguments", "says"),
     [
         (["push", "{run}", "lab/hall"], "is not a bundle"),
-        (["push", "{run}/encoder", "hall"], "'hf://hall' is not a repository of the hub: give owner/name"),
-        (["embed", "hf://lab/nothing", "{run}", "{run}/features.npz"], "no 'hf://lab/nothing' on http"),
+        (["push", "{run}/encoder", "hall"], "'hf://hall' is not a repository on the hub: give owner/name"),
+        (["embed", "hf://lab/nothing", "{run}", "{run}/features.npz"], "'hf://lab/nothing' does not exist on http"),
     ],
 )
-def test_a_wrong_push_is_one_line(
+def test_invalid_push_is_one_line(
     trained_run: Path, hub: Hub, capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
 ) -> None:
     assert main([argument.replace("{run}", str(trained_run)) for argument in arguments]) == 2
@@ -190,7 +188,7 @@ def test_a_wrong_push_is_one_line(
 
 
 @pytest.mark.parametrize("package", ["fastapi", "uvicorn", "python_multipart"])
-def test_without_the_extra_one_line_says_which_it_is(
+def test_missing_extra_is_named_in_one_line(
     package: str, action_bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
@@ -198,13 +196,13 @@ def test_without_the_extra_one_line_says_which_it_is(
     assert capsys.readouterr().err == f"error: serve needs {package}: pip install 'modalgate[serve]'\n"
 
 
-def test_what_is_no_model_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_model_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["serve", str(tmp_path), "--port", "0"]) == 2
     assert "is not a bundle" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("option", "value"), [("--max-mb", "0"), ("--queue", "-1"), ("--port", "70000")])
-def test_an_option_out_of_its_range_is_refused(
+def test_option_out_of_range_is_rejected(
     option: str, value: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["serve", str(tmp_path), option, value]) == 2

@@ -1,4 +1,4 @@
-"""`modalgate compare` as a person runs it."""
+"""`modalgate compare` from the command line."""
 
 import json
 from pathlib import Path
@@ -31,7 +31,7 @@ def test_compare_prints_writes_and_shows(tmp_path: Path, capsys: pytest.CaptureF
     assert "Comparison of runs" in page.read_text()
 
 
-def test_one_run_alone_is_refused_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_comparing_one_run_is_rejected_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", str(run_folder(tmp_path / "plain", 0))]) == 2
     error = capsys.readouterr().err
     assert "at least two runs" in error

@@ -1,4 +1,4 @@
-"""The errors that users meet most, word for word, in messages.txt."""
+"""The most common error messages equal messages.txt word for word."""
 
 import shutil
 from pathlib import Path
@@ -37,7 +37,7 @@ report nowhere
 """
 
 
-def test_the_errors_read_as_agreed(
+def test_error_messages_equal_the_golden_file(
     packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)

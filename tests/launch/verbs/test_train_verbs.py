@@ -1,4 +1,4 @@
-"""How the training verbs go on with a run: by a flag, on their own, with a changed setting, or not at all."""
+"""How the training commands resume a run: by a flag, automatically, with a changed setting, or not at all."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +9,7 @@ from modalgate.launch.runs.metric_log import read_metrics
 Launch = Callable[..., list[int]]
 
 
-def test_resume_auto_starts_goes_on_and_leaves_a_finished_run_as_it_is(
+def test_resume_auto_starts_resumes_and_keeps_a_finished_run(
     tmp_path: Path, tiny_config: str, launch: Launch
 ) -> None:
     command = ["pretrain", tiny_config, f"out={tmp_path}", "name=run", "train.steps=4", "--resume", "auto"]
@@ -23,7 +23,7 @@ def test_resume_auto_starts_goes_on_and_leaves_a_finished_run_as_it_is(
     assert (tmp_path / "run" / "encoder" / "encoder.safetensors").read_bytes() == longer
 
 
-def test_a_changed_setting_is_refused_until_it_is_accepted(tmp_path: Path, tiny_config: str, launch: Launch) -> None:
+def test_changed_setting_is_rejected_unless_accepted(tmp_path: Path, tiny_config: str, launch: Launch) -> None:
     command, log = ["pretrain", tiny_config, f"out={tmp_path}", "name=run"], tmp_path / "log"
     assert launch([*command, "train.steps=2"]) == [0]
     changed = [*command, "train.steps=3", "train.weight_decay=0.5", "seed=1"]
@@ -48,7 +48,7 @@ def test_a_changed_setting_is_refused_until_it_is_accepted(tmp_path: Path, tiny_
     assert (stored["seed"], stored["train"]["weight_decay"], stored["train"]["steps"]) == (1, 0.5, 3)
 
 
-def test_an_interrupted_run_says_how_far_it_came_and_what_to_type_next(
+def test_interrupted_run_prints_its_progress_and_the_resume_command(
     tmp_path: Path, tiny_config: str, launch: Launch
 ) -> None:
     log = tmp_path / "log"

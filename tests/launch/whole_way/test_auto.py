@@ -1,4 +1,4 @@
-"""`auto`: how a budget is spent, and the whole way on a folder of small films."""
+"""`auto`: how the time budget is divided, and all steps on a folder of small films."""
 
 import csv
 import json
@@ -11,7 +11,7 @@ from modalgate.launch.whole_way.auto import FEWEST_STEPS, plan_steps
 from modalgate.shards.media.container_io import write_video
 
 
-def test_all_steps_where_they_fit():
+def test_all_steps_run_if_time_allows():
     plan = plan_steps(300, 5, 1.0, 6 * 300.0)
     assert (plan.steps, plan.folds, plan.short) == (300, 5, False)
 
@@ -23,7 +23,7 @@ def test_fewer_steps_then_fewer_folds():
     assert (plan.steps, plan.folds, plan.short) == (120, 3, False)
 
 
-def test_too_little_time_is_said_and_never_nothing():
+def test_too_little_time_is_reported_and_still_trains():
     plan = plan_steps(300, 5, 10.0, 60.0)
     assert (plan.steps, plan.folds, plan.short) == (FEWEST_STEPS, 2, True)
 
@@ -33,7 +33,7 @@ def test_one_split_has_no_final_model():
 
 
 def bright_and_dark(folder: Path, clips: int = 24) -> Path:
-    """Films of two kinds that a mean tells apart, a third of them without a label."""
+    """Films of two kinds with different mean brightness, a third of them without a label."""
     generator, rows = np.random.default_rng(0), []
     folder.mkdir()
     for number in range(clips):
@@ -80,7 +80,7 @@ def test_a_folder_becomes_a_classifier(
     assert "is finished" in capsys.readouterr().out
 
 
-def test_a_wrong_size_and_an_empty_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_invalid_size_and_empty_folder_are_rejected(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["auto", str(tmp_path), "--preset", "tinny"]) == 2
     assert "tiny" in capsys.readouterr().err
     assert main(["auto", str(tmp_path / "nothing"), "--out", str(tmp_path / "out")]) == 2

@@ -1,4 +1,4 @@
-"""The demo's closing figures: from planted rows to plain values and tables."""
+"""The closing figures of the demo, from planted rows."""
 
 import numpy as np
 from modalgate.launch.finetune.finetuning import Finetuned
@@ -14,7 +14,7 @@ FEATURES = ("fused", "concat", "rgb", "depth", "audio")
 RESULT = new_result("x", "x", "", [], [])
 
 
-def test_figures_stand_beside_the_ceilings_of_what_is_left() -> None:
+def test_figures_show_the_ceilings_of_the_remaining_modalities() -> None:
     right = np.arange(20) < 15
     kept = Kept(
         [KeptRow(name, right, ~right) for name in FEATURES],

@@ -1,4 +1,4 @@
-"""The demo's long recording: clips end to end, in step, with noise on the picture in the middle alone."""
+"""The long recording of the demo: synchronous clips end to end, with noise on the middle of the picture stream."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from modalgate.shards.worlds.render import FRAMES, render
 from modalgate.shards.worlds.scene import draw_scene
 
 
-def test_only_the_picture_breaks_and_only_in_the_middle(tmp_path: Path) -> None:
+def test_only_the_picture_fails_and_only_in_the_middle(tmp_path: Path) -> None:
     found = write_recording(tmp_path / "new", "melee", 3, 50)
     clips = [render(draw_scene("melee", 3, 50 + number)) for number in range(CLIPS)]
     rgb = np.stack([FrameReader().read(frame) for _, frame in iterate_frames(found.video)]).astype(int)

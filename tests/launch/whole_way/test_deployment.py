@@ -1,4 +1,4 @@
-"""What is deployed is what was evaluated: every way to apply a model, against its scores of the packed test clips."""
+"""Every way to apply a model gives its evaluated scores of the packed test clips."""
 
 import asyncio
 import csv
@@ -72,7 +72,7 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @dataclass(frozen=True)
 class Trained:
-    """A classifier in `folder`, the clips it is scored on, their media, and by key what evaluation says of them."""
+    """A classifier in `folder`, its test clips, their media, and their evaluated scores by key."""
 
     folder: Path
     bundle: Bundle
@@ -117,7 +117,7 @@ def trained(
         scores = {key: dict(zip(CLASSES, row.tolist(), strict=True)) for key, row in _rows(found)}
         gates = dict(zip(found.keys, found.weights.tolist(), strict=True))
         for key, number in by_key.items():
-            assert max(scores[key], key=scores[key].__getitem__) == CLASSES[number], "the clips are told apart"
+            assert max(scores[key], key=scores[key].__getitem__) == CLASSES[number], "wrong class"
         return Trained(folder / "model", load_bundle(folder / "model"), index, media, scores, gates)
 
     return build
@@ -128,7 +128,7 @@ def _rows(scores: Any) -> Any:
 
 
 def _fit(classifier: Classifier, fused: Any, labels: Sequence[int]) -> None:
-    """A head that tells the labels apart on whitened features: what separates the planted clips is large in them."""
+    """A head that separates the labels on whitened features, in which the planted difference is large."""
     centred = fused - fused.mean(axis=0)
     target = np.array(labels) * 2.0 - 1
     weight = np.linalg.solve(
@@ -180,19 +180,19 @@ CASES = {
 def test_predict_scores_every_test_clip_as_the_evaluation_did(
     case: str, trained: Callable[..., Trained], tmp_path: Path
 ) -> None:
-    """From its own file, which packing has encoded again, and from the packed clips."""
+    """From the original file, which packing encoded again, and from the packed clips."""
     model = trained(*CASES[case])
     names = model.bundle.backbone.modalities
     for source in (model.media, Path(str(model.index.folder))):
         told = predicted(model.folder, source, tmp_path)
-        # A recording of which the model knows nothing is not predicted.
+        # A recording without any modality of the model is not predicted.
         check({key: line["probabilities"] for key, line in told.items()}, model.scores)
         for key, line in told.items():
             assert list(line["gates"].values()) == pytest.approx(model.gates[key], abs=TOLERANCE)
             assert list(line["gates"]) == list(names)
 
 
-def test_one_file_and_those_beside_it(trained: Callable[..., Trained], tmp_path: Path) -> None:
+def test_recording_with_further_files(trained: Callable[..., Trained], tmp_path: Path) -> None:
     model = trained(*CASES["everything"])
     for source in find_sources(model.media):
         beside = [f"--with={name}={path}" for name, path in source.files.items() if name != "video"]
@@ -202,7 +202,7 @@ def test_one_file_and_those_beside_it(trained: Callable[..., Trained], tmp_path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", ["stretched", "everything"])
-def test_an_onnx_file_says_the_same(case: str, trained: Callable[..., Trained], tmp_path: Path) -> None:
+def test_onnx_gives_the_same_scores(case: str, trained: Callable[..., Trained], tmp_path: Path) -> None:
     model, graph = trained(*CASES[case], threshold=0.6, temperature=2.0), tmp_path / "model.onnx"
     assert main(["export", str(model.folder), str(graph), "--format", "onnx"]) == 0
     told = predicted(graph, model.media, tmp_path)
@@ -214,7 +214,7 @@ def test_an_onnx_file_says_the_same(case: str, trained: Callable[..., Trained], 
 
 
 @pytest.mark.parametrize("case", ["everything", "stretched"])
-def test_the_server_says_the_same(case: str, trained: Callable[..., Trained], tmp_path: Path) -> None:
+def test_server_gives_the_same_scores(case: str, trained: Callable[..., Trained], tmp_path: Path) -> None:
     model = trained(*CASES[case])
 
     async def ask(files: dict[str, Path]) -> list[Any]:
@@ -261,7 +261,7 @@ def test_embed_gives_the_features_that_the_probe_reads(
             np.testing.assert_allclose(arrays[f"features.{name}"], features.values[name][rows], atol=TOLERANCE)
 
 
-def test_detect_scores_short_recordings_as_clips_and_takes_the_model_s_threshold(
+def test_detect_scores_short_recordings_as_clips_with_the_model_threshold(
     trained: Callable[..., Trained], tmp_path: Path
 ) -> None:
     model = trained(*CASES["stretched"], threshold=0.625)
@@ -280,10 +280,10 @@ def _positive(scores: dict[str, dict[str, float]]) -> dict[str, dict[str, float]
     return {key: {"fight": held["fight"]} for key, held in scores.items()}
 
 
-def test_a_clip_raises_an_alarm_where_its_evaluated_score_reaches_the_threshold(
+def test_clip_raises_an_alarm_if_its_evaluated_score_reaches_the_threshold(
     trained: Callable[..., Trained], tmp_path: Path
 ) -> None:
-    """No window alone may do it: that was the false alarm of stretched models."""
+    """A single window must not raise an alarm: stretched models once gave such false alarms."""
     model = trained(*CASES["stretched"])
     predicted(model.folder, model.media, tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "lines.jsonl").read_text().splitlines()]
@@ -291,7 +291,7 @@ def test_a_clip_raises_an_alarm_where_its_evaluated_score_reaches_the_threshold(
     assert alarms == {key for key, scores in model.scores.items() if scores["fight"] >= 0.5}
 
 
-def test_shards_of_another_packing_are_refused(
+def test_shards_of_another_packing_are_rejected(
     trained: Callable[..., Trained], packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = trained(*CASES["one view"])
@@ -300,7 +300,7 @@ def test_shards_of_another_packing_are_refused(
 
 
 def settings_for(name: str, shards: Path, out: Path) -> list[str]:
-    """What a shipped config needs on the corpus, for two steps."""
+    """Settings of a shipped config on the corpus, for two steps."""
     config: Any = partial_config(name)
     kept = [modality for modality in config.data.modalities if modality in load_index(shards).modalities]
     kept = kept or list(load_index(shards).modalities)
@@ -313,9 +313,7 @@ def settings_for(name: str, shards: Path, out: Path) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("more", [[], ["data.stretch=0.6", "data.modalities=[rgb,flow]"]])
 @pytest.mark.parametrize("name", [name for name, kind, _ in list_configs() if kind != "study"])
-def test_every_shipped_config_is_deployed_as_it_is_evaluated(
-    name: str, more: list[str], corpus: Path, tmp_path: Path
-) -> None:
+def test_every_shipped_config_predicts_as_evaluated(name: str, more: list[str], corpus: Path, tmp_path: Path) -> None:
     kind = next(kind for shipped, kind, _ in list_configs() if shipped == name)
     if more and partial_config(name).data.modalities == ["audio"]:
         pytest.skip("sound is not stretched")

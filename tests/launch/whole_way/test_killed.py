@@ -1,4 +1,4 @@
-"""Killed with `kill -9` at a random step and resumed, a run ends as if nothing had happened, bit for bit."""
+"""A run killed with `kill -9` at a random step and resumed ends with the same result, bit for bit."""
 
 import random
 import signal
@@ -43,7 +43,7 @@ def assert_same_end(one: Path, two: Path) -> None:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory, tiny_config: str, launch: Launch) -> Callable[[int, str], Path]:
-    """`whole(world, strategy)`: a run that nobody interrupted, without workers, made once."""
+    """`whole(world, strategy)`: an uninterrupted run without workers, made once."""
     out = tmp_path_factory.mktemp("whole")
 
     @cache
@@ -68,7 +68,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, tiny_config: str, launch: La
         pytest.param(2, 2, 1, "ddp", marks=pytest.mark.slow),
     ],
 )
-def test_killed_at_a_random_step_it_ends_with_the_same_weights(
+def test_run_killed_at_a_random_step_ends_with_the_same_weights(
     tmp_path: Path,
     tiny_config: str,
     launch: Launch,
@@ -92,7 +92,7 @@ def test_killed_at_a_random_step_it_ends_with_the_same_weights(
 
 
 @pytest.mark.slow
-def test_killed_again_and_again_it_still_ends_with_the_same_weights(
+def test_run_killed_repeatedly_ends_with_the_same_weights(
     tmp_path: Path, tiny_config: str, launch: Launch, whole: Callable[[int, str], Path]
 ) -> None:
     command = ["pretrain", tiny_config, f"out={tmp_path}"]

@@ -1,4 +1,4 @@
-"""The launchers that people start several processes with, each run for real on this machine's CPU."""
+"""Real launchers of several processes, on the CPU."""
 
 import subprocess
 import sys
@@ -13,7 +13,7 @@ from modalgate.launch.training.checkpoint import latest_checkpoint, load_checkpo
 
 BIN = Path(sys.executable).parent
 TORCHRUN = ("torchrun", "--nproc-per-node", "2")
-# What `--multi_gpu` asks for is several processes on one machine: without a GPU they are on its CPU.
+# `--multi_gpu` starts several processes on one machine; without a GPU they run on its CPU.
 ACCELERATE = ("accelerate", "launch", "--multi_gpu", "--num_processes", "2")
 ACCELERATE_CPU = ("accelerate", "launch", "--cpu", "--num_processes", "2")
 
@@ -28,7 +28,7 @@ def start(launcher: tuple[str, ...], *arguments: str) -> subprocess.CompletedPro
 
 
 @pytest.mark.slow
-def test_accelerate_launch_trains_in_two_processes_that_are_one_run(tmp_path: Path, tiny_config: str) -> None:
+def test_accelerate_launch_trains_one_run_in_two_processes(tmp_path: Path, tiny_config: str) -> None:
     done = start(ACCELERATE, tiny_config, f"out={tmp_path}", "name=run", "train.steps=4", "probe=null")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("next: modalgate probe") == 1  # one process speaks for both
@@ -46,7 +46,7 @@ def test_accelerate_launch_trains_in_two_processes_that_are_one_run(tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_torchrun_goes_on_with_what_accelerate_launch_was_told_to_stop(tmp_path: Path, tiny_config: str) -> None:
+def test_torchrun_resumes_a_run_stopped_under_accelerate_launch(tmp_path: Path, tiny_config: str) -> None:
     def arguments(name: str) -> list[str]:
         return [tiny_config, f"out={tmp_path}", f"name={name}", "train.steps=40", "--resume", "auto"]
 
@@ -77,7 +77,7 @@ def test_torchrun_goes_on_with_what_accelerate_launch_was_told_to_stop(tmp_path:
         (ACCELERATE_CPU, [], "error: `accelerate launch --cpu` starts one process"),
     ],
 )
-def test_a_wrong_request_is_one_line_of_ours(
+def test_invalid_request_under_a_launcher_is_one_line(
     tmp_path: Path, tiny_config: str, launcher: tuple[str, ...], settings: list[str], message: str
 ) -> None:
     done = start(launcher, tiny_config, f"out={tmp_path}", *settings)

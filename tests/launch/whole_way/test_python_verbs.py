@@ -1,4 +1,4 @@
-"""The verbs as Python functions: what the command line does, and the figures it prints."""
+"""The Python functions do what the commands do, and return the printed figures."""
 
 import json
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from modalgate.shards.worlds.write_world import write_world
 
 @pytest.fixture(scope="module")
 def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two films with sound, and a file that is none."""
+    """Two films with sound, and a file that is not a film."""
     folder, generator = tmp_path_factory.mktemp("films"), np.random.default_rng(0)
     for name, frames in (("a", 20), ("b", 10)):
         pictures = generator.integers(0, 255, (frames, 32, 32, 3)).astype(np.uint8)
@@ -54,7 +54,7 @@ def test_pretrain_trains_the_same_encoder_and_resumes(tmp_path: Path, tiny_confi
         modalgate.pretrain(tiny_config, settings=[f"out={tmp_path}", "name=mine"])
     again = modalgate.pretrain(tiny_config, settings=[f"out={tmp_path}", "name=mine", "train.steps=5"], resume="auto")
     assert json.loads((again.run / "metrics.jsonl").read_text().splitlines()[-1])["step"] == 5
-    with pytest.raises(RequestError, match=r"settings are a list or a mapping, not the text 'train.steps=4'"):
+    with pytest.raises(RequestError, match=r"settings must be a list or a mapping, not the text 'train.steps=4'"):
         modalgate.pretrain(tiny_config, settings="train.steps=4")
     with pytest.raises(RequestError, match=r"unknown config key 'train.stps'"):
         modalgate.pretrain(tiny_config, settings={"train.stps": 4})

@@ -1,4 +1,4 @@
-"""Two gloo processes at half the batch are one process: the loss curves lie on each other; none waits for ever."""
+"""Two gloo processes at half the batch have the loss curve of one process, and do not block."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +28,7 @@ def test_two_processes_at_half_the_batch_follow_one(
 
 
 @pytest.mark.parametrize("strategy", ["ddp", pytest.param("fsdp", marks=pytest.mark.slow)])
-def test_a_modality_that_one_process_lacks_is_not_waited_for(
+def test_modality_missing_in_one_process_does_not_block(
     tmp_path: Path, packed: Path, launch: Callable[..., list[int]], strategy: str
 ) -> None:
     """The encoder of a modality that no clip of the batch has is not called, so its weights get no gradient there."""

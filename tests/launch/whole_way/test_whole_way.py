@@ -1,4 +1,4 @@
-"""From media files to an exported classifier by the command line alone, on a tiny corpus; and what goes wrong."""
+"""From media files to an exported classifier from the command line, on a tiny corpus; and errors."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from ..given.wandb_file import read_history
 
 
-def test_probe_reports_every_feature_beside_the_untrained_encoder(corpus: Path) -> None:
+def test_probe_compares_every_feature_with_the_untrained_encoder(corpus: Path) -> None:
     figures = corpus / "probe.json"
     run = corpus / "runs" / "demo-pretrain"
     assert main(["probe", str(run), str(corpus / "shards"), "--workers", "0", "--json", str(figures)]) == 0
@@ -73,7 +73,7 @@ def test_finetune_export_predict_and_report(corpus: Path, few: list[str], capsys
     assert "demo-violence" in page.read_text()
 
 
-def test_a_missing_stream_is_reported_absent_and_weighs_nothing(
+def test_missing_stream_is_reported_absent_with_weight_zero(
     corpus: Path, few: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     runs = corpus / "runs"
@@ -135,7 +135,7 @@ def test_folds_train_one_model_each_and_resume_skips_finished_ones(corpus: Path,
         (["demo", "--out", "{corpus}/world"], 2, "no demo wrote"),
     ],
 )
-def test_a_wrong_request_is_one_line_and_leaves_nothing(
+def test_invalid_request_is_one_line_and_leaves_no_files(
     corpus: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], status: int, says: str
 ) -> None:
     (corpus / "empty").mkdir(exist_ok=True)
@@ -148,7 +148,7 @@ def test_a_wrong_request_is_one_line_and_leaves_nothing(
         shutil.copytree(corpus / "shards", corpus / "older")
         index = json.loads((corpus / "older" / "index.json").read_text())
         (corpus / "older" / "index.json").write_text(json.dumps(index | {"version": 0}))
-    # A run folder of its own, which must not be there afterwards.
+    # A separate run folder, which must not exist afterwards.
     extra = [f"out={corpus / 'runs'}", "name=refused"] if arguments[0] in ("pretrain", "finetune") else []
     before = sorted(path.name for path in corpus.iterdir())
     capsys.readouterr()
@@ -157,7 +157,7 @@ def test_a_wrong_request_is_one_line_and_leaves_nothing(
     assert says in error[-1]
     assert "Traceback" not in "".join(error)
     if status == 3:
-        # What could be encoded waits for the next run, beside the list of what could not.
+        # Encoded recordings are kept for the next run, with the list of unreadable ones.
         assert sorted(os.listdir(corpus / "out")) == [".packing", "rejected.jsonl"]
         shutil.rmtree(corpus / "out")
     assert sorted(path.name for path in corpus.iterdir()) == before

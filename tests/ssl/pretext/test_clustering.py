@@ -68,7 +68,7 @@ def test_loss_and_gradients_equal_the_loop(absent: str, leaves: Leaves, assert_e
     assert task.chance == 1 / CLUSTERS
 
 
-def test_a_silent_batch_waits(leaves: Leaves, assert_waits: Assert) -> None:
+def test_batch_without_valid_rows_has_zero_loss_with_gradient(leaves: Leaves, assert_waits: Assert) -> None:
     torch.manual_seed(0)
     task = SwappedAssignments(NAMES, 8, [["rgb", "audio"]], CLUSTERS, hidden=6, dimension=4).double()
     assert_waits(task({"plain": leaves(3, 2, NAMES, {("audio", b) for b in range(3)})}, torch.Generator()), task)

@@ -62,13 +62,13 @@ def test_loss_equals_the_double_loop(case: str, temperature: float, clips: list[
         torch.testing.assert_close(mine, other)
 
 
-def test_segments_of_one_clip_are_no_negatives() -> None:
+def test_segments_of_one_clip_are_not_negatives() -> None:
     first, second = rows(6)
     valid, clips = torch.ones(6, dtype=torch.bool), torch.tensor([0, 0, 0, 1, 1, 1])
     loss, _, _ = cross_modal_loss(unit(first), unit(second), valid, clips, 0.1)
     # Row 1 is of the clip of row 0 alone: only rows 3 to 5 and row 1's own loss may react to it.
     alone, _, _ = cross_modal_loss(unit(first), unit(second), valid & (torch.arange(6) == 0), clips, 0.1)
-    assert float(alone.detach()) == 0, "with its clip alone, a row has nothing to be told from"
+    assert float(alone.detach()) == 0, "a single clip has no negatives"
     assert float(loss.detach()) > 0
 
 
@@ -178,7 +178,7 @@ def test_it_learns_which_rows_belong_together() -> None:
         ([["rgb", "rgb"]], "two diff"),
     ],
 )
-def test_a_wrong_pair_is_refused(pairs: list[list[str]], message: str) -> None:
+def test_invalid_pair_is_rejected(pairs: list[list[str]], message: str) -> None:
     with pytest.raises(RequestError, match=message):
         CrossModal(("rgb", "audio"), 8, pairs=pairs)
 
@@ -205,7 +205,9 @@ def test_across_time_contrasts_a_segment_with_the_clips_next_one(
 @pytest.mark.parametrize(
     "absent", [set(), GAPS, {(name, 2) for name in ("rgb", "flow")}], ids=["all", "gaps", "alone"]
 )
-def test_leave_one_out_asks_the_rest_for_each(absent: Absent, leaves: Leaves, assert_equation: Assert) -> None:
+def test_leave_one_out_compares_each_modality_with_the_others(
+    absent: Absent, leaves: Leaves, assert_equation: Assert
+) -> None:
     torch.manual_seed(0)
     task = LeaveOneOut(NAMES, 8, hidden=6, dimension=4).double()
     assert task.reads == ["plain", "without_rgb", "without_flow", "without_audio"]
@@ -222,7 +224,7 @@ def test_leave_one_out_asks_the_rest_for_each(absent: Absent, leaves: Leaves, as
     assert_equation(outputs["loss"], torch.stack([loss for loss, _, _ in parts]).mean(), task, views)
 
 
-def test_nothing_to_contrast_waits(leaves: Leaves, assert_waits: Assert) -> None:
+def test_without_negatives_the_loss_is_zero_with_gradient(leaves: Leaves, assert_waits: Assert) -> None:
     silent = {(name, clip) for name in NAMES[1:] for clip in range(3)}
     task = CrossModal(NAMES, 8, hidden=6, dimension=4).double()
     assert_waits(task({"plain": leaves(3, 2, NAMES, silent)}, torch.Generator()), task)

@@ -90,14 +90,14 @@ def test_loss_and_accuracy_equal_the_equations() -> None:
     assert float(outputs["accuracy"]) == pytest.approx(sum(shares) / 2)
 
 
-def test_new_tasks_start_at_scale_ten_and_ask_every_pair() -> None:
+def test_new_tasks_start_at_scale_ten_for_every_pair() -> None:
     task = Correspondence(NAMES, 8)
     assert task.pairs == [("rgb", "flow"), ("rgb", "audio"), ("flow", "audio")]
     assert task.log_scale.exp().tolist() == pytest.approx([10.0] * 3)
     assert task.chance == 0.5
 
 
-def test_every_other_clip_serves_as_negative_in_some_batch() -> None:
+def test_every_other_clip_is_a_negative_in_some_batch() -> None:
     task = Correspondence(("rgb", "audio"), 8, hidden=6, dimension=4)
     batch = encoded(4, 1)
     losses = {
@@ -107,7 +107,7 @@ def test_every_other_clip_serves_as_negative_in_some_batch() -> None:
     assert len(losses) == 3
 
 
-def test_what_an_absent_row_holds_changes_nothing() -> None:
+def test_content_of_absent_rows_is_ignored() -> None:
     task = Correspondence(("rgb", "audio"), 8, hidden=6, dimension=4)
     batch = encoded(4, 2, {("audio", 1)})
     before = task({"plain": batch}, torch.Generator().manual_seed(0))["loss"]
@@ -158,7 +158,7 @@ ABSENT: dict[str, Absent] = {
 
 
 def small(kind: type[PairTask], segments: int = 3, **arguments: float) -> PairTask:
-    """A task in double precision over two pairs, each with a scale and bias of its own."""
+    """A task in double precision over two pairs, each with a separate scale and bias."""
     torch.manual_seed(0)
     pairs = [["rgb", "audio"], ["flow", "audio"]]
     if kind is Correspondence:
@@ -278,13 +278,15 @@ def test_offset_and_its_gradients_equal_the_loop(case: str, leaves: Leaves, asse
 
 
 @pytest.mark.parametrize("kind", [Correspondence, Synchrony, Offset])
-def test_a_silent_batch_waits(kind: type[PairTask], leaves: Leaves, assert_waits: Assert) -> None:
+def test_batch_without_valid_rows_has_zero_loss_with_gradient(
+    kind: type[PairTask], leaves: Leaves, assert_waits: Assert
+) -> None:
     task, batch = small(kind), leaves(4, 3, NAMES, {("audio", clip) for clip in range(4)})
     assert_waits(task({"plain": batch}, torch.Generator()), task)
 
 
-def test_offset_leaves_out_clips_whose_segments_are_too_near(leaves: Leaves, assert_waits: Assert) -> None:
+def test_offset_skips_clips_with_close_segments(leaves: Leaves, assert_waits: Assert) -> None:
     task, batch = small(Offset), leaves(4, 3, NAMES)
-    # The last segment is far enough from both; were it asked alone, its class would be all there is.
+    # The last segment is far enough from both, but alone it would be the only class.
     batch.start[:] = torch.tensor([0.0, 1.05, 9.0])
     assert_waits(task({"plain": batch}, torch.Generator()), task)

@@ -14,7 +14,7 @@ ABSENT: dict[str, Absent] = {"all there": (), "gaps": {("audio", 0), ("rgb", 3),
 
 
 def two_views(leaves: Leaves, view: str, absent: Absent, clips: int = 8) -> dict[str, Encoded]:
-    """The clips as they are, and one segment of each in another view: the second of every odd clip."""
+    """The plain clips, and one segment of each in another view: the second of every odd clip."""
     plain, altered = leaves(clips, 3, NAMES, absent), leaves(clips, 1, NAMES, seed=1)
     taken = torch.arange(clips) % 2
     altered.present = {name: plain.present[name][torch.arange(clips), taken][:, None] for name in NAMES}
@@ -51,7 +51,7 @@ def test_arrow_of_time_and_its_gradients_equal_the_loop(
 
 @pytest.mark.parametrize("bias", [30.0, -30.0])
 @pytest.mark.parametrize("absent", ABSENT)
-def test_one_answer_for_all_is_right_half_the_time(absent: str, bias: float, leaves: Leaves) -> None:
+def test_constant_prediction_has_accuracy_one_half(absent: str, bias: float, leaves: Leaves) -> None:
     views = two_views(leaves, "reverse", ABSENT[absent])
     views["pace"] = two_views(leaves, "pace", ABSENT[absent])["pace"]
     for task in (ArrowOfTime(NAMES, 8).double(), Pace(NAMES, 8).double()):
@@ -84,19 +84,19 @@ def test_pace_and_its_gradients_equal_the_loop(absent: str, leaves: Leaves, asse
     assert float(outputs["accuracy"]) == pytest.approx(sum(hits) / 2)
 
 
-def test_pace_asks_pictures_alone(leaves: Leaves) -> None:
+def test_pace_uses_only_video(leaves: Leaves) -> None:
     assert set(Pace(NAMES, 8).heads) == {"rgb"}, "sound keeps its pace, and flow's vectors do not know it"
     assert set(Pace(("flow", "audio"), 8).heads) == {"flow"}
 
 
 @pytest.mark.parametrize("view", ["reverse", "pace"])
-def test_nothing_to_see_waits(view: str, leaves: Leaves, assert_waits: Assert) -> None:
+def test_without_video_the_loss_is_zero_with_gradient(view: str, leaves: Leaves, assert_waits: Assert) -> None:
     views = two_views(leaves, view, {(name, b) for name in NAMES for b in range(4)}, clips=4)
     task = (ArrowOfTime if view == "reverse" else Pace)(NAMES, 8).double()
     assert_waits(task(views, torch.Generator()), task)
 
 
-def test_one_pace_alone_waits(leaves: Leaves, assert_waits: Assert) -> None:
+def test_single_pace_has_zero_loss_with_gradient(leaves: Leaves, assert_waits: Assert) -> None:
     views = two_views(leaves, "pace", (), clips=4)
     views["pace"].facts["rate"] = torch.ones(4, dtype=torch.long)
     task = Pace(NAMES, 8).double()

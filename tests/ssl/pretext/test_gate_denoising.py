@@ -13,7 +13,7 @@ NAMES, CLIPS = ("rgb", "flow", "audio"), 6
 
 
 def three_views(leaves: Leaves, absent: Absent = ()) -> dict[str, Encoded]:
-    """Clips as they are, under the slow copy, and the segment `clip % 2` of each corrupted: a modality in turn."""
+    """Plain clips, clips under the slow copy, and segment `clip % 2` of each clip with one modality corrupted."""
     plain, slow, corrupted = (
         leaves(CLIPS, 2, NAMES, absent),
         leaves(CLIPS, 2, NAMES, seed=1),
@@ -79,7 +79,7 @@ def test_the_target_has_no_gradient(leaves: Leaves) -> None:
 
 
 @pytest.mark.parametrize(("factor", "accuracy"), [(0.5, 1.0), (1.0, 0.5), (2.0, 0.0)])
-def test_the_gate_is_scored_on_shares_whatever_their_sum(factor: float, accuracy: float, leaves: Leaves) -> None:
+def test_gate_is_scored_on_normalised_weights(factor: float, accuracy: float, leaves: Leaves) -> None:
     task, views = GateDenoising(NAMES, 8, hidden=6).double(), three_views(leaves)
     plain, corrupted = views["plain"], views["corrupt"]
     taken = torch.arange(CLIPS) % 2
@@ -89,7 +89,7 @@ def test_the_gate_is_scored_on_shares_whatever_their_sum(factor: float, accuracy
     assert float(task(views, torch.Generator())["accuracy"]) == accuracy
 
 
-def test_a_batch_without_anything_waits(leaves: Leaves, assert_waits: Assert) -> None:
+def test_batch_without_modalities_has_zero_loss_with_gradient(leaves: Leaves, assert_waits: Assert) -> None:
     task = GateDenoising(NAMES, 8, hidden=6).double()
     views = three_views(leaves, {(name, b) for name in NAMES for b in range(CLIPS)})
     assert_waits(task(views, torch.Generator()), task)

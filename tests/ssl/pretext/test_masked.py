@@ -53,7 +53,7 @@ def cosine(a: Tensor, b: Tensor) -> Tensor:
 
 
 def assert_told_apart(outputs: dict[str, Tensor], guesses: dict[Place, Tensor], targets: dict[Place, Tensor]) -> None:
-    """Accuracy and chance: of every guess, whether its own target is the nearest of its modality's."""
+    """Accuracy and chance: whether the nearest target of the modality is the right one."""
     hits, chances = [], []
     for place, guess in guesses.items():
         rivals = [other for other in guesses if other[2] == place[2]]
@@ -78,7 +78,7 @@ def test_masked_latent_and_its_gradients_equal_the_loop(absent: str, leaves: Lea
 
 
 @pytest.mark.parametrize("absent", ABSENT)
-def test_the_combination_and_its_gradients_equal_the_loop(
+def test_contrastive_masked_and_its_gradients_equal_the_loop(
     absent: str, leaves: Leaves, assert_equation: Assert
 ) -> None:
     torch.manual_seed(0)
@@ -129,7 +129,7 @@ def test_the_combination_and_its_gradients_equal_the_loop(
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.75, 1.0])
-def test_the_share_of_what_is_there_is_hidden_and_never_all(share: float) -> None:
+def test_share_of_present_tokens_is_hidden_and_never_all(share: float) -> None:
     present = torch.rand(40, SEGMENTS, 3, generator=torch.Generator().manual_seed(0)) < 0.6
     present[0], present[1] = False, False
     present[1, 0, 0] = True
@@ -147,7 +147,7 @@ def test_the_share_of_what_is_there_is_hidden_and_never_all(share: float) -> Non
     assert max(float(rate.max() - rate.min()) for rate in rates) < 0.25, "no token is hidden more than another"
 
 
-def test_nothing_to_predict_waits(leaves: Leaves, assert_waits: Assert) -> None:
+def test_without_hidden_tokens_the_loss_is_zero_with_gradient(leaves: Leaves, assert_waits: Assert) -> None:
     # One token of every clip is there: hidden, nothing would be left to predict it from.
     absent = {(n, b, k) for n in NAMES for b in range(4) for k in range(SEGMENTS) if (n, k) != ("rgb", 0)}
     for kind in (MaskedLatent, ContrastiveMasked):
@@ -155,6 +155,6 @@ def test_nothing_to_predict_waits(leaves: Leaves, assert_waits: Assert) -> None:
         assert_waits(task(batch_of(leaves, absent, clips=4), torch.Generator()), task)
 
 
-def test_one_token_alone_is_refused() -> None:
-    with pytest.raises(RequestError, match="second token"):
+def test_single_token_is_rejected() -> None:
+    with pytest.raises(RequestError, match="at least two tokens"):
         MaskedLatent(("rgb",), 8, 1)

@@ -31,7 +31,7 @@ def through(head: nn.Module, rows: Rows) -> Rows:
 
 
 def rows_of(batch: Encoded, name: str) -> Rows:
-    """What is there of a modality, by clip and segment."""
+    """Presence of a modality by clip and segment."""
     feature, present = batch.features[name], batch.present[name]
     return {(b, k): feature[b, k] for b in range(CLIPS) for k in range(2) if bool(present[b, k])}
 
@@ -68,7 +68,7 @@ def assert_retrieval(outputs: dict[str, Tensor], pairs: Sequence[tuple[Rows, Row
 
 
 @pytest.mark.parametrize("lasting", [True, False])
-def test_rows_that_know_nothing_of_each_other_are_found_by_chance(lasting: bool) -> None:
+def test_independent_rows_are_retrieved_at_chance(lasting: bool) -> None:
     """Whether a clip's segments look alike or not."""
     generator, found = torch.Generator().manual_seed(0), []
     for _ in range(400):
@@ -212,7 +212,9 @@ def test_lejepa_and_its_gradients_equal_the_loop(absent: str, leaves: Leaves, as
 
 
 @pytest.mark.parametrize("kind", [VicReg, BarlowTwins, Byol, CrissCross, LeJepa])
-def test_a_silent_batch_waits(kind: type[PairAgreement], leaves: Leaves, assert_waits: Assert) -> None:
+def test_batch_without_valid_rows_has_zero_loss_with_gradient(
+    kind: type[PairAgreement], leaves: Leaves, assert_waits: Assert
+) -> None:
     arguments = {"segments": 2} if kind is CrissCross else {}
     task = kind(NAMES, 8, pairs=PAIRS, hidden=6, **arguments).double()  # pyright: ignore
     # Three rows with sound are too few.
@@ -220,7 +222,7 @@ def test_a_silent_batch_waits(kind: type[PairAgreement], leaves: Leaves, assert_
     assert_waits(task({"plain": batch, "teacher": batch}, torch.Generator()), task)
 
 
-def test_lejepa_draws_from_the_batchs_generator_and_punishes_collapse(leaves: Leaves) -> None:
+def test_lejepa_uses_the_batch_generator_and_penalises_collapse(leaves: Leaves) -> None:
     torch.manual_seed(0)
     task = LeJepa(NAMES, 8, hidden=6, dimension=5, sketch=1.0).double().eval()
     batch = leaves(32, 2, NAMES)

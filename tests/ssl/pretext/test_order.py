@@ -1,4 +1,4 @@
-"""Order tasks: what the classes mean, the equations of the papers, and what can be learned from what."""
+"""Order tasks: the meaning of classes, the equations of the papers, and learnability."""
 
 from collections.abc import Callable
 from itertools import combinations, permutations
@@ -62,7 +62,7 @@ def test_logits_equal_the_published_form() -> None:
 
 
 @pytest.mark.parametrize(("count", "classes"), [(12, 6), (8, 6), (3, 6), (7, 2), (0, 6)])
-def test_classes_are_dealt_evenly_in_random_order(count: int, classes: int) -> None:
+def test_classes_are_equally_frequent_in_random_order(count: int, classes: int) -> None:
     seen = torch.zeros(classes)
     orders = set()
     for seed in range(200):
@@ -77,7 +77,7 @@ def test_classes_are_dealt_evenly_in_random_order(count: int, classes: int) -> N
         assert len(orders) > 5
 
 
-def test_loss_and_accuracy_score_the_dealt_permutations() -> None:
+def test_loss_and_accuracy_score_the_drawn_permutations() -> None:
     torch.manual_seed(0)
     task = ClipOrder(("rgb",), WIDTH, 3, hidden=5).eval()
     feature = noise(12, 3)
@@ -104,7 +104,7 @@ def test_clips_with_an_absent_segment_do_not_count() -> None:
     assert torch.equal(found["accuracy"], alone["accuracy"])
 
 
-def test_no_whole_clip_is_zero_with_gradient() -> None:
+def test_without_complete_clips_the_loss_is_zero_with_gradient() -> None:
     task = ClipOrder(("rgb",), WIDTH, 3)
     outputs = task({"plain": encoded(noise(4, 3), torch.zeros(4, 3, dtype=torch.bool))}, torch.Generator())
     assert "accuracy" not in outputs
@@ -160,7 +160,7 @@ def test_identical_segments_stay_at_chance() -> None:
     assert abs(accuracy - 1 / 6) < 4 * (5 / 36 / 720) ** 0.5
 
 
-def test_what_cannot_be_asked_is_refused() -> None:
+def test_too_few_segments_are_rejected() -> None:
     with pytest.raises(RequestError, match=r"data\.segments of at least 2, not 1"):
         ClipOrder(("rgb",), WIDTH, 1)
     with pytest.raises(RequestError, match="'adio': did you mean 'audio'"):
@@ -188,7 +188,7 @@ def small(kind: type[OrderTask], segments: int) -> OrderTask:
 
 
 def watched(task: OrderTask, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Tensor]]:
-    """The sequences that a task asks each stream of, in the order it asks."""
+    """The sequences that a task predicts for each stream, in order."""
     seen: dict[str, list[Tensor]] = {name: [] for name in STREAMS}
     predict = task.predict
     monkeypatch.setattr(
@@ -203,7 +203,7 @@ def applied(shuffled: Tensor, clip: Tensor) -> tuple[int, ...]:
 
 
 def named(kind: type[OrderTask], orders: list[tuple[int, ...]]) -> int:
-    """The class by its definition of a clip's sequences: one, or those that one is odd among."""
+    """The class of a clip by definition, from one sequence or from those with an odd one."""
     order = orders[0]
     if kind is ClipOrder:
         return list(permutations(range(len(order)))).index(order)
@@ -234,7 +234,7 @@ def naive_logits(task: OrderTask, name: str, sequence: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("absent", ABSENT)
 @pytest.mark.parametrize("case", KINDS)
-def test_loss_and_gradients_equal_the_equation_for_what_was_asked(
+def test_loss_and_gradients_equal_the_equation_for_the_drawn_orders(
     case: str, absent: str, leaves: Leaves, assert_equation: Assert, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kind, segments = KINDS[case]
@@ -279,14 +279,14 @@ def test_classes_of_every_batch_are_equal(case: str, leaves: Leaves, monkeypatch
 
 
 @pytest.mark.parametrize("case", KINDS)
-def test_without_a_whole_clip_every_order_task_waits(case: str, leaves: Leaves, assert_waits: Assert) -> None:
+def test_every_order_task_needs_a_complete_clip(case: str, leaves: Leaves, assert_waits: Assert) -> None:
     kind, segments = KINDS[case]
     task = small(kind, segments)
     absent = {(name, b, b % segments) for name in ("rgb", "flow", "audio") for b in range(4)}
     assert_waits(task({"plain": leaves(4, segments, absent=absent)}, torch.Generator()), task)
 
 
-def test_every_wrong_order_is_asked(leaves: Leaves, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_wrong_order_is_drawn(leaves: Leaves, monkeypatch: pytest.MonkeyPatch) -> None:
     task, batch = small(OrderVerification, 3), leaves(8, 3)
     seen = watched(task, monkeypatch)
     for seed in range(20):

@@ -1,4 +1,4 @@
-"""Queues: what they hold, and the tasks over them against loops over rows."""
+"""Queues: their contents, and their tasks against loops over rows."""
 
 import math
 from collections.abc import Callable, Collection
@@ -18,7 +18,7 @@ ABSENT: dict[str, Absent] = {"all there": (), "gaps": {("audio", 0), ("rgb", 2, 
 
 @dataclass(frozen=True)
 class Row:
-    """What the naive form remembers of one segment: its clip, and the unit rows of what was there."""
+    """One stored segment of the naive form: its clip, and the unit rows of present modalities."""
 
     clip: int
     rows: dict[str, Tensor]
@@ -152,7 +152,7 @@ def test_agreement_and_its_gradients_equal_the_loop(
         queue = [*queue, *detached(rows)][-20:]
 
 
-def test_evaluation_leaves_the_queue_and_the_slow_heads(leaves: Leaves) -> None:
+def test_evaluation_does_not_change_queue_and_slow_heads(leaves: Leaves) -> None:
     for task in (MomentumQueue(NAMES, 8, size=16), Agreement(NAMES, 8, size=16)):
         first, second = batches(leaves, 2, ())
         task.double().train()(first, torch.Generator())
@@ -174,9 +174,7 @@ def test_a_queue_keeps_the_last_rows_with_their_clips() -> None:
 
 
 @pytest.mark.parametrize("kind", [MomentumQueue, Agreement])
-def test_what_only_its_age_tells_from_the_queue_is_not_found(
-    kind: type[MomentumQueue | Agreement], leaves: Leaves
-) -> None:
+def test_age_of_keys_is_not_a_shortcut(kind: type[MomentumQueue | Agreement], leaves: Leaves) -> None:
     torch.manual_seed(0)
     task = kind(("rgb", "audio"), 8, size=16, hidden=6, dimension=4).double().train()
     for heads in (task.heads, getattr(task, "slow_heads", task.heads)):
@@ -195,7 +193,9 @@ def test_what_only_its_age_tells_from_the_queue_is_not_found(
 
 
 @pytest.mark.parametrize("kind", [MomentumQueue, Agreement])
-def test_a_silent_batch_waits(kind: type[MomentumQueue | Agreement], leaves: Leaves, assert_waits: Assert) -> None:
+def test_batch_without_valid_rows_has_zero_loss_with_gradient(
+    kind: type[MomentumQueue | Agreement], leaves: Leaves, assert_waits: Assert
+) -> None:
     task = kind(NAMES, 8, PAIRS, hidden=6, dimension=4).double().train()
     for views in batches(leaves, 2, {("audio", b) for b in range(CLIPS)}):
         assert_waits(task(views, torch.Generator()), task)

@@ -37,7 +37,7 @@ def test_it_equals_the_loop_over_rows_and_positives() -> None:
     torch.testing.assert_close(mine, theirs)
 
 
-def test_nothing_to_tell_apart_is_zero_with_gradient() -> None:
+def test_without_negatives_set_loss_is_zero_with_gradient() -> None:
     similarities = torch.randn(3, 3, requires_grad=True)
     nothing = torch.zeros(3, 3, dtype=torch.bool)
     loss, accuracy, chance = set_loss(similarities, torch.eye(3) > 0, nothing, torch.ones(3, dtype=torch.bool), 0.1)

@@ -50,7 +50,9 @@ def test_equal_views_of_orthogonal_clips_have_the_loss_in_closed_form() -> None:
     assert float(nt_xent(rows, rows.roll(1, 0), 0.5)[1]) == 0
 
 
-def test_fewer_than_two_clips_wait(leaves: Callable[..., Encoded], assert_waits: Callable[..., None]) -> None:
+def test_fewer_than_two_clips_have_zero_loss_with_gradient(
+    leaves: Callable[..., Encoded], assert_waits: Callable[..., None]
+) -> None:
     task = SimClr(("rgb",), 8).double()
     silent = {("rgb", clip) for clip in range(1, 4)}
     assert_waits(task({"plain": leaves(4, 1, ("rgb",)), "augmented": leaves(4, 2, ("rgb",), silent)}), task)
@@ -64,7 +66,7 @@ def test_the_two_rows_are_one_segment_and_differ() -> None:
         "audio": torch.rand(6, 3, 1, 12, 20, generator=generator),
         "inertial": torch.rand(6, 3, 10, 6, generator=generator),
     }
-    # Every segment has a level of its own, far from the others'.
+    # Every segment has a distinct level, far from the others.
     levels = torch.arange(3.0) * 100
     streams = {name: s + levels.view(1, 3, *[1] * (s.ndim - 2)) for name, s in streams.items() if name != "inertial"}
     present = {name: torch.ones(6, 3, dtype=torch.bool) for name in streams}
@@ -74,7 +76,7 @@ def test_the_two_rows_are_one_segment_and_differ() -> None:
     assert torch.equal(view.segments[:, 0], view.segments[:, 1])
     assert view.present["audio"][:, 0].tolist() == [clip != 2 for clip in range(6)]
     for name, changed in view.streams.items():
-        assert torch.equal(streams[name], before[name]), "the plain view is left as it is"
+        assert torch.equal(streams[name], before[name]), "the plain view is not changed"
         assert changed.shape == (6, 2, *streams[name].shape[2:])
         assert not any(torch.equal(first, second) for first, second in changed)
     level = view.streams["audio"].median(dim=-1).values.mean(dim=(-1, -2))

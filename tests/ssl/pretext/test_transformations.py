@@ -16,7 +16,7 @@ CLIPS, SEGMENTS = 4, 3
 
 
 def two_views(leaves: Leaves, absent: Absent) -> dict[str, Encoded]:
-    """The clips as they are, and the clip number's segment of each backwards."""
+    """The plain clips, and one segment of each reversed: the one with the number of the clip."""
     plain, turned = leaves(CLIPS, SEGMENTS, NAMES, absent), leaves(CLIPS, 1, NAMES, seed=1)
     taken = torch.arange(CLIPS) % SEGMENTS
     turned.present = {name: plain.present[name][torch.arange(CLIPS), taken][:, None] for name in NAMES}
@@ -25,7 +25,7 @@ def two_views(leaves: Leaves, absent: Absent) -> dict[str, Encoded]:
 
 
 def relation(one: tuple[int, int, bool], other: tuple[int, int, bool], shift: str, reversal: str) -> str:
-    """What two rows (clip, moment, backwards) are to each other: every change between them has a say."""
+    """Whether two rows (clip, moment, backwards) are positive, negative or neither."""
     if one[0] != other[0]:
         return "negative"
     changes = [shift] * (one[1] != other[1]) + [reversal] * (one[2] != other[2])
@@ -84,7 +84,7 @@ def test_loss_and_gradients_equal_the_loop(
     assert float(outputs["chance"]) == pytest.approx(sum(guesses) / len(guesses))
 
 
-def test_a_silent_batch_waits(leaves: Leaves, assert_waits: Assert) -> None:
+def test_batch_without_valid_rows_has_zero_loss_with_gradient(leaves: Leaves, assert_waits: Assert) -> None:
     task = Gdt(NAMES, 8, [["rgb", "audio"]], hidden=6, dimension=4).double()
     views = two_views(leaves, {("audio", b) for b in range(CLIPS)})
     assert_waits(task(views, torch.Generator()), task)

@@ -31,5 +31,5 @@ def test_more_severe_is_further_from_the_clean_stream(name: str, kind: str) -> N
     assert distances[0] < 0.1
 
 
-def test_one_kind_is_kept_out_of_training() -> None:
+def test_blur_is_not_used_in_training() -> None:
     assert set(CORRUPTIONS) - set(TRAINED) == {"blur"}

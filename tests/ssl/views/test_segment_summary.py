@@ -8,7 +8,7 @@ from modalgate.ssl.views.segment_summary import summarise, summary_size
 @pytest.mark.parametrize(
     ("name", "shape"), [("rgb", (2, 3, 4, 3, 16, 16)), ("audio", (2, 3, 1, 64, 40)), ("inertial", (2, 3, 20, 6))]
 )
-def test_sizes_are_those_promised_and_rows_are_standardised(name: str, shape: tuple[int, ...]) -> None:
+def test_sizes_are_as_stated_and_rows_are_standardised(name: str, shape: tuple[int, ...]) -> None:
     torch.manual_seed(0)
     found = summarise(torch.randn(shape) * 5 + 2)
     assert found.shape == (2, 3, summary_size(name))

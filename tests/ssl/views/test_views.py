@@ -1,4 +1,4 @@
-"""Altered input: what changes, what stays, and that classes are dealt evenly."""
+"""Altered input: changed and unchanged parts, and equally frequent classes."""
 
 import pytest
 import torch
@@ -27,7 +27,7 @@ def present(streams: dict[str, Tensor]) -> dict[str, Tensor]:
     return masks
 
 
-def test_reverse_turns_one_segment_of_every_stream(streams: dict[str, Tensor], present: dict[str, Tensor]) -> None:
+def test_reverse_flips_one_segment_of_every_stream(streams: dict[str, Tensor], present: dict[str, Tensor]) -> None:
     view = reverse(streams, present, torch.Generator().manual_seed(1))
     assert view.segments.shape == (CLIPS, 1)
     assert len(view.segments.unique()) == SEGMENTS
@@ -42,7 +42,9 @@ def test_reverse_turns_one_segment_of_every_stream(streams: dict[str, Tensor], p
     assert view.present["audio"][:, 0].tolist() == [clip != 2 for clip in range(CLIPS)]
 
 
-def test_pace_cuts_as_many_frames_at_either_rate(streams: dict[str, Tensor], present: dict[str, Tensor]) -> None:
+def test_pace_has_the_same_number_of_frames_at_both_rates(
+    streams: dict[str, Tensor], present: dict[str, Tensor]
+) -> None:
     firsts = set()
     for seed in range(20):
         view = pace(streams, present, torch.Generator().manual_seed(seed))
@@ -58,7 +60,7 @@ def test_pace_cuts_as_many_frames_at_either_rate(streams: dict[str, Tensor], pre
     assert firsts == {(1, 0), (1, 1), (1, 2), (1, 3), (2, 0), (2, 1)}
 
 
-def test_corrupt_spares_one_modality_and_names_the_severity(
+def test_corrupt_keeps_one_modality_clean_and_states_the_severity(
     streams: dict[str, Tensor], present: dict[str, Tensor]
 ) -> None:
     generator = torch.Generator().manual_seed(3)

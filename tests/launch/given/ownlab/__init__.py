@@ -1,1 +1,1 @@
-"""A package as a person has it beside modalgate."""
+"""A user's package."""

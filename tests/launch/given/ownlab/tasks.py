@@ -1,4 +1,4 @@
-"""A task with a view of its own."""
+"""A task with its own view."""
 
 from collections.abc import Mapping, Sequence
 
