@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO_OUT ?= demo
 
-.PHONY: setup demo test test-slow lint docs bench clean
+.PHONY: setup demo test fast-tests test-slow lint docs bench clean
 
 setup: .venv/.installed
 
@@ -27,8 +27,12 @@ lint: .venv/.tested
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright
 
-# Two files at a time: most tests wait for processes that start.
-test: lint
+# Side by side: most tests wait for processes that start.
+test: .venv/.tested
+	$(MAKE) --no-print-directory --jobs 2 lint fast-tests
+
+# Two files at a time, for the same reason.
+fast-tests: .venv/.tested
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: .venv/.tested

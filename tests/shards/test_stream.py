@@ -287,7 +287,7 @@ def test_sound_is_not_stretched() -> None:
         ClipRequest(("rgb", "audio"), 1, 0.5, 3, 16, 1.0)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_iterating_gives_one_epoch_after_another(index: Index, workers: int) -> None:
     stream = ClipStream(index, REQUEST, 3, seed=5, workers=workers)
     assert len(stream) == CLIPS // 3

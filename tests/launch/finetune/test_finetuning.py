@@ -167,6 +167,7 @@ def told(several: Path, few: list[str], tmp_path_factory: pytest.TempPathFactory
     return folder / "told", command
 
 
+@pytest.mark.slow
 def test_multilabel_classes_are_trained_scored_and_printed_separately(
     told: tuple[Path, list[str]], several: Path, hall_film: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

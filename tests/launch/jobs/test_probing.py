@@ -58,6 +58,7 @@ def test_several_processes_get_the_metrics_of_one(
     assert (tmp_path / "log").read_text().count("Frozen features") == 1  # one process speaks for all
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("world", "resumed"), [(2, 1), pytest.param(1, 2, marks=pytest.mark.slow)])
 def test_killed_extraction_resumes_from_the_cache(
     ask: Callable[..., Any], figures: dict[str, Any], tmp_path: Path, world: int, resumed: int

@@ -91,6 +91,7 @@ def test_folds_are_scored_by_their_own_classifier_and_a_bundle_by_a_split(
     assert not (run / "fold-1" / "encoder" / "results").exists()
 
 
+@pytest.mark.slow
 def test_an_encoder_is_measured_by_a_probe_on_its_clean_features(corpus: Path, tmp_path: Path) -> None:
     run, figures = corpus / "runs" / "demo-pretrain", tmp_path / "probed.json"
     options = ["--folds", "2", "--views", "1", "--axis", "holes", "--axis", "freeze", "--json", str(figures)]

@@ -9,6 +9,7 @@ from modalgate.launch.predict.onnx_scorer import OnnxScorer
 from modalgate.shards.errors import DataError
 
 
+@pytest.mark.slow
 def test_graph_prints_the_lines_of_the_bundle(
     trained_run: Path, hall_film: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import yaml
 from modalgate.launch.runs.metric_log import read_metrics
 
@@ -23,6 +24,7 @@ def test_resume_auto_starts_resumes_and_keeps_a_finished_run(
     assert (tmp_path / "run" / "encoder" / "encoder.safetensors").read_bytes() == longer
 
 
+@pytest.mark.slow
 def test_changed_setting_is_rejected_unless_accepted(tmp_path: Path, tiny_config: str, launch: Launch) -> None:
     command, log = ["pretrain", tiny_config, f"out={tmp_path}", "name=run"], tmp_path / "log"
     assert launch([*command, "train.steps=2"]) == [0]

@@ -60,7 +60,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, tiny_config: str, launch: La
     ("world", "workers", "resumed_workers", "strategy"),
     [
         (1, 0, 0, "ddp"),
-        (2, 0, 0, "ddp"),
+        pytest.param(2, 0, 0, "ddp", marks=pytest.mark.slow),
         pytest.param(1, 1, 2, "ddp", marks=pytest.mark.slow),
         pytest.param(2, 0, 0, "fsdp", marks=pytest.mark.slow),
         pytest.param(1, 2, 0, "ddp", marks=pytest.mark.slow),

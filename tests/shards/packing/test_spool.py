@@ -96,7 +96,8 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize(
-    "stop", [signal.SIGKILL, signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+    "stop",
+    [signal.SIGKILL, *(pytest.param(other, marks=pytest.mark.slow) for other in (signal.SIGINT, signal.SIGTERM))],
 )
 def test_stopped_with_two_workers(
     folder: Path, tmp_path: Path, uninterrupted: dict[str, bytes], stop: signal.Signals

@@ -34,6 +34,7 @@ def halves() -> list[Split]:
     return [Split("a", rows[cut:], rows[:0], rows[:cut]), Split("b", rows[:cut], rows[:0], rows[cut:])]
 
 
+@pytest.mark.slow
 def test_accuracy_grows_with_labels_for_signal_and_stays_at_chance_for_noise() -> None:
     features, labels = planted()
     rows = {row.feature: row for row in label_curves(features, labels, CLASSES, halves(), fractions=(0.05, 1.0))}
