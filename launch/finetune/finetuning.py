@@ -37,10 +37,14 @@ from .head_blending import WEIGHTS, head_weights
 from .modality_votes import weigh_modalities
 from .recipe import Recipe, set_up, train_classifier
 
-REMEDY = (
-    "train longer (train.steps or train.epochs), raise train.learning_rate or head_learning_rate, start from an "
-    "encoder (encoder=RUN), or show more of each clip (data.seconds, data.stretch)"
-)
+
+def _remedy(config: FinetuneConfig) -> str:
+    """What may help a classifier that is not better than chance."""
+    start = "label more clips" if config.encoder else "start from an encoder (encoder=RUN)"
+    return (
+        "train longer (train.steps or train.epochs), raise train.learning_rate or head_learning_rate, "
+        f"{start}, or show more of each clip (data.seconds, data.stretch)"
+    )
 
 
 @dataclass(frozen=True)
@@ -120,7 +124,7 @@ def finetune(config: FinetuneConfig, command: Sequence[str] = (), resume: bool =
     figures: list[Figure] = [*draw_figures(scores, recipe.classes, positive, modalities)]
     if ranks()[0] == 0:
         figures.append(draw_examples(scores, index, recipe.classes, modalities, run / "results"))
-    warnings = chance_warning(headline_figures(metrics, intervals, chances, scores.labels, positive), REMEDY)
+    warnings = chance_warning(headline_figures(metrics, intervals, chances, scores.labels, positive), _remedy(config))
     title = f"Fine-tuning: {config.task}"
     result = new_result("finetune", title, " ".join(command), tables, figures, warnings)
     if ranks()[0] == 0:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import RequestError
+from ..index.labels import NO_LABELS
 from ..index.table import clean_key
 from ..media.arrays import ARRAY_SUFFIXES
 from ..media.pictures import IMAGE_SUFFIXES
@@ -90,8 +91,11 @@ class Recordings:
 
     @property
     def labelled(self) -> int:
-        """The number of recordings with a label in at least one column."""
-        return sum(any(value.strip() for value in source.labels.values()) for source in self.sources)
+        """The number of recordings with a label in at least one column; `split` and `group` are no labels."""
+        return sum(
+            any(value.strip() for name, value in source.labels.items() if name not in NO_LABELS)
+            for source in self.sources
+        )
 
 
 def find_sources(folder: Path, labels: Path | None = None, labelled_only: bool = False) -> list[Source]:

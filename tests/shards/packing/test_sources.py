@@ -200,6 +200,13 @@ def test_unnamed_recordings_are_found_without_labels(tmp_path: Path) -> None:
     assert [source.key for source in find_sources(tmp_path, labelled_only=True)] == ["a"]
 
 
+def test_a_row_with_a_group_but_no_label_is_unlabelled(tmp_path: Path) -> None:
+    touch(tmp_path, "a.mp4", "b.mp4", "c.mp4")
+    (tmp_path / "labels.csv").write_text("video,label,group,split\na.mp4,x,g,train\nb.mp4,,g,train\nc.mp4, ,h,\n")
+    whole = find_recordings(tmp_path)
+    assert (whole.named, whole.labelled, len(whole.sources)) == (3, 1, 3)
+
+
 def test_depth_without_a_column_is_not_a_recording(tmp_path: Path) -> None:
     touch(tmp_path, "video/a.mp4", "depth/a.mkv", "video/b.mp4", "depth/b.mkv")
     (tmp_path / "labels.csv").write_text("video,label\nvideo/a.mp4,x\n")
