@@ -62,7 +62,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 @pytest.mark.slow
 @pytest.mark.skipif(
-    os.name != "posix" or not hasattr(ctypes.CDLL(None), "mallopt"), reason="not the C library that is told"
+    os.name != "posix" or not hasattr(ctypes.CDLL(None), "mallopt"), reason="this C library has no mallopt"
 )
 def test_freed_memory_is_reused_by_the_next_step() -> None:
     plain, kept = (
