@@ -147,6 +147,16 @@ class TrainConfig:
 
 
 @dataclass
+class ExpertsConfig(TrainConfig):
+    """The training loop of a study's experts, one per modality."""
+
+    cross_fit: int = _between(5, 0)
+    """Folds of the training clips, by `data.group`; fewer if there are fewer groups. For each fold one more expert
+    trains on the others, so that gates train on scores of clips that the scoring expert has not seen. 0: gates train
+    on the experts' own training clips. Not used with `expert_split`."""
+
+
+@dataclass
 class ProbeConfig:
     """An online probe: nearest neighbours on the fused embedding, while the encoder pretrains."""
 
@@ -235,6 +245,9 @@ class FinetuneConfig:
     """Weight of the losses of one auxiliary head per modality. 0: no heads per modality."""
     decision: str | None = None
     """Fusion of class scores of one head per modality. Null: one head on the fused embedding."""
+    cross_fit: int = _between(0, 0)
+    """Folds of the training clips, by `data.group`, for the decision `reliability`. For each fold one more classifier
+    trains on the others; its scores of the fold fit the gate. 0: no cross-fitting."""
     balanced: bool = False
     """Whether all classes have the same weight in the loss, regardless of their counts."""
     aids: AidsConfig = field(default_factory=AidsConfig)
@@ -275,6 +288,9 @@ class RowConfig:
     """The mechanism's own arguments. Empty: its defaults."""
     aids: AidsConfig = field(default_factory=AidsConfig)
     """Remedies for modalities that compete in training."""
+    joint: bool = False
+    """Whether encoders and fusion train together, as long as the experts do. False: the fusion alone trains, on
+    features of the experts."""
 
 
 @dataclass
@@ -311,7 +327,7 @@ class StudyConfig:
     `data.group`."""
     taught_noise: float = _between(0.0, 0, 1)
     """Share of a row's training clips in which one modality gets noise, at a level of `noise`. 0: clean clips."""
-    experts: TrainConfig = field(default_factory=TrainConfig)
+    experts: ExpertsConfig = field(default_factory=ExpertsConfig)
     """The training loop of the encoders."""
     fusion: TrainConfig = field(default_factory=TrainConfig)
     """The training loop of the rows."""

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from ...fusion.bundle.bundle import Bundle, load_bundle, save_bundle
 from ...fusion.bundle.bundle_files import local_bundle
 from ...fusion.classifier import Classifier
+from ...fusion.mechanisms.reliability import ReliabilityGate
 from ...shards.batch import Clip, stack
 from ...shards.errors import DataError
 from ...shards.modality import modality
@@ -17,6 +18,9 @@ from ...tasks.finetuning.early_stopping import BEST
 from ..runs.bundles import find_model
 from ..runs.recorded import recorded_metrics
 from ..training.checkpoint import latest_checkpoint, load_checkpoint
+
+# Prefix of the weights of the classifier that is used, in a checkpoint of cross-fitting.
+WHOLE = "whole."
 
 
 def export_bundle(run: Path, out: Path, licence: str | None = None) -> tuple[Bundle, float]:
@@ -54,7 +58,13 @@ def trained_bundle(place: Path) -> Bundle:
         told["weights"], state = _last_state(run, checkpoint)
         prefix = "classifier." if isinstance(bundle.model, Classifier) else "backbone."
         reference = load_bundle(path).model
-        reference.load_state_dict({key.removeprefix(prefix): v for key, v in state.items() if key.startswith(prefix)})
+        trained = {key.removeprefix(WHOLE): value for key, value in state.items()}
+        trained = {key.removeprefix(prefix): value for key, value in trained.items() if key.startswith(prefix)}
+        if isinstance(bundle.model, Classifier) and isinstance(bundle.model.decision, ReliabilityGate):
+            # The gate is fitted after the last checkpoint.
+            trained = {key: value for key, value in trained.items() if not key.startswith("decision.")}
+            trained |= {f"decision.{key}": value for key, value in bundle.model.decision.state_dict().items()}
+        reference.load_state_dict(trained)
         difference = largest_difference(reference, bundle)
         if difference > 1e-6:
             raise DataError(

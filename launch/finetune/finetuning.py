@@ -25,17 +25,19 @@ from ...tasks.records import Cell, Figure, Result, Table, new_result, save_resul
 from ...tasks.report.examples import draw_examples
 from ...tasks.splits.leak_check import warn_of_duplicates
 from ...tasks.splits.splits import Split, groups_of
-from ..jobs.building import application_of, config_splits, split_plan
+from ..jobs.building import application_of, clip_stream, config_splits, split_plan
+from ..jobs.pace import seconds_per_step
 from ..runs.folder import open_run, run_folder
 from ..runs.logbook import warn
 from ..runs.metric_log import show_result
 from ..runs.progress import track
 from ..schema import FinetuneConfig
 from ..training.device import make_accelerator, ranks
+from .cross_fit import check_cross_fit, cross_fit_of, fit_gate
 from .final_model import Figures, check_final, train_final
 from .head_blending import WEIGHTS, head_weights
 from .modality_votes import weigh_modalities
-from .recipe import Recipe, set_up, train_classifier
+from .recipe import Recipe, set_up, supervised_objective, train_classifier
 
 
 def _remedy(config: FinetuneConfig) -> str:
@@ -70,6 +72,7 @@ def finetune(config: FinetuneConfig, command: Sequence[str] = (), resume: bool =
     """
     recipe = set_up(config, command)
     config = recipe.config
+    check_cross_fit(config)
     index, positive = recipe.index, recipe.positive
     splits = config_splits(config.data, index, config.seed, recipe.strata)
     for split in splits:
@@ -142,6 +145,16 @@ def finetune(config: FinetuneConfig, command: Sequence[str] = (), resume: bool =
     return Finetuned(metrics, intervals, chances, scores, result, calibration)
 
 
+def finetuning_pace(config: FinetuneConfig) -> tuple[float, int]:
+    """Seconds per step of a fine-tuning by `config`, measured on its clips, and how many splits it has."""
+    recipe = set_up(config, ())
+    numbers, classifier = np.arange(len(recipe.index.samples)), recipe.classifier()
+    stream = clip_stream(recipe.index, recipe.request, config.data, config.seed, Path(config.out), **recipe.told)
+    fit = cross_fit_of(recipe, numbers)
+    seconds = seconds_per_step(supervised_objective(recipe, classifier, numbers, fit=fit), stream)
+    return seconds, max(recipe.config.data.folds or 1, 1)
+
+
 def _run_split(recipe: Recipe, split: Split, run: Path, resume: bool) -> tuple[Scores, Scores | None]:
     """Scores of the split's test clips by a classifier trained on its training clips, and of validation clips if they
     choose a figure.
@@ -159,9 +172,13 @@ def _run_split(recipe: Recipe, split: Split, run: Path, resume: bool) -> tuple[S
     weights = head_weights(recipe, watched, run) if config.aids.blending else None
     set_seed(config.seed)
     classifier = recipe.classifier()
+    fit = cross_fit_of(recipe, watched.train)
     weigh_modalities(recipe, classifier, watched.train, split.name or "split")
     stopping = _stopping(recipe, classifier, watched, run, again)
-    train_classifier(recipe, classifier, watched.train, run, stopping=stopping, head_weights=weights, resume=again)
+    train_classifier(
+        recipe, classifier, watched.train, run, stopping=stopping, head_weights=weights, fit=fit, resume=again
+    )
+    fit_gate(recipe, classifier, fit, watched.train)
     if ranks()[0] == 0:
         if weights:
             write_whole(run / WEIGHTS, (json.dumps(weights) + "\n").encode())

@@ -55,7 +55,7 @@ from .building import (
     select_clips,
     split_plan,
 )
-from .study_cells import Work, real_backbone, run_errand, store_features, train_expert, train_row
+from .study_cells import Work, real_backbone, run_errand, store_features, train_expert, train_joint_row, train_row
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,11 @@ def study(config: StudyConfig, command: Sequence[str] = (), resume: bool = False
     singles = {name: RowConfig("static") for name in request.modalities}
     experts = [(train_expert, (item, name)) for item in work for name in request.modalities]
     trained = [(train_row, (item, name, row, (name,))) for item in work for name, row in singles.items()]
-    trained += [(train_row, (item, name, row, request.modalities)) for item in work for name, row in rows.items()]
+    for name, row in rows.items():
+        if row.joint:
+            trained += [(train_joint_row, (item, name, row)) for item in work]
+        else:
+            trained += [(train_row, (item, name, row, request.modalities)) for item in work]
     _run_all("experts", experts, jobs)
     stored = [
         (store_features, ([item for item in work if item.fold == fold], part))
@@ -161,6 +165,12 @@ def _check_row(name: str, row: RowConfig, modalities: tuple[str, ...], classes: 
         )
     if row.fusion == "weighted_mean":
         raise RequestError(f"row '{name}': fusion weighted_mean works only in fine-tuning: give mean")
+    if row.fusion == "reliability" and row.joint:
+        raise RequestError(
+            f"row '{name}': fusion reliability is fitted to scores of experts that train apart: remove joint=true"
+        )
+    if row.aids.distillation and not row.joint:
+        raise RequestError(f"row '{name}': aids.distillation trains encoders: set joint=true in the row")
     decision = fusion_class(row.fusion).level == "decision"
     build_fusion(row.fusion, modalities, len(classes) if decision else 8, row.arguments)
 

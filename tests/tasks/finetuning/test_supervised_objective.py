@@ -257,3 +257,61 @@ def test_guessing_is_the_lowest_loss_of_a_constant_prediction() -> None:
             lambda logits, w=given: F.binary_cross_entropy_with_logits(logits.expand(5, 3), several, pos_weight=w)
         )
         assert guess(truth, 3, weights).loss == pytest.approx(expected, abs=1e-4)
+
+
+def test_distillation_is_the_distance_to_the_features_of_each_expert(
+    make: Make, tiny_batch: MakeBatch, tiny_backbone: Callable[..., Backbone], tiny_clip: ClipSpec
+) -> None:
+    teachers = {name: Classifier(tiny_backbone((name,)), CLASSES) for name in ("rgb", "audio")}
+    objective = make(aids=AidsConfig(distillation=0.5), teachers=teachers)
+    batch = tiny_batch(label=[0, 2, 1, 1], absent={("audio", 1), ("audio", 3)})
+    outputs = objective(batch)
+    streams = Preparation(tiny_clip)(batch)
+    total = torch.zeros(())
+    for name, teacher in teachers.items():
+        distances = []
+        for clip in range(4):
+            for segment in range(2):
+                if batch.present[name][clip, segment]:
+                    row = streams[name][clip : clip + 1, segment]
+                    mine = objective.classifier.backbone
+                    ours, theirs = (
+                        model.projections[name](model.encoders[name](row))[0] for model in (mine, teacher.backbone)
+                    )
+                    distances.append(((ours - theirs) ** 2).sum())
+        total = total + torch.stack(distances).mean()
+    torch.testing.assert_close(outputs["distillation/loss"], total, rtol=1e-4, atol=1e-5)
+    assert objective.weights["distillation/loss"] == 0.5
+    # Teachers are neither trained nor saved.
+    assert not any("teacher" in name for name in objective.state_dict())
+    outputs["distillation/loss"].backward()
+    assert all(p.grad is None for teacher in teachers.values() for p in teacher.parameters())
+
+
+def test_pareto_changes_only_the_gradients_of_encoders(make: Make, tiny_batch: MakeBatch) -> None:
+    """Its control is the plain sum: the same losses, and the same gradients of heads and fusion."""
+    gradients = {}
+    for pareto in (0.0, 1.5):
+        torch.manual_seed(0)
+        objective = make(unimodal=True, unimodal_weight=1.0, aids=AidsConfig(pareto=pareto))
+        for parameter in objective.parameters():
+            torch.nn.init.normal_(parameter, std=0.1, generator=torch.Generator().manual_seed(1))
+        outputs = objective(tiny_batch(label=[0, 2, 1, 1]))
+        losses = [objective.weights.get(k, 1.0) * v for k, v in outputs.items() if k.endswith("/loss")]
+        torch.stack(losses).sum().backward()
+        gradients[pareto] = {name: p.grad.clone() for name, p in objective.named_parameters() if p.grad is not None}
+    ratios = {}
+    for name, plain in gradients[0.0].items():
+        joined = gradients[1.5][name]
+        if "encoders" in name or "projections" in name:
+            ratios[name] = float(joined.norm() / plain.norm()) if plain.any() else 1.5
+        else:
+            torch.testing.assert_close(joined, plain, rtol=1e-4, atol=1e-6)
+    # Without a conflict between the losses the factor is the published 1.5.
+    assert any(abs(ratio - 1.5) < 1e-3 for ratio in ratios.values()) or len(set(ratios.values())) > 1
+
+
+@pytest.mark.parametrize("aids", [AidsConfig(pareto=1.5), AidsConfig(distillation=1.0)])
+def test_an_aid_without_what_it_needs_is_refused(make: Make, aids: AidsConfig) -> None:
+    with pytest.raises(RequestError, match=r"unimodal_weight above 0|expert of each modality"):
+        make(aids=aids)
