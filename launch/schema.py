@@ -151,9 +151,8 @@ class ExpertsConfig(TrainConfig):
     """The training loop of a study's experts, one per modality."""
 
     cross_fit: int = _between(5, 0)
-    """Folds of the training clips, by `data.group`; fewer if there are fewer groups. For each fold one more expert
-    trains on the others, so that gates train on scores of clips that the scoring expert has not seen. 0: gates train
-    on the experts' own training clips. Not used with `expert_split`."""
+    """Folds of the training clips, by `data.group`. For each, one more expert trains on the others, and its scores of
+    the fold train the gates. 0: none. Not used with `expert_split`."""
 
 
 @dataclass
@@ -246,8 +245,8 @@ class FinetuneConfig:
     decision: str | None = None
     """Fusion of class scores of one head per modality. Null: one head on the fused embedding."""
     cross_fit: int = _between(0, 0)
-    """Folds of the training clips, by `data.group`, for the decision `reliability`. For each fold one more classifier
-    trains on the others; its scores of the fold fit the gate. 0: no cross-fitting."""
+    """Folds of the training clips, by `data.group`. For each, one more classifier trains on the others, and its
+    scores of the fold fit the decision `reliability`. 0: none."""
     balanced: bool = False
     """Whether all classes have the same weight in the loss, regardless of their counts."""
     aids: AidsConfig = field(default_factory=AidsConfig)
