@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from av.error import FFmpegError
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
@@ -25,6 +24,7 @@ from .errors import DataError, RequestError
 from .index.labels import label_values
 from .index.location import FolderReader
 from .index.table import Index, Sample
+from .index.unreadable import UNREADABLE, reason_of
 from .modality import modality
 
 # Start times in seconds of each clip's views, by clip key.
@@ -50,11 +50,12 @@ class _Row:
 class _Read:
     """What a worker returns: a batch, and the reason for each skipped clip by key.
 
-    Without a batch, the reason ends the stream.
+    Without a batch, the reason ends the stream. `fault`: why the worker cannot read on, whatever the clip.
     """
 
     batch: Batch | None
     damaged: dict[str, str] = field(default_factory=dict)
+    fault: str = ""
 
 
 @dataclass
@@ -79,7 +80,7 @@ class ClipStream:
     Evaluation skips nothing: it raises `DataError` for the first such clip.
 
     Raises `RequestError` for an empty selection and for a modality that no clip has. Iteration raises `DataError` for
-    more than `max_damaged` undecodable clips.
+    more than `max_damaged` undecodable clips, and `RequestError` if the process may not open enough files.
     """
 
     index: Index
@@ -190,13 +191,15 @@ class ClipStream:
         dataset = _ClipFiles(self.index, self.request, self.label, classes, self.multilabel)
         # If this process is killed, only the closed pipe reaches the workers.
         theirs, ours = multiprocessing.Pipe(duplex=False)
-        with theirs, ours:
+        with theirs, ours, dataset.files:
             # No other object holds it: its workers end before the pipe is closed.
             yield from self._checked(_read_batches(dataset, batches, self.workers, theirs))
 
     def _checked(self, loader: Iterable[_Read]) -> Iterator[Batch]:
         """Yields the batches while the share of undecodable clips is within `max_damaged`."""
         for read in loader:
+            if read.fault:
+                raise RequestError(read.fault)
             first = next(iter(read.damaged.values()), "")
             for key, reason in read.damaged.items():
                 if key not in self.damaged and self.on_damaged is not None:
@@ -249,9 +252,12 @@ class _ClipFiles(Dataset[_Read]):
         seed, rows = request
         clips, damaged = [], {}
         for row in rows:
-            clip = self._read_row(row, damaged)
+            # Returned, not raised: the loader would bury the message in a worker's traceback.
+            try:
+                clip = self._read_row(row, damaged)
+            except RequestError as error:
+                return _Read(None, damaged, str(error))
             if clip is None:
-                # Returned, not raised: the loader would bury the message in a worker's traceback.
                 return _Read(None, damaged)
             clips.append(clip)
         return _Read(stack(clips, seed), damaged)
@@ -261,11 +267,14 @@ class _ClipFiles(Dataset[_Read]):
         samples = self.index.samples
         for step in range(len(samples) if row.draw is not None else 1):
             sample = samples[(row.sample + step) % len(samples)]
+            where = f"clip '{sample.key}' in shard '{sample.shard}'"
             try:
                 return self._read_clip(sample, row)
-            except (OSError, ValueError, EOFError, FFmpegError, DataError) as error:
-                where = f"clip '{sample.key}' in shard '{sample.shard}'"
-                damaged[sample.key] = f"{where} cannot be decoded: {error}"
+            except UNREADABLE as error:
+                damaged[sample.key] = f"{where} cannot be decoded: {reason_of(error)}"
+            except Exception as error:
+                error.add_note(where)
+                raise
         return None
 
     def _read_clip(self, sample: Sample, row: _Row) -> Clip:

@@ -19,7 +19,7 @@ from ...shards.index.location import FolderReader
 from ...shards.index.table import Index
 from ...shards.media.container_io import open_media
 from ...shards.modality import modality
-from ...shards.packing.rejected import UNREADABLE
+from ...shards.index.unreadable import UNREADABLE
 
 # Clips up to this length, in seconds, show one action each: a window covers nearly all of a clip.
 SHORT = 6.0

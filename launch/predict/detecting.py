@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from av.error import FFmpegError
 
 from ...fusion.bundle.bundle import Bundle
 from ...fusion.classifier import Classifier
 from ...shards.errors import DataError, RequestError, choice_error
+from ...shards.index.unreadable import UNREADABLE, reason_of
 from ...shards.packing.sources import Source, find_sources
 from ...tasks.metrics.detection import ScoredVideo, detection_tables, detection_warning
 from ...tasks.prediction.window_scores import predict
@@ -140,9 +140,8 @@ def _scored(
 ) -> ScoredVideo:
     try:
         windows = list(predict(bundle, source.files, hop, rates=source.rates))
-    except (FFmpegError, OSError, ValueError, EOFError) as error:
-        reason = (getattr(error, "strerror", None) or str(error)).splitlines()[0]
-        raise DataError(f"'{source.path}' cannot be read: {reason}") from error
+    except UNREADABLE as error:
+        raise DataError(f"'{source.path}' cannot be read: {reason_of(error)}") from error
     starts, ends = (np.array([getattr(window, edge) for window in windows]) for edge in ("start", "end"))
     for span in spans:
         if span.start >= ends.max():

@@ -21,7 +21,7 @@ from ...shards.media.container_io import probe
 from ...shards.media.credentials import masked
 from ...shards.media.damaged_packets import Damage
 from ...shards.modality import sources_of
-from ...shards.packing.rejected import UNREADABLE, reason_of
+from ...shards.index.unreadable import UNREADABLE, reason_of
 from ...shards.packing.sources import Source, find_sources
 from ...tasks.prediction.alarm_events import AlarmRule
 from ...tasks.prediction.window_scores import Prediction, Scorer, predict, predict_live, predict_pieces, scorer_of

@@ -240,7 +240,7 @@ def predict(
     Raises `RequestError` for a missing file and for a model that is not a classifier, `DataError` for a recording
     that cannot be read.
     """
-    from ...shards.packing.rejected import UNREADABLE, reason_of
+    from ...shards.index.unreadable import UNREADABLE, reason_of
     from ...tasks.prediction.window_scores import predict as score
     from ..predict.predicting import load_scorer, recording_files
 
@@ -282,7 +282,7 @@ def embed(
     from ...fusion.bundle.bundle import Bundle
     from ...fusion.bundle.embedder import load_encoder
     from ...shards.live.inputs import find_material
-    from ...shards.packing.rejected import UNREADABLE, reason_of
+    from ...shards.index.unreadable import UNREADABLE, reason_of
     from ..jobs.building import check_shards_fit
     from ..runs.bundles import find_bundle
 

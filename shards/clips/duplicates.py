@@ -9,12 +9,11 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from av.error import FFmpegError
 from numpy.typing import NDArray
 
-from ..errors import DataError
 from ..index.location import FolderReader
 from ..index.table import Index, Sample
+from ..index.unreadable import UNREADABLE, reason_of
 from ..modality import modality
 from .decode import decode_frames
 
@@ -62,8 +61,9 @@ def hash_clip(files: FolderReader, index: Index, sample: Sample) -> NDArray[np.u
     try:
         data = files.read(sample.shard, *sample.members[entry.suffix])
         frames = decode_frames(data, times, index.settings.fps, entry, SIDE, (0.5, 0.5))
-    except (OSError, ValueError, EOFError, FFmpegError, DataError):
+    except UNREADABLE as error:
         # Reading the clip for training or evaluation reports the fault.
+        reason_of(error)
         return None
     return hash_frames(frames.astype(np.float32).mean(axis=1))
 

@@ -67,7 +67,7 @@ class Material:
     def cutter(
         self, spec: ClipSpec, modalities: tuple[str, ...], application: Application, hop: float | None
     ) -> Callable[[Item], Iterator[Piece]]:
-        """Returns a function that yields an item's pieces, in any process, and raises `rejected.UNREADABLE`."""
+        """Returns a function that yields an item's pieces, in any process, and raises `unreadable.UNREADABLE`."""
         if self.index is None:
             return partial(_cut_recording, spec, modalities, application, hop)
         reader = FolderReader(self.index.folder)

@@ -7,11 +7,12 @@ from pathlib import Path
 
 from ..errors import RequestError, choice_error
 from ..index.table import INDEX_NAME, Index, load_index
+from ..index.unreadable import UNREADABLE, reason_of
 from ..media.pack_settings import PackSettings, difference
 from ..modality import MODALITIES, modality
 from .encode import encode_source
 from .engine import ENGINES
-from .rejected import KILLED, UNREADABLE, Rejected, judge_rejected, list_rejected, printable, reason_of
+from .rejected import KILLED, Rejected, judge_rejected, list_rejected, printable
 from .sources import LABEL_FILE, Recordings, Source, find_recordings, fingerprint
 from .spool import SpoolWriter, holds, open_spool, read_clips, remove_spool
 from .write_shards import assemble

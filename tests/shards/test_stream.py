@@ -1,16 +1,20 @@
 """The stream depends only on seed, step and rank; evaluation sees every clip once; damaged clips are named."""
 
 import json
+import os
+import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from modalgate.shards import stream as stream_module
 from modalgate.shards.batch import Batch
 from modalgate.shards.clip_spec import ClipSpec
 from modalgate.shards.clips.contact_sheet import read_member
@@ -20,7 +24,7 @@ from modalgate.shards.index.table import Index, load_index
 from modalgate.shards.media.container_io import write_video, write_wave
 from modalgate.shards.media.pack_settings import PackSettings
 from modalgate.shards.packing.pack import pack
-from modalgate.shards.stream import ClipRequest, ClipStream
+from modalgate.shards.stream import ClipRequest, ClipStream, _begin_worker
 
 CLIPS = 11
 REQUEST = ClipRequest(("rgb", "audio"), 2, 0.5, 3, 16)
@@ -308,3 +312,116 @@ def test_a_spec_is_made_of_shards_and_a_request(index: Index) -> None:
     assert (spec.short_side, spec.fps, spec.sample_rate) == (16, 20.0, index.settings.sample_rate)
     assert spec.statistics == {"audio": index.statistics["audio"]}
     assert spec.packing == index.settings
+
+
+@pytest.fixture(scope="module")
+def everything(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Index:
+    """Six clips with every modality, one shard each."""
+    out = tmp_path_factory.mktemp("everything") / "shards"
+    names = ("rgb", "flow", "depth", "depth_flow", "audio", "inertial")
+    pack(folder, out, PackSettings(modalities=names, size=32, fps=10.0, samples_per_shard=1), workers=1)
+    return load_index(out)
+
+
+def spoil(index: Index, folder: Path, number: int, suffix: str, change: Callable[[bytes], bytes]) -> Index:
+    """A copy of the shards in which one member is changed."""
+    assert isinstance(index.folder, Path)
+    shutil.copytree(index.folder, folder)
+    sample = index.samples[number]
+    offset, size = sample.members[suffix]
+    path = folder / sample.shard
+    data = path.read_bytes()
+    changed = change(data[offset : offset + size])
+    assert len(changed) == size
+    path.write_bytes(data[:offset] + changed + data[offset + size :])
+    return load_index(folder)
+
+
+def zeros(data: bytes) -> bytes:
+    return bytes(len(data))
+
+
+def broken_header(data: bytes) -> bytes:
+    """An NPY header that does not end its dictionary."""
+    return data.replace(b"}", b"{", 1)
+
+
+def without_rate(data: bytes) -> bytes:
+    return data.replace(b'"rate"', b'"tare"')
+
+
+DAMAGE = {
+    "rgb.mp4": zeros,
+    "flow.mp4": zeros,
+    "depth.mkv": zeros,
+    "depth_flow.mp4": zeros,
+    "audio.wav": zeros,
+    "inertial.npy": broken_header,
+    "json": without_rate,
+}
+
+
+@pytest.mark.parametrize(("suffix", "workers"), [*((suffix, 0) for suffix in DAMAGE), ("audio.wav", 1)])
+def test_any_damaged_member_is_replaced_in_training_and_named(
+    everything: Index, tmp_path: Path, suffix: str, workers: int
+) -> None:
+    number = next(n for n, sample in enumerate(everything.samples) if suffix in sample.members)
+    spoiled = spoil(everything, tmp_path / "shards", number, suffix, DAMAGE[suffix])
+    request = ClipRequest(("rgb", "flow", "depth", "depth_flow", "audio", "inertial"), 1, 0.5, 2, 32)
+    stream = ClipStream(spoiled, request, 3, workers=workers, max_damaged=0.2)
+    keys = {key for batch in islice(stream.train(), 4) for key in batch.key}
+    sample = everything.samples[number]
+    assert set(stream.damaged) == {sample.key}
+    assert sample.key not in keys
+    assert sample.shard in stream.damaged[sample.key]
+    with pytest.raises(DataError, match=f"clip '{sample.key}' in shard '{sample.shard}' cannot be decoded: "):
+        list(ClipStream(spoiled, request, 3, workers=workers).evaluate())
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_too_many_open_files_end_training_and_damage_no_clip(
+    everything: Index, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    """The process that reads may open fewer files than there are shards."""
+    request = ClipRequest(("audio", "inertial"), 1, 0.5, 2, 32)
+    stream = ClipStream(everything, request, 3, workers=workers)
+    expected = [batch.key for batch in ClipStream(everything, request, 3).evaluate()]
+    if workers:
+        monkeypatch.setattr(stream_module, "_begin_worker", starve)
+        with pytest.raises(RequestError, match="too many files are open"):
+            next(stream.train())
+    else:
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        batches = stream.train()
+        next(batches)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 1, limits[1]))
+        try:
+            assert all(len(batch) == 3 for batch in islice(batches, 4))
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        assert [batch.key for batch in ClipStream(everything, request, 3).evaluate()] == expected
+    assert stream.damaged == {}
+
+
+def starve(parent: Any, worker: int) -> None:
+    """Begins a worker that may not open another file."""
+    _begin_worker(parent, worker)
+    taken = max(int(number) for number in os.listdir("/proc/self/fd")) + 1
+    while True:
+        try:
+            os.dup(0)
+        except OSError:
+            return
+        resource.setrlimit(resource.RLIMIT_NOFILE, (taken + 8, taken + 8))
+
+
+def test_evaluation_and_training_leave_no_file_open(everything: Index) -> None:
+    request = ClipRequest(("audio",), 1, 0.5, 2, 32)
+    before = len(os.listdir("/proc/self/fd"))
+    stream = ClipStream(everything, request, 2)
+    for _ in range(3):
+        assert len(list(stream.evaluate())) == 3
+        batches = stream.train(0)
+        next(batches)
+        batches.close()
+        assert len(os.listdir("/proc/self/fd")) == before
