@@ -281,8 +281,8 @@ def embed(
 
     from ...fusion.bundle.bundle import Bundle
     from ...fusion.bundle.embedder import load_encoder
-    from ...shards.live.inputs import find_material
     from ...shards.index.unreadable import UNREADABLE, reason_of
+    from ...shards.live.inputs import find_material
     from ..jobs.building import check_shards_fit
     from ..runs.bundles import find_bundle
 

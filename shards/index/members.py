@@ -13,7 +13,10 @@ from ..modality import Modality
 
 
 def stored_sound(data: bytes, sample_rate: int) -> NDArray[np.int16]:
-    """Returns the samples (N,) of a wave member. Raises `ValueError` unless it is mono, 16 bits, at `sample_rate`, and not empty."""
+    """Returns the samples (N,) of a wave member.
+
+    Raises `ValueError` unless it is mono, 16 bits, at `sample_rate`, and not empty.
+    """
     try:
         with wave.open(io.BytesIO(data)) as file:
             if (file.getframerate(), file.getnchannels(), file.getsampwidth()) != (sample_rate, 1, 2):

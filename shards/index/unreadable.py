@@ -8,8 +8,10 @@ from av.error import FFmpegError
 
 from ..errors import DataError, raise_if_exhausted
 
-# What readers raise for a damaged or foreign file or member. IndexError: PyAV, for a container without the requested
-# stream. NotImplementedError: SciPy, for a MATLAB file in HDF5 format. DataError: a name that leads out of its folder.
+# What readers raise for a damaged or foreign file or member.
+# IndexError: PyAV, for a container without the requested stream.
+# NotImplementedError: SciPy, for a MATLAB file in HDF5 format.
+# DataError: a name in an index that leads out of its folder.
 UNREADABLE = (
     FFmpegError,
     OSError,

@@ -1,6 +1,5 @@
 """Shards behind URLs are read by byte range, run nothing and cannot lead elsewhere."""
 
-import errno
 import os
 import pickle
 import resource
@@ -204,11 +203,9 @@ def test_more_shards_than_files_may_be_open(many: list[Path], limited: int) -> N
 def test_too_many_open_files_are_not_damage(many: list[Path], limited: int, size: int | None) -> None:
     held = []
     try:
-        while True:
-            held.append(os.open(many[0], os.O_RDONLY))
-    except OSError as error:
-        assert error.errno == errno.EMFILE
-    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            while True:
+                held.append(os.open(many[0], os.O_RDONLY))
         with pytest.raises(RequestError, match=r"too many files are open .*raise the limit with `ulimit -n`"):
             FolderReader(many[0]).read("0.tar", 0, size)
     finally:

@@ -63,9 +63,8 @@ def test_damage_is_a_value_error_or_unseen(name: str) -> None:
     for other in changed:
         try:
             read(other)
-        except ValueError as error:
+        except ValueError:
             failed += 1
-            assert str(error)
     assert failed > 20
 
 

@@ -17,8 +17,8 @@ import pytest
 import webdataset
 from modalgate.shards.clips.decode import decode_frames, decode_sound
 from modalgate.shards.errors import DataError, RequestError
-from modalgate.shards.index.unreadable import UNREADABLE
 from modalgate.shards.index.table import Index, Sample, load_index
+from modalgate.shards.index.unreadable import UNREADABLE
 from modalgate.shards.media.container_io import write_video
 from modalgate.shards.media.flow import compute_flow, dequantise_flow
 from modalgate.shards.modality import modality
