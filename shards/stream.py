@@ -20,7 +20,7 @@ from .clip_spec import ClipRequest
 from .clips.cut import cut_clip
 from .clips.lifeline import end_with
 from .clips.windows import random_starts, uniform_starts
-from .errors import DataError, RequestError
+from .errors import DataError, RequestError, choice_error
 from .index.labels import label_values
 from .index.location import FolderReader
 from .index.table import Index, Sample
@@ -71,7 +71,8 @@ class ClipStream:
     - `workers`: worker processes. 0: read in this process.
     - `label`: label column. None: batches have no labels.
     - `classes`: label values in class order.
-    - `multilabel`: a value names several classes (`fight|shouting`); a clip's label is a row of 0 and 1.
+    - `multilabel`: a value names several classes (`fight|shouting`), or none (`|`); a clip's label is a row of 0 and
+      1.
     - `max_damaged`: largest share of undecodable clips in training.
     - `on_damaged`: called once with (key, reason) for each undecodable clip.
     - `damaged`: reason by key of the undecodable clips that this process has met.
@@ -79,8 +80,10 @@ class ClipStream:
     In training, a clip that cannot be decoded is replaced by the next clip of the index, the same in every run.
     Evaluation skips nothing: it raises `DataError` for the first such clip.
 
-    Raises `RequestError` for an empty selection and for a modality that no clip has. Iteration raises `DataError` for
-    more than `max_damaged` undecodable clips, and `RequestError` if the process may not open enough files.
+    Raises `RequestError` for an empty selection, for a modality that no clip has, and for labels that do not fit: an
+    unknown column, no classes, a clip without a label, or a value that is not one of `classes`. Iteration raises
+    `DataError` for more than `max_damaged` undecodable clips, and `RequestError` if the process may not open enough
+    files.
     """
 
     index: Index
@@ -107,7 +110,23 @@ class ClipStream:
             if name not in self.index.modalities:
                 known = ", ".join(self.index.modalities)
                 raise RequestError(f"no clip in '{self.index.folder}' has modality '{name}' (it has: {known})")
+        if self.label is not None:
+            self._check_labels(self.label)
         self.steps_per_epoch = max(len(self.index.samples) // (self.batch_size * self.world), 1)
+
+    def _check_labels(self, column: str) -> None:
+        classes = set(self.classes)
+        if not classes or len(classes) < len(self.classes):
+            wrong = f"twice in {', '.join(self.classes)}" if classes else "missing"
+            raise RequestError(f"the classes of label column '{column}' are {wrong}: name each once, in class order")
+        for sample, text in zip(self.index.samples, self.index.column(column), strict=True):
+            if not text.strip():
+                raise RequestError(
+                    f"clip '{sample.key}' has no value in label column '{column}': select labelled clips"
+                )
+            for value in label_values(text) if self.multilabel else [text]:
+                if value not in classes:
+                    raise choice_error(f"class in label column '{column}' of clip '{sample.key}'", value, classes)
 
     @property
     def fingerprint(self) -> str:

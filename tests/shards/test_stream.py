@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -425,3 +426,37 @@ def test_evaluation_and_training_leave_no_file_open(everything: Index) -> None:
         next(batches)
         batches.close()
         assert len(os.listdir("/proc/self/fd")) == before
+
+
+def labelled_as(index: Index, *values: str) -> Index:
+    """The index with these values in column `label`, the last one repeated."""
+    texts = [*values, *[values[-1]] * len(index.samples)]
+    samples = [replace(sample, labels={"label": text}) for sample, text in zip(index.samples, texts, strict=False)]
+    return replace(index, samples=tuple(samples))
+
+
+@pytest.mark.parametrize(
+    ("values", "arguments", "said"),
+    [
+        (("x", "y"), {"label": "lable", "classes": ("x", "y")}, "unknown label column 'lable': did you mean 'label'"),
+        (("x", "y"), {"label": "label"}, "classes of label column 'label' are missing"),
+        (("x", "y"), {"label": "label", "classes": ("x", "y", "x")}, "are twice in x, y, x"),
+        (("x", "yy"), {"label": "label", "classes": ("x", "y")}, "of clip '.*' 'yy': did you mean 'y'"),
+        (("x", ""), {"label": "label", "classes": ("x", "y")}, "clip '.*' has no value in label column 'label'"),
+        (("x|y", ""), {"label": "label", "classes": ("x", "y"), "multilabel": True}, "has no value in label column"),
+        (("x|yy", "x"), {"label": "label", "classes": ("x", "y"), "multilabel": True}, "'yy': did you mean 'y'"),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused_at_once(
+    index: Index, values: Sequence[str], arguments: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(RequestError, match=said):
+        ClipStream(labelled_as(index, *values), REQUEST, 2, **arguments)
+
+
+def test_labels_are_numbers_or_rows_of_0_and_1(index: Index) -> None:
+    single = ClipStream(labelled_as(index, "x", "y"), REQUEST, 2, label="label", classes=("y", "x"))
+    assert torch.equal(next(single.evaluate()).label, torch.tensor([1, 0]))
+    several = labelled_as(index, "x | y", "|", "y")
+    stream = ClipStream(several, REQUEST, 3, label="label", classes=("x", "y"), multilabel=True)
+    assert torch.equal(next(stream.evaluate()).label, torch.tensor([[1, 1], [0, 0], [0, 1]]))

@@ -6,6 +6,7 @@ import resource
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice
@@ -203,9 +204,11 @@ def test_more_shards_than_files_may_be_open(many: list[Path], limited: int) -> N
 def test_too_many_open_files_are_not_damage(many: list[Path], limited: int, size: int | None) -> None:
     held = []
     try:
-        with pytest.raises(OSError, match="Too many open files"):
-            while True:
+        while len(held) < 100:
+            with suppress(OSError):
                 held.append(os.open(many[0], os.O_RDONLY))
+                continue
+            break
         with pytest.raises(RequestError, match=r"too many files are open .*raise the limit with `ulimit -n`"):
             FolderReader(many[0]).read("0.tar", 0, size)
     finally:
