@@ -94,6 +94,9 @@ def pack(
     labelled_only: Annotated[
         bool, typer.Option("--labelled-only", help="Pack only recordings named in the label file.")
     ] = False,
+    repack: Annotated[
+        bool, typer.Option("--repack", help="Replace finished shards, as after a change of the recordings.")
+    ] = False,
     workers: Workers = None,
     engine: Annotated[str, typer.Option(help="local, or ray: a Ray cluster (RAY_ADDRESS).")] = "local",
     json: Json = None,
@@ -128,7 +131,7 @@ def pack(
     )
     try:
         with counted("pack") as progress:
-            pack_folder(source, out, settings, labels, workers, max_rejected, progress, engine, labelled_only)
+            pack_folder(source, out, settings, labels, workers, max_rejected, progress, engine, labelled_only, repack)
     except DataError:
         print_rejected(out / REJECTED_NAME)
         raise

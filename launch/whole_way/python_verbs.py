@@ -80,6 +80,7 @@ def pack(
     max_seconds: float = PackSettings.max_seconds,
     seed: int = PackSettings.seed,
     labelled_only: bool = False,
+    repack: bool = False,
     workers: int | None = None,
     engine: Literal["local", "ray"] = "local",
 ) -> Packed:
@@ -105,6 +106,7 @@ def pack(
     max_seconds: longer recordings are rejected.
     seed: of the order of the clips in the shards.
     labelled_only: pack only recordings that the label file names.
+    repack: replace finished shards, as after a change of the recordings.
     workers: number of processes; default: one per core.
     engine: `local`, or `ray` for a Ray cluster.
 
@@ -137,7 +139,7 @@ def pack(
         max_seconds=float(max_seconds),
         seed=seed,
     )
-    index = pack_folder(source, out, settings, labels, workers, max_rejected, None, engine, labelled_only)
+    index = pack_folder(source, out, settings, labels, workers, max_rejected, None, engine, labelled_only, repack)
     found = find_recordings(source, labels, labelled_only)
     rejected = read_rejected(out / REJECTED_NAME)
     unlabelled = len(found.sources) - found.labelled

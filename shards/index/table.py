@@ -18,6 +18,10 @@ SPOOL_NAME = ".packing"
 KEY_BYTES = 120
 
 
+# By key of a recording: kind, name, number of files, bytes and modification time of each of its files.
+Stamps = dict[str, list[list[str | int]]]
+
+
 @dataclass(frozen=True)
 class Sample:
     """One packed clip.
@@ -75,6 +79,7 @@ class Index:
     - `source`: digest of the packed recordings.
     - `counts`: number of values per channel that the statistics were measured on, by modality. Older shards do not
       store it.
+    - `stamps`: by recording. Older shards do not store them.
     """
 
     settings: PackSettings
@@ -85,6 +90,7 @@ class Index:
     folder: Location = field(default=Path())
     source: str = ""
     counts: dict[str, int] = field(default_factory=dict)
+    stamps: Stamps = field(default_factory=dict)
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -186,6 +192,7 @@ def load_index(place: Path | str | Remote | Sequence[str | Path]) -> Index:
             folder=folder,
             source=content.get("source", ""),
             counts=content.get("counts", {}),
+            stamps=content.get("stamps", {}),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"'{path}' is damaged ({error!r}): pack the source again") from error
