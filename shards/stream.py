@@ -5,11 +5,12 @@ import json
 import multiprocessing
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -56,6 +57,10 @@ class _Read:
     batch: Batch | None
     damaged: dict[str, str] = field(default_factory=dict)
     fault: str = ""
+
+    def pin_memory(self) -> "_Read":
+        """Called by the data loader."""
+        return self if self.batch is None else replace(self, batch=self.batch.pin_memory())
 
 
 @dataclass
@@ -191,12 +196,18 @@ class ClipStream:
     def _given(self, number: int, starts: Starts | None) -> tuple[float, ...] | None:
         return None if starts is None else tuple(map(float, starts[self.index.samples[number].key]))
 
+    def _epoch_order(self, epoch: int) -> NDArray[np.int64]:
+        """Returns the clip at each place of an epoch, over all ranks. If there are fewer clips than places, they
+        repeat."""
+        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.index.samples))
+        return np.resize(order, self.steps_per_epoch * self.batch_size * self.world)
+
     def _training_rows(self, start: int) -> Iterator[tuple[int, list[_Row]]]:
-        step = start
+        step, begun, order = start, -1, np.zeros(0, np.int64)
         while True:
             epoch, batch = divmod(step, self.steps_per_epoch)
-            order = np.random.default_rng([self.seed, epoch]).permutation(len(self.index.samples))
-            order = np.resize(order, self.steps_per_epoch * self.batch_size * self.world)
+            if epoch != begun:
+                begun, order = epoch, self._epoch_order(epoch)
             first = (batch * self.world + self.rank) * self.batch_size
             rows = [
                 _Row(int(order[place]), (self.seed, epoch, place)) for place in range(first, first + self.batch_size)
@@ -254,6 +265,8 @@ def _read_batches(dataset: "_ClipFiles", batches: Any, workers: int, parent: Any
 
 
 def _begin_worker(parent: Any, worker: int) -> None:
+    # One thread per process, as torch's workers have: others would compete for the same cores.
+    cv2.setNumThreads(1)
     end_with(parent)
 
 

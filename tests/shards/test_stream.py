@@ -460,3 +460,24 @@ def test_labels_are_numbers_or_rows_of_0_and_1(index: Index) -> None:
     several = labelled_as(index, "x | y", "|", "y")
     stream = ClipStream(several, REQUEST, 3, label="label", classes=("x", "y"), multilabel=True)
     assert torch.equal(next(stream.evaluate()).label, torch.tensor([[1, 1], [0, 0], [0, 1]]))
+
+
+def test_the_order_of_an_epoch_is_drawn_once(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = ClipStream(index, REQUEST, 2, seed=3)
+    expected = [rows for _, rows in islice(stream._training_rows(0), 13)]
+    drawn: list[int] = []
+    draw = ClipStream._epoch_order
+    monkeypatch.setattr(ClipStream, "_epoch_order", lambda self, epoch: (drawn.append(epoch), draw(self, epoch))[1])
+    assert [rows for _, rows in islice(stream._training_rows(0), 13)] == expected
+    assert drawn == [0, 1, 2]
+    assert [rows for _, rows in islice(stream._training_rows(7), 6)] == expected[7:]
+
+
+def test_a_worker_decodes_with_one_thread() -> None:
+    code = (
+        "import multiprocessing, cv2; from modalgate.shards.stream import _begin_worker;"
+        "cv2.setNumThreads(4); ours, theirs = multiprocessing.Pipe(); _begin_worker(theirs, 0);"
+        "print(cv2.getNumThreads())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "1"

@@ -15,6 +15,7 @@ from modalgate.shards.errors import RequestError
 from modalgate.shards.transforms import AugmentConfig, Preparation
 from modalgate.tasks.finetuning.aids import AidsConfig
 from modalgate.tasks.finetuning.supervised_objective import (
+    StoredBatch,
     SupervisedObjective,
     balanced_weights,
     guess,
@@ -257,3 +258,14 @@ def test_guessing_is_the_lowest_loss_of_a_constant_prediction() -> None:
             lambda logits, w=given: F.binary_cross_entropy_with_logits(logits.expand(5, 3), several, pos_weight=w)
         )
         assert guess(truth, 3, weights).loss == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_batch_of_features_moves_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Tensor, "pin_memory", Tensor.clone)
+    start, valid = torch.zeros(2, 1), torch.ones(2, dtype=torch.bool)
+    batch = StoredBatch({"rgb": torch.ones(2, 1, 4)}, {}, ["a", "b"], start, None, valid, 3, torch.ones(2, 1, 1, 1))
+    for moved in (batch.to("cpu"), batch.pin_memory()):
+        assert isinstance(moved, StoredBatch)
+        assert moved.quality is not None
+        assert torch.equal(moved.quality, torch.ones(2, 1, 1, 1))
+        assert (moved.key, moved.seed) == (["a", "b"], 3)
