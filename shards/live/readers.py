@@ -94,13 +94,17 @@ class _Crew(Generic[Item, Piece]):
     def _attend(self) -> None:
         try:
             pipe = self._hire()
-            while self.numbers and not self.stopped:
-                number = self.numbers.popleft()
+            while (number := self._next()) is not None:
                 if not self._follow(pipe, number) and self.numbers:
                     pipe = self._hire()
             pipe.close()
         except BaseException as error:
             self._tell(error)
+
+    def _next(self) -> int | None:
+        """Returns the number of the next item. None if there is none left, or the work is stopped."""
+        with self.lock:
+            return self.numbers.popleft() if self.numbers and not self.stopped else None
 
     def _follow(self, pipe: Connection, number: int) -> bool:
         """Forwards the pieces of one item. Returns whether the process is still alive."""
