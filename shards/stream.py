@@ -85,7 +85,8 @@ class ClipStream:
     In training, a clip that cannot be decoded is replaced by the next clip of the index, the same in every run.
     Evaluation skips nothing: it raises `DataError` for the first such clip.
 
-    Raises `RequestError` for an empty selection, for a modality that no clip has, and for labels that do not fit: an
+    Raises `RequestError` for an empty selection, for a modality that no clip of the shards has, for
+    numbers out of range, and for labels that do not fit: an
     unknown column, no classes, a clip without a label, or a value that is not one of `classes`. Iteration raises
     `DataError` for more than `max_damaged` undecodable clips, and `RequestError` if the process may not open enough
     files.
@@ -112,12 +113,25 @@ class ClipStream:
             raise RequestError(f"no clips are selected from '{self.index.folder}'")
         for name in self.request.modalities:
             modality(name)
-            if name not in self.index.modalities:
-                known = ", ".join(self.index.modalities)
+            # A selection may lack a modality that others have: then it is absent in every batch.
+            if name not in self.index.packed:
+                known = ", ".join(self.index.packed)
                 raise RequestError(f"no clip in '{self.index.folder}' has modality '{name}' (it has: {known})")
         if self.label is not None:
             self._check_labels(self.label)
+        self._check_numbers()
         self.steps_per_epoch = max(len(self.index.samples) // (self.batch_size * self.world), 1)
+
+    def _check_numbers(self) -> None:
+        for name, valid, right in (
+            ("batch_size", self.batch_size >= 1, "at least 1"),
+            ("world", self.world >= 1, "at least 1"),
+            ("rank", 0 <= self.rank < max(self.world, 1), f"0 to {self.world - 1}"),
+            ("workers", self.workers >= 0, "at least 0"),
+            ("max_damaged", 0 <= self.max_damaged <= 1, "0 to 1"),
+        ):
+            if not valid:
+                raise RequestError(f"{name} of a stream is {getattr(self, name)}: give {right}")
 
     def _check_labels(self, column: str) -> None:
         classes = set(self.classes)

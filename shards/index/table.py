@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..errors import DataError, RequestError, choice_error
 from ..media.pack_settings import PackSettings, plain_settings
+from ..modality import modality
 from .location import FolderReader, Location, Remote, locate
 from .whole_file import whole_file
 
@@ -94,7 +95,13 @@ class Index:
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """The packed modalities that at least one clip has."""
+        """The packed modalities that at least one of the selected clips has."""
+        suffixes = {name: modality(name).suffix for name in self.settings.modalities}
+        return tuple(name for name, suffix in suffixes.items() if any(suffix in s.members for s in self.samples))
+
+    @property
+    def packed(self) -> tuple[str, ...]:
+        """The modalities that at least one clip of the shards has, selected or not."""
         return tuple(m for m in self.settings.modalities if any(s.present.get(m, 0) for s in self.shards))
 
     @property
@@ -194,7 +201,7 @@ def load_index(place: Path | str | Remote | Sequence[str | Path]) -> Index:
             counts=content.get("counts", {}),
             stamps=content.get("stamps", {}),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RequestError) as error:
         raise DataError(f"'{path}' is damaged ({error!r}): pack the source again") from error
 
 
