@@ -73,6 +73,7 @@ def pack(
     rate: Mapping[str, float] | None = None,
     depth_scale: float = PackSettings.depth_scale,
     region: tuple[float, float, float, float] | None = None,
+    declare: Sequence[str] = (),
     samples_per_shard: int = PackSettings.samples_per_shard,
     readers: int = PackSettings.readers,
     max_rejected: float = 0.05,
@@ -99,6 +100,7 @@ def pack(
     rate: Hz by modality, for frame folders, arrays and signals.
     depth_scale: millimetres per level of a depth file.
     region: left, top, width, height of the part of every picture to keep, as shares of the picture.
+    declare: modalities that are not built in, such as `thermal=video`, `mic2=audio`, `radar=signal:2@20`.
     samples_per_shard: clips per tar.
     readers: number of processes that will read at once.
     max_rejected: largest share of unreadable recordings; above it `DataError` is raised.
@@ -114,12 +116,16 @@ def pack(
     recordings.
     """
     from ...shards.index.shard_summary import summarise
+    from ...shards.modality import declare as declare_modality
+    from ...shards.modality import plain_modality
     from ...shards.packing.pack import REJECTED_NAME
     from ...shards.packing.pack import pack as pack_folder
     from ...shards.packing.rejected import read_rejected
     from ...shards.packing.sources import find_recordings
 
     source, out, labels = Path(source), Path(out), None if labels is None else Path(labels)
+    for text in declare:
+        declare_modality(plain_modality(text))
     check_recordings(source, labels)
     settings = PackSettings(
         modalities=tuple(dict.fromkeys(modalities)),

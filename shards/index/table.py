@@ -3,12 +3,14 @@
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from ..errors import DataError, RequestError, choice_error
 from ..media.pack_settings import PackSettings, plain_settings
-from ..modality import modality
+from ..modality import Modality, declare, modality
 from .location import FolderReader, Location, Remote, locate
 from .whole_file import whole_file
 
@@ -178,6 +180,7 @@ def load_index(place: Path | str | Remote | Sequence[str | Path]) -> Index:
         raise RequestError(
             f"'{path}' has shard format {version}, this modalgate reads {FORMAT_VERSION}: pack the source again"
         )
+    _declare(content)
     try:
         return Index(
             settings=plain_settings(content["settings"]),
@@ -203,6 +206,16 @@ def load_index(place: Path | str | Remote | Sequence[str | Path]) -> Index:
         )
     except (KeyError, TypeError, ValueError, AttributeError, RequestError) as error:
         raise DataError(f"'{path}' is damaged ({error!r}): pack the source again") from error
+
+
+def _declare(content: dict[str, Any]) -> None:
+    """Makes the declared modalities known. Raises `RequestError` for one that is known as something else."""
+    settings = content.get("settings")
+    declared = settings.get("declared") if isinstance(settings, dict) else None
+    for entry in declared if isinstance(declared, list) else ():
+        # Anything else is damage, which is reported where the settings are read.
+        with suppress(TypeError, AttributeError):
+            declare(Modality(**entry))
 
 
 def _check_folder(folder: Path) -> None:

@@ -6,6 +6,7 @@ from numbers import Integral, Real
 from typing import Any
 
 from ..errors import RequestError
+from ..modality import Modality, declare
 from .region import Region, plain_region, region_text
 
 # Whole numbers, and the smallest of each.
@@ -42,8 +43,10 @@ class PackSettings:
     - `rates`: Hz of files that do not store it, by content.
     - `depth_scale`: millimetres per level of a depth file.
     - `region`: left, top, width and height of the packed part of every picture, as shares of it. None: all.
+    - `declared`: those of the modalities that are not built in. They become known wherever the settings are read.
 
-    Raises `RequestError` for a value out of range, and for a region that is not within the picture.
+    Raises `RequestError` for a value out of range, for a region that is not within the picture, and for a declared
+    modality that this process knows as something else.
     """
 
     modalities: tuple[str, ...] = ("rgb", "flow", "audio")
@@ -63,8 +66,18 @@ class PackSettings:
     rates: dict[str, float] = field(default_factory=dict)
     depth_scale: float = 1.0
     region: Region | None = None
+    declared: tuple[Modality, ...] = ()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._declare()
+
+    def _declare(self) -> None:
+        for entry in self.declared:
+            declare(entry)
 
     def __post_init__(self) -> None:
+        self._declare()
         for name, least in _COUNTS.items():
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
@@ -92,8 +105,12 @@ class PackSettings:
 
 def plain_settings(content: dict[str, Any]) -> PackSettings:
     """Returns `PackSettings` from their JSON form."""
-    region = plain_region(content.get("region"))
-    return PackSettings(**content | {"modalities": tuple(content["modalities"]), "region": region})
+    plain = {
+        "modalities": tuple(content["modalities"]),
+        "region": plain_region(content.get("region")),
+        "declared": tuple(Modality(**entry) for entry in content.get("declared", ())),
+    }
+    return PackSettings(**content | plain)
 
 
 def difference(before: dict[str, Any], now: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ from ..errors import RequestError, choice_error
 from ..index.table import INDEX_NAME, Index, load_index
 from ..index.unreadable import UNREADABLE, reason_of
 from ..media.pack_settings import PackSettings, difference
-from ..modality import MODALITIES, modality
+from ..modality import MODALITIES, declared_among, modality
 from .encode import encode_source
 from .engine import ENGINES
 from .packed_sources import changed_files, stamps_of
@@ -131,7 +131,8 @@ def _choose_modalities(sources: list[Source], settings: PackSettings) -> PackSet
     for name in settings.modalities:
         if name not in possible:
             raise RequestError(f"no recording has modality '{name}' (they can have: {', '.join(sorted(possible))})")
-    return replace(settings, modalities=settings.modalities or tuple(name for name in MODALITIES if name in usual))
+    chosen = settings.modalities or tuple(name for name in MODALITIES if name in usual)
+    return replace(settings, modalities=chosen, declared=declared_among(chosen))
 
 
 def encode_into(spool: Path, settings: PackSettings, source: Source) -> str:

@@ -287,7 +287,10 @@ def _from_folder(folder: Path, table: _Table | None = None) -> tuple[list[Source
                 place = table.root
             stem = path.name if kind == "frames" else path.stem
         # A folder named after a camera may hold the sound recorded with it.
-        held = "audio" if kind == "audio" else _kind(named or ("video" if kind == "frames" else kind))
+        if kind == "audio":
+            held = named if named in MODALITIES and MODALITIES[named].kind == "audio" else "audio"
+        else:
+            held = _kind(named or ("video" if kind == "frames" else kind))
         stem = stem if table is None else table.recording_of(stem, held)
         if table is not None and os.path.realpath(path) in table.paths:
             known.add((os.path.realpath(place), stem))

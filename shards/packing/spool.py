@@ -88,7 +88,8 @@ def _check_settings(path: Path, out: Path, settings: PackSettings) -> None:
     if not path.is_file():
         write_whole(path, json.dumps(wanted).encode())
         return
-    begun = json.loads(path.read_text(encoding="utf-8"))
+    # Older versions declared nothing.
+    begun = {"declared": []} | json.loads(path.read_text(encoding="utf-8"))
     # Raising a bound keeps what was accepted, and rejected recordings are tried again.
     free = {name: wanted[name] for name in BOUNDS if wanted[name] >= begun.get(name, wanted[name])}
     named = difference(begun | free | {name: wanted[name] for name in ORDER}, wanted)
