@@ -10,8 +10,8 @@ import numpy as np
 from ...fusion.bundle.bundle import Bundle
 from ...fusion.classifier import Classifier
 from ...shards.errors import DataError, RequestError, choice_error
+from ...shards.index.label_table import read_table
 from ...shards.index.unreadable import UNREADABLE, reason_of
-from ...shards.packing.label_table import read_table
 from ...shards.packing.sources import Source, find_sources
 from ...tasks.metrics.detection import ScoredVideo, detection_tables, detection_warning
 from ...tasks.prediction.window_scores import predict

@@ -15,10 +15,10 @@ from ..clips.application import Application
 from ..clips.cut import slide_clip
 from ..clips.piece import Piece
 from ..errors import RequestError
+from ..index.label_table import backslash_hint, read_text
 from ..index.location import FolderReader
 from ..index.table import INDEX_NAME, SPOOL_NAME, Index, Sample, load_index
 from ..media.pack_settings import PackSettings
-from ..packing.label_table import backslash_hint, read_text
 from ..packing.rejected import printable
 from ..packing.sources import SUFFIXES, Source, find_sources, stamp
 from .pieces import recording_pieces

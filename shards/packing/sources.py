@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import RequestError
+from ..index.label_table import backslash_hint, read_table
 from ..index.labels import LABEL, NO_LABELS
 from ..index.table import clean_key
 from ..media.arrays import ARRAY_SUFFIXES
 from ..media.pictures import IMAGE_SUFFIXES
 from ..modality import MODALITIES
-from .label_table import backslash_hint, read_table
 
 SUFFIXES: dict[str, frozenset[str]] = {
     "video": frozenset(

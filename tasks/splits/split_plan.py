@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from ...shards.errors import RequestError
 from ...shards.index.folds import usual_folds
+from ...shards.index.label_table import read_text
 from ...shards.index.table import Index, clean_key
-from ...shards.packing.label_table import read_text
 from ...ssl.gather import rank
 from .splits import Split, folds_of, given_split, groups_of, one_group_out
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from modalgate.shards.errors import RequestError
-from modalgate.shards.packing.label_table import backslash_hint, read_table, read_text
+from modalgate.shards.index.label_table import backslash_hint, read_table, read_text
 
 KNOWN = ("video", "label", "group")
 GOOD = "video,label\na.mp4,fight\nb.mp4,calm\n"
