@@ -27,6 +27,9 @@ class DataConfig:
     """A packed folder, or a list of packed folders that are read as one set, as in `[shards/day,shards/night]`."""
     modalities: list[str] = field(default_factory=list)
     """Modalities to use, such as [rgb,audio]. Empty: all that the shards have."""
+    declare: list[str] = field(default_factory=list)
+    """Modalities that are not built in, such as [thermal=video,mic2=audio,radar=signal:2@20]. Not needed for shards
+    that were packed with them."""
     segments: int = _between(3, 1)
     """Windows cut from each clip. Evaluation averages over the same number."""
     seconds: float | None = _between(None, 0.01)

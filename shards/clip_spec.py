@@ -1,5 +1,6 @@
 """`ClipRequest` and `ClipSpec`: what is cut from a clip, and how an encoder sees it. Plain data without torch."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,7 +23,8 @@ class ClipRequest:
       `seconds`, so that slow and fast executions of an action look alike. Flow stays in pixels per packed frame. 0:
       windows are not stretched.
 
-    Raises `RequestError` for `stretch` with audio: stretching would change its pitch.
+    Raises `RequestError` for `stretch` with audio (stretching would change its pitch), for no modality, and for
+    numbers out of range.
     """
 
     modalities: tuple[str, ...]
@@ -33,6 +35,15 @@ class ClipRequest:
     stretch: float = 0.0
 
     def __post_init__(self) -> None:
+        if not self.modalities:
+            raise RequestError("no modality to read: give at least one")
+        for name in ("segments", "frames", "size"):
+            if not getattr(self, name) >= 1:
+                raise RequestError(f"{name} of a request is {getattr(self, name)}: give at least 1")
+        if not 0 < self.seconds < math.inf:
+            raise RequestError(f"seconds of a request is {self.seconds}: give a number above 0")
+        if not 0 <= self.stretch <= 1:
+            raise RequestError(f"stretch of a request is {self.stretch}: give 0 to 1")
         heard = [name for name in self.modalities if self.stretch and modality(name).kind == "audio"]
         if heard:
             raise RequestError(f"'{heard[0]}' cannot be stretched: drop this modality, or set data.stretch to 0")

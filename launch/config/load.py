@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
@@ -13,9 +14,10 @@ from yaml import YAMLError
 
 from ...fusion.own_classes import split_key
 from ...fusion.spec import PRESETS, encoder_of
-from ...shards.errors import RequestError, choice_error
+from ...shards.errors import DataError, RequestError, choice_error
+from ...shards.index.table import load_index
 from ...shards.media.credentials import masked_values
-from ...shards.modality import modality
+from ...shards.modality import MODALITIES, declare, modality, plain_modality
 from ..schema import KINDS, Config, FinetuneConfig, PretrainConfig
 from .choosing import with_choices
 from .config_keys import alternatives, explained, hint_at, join, known_keys
@@ -124,6 +126,7 @@ def _compose(kind: str | None, name_or_path: str | None, overrides: Sequence[str
     for override in choices_first(overrides):
         _assign(schema, content, override)
         content = rows_by_name(content)
+    _declare(content)
     content, choices = with_choices(kind, _checked(schema, content, "", known_keys(schema)))
     try:
         node = OmegaConf.merge(OmegaConf.structured(schema), content)
@@ -137,6 +140,19 @@ def _compose(kind: str | None, name_or_path: str | None, overrides: Sequence[str
         model: Any = OmegaConf.to_object(node.model)
         node.model.encoders = {name: encoder_of(model, name) for name in model.encoders}
     return node, kind, choices
+
+
+def _declare(content: dict[str, Any]) -> None:
+    """Makes the modalities of `data.declare` known, and those that the shards declare if the config names more."""
+    data = content.get("data")
+    data = data if isinstance(data, dict) else {}
+    given, wanted = data.get("declare"), data.get("modalities")
+    for text in given if isinstance(given, list) else ():
+        declare(plain_modality(str(text)))
+    if data.get("shards") and isinstance(wanted, list) and any(str(name) not in MODALITIES for name in wanted):
+        # Shards that cannot be read are reported where they are used.
+        with suppress(RequestError, DataError):
+            load_index(data["shards"])
 
 
 def _read(name_or_path: str, seen: tuple[str, ...], verb: str | None = None) -> tuple[str | None, dict[str, Any]]:

@@ -93,7 +93,7 @@ def largest_difference(reference: torch.nn.Module, exported: Bundle) -> float:
         entry = modality(name)
         if entry.kind == "video":
             shape = (1, spec.frames, entry.channels, spec.size, spec.size)
-            kind = torch.uint16 if name == "depth" else torch.uint8
+            kind = torch.uint16 if entry.channels == 1 else torch.uint8
             full[name] = torch.randint(0, 255, shape, generator=generator).to(kind)
         elif entry.kind == "audio":
             full[name] = torch.rand((1, round(spec.seconds * spec.sample_rate)), generator=generator) - 0.5

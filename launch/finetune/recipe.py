@@ -157,9 +157,14 @@ class Recipe:
 
     def for_clips(self, numbers: NDArray[np.int64]) -> "Recipe":
         """The recipe with its epochs of these training clips converted to steps."""
-        data = self.config.data
-        count = len(fraction_of(take(self.index, numbers), data.fraction).samples)
-        return replace(self, config=replace(self.config, train=in_steps(self.config.train, count, data.batch_size)))
+        loop = in_steps(self.config.train, len(self.used(numbers)), self.config.data.batch_size)
+        return replace(self, config=replace(self.config, train=loop))
+
+    def used(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Those of the training clips `numbers` that the config's `data.fraction` uses, in the index's order."""
+        kept = {sample.key for sample in fraction_of(take(self.index, numbers), self.config.data.fraction).samples}
+        samples = self.index.samples
+        return np.array([number for number in np.sort(numbers) if samples[number].key in kept], np.int64)
 
     def score(self, classifier: Classifier, numbers: NDArray[np.int64]) -> Scores:
         """Scores of these samples, the same in every process."""
@@ -228,8 +233,12 @@ def supervised_objective(
     head_weights: Mapping[str, float] | None = None,
     fit: CrossFit | None = None,
 ) -> SupervisedObjective | CrossFitted:
-    """The objective of training `classifier` on the samples `numbers`, with the classifiers of `fit` beside it."""
+    """The objective of training `classifier` on those of the samples `numbers` that `data.fraction` uses.
+
+    The classifiers of `fit` train beside it.
+    """
     config, weights = recipe.config, None
+    numbers = recipe.used(numbers)
     if config.balanced and recipe.multilabel:
         weights = positive_weights(recipe.labels[numbers])
     elif config.balanced:

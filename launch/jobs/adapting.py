@@ -6,7 +6,6 @@ from typing import TypeVar
 
 from ...shards.errors import RequestError, choice_error
 from ...shards.index.table import Index
-from ...shards.modality import modality
 from ..runs.logbook import warn
 from ..schema import FinetuneConfig, PretrainConfig, StudyConfig
 from ..training.device import ranks
@@ -46,8 +45,8 @@ def adapt_modalities(config: Kind, index: Index, command: Sequence[str] = ()) ->
             "set data.modalities to some of these"
         )
     kept = [name for name in wanted or held if name in held]
-    lines = {name: _absent(name, index) for name in wanted or index.modalities if name not in held}
-    if kept != (wanted or list(index.modalities)):
+    lines = {name: _absent(name, index) for name in wanted or index.packed if name not in held}
+    if kept != (wanted or list(index.packed)):
         config = replace(config, data=replace(config.data, modalities=kept))
     if isinstance(config, PretrainConfig):
         config, more = _suited(config, index, kept, lines)
@@ -57,8 +56,7 @@ def adapt_modalities(config: Kind, index: Index, command: Sequence[str] = ()) ->
 
 def held_modalities(index: Index) -> list[str]:
     """The modalities that at least one of the index's clips has, in their packed order."""
-    suffixes = {name: modality(name).suffix for name in index.modalities}
-    return [name for name, suffix in suffixes.items() if any(suffix in sample.members for sample in index.samples)]
+    return list(index.modalities)
 
 
 def _suited(

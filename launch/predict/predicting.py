@@ -14,6 +14,7 @@ from ...shards.clip_spec import check_packing
 from ...shards.clips.application import Application
 from ...shards.errors import DataError, RequestError, choice_error
 from ...shards.index.table import INDEX_NAME
+from ...shards.index.unreadable import UNREADABLE, reason_of
 from ...shards.live.address import Address, find_address
 from ...shards.live.inputs import find_material
 from ...shards.live.live_source import Gap, LiveSource
@@ -21,7 +22,6 @@ from ...shards.media.container_io import probe
 from ...shards.media.credentials import masked
 from ...shards.media.damaged_packets import Damage
 from ...shards.modality import sources_of
-from ...shards.packing.rejected import UNREADABLE, reason_of
 from ...shards.packing.sources import Source, find_sources
 from ...tasks.prediction.alarm_events import AlarmRule
 from ...tasks.prediction.window_scores import Prediction, Scorer, predict, predict_live, predict_pieces, scorer_of

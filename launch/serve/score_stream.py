@@ -9,11 +9,11 @@ from typing import Any
 
 from ...fusion.bundle.bundle import Bundle
 from ...shards.errors import DataError
+from ...shards.index.unreadable import UNREADABLE, reason_of
 from ...shards.media.accepted_containers import check_container
 from ...shards.media.damaged_packets import Damage
 from ...shards.media.thumbnails import stills
 from ...shards.modality import MODALITIES
-from ...shards.packing.rejected import UNREADABLE, reason_of
 from ...tasks.prediction.highlights import Highlight, highlights
 from ...tasks.prediction.overall import Overall
 from ...tasks.prediction.window_scores import Prediction, predict, scorer_of

@@ -115,7 +115,8 @@ class Connection:
                     break
                 if packet.size:
                     self._put(Arrived(packet, time.monotonic()))
-        except (FFmpegError, OSError, ValueError) as error:
+        # Whatever ends this thread must not look like the end of the source.
+        except Exception as error:
             self.fault = self._silence() if isinstance(error, ExitError) else error
         finally:
             with self.changed:

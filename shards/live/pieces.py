@@ -8,13 +8,13 @@ from ..clip_spec import ClipSpec
 from ..clips.application import Application
 from ..clips.cut import whole_piece
 from ..clips.piece import Piece
+from ..index.unreadable import UNREADABLE
 from ..media.arrays import ARRAY_SUFFIXES
 from ..media.container_io import probe
 from ..media.damaged_packets import Damage
 from ..modality import MODALITIES
 from ..packing.encode import encode_clip, encode_whole
 from ..packing.recording import read_recording
-from ..packing.rejected import UNREADABLE
 from ..packing.sources import Source
 from .sliding import slide, sliding_settings
 

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from ..clip_spec import ClipSpec
 from ..clips.application import Application
 from ..clips.piece import Piece, Window
-from ..media.container_io import FrameReader, iterate_frames, probe
+from ..media.container_io import iterate_frames, probe
 from ..media.damaged_packets import Damage
 from ..media.pack_settings import PackSettings
 from ..media.pictures import iterate_pictures
 from ..media.soundtrack import iterate_sound
 from ..modality import modality, shown_by
+from ..packing.recording import picture_files, reader_of
 from .tracks import Pictures, Signal, Sound, Track
 
 if TYPE_CHECKING:
@@ -151,16 +152,15 @@ def _open(
     wanted, video = settings.modalities, files.get("video")
     facts = probe(video) if video is not None and not video.is_dir() else None
     tracks: list[Track] = []
-    colours = shown_by("rgb", wanted)
-    if video is not None and colours and (facts is None or facts.has_video):
-        reader = FrameReader("rgb24", settings.size, region=settings.region)
-        pictures = iterate_pictures(video, reader, settings, rates.get("video"), damage)
-        tracks.append(Pictures(pictures, colours, spec))
-    measured = shown_by("depth", wanted)
-    if measured and "depth" in files:
-        reader = FrameReader("gray16le", settings.size, settings.depth_scale, settings.region)
-        pictures = iterate_pictures(files["depth"], reader, settings, rates.get("depth"), damage)
-        tracks.append(Pictures(pictures, measured, spec))
+    for source, content, path in picture_files(files, wanted):
+        if content == "video" and facts is not None and not facts.has_video:
+            continue
+        pictures = iterate_pictures(path, reader_of(source, settings), settings, rates.get(content), damage)
+        tracks.append(Pictures(pictures, shown_by(source, wanted), spec))
+    for name in wanted:
+        if modality(name).kind == "audio" and name != "audio" and name in files:
+            sound = iterate_sound(files[name], spec.sample_rate, damage=damage)
+            tracks.append(Sound(sound, None, spec, settings.silence_db, memory, name))
     if "audio" in wanted:
         path, origin = files.get("audio"), None
         if path is None and video is not None and facts is not None and facts.has_sound:

@@ -25,10 +25,10 @@ class Recording:
     """One piece of a recording. All streams start at its time 0.
 
     - `start`, `duration`: seconds.
-    - `streams`: rgb (T, H, W, 3) uint8; depth (T, H, W) uint16; flow and depth_flow (T, 2, H, W) float32 pixel/frame;
-      audio (N,) float32 in [-1, 1]; signals (N, C) float32.
+    - `streams`: colour (T, H, W, 3) uint8; depth and other measured pictures (T, H, W) uint16; flow and depth_flow
+      (T, 2, H, W) float32 pixel/frame; sound (N,) float32 in [-1, 1]; signals (N, C) float32.
     - `rates`: Hz of each signal.
-    - `silent`: the sound track's level is below the threshold, so it is not in `streams`.
+    - `silent`: a sound track's level is below the threshold, so it is not in `streams`.
     """
 
     start: float
@@ -56,61 +56,56 @@ def read_recording(
     for unreadable files.
     """
     wanted = settings.modalities
-    video = files.get("video")
     given = settings.rates | (rates or {})
-    sound, signals, rates = None, {}, {}
+    signals, rates = {}, {}
     for name in wanted:
         if modality(name).kind == "signal" and name in files:
             signals[name], rates[name] = read_signal(files[name], name, given.get(name))
             check_seconds(files[name].name, len(signals[name]) / rates[name], settings)
-    if "audio" in wanted:
-        sound = _sound(files, settings, damage)
+    sounds = {name: _sound(files, name, settings, damage) for name in wanted if modality(name).kind == "audio"}
+    heard = {name: sound for name, sound in sounds.items() if sound is not None}
     stored = {name: _stored_flow(files[name]) for name in wanted if modality(name).flow_of and name in files}
     if stored and settings.region is not None:
         raise ValueError("its flow covers the whole picture, not the region: remove it to have flow computed")
-    pictures = None
-    if video is not None and shown_by("rgb", wanted):
-        reader = FrameReader("rgb24", settings.size, region=settings.region)
-        pictures = read_pictures(video, reader, settings, given.get("video"), damage)
-    depth = None
-    if shown_by("depth", wanted) and "depth" in files:
-        reader = FrameReader("gray16le", settings.size, settings.depth_scale, settings.region)
-        depth = read_pictures(files["depth"], reader, settings, given.get("depth"), damage)
+    pictures = {
+        source: read_pictures(path, reader_of(source, settings), settings, given.get(content), damage)
+        for source, content, path in picture_files(files, wanted)
+    }
     longest = max(
-        [len(sound) / settings.sample_rate if sound is not None else 0.0]
+        [0.0, *(len(sound) / settings.sample_rate for sound in heard.values())]
         + [len(values) / rates[name] for name, values in signals.items()]
     )
-    if pictures is None and depth is None and not longest:
+    if not pictures and not longest:
         raise ValueError(f"it has none of {', '.join(wanted)}")
     per_piece = max(round(settings.clip_seconds * settings.fps), 2)
     number, total = 0, Counter[str]()
     while True:
         streams: dict[str, NDArray[Any]] = {}
-        frames = next(pictures, None) if pictures is not None else None
-        depths = next(depth, None) if depth is not None else None
+        seen = {source: next(frames, None) for source, frames in pictures.items()}
         first, start = number * per_piece, number * per_piece / settings.fps
-        leading = frames if frames is not None else depths
-        if leading is None and (pictures is not None or depth is not None or start >= longest):
+        leading = next((frames for frames in seen.values() if frames is not None), None)
+        if leading is None and (pictures or start >= longest):
             # A single frame left at the end does not make a piece.
             for name, flow in stored.items():
                 if total[name] and abs(len(flow) - total[name]) > 1:
                     raise ValueError(f"its {name} has {len(flow)} frames, its packed {_source(name)} {total[name]}")
             return
         duration = len(leading) / settings.fps if leading is not None else min(settings.clip_seconds, longest - start)
-        for source, seen in (("rgb", frames), ("depth", depths)):
-            if seen is None or leading is None:
+        for source, frames in seen.items():
+            if frames is None or leading is None:
                 continue
             # Depth may last longer than the video, which sets the end.
-            values = seen[: len(leading)]
+            values = frames[: len(leading)]
             for name in shown_by(source, wanted):
                 streams[name] = values if name == source else _flow(name, values, stored, first)
                 total[name] += len(values)
         silent = False
-        if sound is not None:
+        for name, sound in heard.items():
             piece = _cut(sound, start, duration, settings.sample_rate)
-            silent = bool(loudness(piece) < settings.silence_db)
-            if not silent:
-                streams["audio"] = piece
+            if loudness(piece) < settings.silence_db:
+                silent = True
+            else:
+                streams[name] = piece
         for name, values in signals.items():
             streams[name] = _cut(values, start, duration, rates[name])
         yield Recording(start, duration, streams, rates, silent)
@@ -157,12 +152,31 @@ def read_signal(path: Path, name: str, rate: float | None = None) -> tuple[NDArr
     return values, rate
 
 
-def _sound(files: dict[str, Path], settings: PackSettings, damage: Damage | None) -> NDArray[np.float32] | None:
-    """Returns mono sound whose sample 0 is at the video's first frame, or None if there is no track."""
-    if "audio" in files:
-        _, sound = read_sound(files["audio"], settings.sample_rate, settings.max_seconds, damage)
+def picture_files(files: dict[str, Path], names: tuple[str, ...]) -> list[tuple[str, str, Path]]:
+    """Returns (modality, content, file) of the pictures that `names` need and the recording has, RGB first."""
+    needed = dict.fromkeys(modality(name).flow_of or name for name in names if modality(name).kind == "video")
+    known = [(source, "video" if source == "rgb" else source) for source in MODALITIES if source in needed]
+    return [(source, content, files[content]) for source, content in known if content in files]
+
+
+def reader_of(source: str, settings: PackSettings) -> FrameReader:
+    """Returns the reader of the pictures of a modality. Only levels of depth are scaled, to millimetres."""
+    if modality(source).channels == 3:
+        return FrameReader("rgb24", settings.size, region=settings.region)
+    return FrameReader("gray16le", settings.size, settings.depth_scale if source == "depth" else 1.0, settings.region)
+
+
+def _sound(
+    files: dict[str, Path], name: str, settings: PackSettings, damage: Damage | None
+) -> NDArray[np.float32] | None:
+    """Returns mono sound whose sample 0 is at the video's first frame, or None if there is no track.
+
+    Only `audio` may come from the video.
+    """
+    if name in files:
+        _, sound = read_sound(files[name], settings.sample_rate, settings.max_seconds, damage)
         return sound
-    if "video" not in files or files["video"].is_dir() or not probe(files["video"]).has_sound:
+    if name != "audio" or "video" not in files or files["video"].is_dir() or not probe(files["video"]).has_sound:
         return None
     begin, sound = read_sound(files["video"], settings.sample_rate, settings.max_seconds, damage)
     # Damage before the first picture is counted where the pictures are read.

@@ -1,6 +1,6 @@
 """The supervised objective for action classes, one class of two to detect, or several classes per clip."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,9 +29,9 @@ class StoredBatch(Batch):
     quality: Tensor | None = None
     """Quality (B, K, M, Q) measured on the media, if the gate uses it."""
 
-    def to(self, device: torch.device | str) -> "StoredBatch":
-        moved = super().to(device)
-        return StoredBatch(**vars(moved), quality=None if self.quality is None else self.quality.to(device))
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "StoredBatch":
+        changed = super()._each(change)
+        return StoredBatch(**vars(changed), quality=None if self.quality is None else change(self.quality))
 
 
 @dataclass(frozen=True)

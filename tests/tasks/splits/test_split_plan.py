@@ -92,6 +92,11 @@ def test_official_lists_name_files_by_their_paths(tmp_path: Path, capsys: pytest
     assert [keys[number] for number in split.test] == ["v_Punch_g02_c01-0001", "v_Punch_g02_c01-0002", "Jump_clip"]
     assert "1 of 3 clips of 'train01.txt'" in capsys.readouterr().err
 
+    # As Windows saves it.
+    (tmp_path / "train01.txt").write_bytes(first["train01.txt"].replace("/", "\\").encode("utf-8-sig"))
+    (again,) = plan_splits(listed, "label", SplitPlan(lists=paths))
+    assert again.train.tolist() == split.train.tolist()
+
     with pytest.raises(RequestError, match="is in both"):
         plan_splits(listed, "label", SplitPlan(lists=(paths[0], paths[0])))
     with pytest.raises(RequestError, match="pairs"):
