@@ -22,10 +22,11 @@ from ...tasks.splits.split_plan import SplitPlan
 from ...tasks.splits.splits import given_split, groups_of, labelled, take
 from ..config.load import settings_of
 from ..runs.bundles import UNSEEN, tested_digest
-from ..runs.folder import open_run, run_folder
+from ..runs.folder import run_folder
 from ..schema import DataConfig, PretrainConfig
 from ..training.device import ranks
 from ..training.loop import Evaluation, train
+from ..training.set_up import open_parts
 from .adapting import adapt
 from .building import (
     application_of,
@@ -73,15 +74,15 @@ def pretrain(config: PretrainConfig, command: Sequence[str] = (), resume: bool =
     ]
     # Fails before the run folder is made if the config does not suit the clips.
     _objective(plans[0])
-    if ranks()[0] == 0:
-        open_run(run, settings_of(config, command), resume)
+    settings = settings_of(config, command) | {"fingerprint": index.fingerprint}
     last: dict[str, float | str] = {}
-    for plan in plans:
-        bundle, allowed = plan.run / "encoder", own_packages(config.model)
-        done = resume and bundle.is_dir()
-        if not done or load_bundle(bundle, allowed).provenance.get("steps") != plan.config.train.steps:
-            again = resume and (plan.run / "config.yaml").is_file()
-            last = _pretrain(plan, command, again)
+    with open_parts(run, settings, resume, config.train):
+        for plan in plans:
+            bundle, allowed = plan.run / "encoder", own_packages(config.model)
+            done = resume and bundle.is_dir()
+            if not done or load_bundle(bundle, allowed).provenance.get("steps") != plan.config.train.steps:
+                again = resume and (plan.run / "config.yaml").is_file()
+                last = _pretrain(plan, command, again)
     return last | {"splits": len(plans)}
 
 

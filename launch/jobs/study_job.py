@@ -41,7 +41,7 @@ from ...tasks.splits.splits import Split, given_split, groups_of, hold_out, labe
 from ..config.load import settings_of
 from ..runs.bundles import split_bundle
 from ..runs.closing_table import markdown_table
-from ..runs.folder import open_run, run_folder
+from ..runs.folder import run_folder, started_parts
 from ..runs.progress import track
 from ..schema import RowConfig, StudyConfig
 from .adapting import adapt
@@ -96,32 +96,32 @@ def study(config: StudyConfig, command: Sequence[str] = (), resume: bool = False
         for split, _ in divided:
             _check_pretrained(config, split, request.modalities, index)
     run = run_folder(config)
-    open_run(run, settings_of(config, command), resume)
-    jobs = config.jobs or len(os.sched_getaffinity(0))
-    # Each on one thread: sums round the same however many run in parallel.
-    one = {"threads": 1}
-    config = replace(config, experts=replace(config.experts, **one), fusion=replace(config.fusion, **one))
-    work = []
-    with track(len(index.samples), "frames compared") as advance:
-        splits = [split for split, _ in divided]
-        warn_of_duplicates(index, splits, config.data.group, Path(config.out), config.data.workers, advance)
-    for fold, (split, experts) in enumerate(divided):
-        for seed in range(config.seed, config.seed + config.seeds):
-            item = Work(config, run, index, classes, request, fold, split, experts, seed, positive)
-            work.append(item)
-    singles = {name: RowConfig("static") for name in request.modalities}
-    experts = [(train_expert, (item, name)) for item in work for name in request.modalities]
-    trained = [(train_row, (item, name, row, (name,))) for item in work for name, row in singles.items()]
-    trained += [(train_row, (item, name, row, request.modalities)) for item in work for name, row in rows.items()]
-    _run_all("experts", experts, jobs)
-    stored = [
-        (store_features, ([item for item in work if item.fold == fold], part))
-        for fold in dict.fromkeys(item.fold for item in work)
-        for part in ("test", "train", "validation")
-    ]
-    _run_all("features", stored, jobs)
-    _run_all("rows", trained, jobs)
-    cells = [_read_cell(item, name) for name in (*singles, *rows) for item in work]
+    with started_parts(run, settings_of(config, command) | {"fingerprint": index.fingerprint}, resume):
+        jobs = config.jobs or len(os.sched_getaffinity(0))
+        # Each on one thread: sums round the same however many run in parallel.
+        one = {"threads": 1}
+        config = replace(config, experts=replace(config.experts, **one), fusion=replace(config.fusion, **one))
+        work = []
+        with track(len(index.samples), "frames compared") as advance:
+            splits = [split for split, _ in divided]
+            warn_of_duplicates(index, splits, config.data.group, Path(config.out), config.data.workers, advance)
+        for fold, (split, experts) in enumerate(divided):
+            for seed in range(config.seed, config.seed + config.seeds):
+                item = Work(config, run, index, classes, request, fold, split, experts, seed, positive)
+                work.append(item)
+        singles = {name: RowConfig("static") for name in request.modalities}
+        experts = [(train_expert, (item, name)) for item in work for name in request.modalities]
+        trained = [(train_row, (item, name, row, (name,))) for item in work for name, row in singles.items()]
+        trained += [(train_row, (item, name, row, request.modalities)) for item in work for name, row in rows.items()]
+        _run_all("experts", experts, jobs)
+        stored = [
+            (store_features, ([item for item in work if item.fold == fold], part))
+            for fold in dict.fromkeys(item.fold for item in work)
+            for part in ("test", "train", "validation")
+        ]
+        _run_all("features", stored, jobs)
+        _run_all("rows", trained, jobs)
+        cells = [_read_cell(item, name) for name in (*singles, *rows) for item in work]
     spec = ClipSpec.of(index, request)
     costs = {name: _cost(config, row, (name,), spec) for name, row in singles.items()}
     costs |= {name: _cost(config, row, request.modalities, spec) for name, row in rows.items()}
