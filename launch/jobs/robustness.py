@@ -32,7 +32,7 @@ from ...tasks.robustness.runner import Answer, Sweeper, classifier_answer, embed
 from ...tasks.splits.split_plan import SplitPlan, default_plan, plan_splits, say
 from ...tasks.splits.splits import groups_of, labelled, take
 from ..config.load import load_config
-from ..runs.bundles import SEEN, measured_bundle
+from ..runs.bundles import SEEN, current, measured_bundle
 from ..runs.progress import Advance
 from ..schema import FinetuneConfig
 from ..training.device import leave_cores_to
@@ -173,7 +173,7 @@ def _of_run(run: Path, shards: Shards) -> tuple[list[_Subject], str, str, str]:
             raise RequestError(
                 f"'{folder}' holds no classifier yet: finish the run with `modalgate finetune ... --resume`"
             )
-        bundle = load_bundle(folder / "encoder")
+        bundle = load_bundle(current(folder / "encoder"))
         if SEEN in bundle.provenance:
             raise RequestError(
                 f"'{folder}' holds a final model, trained on all labelled clips: give '{run.parent}', whose models "
