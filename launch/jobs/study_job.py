@@ -23,6 +23,7 @@ from ...fusion.own_classes import is_path
 from ...shards.clip_spec import ClipSpec
 from ...shards.errors import DataError, RequestError, choice_error
 from ...shards.index.table import Index
+from ...shards.index.whole_file import whole_file, write_whole
 from ...shards.transforms import Preparation
 from ...tasks.fusion_study.study_cell import Cell
 from ...tasks.fusion_study.study_summary import (
@@ -246,9 +247,9 @@ def _cost(config: StudyConfig, row: RowConfig, modalities: tuple[str, ...], spec
 def _write_files(run: Path, result: Result, record: dict[str, Any]) -> None:
     """Writes the tables to RUN/study.md and study.csv, and all figures to study.json."""
     text = "\n\n".join(markdown_table(table) for table in result.tables)
-    (run / "study.md").write_text(f"# {result.title}\n\n    {result.command}\n\n{text}\n", encoding="utf-8")
-    with (run / "study.csv").open("w", newline="", encoding="utf-8") as file:
+    write_whole(run / "study.md", f"# {result.title}\n\n    {result.command}\n\n{text}\n".encode())
+    with whole_file(run / "study.csv") as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         for table in result.tables:
             writer.writerows([[f"# {table.title}"], table.columns, *table.rows])
-    (run / "study.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_whole(run / "study.json", (json.dumps(record, indent=1) + "\n").encode())

@@ -11,7 +11,7 @@ import yaml
 from ...fusion.own_classes import split_key
 from ...shards.errors import DataError, RequestError, choice_error
 from ...shards.index.labels import LABEL
-from ...shards.index.whole_file import write_whole
+from ...shards.index.whole_file import remove_lost, write_whole
 from ...tasks.report.provenance import ENVIRONMENT
 
 if TYPE_CHECKING:
@@ -84,6 +84,8 @@ def started_run(
     existed, stored = run.is_dir(), run / SETTINGS
     before = stored.read_bytes() if resume and stored.is_file() else None
     open_run(run, settings, resume)
+    for folder in (run, *run.glob("*/")):
+        remove_lost(folder)
     try:
         yield
     except BaseException:
