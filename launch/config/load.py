@@ -20,13 +20,11 @@ from ..schema import KINDS, Config, FinetuneConfig, PretrainConfig
 from .choosing import with_choices
 from .config_keys import alternatives, explained, hint_at, join, known_keys
 from .defaults import Choice
-from .layers import check_length, choices_first, make_way, merged, rows_by_name, without_steps
+from .layers import TEXTS, check_length, choices_first, make_way, merged, rows_by_name, with_texts, without_steps
 
 SHIPPED = Path(__file__).parent / "shipped"
 # Keys of a file that are not settings: its kind and its base, and what a run folder records.
 _HEADER = ("kind", "base", "command", "fingerprint")
-# Settings whose value is one text or a list of texts.
-_TEXTS = ("data.shards",)
 
 
 def list_configs() -> list[tuple[str, str, str]]:
@@ -65,6 +63,10 @@ def show_config(name_or_path: str, overrides: Sequence[str] = (), plain: bool = 
     """
     node, kind, _ = _compose(None, name_or_path, overrides)
     text, encoders = OmegaConf.to_yaml(node, resolve=True), _encoder_comments(node)
+    if kind == "pretrain" and not node.tasks:
+        # Without tasks the shards choose them; an empty mapping would mean none.
+        text = text.replace("\ntasks: {}\n", "\n")
+        encoders = f"# tasks: chosen from the shards\n{encoders}"
     if plain:
         return f"kind: {kind}\n{text}{encoders}"
     _, how = config_kind(name_or_path, overrides)
@@ -86,7 +88,12 @@ def partial_config(name_or_path: str, overrides: Sequence[str] = ()) -> Config:
 
 def check_config(name_or_path: str, overrides: Sequence[str] = ()) -> list[str]:
     """The missing required keys. Raises `RequestError` if anything is wrong."""
-    node, _, _ = _compose(None, name_or_path, overrides)
+    node, kind, _ = _compose(None, name_or_path, overrides)
+    given = [*_read(name_or_path, ())[1], *_sections(overrides)]
+    if kind == "pretrain" and "tasks" in given and not node.tasks:
+        raise RequestError(
+            "config key 'tasks' is empty: give at least one pretext task, or remove the key: the shards then choose"
+        )
     return sorted(OmegaConf.missing_keys(node))
 
 
@@ -204,12 +211,18 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise RequestError(f"no config file at '{path}': give a YAML file, or a name of `modalgate config list`")
     try:
-        content = OmegaConf.to_container(OmegaConf.create(path.read_text(encoding="utf-8") or "{}"))
+        text = path.read_text(encoding="utf-8") or "{}"
+        content = with_texts(_hint, OmegaConf.to_container(OmegaConf.create(text)), yaml.load(text, yaml.BaseLoader))
     except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
         raise RequestError(f"config file '{path}' is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise RequestError(f"config file '{path}' does not hold a mapping of keys to values")
     return {str(key): value for key, value in content.items()}
+
+
+def _hint(key: str) -> Any:
+    """The declared type at a dotted key of a config of any kind."""
+    return next((found for found in (hint_at(schema, key) for schema in KINDS.values()) if found is not None), None)
 
 
 def _assign(schema: type[Any], content: dict[str, Any], override: str) -> None:
@@ -224,9 +237,11 @@ def _assign(schema: type[Any], content: dict[str, Any], override: str) -> None:
     hint = hint_at(schema, key)
     if str in alternatives(hint) and value is not None:
         value = value if isinstance(value, str) else text  # name=007 and positive=yes are text, not YAML values
-    elif (hint == list[str] or key in _TEXTS) and value is not None:
+    elif (hint == list[str] or key in TEXTS) and value is not None:
         texts = yaml.load(text, yaml.BaseLoader)  # classes=[007,yes] holds text: this loader makes only text
         value = texts if isinstance(texts, list) or isinstance(value, str | dict) else text
+    elif isinstance(value, dict):
+        value = with_texts(_hint, value, yaml.load(text, yaml.BaseLoader), key)
     *sections, last = split_key(key)
     for section in sections:
         below = content.get(section)

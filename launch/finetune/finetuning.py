@@ -25,8 +25,8 @@ from ...tasks.metrics.classification import average_precisions, class_recalls
 from ...tasks.records import Cell, Figure, Result, Table, new_result, save_result
 from ...tasks.report.examples import draw_examples
 from ...tasks.splits.leak_check import warn_of_duplicates
-from ...tasks.splits.splits import Split, groups_of
-from ..jobs.building import application_of, config_splits, split_plan
+from ...tasks.splits.splits import Split, groups_of, take
+from ..jobs.building import application_of, clip_stream, config_splits, split_plan
 from ..runs.folder import check_finished, run_folder
 from ..runs.logbook import warn
 from ..runs.metric_log import show_result
@@ -37,7 +37,7 @@ from ..training.set_up import open_parts
 from .final_model import Figures, check_final, train_final
 from .head_blending import WEIGHTS, head_weights
 from .modality_votes import weigh_modalities
-from .recipe import Recipe, set_up, train_classifier
+from .recipe import Recipe, set_up, supervised_objective, train_classifier
 
 
 def _remedy(config: FinetuneConfig) -> str:
@@ -146,6 +146,23 @@ def finetune(config: FinetuneConfig, command: Sequence[str] = (), resume: bool =
         kind = "out of fold" if folds else "held out"
         train_final(recipe, splits, run, folders, Figures(metrics, note, calibration, kind), resume)
     return Finetuned(metrics, intervals, chances, scores, result, calibration)
+
+
+def check_finetuning(config: FinetuneConfig) -> None:
+    """Raises what a fine-tuning by `config` raises before its first step; nothing is written."""
+    recipe = set_up(config, ())
+    config, run = recipe.config, run_folder(recipe.config)
+    splits = config_splits(config.data, recipe.index, config.seed, recipe.strata)
+    if config.final:
+        check_final(recipe, splits)
+    for split in splits:
+        watched = recipe.watched(split)
+        part = recipe.for_split(split).for_clips(watched.train)
+        clip_stream(take(part.index, watched.train), part.request, config.data, config.seed, run, **part.told)
+        if split is splits[0]:
+            classifier = part.classifier()
+            supervised_objective(part, classifier, watched.train)
+            _stopping(part, classifier, watched, run, resume=False)
 
 
 def _run_split(recipe: Recipe, split: Split, run: Path, resume: bool) -> tuple[Scores, Scores | None]:

@@ -101,6 +101,8 @@ def _check_names(config: "Config") -> None:
 
     wanted = [("fusion", config.model.fusion)] if config.model is not None else []
     if isinstance(config, PretrainConfig):
+        if not config.tasks:
+            raise RequestError("config key 'tasks' is empty: give at least one pretext task")
         wanted += [("pretext task", name) for name in config.tasks]
     if isinstance(config, StudyConfig):
         wanted += [(f"fusion of row '{name}'", row.fusion) for name, row in config.rows.items()]

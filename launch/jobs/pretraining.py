@@ -27,7 +27,7 @@ from ..schema import DataConfig, PretrainConfig
 from ..training.device import ranks
 from ..training.loop import Evaluation, train
 from ..training.set_up import open_parts
-from .adapting import adapt
+from .adapting import adapt, adapt_modalities
 from .building import (
     application_of,
     check_shards_fit,
@@ -84,6 +84,17 @@ def pretrain(config: PretrainConfig, command: Sequence[str] = (), resume: bool =
                 again = resume and (plan.run / "config.yaml").is_file()
                 last = _pretrain(plan, command, again)
     return last | {"splits": len(plans)}
+
+
+def check_pretraining(config: PretrainConfig) -> None:
+    """Raises what a pretraining by `config` raises before its first step; nothing is written."""
+    index = pretraining_clips(config.data)
+    config, _ = adapt_modalities(config, index)
+    parts = [clips for clips, _ in _divided(config, index).values()] if divides(config.data) else [index]
+    plans = [_resolved(config, clips, run_folder(config)) for clips in parts]
+    for plan in plans:
+        clip_stream(plan.index, plan.request, config.data, config.seed, plan.run)
+    _objective(plans[0])
 
 
 def pretraining_pace(config: PretrainConfig) -> float:

@@ -24,6 +24,7 @@ from ...shards.clip_spec import ClipSpec
 from ...shards.errors import DataError, RequestError, choice_error
 from ...shards.index.table import Index
 from ...shards.index.whole_file import whole_file, write_whole
+from ...shards.stream import ClipRequest
 from ...shards.transforms import Preparation
 from ...tasks.fusion_study.study_cell import Cell
 from ...tasks.fusion_study.study_summary import (
@@ -68,11 +69,27 @@ class Studied:
     result: Result
 
 
-def study(config: StudyConfig, command: Sequence[str] = (), resume: bool = False) -> Studied:
-    """Trains and scores every row with every seed on every fold; the tables are in RUN/study.md, .csv and .json.
-
-    With `resume`, finished parts in RUN are kept. Raises `RequestError` if the config does not fit the shards.
+@dataclass(frozen=True)
+class _Resolved:
+    """A study ready to run: its resolved config, its clips and class names, what to cut from each clip, the class
+    number of the AUC, the rows, and each fold's split with the clips that train its encoders.
     """
+
+    config: StudyConfig
+    index: Index
+    classes: list[str]
+    request: ClipRequest
+    positive: int | None
+    rows: dict[str, RowConfig]
+    divided: list[tuple[Split, Any]]
+
+
+def check_study(config: StudyConfig) -> None:
+    """Raises what a study by `config` raises before its first step; nothing is written."""
+    _resolved(config, ())
+
+
+def _resolved(config: StudyConfig, command: Sequence[str]) -> _Resolved:
     data = choose_label(config.data, present_clips(config.data))
     index, classes, _ = labelled(select_clips(data), data.label)
     config = replace(config, data=choose_folds(data, index, data.label, config.seed))
@@ -96,6 +113,17 @@ def study(config: StudyConfig, command: Sequence[str] = (), resume: bool = False
     if config.pretrained:
         for split, _ in divided:
             _check_pretrained(config, split, request.modalities, index)
+    return _Resolved(config, index, classes, request, positive, rows, divided)
+
+
+def study(config: StudyConfig, command: Sequence[str] = (), resume: bool = False) -> Studied:
+    """Trains and scores every row with every seed on every fold; the tables are in RUN/study.md, .csv and .json.
+
+    With `resume`, finished parts in RUN are kept. Raises `RequestError` if the config does not fit the shards.
+    """
+    resolved = _resolved(config, command)
+    config, index, classes, request = resolved.config, resolved.index, resolved.classes, resolved.request
+    positive, rows, divided = resolved.positive, resolved.rows, resolved.divided
     run = run_folder(config)
     with started_parts(run, settings_of(config, command) | {"fingerprint": index.fingerprint}, resume):
         jobs = config.jobs or len(os.sched_getaffinity(0))

@@ -35,15 +35,20 @@ def show(config: Name, overrides: Overrides = None, plain: Plain = False) -> Non
 
 
 def check(config: Name, overrides: Overrides = None) -> None:
-    """Check a config's keys, types and ranges, and its task and fusion names."""
+    """Check a config's keys, values and names, and with data.shards all that its run builds."""
     from ..config.load import check_config, config_kind, partial_config
 
     missing = check_config(config, overrides or [])
     from ..config.config_names import check_names  # imports torch, so it comes after the errors
 
     check_names(partial_config(config, overrides or []))
+    from ..jobs.model_size import check_run
+
+    unbuilt = check_run(config, overrides or [])
     kind, how = config_kind(config, overrides or [])
     typer.echo(f"config '{config}' is valid for `modalgate {kind}`" + (f" (kind not given: {how})" if how else ""))
+    if unbuilt and not missing:
+        typer.echo(f"note: not checked against clips: {unbuilt}", err=True)
     if missing:
         typer.echo(f"still missing: {' '.join(f'{key}=VALUE' for key in missing)}")
 
