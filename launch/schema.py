@@ -186,8 +186,11 @@ class PretrainConfig:
     """Which clips are used, and what is cut from each."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     """Random changes of the training clips."""
+    encoder: str | None = None
+    """Bundle or run whose encoders and fusion the training starts from, on these or other clips, with a new schedule.
+    Null: `model` starts from random or published weights."""
     model: BackboneSpec = field(default_factory=BackboneSpec)
-    """Encoders by modality, and the fusion over them."""
+    """Encoders by modality, and the fusion over them, used if `encoder` is null."""
     tasks: dict[str, TaskConfig] = field(default_factory=dict)
     """Pretext tasks by name, or your own classes, `package.module:Class`. Their weighted losses are summed."""
     probe: ProbeConfig | None = None

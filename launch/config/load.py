@@ -179,7 +179,7 @@ def _read(name_or_path: str, seen: tuple[str, ...], verb: str | None = None) -> 
         kind = _kind_of(content)[0] if _kinds_with(set(content) - _names(base_kind)) else base_kind
     if base_kind != kind:
         # A base of another kind gives the sections that both have: fine-tuning reads clips as pretraining did.
-        below = {key: value for key, value in below.items() if key in _names(kind) - {"name"}}
+        below = {key: value for key, value in below.items() if key in _names(kind) - {"name", "encoder"}}
     check_length(name_or_path, content, ())
     # A list replaces the rows below it, a mapping is merged with them.
     return kind, merged(rows_by_name(below), content)
@@ -187,9 +187,12 @@ def _read(name_or_path: str, seen: tuple[str, ...], verb: str | None = None) -> 
 
 def _kind_of(keys: Collection[str]) -> tuple[str, str]:
     """The kind that most of these top-level keys belong to (pretraining if none does), and the key that decides."""
-    kind = max(KINDS, key=lambda name: len(_names(name) & set(keys)))
+    started = "encoder" in keys  # also a pretraining may start from one, but then it has other keys too
+    kind = max(KINDS, key=lambda name: (len(_names(name) & set(keys)), started and name == "finetune"))
     others = set().union(*(_names(name) for name in KINDS if name != kind))
     told = next((key for key in keys if key in _names(kind) - others), None)
+    if told is None and started and kind == "finetune":
+        told = "encoder"
     return kind, f"{kind} is assumed" if told is None else f"key '{told}' means {kind}"
 
 

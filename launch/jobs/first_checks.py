@@ -84,7 +84,7 @@ def check_config(config: "Config", resume: bool) -> None:
     labelled = not isinstance(config, PretrainConfig) and not data.labels
     check_shards(data.shards, data.label if labelled else None)
     if isinstance(config, PretrainConfig):
-        start = None
+        start = config.encoder
         if config.probe is not None and config.probe.shards:
             check_shards(config.probe.shards)
     else:

@@ -143,19 +143,26 @@ def split_bundle(path: Path, index: Index, split: "Split") -> "Bundle":
     Raises `RequestError` if the run has none for this split, or if the encoder has seen clips that the split tests:
     their scores would be too good.
     """
+    return unseen_bundle(path, index, split.name, tested_digest(index, split))
+
+
+def unseen_bundle(path: Path, index: Index, name: str, digest: str) -> "Bundle":
+    """The bundle of split `name` at `path`, which has not seen the test clips with this `digest`; see
+    `split_bundle`.
+    """
     path = local_bundle(path)
     if divided := _divided(path):
-        if path / split.name not in divided:
+        if path / name not in divided:
             names = ", ".join(folder.name for folder in divided)
             raise RequestError(
-                f"'{path}' has encoders for the splits {names}, none for {split.name}: pretrain that split too"
+                f"'{path}' has encoders for the splits {names}, none for {name}: pretrain that split too"
             )
-        path = path / split.name
+        path = path / name
     bundle = measured_bundle(path, index)
     unseen = bundle.provenance.get(UNSEEN)
-    if unseen is not None and unseen != tested_digest(index, split):
+    if unseen is not None and unseen != digest:
         raise RequestError(
-            f"the encoder '{path}' has seen clips that {split.name} tests: give the folds, group, "
+            f"the encoder '{path}' has seen clips that {name} tests: give the folds, group, "
             "label, classes and seed that it was pretrained with, or pretrain it with these"
         )
     return bundle
