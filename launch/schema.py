@@ -237,7 +237,8 @@ class FinetuneConfig:
     unimodal_weight: float = _between(0.0, 0)
     """Weight of the losses of one auxiliary head per modality. 0: no heads per modality."""
     decision: str | None = None
-    """Fusion of class scores of one head per modality. Null: one head on the fused embedding."""
+    """Fusion of class scores of one head per modality: a name, or your own class, `package.module:Class`. Null: one
+    head on the fused embedding."""
     balanced: bool = False
     """Whether all classes have the same weight in the loss, regardless of their counts."""
     aids: AidsConfig = field(default_factory=AidsConfig)
@@ -273,7 +274,7 @@ class RowConfig:
     """One row of a study: a fusion mechanism."""
 
     fusion: str = MISSING
-    """Name of the fusion mechanism."""
+    """Fusion mechanism: a name, or your own class, `package.module:Class`."""
     arguments: dict[str, Any] = field(default_factory=dict)
     """The mechanism's own arguments. Empty: its defaults."""
     aids: AidsConfig = field(default_factory=AidsConfig)

@@ -53,8 +53,13 @@ def check(config: Name, overrides: Overrides = None) -> None:
         typer.echo(f"still missing: {' '.join(f'{key}=VALUE' for key in missing)}")
 
 
-def reference() -> None:
+def reference(
+    classes: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[CLASS]...", help="Only your own classes, package.module:Class."),
+    ] = None,
+) -> None:
     """Print all config keys, pretext tasks and fusions as Markdown."""
     from ..config.config_reference import reference_page
 
-    typer.echo(reference_page(), nl=False)
+    typer.echo(reference_page(classes or []), nl=False)
