@@ -1,7 +1,6 @@
-"""The model of a config before it trains: its size (`config show`), and whether it can be built (`config check`)."""
+"""Size of the model of a config, for `modalgate config show`."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -10,43 +9,8 @@ from ...shards.errors import RequestError
 from ...shards.index.table import Statistics, load_index
 from ...shards.media.pack_settings import PackSettings
 from ...shards.modality import modality
-from ..config.config_names import unpublished
 from ..config.load import partial_config
-from ..schema import FinetuneConfig, PretrainConfig, StudyConfig
 from .building import FRAMES, SECONDS, clip_request
-
-
-def check_run(name_or_path: str, overrides: Sequence[str] = ()) -> str:
-    """Builds what the first training of a run builds: clips, splits, model, tasks and stream. Nothing is written.
-
-    Returns why nothing was built: without the shards there is nothing to build from; else an empty text. Published
-    weights are not read. Raises what the run would raise before its first step.
-    """
-    node: Any = partial_config(name_or_path, overrides)
-    if OmegaConf.missing_keys(node):
-        return "data.shards is missing"
-    try:
-        load_index(node.data.shards)
-    except RequestError as error:
-        return str(error)
-    config: Any = OmegaConf.to_object(node)
-    if config.model is not None:
-        encoders = {name: unpublished(spec) for name, spec in config.model.encoders.items()}
-        config = replace(config, model=replace(config.model, encoders=encoders))
-    if isinstance(config, PretrainConfig):
-        from .pretraining import check_pretraining
-
-        check_pretraining(config)
-    elif isinstance(config, FinetuneConfig):
-        from ..finetune.finetuning import check_finetuning
-
-        check_finetuning(config)
-    else:
-        assert isinstance(config, StudyConfig)
-        from .study_job import check_study
-
-        check_study(config)
-    return ""
 
 
 def describe_model(name_or_path: str, overrides: Sequence[str] = ()) -> list[str]:

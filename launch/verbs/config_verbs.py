@@ -1,6 +1,8 @@
 """`modalgate config`: list, show and check configs, and print all keys."""
 
-from typing import Annotated
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Annotated, Any
 
 import typer
 
@@ -42,8 +44,6 @@ def check(config: Name, overrides: Overrides = None) -> None:
     from ..config.config_names import check_names  # imports torch, so it comes after the errors
 
     check_names(partial_config(config, overrides or []))
-    from ..jobs.model_size import check_run
-
     unbuilt = check_run(config, overrides or [])
     kind, how = config_kind(config, overrides or [])
     typer.echo(f"config '{config}' is valid for `modalgate {kind}`" + (f" (kind not given: {how})" if how else ""))
@@ -63,3 +63,43 @@ def reference(
     from ..config.config_reference import reference_page
 
     typer.echo(reference_page(classes or []), nl=False)
+
+
+def check_run(name_or_path: str, overrides: Sequence[str] = ()) -> str:
+    """Builds what the first training of a run builds: clips, splits, model, tasks and stream. Nothing is written.
+
+    Returns why nothing was built: without the shards there is nothing to build from; else an empty text. Published
+    weights are not read. Raises what the run would raise before its first step.
+    """
+    from omegaconf import OmegaConf
+
+    from ...shards.errors import RequestError
+    from ...shards.index.table import load_index
+    from ..config.config_names import unpublished
+    from ..config.load import partial_config
+    from ..schema import FinetuneConfig, PretrainConfig
+
+    node: Any = partial_config(name_or_path, overrides)
+    if OmegaConf.missing_keys(node):
+        return "data.shards is missing"
+    try:
+        load_index(node.data.shards)
+    except RequestError as error:
+        return str(error)
+    config: Any = OmegaConf.to_object(node)
+    if config.model is not None:
+        encoders = {name: unpublished(spec) for name, spec in config.model.encoders.items()}
+        config = replace(config, model=replace(config.model, encoders=encoders))
+    if isinstance(config, PretrainConfig):
+        from ..jobs.pretraining import check_pretraining
+
+        check_pretraining(config)
+    elif isinstance(config, FinetuneConfig):
+        from ..finetune.finetuning import check_finetuning
+
+        check_finetuning(config)
+    else:
+        from ..jobs.study_job import check_study
+
+        check_study(config)
+    return ""
