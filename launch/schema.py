@@ -198,8 +198,11 @@ class PretrainConfig:
     """Which clips are used, and what is cut from each."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     """Random changes of the training clips."""
+    encoder: str | None = None
+    """Bundle or run whose encoders and fusion the training starts from, on these or other clips, with a new schedule.
+    Null: `model` starts from random or published weights."""
     model: BackboneSpec = field(default_factory=BackboneSpec)
-    """Encoders by modality, and the fusion over them."""
+    """Encoders by modality, and the fusion over them, used if `encoder` is null."""
     tasks: dict[str, TaskConfig] = field(default_factory=dict)
     """Pretext tasks by name, or your own classes, `package.module:Class`. Their weighted losses are summed."""
     probe: ProbeConfig | None = None
@@ -246,7 +249,8 @@ class FinetuneConfig:
     unimodal_weight: float = _between(0.0, 0)
     """Weight of the losses of one auxiliary head per modality. 0: no heads per modality."""
     decision: str | None = None
-    """Fusion of class scores of one head per modality. Null: one head on the fused embedding."""
+    """Fusion of class scores of one head per modality: a name, or your own class, `package.module:Class`. Null: one
+    head on the fused embedding."""
     cross_fit: int = _between(0, 0)
     """Folds of the training clips, by `data.group`. For each, one more classifier trains on the others, and its
     scores of the fold fit the decision `reliability`. 0: none."""
@@ -285,7 +289,7 @@ class RowConfig:
     """One row of a study: a fusion mechanism."""
 
     fusion: str = MISSING
-    """Name of the fusion mechanism."""
+    """Fusion mechanism: a name, or your own class, `package.module:Class`."""
     arguments: dict[str, Any] = field(default_factory=dict)
     """The mechanism's own arguments. Empty: its defaults."""
     aids: AidsConfig = field(default_factory=AidsConfig)

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from .batch import Batch, Clip, stack
 from .clip_spec import ClipRequest
 from .clips.cut import cut_clip
-from .clips.lifeline import end_with
+from .clips.lifeline import end_with, leave_stops, start_server
 from .clips.windows import random_starts, uniform_starts
 from .errors import DataError, RequestError, choice_error
 from .index.labels import label_values
@@ -261,6 +261,8 @@ class ClipStream:
 
 def _read_batches(dataset: "_ClipFiles", batches: Any, workers: int, parent: Any) -> Iterator[_Read]:
     """Starts the `workers` that decode, which end when the other end of the pipe `parent` is closed."""
+    if workers:
+        start_server()
     with warnings.catch_warnings():
         # More workers than cores: the number was chosen, and workers that wait for a remote read need no core.
         warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)
@@ -281,6 +283,7 @@ def _read_batches(dataset: "_ClipFiles", batches: Any, workers: int, parent: Any
 def _begin_worker(parent: Any, worker: int) -> None:
     # One thread per process, as torch's workers have: others would compete for the same cores.
     cv2.setNumThreads(1)
+    leave_stops()
     end_with(parent)
 
 

@@ -23,7 +23,7 @@ from ..encoders.weights import first_difference
 from ..own_classes import check_allowed, is_path, package_of
 from ..spec import BackboneSpec, EncoderSpec
 from .bundle_files import CARD, FACTS, LAYOUTS, facts_path, local_bundle
-from .hub import Repository, upload
+from .hub import Repository, upload, without_paths
 from .integrity import check_facts, check_files, seal
 from .model_card import model_card
 
@@ -203,18 +203,20 @@ def load_bundle(folder: Path | str, allow: Collection[str] = ()) -> Bundle:
 
 
 def push_bundle(
-    folder: Path | str, repository: Repository, *, private: bool = False, allow: Collection[str] = ()
+    folder: Path | str, repository: Repository, *, private: bool = True, allow: Collection[str] = ()
 ) -> str:
     """Commits a bundle to a model repository of the hub; returns the URL of the commit.
 
-    folder: the bundle. It is checked first, and its card is rewritten to describe loading from the hub.
+    folder: the bundle. It is checked first, and its card is rewritten to describe loading from the hub. Of local
+        paths in its provenance and metrics, only the last names are published.
     repository: where to commit.
-    private: makes a new repository private.
+    private: makes a new repository private; False: public.
     allow: packages whose classes the bundle may import.
 
     Raises the errors of `load_bundle` and `hub.upload`.
     """
     bundle = load_bundle(folder, allow)
+    bundle = replace(bundle, provenance=without_paths(bundle.provenance), metrics=without_paths(dict(bundle.metrics)))
     with TemporaryDirectory() as place:
         save_bundle(bundle, Path(place) / "bundle", repository)
         return upload(Path(place) / "bundle", repository, private=private)

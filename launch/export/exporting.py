@@ -15,7 +15,7 @@ from ...shards.errors import DataError
 from ...shards.modality import modality
 from ...shards.transforms import Preparation
 from ...tasks.finetuning.early_stopping import BEST
-from ..runs.bundles import find_model
+from ..runs.bundles import find_model, steps_behind
 from ..runs.recorded import recorded_metrics
 from ..training.checkpoint import latest_checkpoint, load_checkpoint
 
@@ -44,8 +44,8 @@ def trained_bundle(place: Path) -> Bundle:
     """The bundle at `place`, or the model of the run there (see `find_bundle`), with its measured figures.
 
     Of a run, its provenance names the weights: chosen by validation clips, else the moving average, else of the last
-    step. Raises `RequestError` for a folder without a finished run, and `DataError` if its model differs from its
-    checkpoint.
+    step; of a run that was resumed later and has not ended, the step it is from. Raises `RequestError` for a folder
+    without a finished run, and `DataError` if its model differs from its checkpoint.
     """
     path = find_model(place)
     bundle = load_bundle(path)
@@ -54,7 +54,10 @@ def trained_bundle(place: Path) -> Bundle:
         return bundle
     told = bundle.provenance | {"run": "/".join((place.name, *run.relative_to(place).parts))}
     checkpoint = latest_checkpoint(run)
-    if checkpoint is not None:
+    behind = steps_behind(path)
+    if behind is not None:
+        told["weights"] = f"of step {behind[0]}; the training was resumed later and has not ended"
+    elif checkpoint is not None:
         told["weights"], state = _last_state(run, checkpoint)
         prefix = "classifier." if isinstance(bundle.model, Classifier) else "backbone."
         reference = load_bundle(path).model

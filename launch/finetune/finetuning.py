@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,15 +25,16 @@ from ...tasks.metrics.classification import average_precisions, class_recalls
 from ...tasks.records import Cell, Figure, Result, Table, new_result, save_result
 from ...tasks.report.examples import draw_examples
 from ...tasks.splits.leak_check import warn_of_duplicates
-from ...tasks.splits.splits import Split, groups_of
+from ...tasks.splits.splits import Split, groups_of, take
 from ..jobs.building import application_of, clip_stream, config_splits, split_plan
 from ..jobs.pace import seconds_per_step
-from ..runs.folder import open_run, run_folder
+from ..runs.folder import check_finished, run_folder
 from ..runs.logbook import warn
 from ..runs.metric_log import show_result
 from ..runs.progress import track
 from ..schema import FinetuneConfig
 from ..training.device import make_accelerator, ranks
+from ..training.set_up import open_parts
 from .cross_fit import check_cross_fit, cross_fit_of, fit_gate
 from .final_model import Figures, check_final, train_final
 from .head_blending import WEIGHTS, head_weights
@@ -68,7 +70,8 @@ def finetune(config: FinetuneConfig, command: Sequence[str] = (), resume: bool =
 
     With `config.final` one more, RUN/final/encoder, is trained on the clips of all splits. The recipe is fixed
     before: nothing that is scored is chosen on the test clips. Raises `RequestError` if the config does not fit the
-    shards: a missing label, split, positive class or encoder.
+    shards (a missing label, split, positive class or encoder), and to `resume` folds that were finished with other
+    settings.
     """
     recipe = set_up(config, command)
     config = recipe.config
@@ -84,16 +87,19 @@ def finetune(config: FinetuneConfig, command: Sequence[str] = (), resume: bool =
     if ranks()[1] > 1:
         # The processes share the scoring even if nothing is left to train.
         make_accelerator(config.train.precision, config.train.hang_minutes)
-    if folds and ranks()[0] == 0:
-        open_run(run, recipe.settings, resume)
-    with track(len(index.samples), "frames compared", show=ranks()[0] == 0) as advance:
-        warn_of_duplicates(index, splits, config.data.group, Path(config.out), config.data.workers, advance)
     folders = [run / split.name if folds else run for split in splits]
+    settings = recipe.settings | {"fingerprint": index.fingerprint}
     parts: list[tuple[Scores, Scores | None]] = []
-    for split, folder in zip(splits, folders, strict=True):
-        parts.append(_run_split(recipe, split, folder, resume))
-        if folds and ranks()[0] == 0:
-            print(split_line(split.name, parts[-1][0], recipe.classes, positive), flush=True)
+    if folds and resume:
+        for folder in folders:
+            check_finished(folder, settings)
+    with open_parts(run, settings, resume, config.train) if folds else nullcontext():
+        with track(len(index.samples), "frames compared", show=ranks()[0] == 0) as advance:
+            warn_of_duplicates(index, splits, config.data.group, Path(config.out), config.data.workers, advance)
+        for split, folder in zip(splits, folders, strict=True):
+            parts.append(_run_split(recipe, split, folder, resume))
+            if folds and ranks()[0] == 0:
+                print(split_line(split.name, parts[-1][0], recipe.classes, positive), flush=True)
     scores = join_scores([test for test, _ in parts])
     groups = groups_of(index, config.data.group)
     unit = dict(zip([sample.key for sample in index.samples], groups, strict=True)) if groups else {}
@@ -153,6 +159,24 @@ def finetuning_pace(config: FinetuneConfig) -> tuple[float, int]:
     fit = cross_fit_of(recipe, numbers)
     seconds = seconds_per_step(supervised_objective(recipe, classifier, numbers, fit=fit), stream)
     return seconds, max(recipe.config.data.folds or 1, 1)
+
+
+def check_finetuning(config: FinetuneConfig) -> None:
+    """Raises what a fine-tuning by `config` raises before its first step; nothing is written."""
+    recipe = set_up(config, ())
+    config, run = recipe.config, run_folder(recipe.config)
+    check_cross_fit(config)
+    splits = config_splits(config.data, recipe.index, config.seed, recipe.strata)
+    if config.final:
+        check_final(recipe, splits)
+    for split in splits:
+        watched = recipe.watched(split)
+        part = recipe.for_split(split).for_clips(watched.train)
+        clip_stream(take(part.index, watched.train), part.request, config.data, config.seed, run, **part.told)
+        if split is splits[0]:
+            classifier = part.classifier()
+            supervised_objective(part, classifier, watched.train)
+            _stopping(part, classifier, watched, run, resume=False)
 
 
 def _run_split(recipe: Recipe, split: Split, run: Path, resume: bool) -> tuple[Scores, Scores | None]:

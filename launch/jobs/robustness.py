@@ -23,7 +23,7 @@ from ...shards.index.table import Index, load_index
 from ...shards.stream import ClipStream
 from ...tasks.metrics.chance import accuracy_figure, chance_warning
 from ...tasks.probes.linear_probe import LinearProbe, fit_linear_probe
-from ...tasks.records import Result, new_result, save_result
+from ...tasks.records import Result, new_result
 from ...tasks.robustness.conditions import MISSING, SWEEP, Sweep, join_sweeps, save_sweep
 from ...tasks.robustness.corruptions import AXES, axes_of
 from ...tasks.robustness.curves import Robustness, measure_robustness
@@ -32,8 +32,9 @@ from ...tasks.robustness.runner import Answer, Sweeper, classifier_answer, embed
 from ...tasks.splits.split_plan import SplitPlan, default_plan, plan_splits, say
 from ...tasks.splits.splits import groups_of, labelled, take
 from ..config.load import load_config
-from ..runs.bundles import SEEN, measured_bundle
+from ..runs.bundles import SEEN, current, measured_bundle
 from ..runs.progress import Advance
+from ..runs.recorded import keep_record
 from ..schema import FinetuneConfig
 from ..training.device import leave_cores_to
 from .building import check_shards_fit, config_splits, held_request, request_of, select_clips, split_plan
@@ -139,7 +140,7 @@ def robustness(model: Path, shards: Shards, options: Options, track: Track, comm
     )
     result = new_result("robustness", "Robustness", command, tables, list(robustness_figures(found)), warnings)
     if settings:
-        save_result(result, model)
+        keep_record(result, model)
         save_sweep(sweep, units, model / "results" / SWEEP)
     return Measured(found, sweep, result, met, isinstance(subjects[0].bundle.model, Classifier))
 
@@ -173,7 +174,7 @@ def _of_run(run: Path, shards: Shards) -> tuple[list[_Subject], str, str, str]:
             raise RequestError(
                 f"'{folder}' holds no classifier yet: finish the run with `modalgate finetune ... --resume`"
             )
-        bundle = load_bundle(folder / "encoder")
+        bundle = load_bundle(current(folder / "encoder"))
         if SEEN in bundle.provenance:
             raise RequestError(
                 f"'{folder}' holds a final model, trained on all labelled clips: give '{run.parent}', whose models "

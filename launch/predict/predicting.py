@@ -42,19 +42,22 @@ def predict_source(model: Path, source: str, request: PredictRequest) -> Iterato
 
     JSON lines go to `request.out` or standard output as they are computed. Each recording's figures are yielded at
     its end, also after a fault or an interruption. An unreadable recording of a folder is reported on standard error,
-    and the next ones are scored. Raises `RequestError` for a missing or unsuitable source and for unwritable output,
-    and at the end `DataError` for an unreadable recording.
+    and the next ones are scored. Raises `RequestError` for a missing or unsuitable source, for output
+    that is unwritable or exists, and at the end `DataError` for an unreadable recording.
     """
     path = Path(source)
     packed = path.is_dir() and (path / INDEX_NAME).is_file()
     address = None if packed else find_address(source)
     if address is None and not path.exists():
         raise RequestError(f"no file at '{source}'")
-    scorer = load_scorer(model)
-    alarm = request.alarm.rule(scorer, scorer.application.threshold)
+    # Before the model is loaded, which takes longer.
     sources = find_sources(path) if address is None and path.is_dir() and not packed else []
     if [source.path for source in sources] == [path]:  # a folder of frames is one recording
         sources = []
+    keys = [source.key for source in sources] or None
+    request.check_free([item.key for item in find_material(source).items] if packed else keys)
+    scorer = load_scorer(model)
+    alarm = request.alarm.rule(scorer, scorer.application.threshold)
     if address is not None or sources or packed:
         what = "a stream" if address is not None else "packed clips" if packed else "a folder"
         if request.beside:

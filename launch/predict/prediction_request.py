@@ -1,5 +1,6 @@
 """The options of `predict`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,7 +41,8 @@ class AlarmRequest:
 @dataclass(frozen=True)
 class PredictRequest:
     """The options of `predict`. `beside`: files of further modalities by name. `rates`: Hz of files that do not
-    store it. `out`, `png`, `video`: where lines, timeline and film go (for several recordings: folders).
+    store it. `out`, `png`, `video`: where lines, timeline and film go (for several recordings: folders). `overwrite`:
+    whether they may replace files.
     """
 
     beside: dict[str, Path] = field(default_factory=dict)
@@ -51,3 +53,15 @@ class PredictRequest:
     video: Path | None = None
     alarm: AlarmRequest = field(default_factory=AlarmRequest)
     patience: Patience = field(default_factory=Patience)
+    overwrite: bool = False
+
+    def check_free(self, keys: Sequence[str] | None = None) -> None:
+        """Raises `RequestError` if an output exists and may not be replaced. `keys`: of several recordings."""
+        wanted = [("--out", self.out)]
+        for option, place, suffix in (("--png", self.png, "png"), ("--video", self.video, "mp4")):
+            if place is not None:
+                wanted += [(option, place)] if keys is None else [(option, place / f"{key}.{suffix}") for key in keys]
+        for option, path in wanted:
+            # An empty file holds no result, and a device or a pipe keeps none.
+            if path is not None and not self.overwrite and path.is_file() and path.stat().st_size:
+                raise RequestError(f"'{path}' already exists: give another {option}, or add --overwrite")

@@ -60,8 +60,9 @@ def export(
     check_trained(run)
     if shards is not None:
         check_shards(shards)
-    from ..export.export_job import GraphRequest, write_bundle, write_graph, write_single
+    from ..export.export_job import GraphRequest, tell_replaced, write_bundle, write_graph, write_single
 
+    tell_replaced(out)
     if modality is not None:
         write_single(run, out, modality, json)
     elif graph:
@@ -78,12 +79,14 @@ def push(
     revision: Annotated[
         str | None, typer.Option(metavar="BRANCH", help="Branch. Default: main.", show_default=False)
     ] = None,
-    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+    private: Annotated[
+        bool, typer.Option("--private/--public", help="Whether only you can see a new repository.")
+    ] = True,
     json: Json = None,
 ) -> None:
-    """Upload a bundle to the Hugging Face Hub.
+    """Upload a bundle to the Hugging Face Hub, private unless --public.
 
-    Other commands then accept hf://OWNER/NAME as a bundle.
+    Local paths are removed. Other commands then accept hf://OWNER/NAME as a bundle.
     """
     from ...fusion.bundle.hub import Repository
     from ..jobs.first_checks import check_bundle
@@ -178,6 +181,9 @@ def predict(
         Path | None,
         typer.Option(metavar="FILE", help="Write the JSON lines here and print a table at the end."),
     ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the files of --out, --png and --video.")
+    ] = False,
     png: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw scores and gate weights over time.")] = None,
     video: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the film with scores, gates and alarms drawn on it.")
@@ -228,6 +234,7 @@ def predict(
         video,
         AlarmRequest(alarm, on, off, smooth, smoothing, min_on, min_off),
         Patience(max_lag, retries, timeout),
+        overwrite,
     )
     predicted: list[Predicted] = []
     try:

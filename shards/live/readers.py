@@ -1,7 +1,6 @@
 """Worker processes that read recordings and send pieces, never more than are needed."""
 
 import multiprocessing
-import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -12,6 +11,7 @@ from typing import Any, Generic, TypeVar
 
 import cv2
 
+from ..clips.lifeline import leave_stops, start_server
 from ..errors import RequestError
 from ..index.unreadable import UNREADABLE, reason_of
 from ..packing.rejected import KILLED
@@ -70,6 +70,7 @@ class _Crew(Generic[Item, Piece]):
         self.processes: set[Any] = set()
         self.lock = threading.Lock()
         # Forkserver: a decoder or thread that crosses a fork can hang the child.
+        start_server()
         self.context = multiprocessing.get_context("forkserver")
 
     def work(self, workers: int) -> Iterator[tuple[int, Piece | Ended]]:
@@ -149,8 +150,8 @@ class _Crew(Generic[Item, Piece]):
 
 
 def _serve(pipe: Connection, read: Callable[[Any], Iterator[Any]]) -> None:
-    """Reads the items it receives. Leaves Ctrl-C, which reaches the whole process group, to the parent."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Reads the items it receives. Leaves signals, which reach the whole process group, to the parent."""
+    leave_stops()
     cv2.setNumThreads(1)
     try:
         pipe.send(None)

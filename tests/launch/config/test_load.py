@@ -285,6 +285,25 @@ def test_one_folder_of_shards_or_several(tmp_path: Path) -> None:
             load_config("pretrain", str(path), [f"data.shards={wrong}"])
 
 
+def test_lists_of_texts_keep_their_text(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    lists = "classes: [yes, no, 007, 1e3, on, 'null', ~], where: {camera: [off, 03]}, labels: [1_0], label: 007"
+    path.write_text(f"kind: finetune\nname: 01\ndata:\n  {{shards: [001, yes], {lists}}}\n")
+    config = load_config("finetune", str(path))
+    assert config.data.classes == ["yes", "no", "007", "1e3", "on", "null", "~"]
+    assert config.data.where == {"camera": ["off", "03"]}
+    assert (config.name, config.data.shards, config.data.labels) == ("01", ["001", "yes"], ["1_0"])
+    assert config.data.label == "007"
+    settings = ["data={shards: a, classes: [yes, 010]}", "data.where={room: [no, 1.50]}"]
+    data = load_config("finetune", str(path), settings).data
+    assert (data.classes, data.where) == (["yes", "010"], {"room": ["no", "1.50"]})
+    block = "kind: finetune\ndata:\n  shards: a\n  classes:\n  - yes\n  - 1.0\n"
+    path.write_text(block)
+    assert load_config("finetune", str(path)).data.classes == ["yes", "1.0"]
+    (tmp_path / "upper.yaml").write_text(f"base: {path}\n")
+    assert load_config("finetune", str(tmp_path / "upper.yaml")).data.classes == ["yes", "1.0"]
+
+
 def test_columns_that_select_clips_are_text(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(

@@ -1,11 +1,11 @@
-"""Class and thresholds of alarms, given and by default."""
+"""Class and thresholds of alarms, given and by default; and outputs that exist."""
 
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from modalgate.fusion.bundle.bundle import load_bundle
-from modalgate.launch.predict.prediction_request import AlarmRequest
+from modalgate.launch.predict.prediction_request import AlarmRequest, PredictRequest
 from modalgate.shards.errors import RequestError
 from modalgate.tasks.prediction.alarm_events import AlarmRule
 from modalgate.tasks.prediction.window_scores import Scorer, scorer_of
@@ -40,3 +40,23 @@ def test_no_alarm_without_a_class(peaceful: Scorer) -> None:
         with pytest.raises(RequestError, match="with --alarm"):
             AlarmRequest(**thresholds).rule(peaceful, 0.6)
     assert AlarmRequest("calm").rule(peaceful, None) == ("calm", AlarmRule(0.5, 0.4, smooth=2))
+
+
+@pytest.mark.parametrize("option", ["out", "png", "video"])
+def test_earlier_results_are_replaced_only_on_request(tmp_path: Path, option: str) -> None:
+    suffix = {"out": "jsonl", "png": "png", "video": "mp4"}[option]
+    target = tmp_path / f"hall.{suffix}"
+    request = PredictRequest(**{option: target})
+    request.check_free()
+    target.touch()  # as mktemp makes it
+    request.check_free()
+    target.write_bytes(b"earlier")
+    with pytest.raises(RequestError, match=f"already exists: give another --{option}, or add --overwrite"):
+        request.check_free()
+    replace(request, overwrite=True).check_free()
+    PredictRequest(out=Path("/dev/null")).check_free()
+    if option != "out":  # a folder for several recordings
+        several = PredictRequest(**{option: tmp_path})
+        several.check_free(["market", "square"])
+        with pytest.raises(RequestError, match=f"hall.{suffix}' already exists"):
+            several.check_free(["market", "hall"])
