@@ -85,7 +85,7 @@ class PackSettings:
         amounts = [(name, getattr(self, name), endless) for name, endless in _AMOUNTS.items()]
         for name, value, endless in [*amounts, *((f"rate of {name}", hz, False) for name, hz in self.rates.items())]:
             # Comparisons with NaN are false.
-            if isinstance(value, bool) or not (isinstance(value, Real) and 0 < value <= math.inf):
+            if isinstance(value, bool) or not (isinstance(value, Real) and 0 < float(value) <= math.inf):
                 raise RequestError(f"pack setting {name} is {value!r}: give a number above 0")
             if value == math.inf and not endless:
                 raise RequestError(f"pack setting {name} is infinite: give a finite number above 0")
