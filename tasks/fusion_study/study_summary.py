@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..metrics.classification import top_k_accuracy
-from ..metrics.significance import Difference, holm, mcnemar, paired_difference
+from ..metrics.significance import Difference, holm, mcnemar, paired_bootstrap
 from ..records import Curves, Table
 from ..robustness.curves import area_under
 from .study_cell import Cell, Metric
@@ -109,7 +109,7 @@ def study_rows(
 
     def judged(figure: Metric) -> dict[str, Difference]:
         return {
-            name: paired_difference(lambda r, s, p=pool: p.measure(figure, r, s), units, pool.seeds, DRAWS)
+            name: paired_bootstrap(lambda r, s, p=pool: p.measure(figure, r, s), units, pool.seeds, DRAWS)
             for name, pool in pools.items()
         }
 
@@ -296,7 +296,7 @@ def _compared(
     plain = [mcnemar(pool.right(), other.right()) for pool in tested.values()]
     found = {}
     for (name, pool), p, adjusted in zip(tested.items(), plain, holm(plain).tolist(), strict=True):
-        difference = paired_difference(
+        difference = paired_bootstrap(
             lambda r, s, p=pool: p.measure(metric, r, s) - other.measure(metric, r, s), units, pool.seeds, DRAWS
         )
         found[name] = Comparison(difference, p, adjusted)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ...shards.errors import RequestError
 from ..metrics.classification import bootstrap_interval
-from ..metrics.significance import Difference, holm, paired_difference
+from ..metrics.significance import Difference, holm, paired_bootstrap
 from ..records import LevelCurves, Table
 from .conditions import ALL, SWEEP, Sweep, load_sweep
 from .corruptions import AXES
@@ -84,7 +84,7 @@ def compare_areas(swept: Sequence[Swept], draws: int = 1000) -> list[AreaDiffere
                 return area_under(level_means(theirs[:, rows])) - area_under(level_means(mine[:, rows]))
 
             areas = (area_under(level_means(mine)), area_under(level_means(theirs)))
-            difference = paired_difference(gain, first.units, draws=draws)
+            difference = paired_bootstrap(gain, first.units, draws=draws)
             found.append((first.name, second.name, axis, modality, areas, difference))
     adjusted = holm([entry[-1].p for entry in found])
     return [AreaDifference(*entry, float(p)) for entry, p in zip(found, adjusted, strict=True)]
