@@ -172,7 +172,7 @@ def test_the_report_shows_the_comparison_before_the_runs(write: Write, tmp_path:
     assert "modalgate compare worse &lt;better&gt;" in page
 
 
-def swept(run: Path, right: dict[float, int], seed: int = 0, count: int = 60) -> Path:
+def swept(run: Path, right: dict[float, int], seed: int = 0, count: int = 60, size: int = 2) -> Path:
     """A run with a blur sweep. `right` gives the number of correct clips per level."""
     labels = np.arange(count) % 2
     rows = []
@@ -193,7 +193,7 @@ def swept(run: Path, right: dict[float, int], seed: int = 0, count: int = 60) ->
         [f"clip{number:03d}" for number in range(count)],
         seed,
     )
-    save_sweep(sweep, [f"group{number // 2}" for number in range(count)], run / "results" / SWEEP)
+    save_sweep(sweep, [f"group{number // size}" for number in range(count)], run / "results" / SWEEP)
     return run
 
 
@@ -216,6 +216,18 @@ def test_areas_are_compared_if_all_runs_have_sweeps(write: Write) -> None:
     (figure,) = result.figures
     assert figure.series["frail"] == pytest.approx([0.9, 0.8, 0.6, 0.5, 0.4])  # pyright: ignore
     assert set(figure.bands) == {"frail", "sturdy"}  # pyright: ignore
+
+
+def test_areas_of_few_groups_are_tested_by_sign_flips(write: Write) -> None:
+    levels = AXES["blur"].levels
+    frail, sturdy = (write(name, answers(60, 6), size=20) for name in ("frail", "sturdy"))
+    swept(frail, dict(zip(levels, (54, 48, 36, 30, 24), strict=True)), size=20)
+    swept(sturdy, dict(zip(levels, (54, 54, 48, 42, 42), strict=True)), size=20)
+    table = compare([frail, sturdy], draws=50)[1].tables[-1]
+    row = dict(zip(table.columns, table.rows[0], strict=True))
+    # Two of three groups gain, the first one has nothing to gain: four of eight flips reach the difference.
+    assert row["p"] == row["Holm"] == 0.5
+    assert "sign flips over the 3 groups" in table.note
 
 
 def test_sweeps_with_different_seeds_raise(write: Write) -> None:
