@@ -14,7 +14,7 @@ from ..shards.modality import modality
 from ..shards.transforms import Preparation
 from .encoders.encoders import build_encoder, check_encoder
 from .encoders.weights import first_difference
-from .mechanisms.gates import Fusion
+from .mechanisms.gates import AuxiliarySums, Fusion
 from .mechanisms.quality import measure_quality
 from .mechanisms_by_name import FUSIONS, build_fusion, fusions_at
 from .own_classes import class_path
@@ -43,6 +43,7 @@ class Encoded:
     embedding: (B, K, D), the fused feature.
     weights: (B, K, M), gate weights.
     aux_loss: (), auxiliary loss of the fusion.
+    auxiliary: the sums over rows that give `aux_loss`; None if the fusion has none.
     start: (B, K), start of each segment in seconds.
     facts: (B, ...) by name, what a view records about its input.
     """
@@ -55,6 +56,7 @@ class Encoded:
     aux_loss: Tensor
     start: Tensor
     facts: dict[str, Tensor] = field(default_factory=dict)
+    auxiliary: AuxiliarySums | None = None
 
 
 class Backbone(nn.Module):
@@ -198,7 +200,10 @@ class Backbone(nn.Module):
         columns = getattr(self.fusion, "quality", 0)
         extra = (None if quality is None else quality[..., :columns],) if columns else ()
         fused = self.fusion(joined, seen, *extra)
-        return Encoded(self.modalities, features, present, fused.embedding, fused.weights, fused.aux_loss, start)
+        return Encoded(
+            *(self.modalities, features, present, fused.embedding, fused.weights, fused.aux_loss, start),
+            auxiliary=fused.auxiliary,
+        )
 
     def encode(self, name: str, stream: Tensor | None, mask: Tensor) -> Part:
         """Encodes modality `name`: the segments of `stream` (B, K, ...) where `mask` (B, K) is true."""
