@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from modalgate.fusion.backbone import Backbone, encoder_spec
-from modalgate.fusion.bundle.bundle import Bundle, load_bundle, same_tensors, save_bundle
+from modalgate.fusion.bundle.bundle import Bundle, load_bundle, save_bundle
 from modalgate.fusion.bundle.bundle_files import CARD, FACTS, WEIGHTS
 from modalgate.fusion.bundle.embedder import load_encoder
 from modalgate.fusion.bundle.integrity import seal
@@ -26,6 +26,8 @@ from modalgate.shards.media.pack_settings import PackSettings
 from modalgate.shards.transforms import Preparation
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from .tensor_equality import same_tensors
 
 # Absent rows are among the inputs, so the learned vectors count too.
 FRESH = """
