@@ -113,7 +113,7 @@ def finetune(config: FinetuneConfig, command: Sequence[str] = (), resume: bool =
     rows: list[Any] = [
         [name, value, *intervals.get(name, (None, None)), chances.get(name)] for name, value in metrics.items()
     ]
-    few = few_groups_note(units)
+    few = few_groups_note(units, tested=False)
     tables = [Table("Test clips", ["metric", "value", "low", "high", "chance"], rows, note + f".{few}" * bool(few))]
     watched = [(test, held) for test, held in parts if held is not None]
     durations = {sample.key: sample.duration for sample in index.samples}

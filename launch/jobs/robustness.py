@@ -131,7 +131,7 @@ def robustness(model: Path, shards: Shards, options: Options, track: Track, comm
     units = [unit[key] for key in sweep.keys]
     found = measure_robustness(sweep, units)
     note = f"{len(sweep.keys)} test clips in {len(set(units))} groups, {how}"
-    note += few_groups_note(units).rstrip(".").replace(" Only", ". Only")
+    note += few_groups_note(units, tested=False).rstrip(".").replace(" Only", ". Only")
     met = _met_in_training(settings, subjects[0].bundle)
     tables = robustness_tables(found, note, met)
     whole = max(found.missing, key=lambda row: len(row.present))

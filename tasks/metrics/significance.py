@@ -132,19 +132,21 @@ def which_test(groups: Sequence[str] | Array) -> str:
     return f"sign flips over the {count} groups, exact"
 
 
-def few_groups_note(groups: Sequence[str] | Array) -> str:
+def few_groups_note(groups: Sequence[str] | Array, tested: bool = True) -> str:
     """Returns a sentence about intervals and p values from fewer than `FEW_GROUPS` groups. Empty for more groups.
 
+    - `tested`: whether the table has p values.
+
     >>> few_groups_note(["a", "a", "b", "c", "d"])
-    ' Only 4 groups: a 95 % percentile interval is too narrow (four groups: 83 %), and no p is below 0.125.'
+    ' Only 4 groups: a 95 % percentile interval is too narrow (of four groups about 83 %), and no p is below 0.125.'
     """
     count = len(set(groups))
     if count >= FEW_GROUPS:
         return ""
-    least = min(2 / 2**count, 1.0)
+    least = f", and no p is below {min(2 / 2**count, 1.0):.3g}" if tested else ""
     return (
-        f" Only {count} group{'s' * (count > 1)}: a 95 % percentile interval is too narrow (four groups: 83 %), and "
-        f"no p is below {least:.3g}."
+        f" Only {count} group{'s' * (count > 1)}: a 95 % percentile interval is too narrow (of four groups about "
+        f"83 %){least}."
     )
 
 

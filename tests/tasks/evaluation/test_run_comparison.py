@@ -117,7 +117,7 @@ def test_few_groups_are_tested_by_sign_flips(write: Write) -> None:
     assert duel.auc.p == duel.auc_adjusted == pytest.approx(2 / 2**4)
     for table in result.tables[1:]:
         assert "sign flips over the 4 groups" in table.note
-        assert "four groups: 83 %" in table.note
+        assert "of four groups about 83 %" in table.note
         assert "no p is below 0.125" in table.note
 
 

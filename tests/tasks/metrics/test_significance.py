@@ -154,5 +154,6 @@ def test_a_test_without_a_result_is_not_counted() -> None:
 def test_few_groups_are_named() -> None:
     assert few_groups_note([str(number) for number in range(10)]) == ""
     assert "Only 1 group:" in few_groups_note(["a", "a"])
+    assert " p " not in few_groups_note(["a", "a"], tested=False)
     assert which_test(["a", "b"]) == "McNemar, exact"
     assert which_test(["a", "a"]) == "sign flips over the 1 groups, exact"
