@@ -190,9 +190,10 @@ def _accuracy(first: Contender, second: Contender, draws: int) -> Difference:
 def _auc(first: Contender, second: Contender, draws: int) -> Difference | None:
     if len(first.classes) != 2:
         return None
-    pair = (one.scores.probabilities[None, :, 1:] for one in (first, second))
+    mine, theirs = (one.scores.probabilities[None, :, 1:] for one in (first, second))
     return auc_difference(
-        *pair,
+        mine,
+        theirs,
         first.scores.labels,
         lambda scores, labels: roc_auc(scores[:, 0], labels == 1),
         first.units,

@@ -13,8 +13,12 @@ from .retrieval_rows import RetrievalRow
 RECALLS = [f"R@{k}" for k in RANKS]
 
 
-def probe_table(rows: Sequence[ProbeRow], untrained: Sequence[ProbeRow], note: str) -> Table:
-    """Returns the linear probe and kNN of every feature, next to those of the untrained encoder."""
+def probe_table(rows: Sequence[ProbeRow], untrained: Sequence[ProbeRow], note: str, few: str = "") -> Table:
+    """Returns the linear probe and kNN of every feature, next to those of the untrained encoder.
+
+    - `note`: how the rows were computed, without a full stop.
+    - `few`: further sentences about the rows.
+    """
     columns = ["feature", "linear", "low", "high", "kNN", "chance", "AUC", "clips", "untrained linear"]
     cells: list[list[Cell]] = [
         [
@@ -23,11 +27,13 @@ def probe_table(rows: Sequence[ProbeRow], untrained: Sequence[ProbeRow], note: s
         ]
         for row, control in zip(rows, untrained, strict=True)
     ]
-    note = f"{note}. AUC: mean over splits. Chance: always predicting the most frequent class (AUC: 0.5)."
+    note = f"{note}. AUC: mean over splits. Chance: always predicting the most frequent class (AUC: 0.5).{few}"
     return Table("Frozen features", [*columns, "untrained kNN"], cells, note)
 
 
-def multilabel_table(rows: Sequence[MultilabelRow], untrained: Sequence[MultilabelRow], note: str) -> Table:
+def multilabel_table(
+    rows: Sequence[MultilabelRow], untrained: Sequence[MultilabelRow], note: str, few: str = ""
+) -> Table:
     """Returns the same table for clips with several classes."""
     columns = ["feature", "mAP", "low", "high", "kNN mAP", "chance", "micro F1", "macro F1", "clips"]
     cells: list[list[Cell]] = [
@@ -40,7 +46,7 @@ def multilabel_table(rows: Sequence[MultilabelRow], untrained: Sequence[Multilab
         for row, control in zip(rows, untrained, strict=True)
     ]
     note += ". mAP: mean over splits. Chance: mean share of the classes. "
-    note += "F1: at class thresholds chosen without the test clips."
+    note += f"F1: at class thresholds chosen without the test clips.{few}"
     return Table("Frozen features", [*columns, "untrained mAP", "untrained kNN"], cells, note)
 
 
