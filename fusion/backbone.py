@@ -14,7 +14,7 @@ from ..shards.modality import modality
 from ..shards.transforms import Preparation
 from .encoders.encoders import build_encoder, check_encoder
 from .encoders.weights import first_difference
-from .mechanisms.gates import Fusion
+from .mechanisms.gates import AuxiliarySums, Fusion
 from .mechanisms.quality import measure_quality
 from .mechanisms_by_name import FUSIONS, build_fusion, fusions_at
 from .own_classes import class_path
@@ -43,6 +43,7 @@ class Encoded:
     embedding: (B, K, D), the fused feature.
     weights: (B, K, M), gate weights.
     aux_loss: (), auxiliary loss of the fusion.
+    auxiliary: the sums over rows that give `aux_loss`; None if the fusion has none.
     start: (B, K), start of each segment in seconds.
     facts: (B, ...) by name, what a view records about its input.
     quality: (B, K, M, Q), measures of stream quality; None if they were neither given nor needed.
@@ -57,6 +58,7 @@ class Encoded:
     start: Tensor
     facts: dict[str, Tensor] = field(default_factory=dict)
     quality: Tensor | None = None
+    auxiliary: AuxiliarySums | None = None
 
 
 class Backbone(nn.Module):
@@ -202,7 +204,9 @@ class Backbone(nn.Module):
         extra = (None if quality is None else quality[..., :columns],) if columns else ()
         fused = self.fusion(joined, seen, *extra)
         return Encoded(
-            self.modalities, features, present, fused.embedding, fused.weights, fused.aux_loss, start, quality=quality
+            *(self.modalities, features, present, fused.embedding, fused.weights, fused.aux_loss, start),
+            auxiliary=fused.auxiliary,
+            quality=quality,
         )
 
     def encode(self, name: str, stream: Tensor | None, mask: Tensor) -> Part:

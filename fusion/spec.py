@@ -160,8 +160,8 @@ class BackboneSpec:
     """Arguments of the fusion mechanism. With `quality: 3` a gate also sees the noise, contrast and repetition of
     each stream."""
     modality_dropout: float = 0.0
-    """Share of training clips in which random modalities are hidden from the fusion. Each segment keeps at least one.
-    0 hides none."""
+    """Share of training clips in which each modality is hidden from the fusion with probability 1/2. A segment that
+    would lose all keeps all. 0 hides none."""
     encoders: dict[str, EncoderSpec] = field(default_factory=dict)
     """Encoders by modality or by kind (`video`, `audio` or `signal`). Default: those of the preset."""
 

@@ -146,7 +146,9 @@ def _check_rebuilt(bundle: Bundle) -> None:
             )
     if paths:
         encoders = {name: encoder_spec(backbone.spec, name).untrained() for name in backbone.modalities}
-        again = Backbone(backbone.modalities, replace(backbone.spec, width=backbone.width, encoders=encoders))
+        # Saving must not change the draws of a run that continues.
+        with torch.random.fork_rng(devices=[]):
+            again = Backbone(backbone.modalities, replace(backbone.spec, width=backbone.width, encoders=encoders))
         if reason := first_difference(again.state_dict(), backbone.state_dict()):
             raise RequestError(
                 f"{' and '.join(paths)} cannot be built again with the same tensors ({reason}): give each module an "
@@ -259,9 +261,3 @@ def _backbone_spec(content: dict[str, Any]) -> BackboneSpec:
     encoders = {name: EncoderSpec(**entry).untrained() for name, entry in content["encoders"].items()}
     plain: dict[str, Any] = content | {"encoders": encoders}
     return BackboneSpec(**plain)
-
-
-def same_tensors(first: nn.Module, second: nn.Module) -> bool:
-    """Whether two models have the same tensors under the same names, bit for bit."""
-    mine, theirs = first.state_dict(), second.state_dict()
-    return mine.keys() == theirs.keys() and all(torch.equal(mine[key].cpu(), theirs[key].cpu()) for key in mine)

@@ -15,13 +15,20 @@ from ...fusion.classifier import Classifier
 from ...fusion.spec import own_packages
 from ...shards.errors import RequestError
 from ...shards.index.whole_file import write_whole
-from ...tasks.evaluation.score_summary import chances_of, draw_figures, judge, split_line
+from ...tasks.evaluation.score_summary import (
+    chances_of,
+    class_precisions,
+    draw_figures,
+    judge,
+    split_line,
+)
 from ...tasks.evaluation.score_table import write_score_table
-from ...tasks.evaluation.scores import Scores, join_scores, save_scores
+from ...tasks.evaluation.scores import Scores, join_folds, save_scores
 from ...tasks.evaluation.validation_choices import ON_VALIDATION, OUT_OF_FOLD, Calibration, calibrate, chosen_rows
 from ...tasks.finetuning.early_stopping import BEST, EarlyStopping
 from ...tasks.metrics.chance import chance_warning, headline_figures
-from ...tasks.metrics.classification import average_precisions, class_recalls
+from ...tasks.metrics.classification import class_recalls
+from ...tasks.metrics.significance import few_groups_note
 from ...tasks.records import Cell, Figure, Result, Table, new_result, save_result
 from ...tasks.report.examples import draw_examples
 from ...tasks.splits.leak_check import warn_of_duplicates
@@ -53,8 +60,8 @@ def _remedy(config: FinetuneConfig) -> str:
 
 @dataclass(frozen=True)
 class Finetuned:
-    """`metrics` over all test clips, pooled over folds; `intervals` (95 %, by group); `chances`: figures of
-    guessing; `scores`; the record; `calibration` of the final model, if there is one.
+    """`metrics` over all test clips, AUC and average precision as means over folds; `intervals` (95 %, by group);
+    `chances`: figures of guessing; `scores`; the record; `calibration` of the final model, if there is one.
     """
 
     metrics: dict[str, float]
@@ -100,7 +107,7 @@ def finetune(config: FinetuneConfig, command: Sequence[str] = (), resume: bool =
             parts.append(_run_split(recipe, split, folder, resume))
             if folds and ranks()[0] == 0:
                 print(split_line(split.name, parts[-1][0], recipe.classes, positive), flush=True)
-    scores = join_scores([test for test, _ in parts])
+    scores = join_folds([split.name for split in splits], [test for test, _ in parts])
     groups = groups_of(index, config.data.group)
     unit = dict(zip([sample.key for sample in index.samples], groups, strict=True)) if groups else {}
     units = [unit.get(key, key) for key in scores.keys]
@@ -109,11 +116,14 @@ def finetune(config: FinetuneConfig, command: Sequence[str] = (), resume: bool =
     how += f", only fold {config.data.fold}" if config.data.fold is not None else ""
     drawn = "group" if groups else "clip"
     note = f"{len(scores.keys)} test clips, {how}; {recipe.request.segments} views averaged; 95 % interval by {drawn}"
+    if positive is not None or scores.labels.ndim == 2:
+        note += scores.divided.note
     chances = chances_of(scores, positive)
     rows: list[Any] = [
         [name, value, *intervals.get(name, (None, None)), chances.get(name)] for name, value in metrics.items()
     ]
-    tables = [Table("Test clips", ["metric", "value", "low", "high", "chance"], rows, note)]
+    few = few_groups_note(units, tested=False)
+    tables = [Table("Test clips", ["metric", "value", "low", "high", "chance"], rows, note + f".{few}" * bool(few))]
     watched = [(test, held) for test, held in parts if held is not None]
     durations = {sample.key: sample.duration for sample in index.samples}
     seconds = np.array([durations[key] for key in scores.keys])
@@ -264,8 +274,9 @@ def _chosen_table(title: str, rows: Sequence[Sequence[Cell]], chances: dict[str,
 def _class_table(scores: Scores, classes: Sequence[str]) -> Table:
     labels = scores.labels
     if labels.ndim == 2:
-        values, counts = average_precisions(scores.probabilities, labels), labels.sum(axis=0)
+        values, counts = class_precisions(scores), labels.sum(axis=0)
         figure, note = "average precision", "average precision of each class; chance is its share of the clips"
+        note += scores.divided.note
     else:
         values = class_recalls(scores.probabilities.argmax(axis=1), labels, len(classes))
         counts = np.bincount(labels, minlength=len(classes))

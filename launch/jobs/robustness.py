@@ -22,6 +22,7 @@ from ...shards.index.labels import label_column
 from ...shards.index.table import Index, load_index
 from ...shards.stream import ClipStream
 from ...tasks.metrics.chance import accuracy_figure, chance_warning
+from ...tasks.metrics.significance import few_groups_note
 from ...tasks.probes.linear_probe import LinearProbe, fit_linear_probe
 from ...tasks.records import Result, new_result
 from ...tasks.robustness.conditions import MISSING, SWEEP, Sweep, join_sweeps, save_sweep
@@ -131,6 +132,7 @@ def robustness(model: Path, shards: Shards, options: Options, track: Track, comm
     units = [unit[key] for key in sweep.keys]
     found = measure_robustness(sweep, units)
     note = f"{len(sweep.keys)} test clips in {len(set(units))} groups, {how}"
+    note += few_groups_note(units, tested=False).rstrip(".").replace(" Only", ". Only")
     met = _met_in_training(settings, subjects[0].bundle)
     tables = robustness_tables(found, note, met)
     whole = max(found.missing, key=lambda row: len(row.present))
@@ -212,7 +214,7 @@ def _of_bundle(model: Path, shards: Shards, options: Options, device: str) -> tu
     splits = plan_splits(index, options.label, plan)
     stream = _stream(_Subject(bundle, _no_answer, index, tuple(classes)), options.label, options)
     values = embed_clips(bundle.backbone, bundle.spec, stream, device)
-    units = groups_of(index, plan.group) if plan.crossed and not plan.leaky else None
+    units = None if plan.leaky else groups_of(index, plan.group)
     subjects = []
     for split in splits:
         held = (values[split.validation], labels[split.validation]) if len(split.validation) else None

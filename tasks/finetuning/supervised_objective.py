@@ -14,6 +14,7 @@ from ...shards.batch import Batch
 from ...shards.clip_spec import ClipSpec
 from ...shards.errors import RequestError
 from ...shards.transforms import AugmentConfig, Preparation
+from ...ssl.gather import joined_gate_loss
 from ...ssl.monitors import GRADIENT_EVERY, gate_gradient, monitors
 from ...ssl.verdicts import FINE_TUNING, Means, collapse_warnings, gate_warnings, guessing_warnings
 from .aids import AidsConfig
@@ -181,7 +182,7 @@ class SupervisedObjective(nn.Module):
                 own = {name: weights["unimodal/loss"] * loss for name, loss in losses.items()}
                 self.pareto.measure(weights["label/loss"] * outputs["label/loss"], own)
             outputs |= self._aid(scored, label, batch)
-        outputs["gate/loss"] = scored.encoded.aux_loss
+        outputs["gate/loss"] = joined_gate_loss([scored.encoded])
         return outputs | monitors(scored.encoded)
 
     def warnings(self, means: Mapping[str, float]) -> list[str]:

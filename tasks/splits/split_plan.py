@@ -110,6 +110,12 @@ def plan_splits(index: Index, label: str, plan: SplitPlan) -> list[Split]:
         splits = _listed(index, plan.lists)
     elif plan.leave_one_out:
         splits = one_group_out(index, plan.group)
+        alone = sum(not value.strip() for value in index.column(plan.group))
+        if alone:
+            say(
+                f"note: {alone} clips without a value in column '{plan.group}' are groups of their own: each is "
+                "tested by a separate model (data.where.COLUMN=VALUE selects clips)"
+            )
     elif plan.folds:
         splits = _folds(index, label, plan)
     elif "split" in index.columns:

@@ -13,13 +13,14 @@ import yaml
 from huggingface_hub import constants
 from modalgate.fusion import load_bundle, load_encoder
 from modalgate.fusion.backbone import Backbone
-from modalgate.fusion.bundle.bundle import Bundle, push_bundle, same_tensors, save_bundle
+from modalgate.fusion.bundle.bundle import Bundle, push_bundle, save_bundle
 from modalgate.fusion.bundle.hub import Repository, fetch, find_repository
 from modalgate.fusion.classifier import Classifier
 from modalgate.shards.clip_spec import ClipSpec
 from modalgate.shards.errors import DataError, RequestError
 
 from ...hub import TOKEN, Hub
+from .tensor_equality import same_tensors
 
 HERE = Repository("lab/hall")
 FRESH = """

@@ -64,6 +64,14 @@ def test_clips_without_groups_are_divided_singly_with_one_note(capsys: pytest.Ca
         plan_splits(plain, "label", SplitPlan(folds=4, group="camera"))
 
 
+def test_leaving_one_out_names_clips_that_are_groups_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"label": "ab"[n % 2], "group": f"g{n // 4}" if n < 8 else ""} for n in range(11)]
+    splits = plan_splits(index(rows), "label", SplitPlan(leave_one_out=True))
+    assert sorted(len(split.test) for split in splits) == [1, 1, 1, 4, 4]
+    assert sorted(np.concatenate([split.test for split in splits]).tolist()) == list(range(11))
+    assert "3 clips without a value in column 'group' are groups of their own" in capsys.readouterr().err
+
+
 def test_each_group_is_left_out_once() -> None:
     splits = plan_splits(GROUPED, "label", SplitPlan(leave_one_out=True))
     assert [groups(split.test) for split in splits] == [{f"g{number}"} for number in range(10)]
