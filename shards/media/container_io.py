@@ -20,6 +20,15 @@ from .damaged_packets import Damage, decode
 from .region import Region, cut_region
 
 MediaSource = Path | str | io.BytesIO
+# Pictures with more pixels than the first entry are not decoded. FFmpeg decodes some already to open a file.
+_MOST_PIXELS = [7680 * 4320]
+# Coded pictures are padded to whole blocks.
+_PADDING = 1.25
+
+
+def limit_pixels(most: int) -> None:
+    """Sets how large pictures may be that this process decodes."""
+    _MOST_PIXELS[0] = most
 
 
 @dataclass(frozen=True)
@@ -57,13 +66,19 @@ def open_media(
     - `timeout`: seconds to wait for data of a stream.
 
     Raises `ValueError` for a file without media and for a codec that FFmpeg cannot decode. Raises `av.FFmpegError`
-    for other faults.
+    for other faults. Pictures beyond `limit_pixels` are not decoded, neither here nor later.
     """
     opened = source if isinstance(source, io.BytesIO) else str(source)
+    bounds = {"max_pixels": str(int(_PADDING * _MOST_PIXELS[0]))}
     try:
         # Tags in an unknown encoding must not make a file unreadable.
         container = av.open(
-            opened, mode="r", format=container_format, metadata_errors="replace", options=options, timeout=timeout
+            opened,
+            mode="r",
+            format=container_format,
+            metadata_errors="replace",
+            options=bounds | (options or {}),
+            timeout=timeout,
         )
     except (InvalidDataError, EndOfFileError) as error:
         if not isinstance(source, Path):
@@ -78,6 +93,7 @@ def open_media(
     for stream in container.streams.video:
         stream.thread_type = "NONE"
         stream.codec_context.thread_count = 1
+        stream.codec_context.options = bounds
     return container
 
 

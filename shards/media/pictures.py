@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .arrays import ARRAY_SUFFIXES, open_array
-from .container_io import FrameReader, MediaFacts, iterate_frames, probe
+from .container_io import FrameReader, MediaFacts, iterate_frames, limit_pixels, probe
 from .damaged_packets import Damage
 from .pack_settings import PackSettings
 
+# Seconds without a picture that are a wrong time stamp.
+MOST_GAP = 3600.0
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
 
 
@@ -60,6 +62,7 @@ def iterate_pictures(
     Raises `ValueError` if the size changes or exceeds `settings.max_pixels`, if the duration exceeds
     `settings.max_seconds`, if a folder or array has no rate, and for a truncated video. Raises the errors of reading.
     """
+    limit_pixels(settings.max_pixels)
     facts, frames = _open(path, rate, damage)
     # Checked before decoding: a small file can announce a picture that fills the memory.
     check_pixels(path, facts.width, facts.height, settings)
@@ -146,6 +149,8 @@ def at_constant_rate(
         time -= origin
         # A wrong time stamp far ahead would be filled with copies of one picture. Headers are only roughly right.
         check_seconds(name, time, settings)
+        if held is not None and time - held_time > MOST_GAP:
+            raise ValueError(f"'{name}' has no picture from {held_time:.0f} to {time:.0f} s")
         if facts.duration and time > 2 * facts.duration + 10:
             raise ValueError(f"'{name}' has a frame at {time:.0f} s but lasts {facts.duration:.0f} s")
         if held is not None:

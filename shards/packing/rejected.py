@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import cv2
-from av.error import FFmpegError
+from av.error import ArgumentError, FFmpegError
 
 from ..errors import DataError
 from ..index.whole_file import remove_partial, write_whole
@@ -43,6 +43,9 @@ class Rejected:
 def reason_of(error: BaseException) -> str:
     """Returns one of `UNREADABLE` as one line of text."""
     text = str(getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
+    if isinstance(error, ArgumentError):
+        # FFmpeg's answer to pictures beyond `limit_pixels`.
+        return f"its pictures are damaged or too large ({text})"
     return f"not enough memory ({text})" if isinstance(error, MemoryError) else text
 
 
