@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..clip_spec import ClipSpec
 from ..clips.application import Application
 from ..clips.piece import Piece, Window
-from ..media.container_io import FrameReader, iterate_frames, limit_pixels, probe
+from ..media.container_io import FrameReader, allow_pixels, iterate_frames, probe
 from ..media.damaged_packets import Damage
 from ..media.pack_settings import PackSettings
 from ..media.pictures import check_seconds, iterate_pictures
@@ -50,7 +50,7 @@ def slide(
     """
     step = application.step(hop)
     settings = sliding_settings(spec, modalities, max_seconds)
-    limit_pixels(settings.max_pixels)
+    allow_pixels(settings.max_pixels)
     tracks = _open(files, settings, spec, settings.rates | (rates or {}), sound_memory(application, settings), damage)
     if not tracks:
         raise ValueError(f"it has none of {', '.join(modalities)}")

@@ -11,6 +11,17 @@ from numpy.typing import NDArray
 ARRAY_SUFFIXES = frozenset({".npy", ".mat"})
 # Most bytes of a MATLAB file's content, which is read as a whole.
 MOST_BYTES = 2**30
+# What NumPy and SciPy raise for damaged headers, besides `ValueError` and `OSError`.
+DAMAGED = (
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    NotImplementedError,
+    OverflowError,
+    RecursionError,
+    TypeError,
+)
 # Type of a compressed part, and bytes that are decompressed at a time.
 COMPRESSED, STEP = 15, 2**16
 
@@ -25,7 +36,7 @@ def open_array(path: Path, dimensions: int) -> NDArray[Any]:
             # Unlike `np.load`, reads neither archives nor pickles, whatever the first bytes are.
             values = np.lib.format.open_memmap(path, mode="r")
         # NumPy parses a header as source code.
-        except (TokenError, SyntaxError, TypeError, OverflowError, MemoryError, RecursionError) as error:
+        except (TokenError, SyntaxError, *DAMAGED) as error:
             raise ValueError(f"'{path.name}' has a damaged header ({error})") from error
     else:
         values = _one_variable(path, dimensions)
@@ -49,7 +60,7 @@ def _one_variable(path: Path, dimensions: int) -> NDArray[Any]:
             raise ValueError(f"'{path.name}' needs one array of {dimensions} axes, it has {held}")
         return loadmat(path, variable_names=fitting)[fitting[0]]
     # NotImplementedError: SciPy, for version 7.3, which is HDF5.
-    except (MatReadError, zlib.error, TypeError, NotImplementedError, OverflowError, RecursionError) as error:
+    except (MatReadError, zlib.error, *DAMAGED) as error:
         raise ValueError(f"'{path.name}' cannot be read as a MATLAB file up to version 7.2 ({error})") from error
 
 

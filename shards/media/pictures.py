@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .arrays import ARRAY_SUFFIXES, open_array
-from .container_io import FrameReader, MediaFacts, iterate_frames, limit_pixels, probe
+from .container_io import FrameReader, MediaFacts, allow_pixels, iterate_frames, probe
 from .damaged_packets import Damage
 from .pack_settings import PackSettings
 
@@ -62,7 +62,7 @@ def iterate_pictures(
     Raises `ValueError` if the size changes or exceeds `settings.max_pixels`, if the duration exceeds
     `settings.max_seconds`, if a folder or array has no rate, and for a truncated video. Raises the errors of reading.
     """
-    limit_pixels(settings.max_pixels)
+    allow_pixels(settings.max_pixels)
     facts, frames = _open(path, rate, damage)
     # Checked before decoding: a small file can announce a picture that fills the memory.
     check_pixels(path, facts.width, facts.height, settings)
@@ -76,7 +76,14 @@ def iterate_pictures(
 
 
 def check_pixels(path: Path, width: int, height: int, settings: PackSettings) -> None:
-    """Raises `ValueError` for a picture larger than `settings.max_pixels`."""
+    """Raises `ValueError` for a picture larger than `settings.max_pixels`, or of unknown size: FFmpeg reports none if
+    the picture is far too large.
+    """
+    if not width * height:
+        raise ValueError(
+            f"'{path.name}' has pictures that cannot be decoded, or of more than {settings.max_pixels} pixels "
+            "(--max-pixels)"
+        )
     if width * height > settings.max_pixels:
         raise ValueError(
             f"'{path.name}' has pictures of {width} x {height} pixels, more than {settings.max_pixels} (--max-pixels)"

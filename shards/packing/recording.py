@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..media.arrays import ARRAY_SUFFIXES, open_array
-from ..media.container_io import FrameReader, iterate_frames, limit_pixels, probe
+from ..media.container_io import FrameReader, allow_pixels, iterate_frames, probe
 from ..media.damaged_packets import Damage
 from ..media.flow import compute_flow
 from ..media.pack_settings import PackSettings
@@ -57,7 +57,7 @@ def read_recording(
     for unreadable files.
     """
     wanted = settings.modalities
-    limit_pixels(settings.max_pixels)
+    allow_pixels(settings.max_pixels)
     video = files.get("video")
     given = settings.rates | (rates or {})
     sound, signals, rates = None, {}, {}

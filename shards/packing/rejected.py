@@ -44,7 +44,7 @@ def reason_of(error: BaseException) -> str:
     """Returns one of `UNREADABLE` as one line of text."""
     text = str(getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
     if isinstance(error, ArgumentError):
-        # FFmpeg's answer to pictures beyond `limit_pixels`.
+        # FFmpeg's answer to pictures beyond `allow_pixels`.
         return f"its pictures are damaged or too large ({text})"
     return f"not enough memory ({text})" if isinstance(error, MemoryError) else text
 
