@@ -117,8 +117,23 @@ class ClipSpec:
         )
 
 
+# Smallest and largest value of each field in a file from an unknown sender, and most values of one window.
+_BOUNDS = {
+    "seconds": (1e-3, 3600),
+    "frames": (1, 4096),
+    "size": (1, 8192),
+    "short_side": (1, 8192),
+    "fps": (1e-3, 1000),
+    "sample_rate": (100, 1_000_000),
+    "flow_bound": (1e-6, 1e6),
+    "stretch": (0, 1),
+}
+_WHOLE = ("frames", "size", "short_side", "sample_rate")
+_MOST_VALUES = 2**28
+
+
 def plain_clip_spec(content: dict[str, Any]) -> ClipSpec:
-    """Returns a `ClipSpec` from its JSON form."""
+    """Returns a `ClipSpec` from its JSON form. Raises `ValueError` for sizes that no model has."""
     statistics = {
         name: Statistics(tuple(entry["mean"]), tuple(entry["std"])) for name, entry in content["statistics"].items()
     }
@@ -128,7 +143,24 @@ def plain_clip_spec(content: dict[str, Any]) -> ClipSpec:
         "region": plain_region(content.get("region")),
         "packing": None if packing is None else plain_settings(packing),
     }
-    return ClipSpec(**content | plain)
+    spec = ClipSpec(**content | plain)
+    _check_bounds(spec)
+    return spec
+
+
+def _check_bounds(spec: ClipSpec) -> None:
+    for name, (least, most) in _BOUNDS.items():
+        value = getattr(spec, name)
+        kinds = int if name in _WHOLE else int | float
+        if isinstance(value, bool) or not isinstance(value, kinds) or not least <= value <= most:
+            raise ValueError(f"{name} is {value!r}, not a number from {least:g} to {most:g}")
+    if max(spec.frames * spec.size**2, spec.seconds * spec.sample_rate) > _MOST_VALUES:
+        raise ValueError(f"a window has more than {_MOST_VALUES} values")
+    for entry in spec.statistics.values():
+        if not all(isinstance(value, float | int) and math.isfinite(value) for value in (*entry.mean, *entry.std)):
+            raise ValueError("its statistics hold values that are not finite")
+    if spec.packing is not None and not 0 < spec.packing.clip_seconds <= spec.packing.max_seconds:
+        raise ValueError(f"clip_seconds of packing are {spec.packing.clip_seconds!r}, not above 0")
 
 
 def check_packing(spec: ClipSpec, index: Index) -> None:

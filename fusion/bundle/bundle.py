@@ -23,11 +23,26 @@ from ..encoders.weights import first_difference
 from ..own_classes import check_allowed, is_path, package_of
 from ..spec import BackboneSpec, EncoderSpec
 from .bundle_files import CARD, FACTS, LAYOUTS, facts_path, local_bundle
+from .bundle_limits import build_within, check_encoders, check_settings, read_json
 from .hub import Repository, upload, without_paths
 from .integrity import check_facts, check_files, seal
 from .model_card import model_card
 
 FORMAT_VERSION = 2
+# What building a model from wrong facts raises, in modalgate, timm and torch.
+BROKEN = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    SafetensorError,
+    TypeError,
+    ValueError,
+)
 
 
 @dataclass
@@ -162,7 +177,9 @@ def load_bundle(folder: Path | str, allow: Collection[str] = ()) -> Bundle:
     folder: a path, or `hf://owner/name[@revision]` on the hub.
     allow: packages whose classes the bundle may import. Without them, only code of modalgate runs.
 
-    Sizes and sha256 of all files are checked before any file is used. Raises `RequestError` if there is no bundle, if
+    Sizes and sha256 of all files are checked before any file is used. The sender may be unknown: loading opens no
+    other file and no address, builds only networks whose tensors are in the weights file, and does not change the
+    global random state. Raises `RequestError` if there is no bundle, if
     it has another format version, and if it needs a class whose package is not installed or not allowed. Raises
     `DataError` if a file is missing, truncated or changed.
     """
@@ -175,19 +192,29 @@ def load_bundle(folder: Path | str, allow: Collection[str] = ()) -> Bundle:
             raise DataError(
                 f"'{path}' lists {', '.join(facts['files'])}, not {weights_name} and {CARD}: export the run again"
             )
-        check_allowed(own_paths(facts), allow, str(folder))
+        own = own_paths(facts)
+        check_allowed(own, allow, str(folder))
+        check_settings(facts)
         spec = plain_clip_spec(facts["clip"])
-        backbone = Backbone(facts["modalities"], _backbone_spec(facts["backbone"]), clip=spec)
-        model: Backbone | Classifier = backbone
-        if facts["classes"] is not None:
-            model = Classifier(
+        application = plain_application(facts.get("application"), spec, facts["segments"])
+        backbone_spec = _backbone_spec(facts["backbone"])
+        check_encoders({name: encoder_spec(backbone_spec, name) for name in facts["modalities"]})
+
+        def build() -> Backbone | Classifier:
+            backbone = Backbone(facts["modalities"], backbone_spec)
+            if facts["classes"] is None:
+                return backbone
+            return Classifier(
                 backbone,
                 facts["classes"],
                 unimodal=facts["unimodal_heads"],
                 decision=facts["decision"],
                 multilabel=facts.get("multilabel", False),
             )
+
+        model = build_within(build, folder / weights_name, trusted=bool(own))
         model.load_state_dict(load_file(folder / weights_name))
+        (model.backbone if isinstance(model, Classifier) else model).prepare_as(spec)
         return Bundle(
             model.eval(),
             spec,
@@ -197,10 +224,10 @@ def load_bundle(folder: Path | str, allow: Collection[str] = ()) -> Bundle:
             facts["provenance"],
             facts["metrics"],
             facts["licence"],
-            plain_application(facts.get("application"), spec, facts["segments"]),
+            application,
         )
-    except (AttributeError, KeyError, TypeError, ValueError, SafetensorError, RuntimeError) as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+    except BROKEN as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:400]
         raise DataError(f"bundle '{folder}' is damaged ({reason}): export the run again") from error
 
 
@@ -227,7 +254,7 @@ def push_bundle(
 def _read_facts(path: Path) -> dict[str, Any]:
     """Reads the facts at `path` and checks their format version and their digest."""
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
+        facts = read_json(path)
         version = facts["format_version"]
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"'{path}' is damaged ({error!r}): export the run again") from error

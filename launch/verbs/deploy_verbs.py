@@ -254,6 +254,13 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on. The default is this machine only.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 chooses a free one.")] = 8000,
     max_mb: Annotated[int, typer.Option(min=1, help="Largest upload, in MB of 2^20 bytes.")] = 200,
+    max_seconds: Annotated[float, typer.Option(min=1, help="Longest recording, in seconds.")] = 3600.0,
+    max_memory: Annotated[
+        int, typer.Option(min=64, help="Memory that decoding one recording may take, in MB of 2^20 bytes.")
+    ] = 1024,
+    deadline: Annotated[
+        float, typer.Option(min=1, help="Seconds in which a recording must arrive, and in which it is scored.")
+    ] = 600.0,
     queue: Annotated[int, typer.Option(min=0, help="Recordings that may wait while one is scored.")] = 4,
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads of torch. Default: all cores but one.", show_default=False)
@@ -265,4 +272,14 @@ def serve(
     check_bundle(model)
     from ..serve.server_process import run_server
 
-    run_server(model, host, port, max_mb=max_mb, queue=queue, threads=threads)
+    run_server(
+        model,
+        host,
+        port,
+        max_mb=max_mb,
+        queue=queue,
+        threads=threads,
+        max_seconds=max_seconds,
+        deadline=deadline,
+        max_memory=max_memory,
+    )

@@ -4,7 +4,7 @@ import csv
 import zlib
 
 import cv2
-from av.error import FFmpegError
+from av.error import ArgumentError, FFmpegError
 
 from ..errors import DataError, raise_if_exhausted
 
@@ -36,4 +36,7 @@ def reason_of(error: BaseException) -> str:
     """
     raise_if_exhausted(error)
     text = str(getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
+    if isinstance(error, ArgumentError):
+        # FFmpeg's answer to pictures beyond `allow_pixels`.
+        return f"its pictures are damaged or too large ({text})"
     return f"not enough memory ({text})" if isinstance(error, MemoryError) else text

@@ -1,5 +1,6 @@
 """The pieces of a recording: one if it is as short as the evaluation clips, else sliding pieces."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +31,7 @@ def recording_pieces(
     hop: float | None = None,
     rates: dict[str, float] | None = None,
     damage: Damage | None = None,
+    max_seconds: float = math.inf,
 ) -> Iterator[Piece]:
     """Yields one piece of a recording of at most `application.whole` seconds, and sliding pieces of a longer one.
 
@@ -43,7 +45,7 @@ def recording_pieces(
     if piece is not None:
         yield piece
         return
-    yield from slide(files, spec, modalities, application, hop, rates, damage)
+    yield from slide(files, spec, modalities, application, hop, rates, damage, max_seconds)
 
 
 def _whole(

@@ -11,8 +11,8 @@ from typing import Any
 import av
 import cv2
 import numpy as np
+from av.error import ArgumentError, InvalidDataError
 from av.error import EOFError as EndOfFileError
-from av.error import InvalidDataError
 from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
@@ -20,6 +20,26 @@ from .damaged_packets import Damage, decode
 from .region import Region, cut_region
 
 MediaSource = Path | str | io.BytesIO
+# Containers that hold their own media. Playlists (HLS, concat, SDP) are excluded: FFmpeg would open any file or
+# address that they name.
+CONTAINERS = (
+    "mov,mp4,m4a,3gp,3g2,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,mjpeg,h264,hevc,ivf,obu,ogg,flv,asf,mxf,nut,dv,"
+    "wav,w64,mp3,flac,aac,ac3,amr,aiff,au,caf"
+)
+# What else files are read from that are not sent over HTTP: pictures of frame folders, and rare containers.
+_OTHERS = (
+    "png_pipe,jpeg_pipe,image2,bmp_pipe,tiff_pipe,webp_pipe,gif,apng,yuv4mpegpipe,rm,ape,tta,wv,amrnb,amrwb,eac3,dts"
+)
+# Pictures with more pixels are not decoded. FFmpeg decodes some already to open a file.
+MOST_PIXELS = 7680 * 4320
+_allowed = [MOST_PIXELS]
+# Coded pictures are padded to whole blocks.
+_PADDING = 1.25
+
+
+def allow_pixels(most: int) -> None:
+    """Lets this process decode pictures of up to `most` pixels, if that is more than `MOST_PIXELS`."""
+    _allowed[0] = max(most, MOST_PIXELS)
 
 
 @dataclass(frozen=True)
@@ -56,19 +76,33 @@ def open_media(
     - `options`: FFmpeg's options for the container.
     - `timeout`: seconds to wait for data of a stream.
 
-    Raises `ValueError` for a file without media and for a codec that FFmpeg cannot decode. Raises `av.FFmpegError`
-    for other faults.
+    A file must contain its own media: a playlist could name any other file or address. Pictures beyond `allow_pixels`
+    are not decoded, neither here nor later.
+
+    Raises `ValueError` for a file without media, for a format that is not accepted and for a codec that FFmpeg cannot
+    decode. Raises `av.FFmpegError` for other faults.
     """
     opened = source if isinstance(source, io.BytesIO) else str(source)
+    bounds = {"max_pixels": str(int(_PADDING * _allowed[0]))}
+    accepted = {"format_whitelist": f"{CONTAINERS},{_OTHERS}"} if isinstance(source, Path) else {}
     try:
         # Tags in an unknown encoding must not make a file unreadable.
         container = av.open(
-            opened, mode="r", format=container_format, metadata_errors="replace", options=options, timeout=timeout
+            opened,
+            mode="r",
+            format=container_format,
+            metadata_errors="replace",
+            options=bounds | accepted | (options or {}),
+            timeout=timeout,
         )
     except (InvalidDataError, EndOfFileError) as error:
         if not isinstance(source, Path):
             raise
         raise ValueError(_no_media(source)) from error
+    except ArgumentError as error:
+        if not isinstance(source, Path):
+            raise
+        raise ValueError("its format is not accepted: give a file that contains its own video and sound") from error
     for stream in (*container.streams.video, *container.streams.audio):
         if stream.codec_context is None:
             # A stream must not be used once its container is closed.
@@ -78,6 +112,7 @@ def open_media(
     for stream in container.streams.video:
         stream.thread_type = "NONE"
         stream.codec_context.thread_count = 1
+        stream.codec_context.options = bounds
     return container
 
 

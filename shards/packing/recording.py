@@ -1,6 +1,7 @@
 """Read one recording as arrays: constant frame rate, one size, one clock for all streams."""
 
 import csv
+from array import array
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..media.arrays import ARRAY_SUFFIXES, open_array
-from ..media.container_io import FrameReader, iterate_frames, probe
+from ..media.container_io import FrameReader, allow_pixels, iterate_frames, probe
 from ..media.damaged_packets import Damage
 from ..media.flow import compute_flow
 from ..media.pack_settings import PackSettings
@@ -56,6 +57,7 @@ def read_recording(
     for unreadable files.
     """
     wanted = settings.modalities
+    allow_pixels(settings.max_pixels)
     given = settings.rates | (rates or {})
     signals, rates = {}, {}
     for name in wanted:
@@ -136,12 +138,7 @@ def read_signal(path: Path, name: str, rate: float | None = None) -> tuple[NDArr
     if path.suffix.lower() in ARRAY_SUFFIXES:
         values = np.array(open_array(path, 2))
     else:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = [row for row in csv.reader(file) if row]
-        try:
-            values = np.array(rows, dtype=np.float32)
-        except ValueError:
-            values = np.array(rows[1:], dtype=np.float32)
+        values = _read_table(path, entry.channels)
     if values.ndim != 2 or values.shape[1] != entry.channels or not len(values):
         raise ValueError(f"'{path.name}' has shape {values.shape}, {name} needs (samples, {entry.channels})")
     # Values beyond float32's range become infinite and are rejected as such.
@@ -150,6 +147,23 @@ def read_signal(path: Path, name: str, rate: float | None = None) -> tuple[NDArr
     if not np.isfinite(values).all():
         raise ValueError(f"'{path.name}' holds values that are not finite")
     return values, rate
+
+
+def _read_table(path: Path, columns: int) -> NDArray[np.float64]:
+    """Reads a CSV of numbers (N, columns), with one header line allowed, row by row: text takes much more memory."""
+    found = array("d")
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        for number, row in enumerate(row for row in csv.reader(file) if row):
+            try:
+                values = [float(value) for value in row]
+            except ValueError:
+                if number == 0:
+                    continue
+                raise
+            if len(row) != columns:
+                raise ValueError(f"'{path.name}' has a row of {len(row)} values, {columns} are needed")
+            found.extend(values)
+    return np.frombuffer(found, np.float64).reshape(-1, columns)
 
 
 def picture_files(files: dict[str, Path], names: tuple[str, ...]) -> list[tuple[str, str, Path]]:

@@ -1,5 +1,7 @@
 """A recording on one clock: constant rate, pieces, sound in its place, and misleading files."""
 
+import csv
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -131,6 +133,46 @@ def test_bad_signals(tmp_path: Path, values: np.ndarray) -> None:
     np.save(tmp_path / "a.npy", values)
     with pytest.raises(ValueError, match=r"a\.npy"):
         read_signal(tmp_path / "a.npy", "inertial")
+
+
+@pytest.mark.parametrize(
+    ("text", "shape"),
+    [
+        ("1,2,3,4,5,6\n" * 3, (3, 6)),
+        ("ax,ay,az,gx,gy,gz\n1,2,3,4,5,6\n\n1e2, 2,3,4,5,-6\n", (2, 6)),
+        ("\ufeff1,2,3,4,5,6\r\n", (1, 6)),
+        ("1,2,3,4,5,6\nax,ay,az,gx,gy,gz\n", None),
+        ("1,2,3,4,5\n1,2,3,4,5\n", None),
+        ("1,2,3,4,5,6\n1,2,3\n", None),
+        ("1,2,3,4,5,nan\n", None),
+        ("1,2,3,4,5,inf\n", None),
+        ("1,2,3,4,5,1e99\n", None),
+        ("ax,ay\n", None),
+        ("", None),
+        ('"' + "1," * 1000, None),
+        ("1" * 200_000, None),
+        ("\0" * 100, None),
+    ],
+)
+def test_a_table_is_read_row_by_row(text: str, shape: tuple[int, int] | None, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(text, encoding="utf-8", newline="")
+    if shape is None:
+        with pytest.raises((ValueError, csv.Error)):
+            read_signal(tmp_path / "a.csv", "inertial")
+    else:
+        values, rate = read_signal(tmp_path / "a.csv", "inertial")
+        assert (values.shape, values.dtype, rate) == (shape, np.float32, 50)
+        assert values[0].tolist() == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_long_table_takes_little_more_than_its_numbers(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("1,2,3,4,5,6\n" * 200_000)
+    tracemalloc.start()
+    values, _ = read_signal(tmp_path / "a.csv", "inertial")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # In double precision, grown in steps, and in single precision. As text it took 100 MB.
+    assert peak < 5 * values.nbytes
 
 
 def test_measured_flow_is_kept(tmp_path: Path) -> None:
