@@ -32,6 +32,7 @@ from ..runs.logbook import warn
 from ..runs.metric_log import show_result
 from ..runs.progress import track
 from ..schema import FinetuneConfig
+from ..training.checkpoint import steps_done
 from ..training.device import make_accelerator, ranks
 from ..training.set_up import open_parts
 from .final_model import Figures, check_final, train_final
@@ -225,7 +226,7 @@ def _save(recipe: Recipe, split: Split, run: Path, classifier: Classifier) -> No
         "trained": recipe.purpose,
         "data": f"{recipe.index.folder.name}: {clips}, tested on {len(split.test)} ({split.name})",
         "encoder": "pretrained without labels" if config.encoder else "from random weights",
-        "steps": config.train.steps,
+        "steps": max(config.train.steps, steps_done(run)),
         "seed": config.seed,
         "command": " ".join(recipe.settings["command"]),
     }
