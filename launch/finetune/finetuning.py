@@ -40,6 +40,7 @@ from ..runs.logbook import warn
 from ..runs.metric_log import show_result
 from ..runs.progress import track
 from ..schema import FinetuneConfig
+from ..training.checkpoint import steps_done
 from ..training.device import make_accelerator, ranks
 from ..training.set_up import open_parts
 from .cross_fit import check_cross_fit, cross_fit_of, fit_gate
@@ -253,7 +254,7 @@ def _save(recipe: Recipe, split: Split, run: Path, classifier: Classifier) -> No
         "trained": recipe.purpose,
         "data": f"{recipe.index.folder.name}: {clips}, tested on {len(split.test)} ({split.name})",
         "encoder": "pretrained without labels" if config.encoder else "from random weights",
-        "steps": config.train.steps,
+        "steps": max(config.train.steps, steps_done(run)),
         "seed": config.seed,
         "command": " ".join(recipe.settings["command"]),
     }

@@ -25,6 +25,7 @@ from ..config.load import settings_of
 from ..runs.bundles import SEEN, UNSEEN, measured_bundle, tested_digest, unseen_bundle
 from ..runs.folder import run_folder
 from ..schema import DataConfig, PretrainConfig
+from ..training.checkpoint import steps_done
 from ..training.device import ranks
 from ..training.loop import Evaluation, train
 from ..training.set_up import open_parts
@@ -220,7 +221,7 @@ def _pretrain(plan: _Plan, command: Sequence[str], resume: bool) -> dict[str, fl
         provenance = {
             "trained": f"pretext tasks {', '.join(config.tasks)} (no labels)",
             "data": f"{index.folder.name}: {len(stream.index.samples)} clips{split}",
-            "steps": config.train.steps,
+            "steps": max(config.train.steps, steps_done(run)),
             "seed": config.seed,
             "command": " ".join(command),
             "versions": versions(),

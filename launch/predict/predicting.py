@@ -55,7 +55,7 @@ def predict_source(model: Path, source: str, request: PredictRequest) -> Iterato
     if [source.path for source in sources] == [path]:  # a folder of frames is one recording
         sources = []
     keys = [source.key for source in sources] or None
-    request.check_free([item.key for item in find_material(source).items] if packed else keys)
+    replaced = request.check_free([item.key for item in find_material(source).items] if packed else keys)
     scorer = load_scorer(model)
     alarm = request.alarm.rule(scorer, scorer.application.threshold)
     if address is not None or sources or packed:
@@ -79,6 +79,9 @@ def predict_source(model: Path, source: str, request: PredictRequest) -> Iterato
         else:
             files = recording_files(scorer.modalities, path, request.beside)
             yield from _predict_files(scorer, Source("", files), request, lines, alarm)
+    if replaced:
+        more = f" and {len(replaced) - 1} more" if len(replaced) > 1 else ""
+        _say(f"note: this replaced '{replaced[0]}'{more}")
 
 
 def load_scorer(model: Path) -> Scorer:

@@ -42,7 +42,7 @@ class AlarmRequest:
 class PredictRequest:
     """The options of `predict`. `beside`: files of further modalities by name. `rates`: Hz of files that do not
     store it. `out`, `png`, `video`: where lines, timeline and film go (for several recordings: folders). `overwrite`:
-    whether they may replace files.
+    whether `out` may replace a file.
     """
 
     beside: dict[str, Path] = field(default_factory=dict)
@@ -55,13 +55,20 @@ class PredictRequest:
     patience: Patience = field(default_factory=Patience)
     overwrite: bool = False
 
-    def check_free(self, keys: Sequence[str] | None = None) -> None:
-        """Raises `RequestError` if an output exists and may not be replaced. `keys`: of several recordings."""
-        wanted = [("--out", self.out)]
-        for option, place, suffix in (("--png", self.png, "png"), ("--video", self.video, "mp4")):
+    def check_free(self, keys: Sequence[str] | None = None) -> list[Path]:
+        """The pictures and films that are replaced. `keys`: of several recordings.
+
+        They are drawn from the lines. Raises `RequestError` if the lines of `out` exist and may not be replaced.
+        """
+        # An empty file holds no result, and a device or a pipe keeps none.
+        if self.out is not None and not self.overwrite and _holds(self.out):
+            raise RequestError(f"'{self.out}' already exists: give another --out, or add --overwrite")
+        wanted: list[Path] = []
+        for place, suffix in ((self.png, "png"), (self.video, "mp4")):
             if place is not None:
-                wanted += [(option, place)] if keys is None else [(option, place / f"{key}.{suffix}") for key in keys]
-        for option, path in wanted:
-            # An empty file holds no result, and a device or a pipe keeps none.
-            if path is not None and not self.overwrite and path.is_file() and path.stat().st_size:
-                raise RequestError(f"'{path}' already exists: give another {option}, or add --overwrite")
+                wanted += [place] if keys is None else [place / f"{key}.{suffix}" for key in keys]
+        return [] if self.overwrite else [path for path in wanted if _holds(path)]
+
+
+def _holds(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size > 0

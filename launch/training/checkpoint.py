@@ -83,6 +83,12 @@ def latest_checkpoint(run: Path) -> Path | None:
     return next((folder for folder in _numbered(run) if _whole(folder)), None)
 
 
+def steps_done(run: Path) -> int:
+    """The step of the newest whole checkpoint, 0 without one: a training resumed with fewer steps has done more."""
+    folder = latest_checkpoint(run)
+    return 0 if folder is None else _step(folder)
+
+
 def resumed_checkpoint(run: Path) -> tuple[Path | None, list[Path]]:
     """The checkpoint to resume `run` from, None if it has none, and the damaged ones after it.
 

@@ -55,8 +55,8 @@ def train(
     A step whose loss or gradient is not finite is skipped, and its clips are listed in RUN/nonfinite.jsonl. SIGTERM
     and SIGINT end the run with a checkpoint and `KeyboardInterrupt`; SIGUSR1 saves a checkpoint. If one of several
     processes gets no further batch, all save a checkpoint and end. With `config.average` the objective gets the
-    averaged weights at the end. Raises `RequestError` for an occupied run folder, for other settings or shards on
-    resume, and for fewer steps than are done; `DataError` if all checkpoints to resume from are damaged, after
+    averaged weights at the end. Raises `RequestError` for an occupied run folder, and for other settings or shards on
+    resume; `DataError` if all checkpoints to resume from are damaged, after
     `config.nonfinite_limit` non-finite steps in a row, and if a process that decodes clips dies.
     """
     boards = TrackerSettings(tracker_mode, tensorboard)

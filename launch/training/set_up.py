@@ -11,7 +11,6 @@ import torch
 from accelerate.utils import set_seed
 from torch import nn
 
-from ...shards.errors import RequestError
 from ..runs.boards import Boards, need_tensorboard
 from ..runs.environment import record_environment
 from ..runs.folder import started_parts, started_run
@@ -138,11 +137,8 @@ def open_training(
         set_seed(seed, device_specific=True)
         state = RunState(accelerator, objective, config, run, parameter_groups, folder)
         stack.callback(state.close)
-        if state.step > config.steps:
-            raise RequestError(
-                f"run '{run}' has done {state.step} steps, more than train.steps={config.steps}: give at least "
-                f"{state.step}, or another name="
-            )
+        if main and state.step > config.steps:
+            warn(f"'{run}' has done {state.step} steps, more than train.steps={config.steps}: it keeps them all")
         trackers: list[Tracker] = []
 
         def track_run() -> None:

@@ -181,9 +181,7 @@ def predict(
         Path | None,
         typer.Option(metavar="FILE", help="Write the JSON lines here and print a table at the end."),
     ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the files of --out, --png and --video.")
-    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file of --out.")] = False,
     png: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw scores and gate weights over time.")] = None,
     video: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the film with scores, gates and alarms drawn on it.")

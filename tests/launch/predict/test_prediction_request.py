@@ -42,21 +42,22 @@ def test_no_alarm_without_a_class(peaceful: Scorer) -> None:
     assert AlarmRequest("calm").rule(peaceful, None) == ("calm", AlarmRule(0.5, 0.4, smooth=2))
 
 
-@pytest.mark.parametrize("option", ["out", "png", "video"])
-def test_earlier_results_are_replaced_only_on_request(tmp_path: Path, option: str) -> None:
-    suffix = {"out": "jsonl", "png": "png", "video": "mp4"}[option]
-    target = tmp_path / f"hall.{suffix}"
-    request = PredictRequest(**{option: target})
-    request.check_free()
-    target.touch()  # as mktemp makes it
-    request.check_free()
-    target.write_bytes(b"earlier")
-    with pytest.raises(RequestError, match=f"already exists: give another --{option}, or add --overwrite"):
+def test_earlier_lines_are_replaced_only_on_request(tmp_path: Path) -> None:
+    request = PredictRequest(out=tmp_path / "hall.jsonl")
+    assert request.check_free() == []
+    (tmp_path / "hall.jsonl").touch()  # as mktemp makes it
+    assert request.check_free() == []
+    (tmp_path / "hall.jsonl").write_bytes(b"earlier")
+    with pytest.raises(RequestError, match="already exists: give another --out, or add --overwrite"):
         request.check_free()
-    replace(request, overwrite=True).check_free()
-    PredictRequest(out=Path("/dev/null")).check_free()
-    if option != "out":  # a folder for several recordings
-        several = PredictRequest(**{option: tmp_path})
-        several.check_free(["market", "square"])
-        with pytest.raises(RequestError, match=f"hall.{suffix}' already exists"):
-            several.check_free(["market", "hall"])
+    assert replace(request, overwrite=True).check_free() == []
+    assert PredictRequest(out=Path("/dev/null")).check_free() == []
+
+
+def test_replaced_pictures_are_named(tmp_path: Path) -> None:
+    drawn, film = tmp_path / "hall.png", tmp_path / "hall.mp4"
+    drawn.write_bytes(b"earlier")
+    film.write_bytes(b"earlier")
+    assert PredictRequest(png=drawn, video=film).check_free() == [drawn, film]
+    assert PredictRequest(png=tmp_path, video=tmp_path).check_free(["market", "hall"]) == [drawn, film]
+    assert PredictRequest(png=tmp_path / "other.png").check_free() == []

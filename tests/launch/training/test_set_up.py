@@ -10,6 +10,7 @@ import pytest
 import torch
 from modalgate.launch.runs.metric_log import read_metrics
 from modalgate.launch.training import set_up
+from modalgate.launch.training.checkpoint import steps_done
 from modalgate.launch.training.loop import train
 from modalgate.shards.errors import DataError, RequestError
 from torch import Tensor
@@ -136,14 +137,15 @@ def test_damaged_checkpoints_are_named_and_only_deleting_them_starts_from_step_z
     assert [line["step"] for line in read_metrics(run)] == [4, 8, 12, 14]
 
 
-def test_fewer_steps_than_are_done_are_refused_on_resume(tmp_path: Path) -> None:
-    """They would export the weights of the longer training as those of the shorter one."""
+def test_a_resume_with_fewer_steps_than_are_done_keeps_them_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = tmp_path / "run"
     train(Regression(), ToyStream(), settings(), run, tracker_mode="disabled")
-    before = contents(run)
-    with pytest.raises(RequestError, match=r"has done 12 steps, more than train\.steps=8: give at least 12"):
-        train(Regression(), ToyStream(), settings(steps=8), run, resume=True, tracker_mode="disabled")
-    assert contents(run) == before
+    train(Regression(), ToyStream(), settings(steps=8), run, resume=True, tracker_mode="disabled")
+    assert "has done 12 steps, more than train.steps=8: it keeps them all" in capsys.readouterr().err
+    assert [line["step"] for line in read_metrics(run)] == [4, 8, 12]
+    assert steps_done(run) == 12
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="fp16 is right on a GPU")
