@@ -20,7 +20,7 @@ from ...shards.clips.lifeline import end_with
 from ...shards.clips.piece import Piece
 from ...shards.index.unreadable import UNREADABLE, reason_of
 from ...shards.live.pieces import recording_pieces
-from ...shards.media.accepted_containers import check_container
+from ...shards.media.container_io import check_container
 from ...shards.media.damaged_packets import Damage
 from ...shards.media.thumbnails import stills
 from ...shards.modality import MODALITIES

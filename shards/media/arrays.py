@@ -22,8 +22,8 @@ DAMAGED = (
     RecursionError,
     TypeError,
 )
-# Type of a compressed part, and bytes that are decompressed at a time.
-COMPRESSED, STEP = 15, 2**16
+# Type of a compressed part, and bytes that are read and decompressed at a time.
+COMPRESSED, READ, STEP = 15, 2**12, 2**20
 
 
 def open_array(path: Path, dimensions: int) -> NDArray[Any]:
@@ -83,7 +83,7 @@ def _check_size(path: Path) -> None:
                 file.seek(length, 1)
                 continue
             unpack, left = zlib.decompressobj(), length
-            while left and not unpack.eof and (part := file.read(min(left, STEP))):
+            while left and not unpack.eof and (part := file.read(min(left, READ))):
                 left -= len(part)
                 while part and not unpack.eof:
                     total += len(unpack.decompress(part, STEP))

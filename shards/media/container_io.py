@@ -16,20 +16,11 @@ from av.error import EOFError as EndOfFileError
 from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
+from .accepted_containers import CONTAINERS, OTHERS, check_tables
 from .damaged_packets import Damage, decode
 from .region import Region, cut_region
 
 MediaSource = Path | str | io.BytesIO
-# Containers that hold their own media. Playlists (HLS, concat, SDP) are excluded: FFmpeg would open any file or
-# address that they name.
-CONTAINERS = (
-    "mov,mp4,m4a,3gp,3g2,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,mjpeg,h264,hevc,ivf,obu,ogg,flv,asf,mxf,nut,dv,"
-    "wav,w64,mp3,flac,aac,ac3,amr,aiff,au,caf"
-)
-# What else files are read from that are not sent over HTTP: pictures of frame folders, and rare containers.
-_OTHERS = (
-    "png_pipe,jpeg_pipe,image2,bmp_pipe,tiff_pipe,webp_pipe,gif,apng,yuv4mpegpipe,rm,ape,tta,wv,amrnb,amrwb,eac3,dts"
-)
 # Pictures with more pixels are not decoded. FFmpeg decodes some already to open a file.
 MOST_PIXELS = 7680 * 4320
 _allowed = [MOST_PIXELS]
@@ -84,7 +75,10 @@ def open_media(
     """
     opened = source if isinstance(source, io.BytesIO) else str(source)
     bounds = {"max_pixels": str(int(_PADDING * _allowed[0]))}
-    accepted = {"format_whitelist": f"{CONTAINERS},{_OTHERS}"} if isinstance(source, Path) else {}
+    accepted = {}
+    if isinstance(source, Path):
+        check_tables(source)
+        accepted = {"format_whitelist": f"{CONTAINERS},{OTHERS}"}
     try:
         # Tags in an unknown encoding must not make a file unreadable.
         container = av.open(
@@ -114,6 +108,15 @@ def open_media(
         stream.codec_context.thread_count = 1
         stream.codec_context.options = bounds
     return container
+
+
+def check_container(path: Path) -> float:
+    """Returns the duration in seconds from the header of a media file; 0 if the header does not store it.
+
+    Raises `ValueError` for a format that is not in `CONTAINERS`, and the errors of `open_media`.
+    """
+    with open_media(path, options={"format_whitelist": CONTAINERS}) as container:
+        return float(container.duration or 0) / 1_000_000
 
 
 def _no_media(path: Path) -> str:

@@ -46,11 +46,14 @@ def decode(container: Any, stream: Any, damage: Damage | None = None) -> Iterato
     """Yields the decoded frames of one stream of an open container.
 
     `damage`: counts undecodable packets, which are skipped, as players do. Without it, such a packet raises
-    `ValueError`. Raises `av.FFmpegError` if the container itself cannot be read further.
+    `ValueError`. Raises `av.FFmpegError` if the container itself cannot be read further, and `MemoryError`.
     """
     for packet in container.demux(stream):
         try:
             frames = packet.decode()
+        except MemoryError:
+            # The packet may be whole.
+            raise
         except FFmpegError as error:
             seconds = _seconds(packet, container)
             if damage is not None:
