@@ -343,6 +343,9 @@ class StudyConfig:
     """Weight of the losses of one head per modality while a row trains. 0: no heads per modality."""
     noise: list[float] = field(default_factory=lambda: [0.5, 1.0, 2.0])
     """Levels of noise at which every row is tested, in standard deviations. Empty: no noise curve."""
+    held_out: dict[str, float] = field(default_factory=dict)
+    """Corruptions that no training contains, level by axis, on one modality at a time, such as {drop: 0.8}; axes as
+    in `robustness`. Empty: none."""
     metric: str = _one_of("accuracy", "auc")
     """Metric by which rows are compared."""
     positive: str | None = None

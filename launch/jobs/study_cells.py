@@ -29,6 +29,8 @@ from ...tasks.finetuning.cross_fitting import CrossFitted, cross_fit_folds
 from ...tasks.finetuning.reliability_fitting import fit_reliability
 from ...tasks.finetuning.supervised_objective import SupervisedObjective
 from ...tasks.fusion_study.feature_bank import (
+    CLEAN,
+    Corruption,
     Experts,
     StoredClips,
     StoredStream,
@@ -38,6 +40,7 @@ from ...tasks.fusion_study.feature_bank import (
 )
 from ...tasks.fusion_study.study_cell import judge_cell
 from ...tasks.metrics.classification import roc_auc, top_k_accuracy
+from ...tasks.robustness.conditions import TOGETHER
 from ...tasks.splits.splits import Split, groups_of, take
 from ..runs.bundles import split_bundle
 from ..schema import RowConfig, StudyConfig
@@ -153,22 +156,24 @@ def store_features(works: Sequence[Work], part: str) -> None:
     """Stores features of `part` (train, validation or test) of a fold, from the experts of every seed; clips are
     decoded once.
 
-    Of test clips also at each noise level, and of training clips if rows are trained with noise.
+    Of test clips also at each noise level and corruption, and of training clips if rows are trained with noise.
     """
     torch.set_num_threads(1)
     keep_freed_memory()
     first = works[0]
-    levels = {part: 0.0}
+    kinds = [CLEAN]
     if part == "test" or (part == "train" and first.config.taught_noise):
-        levels |= {_noise(part, level): level for level in first.config.noise}
-    if all(_stored(work, name).is_file() for work in works for name in levels):
+        kinds += [(TOGETHER, level) for level in first.config.noise]
+    if part == "test":
+        kinds += list(first.config.held_out.items())
+    if all(_stored(work, part, kind).is_file() for work in works for kind in kinds):
         return
     experts = [_experts(work) for work in works]
     stream = _views(first, getattr(first.split, part))
-    found = store_clips(experts, ClipSpec.of(first.index, first.request), stream, list(levels.values()))
+    found = store_clips(experts, ClipSpec.of(first.index, first.request), stream, kinds)
     for work, row in zip(works, found, strict=True):
-        for name, clips in zip(levels, row, strict=True):
-            save_stored(clips, _stored(work, name))
+        for kind, clips in zip(kinds, row, strict=True):
+            save_stored(clips, _stored(work, part, kind))
 
 
 def train_row(work: Work, name: str, row: RowConfig, modalities: tuple[str, ...]) -> None:
@@ -182,13 +187,15 @@ def train_row(work: Work, name: str, row: RowConfig, modalities: tuple[str, ...]
         set_seed(work.seed)
         clips = load_stored(_stored(work, "train")).only(*modalities)
         classifier = _row_classifier(work, row, clips, modalities)
-        loud = [load_stored(_stored(work, _noise("train", level))).only(*modalities) for level in levels]
+        loud = [load_stored(_stored(work, "train", (TOGETHER, level))).only(*modalities) for level in levels]
         if not _fitted(work, classifier, clips, loud):
             _trained(work, row, classifier, clips, loud, run)
         stored = {part: load_stored(_stored(work, part)) for part in ("validation", "test")}
-        noisy = {level: load_stored(_stored(work, _noise("test", level))) for level in config.noise}
+        noisy = {level: load_stored(_stored(work, "test", (TOGETHER, level))) for level in config.noise}
+        unseen = {kind: load_stored(_stored(work, "test", kind)) for kind in config.held_out.items()}
         cell = judge_cell(
-            name, work.fold, work.seed, classifier, stored["validation"], stored["test"], noisy, work.metric()
+            *(name, work.fold, work.seed, classifier, stored["validation"], stored["test"], noisy, work.metric()),
+            held_out=unseen,
         )
     write_whole(target, json.dumps(cell.plain()).encode())
 
@@ -242,17 +249,23 @@ def train_joint_row(work: Work, name: str, row: RowConfig) -> None:
         resume = (run / "config.yaml").is_file()
         train(objective, stream, loop, run, seed=work.seed, resume=resume, tracker_mode="disabled")
         single = {modality: Classifier(alone(classifier.backbone, modality), work.classes) for modality in teachers}
-        (test, *noisy) = _encoded(work, Experts(single), work.split.test, [0.0, *config.noise])
-        (validation,) = _encoded(work, Experts(single), work.split.validation, [0.0])
+        kinds = [*((TOGETHER, level) for level in config.noise), *config.held_out.items()]
+        (test, *corrupted) = _encoded(work, Experts(single), work.split.test, [CLEAN, *kinds])
+        (validation,) = _encoded(work, Experts(single), work.split.validation, [CLEAN])
         over_features = _over_features(work, row, test, classifier)
-        levels = dict(zip(config.noise, noisy, strict=True))
-        cell = judge_cell(name, work.fold, work.seed, over_features, validation, test, levels, work.metric())
+        levels = dict(zip(config.noise, corrupted, strict=False))
+        unseen = dict(zip(config.held_out.items(), corrupted[len(levels) :], strict=True))
+        cell = judge_cell(
+            *(name, work.fold, work.seed, over_features, validation, test, levels, work.metric()), held_out=unseen
+        )
     write_whole(target, json.dumps(cell.plain()).encode())
 
 
-def _encoded(work: Work, experts: Experts, numbers: NDArray[np.int64], levels: Sequence[float]) -> list[StoredClips]:
-    """The clips `numbers` as encoded by `experts`, at each level of noise."""
-    (found,) = store_clips([experts], ClipSpec.of(work.index, work.request), _views(work, numbers), levels)
+def _encoded(
+    work: Work, experts: Experts, numbers: NDArray[np.int64], kinds: Sequence[Corruption]
+) -> list[StoredClips]:
+    """The clips `numbers` as encoded by `experts`, under each corruption."""
+    (found,) = store_clips([experts], ClipSpec.of(work.index, work.request), _views(work, numbers), kinds)
     return found
 
 
@@ -365,12 +378,9 @@ def _expert(work: Work, name: str, part: str = "") -> Classifier:
     return model
 
 
-def _noise(part: str, level: float) -> str:
-    return f"{part}-noise-{level:g}"
-
-
-def _stored(work: Work, part: str) -> Path:
-    return work.folder / "features" / f"{part}.safetensors"
+def _stored(work: Work, part: str, kind: Corruption = CLEAN) -> Path:
+    name = part if kind == CLEAN else f"{part}-{kind[0]}-{kind[1]:g}"
+    return work.folder / "features" / f"{name}.safetensors"
 
 
 @contextmanager

@@ -31,13 +31,13 @@ from ...tasks.fusion_study.study_summary import (
     References,
     RowCost,
     StudyRow,
-    study_figures,
     study_record,
     study_rows,
-    study_tables,
 )
+from ...tasks.fusion_study.study_tables import study_figures, study_tables
 from ...tasks.metrics.chance import Figure, chance_warning, majority_share
 from ...tasks.records import Result, new_result, save_result
+from ...tasks.robustness.corruptions import AXES, alters
 from ...tasks.splits.leak_check import warn_of_duplicates
 from ...tasks.splits.splits import Split, given_split, groups_of, hold_out, labelled
 from ..config.load import settings_of
@@ -106,6 +106,11 @@ def _resolved(config: StudyConfig, command: Sequence[str]) -> _Resolved:
         _check_row(name, row, request.modalities, classes)
     if config.taught_noise and not config.noise:
         raise RequestError("taught_noise needs noise levels: set noise=[0.5,1.0], for example")
+    for axis in config.held_out:
+        if not any(alters(axis, name) for name in request.modalities if axis in AXES):
+            raise choice_error(
+                "axis of held_out", axis, [a for a in AXES if any(alters(a, n) for n in request.modalities)]
+            )
     for name in request.modalities:
         model = replace(config.model, fusion="static", fusion_arguments={})
         check_windows(Backbone((name,), model), ClipSpec.of(index, request))

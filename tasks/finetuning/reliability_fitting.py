@@ -133,7 +133,7 @@ def _drawn(clean: Evidence, corrupted: Sequence[Evidence], seed: int) -> Evidenc
         logits, quality, present = clean.logits.clone(), clean.quality.clone(), clean.present.clone()
         chosen = torch.from_numpy(generator.random(count) < (CORRUPTED if corrupted else 0.0))
         level = torch.from_numpy(generator.integers(max(len(corrupted), 1), size=count))
-        place = torch.from_numpy(generator.integers(modalities, size=count))
+        place = random_place(generator, present.any(dim=1).numpy())
         for number, other in enumerate(corrupted):
             for column in range(modalities):
                 rows = chosen & (level == number) & (place == column)
@@ -145,6 +145,15 @@ def _drawn(clean: Evidence, corrupted: Sequence[Evidence], seed: int) -> Evidenc
         present = torch.where(losing[:, None, None], left, present)
         parts.append(replace(clean, logits=logits, quality=quality, present=present))
     return join_evidence(parts)
+
+
+def random_place(generator: np.random.Generator, present: NDArray[np.bool_]) -> Tensor:
+    """Returns the number of a random present modality of each clip (n,), from presence (n, M).
+
+    A clip without any gets a random number.
+    """
+    draws = generator.random(present.shape)
+    return torch.from_numpy(np.where(present, draws, draws - 1).argmax(axis=1))
 
 
 def join_evidence(parts: Sequence[Evidence]) -> Evidence:

@@ -1,20 +1,18 @@
 """Evidence for a gate: scores of training clips by classifiers that have not seen them, clean and corrupted."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 
 import torch
 
 from ...fusion.backbone import Encoded
 from ...fusion.classifier import Classifier
 from ...fusion.mechanisms.quality import measure_quality
-from ...shards.batch import Batch
 from ...shards.clip_spec import ClipSpec
 from ...shards.stream import ClipStream
 from ...shards.transforms import Preparation
 from ..features.across_processes import share_batches
 from ..robustness.conditions import TOGETHER
-from ..robustness.corruptions import degrade
+from ..robustness.corruptions import degrade_all
 from .reliability_fitting import Evidence, join_evidence
 
 # Deviations of the noise that one stream of a clip may have, relative to its training data.
@@ -61,7 +59,7 @@ def _scored(
         fold = torch.tensor([fold_of[key] for key in batch.key])
         row = []
         for level in levels:
-            given = add_noise(batch, level, spec)
+            given = degrade_all(batch, TOGETHER, level, spec)
             given = given.to(device)
             streams = preparation(given)
             never = torch.zeros_like(given.start, dtype=torch.bool)
@@ -92,13 +90,6 @@ def _scored(
                 )
             )
         yield row
-
-
-def add_noise(batch: Batch, level: float, spec: ClipSpec) -> Batch:
-    """Adds noise of one level to every stream of a batch; 0 changes nothing."""
-    if not level:
-        return batch
-    return replace(batch, streams={name: degrade(batch, name, TOGETHER, level, spec) for name in batch.streams})
 
 
 def _unimodal(classifier: Classifier, encoded: Encoded) -> torch.Tensor:

@@ -19,9 +19,10 @@ from ...shards.errors import DataError
 from ...shards.index.whole_file import whole_file
 from ...shards.stream import ClipStream
 from ...shards.transforms import Preparation
-from ..finetuning.reliability_fitting import Evidence
+from ..finetuning.reliability_fitting import Evidence, random_place
 from ..finetuning.supervised_objective import StoredBatch
-from ..finetuning.unseen_evidence import add_noise
+from ..robustness.conditions import TOGETHER
+from ..robustness.corruptions import degrade_all
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,11 @@ class StoredClips:
         return replace(self, streams=streams, quality=quality, scores=scores)
 
 
+# An axis of `AXES` and a level.
+Corruption = tuple[str, float]
+CLEAN: Corruption = (TOGETHER, 0.0)
+
+
 @dataclass(frozen=True)
 class Experts:
     """The experts of all modalities, trained with one seed on one fold."""
@@ -134,22 +140,22 @@ def _logits(expert: Classifier, pooled: Tensor) -> Tensor:
 
 @torch.no_grad()
 def store_clips(
-    experts: Sequence[Experts], spec: ClipSpec, stream: ClipStream, noise: Sequence[float] = (0.0,)
+    experts: Sequence[Experts], spec: ClipSpec, stream: ClipStream, corruptions: Sequence[Corruption] = (CLEAN,)
 ) -> list[list[StoredClips]]:
     """Encodes every clip of the stream's index in uniform views.
 
-    Returns the stored clips by set of experts and noise level.
+    Returns the stored clips by set of experts and corruption.
 
     - `experts`: all sets share one decoding pass.
-    - `noise`: levels of the axis `noise`, added to every window by `degrade`. All models get the same noise.
+    - `corruptions`: axis and level, applied to all streams that the axis alters. All models get the same draws.
     """
     preparation = Preparation(spec)
     names = tuple(experts[0].whole)
-    parts: list[list[list[StoredClips]]] = [[[] for _ in noise] for _ in experts]
+    parts: list[list[list[StoredClips]]] = [[[] for _ in corruptions] for _ in experts]
     for batch in stream.evaluate():
         assert batch.label is not None, "stored clips need a stream with labels: set its label column"
-        for column, level in enumerate(noise):
-            streams = preparation(add_noise(batch, level, spec))
+        for column, (axis, level) in enumerate(corruptions):
+            streams = preparation(degrade_all(batch, axis, level, spec))
             quality = measure_quality(names, streams, batch.present)
             for row, trained in zip(parts, experts, strict=True):
                 row[column].append(_stored(batch, streams, quality, trained, batch.label))
@@ -209,7 +215,7 @@ class StoredStream:
     noisy: Sequence[StoredClips] = ()
     """The same clips at several noise levels."""
     share: float = 0.0
-    """Share of clips in which one random modality is replaced by a random noise level of `noisy`."""
+    """Share of clips in which one random present modality is replaced by a random noise level of `noisy`."""
 
     def train(self, start: int = 0) -> Iterator[StoredBatch]:
         """Yields batches from number `start` on.
@@ -232,7 +238,8 @@ class StoredStream:
         generator = np.random.default_rng([self.seed, batch.seed, 1])
         chosen = torch.from_numpy(generator.random(len(rows)) < self.share)
         level = torch.from_numpy(generator.integers(len(self.noisy), size=len(rows)))
-        place = torch.from_numpy(generator.integers(len(batch.streams), size=len(rows)))
+        there = torch.stack([batch.present[name].any(dim=1) for name in batch.streams], dim=1)
+        place = random_place(generator, there.numpy())
         assert batch.quality is not None
         for number, clips in enumerate(self.noisy):
             for column, name in enumerate(batch.streams):

@@ -13,7 +13,8 @@ from torch import Tensor
 from ...fusion.classifier import Classifier
 from ...fusion.mechanisms.gates import Fused, Fusion
 from ..robustness.conditions import subsets
-from .feature_bank import StoredClips
+from ..robustness.corruptions import alters
+from .feature_bank import Corruption, StoredClips
 
 Metric = Callable[[NDArray[Any], NDArray[Any]], float]
 
@@ -50,6 +51,8 @@ class Cell:
     """The metric with only these modalities present."""
     noise: dict[str, dict[str, float]]
     """The metric by modality and noise level, with noise on that modality alone."""
+    held_out: dict[str, dict[str, float]]
+    """The metric by modality and corruption, with that modality alone corrupted as in no training."""
     shuffled: float | None
     """The metric with gate weights taken from other clips. None if the mechanism has no weight per modality."""
     mean_gate: float | None
@@ -72,11 +75,13 @@ def judge_cell(
     test: StoredClips,
     noisy: Mapping[float, StoredClips],
     metric: Metric,
+    held_out: Mapping[Corruption, StoredClips] | None = None,
 ) -> Cell:
     """Scores a trained classifier on all tests of a cell.
 
     - `noisy`: test clips by noise level, with noise on all modalities. One modality at a time is taken from them.
     - `metric(probabilities, labels)`: the metric.
+    - `held_out`: test clips by corruption, with all modalities corrupted that it alters; taken one at a time.
     """
     names = classifier.backbone.modalities
     test, validation = test.only(*names), validation.only(*names)
@@ -92,6 +97,12 @@ def judge_cell(
         for name in names:
             altered = test.with_stream_of(clips, name)
             noise[name][f"{level:g}"] = metric(score_stored(classifier, altered)[0], labels)
+    unseen: dict[str, dict[str, float]] = {name: {} for name in names}
+    for (axis, level), clips in (held_out or {}).items():
+        for name in names:
+            if alters(axis, name):
+                altered = test.with_stream_of(clips, name)
+                unseen[name][f"{axis} {level:g}"] = metric(score_stored(classifier, altered)[0], labels)
     mask = np.stack([test.present[name].any(dim=1).numpy() for name in names], axis=1)
     fusion = classifier.decision or classifier.backbone.fusion
     with shuffled_weights(fusion) as moved:
@@ -113,6 +124,7 @@ def judge_cell(
         _spread(weights, np.stack([test.present[name].sum(dim=1).numpy() for name in names], axis=1)),
         found,
         noise,
+        unseen,
         shuffled if moved else None,
         averaged if moved else None,
     )

@@ -11,14 +11,11 @@ from ..metrics.auc_difference import auc_difference, auc_test
 from ..metrics.classification import top_k_accuracy
 from ..metrics.fold_means import Folds
 from ..metrics.significance import Difference, few_groups_note, holm, paired_bootstrap, paired_test, which_test
-from ..records import Curves, Table
 from ..robustness.curves import area_under
 from .study_cell import Cell, Metric
 
 # Enough draws for the third digit of an interval.
 DRAWS = 2000
-# Standard deviation of a gate's weights over clips below which it is called static.
-STATIC = 0.02
 
 
 @dataclass(frozen=True)
@@ -93,6 +90,7 @@ class StudyRow:
     spread: float
     subsets: dict[str, float]
     noise: dict[str, dict[str, float]]
+    held_out: dict[str, dict[str, float]]
     cost: RowCost
 
     @property
@@ -154,6 +152,7 @@ def study_rows(
                 float(np.mean([cell.spread for cell in mine])),
                 _mean([cell.subsets for cell in mine], weigh),
                 {m: _mean([cell.noise[m] for cell in mine], weigh) for m in mine[0].noise},
+                {m: _mean([cell.held_out[m] for cell in mine], weigh) for m in mine[0].held_out},
                 costs[name],
             )
         )
@@ -170,116 +169,6 @@ def study_rows(
     return rows, References(test_best, validation_best, chance, majority, how + few_groups_note(units))
 
 
-def study_tables(rows: Sequence[StudyRow], references: References, metric: str, note: str) -> list[Table]:
-    """Returns the tables of a study: main results, gates and costs, subsets, and noise on each modality."""
-    strict, chosen, chance = references.test_best, references.validation_best, references.chance
-    headline = Table(
-        f"Fusion mechanisms, {metric}",
-        [
-            *("row", metric, "low", "high", "chance"),
-            *(f"against {strict}, best on test", "low", "high", "p", "p (Holm)"),
-            *(f"against {chosen}, best on validation", "low", "high", "p", "p (Holm)"),
-            *("weights shuffled", "mean gate"),
-        ],
-        [
-            [
-                row.name,
-                row.value.value,
-                row.value.low,
-                row.value.high,
-                chance,
-                *_comparison_cells(row.against_test_best),
-                *_comparison_cells(row.against_validation_best),
-                row.shuffled,
-                row.mean_gate,
-            ]
-            for row in rows
-        ],
-        f"{note}. 95 % intervals by bootstrap over seeds and groups of clips. {references.how} Holm: adjusted over "
-        f"all rows of the comparison. The stricter comparison is with "
-        f"{strict}, the best single modality on the test clips. "
-        + (
-            "It is also the best on validation clips."
-            if chosen == strict
-            else f"{chosen} is the best on validation clips. A gain over {chosen} alone may come from {strict}."
-        )
-        + " Chance: "
-        + ("share of the largest class." if metric == "accuracy" else "equal scores for all clips.")
-        + " Weights shuffled: gate weights of other test clips with the same modalities. Mean gate: the mean of "
-        "these weights. A gate that weighs single clips loses by both.",
-    )
-    modalities = list(dict.fromkeys(name for row in rows for name in row.weights))
-    gates = Table(
-        "Gates and cost",
-        [
-            "row",
-            *(f"weight {name}" for name in modalities),
-            "entropy",
-            "std of weights",
-            "parameters",
-            "multiply-adds",
-            "ms",
-        ],
-        [
-            [
-                row.name,
-                *(row.weights.get(name) for name in modalities),
-                row.entropy,
-                _spread_cell(row),
-                row.cost.parameters,
-                row.cost.multiply_adds,
-                row.cost.milliseconds,
-            ]
-            for row in rows
-        ],
-        "Weight: mean gate weight. Entropy: of the weights as shares, 1 if all are equal. Std of weights: standard "
-        f"deviation of a weight over clips with the same modalities, static below {STATIC}. "
-        "Multiply-adds and milliseconds (one thread): one segment, encoders included.",
-    )
-    subsets = list(dict.fromkeys(name for row in rows for name in row.subsets))
-    missing = Table(
-        f"Missing modalities, {metric}",
-        ["row", *subsets, "chance"],
-        [[row.name, *(row.subsets.get(name) for name in subsets), chance] for row in rows if not row.single],
-        "Every test clip has only these modalities.",
-    )
-    noise = [
-        Table(
-            f"Noise on {name}, {metric}",
-            ["row", *next(iter(curves.values())), "area", "chance"],
-            [[row, *curve.values(), curve_area(curve), chance] for row, curve in curves.items()],
-            "Level: standard deviation of the noise relative to that of the training data, for sound to that of the "
-            "clip. Area: under the curve, divided by the range of levels.",
-        )
-        for name, curves in _noise_curves(rows).items()
-    ]
-    if metric != "accuracy":
-        share = references.chance_accuracy
-        correct = [[row.name, row.accuracy.value, row.accuracy.low, row.accuracy.high, share] for row in rows]
-        note = "Predicted: the class with the highest score. Intervals as above. Chance: share of the largest class."
-        return [
-            headline,
-            Table("Accuracy", ["row", "accuracy", "low", "high", "chance"], correct, note),
-            gates,
-            missing,
-            *noise,
-        ]
-    return [headline, gates, missing, *noise]
-
-
-def study_figures(rows: Sequence[StudyRow], metric: str) -> list[Curves]:
-    """Returns one figure per modality with the metric of each row under noise on that modality."""
-    return [
-        Curves(
-            f"Noise on {name}",
-            "noise over signal",
-            metric,
-            {row: [(float(level), value) for level, value in curve.items()] for row, curve in curves.items()},
-        )
-        for name, curves in _noise_curves(rows).items()
-    ]
-
-
 def study_record(rows: Sequence[StudyRow], references: References) -> dict[str, dict[str, Any]]:
     """Returns every result of every row by name, as plain data for JSON."""
     common = asdict(references)
@@ -289,12 +178,6 @@ def study_record(rows: Sequence[StudyRow], references: References) -> dict[str, 
 def curve_area(curve: Mapping[str, float]) -> float:
     """Returns the area under a metric by noise level, divided by the range of levels. With one level: the metric."""
     return area_under(list(curve.values()), [float(level) for level in curve]) if len(curve) > 1 else curve["0"]
-
-
-def _noise_curves(rows: Sequence[StudyRow]) -> dict[str, dict[str, dict[str, float]]]:
-    """Returns the metric by noisy modality, row and level."""
-    modalities = dict.fromkeys(name for row in rows for name in row.noise)
-    return {name: {row.name: row.noise[name] for row in rows if name in row.noise} for name in modalities}
 
 
 @dataclass(frozen=True)
@@ -347,12 +230,6 @@ def _compared(
     return {name: Comparison(*entry, p) for (name, entry), p in zip(found.items(), adjusted, strict=True)}
 
 
-def _comparison_cells(found: Comparison | None) -> tuple[float | None, ...]:
-    if found is None:
-        return (None,) * 5
-    return (found.difference.value, found.difference.low, found.difference.high, found.p, found.adjusted)
-
-
 def _pool(cells: Sequence[Cell]) -> _Pool:
     seeds = sorted({cell.seed for cell in cells})
     by_seed = [sorted((cell for cell in cells if cell.seed == seed), key=lambda cell: cell.fold) for seed in seeds]
@@ -382,10 +259,3 @@ def _average(values: Sequence[float], weights: Sequence[float] | None) -> float:
         return float("nan")
     given = np.ones(len(values)) if weights is None else np.asarray(weights, float)
     return float(np.average(np.asarray(values, float)[known], weights=given[known]))
-
-
-def _spread_cell(row: StudyRow) -> float | str | None:
-    """Returns the standard deviation of the weights, with the word `static` below `STATIC`. None without fusion."""
-    if row.single:
-        return None
-    return f"{row.spread:.3f}, static" if row.spread < STATIC else row.spread

@@ -7,7 +7,7 @@ streams that train a gate are in `ssl.corruption`.
 import hashlib
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -190,6 +190,22 @@ def degrade(batch: Batch, name: str, axis: str, level: float, spec: ClipSpec, se
         for key, windows, there in zip(batch.key, stream, batch.present[name], strict=True)
     ]
     return torch.stack(rows).to(stream.dtype)
+
+
+def alters(axis: str, name: str) -> bool:
+    """Returns whether an axis alters the windows of a modality. White noise relative to the content alters all."""
+    return AXES[axis].alter is not None and (axis == "noise" or bool(axes_of(name, [axis])))
+
+
+def degrade_all(batch: Batch, axis: str, level: float, spec: ClipSpec, seed: int = 0) -> Batch:
+    """Returns the batch with every stream altered that the axis alters. The clean level changes nothing."""
+    if level == AXES[axis].clean:
+        return batch
+    streams = {
+        name: degrade(batch, name, axis, level, spec, seed) if alters(axis, name) else stream
+        for name, stream in batch.streams.items()
+    }
+    return replace(batch, streams=streams)
 
 
 def generator_of(seed: int, key: str, name: str, axis: str, level: float) -> torch.Generator:

@@ -91,7 +91,7 @@ def test_absent_streams_and_clips_keep_their_rows(stored: StoredClips) -> None:
 def test_noise_is_equal_for_all_models_and_grows_with_its_level(
     batches: list[Batch], experts: Experts, tiny_clip: ClipSpec
 ) -> None:
-    levels = [0.0, 0.5, 1.0]
+    levels = [("noise", level) for level in (0.0, 0.5, 1.0)]
     first, second = store_clips([experts, experts], tiny_clip, Batches(*batches), levels)  # pyright: ignore
     for mine, theirs in zip(first, second, strict=True):
         assert torch.equal(mine.streams["rgb"], theirs.streams["rgb"])

@@ -12,11 +12,10 @@ from modalgate.tasks.fusion_study.study_summary import (
     References,
     RowCost,
     StudyRow,
-    study_figures,
     study_record,
     study_rows,
-    study_tables,
 )
+from modalgate.tasks.fusion_study.study_tables import study_figures, study_tables
 from modalgate.tasks.metrics.classification import roc_auc, top_k_accuracy
 from modalgate.tasks.metrics.significance import holm
 from numpy.typing import NDArray
@@ -50,6 +49,7 @@ def cell(
         0.1,
         {"rgb": 0.6, "audio": 0.4},
         {"rgb": {"0": accuracy, "1": accuracy / 2}, "audio": {"0": accuracy, "1": accuracy}},
+        {"rgb": {"blur 2": accuracy / 3}, "audio": {}},
         0.55,
         0.5,
     )
@@ -206,7 +206,7 @@ def test_tables_have_every_row_and_omit_unknown_values(cells: list[Cell]) -> Non
     cells = [replace(entry, shuffled=None, mean_gate=None) if entry.row == "coin" else entry for entry in cells]
     cells = [replace(entry, spread=0.012) if entry.row == "coin" else entry for entry in cells]
     rows, references = rows_of(cells)
-    headline, gates, missing, rgb, audio = study_tables(list(rows.values()), references, "accuracy", "60 clips")
+    headline, gates, missing, rgb, audio, _ = study_tables(list(rows.values()), references, "accuracy", "60 clips")
     assert [row[0] for row in headline.rows] == ["rgb", "audio", "softmax", "coin"]
     assert headline.columns[-2:] == ["weights shuffled", "mean gate"]
     assert headline.rows[3][-2:] == [None, None]
