@@ -158,12 +158,10 @@ def at_doors(loaded: Any, place: Path, name: str) -> Iterator[Row]:
     role, file, make = FILES[name]
     folder = place / "files"
     shutil.rmtree(folder, ignore_errors=True)
-    # A folder named after a modality holds its files.
-    inner = folder / (role if role != "video" else "")
-    inner.mkdir(parents=True)
-    (inner / file).write_bytes(make())
-    path = inner / file
-
+    folder.mkdir(parents=True)
+    path = folder / file
+    path.write_bytes(make())
+    (folder / "labels.csv").write_text(f"{role}\n{file}\n")
     files = {role: path}
 
     def predicting() -> str:
@@ -178,7 +176,8 @@ def at_doors(loaded: Any, place: Path, name: str) -> Iterator[Row]:
 
     def packing() -> str:
         shutil.rmtree(place / "packed", ignore_errors=True)
-        index = pack(folder, place / "packed", PackSettings(("rgb", "audio", "inertial"), size=32), workers=1)
+        kinds = ("rgb", "audio") if role == "video" else (role,)
+        index = pack(folder, place / "packed", PackSettings(kinds, size=32), workers=1)
         return f"{len(index.samples)} clips"
 
     for door, work in (("predict", predicting), ("embed", embedding), ("pack", packing)):
