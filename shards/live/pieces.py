@@ -8,12 +8,10 @@ from ..clip_spec import ClipSpec
 from ..clips.application import Application
 from ..clips.cut import whole_piece
 from ..clips.piece import Piece
-from ..media.arrays import ARRAY_SUFFIXES
-from ..media.container_io import probe
 from ..media.damaged_packets import Damage
 from ..modality import MODALITIES
 from ..packing.encode import encode_clip, encode_whole
-from ..packing.recording import read_recording
+from ..packing.recording import by_content, read_recording
 from ..packing.rejected import UNREADABLE
 from ..packing.sources import Source
 from .sliding import slide, sliding_settings
@@ -58,8 +56,8 @@ def _whole(
     settings = replace(sliding_settings(spec, _read_for(modalities, spec)), max_seconds=application.whole + SLACK)
     found = None if damage is None else Damage()
     try:
-        source = Source("recording", _by_content(files), rates=rates)
-        recordings = read_recording(source.files, settings, rates, found)
+        source = Source("recording", by_content(files), rates=rates)
+        recordings = read_recording(source.files, settings, rates, found, _packed(spec))
         recording = next(recordings, None)
         if recording is None or recording.duration > application.whole + 1e-6 or next(recordings, None) is not None:
             return None
@@ -83,14 +81,9 @@ def _read_for(modalities: tuple[str, ...], spec: ClipSpec) -> tuple[str, ...]:
 
     Flow that the model does not take is replaced by its source, so it is not computed.
     """
-    packed = [name for name in spec.pack_settings().modalities if name in MODALITIES]
-    read = [name if name in modalities else MODALITIES[name].flow_of or name for name in packed]
+    read = [name if name in modalities else MODALITIES[name].flow_of or name for name in _packed(spec)]
     return tuple(dict.fromkeys([*read, *modalities]))
 
 
-def _by_content(files: dict[str, Path]) -> dict[str, Path]:
-    """Returns the files, with a `video` that has only sound moved to `audio`."""
-    video = files.get("video")
-    if video is None or video.is_dir() or video.suffix.lower() in ARRAY_SUFFIXES or probe(video).has_video:
-        return files
-    return {"audio": video} | {name: path for name, path in files.items() if name != "video"}
+def _packed(spec: ClipSpec) -> list[str]:
+    return [name for name in spec.pack_settings().modalities if name in MODALITIES]

@@ -7,17 +7,19 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from ..clip_spec import ClipSpec
 from ..clips.application import Application
 from ..clips.piece import Piece, Window
-from ..media.container_io import FrameReader, iterate_frames, probe
+from ..media.container_io import FrameReader, iterate_frames
 from ..media.damaged_packets import Damage
 from ..media.pack_settings import PackSettings
 from ..media.pictures import iterate_pictures
 from ..media.soundtrack import iterate_sound
 from ..modality import modality, shown_by
+from ..packing.recording import by_content, has_sound
 from .tracks import Pictures, Signal, Sound, Track
 
 if TYPE_CHECKING:
@@ -139,6 +141,22 @@ def batch_windows(windows: list[Window], modalities: tuple[str, ...]) -> "Batch"
     return stack(clips, seed=0)
 
 
+def _listen(
+    path: Path, rate: int, origin: float | None, damage: Damage | None
+) -> Iterator[tuple[float, NDArray[np.float32]]]:
+    """Yields what `iterate_sound` does. Adds gaps to `damage`, in seconds from `origin`, or else from the sound's."""
+    begin = 0.0
+
+    def note(start: float, end: float) -> None:
+        zero = begin if origin is None else origin
+        if damage is not None and end > zero:
+            damage.gaps.append((max(start - zero, 0.0), end - zero))
+
+    for time, samples in iterate_sound(path, rate, damage=damage, on_gap=note):
+        begin = time
+        yield time, samples
+
+
 def _open(
     files: dict[str, Path],
     settings: PackSettings,
@@ -148,11 +166,11 @@ def _open(
     damage: Damage | None,
 ) -> list[Track]:
     """Opens the existing tracks, pictures first."""
+    files = by_content(files)
     wanted, video = settings.modalities, files.get("video")
-    facts = probe(video) if video is not None and not video.is_dir() else None
     tracks: list[Track] = []
     colours = shown_by("rgb", wanted)
-    if video is not None and colours and (facts is None or facts.has_video):
+    if video is not None and colours:
         reader = FrameReader("rgb24", settings.size, region=settings.region)
         pictures = iterate_pictures(video, reader, settings, rates.get("video"), damage)
         tracks.append(Pictures(pictures, colours, spec))
@@ -163,14 +181,13 @@ def _open(
         tracks.append(Pictures(pictures, measured, spec))
     if "audio" in wanted:
         path, origin = files.get("audio"), None
-        if path is None and video is not None and facts is not None and facts.has_sound:
+        if path is None and video is not None and has_sound(video):
             path = video
-            if facts.has_video:
-                # Damage before the first picture is counted where the pictures are read.
-                uncounted = None if damage is None else Damage()
-                origin = next((time for time, _ in iterate_frames(video, uncounted)), 0.0)
+            # Damage before the first picture is counted where the pictures are read.
+            uncounted = None if damage is None else Damage()
+            origin = next((time for time, _ in iterate_frames(video, uncounted)), 0.0)
         if path is not None:
-            sound = iterate_sound(path, spec.sample_rate, damage=damage)
+            sound = _listen(path, spec.sample_rate, origin, damage)
             tracks.append(Sound(sound, origin, spec, settings.silence_db, memory))
     tracks += [
         Signal(files[name], name, spec, rates.get(name))

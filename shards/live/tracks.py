@@ -21,7 +21,7 @@ from ..clip_spec import ClipSpec
 from ..clips.decode import fit_square, place_square
 from ..clips.windows import frame_times
 from ..media.flow import compute_flow, quantise_flow
-from ..modality import Modality, modality
+from ..modality import MODALITIES, Modality, modality
 from ..packing.recording import read_signal
 
 
@@ -37,13 +37,14 @@ class Pictures:
         self.pictures: dict[int, NDArray[Any]] = {}
         self.squares: dict[tuple[str, int], NDArray[Any]] = {}
         self.total, self.needed, self.ended = 0, 0, False
-        # Flow needs the next frame.
-        self.ahead = int(any(modality(name).flow_of for name in names))
+        # Flow needs the next frame. Where flow was packed, the last frame of a recording was not.
+        packed = [name for name in spec.pack_settings().modalities if name in MODALITIES]
+        self.ahead = int(any(modality(name).flow_of for name in (*names, *packed)))
 
     @property
     def seconds(self) -> float:
-        """Seconds that were read."""
-        return self.total / self.spec.fps
+        """Seconds that can be cut."""
+        return max(self.total - self.ahead, 0) / self.spec.fps
 
     def reach(self, time: float) -> bool:
         """Decodes up to `time`, and one more frame for flow. Returns whether the video is that long."""
@@ -58,14 +59,14 @@ class Pictures:
                 # Released between distant windows. The last two stay, for flow and for a track that ends early.
                 if self.total - 3 < self.needed:
                     self.pictures.pop(self.total - 3, None)
-        return self.total >= wanted
+        return self.total - self.ahead >= wanted
 
     def cut(self, start: float, covered: float, piece: tuple[float, float]) -> dict[str, NDArray[Any]]:
         """Returns the window's frames (T, C, size, size) by modality."""
-        if not self.total:
+        if self.total <= self.ahead:
             return {}
         times = frame_times(np.array([start]), covered, self.spec.frames)[0]
-        last = min(max(math.ceil(piece[1] * self.spec.fps - 1e-6), 1), self.total) - 1
+        last = min(max(math.ceil(piece[1] * self.spec.fps - 1e-6), 1), self.total - self.ahead) - 1
         numbers = np.clip(np.floor(times * self.spec.fps + 1e-6).astype(int), 0, last)
         numbers = np.maximum(numbers, min(self.pictures)).tolist()
         return {name: np.stack([self._square(name, number) for number in numbers]) for name in self.names}
@@ -87,11 +88,7 @@ class Pictures:
         picture = self.pictures[number]
         if not modality(name).flow_of:
             return picture.transpose(2, 0, 1) if picture.ndim == 3 else picture[None]
-        # The last frame has no next one: its flow repeats the one before, as in packing.
-        first = number if number + 1 in self.pictures else number - 1
-        if first not in self.pictures:
-            return np.full((2, *picture.shape[:2]), 128, np.uint8)
-        pair = np.stack([self.pictures[first], self.pictures[first + 1]])
+        pair = np.stack([picture, self.pictures[number + 1]])
         return quantise_flow(compute_flow(pair)[0], self.spec.flow_bound)
 
 
@@ -199,13 +196,17 @@ class Signal:
         return time <= self.seconds + 1e-6
 
     def cut(self, start: float, covered: float, piece: tuple[float, float]) -> dict[str, NDArray[np.float32]]:
-        """Returns the window's samples (N, C), or nothing if the signal ends before the piece."""
-        window = np.zeros((round(self.spec.seconds * self.rate), self.values.shape[1]), np.float32)
+        """Returns the window's samples (N, C), or nothing if the signal ends before the piece.
+
+        Past the end of the signal or the piece, the last value holds, as in windows of shards.
+        """
+        count = round(self.spec.seconds * self.rate)
         # Interpolated between samples, as windows of shards are cut.
-        places = start * self.rate + np.arange(len(window)) * (covered / self.spec.seconds)
-        inside = int((places < min(len(self.values), piece[1] * self.rate - 1e-6)).sum())
-        for column, channel in zip(window.T, self.values.T, strict=True):
-            column[:inside] = np.interp(places[:inside], np.arange(len(channel)), channel)
+        places = start * self.rate + np.arange(count) * (covered / self.spec.seconds)
+        end = piece[1] * self.rate - 1e-6
+        places = np.where(places < end, places, max(math.ceil(end) - 1, 0))
+        columns = [np.interp(places, np.arange(len(self.values)), channel) for channel in self.values.T]
+        window = np.stack(columns, axis=-1).astype(np.float32)
         return {self.name: window} if piece[0] * self.rate < len(self.values) else {}
 
     def forget(self, time: float) -> None:

@@ -101,7 +101,11 @@ def encode_clip(
             moments[name] = _in_pixels(_moments(values, 1), settings.flow_bound)
         else:
             facts[name] = {"unit": entry.unit}
-            moments[name] = _moments(values, values.ndim - 1 if values.ndim in (2, 4) else None)
+            # A depth of 0 was not measured: it is not a distance.
+            counted = values[values > 0] if entry.kind == "video" and values.ndim == 3 else values
+            moments[name] = _moments(counted, values.ndim - 1 if values.ndim in (2, 4) else None)
+        if name == "audio" and recording.gaps:
+            facts[name]["gaps"] = recording.gaps
         if name in recording.rates:
             facts[name]["rate"] = recording.rates[name]
         members[entry.suffix] = ready[name] if name in ready else _encode(name, values, settings)

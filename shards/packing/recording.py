@@ -2,7 +2,7 @@
 
 import csv
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ class Recording:
       audio (N,) float32 in [-1, 1]; signals (N, C) float32.
     - `rates`: Hz of each signal.
     - `silent`: the sound track's level is below the threshold, so it is not in `streams`.
+    - `gaps`: (start, end) of sound that the file lacks, in seconds of the piece. It is silent there.
     """
 
     start: float
@@ -36,6 +37,7 @@ class Recording:
     streams: dict[str, NDArray[Any]]
     rates: dict[str, float]
     silent: bool = False
+    gaps: tuple[tuple[float, float], ...] = ()
 
 
 def read_recording(
@@ -43,19 +45,22 @@ def read_recording(
     settings: PackSettings,
     rates: dict[str, float] | None = None,
     damage: Damage | None = None,
+    packed: Sequence[str] | None = None,
 ) -> Iterator[Recording]:
     """Yields the pieces of one recording, each at most `settings.clip_seconds` long, with its `settings.modalities`.
 
-    - `files`: path by content: `video` (with its sound) or a modality.
+    - `files`: path by content: `video` (with its sound) or a modality. A video file without pictures is sound.
     - `rates`: Hz of files that do not store it (signals, frame folders, arrays), by the same names. Default:
       `settings.rates`.
     - `damage`: counts undecodable packets, which are skipped. Without it, such a packet is an error.
+    - `packed`: modalities whose flow sets the end of the pictures. Default: those of the settings.
 
-    Pictures are decoded piece by piece. Raises `ValueError` if the recording has none of the modalities, if a video
+    Where flow is computed, the last frame is not packed, because it has no flow. A signal that is shorter than the
+    pictures keeps its last value. Pictures are decoded piece by piece. Raises `ValueError` if the recording has none of the modalities, if a video
     has fewer than two frames, and if a file exceeds the bounds of the settings. Raises `av.FFmpegError` and `OSError`
     for unreadable files.
     """
-    wanted = settings.modalities
+    wanted, files = settings.modalities, by_content(files)
     video = files.get("video")
     given = settings.rates | (rates or {})
     sound, signals, rates = None, {}, {}
@@ -63,19 +68,25 @@ def read_recording(
         if modality(name).kind == "signal" and name in files:
             signals[name], rates[name] = read_signal(files[name], name, given.get(name))
             check_seconds(files[name].name, len(signals[name]) / rates[name], settings)
+    gaps: list[tuple[float, float]] = []
     if "audio" in wanted:
-        sound = _sound(files, settings, damage)
+        sound = _sound(files, settings, damage, gaps)
     stored = {name: _stored_flow(files[name]) for name in wanted if modality(name).flow_of and name in files}
     if stored and settings.region is not None:
         raise ValueError("its flow covers the whole picture, not the region: remove it to have flow computed")
+    sources = {"rgb": "video", "depth": "depth"}
+    spare = any(
+        modality(name).flow_of and sources.get(modality(name).flow_of) in files and name not in files
+        for name in (wanted if packed is None else packed)
+    )
     pictures = None
     if video is not None and shown_by("rgb", wanted):
         reader = FrameReader("rgb24", settings.size, region=settings.region)
-        pictures = read_pictures(video, reader, settings, given.get("video"), damage)
+        pictures = read_pictures(video, reader, settings, given.get("video"), damage, spare)
     depth = None
     if shown_by("depth", wanted) and "depth" in files:
         reader = FrameReader("gray16le", settings.size, settings.depth_scale, settings.region)
-        depth = read_pictures(files["depth"], reader, settings, given.get("depth"), damage)
+        depth = read_pictures(files["depth"], reader, settings, given.get("depth"), damage, spare)
     longest = max(
         [len(sound) / settings.sample_rate if sound is not None else 0.0]
         + [len(values) / rates[name] for name, values in signals.items()]
@@ -96,14 +107,16 @@ def read_recording(
                 if total[name] and abs(len(flow) - total[name]) > 1:
                     raise ValueError(f"its {name} has {len(flow)} frames, its packed {_source(name)} {total[name]}")
             return
-        duration = len(leading) / settings.fps if leading is not None else min(settings.clip_seconds, longest - start)
+        count = 0 if leading is None else len(leading) - spare
+        duration = count / settings.fps if leading is not None else min(settings.clip_seconds, longest - start)
         for source, seen in (("rgb", frames), ("depth", depths)):
             if seen is None or leading is None:
                 continue
             # Depth may last longer than the video, which sets the end.
-            values = seen[: len(leading)]
+            seen = seen[: count + spare]
+            values = seen[: len(seen) - spare]
             for name in shown_by(source, wanted):
-                streams[name] = values if name == source else _flow(name, values, stored, first)
+                streams[name] = values if name == source else _flow(name, seen, len(values), stored, first)
                 total[name] += len(values)
         silent = False
         if sound is not None:
@@ -112,8 +125,11 @@ def read_recording(
             if not silent:
                 streams["audio"] = piece
         for name, values in signals.items():
-            streams[name] = _cut(values, start, duration, rates[name])
-        yield Recording(start, duration, streams, rates, silent)
+            # A signal that ended before this piece is absent from it, as sound is.
+            if round(start * rates[name]) < len(values):
+                streams[name] = _cut(values, start, duration, rates[name], hold=True)
+        here = tuple(_within(gaps, start, duration)) if "audio" in streams else ()
+        yield Recording(start, duration, streams, rates, silent, here)
         number += 1
 
 
@@ -157,36 +173,88 @@ def read_signal(path: Path, name: str, rate: float | None = None) -> tuple[NDArr
     return values, rate
 
 
-def _sound(files: dict[str, Path], settings: PackSettings, damage: Damage | None) -> NDArray[np.float32] | None:
-    """Returns mono sound whose sample 0 is at the video's first frame, or None if there is no track."""
+def by_content(files: dict[str, Path]) -> dict[str, Path]:
+    """Returns the files, with a `video` that has only sound moved to `audio`."""
+    video = files.get("video")
+    if video is None or not _is_container(video) or probe(video).has_video:
+        return files
+    return {"audio": video} | {name: path for name, path in files.items() if name != "video"}
+
+
+def has_sound(video: Path) -> bool:
+    """Returns whether a video has a sound track. A folder of frames and an array have none."""
+    return _is_container(video) and probe(video).has_sound
+
+
+def _is_container(path: Path) -> bool:
+    return not path.is_dir() and path.suffix.lower() not in ARRAY_SUFFIXES
+
+
+def _within(gaps: list[tuple[float, float]], start: float, duration: float) -> Iterator[tuple[float, float]]:
+    """Yields the parts of gaps that lie in a piece, in seconds of the piece."""
+    for begin, end in gaps:
+        begin, end = max(begin - start, 0.0), min(end - start, duration)
+        if begin < end:
+            yield round(begin, 3), round(end, 3)
+
+
+def _sound(
+    files: dict[str, Path], settings: PackSettings, damage: Damage | None, gaps: list[tuple[float, float]]
+) -> NDArray[np.float32] | None:
+    """Returns mono sound whose sample 0 is at the video's first frame, or None if there is no track.
+
+    Adds the gaps of the track to `gaps`, on the same clock.
+    """
+    found: list[tuple[float, float]] = []
+
+    def note(start: float, end: float) -> None:
+        found.append((start, end))
+
+    bounds = settings.sample_rate, settings.max_seconds, damage, note
     if "audio" in files:
-        _, sound = read_sound(files["audio"], settings.sample_rate, settings.max_seconds, damage)
+        begin, sound = read_sound(files["audio"], *bounds)
+        gaps += [(start - begin, end - begin) for start, end in found]
+        if damage is not None:
+            damage.gaps += gaps
         return sound
-    if "video" not in files or files["video"].is_dir() or not probe(files["video"]).has_sound:
+    if "video" not in files or not has_sound(files["video"]):
         return None
-    begin, sound = read_sound(files["video"], settings.sample_rate, settings.max_seconds, damage)
+    begin, sound = read_sound(files["video"], *bounds)
     # Damage before the first picture is counted where the pictures are read.
     uncounted = None if damage is None else Damage()
     first = next((time for time, _ in iterate_frames(files["video"], uncounted)), 0.0)
+    gaps += [(start - first, end - first) for start, end in found]
+    if damage is not None:
+        damage.gaps += gaps
     return _cut(sound, first - begin, len(sound) / settings.sample_rate + begin - first, settings.sample_rate)
 
 
-def _cut(values: NDArray[Any], start: float, duration: float, rate: float) -> NDArray[Any]:
-    """Returns `duration` seconds from `start`, which may be negative. Zeros fill times outside the values."""
+def _cut(values: NDArray[Any], start: float, duration: float, rate: float, hold: bool = False) -> NDArray[Any]:
+    """Returns `duration` seconds from `start`, which may be negative. Zeros fill times outside the values.
+
+    `hold`: past their end, values keep the last one.
+    """
     count, first = max(round(duration * rate), 0), round(start * rate)
     out = np.zeros((count, *values.shape[1:]), values.dtype)
     begin = max(-first, 0)
     piece = values[max(first, 0) : max(first + count, 0)]
     out[begin : begin + len(piece)] = piece[: count - begin]
+    if hold and len(piece):
+        out[begin + len(piece) :] = piece[-1]
     return out
 
 
-def _flow(name: str, frames: NDArray[Any], stored: dict[str, NDArray[np.float32]], first: int) -> NDArray[np.float32]:
-    """Returns the flow of frames (T, H, W, ...): stored flow from frame `first` on, or else computed flow."""
+def _flow(
+    name: str, frames: NDArray[Any], count: int, stored: dict[str, NDArray[np.float32]], first: int
+) -> NDArray[np.float32]:
+    """Returns the flow of the first `count` frames of (T, H, W, ...): stored flow from frame `first` on, or computed.
+
+    Computed flow needs one frame more.
+    """
     if name not in stored:
-        return compute_flow(frames)
-    flow = stored[name][first : first + len(frames)]
-    shape, packed = flow[:, 0].shape, frames.shape[:3]
+        return compute_flow(frames)[:count]
+    flow = stored[name][first : first + count]
+    shape, packed = flow[:, 0].shape, frames[:count].shape[:3]
     if shape != packed:
         raise ValueError(
             f"its {name} (frames, height, width) is {shape} from frame {first}, its packed {_source(name)} {packed}"

@@ -89,7 +89,9 @@ def _statistics(clips: list[SpooledClip]) -> tuple[dict[str, Statistics], dict[s
             moments[name] = moments[name] + entry if name in moments else entry
     statistics = {}
     for name, entry in moments.items():
-        mean = entry.total / entry.count
-        variance = np.maximum(entry.squares / entry.count - mean**2, 0)
+        # Depth may be unmeasured everywhere.
+        count = max(entry.count, 1)
+        mean = entry.total / count
+        variance = np.maximum(entry.squares / count - mean**2, 0)
         statistics[name] = Statistics(tuple(mean.tolist()), tuple(np.sqrt(variance).tolist()))
     return statistics, {name: entry.count for name, entry in moments.items()}

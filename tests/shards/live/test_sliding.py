@@ -60,9 +60,8 @@ def naive(files: dict[str, Path], spec: ClipSpec, names: tuple[str, ...], start:
                 continue
             for row in range(count):
                 place = start * rate + row
-                if place < len(values):
-                    before, after = int(place), min(int(place) + 1, len(values) - 1)
-                    streams[name][row] = values[before] + (place - before) * (values[after] - values[before])
+                before, after = min(int(place), len(values) - 1), min(int(place) + 1, len(values) - 1)
+                streams[name][row] = values[before] + (place - before) * (values[after] - values[before])
             continue
         numbers = np.floor(frame_times(np.array([start]), spec.seconds, spec.frames)[0] * spec.fps + 1e-6).astype(int)
         frames = values[np.clip(numbers, 0, len(values) - 1)]
