@@ -132,6 +132,7 @@ class Section:
             if item is None and self.connection.finite:
                 # The last frames that a decoder buffers.
                 for frame in stream.codec_context.decode(None):
+                    frame.time_base = stream.time_base
                     self._see(frame) if isinstance(frame, av.VideoFrame) else self.heard.append(frame)
             else:
                 stream.codec_context.flush_buffers()
