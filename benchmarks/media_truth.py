@@ -195,7 +195,9 @@ def timing_cases(folder: Path) -> Iterator[Case]:
 
         with av.open(str(base)) as container:
             start = (container.start_time or 0) / 1e6
-        yield Case(f"plain .{suffix}", base, events, events, 8.0)
+        # This program stream stores its sound more than a second after its pictures: too late for a camera.
+        ways = ("pack", "slide") if suffix == "mpg" else ("pack", "slide", "url")
+        yield Case(f"plain .{suffix}", base, events, events, 8.0, ways)
         # AVI and program streams store no time for every packet: there the gap would not be in the file.
         if suffix not in ("avi", "mpg"):
             gap = change(base, folder / f"gap.{suffix}", lost)
@@ -454,7 +456,9 @@ def depth_row(folder: Path) -> Row:
     return Row("mean of half measured depth", "pack", "2000", f"{mean:.0f}", abs(mean - 2000) < 1)
 
 
-class _Quiet(SimpleHTTPRequestHandler):
+class Quiet(SimpleHTTPRequestHandler):
+    """A server without lines on the screen."""
+
     def log_message(self, format: str, *args: Any) -> None:
         del format, args
 
@@ -468,7 +472,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as made:
         folder = given.keep or Path(made)
         (folder / "media").mkdir(parents=True)
-        handler = partial(_Quiet, directory=str(folder / "media"))
+        handler = partial(Quiet, directory=str(folder / "media"))
         server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         threading.Thread(target=server.serve_forever, daemon=True).start()
         cases = [*timing_cases(folder / "media"), *stream_cases(folder / "media")]

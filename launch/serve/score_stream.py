@@ -70,7 +70,7 @@ async def score(bundle: Bundle, turns: Turns, uploads: dict[str, Upload], wish: 
     if note is None:
         yield {"kind": "clip", "clip": overall.facts()}
     yield {"kind": "frames", "frames": pictures}
-    if note is None and damage.packets:
+    if note is None and damage:
         note = f"'{name}': {damage}"
     if note is not None:
         yield {"kind": "note", "note": note}

@@ -33,6 +33,10 @@ class Damage:
     last: float | None = None
     gaps: list[tuple[float, float]] = field(default_factory=list)
 
+    def __bool__(self) -> bool:
+        """Whether anything is missing."""
+        return bool(self.packets or self.gaps)
+
     def __str__(self) -> str:
         """Returns a phrase such as `2 damaged packets were skipped, from 1.5 to 1.6 s`; empty without damage."""
         return "; ".join(part for part in (self._skipped(), self._missing()) if part)

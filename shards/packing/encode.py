@@ -48,6 +48,7 @@ class EncodedClip:
     - `members`: bytes by suffix.
     - `moments`: moments of the values by modality.
     - `silent`: the sound track is silence, so there is no audio member.
+    - `gaps`: parts of the sound that the recording lacks. They are silent.
     """
 
     key: str
@@ -57,6 +58,7 @@ class EncodedClip:
     members: dict[str, bytes]
     moments: dict[str, Moments]
     silent: bool = False
+    gaps: int = 0
 
 
 def encode_source(source: Source, settings: PackSettings) -> Iterator[EncodedClip]:
@@ -123,7 +125,8 @@ def encode_clip(
         "modalities": facts,
     }
     members["json"] = json.dumps(content, sort_keys=True).encode()
-    return EncodedClip(key, group, recording.duration, source.labels, members, moments, recording.silent)
+    lost = len(recording.gaps)
+    return EncodedClip(key, group, recording.duration, source.labels, members, moments, recording.silent, lost)
 
 
 def _encode(name: str, values: NDArray[Any], settings: PackSettings) -> bytes:

@@ -42,9 +42,9 @@ def assemble(out: Path, clips: list[SpooledClip], settings: PackSettings, source
         name = f"shard-{len(shards):06d}.tar"
         samples += _write_shard(out / name, held)
         present = {wanted: sum(wanted in clip.moments for clip in held) for wanted in settings.modalities}
-        silent = sum(clip.silent for clip in held)
+        silent, gapped = sum(clip.silent for clip in held), sum(clip.gaps > 0 for clip in held)
         size, digest = (out / name).stat().st_size, sha256(out / name)
-        shards.append(Shard(name, len(held), size, digest, present, silent))
+        shards.append(Shard(name, len(held), size, digest, present, silent, gapped))
     # Without a group column and without cut recordings, every clip is its own group.
     groups = [clip.group for clip in shuffled]
     if len(set(groups)) < len(samples) or any("group" in sample.labels for sample in samples):
