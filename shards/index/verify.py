@@ -169,5 +169,7 @@ def _wrong_from_key_frames(data: bytes, pictures: list[int]) -> int:
             frames = [frame for packet in ticks[first:last] for frame in packet.decode()]
             frames += stream.codec_context.decode(None)
             found = {numbers[frame.pts]: _digest(frame) for frame in frames if frame.pts in numbers}
-            wrong += sum(found.get(numbers[packet.pts]) != pictures[numbers[packet.pts]] for packet in ticks[first:last])
+            wrong += sum(
+                found.get(numbers[packet.pts]) != pictures[numbers[packet.pts]] for packet in ticks[first:last]
+            )
     return wrong

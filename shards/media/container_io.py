@@ -22,7 +22,9 @@ from .region import Region, cut_region
 
 MediaSource = Path | str | io.BytesIO
 # Formats that are lists of other files or addresses, which FFmpeg would open.
-LISTS = frozenset({"concat", "dash", "hls", "image2", "imf", "lavfi", "rtp", "rtsp", "sap", "sdp", "webm_dash_manifest"})
+LISTS = frozenset(
+    {"concat", "dash", "hls", "image2", "imf", "lavfi", "rtp", "rtsp", "sap", "sdp", "webm_dash_manifest"}
+)
 SELF_CONTAINED = ",".join(sorted(av.formats_available - LISTS))
 # Pictures that are not the video: covers, and the still frames of a film's chapters.
 COVERS = Disposition.attached_pic | Disposition.timed_thumbnails
@@ -172,7 +174,9 @@ def _promised_seconds(container: Any, video: Any) -> float:
     """
     if video.frames and video.average_rate:
         stored = float(video.frames / video.average_rate)
-        shown = float(video.duration * video.time_base) if video.duration and "mov" in container.format.name else stored
+        shown = (
+            float(video.duration * video.time_base) if video.duration and "mov" in container.format.name else stored
+        )
         return min(stored, shown)
     end = _tagged_seconds(video)
     if not end and len(container.streams) == 1:

@@ -14,7 +14,7 @@ STEP_BACK = 0.1
 # No pause is as long in containers whose clock may jump (transport and program streams).
 STEP_AHEAD = 10.0
 # Gaps of fewer seconds are not listed: they are shorter than a packet, such as the drift of a clock.
-SHORTEST_GAP = 0.02
+SHORTEST_GAP = 0.015
 # AVFMT_TS_DISCONT: times of this format may jump.
 _JUMPING = 0x0200
 

@@ -13,9 +13,9 @@ def compute_flow(frames: NDArray[np.integer]) -> NDArray[np.float32]:
     `frames`: RGB (T, H, W, 3) uint8, or depth (T, H, W) uint16.
 
     Entry t is the motion from frame t to t + 1. The last frame has none: a repeated entry would mark the end of every
-    clip, which tasks on the order and direction of time could read. Flow of depth is the motion across the picture: an object that moves straight at the camera has almost
-    none. The method is dense inverse search (Kroeger et al., "Fast Optical Flow using Dense Inverse Search", ECCV
-    2016). Pictures with a side below 12 pixels have zero flow.
+    clip, which tasks on the order and direction of time could read. Flow of depth is the motion across the picture:
+    an object that moves straight at the camera has almost none. The method is dense inverse search (Kroeger et al.,
+    "Fast Optical Flow using Dense Inverse Search", ECCV 2016). Pictures with a side below 12 pixels have zero flow.
     """
     if frames.ndim == 4:
         pairs = pairwise([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames])

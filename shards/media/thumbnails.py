@@ -19,8 +19,8 @@ def stills(video: Path, times: Sequence[float], short_side: int = 240) -> list[b
     """Returns a JPEG for each of `times`, in seconds from the first frame: the frame shown then, upright.
 
     An entry is None if nothing can be decoded there. Damaged packets are skipped. Decoding starts at the key frame
-    before each time, or at the beginning if the container cannot seek there or joins several captures. Raises `av.FFmpegError` if the file
-    cannot be opened, and `ValueError` if it has no video.
+    before each time, or at the beginning if the container cannot seek there or joins several captures. Raises
+    `av.FFmpegError` if the file cannot be opened, and `ValueError` if it has no video.
     """
     with open_media(video) as container:
         pictures = find_pictures(container)

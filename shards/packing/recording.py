@@ -56,7 +56,9 @@ def read_recording(
     - `packed`: modalities whose flow sets the end of the pictures. Default: those of the settings.
 
     Where flow is computed, the last frame is not packed, because it has no flow. A signal that is shorter than the
-    pictures keeps its last value. Pictures are decoded piece by piece. Raises `ValueError` if the recording has none of the modalities, if a video
+    pictures keeps its last value.
+
+    Pictures are decoded piece by piece. Raises `ValueError` if the recording has none of the modalities, if a video
     has fewer than two frames, and if a file exceeds the bounds of the settings. Raises `av.FFmpegError` and `OSError`
     for unreadable files.
     """

@@ -1,4 +1,4 @@
-"""Planted against found, for every awkward recording of the benchmark script: by `pack`, by sliding and from a URL."""
+"""Planted against found, for every awkward recording of the benchmark script, by `pack`, `slide` and from a URL."""
 
 import importlib.util
 import sys
