@@ -103,7 +103,9 @@ def test_small_pictures_are_not_magnified(drifting: Callable, tmp_path: Path) ->
     assert read(tmp_path / "a.mp4", short_side=112).shape == (3, 48, 64, 3)
 
 
-@pytest.mark.parametrize("name", ["concat:a.mp4", "file:a.mp4", "subfile,,start,0,end,9,,:a.mp4", "a%02d.mp4", "-i.mp4"])
+@pytest.mark.parametrize(
+    "name", ["concat:a.mp4", "file:a.mp4", "subfile,,start,0,end,9,,:a.mp4", "a%02d.mp4", "-i.mp4"]
+)
 def test_a_file_is_opened_as_a_file(
     tmp_path: Path, drifting: Callable, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:

@@ -95,9 +95,7 @@ def turning(frames: int = 60) -> np.ndarray:
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
 @pytest.mark.parametrize("parameters", ["intra-refresh=1:keyint=8", "open-gop=1:keyint=8:bframes=0:scenecut=0"])
-def test_key_frames_that_need_frames_before_them_are_not_copied(
-    tmp_path: Path, suffix: str, parameters: str
-) -> None:
+def test_key_frames_that_need_frames_before_them_are_not_copied(tmp_path: Path, suffix: str, parameters: str) -> None:
     """Each frame of the packed video is the same, whether decoding starts at the beginning or at its key frame."""
     (tmp_path / "in").mkdir()
     options = {"g": "8", "x264-params": parameters}
