@@ -57,7 +57,7 @@ def copy_if_fitting(path: Path, settings: PackSettings, frames: int) -> bytes | 
 
 
 def is_idr(packet: Any, stream: Any) -> bool:
-    """Returns whether an H.264 packet holds an IDR picture. Before each NAL unit stands its length or a start code."""
+    """Returns whether an H.264 packet holds an IDR picture. Its NAL units follow their lengths or start codes."""
     data, head = bytes(packet), bytes(stream.codec_context.extradata or b"")
     if head[:1] != b"\x01" or len(head) < 5:
         units = re.split(b"\x00\x00\x01", data)[1:]

@@ -131,7 +131,7 @@ def test_a_file_is_opened_as_a_file(
 def test_a_file_does_not_open_other_files(tmp_path: Path, drifting: Callable, text: str) -> None:
     write_video(tmp_path / "a.mp4", drifting(5), 10)
     (tmp_path / "list.mp4").write_text(text)
-    with pytest.raises(ValueError, match="it refers to other files or addresses|it holds no media"):
+    with pytest.raises(ValueError, match=r"it refers to other files or addresses|it holds no media"):
         probe(tmp_path / "list.mp4")
 
 
