@@ -57,7 +57,7 @@ def _whole(
     found = None if damage is None else Damage()
     try:
         source = Source("recording", by_content(files), rates=rates)
-        recordings = read_recording(source.files, settings, rates, found, _packed(spec))
+        recordings = read_recording(source.files, settings, rates, found)
         recording = next(recordings, None)
         if recording is None or recording.duration > application.whole + 1e-6 or next(recordings, None) is not None:
             return None
@@ -81,9 +81,6 @@ def _read_for(modalities: tuple[str, ...], spec: ClipSpec) -> tuple[str, ...]:
 
     Flow that the model does not take is replaced by its source, so it is not computed.
     """
-    read = [name if name in modalities else MODALITIES[name].flow_of or name for name in _packed(spec)]
+    packed = [name for name in spec.pack_settings().modalities if name in MODALITIES]
+    read = [name if name in modalities else MODALITIES[name].flow_of or name for name in packed]
     return tuple(dict.fromkeys([*read, *modalities]))
-
-
-def _packed(spec: ClipSpec) -> list[str]:
-    return [name for name in spec.pack_settings().modalities if name in MODALITIES]

@@ -21,7 +21,7 @@ from ..clip_spec import ClipSpec
 from ..clips.decode import fit_square, place_square
 from ..clips.windows import frame_times
 from ..media.flow import compute_flow, quantise_flow
-from ..modality import MODALITIES, Modality, modality
+from ..modality import Modality, modality
 from ..packing.recording import read_signal
 
 
@@ -37,14 +37,13 @@ class Pictures:
         self.pictures: dict[int, NDArray[Any]] = {}
         self.squares: dict[tuple[str, int], NDArray[Any]] = {}
         self.total, self.needed, self.ended = 0, 0, False
-        # Flow needs the next frame. Where flow was packed, the last frame of a recording was not.
-        packed = [name for name in spec.pack_settings().modalities if name in MODALITIES]
-        self.ahead = int(any(modality(name).flow_of for name in (*names, *packed)))
+        # Flow needs the next frame.
+        self.ahead = int(any(modality(name).flow_of for name in names))
 
     @property
     def seconds(self) -> float:
-        """Seconds that can be cut."""
-        return max(self.total - self.ahead, 0) / self.spec.fps
+        """Seconds that were read."""
+        return self.total / self.spec.fps
 
     def reach(self, time: float) -> bool:
         """Decodes up to `time`, and one more frame for flow. Returns whether the video is that long."""
@@ -59,14 +58,14 @@ class Pictures:
                 # Released between distant windows. The last two stay, for flow and for a track that ends early.
                 if self.total - 3 < self.needed:
                     self.pictures.pop(self.total - 3, None)
-        return self.total - self.ahead >= wanted
+        return self.total >= wanted
 
     def cut(self, start: float, covered: float, piece: tuple[float, float]) -> dict[str, NDArray[Any]]:
         """Returns the window's frames (T, C, size, size) by modality."""
-        if self.total <= self.ahead:
+        if not self.total:
             return {}
         times = frame_times(np.array([start]), covered, self.spec.frames)[0]
-        last = min(max(math.ceil(piece[1] * self.spec.fps - 1e-6), 1), self.total - self.ahead) - 1
+        last = min(max(math.ceil(piece[1] * self.spec.fps - 1e-6), 1), self.total) - 1
         numbers = np.clip(np.floor(times * self.spec.fps + 1e-6).astype(int), 0, last)
         numbers = np.maximum(numbers, min(self.pictures)).tolist()
         return {name: np.stack([self._square(name, number) for number in numbers]) for name in self.names}
@@ -88,8 +87,11 @@ class Pictures:
         picture = self.pictures[number]
         if not modality(name).flow_of:
             return picture.transpose(2, 0, 1) if picture.ndim == 3 else picture[None]
-        pair = np.stack([picture, self.pictures[number + 1]])
-        return quantise_flow(compute_flow(pair)[0], self.spec.flow_bound)
+        after, before = self.pictures.get(number + 1), self.pictures.get(number - 1)
+        # The last frame has no next one: its flow is the motion that led to it, as in packing.
+        near = (picture, after) if after is not None else (before, picture)
+        flow = compute_flow(np.stack([one for one in near if one is not None]))
+        return quantise_flow(flow[0 if after is not None else -1], self.spec.flow_bound)
 
 
 class Sound:

@@ -28,13 +28,11 @@ def read_pictures(
 ) -> Iterator[NDArray[Any]]:
     """Yields stacks (T, H, W, ...) of the pictures of `iterate_pictures`, each at most `settings.clip_seconds` long.
 
-    `spare`: every stack ends with one more picture, to compute the flow of the picture before it. It is the first of
-    the next stack, or the last of the recording.
+    `spare`: every full stack ends with one more picture, the first of the next stack, to compute the flow up to it.
 
-    Takes the same arguments and raises the same errors. Also raises `ValueError` for fewer than two pictures, or
-    three with `spare`.
+    Takes the same arguments and raises the same errors. Also raises `ValueError` for fewer than two pictures.
     """
-    per_piece, least = max(round(settings.clip_seconds * settings.fps), 2) + spare, 2 + spare
+    per_piece = max(round(settings.clip_seconds * settings.fps), 2) + spare
     stack: list[NDArray[Any]] = []
     count = 0
     for picture in iterate_pictures(path, reader, settings, rate, damage):
@@ -43,11 +41,9 @@ def read_pictures(
         if len(stack) == per_piece:
             yield np.stack(stack)
             stack = [picture] if spare else []
-    if count < least:
-        frames = f"{count} frame{'s' * (count > 1)}"
-        needed = f"at least {least} are needed{' for flow' if spare else ''}"
-        raise ValueError(f"'{path.name}' has {frames} at {settings.fps:g} per second, {needed}")
-    if len(stack) >= least:
+    if count < 2:
+        raise ValueError(f"'{path.name}' has {count} frame at {settings.fps:g} per second, at least 2 are needed")
+    if len(stack) >= 2:
         yield np.stack(stack)
 
 

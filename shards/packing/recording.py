@@ -2,7 +2,7 @@
 
 import csv
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,6 @@ def read_recording(
     settings: PackSettings,
     rates: dict[str, float] | None = None,
     damage: Damage | None = None,
-    packed: Sequence[str] | None = None,
 ) -> Iterator[Recording]:
     """Yields the pieces of one recording, each at most `settings.clip_seconds` long, with its `settings.modalities`.
 
@@ -53,9 +52,8 @@ def read_recording(
     - `rates`: Hz of files that do not store it (signals, frame folders, arrays), by the same names. Default:
       `settings.rates`.
     - `damage`: counts undecodable packets, which are skipped. Without it, such a packet is an error.
-    - `packed`: modalities whose flow sets the end of the pictures. Default: those of the settings.
 
-    Where flow is computed, the last frame is not packed, because it has no flow. A signal that is shorter than the
+    Flow at the end of a piece is the motion to the first frame of the next piece. A signal that is shorter than the
     pictures keeps its last value.
 
     Pictures are decoded piece by piece. Raises `ValueError` if the recording has none of the modalities, if a video
@@ -76,19 +74,14 @@ def read_recording(
     stored = {name: _stored_flow(files[name]) for name in wanted if modality(name).flow_of and name in files}
     if stored and settings.region is not None:
         raise ValueError("its flow covers the whole picture, not the region: remove it to have flow computed")
-    sources = {"rgb": "video", "depth": "depth"}
-    spare = any(
-        modality(name).flow_of and sources.get(modality(name).flow_of) in files and name not in files
-        for name in (wanted if packed is None else packed)
-    )
     pictures = None
     if video is not None and shown_by("rgb", wanted):
         reader = FrameReader("rgb24", settings.size, region=settings.region)
-        pictures = read_pictures(video, reader, settings, given.get("video"), damage, spare)
+        pictures = read_pictures(video, reader, settings, given.get("video"), damage, spare=True)
     depth = None
     if shown_by("depth", wanted) and "depth" in files:
         reader = FrameReader("gray16le", settings.size, settings.depth_scale, settings.region)
-        depth = read_pictures(files["depth"], reader, settings, given.get("depth"), damage, spare)
+        depth = read_pictures(files["depth"], reader, settings, given.get("depth"), damage, spare=True)
     longest = max(
         [len(sound) / settings.sample_rate if sound is not None else 0.0]
         + [len(values) / rates[name] for name, values in signals.items()]
@@ -109,14 +102,14 @@ def read_recording(
                 if total[name] and abs(len(flow) - total[name]) > 1:
                     raise ValueError(f"its {name} has {len(flow)} frames, its packed {_source(name)} {total[name]}")
             return
-        count = 0 if leading is None else len(leading) - spare
+        count = 0 if leading is None else min(len(leading), per_piece)
         duration = count / settings.fps if leading is not None else min(settings.clip_seconds, longest - start)
         for source, seen in (("rgb", frames), ("depth", depths)):
             if seen is None or leading is None:
                 continue
             # Depth may last longer than the video, which sets the end.
-            seen = seen[: count + spare]
-            values = seen[: len(seen) - spare]
+            values = seen[:count]
+            seen = seen[: len(values) + 1]
             for name in shown_by(source, wanted):
                 streams[name] = values if name == source else _flow(name, seen, len(values), stored, first)
                 total[name] += len(values)

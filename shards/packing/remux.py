@@ -23,8 +23,7 @@ def copy_if_fitting(path: Path, settings: PackSettings, frames: int) -> bytes | 
     """Returns the video stream of `path` as MP4, or None if it must be encoded.
 
     It can be copied if all of this holds: H.264, yuv420p, limited range, BT.601, no region; the packed size, upright,
-    with square pixels; one frame at each of the `frames` times n / fps, and at most one more, which is not copied;
-    none reordered; key frames at most
+    with square pixels; one frame at each of the `frames` times n / fps, none reordered; key frames at most
     `settings.gop` apart, and all of them IDR pictures. A file may mark other pictures as key frames, such as those of
     an intra refresh, but a window that starts there decodes wrongly.
     """
@@ -49,8 +48,6 @@ def copy_if_fitting(path: Path, settings: PackSettings, frames: int) -> bytes | 
         stream = find_pictures(container)
         assert stream is not None
         packets = [packet for packet in container.demux(stream) if packet.size]
-        # The last frame has no flow, so it is not packed where flow is.
-        packets = packets[:frames] if len(packets) == frames + 1 else packets
         keys = [packet for packet in packets if packet.is_keyframe]
         fits = _on_grid(packets, settings, frames) and all(is_idr(key, stream) for key in keys)
         return _copy(stream, packets, settings.fps) if fits else None

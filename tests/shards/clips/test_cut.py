@@ -83,8 +83,8 @@ def test_few_pieces_are_decoded_at_a_time(index: Index, monkeypatch: pytest.Monk
     whole: Callable[..., object] = cut.cut_clip
     monkeypatch.setattr(cut, "cut_clip", watch)
     monkeypatch.setattr(cut, "TOGETHER", 4)
-    assert len(windows_of(index, "c0", spec(), 0.1)) == 6
-    assert asked == [4, 2]
+    assert len(windows_of(index, "c0", spec(), 0.1)) == 7
+    assert asked == [4, 3]
 
 
 @pytest.mark.parametrize("stretch", [0.0, 0.5])

@@ -18,10 +18,12 @@ from modalgate.shards.packing.sources import Source
 @pytest.mark.parametrize(("dx", "dy"), [(2, 0), (0, -1), (-3, 2)])
 def test_known_translation(drifting: Callable, dx: int, dy: int) -> None:
     flow = compute_flow(drifting(5, 64, 80, dx, dy))
-    assert flow.shape == (4, 2, 64, 80)
+    assert flow.shape == (5, 2, 64, 80)
     inner = flow[:, :, 12:-12, 12:-12]
     np.testing.assert_allclose(np.median(inner, axis=(0, 2, 3)), (dx, dy), atol=0.1)
     assert np.percentile(np.abs(inner - np.array([dx, dy])[:, None, None]), 90) < 0.5
+    # The last entry is measured, not copied.
+    assert np.abs(flow[-1] - flow[-2]).max() > 0
 
 
 def relief(drifting: Callable, frames: int = 5, dx: int = 2, dy: int = 0) -> np.ndarray:
@@ -38,9 +40,10 @@ def relief(drifting: Callable, frames: int = 5, dx: int = 2, dy: int = 0) -> np.
 def test_depth_flow_of_a_body_without_background(drifting: Callable, dx: int, dy: int) -> None:
     depth = relief(drifting, dx=dx, dy=dy)
     flow = compute_flow(depth)
-    assert flow.shape == (4, 2, 64, 80)
+    assert flow.shape == (5, 2, 64, 80)
     inner = np.stack([field[:, 20:44, 26:46] for field in flow[:2]])
     np.testing.assert_allclose(np.median(inner, axis=(0, 2, 3)), (dx, dy), atol=0.15)
+    assert np.median(flow[-1, :, 22:42, 30:44], axis=(1, 2)) == pytest.approx([dx, dy], abs=0.3)
 
 
 def test_flow_of_depth_does_not_depend_on_unit_or_distance(drifting: Callable) -> None:
@@ -56,7 +59,7 @@ def test_flow_of_depth_does_not_depend_on_unit_or_distance(drifting: Callable) -
 def test_unmeasured_depth_has_no_motion() -> None:
     assert not compute_flow(np.zeros((3, 64, 80), np.uint16)).any()
     assert np.abs(compute_flow(np.full((3, 64, 80), 2500, np.uint16))).max() < 1e-3
-    assert compute_flow(np.full((1, 64, 80), 9, np.uint16)).shape == (0, 2, 64, 80)
+    assert compute_flow(np.full((1, 64, 80), 9, np.uint16)).shape == (1, 2, 64, 80)
 
 
 def test_pictures_too_small_to_search_have_no_motion(drifting: Callable) -> None:
