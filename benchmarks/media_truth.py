@@ -283,7 +283,7 @@ def events_of(frames: NDArray[Any] | None, sound: NDArray[Any] | None) -> tuple[
 def members_of(index: Index) -> Iterator[tuple[Any, dict[str, bytes]]]:
     """Yields the clips of packed shards with their members, in the order of their keys."""
     for sample in sorted(index.samples, key=lambda sample: sample.key):
-        data = (index.folder / sample.shard).read_bytes()
+        data = (Path(index.folder) / sample.shard).read_bytes()
         yield sample, {name: data[first : first + size] for name, (first, size) in sample.members.items()}
 
 

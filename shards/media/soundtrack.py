@@ -7,6 +7,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.error import FFmpegError
 from numpy.typing import NDArray
 
 from .container_io import MediaSource, open_media, ranked_sound
@@ -95,7 +96,7 @@ def choose_sound(container: Any, source: MediaSource) -> Any:
         for packet in again.demux([streams[index] for index in order]):
             try:
                 frames = packet.decode() if packet.stream.index not in heard else []
-            except av.FFmpegError:
+            except FFmpegError:
                 continue
             if any(np.mean(np.square(_channels(frame), dtype=np.float64)) > AUDIBLE for frame in frames):
                 heard.add(packet.stream.index)
@@ -238,7 +239,7 @@ class Mixer:
         assert self.resampler is not None
         try:
             mixed = self.resampler.resample(frame)
-        except (av.FFmpegError, ValueError):
+        except (FFmpegError, ValueError):
             # A layout that FFmpeg has no weights for, such as 16 microphones.
             return channels.mean(axis=0)
         return np.concatenate([one.to_ndarray().reshape(-1).astype(np.float32) for one in mixed])

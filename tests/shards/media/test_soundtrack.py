@@ -4,6 +4,7 @@ import wave
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -109,7 +110,7 @@ def test_a_far_time_stamp_is_an_error(tmp_path: Path, beep: Callable) -> None:
     write_video(tmp_path / "a.mkv", np.zeros((20, 32, 32, 3), np.uint8), 10, sound=beep(2.0), sound_codec="aac")
     with av.open(str(tmp_path / "a.mkv")) as read, av.open(str(tmp_path / "far.mkv"), "w") as written:
         streams = {stream.index: written.add_stream_from_template(stream) for stream in read.streams}
-        packets = [packet for packet in read.demux() if packet.dts is not None]
+        packets: list[Any] = [packet for packet in read.demux() if packet.dts is not None]
         for number, packet in enumerate(packets):
             if packet.stream.type == "audio" and number > len(packets) - 4:
                 packet.pts, packet.dts = packet.pts + 10_000_000, packet.dts + 10_000_000

@@ -5,6 +5,7 @@ import tarfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -222,7 +223,7 @@ def test_gaps_are_counted_and_listed(tmp_path: Path, beep: Callable) -> None:
 def test_a_video_file_without_pictures_is_sound(tmp_path: Path, beep: Callable) -> None:
     for name, codec in (("a.mp4", "aac"), ("b.webm", "libopus"), ("c.mkv", "flac")):
         with av.open(str(tmp_path / name), "w") as container:
-            track = container.add_stream(codec, rate=48000, layout="mono")
+            track: Any = container.add_stream(codec, rate=48000, layout="mono")
             frame = av.AudioFrame.from_ndarray(beep(2.0, 1.0, 0.2, 48000)[None], format="flt", layout="mono")
             frame.sample_rate, frame.pts = 48000, 0
             resampler = av.AudioResampler(track.codec_context.format, "mono", 48000, track.codec_context.frame_size)
