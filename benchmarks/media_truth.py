@@ -448,7 +448,7 @@ def signal_rows(folder: Path) -> Iterator[Row]:
     (source / "labels.csv").write_text("inertial,label\na.npy,x\n")
     index = pack(source, folder / "signal-out", settings, workers=1)
     ((_, members),) = members_of(index)
-    trained = decode_signal(members["inertial.npy"], 50.0, np.zeros(1), 100, 0.02)[0, -1, 0]
+    trained = decode_signal(members["inertial.npy"], modality("inertial"), 50.0, np.zeros(1), 100, 0.02)[0, -1, 0]
     spec = ClipSpec(2.0, FPS, SIZE, SIZE, FPS, 16000, 14.0, {"inertial": Statistics((0.0,) * 6, (1.0,) * 6)})
     (piece,) = slide({"inertial": source / "a.npy"}, spec, ("inertial",), Application(1, 2.0, 0.0, 0.0, 2.0))
     predicted = piece.views[0].streams["inertial"][-1, 0]

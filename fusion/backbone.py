@@ -14,7 +14,7 @@ from ..shards.modality import modality
 from ..shards.transforms import Preparation
 from .encoders.encoders import build_encoder, check_encoder
 from .encoders.weights import first_difference
-from .mechanisms.gates import Fusion
+from .mechanisms.gates import AuxiliarySums, Fusion
 from .mechanisms.quality import measure_quality
 from .mechanisms_by_name import FUSIONS, build_fusion, fusions_at
 from .own_classes import class_path
@@ -43,8 +43,10 @@ class Encoded:
     embedding: (B, K, D), the fused feature.
     weights: (B, K, M), gate weights.
     aux_loss: (), auxiliary loss of the fusion.
+    auxiliary: the sums over rows that give `aux_loss`; None if the fusion has none.
     start: (B, K), start of each segment in seconds.
     facts: (B, ...) by name, what a view records about its input.
+    quality: (B, K, M, Q), measures of stream quality; None if they were neither given nor needed.
     """
 
     modalities: tuple[str, ...]
@@ -55,6 +57,8 @@ class Encoded:
     aux_loss: Tensor
     start: Tensor
     facts: dict[str, Tensor] = field(default_factory=dict)
+    quality: Tensor | None = None
+    auxiliary: AuxiliarySums | None = None
 
 
 class Backbone(nn.Module):
@@ -124,6 +128,7 @@ class Backbone(nn.Module):
                 f"fusion '{spec.fusion}' joins class scores, but a backbone joins features: choose one of {choices}, "
                 f"or give the classifier decision='{spec.fusion}'"
             )
+        self.quality_measures = int(getattr(self.fusion, "quality", 0))
         # Columns of a feature map and features of frames differ in scale from the pooled feature.
         self.token_projections = nn.ModuleDict()
         if self.fusion.level == "token":
@@ -171,8 +176,8 @@ class Backbone(nn.Module):
         return self.preparation.to(device)(batch), batch.present, batch.start
 
     def quality_of(self, streams: dict[str, Tensor], present: dict[str, Tensor]) -> Tensor | None:
-        """Quality measures (B, K, M, Q) of prepared streams; None if the fusion does not use them."""
-        return measure_quality(self.modalities, streams, present) if getattr(self.fusion, "quality", 0) else None
+        """Quality measures (B, K, M, Q) of prepared streams; None if no gate uses them."""
+        return measure_quality(self.modalities, streams, present) if self.quality_measures else None
 
     def fuse(
         self,
@@ -198,7 +203,11 @@ class Backbone(nn.Module):
         columns = getattr(self.fusion, "quality", 0)
         extra = (None if quality is None else quality[..., :columns],) if columns else ()
         fused = self.fusion(joined, seen, *extra)
-        return Encoded(self.modalities, features, present, fused.embedding, fused.weights, fused.aux_loss, start)
+        return Encoded(
+            *(self.modalities, features, present, fused.embedding, fused.weights, fused.aux_loss, start),
+            auxiliary=fused.auxiliary,
+            quality=quality,
+        )
 
     def encode(self, name: str, stream: Tensor | None, mask: Tensor) -> Part:
         """Encodes modality `name`: the segments of `stream` (B, K, ...) where `mask` (B, K) is true."""

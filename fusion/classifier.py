@@ -62,6 +62,8 @@ class Classifier(nn.Module):
             raise RequestError(f"decision '{decision}' needs classes that exclude each other: give no decision")
         self.decision_name = decision
         self.decision = build_fusion(decision, backbone.modalities, count, {}) if decision else None
+        measures = int(getattr(self.decision, "quality", 0))
+        backbone.quality_measures = max(backbone.quality_measures, measures)
         # With a decision there is no linear layer: a layer without a gradient would block the other ranks.
         self.head = nn.Identity() if decision else nn.Sequential(nn.Dropout(dropout), nn.Linear(width, count))
         self.unimodal = nn.ModuleDict(
@@ -82,7 +84,9 @@ class Classifier(nn.Module):
         unimodal = {name: head(encoded.features[name]) for name, head in self.unimodal.items()}
         if self.decision is None:
             return Scored(self.head(encoded.embedding), unimodal, encoded)
-        fused = self.decision(unimodal, encoded.present)
+        columns = int(getattr(self.decision, "quality", 0))
+        measured = None if encoded.quality is None else encoded.quality[..., :columns]
+        fused = self.decision(unimodal, encoded.present, *((measured,) if columns else ()))
         return Scored(fused.embedding, unimodal, replace(encoded, weights=fused.weights))
 
     def probabilities(self, logits: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ..shards.clip_spec import ClipSpec
 from ..shards.transforms import Preparation
 from .backbone import Backbone
-from .blank_segment import blank_segment
+from .blank_segment import blank_segment, in_evaluation
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,9 @@ def measure_cost(backbone: Backbone, spec: ClipSpec) -> list[Cost]:
     """
     batch = blank_segment(backbone.modalities, spec)
     streams = Preparation(spec)(batch)
-    training = backbone.training
-    backbone.eval()
     # The counter does not count the CPU's fused attention kernel.
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+    with in_evaluation(backbone), FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         backbone(streams, batch.present, batch.start)
-    backbone.train(training)
     counts = counter.get_flop_counts()
     root = type(backbone).__name__
 

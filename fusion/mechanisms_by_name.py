@@ -18,10 +18,10 @@ from .mechanisms.decision import (
 )
 from .mechanisms.exchange import FilmFusion, TransferModule
 from .mechanisms.experts import TopKExperts
-from .mechanisms.gates import Fusion, SigmoidGate, SoftmaxGate
+from .mechanisms.gates import Fusion, SigmoidGate, SoftmaxGate, StaticFusion
 from .mechanisms.opinion import OpinionPool
 from .mechanisms.products import BilinearFusion, LowRankFusion, TensorFusion
-from .mechanisms.static import StaticFusion
+from .mechanisms.reliability import ReliabilityGate
 from .own_classes import is_path, load_class
 
 FUSIONS: dict[str, type[Fusion]] = {
@@ -47,6 +47,7 @@ FUSIONS: dict[str, type[Fusion]] = {
     "energy": EnergyDecision,
     "evidential": EvidentialDecision,
     "opinion": OpinionPool,
+    "reliability": ReliabilityGate,
 }
 # Constructor arguments that the backbone sets.
 GIVEN = ("modalities", "width")

@@ -7,6 +7,10 @@ from ..shards.errors import RequestError, choice_error
 from ..shards.modality import MODALITIES, modality
 from .own_classes import is_path, package_of
 
+# Arguments by which timm reads weights.
+PUBLISHED = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "pretrained_strict", "pretrained_filter_fn")
+READING = frozenset({*PUBLISHED, "checkpoint_path", "cache_dir"})
+
 
 @dataclass(frozen=True)
 class ResolvedEncoder:
@@ -87,9 +91,7 @@ class EncoderSpec:
 
     def untrained(self) -> "EncoderSpec":
         """The same network, without initial weights."""
-        # By which timm reads weights.
-        reading = ("pretrained", "checkpoint_path")
-        kept = self.arguments and {k: value for k, value in self.arguments.items() if not k.startswith(reading)}
+        kept = self.arguments and {key: value for key, value in self.arguments.items() if key not in READING}
         return replace(self, arguments=kept, pretrained=None, weights=None)
 
     def _plain(self) -> "EncoderSpec":
@@ -160,8 +162,8 @@ class BackboneSpec:
     """Arguments of the fusion mechanism. With `quality: 3` a gate also sees the noise, contrast and repetition of
     each stream."""
     modality_dropout: float = 0.0
-    """Share of training clips in which random modalities are hidden from the fusion. Each segment keeps at least one.
-    0 hides none."""
+    """Share of training clips in which each modality is hidden from the fusion with probability 1/2. A segment that
+    would lose all keeps all. 0 hides none."""
     encoders: dict[str, EncoderSpec] = field(default_factory=dict)
     """Encoders by modality or by kind (`video`, `audio` or `signal`). Default: those of the preset."""
 

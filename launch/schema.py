@@ -27,6 +27,9 @@ class DataConfig:
     """A packed folder, or a list of packed folders that are read as one set, as in `[shards/day,shards/night]`."""
     modalities: list[str] = field(default_factory=list)
     """Modalities to use, such as [rgb,audio]. Empty: all that the shards have."""
+    declare: list[str] = field(default_factory=list)
+    """Modalities that are not built in, such as [thermal=video,mic2=audio,radar=signal:2@20]. Not needed for shards
+    that were packed with them."""
     segments: int = _between(3, 1)
     """Windows cut from each clip. Evaluation averages over the same number."""
     seconds: float | None = _between(None, 0.01)
@@ -147,6 +150,15 @@ class TrainConfig:
 
 
 @dataclass
+class ExpertsConfig(TrainConfig):
+    """The training loop of a study's experts, one per modality."""
+
+    cross_fit: int = _between(5, 0)
+    """Folds of the training clips, by `data.group`. For each, one more expert trains on the others, and its scores of
+    the fold train the gates. 0: none. Not used with `expert_split`."""
+
+
+@dataclass
 class ProbeConfig:
     """An online probe: nearest neighbours on the fused embedding, while the encoder pretrains."""
 
@@ -186,8 +198,11 @@ class PretrainConfig:
     """Which clips are used, and what is cut from each."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     """Random changes of the training clips."""
+    encoder: str | None = None
+    """Bundle or run whose encoders and fusion the training starts from, on these or other clips, with a new schedule.
+    Null: `model` starts from random or published weights."""
     model: BackboneSpec = field(default_factory=BackboneSpec)
-    """Encoders by modality, and the fusion over them."""
+    """Encoders by modality, and the fusion over them, used if `encoder` is null."""
     tasks: dict[str, TaskConfig] = field(default_factory=dict)
     """Pretext tasks by name, or your own classes, `package.module:Class`. Their weighted losses are summed."""
     probe: ProbeConfig | None = None
@@ -234,7 +249,11 @@ class FinetuneConfig:
     unimodal_weight: float = _between(0.0, 0)
     """Weight of the losses of one auxiliary head per modality. 0: no heads per modality."""
     decision: str | None = None
-    """Fusion of class scores of one head per modality. Null: one head on the fused embedding."""
+    """Fusion of class scores of one head per modality: a name, or your own class, `package.module:Class`. Null: one
+    head on the fused embedding."""
+    cross_fit: int = _between(0, 0)
+    """Folds of the training clips, by `data.group`. For each, one more classifier trains on the others, and its
+    scores of the fold fit the decision `reliability`. 0: none."""
     balanced: bool = False
     """Whether all classes have the same weight in the loss, regardless of their counts."""
     aids: AidsConfig = field(default_factory=AidsConfig)
@@ -270,11 +289,14 @@ class RowConfig:
     """One row of a study: a fusion mechanism."""
 
     fusion: str = MISSING
-    """Name of the fusion mechanism."""
+    """Fusion mechanism: a name, or your own class, `package.module:Class`."""
     arguments: dict[str, Any] = field(default_factory=dict)
     """The mechanism's own arguments. Empty: its defaults."""
     aids: AidsConfig = field(default_factory=AidsConfig)
     """Remedies for modalities that compete in training."""
+    joint: bool = False
+    """Whether encoders and fusion train together, as long as the experts do. False: the fusion alone trains, on
+    features of the experts."""
 
 
 @dataclass
@@ -311,7 +333,7 @@ class StudyConfig:
     `data.group`."""
     taught_noise: float = _between(0.0, 0, 1)
     """Share of a row's training clips in which one modality gets noise, at a level of `noise`. 0: clean clips."""
-    experts: TrainConfig = field(default_factory=TrainConfig)
+    experts: ExpertsConfig = field(default_factory=ExpertsConfig)
     """The training loop of the encoders."""
     fusion: TrainConfig = field(default_factory=TrainConfig)
     """The training loop of the rows."""

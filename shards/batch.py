@@ -1,6 +1,6 @@
 """`Batch`: what the clip stream delivers and every model, loss and metric consumes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -34,13 +34,24 @@ class Batch:
 
     def to(self, device: torch.device | str) -> "Batch":
         """Returns the batch with every tensor on `device`."""
+        return self._each(lambda values: values.to(device, non_blocking=True))
+
+    def pin_memory(self) -> "Batch":
+        """Returns the batch in page-locked memory, from which a GPU copies while it computes.
+
+        Data loaders call it.
+        """
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        """Returns the batch with every tensor changed."""
         return Batch(
-            {name: stream.to(device, non_blocking=True) for name, stream in self.streams.items()},
-            {name: mask.to(device, non_blocking=True) for name, mask in self.present.items()},
+            {name: change(stream) for name, stream in self.streams.items()},
+            {name: change(mask) for name, mask in self.present.items()},
             self.key,
-            self.start.to(device),
-            None if self.label is None else self.label.to(device),
-            self.valid.to(device),
+            change(self.start),
+            None if self.label is None else change(self.label),
+            change(self.valid),
             self.seed,
         )
 

@@ -1,5 +1,6 @@
 """`ClipRequest` and `ClipSpec`: what is cut from a clip, and how an encoder sees it. Plain data without torch."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,7 +23,8 @@ class ClipRequest:
       `seconds`, so that slow and fast executions of an action look alike. Flow stays in pixels per packed frame. 0:
       windows are not stretched.
 
-    Raises `RequestError` for `stretch` with audio: stretching would change its pitch.
+    Raises `RequestError` for `stretch` with audio (stretching would change its pitch), for no modality, and for
+    numbers out of range.
     """
 
     modalities: tuple[str, ...]
@@ -33,6 +35,15 @@ class ClipRequest:
     stretch: float = 0.0
 
     def __post_init__(self) -> None:
+        if not self.modalities:
+            raise RequestError("no modality to read: give at least one")
+        for name in ("segments", "frames", "size"):
+            if not getattr(self, name) >= 1:
+                raise RequestError(f"{name} of a request is {getattr(self, name)}: give at least 1")
+        if not 0 < self.seconds < math.inf:
+            raise RequestError(f"seconds of a request is {self.seconds}: give a number above 0")
+        if not 0 <= self.stretch <= 1:
+            raise RequestError(f"stretch of a request is {self.stretch}: give 0 to 1")
         heard = [name for name in self.modalities if self.stretch and modality(name).kind == "audio"]
         if heard:
             raise RequestError(f"'{heard[0]}' cannot be stretched: drop this modality, or set data.stretch to 0")
@@ -106,8 +117,23 @@ class ClipSpec:
         )
 
 
+# Smallest and largest value of each field in a file from an unknown sender, and most values of one window.
+_BOUNDS = {
+    "seconds": (1e-3, 3600),
+    "frames": (1, 4096),
+    "size": (1, 8192),
+    "short_side": (1, 8192),
+    "fps": (1e-3, 1000),
+    "sample_rate": (100, 1_000_000),
+    "flow_bound": (1e-6, 1e6),
+    "stretch": (0, 1),
+}
+_WHOLE = ("frames", "size", "short_side", "sample_rate")
+_MOST_VALUES = 2**28
+
+
 def plain_clip_spec(content: dict[str, Any]) -> ClipSpec:
-    """Returns a `ClipSpec` from its JSON form."""
+    """Returns a `ClipSpec` from its JSON form. Raises `ValueError` for sizes that no model has."""
     statistics = {
         name: Statistics(tuple(entry["mean"]), tuple(entry["std"])) for name, entry in content["statistics"].items()
     }
@@ -117,7 +143,24 @@ def plain_clip_spec(content: dict[str, Any]) -> ClipSpec:
         "region": plain_region(content.get("region")),
         "packing": None if packing is None else plain_settings(packing),
     }
-    return ClipSpec(**content | plain)
+    spec = ClipSpec(**content | plain)
+    _check_bounds(spec)
+    return spec
+
+
+def _check_bounds(spec: ClipSpec) -> None:
+    for name, (least, most) in _BOUNDS.items():
+        value = getattr(spec, name)
+        kinds = int if name in _WHOLE else int | float
+        if isinstance(value, bool) or not isinstance(value, kinds) or not least <= value <= most:
+            raise ValueError(f"{name} is {value!r}, not a number from {least:g} to {most:g}")
+    if max(spec.frames * spec.size**2, spec.seconds * spec.sample_rate) > _MOST_VALUES:
+        raise ValueError(f"a window has more than {_MOST_VALUES} values")
+    for entry in spec.statistics.values():
+        if not all(isinstance(value, float | int) and math.isfinite(value) for value in (*entry.mean, *entry.std)):
+            raise ValueError("its statistics hold values that are not finite")
+    if spec.packing is not None and not 0 < spec.packing.clip_seconds <= spec.packing.max_seconds:
+        raise ValueError(f"clip_seconds of packing are {spec.packing.clip_seconds!r}, not above 0")
 
 
 def check_packing(spec: ClipSpec, index: Index) -> None:

@@ -1,5 +1,7 @@
 """The two errors that end a command, and the message that suggests the nearest valid choice."""
 
+import errno
+import os
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -10,6 +12,15 @@ class RequestError(Exception):
 
 class DataError(Exception):
     """Bad data (exit status 3): too many unreadable inputs, or a failed verification."""
+
+
+def raise_if_exhausted(error: BaseException) -> None:
+    """Raises `RequestError` if `error` says that too many files are open: then no file is at fault."""
+    number = getattr(error, "errno", None)
+    if number in (errno.EMFILE, errno.ENFILE):
+        raise RequestError(
+            f"too many files are open ({os.strerror(number)}): raise the limit with `ulimit -n`, or use fewer workers"
+        ) from error
 
 
 def choice_error(what: str, given: str, choices: Iterable[str]) -> RequestError:

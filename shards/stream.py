@@ -5,26 +5,27 @@ import json
 import multiprocessing
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
-from av.error import FFmpegError
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from .batch import Batch, Clip, stack
 from .clip_spec import ClipRequest
 from .clips.cut import cut_clip
-from .clips.lifeline import end_with
+from .clips.lifeline import end_with, leave_stops, start_server
 from .clips.windows import random_starts, uniform_starts
-from .errors import DataError, RequestError
+from .errors import DataError, RequestError, choice_error
 from .index.labels import label_values
 from .index.location import FolderReader
 from .index.table import Index, Sample
+from .index.unreadable import UNREADABLE, reason_of
 from .modality import modality
 
 # Start times in seconds of each clip's views, by clip key.
@@ -50,11 +51,16 @@ class _Row:
 class _Read:
     """What a worker returns: a batch, and the reason for each skipped clip by key.
 
-    Without a batch, the reason ends the stream.
+    Without a batch, the reason ends the stream. `fault`: why the worker cannot read on, whatever the clip.
     """
 
     batch: Batch | None
     damaged: dict[str, str] = field(default_factory=dict)
+    fault: str = ""
+
+    def pin_memory(self) -> "_Read":
+        """Called by the data loader."""
+        return self if self.batch is None else replace(self, batch=self.batch.pin_memory())
 
 
 @dataclass
@@ -70,7 +76,8 @@ class ClipStream:
     - `workers`: worker processes. 0: read in this process.
     - `label`: label column. None: batches have no labels.
     - `classes`: label values in class order.
-    - `multilabel`: a value names several classes (`fight|shouting`); a clip's label is a row of 0 and 1.
+    - `multilabel`: a value names several classes (`fight|shouting`), or none (`|`); a clip's label is a row of 0 and
+      1.
     - `max_damaged`: largest share of undecodable clips in training.
     - `on_damaged`: called once with (key, reason) for each undecodable clip.
     - `damaged`: reason by key of the undecodable clips that this process has met.
@@ -78,8 +85,11 @@ class ClipStream:
     In training, a clip that cannot be decoded is replaced by the next clip of the index, the same in every run.
     Evaluation skips nothing: it raises `DataError` for the first such clip.
 
-    Raises `RequestError` for an empty selection and for a modality that no clip has. Iteration raises `DataError` for
-    more than `max_damaged` undecodable clips.
+    Raises `RequestError` for an empty selection, for a modality that no clip of the shards has, for
+    numbers out of range, and for labels that do not fit: an
+    unknown column, no classes, a clip without a label, or a value that is not one of `classes`. Iteration raises
+    `DataError` for more than `max_damaged` undecodable clips, and `RequestError` if the process may not open enough
+    files.
     """
 
     index: Index
@@ -103,10 +113,39 @@ class ClipStream:
             raise RequestError(f"no clips are selected from '{self.index.folder}'")
         for name in self.request.modalities:
             modality(name)
-            if name not in self.index.modalities:
-                known = ", ".join(self.index.modalities)
+            # A selection may lack a modality that others have: then it is absent in every batch.
+            if name not in self.index.packed:
+                known = ", ".join(self.index.packed)
                 raise RequestError(f"no clip in '{self.index.folder}' has modality '{name}' (it has: {known})")
+        if self.label is not None:
+            self._check_labels(self.label)
+        self._check_numbers()
         self.steps_per_epoch = max(len(self.index.samples) // (self.batch_size * self.world), 1)
+
+    def _check_numbers(self) -> None:
+        for name, valid, right in (
+            ("batch_size", self.batch_size >= 1, "at least 1"),
+            ("world", self.world >= 1, "at least 1"),
+            ("rank", 0 <= self.rank < max(self.world, 1), f"0 to {self.world - 1}"),
+            ("workers", self.workers >= 0, "at least 0"),
+            ("max_damaged", 0 <= self.max_damaged <= 1, "0 to 1"),
+        ):
+            if not valid:
+                raise RequestError(f"{name} of a stream is {getattr(self, name)}: give {right}")
+
+    def _check_labels(self, column: str) -> None:
+        classes = set(self.classes)
+        if not classes or len(classes) < len(self.classes):
+            wrong = f"twice in {', '.join(self.classes)}" if classes else "missing"
+            raise RequestError(f"the classes of label column '{column}' are {wrong}: name each once, in class order")
+        for sample, text in zip(self.index.samples, self.index.column(column), strict=True):
+            if not text.strip():
+                raise RequestError(
+                    f"clip '{sample.key}' has no value in label column '{column}': select labelled clips"
+                )
+            for value in label_values(text) if self.multilabel else [text]:
+                if value not in classes:
+                    raise choice_error(f"class in label column '{column}' of clip '{sample.key}'", value, classes)
 
     @property
     def fingerprint(self) -> str:
@@ -171,12 +210,18 @@ class ClipStream:
     def _given(self, number: int, starts: Starts | None) -> tuple[float, ...] | None:
         return None if starts is None else tuple(map(float, starts[self.index.samples[number].key]))
 
+    def _epoch_order(self, epoch: int) -> NDArray[np.int64]:
+        """Returns the clip at each place of an epoch, over all ranks. If there are fewer clips than places, they
+        repeat."""
+        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.index.samples))
+        return np.resize(order, self.steps_per_epoch * self.batch_size * self.world)
+
     def _training_rows(self, start: int) -> Iterator[tuple[int, list[_Row]]]:
-        step = start
+        step, begun, order = start, -1, np.zeros(0, np.int64)
         while True:
             epoch, batch = divmod(step, self.steps_per_epoch)
-            order = np.random.default_rng([self.seed, epoch]).permutation(len(self.index.samples))
-            order = np.resize(order, self.steps_per_epoch * self.batch_size * self.world)
+            if epoch != begun:
+                begun, order = epoch, self._epoch_order(epoch)
             first = (batch * self.world + self.rank) * self.batch_size
             rows = [
                 _Row(int(order[place]), (self.seed, epoch, place)) for place in range(first, first + self.batch_size)
@@ -190,13 +235,15 @@ class ClipStream:
         dataset = _ClipFiles(self.index, self.request, self.label, classes, self.multilabel)
         # If this process is killed, only the closed pipe reaches the workers.
         theirs, ours = multiprocessing.Pipe(duplex=False)
-        with theirs, ours:
+        with theirs, ours, dataset.files:
             # No other object holds it: its workers end before the pipe is closed.
             yield from self._checked(_read_batches(dataset, batches, self.workers, theirs))
 
     def _checked(self, loader: Iterable[_Read]) -> Iterator[Batch]:
         """Yields the batches while the share of undecodable clips is within `max_damaged`."""
         for read in loader:
+            if read.fault:
+                raise RequestError(read.fault)
             first = next(iter(read.damaged.values()), "")
             for key, reason in read.damaged.items():
                 if key not in self.damaged and self.on_damaged is not None:
@@ -214,6 +261,8 @@ class ClipStream:
 
 def _read_batches(dataset: "_ClipFiles", batches: Any, workers: int, parent: Any) -> Iterator[_Read]:
     """Starts the `workers` that decode, which end when the other end of the pipe `parent` is closed."""
+    if workers:
+        start_server()
     with warnings.catch_warnings():
         # More workers than cores: the number was chosen, and workers that wait for a remote read need no core.
         warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)
@@ -232,6 +281,9 @@ def _read_batches(dataset: "_ClipFiles", batches: Any, workers: int, parent: Any
 
 
 def _begin_worker(parent: Any, worker: int) -> None:
+    # One thread per process, as torch's workers have: others would compete for the same cores.
+    cv2.setNumThreads(1)
+    leave_stops()
     end_with(parent)
 
 
@@ -249,9 +301,12 @@ class _ClipFiles(Dataset[_Read]):
         seed, rows = request
         clips, damaged = [], {}
         for row in rows:
-            clip = self._read_row(row, damaged)
+            # Returned, not raised: the loader would bury the message in a worker's traceback.
+            try:
+                clip = self._read_row(row, damaged)
+            except RequestError as error:
+                return _Read(None, damaged, str(error))
             if clip is None:
-                # Returned, not raised: the loader would bury the message in a worker's traceback.
                 return _Read(None, damaged)
             clips.append(clip)
         return _Read(stack(clips, seed), damaged)
@@ -261,11 +316,14 @@ class _ClipFiles(Dataset[_Read]):
         samples = self.index.samples
         for step in range(len(samples) if row.draw is not None else 1):
             sample = samples[(row.sample + step) % len(samples)]
+            where = f"clip '{sample.key}' in shard '{sample.shard}'"
             try:
                 return self._read_clip(sample, row)
-            except (OSError, ValueError, EOFError, FFmpegError, DataError) as error:
-                where = f"clip '{sample.key}' in shard '{sample.shard}'"
-                damaged[sample.key] = f"{where} cannot be decoded: {error}"
+            except UNREADABLE as error:
+                damaged[sample.key] = f"{where} cannot be decoded: {reason_of(error)}"
+            except Exception as error:
+                error.add_note(where)
+                raise
         return None
 
     def _read_clip(self, sample: Sample, row: _Row) -> Clip:

@@ -1,6 +1,6 @@
 """Gathers features from all ranks, with gradient."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -104,6 +104,27 @@ def gather_encoded(views: Mapping[str, Encoded]) -> dict[str, Encoded]:
         )
         for name, view in views.items()
     }
+
+
+def joined_gate_loss(views: Sequence[Encoded]) -> Tensor:
+    """The auxiliary loss of the fusion () for the joined batch of all processes, with gradient.
+
+    It is the mean over the views that have one: the balance of a gate, for example, needs rows with all modalities,
+    and a view with a hidden modality has none. Every process must give the same views.
+
+    views: encoded on this rank.
+    """
+    known = [view.auxiliary for view in views if view.auxiliary is not None]
+    if not known:
+        losses = torch.stack([view.aux_loss for view in views])
+        return losses.sum() / (losses != 0).sum().clamp_min(1)
+    wide = torch.float64 if any(part.sums.dtype == torch.float64 for part in known) else torch.float32
+    packed = torch.cat([row for part in known for row in (part.sums.to(wide), part.rows.to(wide)[None])])
+    # Rank sums add up, so the loss is that of the joined batch.
+    joined = gather_with_gradient(packed[None]).sum(dim=0).split([len(part.sums) + 1 for part in known])
+    sums = [replace(part, sums=row[:-1], rows=row[-1].detach()) for part, row in zip(known, joined, strict=True)]
+    counted = torch.stack([part.rows > 0 for part in sums]).sum()
+    return torch.stack([part.value() for part in sums]).sum() / counted.clamp_min(1)
 
 
 def _flat(tensor: Tensor) -> Tensor:

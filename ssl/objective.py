@@ -12,7 +12,7 @@ from ..shards.batch import Batch
 from ..shards.clip_spec import ClipSpec
 from ..shards.errors import RequestError
 from ..shards.transforms import AugmentConfig, Preparation
-from .gather import gather_encoded
+from .gather import gather_encoded, joined_gate_loss
 from .monitors import GRADIENT_EVERY, gate_gradient, joint_norm, monitors, segment_difference
 from .pretext.base import FUSED, PLAIN, TEACHER, WITHOUT, PretextTask
 from .schedule import Schedule
@@ -47,7 +47,7 @@ class PretextObjective(nn.Module):
     <task>/gradient: norm of the gradient of the weighted loss with respect to the features, in some batches.
     <task>/segment_difference: see `segment_difference`; in the first batches, for tasks on the order of segments.
     fusion/gradient: see `gate_gradient`; in some batches.
-    gate/loss: auxiliary loss of the fusion.
+    gate/loss: auxiliary loss of the fusion, see `joined_gate_loss`.
     gate/..., embedding/..., fusion/spread: see `monitors`.
 
     The training loop sums the losses weighted by `weights`, which follow the schedules. The name of a task given by a
@@ -132,7 +132,8 @@ class PretextObjective(nn.Module):
             outputs |= {} if gradient is None else {"fusion/gradient": gradient}
         if self.training and int(self.batches_seen) <= COMPARED_BATCHES:
             outputs |= self._segment_differences(batch)
-        outputs["gate/loss"] = torch.stack([part.aux_loss for part in here.values()]).mean()
+        # The teacher is not trained.
+        outputs["gate/loss"] = joined_gate_loss([view for name, view in here.items() if name != TEACHER])
         return outputs | monitors(here[PLAIN])
 
     def warnings(self, means: Mapping[str, float]) -> list[str]:

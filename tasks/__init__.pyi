@@ -14,7 +14,7 @@ from .metrics.multilabel import mean_average_precision as mean_average_precision
 from .metrics.multilabel import multilabel_metrics as multilabel_metrics
 from .metrics.significance import holm as holm
 from .metrics.significance import mcnemar as mcnemar
-from .metrics.significance import paired_difference as paired_difference
+from .metrics.significance import paired_bootstrap as paired_bootstrap
 from .metrics.significance import sign_test as sign_test
 from .probes.knn import knn_scores as knn_scores
 from .probes.linear_probe import fit_linear_probe as fit_linear_probe

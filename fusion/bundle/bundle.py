@@ -23,11 +23,26 @@ from ..encoders.weights import first_difference
 from ..own_classes import check_allowed, is_path, package_of
 from ..spec import BackboneSpec, EncoderSpec
 from .bundle_files import CARD, FACTS, LAYOUTS, facts_path, local_bundle
-from .hub import Repository, upload
+from .bundle_limits import build_within, check_encoders, check_settings, read_json
+from .hub import Repository, upload, without_paths
 from .integrity import check_facts, check_files, seal
 from .model_card import model_card
 
 FORMAT_VERSION = 2
+# What building a model from wrong facts raises, in modalgate, timm and torch.
+BROKEN = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    SafetensorError,
+    TypeError,
+    ValueError,
+)
 
 
 @dataclass
@@ -146,7 +161,9 @@ def _check_rebuilt(bundle: Bundle) -> None:
             )
     if paths:
         encoders = {name: encoder_spec(backbone.spec, name).untrained() for name in backbone.modalities}
-        again = Backbone(backbone.modalities, replace(backbone.spec, width=backbone.width, encoders=encoders))
+        # Saving must not change the draws of a run that continues.
+        with torch.random.fork_rng(devices=[]):
+            again = Backbone(backbone.modalities, replace(backbone.spec, width=backbone.width, encoders=encoders))
         if reason := first_difference(again.state_dict(), backbone.state_dict()):
             raise RequestError(
                 f"{' and '.join(paths)} cannot be built again with the same tensors ({reason}): give each module an "
@@ -160,7 +177,9 @@ def load_bundle(folder: Path | str, allow: Collection[str] = ()) -> Bundle:
     folder: a path, or `hf://owner/name[@revision]` on the hub.
     allow: packages whose classes the bundle may import. Without them, only code of modalgate runs.
 
-    Sizes and sha256 of all files are checked before any file is used. Raises `RequestError` if there is no bundle, if
+    Sizes and sha256 of all files are checked before any file is used. The sender may be unknown: loading opens no
+    other file and no address, builds only networks whose tensors are in the weights file, and does not change the
+    global random state. Raises `RequestError` if there is no bundle, if
     it has another format version, and if it needs a class whose package is not installed or not allowed. Raises
     `DataError` if a file is missing, truncated or changed.
     """
@@ -173,19 +192,29 @@ def load_bundle(folder: Path | str, allow: Collection[str] = ()) -> Bundle:
             raise DataError(
                 f"'{path}' lists {', '.join(facts['files'])}, not {weights_name} and {CARD}: export the run again"
             )
-        check_allowed(own_paths(facts), allow, str(folder))
+        own = own_paths(facts)
+        check_allowed(own, allow, str(folder))
+        check_settings(facts)
         spec = plain_clip_spec(facts["clip"])
-        backbone = Backbone(facts["modalities"], _backbone_spec(facts["backbone"]), clip=spec)
-        model: Backbone | Classifier = backbone
-        if facts["classes"] is not None:
-            model = Classifier(
+        application = plain_application(facts.get("application"), spec, facts["segments"])
+        backbone_spec = _backbone_spec(facts["backbone"])
+        check_encoders({name: encoder_spec(backbone_spec, name) for name in facts["modalities"]})
+
+        def build() -> Backbone | Classifier:
+            backbone = Backbone(facts["modalities"], backbone_spec)
+            if facts["classes"] is None:
+                return backbone
+            return Classifier(
                 backbone,
                 facts["classes"],
                 unimodal=facts["unimodal_heads"],
                 decision=facts["decision"],
                 multilabel=facts.get("multilabel", False),
             )
+
+        model = build_within(build, folder / weights_name, trusted=bool(own))
         model.load_state_dict(load_file(folder / weights_name))
+        (model.backbone if isinstance(model, Classifier) else model).prepare_as(spec)
         return Bundle(
             model.eval(),
             spec,
@@ -195,26 +224,28 @@ def load_bundle(folder: Path | str, allow: Collection[str] = ()) -> Bundle:
             facts["provenance"],
             facts["metrics"],
             facts["licence"],
-            plain_application(facts.get("application"), spec, facts["segments"]),
+            application,
         )
-    except (AttributeError, KeyError, TypeError, ValueError, SafetensorError, RuntimeError) as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+    except BROKEN as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:400]
         raise DataError(f"bundle '{folder}' is damaged ({reason}): export the run again") from error
 
 
 def push_bundle(
-    folder: Path | str, repository: Repository, *, private: bool = False, allow: Collection[str] = ()
+    folder: Path | str, repository: Repository, *, private: bool = True, allow: Collection[str] = ()
 ) -> str:
     """Commits a bundle to a model repository of the hub; returns the URL of the commit.
 
-    folder: the bundle. It is checked first, and its card is rewritten to describe loading from the hub.
+    folder: the bundle. It is checked first, and its card is rewritten to describe loading from the hub. Of local
+        paths in its provenance and metrics, only the last names are published.
     repository: where to commit.
-    private: makes a new repository private.
+    private: makes a new repository private; False: public.
     allow: packages whose classes the bundle may import.
 
     Raises the errors of `load_bundle` and `hub.upload`.
     """
     bundle = load_bundle(folder, allow)
+    bundle = replace(bundle, provenance=without_paths(bundle.provenance), metrics=without_paths(dict(bundle.metrics)))
     with TemporaryDirectory() as place:
         save_bundle(bundle, Path(place) / "bundle", repository)
         return upload(Path(place) / "bundle", repository, private=private)
@@ -223,7 +254,7 @@ def push_bundle(
 def _read_facts(path: Path) -> dict[str, Any]:
     """Reads the facts at `path` and checks their format version and their digest."""
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
+        facts = read_json(path)
         version = facts["format_version"]
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"'{path}' is damaged ({error!r}): export the run again") from error
@@ -257,9 +288,3 @@ def _backbone_spec(content: dict[str, Any]) -> BackboneSpec:
     encoders = {name: EncoderSpec(**entry).untrained() for name, entry in content["encoders"].items()}
     plain: dict[str, Any] = content | {"encoders": encoders}
     return BackboneSpec(**plain)
-
-
-def same_tensors(first: nn.Module, second: nn.Module) -> bool:
-    """Whether two models have the same tensors under the same names, bit for bit."""
-    mine, theirs = first.state_dict(), second.state_dict()
-    return mine.keys() == theirs.keys() and all(torch.equal(mine[key].cpu(), theirs[key].cpu()) for key in mine)

@@ -119,7 +119,7 @@ def stored_form(spec: ClipSpec, name: str) -> tuple[tuple[int, ...], torch.dtype
     """Shape and dtype of one window of modality `name` as shards store it."""
     entry = modality(name)
     if entry.kind == "video":
-        kind = torch.uint16 if name == "depth" else torch.uint8
+        kind = torch.uint16 if entry.channels == 1 else torch.uint8
         return (spec.frames, entry.channels, spec.size, spec.size), kind
     rate = spec.sample_rate if entry.kind == "audio" else entry.rate or 1.0
     count = round(spec.seconds * rate)

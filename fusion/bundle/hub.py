@@ -8,11 +8,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ...shards.errors import RequestError
 
 # `Path` replaces two slashes by one.
 _ADDRESS = re.compile(r"hf:/{1,2}(?P<repository>[^@]*)(?:@(?P<revision>.*))?")
+# Words between blanks, brackets, quotes, commas and equal signs, and what a network's name starts with.
+_WORD = re.compile(r"[^\s,;=()\[\]{}'\"`]+")
+_NETWORKS = ("timm/", "torchvision/", "stored/")
 _NAME = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
 
@@ -66,11 +70,40 @@ def fetch(place: Path | str, names: Sequence[str]) -> Path:
     return Path(found)
 
 
-def upload(folder: Path, repository: Repository, *, private: bool = False) -> str:
+def without_paths(facts: dict[str, Any]) -> dict[str, Any]:
+    """`facts` about a model with only the last name of every local path: directories may name people and places.
+
+    A word of a `command` with a slash is a path, unless it is an address or a network's name (`timm/resnet18`); in
+    other texts only a word that starts at `/`, `~` or a dot.
+
+    >>> without_paths({"command": "modalgate pretrain data.shards=/home/ann/shards", "data": "shards: 9 clips"})
+    {'command': 'modalgate pretrain data.shards=shards', 'data': 'shards: 9 clips'}
+    """
+    return {_last_names(name): _shortened(value, name == "command") for name, value in facts.items()}
+
+
+def _shortened(value: Any, command: bool) -> Any:
+    if isinstance(value, dict):
+        return {_last_names(str(name)): _shortened(entry, name == "command") for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_shortened(entry, command) for entry in value]
+    return _last_names(value, command) if isinstance(value, str) else value
+
+
+def _last_names(text: str, command: bool = False) -> str:
+    def last(found: re.Match[str]) -> str:
+        word = found[0]
+        path = word.startswith(("/", "~", "./", "../")) or (command and not word.startswith(_NETWORKS))
+        return Path(word).name if "/" in word and "://" not in word and path else word
+
+    return _WORD.sub(last, text)
+
+
+def upload(folder: Path, repository: Repository, *, private: bool = True) -> str:
     """Uploads all files of `folder` in one commit; returns the URL of the commit.
 
     repository: is created if it does not exist. Its revision is a branch, which is created too.
-    private: makes a new repository private.
+    private: makes a new repository private; False: public. An existing one stays as it is.
 
     Raises `RequestError` if the hub cannot be reached or rejects the upload.
     """
@@ -78,7 +111,7 @@ def upload(folder: Path, repository: Repository, *, private: bool = False) -> st
 
     api = HfApi(library_name="modalgate")
     with _request_errors(repository, "write"):
-        api.create_repo(repository.name, private=private or None, exist_ok=True)
+        api.create_repo(repository.name, private=private, exist_ok=True)
         if repository.revision is not None:
             api.create_branch(repository.name, branch=repository.revision, exist_ok=True)
         files = [CommitOperationAdd(path.name, path) for path in sorted(folder.iterdir())]

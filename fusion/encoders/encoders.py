@@ -13,7 +13,7 @@ from torchvision.models import video as video_models
 from ...shards.errors import RequestError, choice_error
 from ...shards.modality import Modality
 from ..own_classes import is_path, load_class
-from ..spec import EncoderSpec, ResolvedEncoder
+from ..spec import PUBLISHED, EncoderSpec, ResolvedEncoder
 from .pooling import build_pooling
 from .weights import adapt_channels, load_known_weights
 
@@ -303,7 +303,7 @@ def _create_timm(name: str, channels: int, spec: ResolvedEncoder) -> tuple[nn.Mo
     """The network without its classifier, and the width of its features."""
     if not timm.is_model(name):
         raise choice_error("timm network", name, timm.list_models())
-    arguments = {key: value for key, value in spec.arguments.items() if not key.startswith("pretrained")}
+    arguments = {key: value for key, value in spec.arguments.items() if key not in PUBLISHED}
     try:
         network = timm.create_model(name, in_chans=channels, num_classes=0, **arguments)
     except TypeError as error:

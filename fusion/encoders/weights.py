@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ...shards.errors import RequestError
-from ..spec import ResolvedEncoder
+from ..spec import PUBLISHED, ResolvedEncoder
 
 State = Mapping[str, Tensor]
 
@@ -178,7 +178,7 @@ def _published(spec: ResolvedEncoder) -> State:
 
 
 def _published_by_timm(name: str, spec: ResolvedEncoder) -> State:
-    own: dict[str, Any] = {key: value for key, value in spec.arguments.items() if key.startswith("pretrained")}
+    own: dict[str, Any] = {key: value for key, value in spec.arguments.items() if key in PUBLISHED}
     configured: Any = timm.get_pretrained_cfg(name)
     place = "the given address"
     if not own:

@@ -1,11 +1,9 @@
 """Fusion by concatenation, without a gate (the baseline) and with one."""
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor, nn
 
-from .gates import Fused, Gate, SoftmaxGate, mean_gate_divergence, presence_shares, stack_features
+from .gates import Fused, Gate, SoftmaxGate, gate_balance, presence_shares, stack_features
 
 
 class ConcatFusion(Gate):
@@ -68,7 +66,7 @@ class GatedConcat(SoftmaxGate):
         there = mask.to(values.dtype)
         gated = (weights * there.sum(dim=-1, keepdim=True))[..., None] * values
         joined = self.join(torch.cat([gated.flatten(-2), there], dim=-1))
-        return replace(self.finish(joined, weights, mask), aux_loss=self.balance * mean_gate_divergence(shares, mask))
+        return self.finish(joined, weights, mask).with_auxiliary(gate_balance(shares, mask, self.balance))
 
 
 def quality_column(quality: Tensor | None, mask: Tensor, columns: int, like: Tensor) -> Tensor:

@@ -87,9 +87,10 @@ class ProductDecision(Decision):
 
     def __init__(self, modalities: tuple[str, ...], width: int, prior: list[float] | None = None) -> None:
         super().__init__(modalities, width)
-        frequencies = torch.tensor(prior if prior is not None else [1.0] * width)
-        if frequencies.shape != (width,) or bool((frequencies <= 0).any()):
+        # Checked as numbers: a bundle is first built without values.
+        if prior is not None and (len(prior) != width or not all(value > 0 for value in prior)):
             raise ValueError(f"prior must hold {width} positive frequencies, not {prior}")
+        frequencies = torch.tensor(prior if prior is not None else [1.0] * width)
         self.register_buffer("log_prior", (frequencies / frequencies.sum()).log())
 
     def forward(self, features: dict[str, Tensor], present: dict[str, Tensor]) -> Fused:

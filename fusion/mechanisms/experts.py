@@ -1,12 +1,10 @@
 """Sparse mixture of experts: each sample uses a few networks."""
 
-from dataclasses import replace
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .gates import Fused, Gate, masked_softmax, presence_shares, stack_features
+from .gates import AuxiliarySums, Fused, Gate, masked_softmax, presence_shares, stack_features
 
 
 class TopKExperts(Gate):
@@ -64,9 +62,13 @@ class TopKExperts(Gate):
         if not self.training or self.free < 2:
             return fused
         load = _chance_of_choice(clean, ranked, deviation, self.k)[..., count:] * some
-        free = shares[..., count:].flatten(0, -2).sum(dim=0)
-        balance = _variation(free) + _variation(load.flatten(0, -2).sum(dim=0))
-        return replace(fused, aux_loss=self.balance * balance)
+        sums = torch.cat([shares[..., count:], load], dim=-1).flatten(0, -2).sum(dim=0)
+
+        def balanced(sums: Tensor, rows: Tensor) -> Tensor:
+            free, load = sums.chunk(2)
+            return self.balance * (_variation(free) + _variation(load))
+
+        return fused.with_auxiliary(AuxiliarySums(sums, some.sum(), balanced))
 
 
 def _expert(inputs: int, hidden: int, width: int) -> nn.Sequential:

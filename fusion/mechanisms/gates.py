@@ -1,6 +1,7 @@
-"""Gated fusion of pooled features: one weight per modality and sample."""
+"""Gated fusion of pooled features: one weight per modality and sample, or the same for all samples."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -10,17 +11,44 @@ from .quality import QualityScore
 
 
 @dataclass
+class AuxiliarySums:
+    """What an auxiliary loss needs of a batch: sums over rows. Sums of several processes add up to those of all rows.
+
+    The mean of the losses of parts of a batch is not the loss of the batch, because the loss is not linear.
+
+    sums: (S,), float.
+    rows: (), number of rows that count.
+    loss: the loss () of sums (S,) and rows ().
+    """
+
+    sums: Tensor
+    rows: Tensor
+    loss: Callable[[Tensor, Tensor], Tensor]
+
+    def value(self) -> Tensor:
+        """The loss (); zero without rows."""
+        found = self.loss(self.sums, self.rows.clamp_min(1))
+        return torch.where(self.rows > 0, found, torch.zeros_like(found))
+
+
+@dataclass
 class Fused:
     """Output of a fusion.
 
     embedding: (..., D).
     weights: (..., M), in the order of the modalities.
     aux_loss: (), zero for mechanisms without an auxiliary loss.
+    auxiliary: the sums that give `aux_loss`. With None, several processes average their losses.
     """
 
     embedding: Tensor
     weights: Tensor
     aux_loss: Tensor
+    auxiliary: AuxiliarySums | None = None
+
+    def with_auxiliary(self, auxiliary: AuxiliarySums) -> "Fused":
+        """The same with an auxiliary loss."""
+        return replace(self, aux_loss=auxiliary.value(), auxiliary=auxiliary)
 
 
 def stack_features(
@@ -93,6 +121,22 @@ class Gate(Fusion):
         self.missing = nn.Parameter(torch.zeros(len(modalities), width))
 
 
+class StaticFusion(Gate):
+    """`w = softmax(theta)` over the present modalities, `z = sum_m w_m h_m`. Starts as the mean.
+
+    Weights sum to one, or to zero where no modality is present. (Published code learns M - 1 free scalars and gives
+    the last modality the remainder, which may be negative. Softmax weights are positive.)
+    """
+
+    def __init__(self, modalities: tuple[str, ...], width: int) -> None:
+        super().__init__(modalities, width)
+        self.theta = nn.Parameter(torch.zeros(len(modalities)))
+
+    def forward(self, features: dict[str, Tensor], present: dict[str, Tensor]) -> Fused:
+        values, mask = stack_features(features, present, self.modalities, self.missing)
+        return self.fuse(values, masked_softmax(self.theta.expand(mask.shape), mask).to(values.dtype), mask)
+
+
 class SoftmaxGate(Gate):
     """A gating network on the concatenated features, with a softmax over the present modalities.
 
@@ -146,7 +190,7 @@ class SoftmaxGate(Gate):
     ) -> Fused:
         values, mask = stack_features(features, present, self.modalities, self.missing)
         shares, weights = self.weigh(values, mask, quality)
-        return replace(self.fuse(values, weights, mask), aux_loss=self.balance * mean_gate_divergence(shares, mask))
+        return self.fuse(values, weights, mask).with_auxiliary(gate_balance(shares, mask, self.balance))
 
     def weigh(self, values: Tensor, mask: Tensor, quality: Tensor | None) -> tuple[Tensor, Tensor]:
         """Shares (..., M), which sum to one, and weights (..., M), which are the shares times s.
@@ -181,10 +225,18 @@ def mean_gate_divergence(weights: Tensor, mask: Tensor) -> Tensor:
     weights: (..., M), g.
     mask: (..., M) bool, presence.
     """
+    return gate_balance(weights, mask, 1.0).value()
+
+
+def gate_balance(weights: Tensor, mask: Tensor, balance: float) -> AuxiliarySums:
+    """The sums of the loss `balance mean_gate_divergence(weights, mask)`."""
     whole = mask.all(dim=-1, keepdim=True)
-    mean = (weights * whole).flatten(0, -2).sum(dim=0) / whole.sum().clamp_min(1)
-    divergence = (mean * mean.clamp_min(1e-12).log()).sum() + math.log(weights.shape[-1])
-    return torch.where(whole.any(), divergence, torch.zeros_like(divergence))
+
+    def divergence(sums: Tensor, rows: Tensor) -> Tensor:
+        mean = sums / rows
+        return balance * ((mean * mean.clamp_min(1e-12).log()).sum() + math.log(len(sums)))
+
+    return AuxiliarySums((weights * whole).flatten(0, -2).sum(dim=0), whole.sum(), divergence)
 
 
 class SigmoidGate(Gate):

@@ -52,6 +52,7 @@ TASK_ARGUMENTS_OF = {
 FUSION_ARGUMENTS = {
     "balance": "Weight of the auxiliary loss against a gate that always prefers one modality. 0: off.",
     "bottlenecks": "Learned tokens through which modalities exchange information.",
+    "by_class": "Whether each modality also has a weight per class. Not with `mixture`.",
     "depth": "Number of layers.",
     "dropout": "Share of hidden units set to 0 in training.",
     "expansion": "Width of the feed-forward layers, as a multiple of `model.width`.",
@@ -60,6 +61,8 @@ FUSION_ARGUMENTS = {
     "hidden": "Width of the hidden layer.",
     "inner": "Channels to which each modality is reduced before the product.",
     "k": "Experts used for each sample.",
+    "members": "Number of gate networks, whose weights are averaged.",
+    "mixture": "Whether weights average the probabilities. False: they are exponents of a product.",
     "prior": "Frequencies of the classes. Null: all equal.",
     "quality": "Number of quality measures per stream as input: noise, contrast, repetition, in this order. 0: none.",
     "rank": "Rank of the weight tensor.",

@@ -2,13 +2,17 @@
 
 import inspect
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
+from torch import nn
 
+from ...fusion.mechanisms.gates import Fusion
 from ...fusion.mechanisms_by_name import FUSIONS
+from ...fusion.own_classes import load_class
 from ...fusion.spec import PRESETS, EncoderSpec
+from ...ssl.pretext.base import PretextTask
 from ...ssl.tasks_by_name import GIVEN, PRETEXT_TASKS
 from ..runs.closing_table import markdown_rows
 from ..schema import KINDS
@@ -41,11 +45,30 @@ Arguments of `model.fusion_arguments`, and of `rows.NAME.arguments` in a study. 
 class scores: they are values of `decision` in fine-tuning, and rows of a study.
 More: [fusion](../guides/training/fusion.md).
 """
+_OWN = """## Your own classes
+
+A class of your package, `package.module:Class`, is a value of these keys. Your docstring and the arguments of your
+constructor are printed by `modalgate config reference package.module:Class`. More:
+[your own gate, encoder or task](../guides/use/python.md#your-own-gate-encoder-or-task).
+
+| key | base class | arguments |
+|---|---|---|
+| `tasks.NAME`: the class is the name | `modalgate.PretextTask` | `tasks.NAME.arguments` |
+| `model.fusion` | `modalgate.fusion.Fusion` | `model.fusion_arguments` |
+| `rows.NAME.fusion` of a study | `modalgate.fusion.Fusion` | `rows.NAME.arguments` |
+| `decision` of a fine-tuning | `modalgate.fusion.Fusion` of the level `decision` | none |
+| `model.encoders.NAME.model` | `torch.nn.Module` with an int `features` | `model.encoders.NAME.arguments` |
+"""
 _WIDTH = 118
 
 
-def reference_page() -> str:
-    """The whole page."""
+def reference_page(own: Sequence[str] = ()) -> str:
+    """The whole page; with `own`, class paths `package.module:Class`, only the parts of these classes.
+
+    Raises `RequestError` for a class that cannot be imported, or that is no pretext task, fusion or encoder.
+    """
+    if own:
+        return "\n".join(map(_own_part, own))
     parts = [_INTRODUCTION, *_sections(), _presets()]
     parts.append(_TASKS)
     for name, task in PRETEXT_TASKS.items():
@@ -57,7 +80,33 @@ def reference_page() -> str:
         rows = _arguments(name, fusion, FUSION_ARGUMENTS, FUSION_ARGUMENTS_OF)
         text = _fill(f"{_summary(fusion)} Level: `{fusion.level}`.")
         parts.append(f"### `{name}`\n\n{text}\n\n{rows}\n")
+    parts.append(_OWN)
     return "\n".join(parts)
+
+
+def _own_part(path: str) -> str:
+    """The part of a class of another package."""
+    kind = load_class(path, nn.Module, "class")
+    meanings: Mapping[str, str] = getattr(kind, "meanings", {})
+    if issubclass(kind, PretextTask):
+        what = f"Pretext task. Takes {'one or more' if kind.alone else 'at least two'} modalities."
+    else:
+        what = f"Fusion. Level: `{kind.level}`." if issubclass(kind, Fusion) else "Encoder."
+    # Of an encoder, the first argument is the modality.
+    skipped = 0 if issubclass(kind, PretextTask | Fusion) else 1
+    entries = [entry for entry in arguments_of(kind) if entry.kind is not entry.VAR_KEYWORD][skipped:]
+    rows = [[f"`{entry.name}`", _default(entry.default), _cell(meanings.get(entry.name, ""))] for entry in entries]
+    table = markdown_rows(["argument", "default", "meaning"], rows) if rows else "No arguments."
+    return f"### `{path}`\n\n{_fill(f'{_summary(kind)} {what}'.strip())}\n\n{table}\n"
+
+
+def _default(value: Any) -> str:
+    if value is inspect.Parameter.empty:
+        return "required"
+    try:
+        return _code(_yaml(value))
+    except yaml.YAMLError:
+        return _code(repr(value))  # an object of the package
 
 
 def arguments_of(kind: type[Any]) -> list[inspect.Parameter]:
@@ -117,8 +166,8 @@ def _arguments(name: str, kind: type[Any], common: Mapping[str, str], own: Mappi
 
 
 def _summary(kind: type[Any]) -> str:
-    """The first paragraph of a docstring as one line."""
-    return " ".join(str(inspect.getdoc(kind)).split("\n\n")[0].split())
+    """The first paragraph of a docstring as one line; empty without one."""
+    return " ".join((inspect.getdoc(kind) or "").split("\n\n")[0].split())
 
 
 def _text(schema: type[Any], more: str = "") -> str:

@@ -17,9 +17,9 @@ from ...shards.clip_spec import ClipSpec
 from ...shards.errors import choice_error
 from ...shards.index.location import FolderReader
 from ...shards.index.table import Index
+from ...shards.index.unreadable import UNREADABLE
 from ...shards.media.container_io import open_media
 from ...shards.modality import modality
-from ...shards.packing.rejected import UNREADABLE
 
 # Clips up to this length, in seconds, show one action each: a window covers nearly all of a clip.
 SHORT = 6.0

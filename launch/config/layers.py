@@ -1,11 +1,13 @@
 """Configs in layers: what a layer adds, changes and removes."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, get_args
 
 from ...fusion.spec import DEFAULTS, BackboneSpec
 from ...shards.errors import RequestError
 
+# Settings whose value is one text or a list of texts.
+TEXTS = ("data.shards",)
 # Alternatives: two ways to set the length of a training, and two sources of weights. The last one given counts.
 _LENGTHS = ("steps", "epochs")
 _RIVALS = {"steps": "epochs", "epochs": "steps", "pretrained": "weights", "weights": "pretrained"}
@@ -40,6 +42,27 @@ def make_way(content: dict[str, Any], key: str, value: Any) -> None:
 def choices_first(settings: Sequence[str]) -> list[str]:
     """`key=value` settings, sorted so that choices come before their arguments."""
     return sorted(settings, key=lambda setting: setting.partition("=")[0].rpartition(".")[2] not in _ARGUMENTS_OF)
+
+
+def with_texts(hint: Callable[[str], Any], content: Any, texts: Any, key: str = "") -> Any:
+    """`content` with the text, as written, of values of settings that are text: `007`, and in a list also `yes`.
+
+    `hint`: the declared type at a dotted key. `texts`: the same YAML with every scalar as text. A single `yes` stays
+    true, and is refused: it may be a mistake for a switch.
+    """
+    if isinstance(content, dict) and isinstance(texts, dict):
+        inner = {name: f"{key}.{name}" if key else str(name) for name in content}
+        return {name: with_texts(hint, value, texts.get(str(name)), inner[name]) for name, value in content.items()}
+    declared = hint(key)
+    several = declared == list[str] or key in TEXTS
+    if several and isinstance(content, list) and isinstance(texts, list):
+        return [
+            text if isinstance(text, str) and not isinstance(value, str) else value
+            for value, text in zip(content, texts, strict=True)
+        ]
+    number = isinstance(content, int | float) and not isinstance(content, bool)
+    wanted = several or declared is str or str in get_args(declared)
+    return texts if number and wanted and isinstance(texts, str) else content
 
 
 def rows_by_name(content: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
@@ -13,20 +14,19 @@ from yaml import YAMLError
 
 from ...fusion.own_classes import split_key
 from ...fusion.spec import PRESETS, encoder_of
-from ...shards.errors import RequestError, choice_error
+from ...shards.errors import DataError, RequestError, choice_error
+from ...shards.index.table import load_index
 from ...shards.media.credentials import masked_values
-from ...shards.modality import modality
+from ...shards.modality import MODALITIES, declare, modality, plain_modality
 from ..schema import KINDS, Config, FinetuneConfig, PretrainConfig
 from .choosing import with_choices
 from .config_keys import alternatives, explained, hint_at, join, known_keys
 from .defaults import Choice
-from .layers import check_length, choices_first, make_way, merged, rows_by_name, without_steps
+from .layers import TEXTS, check_length, choices_first, make_way, merged, rows_by_name, with_texts, without_steps
 
 SHIPPED = Path(__file__).parent / "shipped"
 # Keys of a file that are not settings: its kind and its base, and what a run folder records.
 _HEADER = ("kind", "base", "command", "fingerprint")
-# Settings whose value is one text or a list of texts.
-_TEXTS = ("data.shards",)
 
 
 def list_configs() -> list[tuple[str, str, str]]:
@@ -65,6 +65,10 @@ def show_config(name_or_path: str, overrides: Sequence[str] = (), plain: bool = 
     """
     node, kind, _ = _compose(None, name_or_path, overrides)
     text, encoders = OmegaConf.to_yaml(node, resolve=True), _encoder_comments(node)
+    if kind == "pretrain" and not node.tasks:
+        # Without tasks the shards choose them; an empty mapping would mean none.
+        text = text.replace("\ntasks: {}\n", "\n")
+        encoders = f"# tasks: chosen from the shards\n{encoders}"
     if plain:
         return f"kind: {kind}\n{text}{encoders}"
     _, how = config_kind(name_or_path, overrides)
@@ -86,7 +90,12 @@ def partial_config(name_or_path: str, overrides: Sequence[str] = ()) -> Config:
 
 def check_config(name_or_path: str, overrides: Sequence[str] = ()) -> list[str]:
     """The missing required keys. Raises `RequestError` if anything is wrong."""
-    node, _, _ = _compose(None, name_or_path, overrides)
+    node, kind, _ = _compose(None, name_or_path, overrides)
+    given = [*_read(name_or_path, ())[1], *_sections(overrides)]
+    if kind == "pretrain" and "tasks" in given and not node.tasks:
+        raise RequestError(
+            "config key 'tasks' is empty: give at least one pretext task, or remove the key: the shards then choose"
+        )
     return sorted(OmegaConf.missing_keys(node))
 
 
@@ -124,6 +133,7 @@ def _compose(kind: str | None, name_or_path: str | None, overrides: Sequence[str
     for override in choices_first(overrides):
         _assign(schema, content, override)
         content = rows_by_name(content)
+    _declare(content)
     content, choices = with_choices(kind, _checked(schema, content, "", known_keys(schema)))
     try:
         node = OmegaConf.merge(OmegaConf.structured(schema), content)
@@ -137,6 +147,19 @@ def _compose(kind: str | None, name_or_path: str | None, overrides: Sequence[str
         model: Any = OmegaConf.to_object(node.model)
         node.model.encoders = {name: encoder_of(model, name) for name in model.encoders}
     return node, kind, choices
+
+
+def _declare(content: dict[str, Any]) -> None:
+    """Makes the modalities of `data.declare` known, and those that the shards declare if the config names more."""
+    data = content.get("data")
+    data = data if isinstance(data, dict) else {}
+    given, wanted = data.get("declare"), data.get("modalities")
+    for text in given if isinstance(given, list) else ():
+        declare(plain_modality(str(text)))
+    if data.get("shards") and isinstance(wanted, list) and any(str(name) not in MODALITIES for name in wanted):
+        # Shards that cannot be read are reported where they are used.
+        with suppress(RequestError, DataError):
+            load_index(data["shards"])
 
 
 def _read(name_or_path: str, seen: tuple[str, ...], verb: str | None = None) -> tuple[str | None, dict[str, Any]]:
@@ -172,7 +195,7 @@ def _read(name_or_path: str, seen: tuple[str, ...], verb: str | None = None) -> 
         kind = _kind_of(content)[0] if _kinds_with(set(content) - _names(base_kind)) else base_kind
     if base_kind != kind:
         # A base of another kind gives the sections that both have: fine-tuning reads clips as pretraining did.
-        below = {key: value for key, value in below.items() if key in _names(kind) - {"name"}}
+        below = {key: value for key, value in below.items() if key in _names(kind) - {"name", "encoder"}}
     check_length(name_or_path, content, ())
     # A list replaces the rows below it, a mapping is merged with them.
     return kind, merged(rows_by_name(below), content)
@@ -180,9 +203,12 @@ def _read(name_or_path: str, seen: tuple[str, ...], verb: str | None = None) -> 
 
 def _kind_of(keys: Collection[str]) -> tuple[str, str]:
     """The kind that most of these top-level keys belong to (pretraining if none does), and the key that decides."""
-    kind = max(KINDS, key=lambda name: len(_names(name) & set(keys)))
+    started = "encoder" in keys  # also a pretraining may start from one, but then it has other keys too
+    kind = max(KINDS, key=lambda name: (len(_names(name) & set(keys)), started and name == "finetune"))
     others = set().union(*(_names(name) for name in KINDS if name != kind))
     told = next((key for key in keys if key in _names(kind) - others), None)
+    if told is None and started and kind == "finetune":
+        told = "encoder"
     return kind, f"{kind} is assumed" if told is None else f"key '{told}' means {kind}"
 
 
@@ -204,12 +230,18 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise RequestError(f"no config file at '{path}': give a YAML file, or a name of `modalgate config list`")
     try:
-        content = OmegaConf.to_container(OmegaConf.create(path.read_text(encoding="utf-8") or "{}"))
+        text = path.read_text(encoding="utf-8") or "{}"
+        content = with_texts(_hint, OmegaConf.to_container(OmegaConf.create(text)), yaml.load(text, yaml.BaseLoader))
     except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
         raise RequestError(f"config file '{path}' is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise RequestError(f"config file '{path}' does not hold a mapping of keys to values")
     return {str(key): value for key, value in content.items()}
+
+
+def _hint(key: str) -> Any:
+    """The declared type at a dotted key of a config of any kind."""
+    return next((found for found in (hint_at(schema, key) for schema in KINDS.values()) if found is not None), None)
 
 
 def _assign(schema: type[Any], content: dict[str, Any], override: str) -> None:
@@ -224,9 +256,11 @@ def _assign(schema: type[Any], content: dict[str, Any], override: str) -> None:
     hint = hint_at(schema, key)
     if str in alternatives(hint) and value is not None:
         value = value if isinstance(value, str) else text  # name=007 and positive=yes are text, not YAML values
-    elif (hint == list[str] or key in _TEXTS) and value is not None:
+    elif (hint == list[str] or key in TEXTS) and value is not None:
         texts = yaml.load(text, yaml.BaseLoader)  # classes=[007,yes] holds text: this loader makes only text
         value = texts if isinstance(texts, list) or isinstance(value, str | dict) else text
+    elif isinstance(value, dict):
+        value = with_texts(_hint, value, yaml.load(text, yaml.BaseLoader), key)
     *sections, last = split_key(key)
     for section in sections:
         below = content.get(section)

@@ -6,9 +6,11 @@ from pathlib import Path
 import typer
 
 from ...fusion.bundle.bundle import count_parameters
+from ...fusion.bundle.bundle_files import FACTS
 from ...fusion.bundle.single_network import save_single
 from ...shards.index.table import Index, load_index
 from ..runs.closing_table import print_table, write_json
+from ..runs.logbook import warn
 from ..runs.next_step import model_line, run_line
 from .exporting import export_bundle, trained_bundle
 
@@ -38,6 +40,12 @@ class GraphRequest:
             return index, "label" if "label" in index.columns else None
         index.column(self.label)
         return index, self.label
+
+
+def tell_replaced(out: Path) -> None:
+    """Prints a line if there is a model at `out` already."""
+    if out.is_file() or (out / FACTS).is_file():
+        warn(f"note: this replaces the model in '{out}'")
 
 
 def write_bundle(run: Path, out: Path, licence: str | None, json: Path | None) -> None:

@@ -9,14 +9,18 @@ from safetensors.torch import load_file
 from ...fusion.bundle.bundle import Bundle, load_bundle, save_bundle
 from ...fusion.bundle.bundle_files import local_bundle
 from ...fusion.classifier import Classifier
+from ...fusion.mechanisms.reliability import ReliabilityGate
 from ...shards.batch import Clip, stack
 from ...shards.errors import DataError
 from ...shards.modality import modality
 from ...shards.transforms import Preparation
 from ...tasks.finetuning.early_stopping import BEST
-from ..runs.bundles import find_model
+from ..runs.bundles import find_model, steps_behind
 from ..runs.recorded import recorded_metrics
 from ..training.checkpoint import latest_checkpoint, load_checkpoint
+
+# Prefix of the weights of the classifier that is used, in a checkpoint of cross-fitting.
+WHOLE = "whole."
 
 
 def export_bundle(run: Path, out: Path, licence: str | None = None) -> tuple[Bundle, float]:
@@ -40,8 +44,8 @@ def trained_bundle(place: Path) -> Bundle:
     """The bundle at `place`, or the model of the run there (see `find_bundle`), with its measured figures.
 
     Of a run, its provenance names the weights: chosen by validation clips, else the moving average, else of the last
-    step. Raises `RequestError` for a folder without a finished run, and `DataError` if its model differs from its
-    checkpoint.
+    step; of a run that was resumed later and has not ended, the step it is from. Raises `RequestError` for a folder
+    without a finished run, and `DataError` if its model differs from its checkpoint.
     """
     path = find_model(place)
     bundle = load_bundle(path)
@@ -50,11 +54,20 @@ def trained_bundle(place: Path) -> Bundle:
         return bundle
     told = bundle.provenance | {"run": "/".join((place.name, *run.relative_to(place).parts))}
     checkpoint = latest_checkpoint(run)
-    if checkpoint is not None:
+    behind = steps_behind(path)
+    if behind is not None:
+        told["weights"] = f"of step {behind[0]}; the training was resumed later and has not ended"
+    elif checkpoint is not None:
         told["weights"], state = _last_state(run, checkpoint)
         prefix = "classifier." if isinstance(bundle.model, Classifier) else "backbone."
         reference = load_bundle(path).model
-        reference.load_state_dict({key.removeprefix(prefix): v for key, v in state.items() if key.startswith(prefix)})
+        trained = {key.removeprefix(WHOLE): value for key, value in state.items()}
+        trained = {key.removeprefix(prefix): value for key, value in trained.items() if key.startswith(prefix)}
+        if isinstance(bundle.model, Classifier) and isinstance(bundle.model.decision, ReliabilityGate):
+            # The gate is fitted after the last checkpoint.
+            trained = {key: value for key, value in trained.items() if not key.startswith("decision.")}
+            trained |= {f"decision.{key}": value for key, value in bundle.model.decision.state_dict().items()}
+        reference.load_state_dict(trained)
         difference = largest_difference(reference, bundle)
         if difference > 1e-6:
             raise DataError(
@@ -83,7 +96,7 @@ def largest_difference(reference: torch.nn.Module, exported: Bundle) -> float:
         entry = modality(name)
         if entry.kind == "video":
             shape = (1, spec.frames, entry.channels, spec.size, spec.size)
-            kind = torch.uint16 if name == "depth" else torch.uint8
+            kind = torch.uint16 if entry.channels == 1 else torch.uint8
             full[name] = torch.randint(0, 255, shape, generator=generator).to(kind)
         elif entry.kind == "audio":
             full[name] = torch.rand((1, round(spec.seconds * spec.sample_rate)), generator=generator) - 0.5

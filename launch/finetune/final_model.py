@@ -18,6 +18,7 @@ from ..jobs.building import application_of, in_steps
 from ..runs.bundles import FINAL, SEEN, undivided_bundle
 from ..training.checkpoint import latest_checkpoint
 from ..training.device import ranks
+from .cross_fit import cross_fit_of, fit_gate
 from .head_blending import WEIGHTS
 from .modality_votes import weigh_modalities
 from .recipe import Recipe, train_classifier
@@ -85,6 +86,7 @@ def train_final(
     again = resume and (place / "config.yaml").is_file()
     set_seed(config.seed)
     classifier = recipe.classifier()
+    fit = cross_fit_of(recipe, clips)
     weigh_modalities(recipe, classifier, clips, FINAL)
     train_classifier(
         recipe,
@@ -93,8 +95,10 @@ def train_final(
         place,
         stopping=Until(length.until, _reached(place) if again else 0) if length.until < length.steps else None,
         head_weights=_blended(folders) if config.aids.blending else None,
+        fit=fit,
         resume=again,
     )
+    fit_gate(recipe, classifier, fit, clips)
     if ranks()[0] == 0:
         provenance = {
             "trained": recipe.purpose,

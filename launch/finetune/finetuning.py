@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,28 +15,39 @@ from ...fusion.classifier import Classifier
 from ...fusion.spec import own_packages
 from ...shards.errors import RequestError
 from ...shards.index.whole_file import write_whole
-from ...tasks.evaluation.score_summary import chances_of, draw_figures, judge, split_line
+from ...tasks.evaluation.score_summary import (
+    chances_of,
+    class_precisions,
+    draw_figures,
+    judge,
+    split_line,
+)
 from ...tasks.evaluation.score_table import write_score_table
-from ...tasks.evaluation.scores import Scores, join_scores, save_scores
+from ...tasks.evaluation.scores import Scores, join_folds, save_scores
 from ...tasks.evaluation.validation_choices import ON_VALIDATION, OUT_OF_FOLD, Calibration, calibrate, chosen_rows
 from ...tasks.finetuning.early_stopping import BEST, EarlyStopping
 from ...tasks.metrics.chance import chance_warning, headline_figures
-from ...tasks.metrics.classification import average_precisions, class_recalls
+from ...tasks.metrics.classification import class_recalls
+from ...tasks.metrics.significance import few_groups_note
 from ...tasks.records import Cell, Figure, Result, Table, new_result, save_result
 from ...tasks.report.examples import draw_examples
 from ...tasks.splits.leak_check import warn_of_duplicates
-from ...tasks.splits.splits import Split, groups_of
-from ..jobs.building import application_of, config_splits, split_plan
-from ..runs.folder import open_run, run_folder
+from ...tasks.splits.splits import Split, groups_of, take
+from ..jobs.building import application_of, clip_stream, config_splits, split_plan
+from ..jobs.pace import seconds_per_step
+from ..runs.folder import check_finished, run_folder
 from ..runs.logbook import warn
 from ..runs.metric_log import show_result
 from ..runs.progress import track
 from ..schema import FinetuneConfig
+from ..training.checkpoint import steps_done
 from ..training.device import make_accelerator, ranks
+from ..training.set_up import open_parts
+from .cross_fit import check_cross_fit, cross_fit_of, fit_gate
 from .final_model import Figures, check_final, train_final
 from .head_blending import WEIGHTS, head_weights
 from .modality_votes import weigh_modalities
-from .recipe import Recipe, set_up, train_classifier
+from .recipe import Recipe, set_up, supervised_objective, train_classifier
 
 
 def _remedy(config: FinetuneConfig) -> str:
@@ -49,8 +61,8 @@ def _remedy(config: FinetuneConfig) -> str:
 
 @dataclass(frozen=True)
 class Finetuned:
-    """`metrics` over all test clips, pooled over folds; `intervals` (95 %, by group); `chances`: figures of
-    guessing; `scores`; the record; `calibration` of the final model, if there is one.
+    """`metrics` over all test clips, AUC and average precision as means over folds; `intervals` (95 %, by group);
+    `chances`: figures of guessing; `scores`; the record; `calibration` of the final model, if there is one.
     """
 
     metrics: dict[str, float]
@@ -66,10 +78,12 @@ def finetune(config: FinetuneConfig, command: Sequence[str] = (), resume: bool =
 
     With `config.final` one more, RUN/final/encoder, is trained on the clips of all splits. The recipe is fixed
     before: nothing that is scored is chosen on the test clips. Raises `RequestError` if the config does not fit the
-    shards: a missing label, split, positive class or encoder.
+    shards (a missing label, split, positive class or encoder), and to `resume` folds that were finished with other
+    settings.
     """
     recipe = set_up(config, command)
     config = recipe.config
+    check_cross_fit(config)
     index, positive = recipe.index, recipe.positive
     splits = config_splits(config.data, index, config.seed, recipe.strata)
     for split in splits:
@@ -81,17 +95,20 @@ def finetune(config: FinetuneConfig, command: Sequence[str] = (), resume: bool =
     if ranks()[1] > 1:
         # The processes share the scoring even if nothing is left to train.
         make_accelerator(config.train.precision, config.train.hang_minutes)
-    if folds and ranks()[0] == 0:
-        open_run(run, recipe.settings, resume)
-    with track(len(index.samples), "frames compared", show=ranks()[0] == 0) as advance:
-        warn_of_duplicates(index, splits, config.data.group, Path(config.out), config.data.workers, advance)
     folders = [run / split.name if folds else run for split in splits]
+    settings = recipe.settings | {"fingerprint": index.fingerprint}
     parts: list[tuple[Scores, Scores | None]] = []
-    for split, folder in zip(splits, folders, strict=True):
-        parts.append(_run_split(recipe, split, folder, resume))
-        if folds and ranks()[0] == 0:
-            print(split_line(split.name, parts[-1][0], recipe.classes, positive), flush=True)
-    scores = join_scores([test for test, _ in parts])
+    if folds and resume:
+        for folder in folders:
+            check_finished(folder, settings)
+    with open_parts(run, settings, resume, config.train) if folds else nullcontext():
+        with track(len(index.samples), "frames compared", show=ranks()[0] == 0) as advance:
+            warn_of_duplicates(index, splits, config.data.group, Path(config.out), config.data.workers, advance)
+        for split, folder in zip(splits, folders, strict=True):
+            parts.append(_run_split(recipe, split, folder, resume))
+            if folds and ranks()[0] == 0:
+                print(split_line(split.name, parts[-1][0], recipe.classes, positive), flush=True)
+    scores = join_folds([split.name for split in splits], [test for test, _ in parts])
     groups = groups_of(index, config.data.group)
     unit = dict(zip([sample.key for sample in index.samples], groups, strict=True)) if groups else {}
     units = [unit.get(key, key) for key in scores.keys]
@@ -100,11 +117,14 @@ def finetune(config: FinetuneConfig, command: Sequence[str] = (), resume: bool =
     how += f", only fold {config.data.fold}" if config.data.fold is not None else ""
     drawn = "group" if groups else "clip"
     note = f"{len(scores.keys)} test clips, {how}; {recipe.request.segments} views averaged; 95 % interval by {drawn}"
+    if positive is not None or scores.labels.ndim == 2:
+        note += scores.divided.note
     chances = chances_of(scores, positive)
     rows: list[Any] = [
         [name, value, *intervals.get(name, (None, None)), chances.get(name)] for name, value in metrics.items()
     ]
-    tables = [Table("Test clips", ["metric", "value", "low", "high", "chance"], rows, note)]
+    few = few_groups_note(units, tested=False)
+    tables = [Table("Test clips", ["metric", "value", "low", "high", "chance"], rows, note + f".{few}" * bool(few))]
     watched = [(test, held) for test, held in parts if held is not None]
     durations = {sample.key: sample.duration for sample in index.samples}
     seconds = np.array([durations[key] for key in scores.keys])
@@ -142,6 +162,34 @@ def finetune(config: FinetuneConfig, command: Sequence[str] = (), resume: bool =
     return Finetuned(metrics, intervals, chances, scores, result, calibration)
 
 
+def finetuning_pace(config: FinetuneConfig) -> tuple[float, int]:
+    """Seconds per step of a fine-tuning by `config`, measured on its clips, and how many splits it has."""
+    recipe = set_up(config, ())
+    numbers, classifier = np.arange(len(recipe.index.samples)), recipe.classifier()
+    stream = clip_stream(recipe.index, recipe.request, config.data, config.seed, Path(config.out), **recipe.told)
+    fit = cross_fit_of(recipe, numbers)
+    seconds = seconds_per_step(supervised_objective(recipe, classifier, numbers, fit=fit), stream)
+    return seconds, max(recipe.config.data.folds or 1, 1)
+
+
+def check_finetuning(config: FinetuneConfig) -> None:
+    """Raises what a fine-tuning by `config` raises before its first step; nothing is written."""
+    recipe = set_up(config, ())
+    config, run = recipe.config, run_folder(recipe.config)
+    check_cross_fit(config)
+    splits = config_splits(config.data, recipe.index, config.seed, recipe.strata)
+    if config.final:
+        check_final(recipe, splits)
+    for split in splits:
+        watched = recipe.watched(split)
+        part = recipe.for_split(split).for_clips(watched.train)
+        clip_stream(take(part.index, watched.train), part.request, config.data, config.seed, run, **part.told)
+        if split is splits[0]:
+            classifier = part.classifier()
+            supervised_objective(part, classifier, watched.train)
+            _stopping(part, classifier, watched, run, resume=False)
+
+
 def _run_split(recipe: Recipe, split: Split, run: Path, resume: bool) -> tuple[Scores, Scores | None]:
     """Scores of the split's test clips by a classifier trained on its training clips, and of validation clips if they
     choose a figure.
@@ -159,9 +207,13 @@ def _run_split(recipe: Recipe, split: Split, run: Path, resume: bool) -> tuple[S
     weights = head_weights(recipe, watched, run) if config.aids.blending else None
     set_seed(config.seed)
     classifier = recipe.classifier()
+    fit = cross_fit_of(recipe, watched.train)
     weigh_modalities(recipe, classifier, watched.train, split.name or "split")
     stopping = _stopping(recipe, classifier, watched, run, again)
-    train_classifier(recipe, classifier, watched.train, run, stopping=stopping, head_weights=weights, resume=again)
+    train_classifier(
+        recipe, classifier, watched.train, run, stopping=stopping, head_weights=weights, fit=fit, resume=again
+    )
+    fit_gate(recipe, classifier, fit, watched.train)
     if ranks()[0] == 0:
         if weights:
             write_whole(run / WEIGHTS, (json.dumps(weights) + "\n").encode())
@@ -202,7 +254,7 @@ def _save(recipe: Recipe, split: Split, run: Path, classifier: Classifier) -> No
         "trained": recipe.purpose,
         "data": f"{recipe.index.folder.name}: {clips}, tested on {len(split.test)} ({split.name})",
         "encoder": "pretrained without labels" if config.encoder else "from random weights",
-        "steps": config.train.steps,
+        "steps": max(config.train.steps, steps_done(run)),
         "seed": config.seed,
         "command": " ".join(recipe.settings["command"]),
     }
@@ -223,8 +275,9 @@ def _chosen_table(title: str, rows: Sequence[Sequence[Cell]], chances: dict[str,
 def _class_table(scores: Scores, classes: Sequence[str]) -> Table:
     labels = scores.labels
     if labels.ndim == 2:
-        values, counts = average_precisions(scores.probabilities, labels), labels.sum(axis=0)
+        values, counts = class_precisions(scores), labels.sum(axis=0)
         figure, note = "average precision", "average precision of each class; chance is its share of the clips"
+        note += scores.divided.note
     else:
         values = class_recalls(scores.probabilities.argmax(axis=1), labels, len(classes))
         counts = np.bincount(labels, minlength=len(classes))

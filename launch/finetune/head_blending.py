@@ -32,10 +32,11 @@ def head_weights(recipe: Recipe, split: Split, run: Path) -> dict[str, float]:
     """
     if recipe.config.unimodal_weight <= 0 or recipe.config.decision:
         raise RequestError("aids.blending weights heads per modality: set unimodal_weight above 0, and no decision")
-    data = recipe.config.data
-    fifth = hold_out(
-        replace(split, validation=split.test[:0]), recipe.index, recipe.strata, data.group, recipe.config.seed
-    )
+    # Of the clips in use, all are used: four fifths train, and one measures.
+    split = replace(split, train=recipe.used(split.train), validation=split.test[:0])
+    data = replace(recipe.config.data, fraction=1.0)
+    recipe = replace(recipe, config=replace(recipe.config, data=data))
+    fifth = hold_out(split, recipe.index, recipe.strata, data.group, recipe.config.seed)
     before, after = {}, {}
     for name in (*recipe.request.modalities, JOINT):
         set_seed(recipe.config.seed)

@@ -6,7 +6,6 @@ from numpy.typing import NDArray
 
 from ...fusion.classifier import Classifier
 from ...fusion.mechanisms.decision import WeightedMeanDecision
-from ...shards.index.selection import fraction_of
 from ...shards.stream import ClipStream
 from ...tasks.features.cache import cached_features
 from ...tasks.probes.modality_evidence import modality_evidence, votes_of
@@ -33,8 +32,7 @@ def weigh_modalities(recipe: Recipe, classifier: Classifier, numbers: NDArray[np
     if not isinstance(decision, WeightedMeanDecision) or recipe.start is None:
         return
     index, data = recipe.index, recipe.config.data
-    used = {sample.key for sample in fraction_of(take(index, numbers), data.fraction).samples}
-    numbers = np.array([number for number in np.sort(numbers) if index.samples[number].key in used])
+    numbers = recipe.used(numbers)
     if len(numbers) > MOST:
         numbers = np.sort(np.random.default_rng(recipe.config.seed).permutation(numbers)[:MOST])
     stream = ClipStream(take(index, numbers), recipe.request, data.batch_size, workers=data.workers, **recipe.told)

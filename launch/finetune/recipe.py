@@ -21,6 +21,7 @@ from ...shards.index.table import Index
 from ...shards.stream import ClipRequest, ClipStream
 from ...tasks.evaluation.scores import Scores, score_clips
 from ...tasks.finetuning.aids import AidsConfig
+from ...tasks.finetuning.cross_fitting import CrossFitted
 from ...tasks.finetuning.early_stopping import EarlyStopping, Until
 from ...tasks.finetuning.layer_decay import encoder_groups
 from ...tasks.finetuning.supervised_objective import SupervisedObjective, balanced_weights, guess, positive_weights
@@ -41,12 +42,23 @@ from ..jobs.building import (
     select_clips,
     spec_for,
 )
-from ..jobs.pace import seconds_per_step
 from ..runs.bundles import any_bundle, split_bundle
 from ..runs.logbook import warn
 from ..schema import FinetuneConfig
 from ..training.device import ranks
 from ..training.loop import Evaluation, train
+
+
+@dataclass(frozen=True)
+class CrossFit:
+    """Classifiers that train beside the one that is used, each without the clips of one fold.
+
+    `fold_of` and `groups`: fold and group of each training clip by key. Without `parts` there is one group only.
+    """
+
+    parts: list[Classifier]
+    fold_of: dict[str, int]
+    groups: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -145,9 +157,14 @@ class Recipe:
 
     def for_clips(self, numbers: NDArray[np.int64]) -> "Recipe":
         """The recipe with its epochs of these training clips converted to steps."""
-        data = self.config.data
-        count = len(fraction_of(take(self.index, numbers), data.fraction).samples)
-        return replace(self, config=replace(self.config, train=in_steps(self.config.train, count, data.batch_size)))
+        loop = in_steps(self.config.train, len(self.used(numbers)), self.config.data.batch_size)
+        return replace(self, config=replace(self.config, train=loop))
+
+    def used(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Those of the training clips `numbers` that the config's `data.fraction` uses, in the index's order."""
+        kept = {sample.key for sample in fraction_of(take(self.index, numbers), self.config.data.fraction).samples}
+        samples = self.index.samples
+        return np.array([number for number in np.sort(numbers) if samples[number].key in kept], np.int64)
 
     def score(self, classifier: Classifier, numbers: NDArray[np.int64]) -> Scores:
         """Scores of these samples, the same in every process."""
@@ -214,35 +231,41 @@ def supervised_objective(
     classifier: Classifier,
     numbers: NDArray[np.int64],
     head_weights: Mapping[str, float] | None = None,
-) -> SupervisedObjective:
-    """The objective of training `classifier` on the samples `numbers`."""
+    fit: CrossFit | None = None,
+) -> SupervisedObjective | CrossFitted:
+    """The objective of training `classifier` on those of the samples `numbers` that `data.fraction` uses.
+
+    The classifiers of `fit` train beside it.
+    """
     config, weights = recipe.config, None
+    numbers = recipe.used(numbers)
     if config.balanced and recipe.multilabel:
         weights = positive_weights(recipe.labels[numbers])
     elif config.balanced:
         weights = balanced_weights(recipe.labels[numbers].tolist(), len(recipe.classes))
     clips = take(recipe.index, numbers)
-    return SupervisedObjective(
-        classifier,
-        recipe.spec,
-        config.augment,
-        config.unimodal_weight if classifier.unimodal else 0.0,
-        weights,
-        aids=config.aids,
-        batches=config.train.steps * config.train.accumulate,
-        keys=[sample.key for sample in clips.samples],
-        head_weights=head_weights,
-        guessing=guess(recipe.labels[numbers], len(recipe.classes), weights),
-    )
+    if fit is not None:
+        # Each modality learns the label alone: the gate is fitted afterwards.
+        head_weights = {"joint": 0.0} | dict.fromkeys(classifier.unimodal, 1 / len(classifier.unimodal))
 
+    def objective(model: Classifier, shared: bool) -> SupervisedObjective:
+        return SupervisedObjective(
+            model,
+            None if shared else recipe.spec,
+            None if shared else config.augment,
+            config.unimodal_weight if classifier.unimodal else 0.0,
+            weights,
+            aids=config.aids,
+            batches=config.train.steps * config.train.accumulate,
+            keys=[sample.key for sample in clips.samples],
+            head_weights=head_weights,
+            guessing=guess(recipe.labels[numbers], len(recipe.classes), weights),
+        )
 
-def finetuning_pace(config: FinetuneConfig) -> tuple[float, int]:
-    """Seconds per step of a fine-tuning by `config`, measured on its clips, and how many splits it has."""
-    recipe = set_up(config, ())
-    numbers, classifier = np.arange(len(recipe.index.samples)), recipe.classifier()
-    stream = clip_stream(recipe.index, recipe.request, config.data, config.seed, Path(config.out), **recipe.told)
-    seconds = seconds_per_step(supervised_objective(recipe, classifier, numbers), stream)
-    return seconds, max(recipe.config.data.folds or 1, 1)
+    if fit is None or not fit.parts:
+        return objective(classifier, shared=False)
+    parts = [objective(part, shared=True) for part in fit.parts]
+    return CrossFitted(objective(classifier, shared=True), parts, fit.fold_of, recipe.spec, config.augment)
 
 
 def train_classifier(
@@ -253,23 +276,29 @@ def train_classifier(
     *,
     stopping: EarlyStopping | Until | None = None,
     head_weights: Mapping[str, float] | None = None,
+    fit: CrossFit | None = None,
     resume: bool = False,
 ) -> None:
-    """Trains `classifier` in place on the samples `numbers`; `stopping` ends it early and restores its best state."""
+    """Trains `classifier` in place on the samples `numbers`; `stopping` ends it early and restores its best state.
+
+    The classifiers of `fit` train beside it.
+    """
     config, clips = recipe.config, take(recipe.index, numbers)
-    objective = supervised_objective(recipe, classifier, numbers, head_weights)
-    groups = encoder_groups(
-        classifier.backbone,
-        scale=config.encoder_learning_rate,
-        decay=config.layer_decay,
-        begin=config.heads_first,
-        end=config.unfrozen_by,
-    )
+    objective = supervised_objective(recipe, classifier, numbers, head_weights, fit)
+    groups, tops = [], []
+    for model in (classifier, *(fit.parts if fit else ())):
+        groups += encoder_groups(
+            model.backbone,
+            scale=config.encoder_learning_rate,
+            decay=config.layer_decay,
+            begin=config.heads_first,
+            end=config.unfrozen_by,
+        )
+        heads = [*model.head.parameters(), *model.unimodal.parameters()]
+        # A group of its own, the last, so that the optimiser numbers the others as in older checkpoints.
+        joined = [] if model.decision is None else [*model.decision.parameters()]
+        tops += [{"params": part, "scale": config.head_learning_rate} for part in (heads, joined)]
     every = stopping.steps if isinstance(stopping, Until) else config.evaluate_every
-    heads = [*classifier.head.parameters(), *classifier.unimodal.parameters()]
-    # A group of its own, the last, so that the optimiser numbers the others as in older checkpoints.
-    joined = [] if classifier.decision is None else [*classifier.decision.parameters()]
-    tops = [{"params": part, "scale": config.head_learning_rate} for part in (heads, joined)]
     train(
         objective,
         clip_stream(clips, recipe.request, config.data, config.seed, run, **recipe.told),

@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TypeVar
 
+from ...fusion.bundle.bundle import load_bundle
 from ...shards.errors import RequestError, choice_error
 from ...shards.index.table import Index
-from ...shards.modality import modality
+from ..runs.bundles import any_bundle
 from ..runs.logbook import warn
 from ..schema import FinetuneConfig, PretrainConfig, StudyConfig
 from ..training.device import ranks
@@ -28,13 +30,16 @@ def adapt_modalities(config: Kind, index: Index, command: Sequence[str] = ()) ->
 
     They are removed from `data.modalities` and from the streams and pairs of pretext tasks; tasks that then lack
     modalities are dropped. An adapted config comes back unchanged, without lines. A fine-tuning that starts from an
-    encoder reads that encoder's modalities, and its config does not change.
+    encoder reads that encoder's modalities, and its config does not change; a pretraining gets its modalities and its
+    networks.
 
     Raises `RequestError` if no modality or no task is left, and for a modality on the `command` line that the shards
     do not have, with the nearest name.
     """
     if isinstance(config, FinetuneConfig) and config.encoder:
         return config, []
+    if isinstance(config, PretrainConfig) and config.encoder:
+        config = _like_encoder(config, config.encoder, index)
     held, wanted = held_modalities(index), config.data.modalities
     typed = any(argument.startswith("data.modalities=") for argument in command)
     for name in wanted:
@@ -46,8 +51,8 @@ def adapt_modalities(config: Kind, index: Index, command: Sequence[str] = ()) ->
             "set data.modalities to some of these"
         )
     kept = [name for name in wanted or held if name in held]
-    lines = {name: _absent(name, index) for name in wanted or index.modalities if name not in held}
-    if kept != (wanted or list(index.modalities)):
+    lines = {name: _absent(name, index) for name in wanted or index.packed if name not in held}
+    if kept != (wanted or list(index.packed)):
         config = replace(config, data=replace(config.data, modalities=kept))
     if isinstance(config, PretrainConfig):
         config, more = _suited(config, index, kept, lines)
@@ -55,10 +60,29 @@ def adapt_modalities(config: Kind, index: Index, command: Sequence[str] = ()) ->
     return config, list(lines.values())
 
 
+def _like_encoder(config: PretrainConfig, place: str, index: Index) -> PretrainConfig:
+    """The config with the modalities and networks of the encoder at `place`. Raises `RequestError` if the clips lack
+    one of its modalities, or if `data.modalities` names others.
+    """
+    backbone = load_bundle(any_bundle(Path(place))).backbone
+    names, asked, held = list(backbone.modalities), config.data.modalities, held_modalities(index)
+    if asked and set(asked) != set(names):
+        raise RequestError(
+            f"the encoder '{place}' has the modalities {', '.join(names)}, not {', '.join(asked)}: remove "
+            "data.modalities, or pretrain without encoder="
+        )
+    if missing := [name for name in names if name not in held]:
+        raise RequestError(
+            f"no clip of '{index.folder}' has {' or '.join(missing)}, which the encoder '{place}' needs: they have "
+            f"{', '.join(held)}"
+        )
+    model = replace(backbone.spec, width=backbone.width)
+    return replace(config, data=replace(config.data, modalities=names), model=model)
+
+
 def held_modalities(index: Index) -> list[str]:
     """The modalities that at least one of the index's clips has, in their packed order."""
-    suffixes = {name: modality(name).suffix for name in index.modalities}
-    return [name for name, suffix in suffixes.items() if any(suffix in sample.members for sample in index.samples)]
+    return list(index.modalities)
 
 
 def _suited(

@@ -84,7 +84,7 @@ def check_config(config: "Config", resume: bool) -> None:
     labelled = not isinstance(config, PretrainConfig) and not data.labels
     check_shards(data.shards, data.label if labelled else None)
     if isinstance(config, PretrainConfig):
-        start = None
+        start = config.encoder
         if config.probe is not None and config.probe.shards:
             check_shards(config.probe.shards)
     else:
@@ -101,6 +101,8 @@ def _check_names(config: "Config") -> None:
 
     wanted = [("fusion", config.model.fusion)] if config.model is not None else []
     if isinstance(config, PretrainConfig):
+        if not config.tasks:
+            raise RequestError("config key 'tasks' is empty: give at least one pretext task")
         wanted += [("pretext task", name) for name in config.tasks]
     if isinstance(config, StudyConfig):
         wanted += [(f"fusion of row '{name}'", row.fusion) for name, row in config.rows.items()]

@@ -1,5 +1,6 @@
 """Self-supervised pretraining from a config: the run folder ends with an encoder bundle."""
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,12 +22,14 @@ from ...tasks.records import versions
 from ...tasks.splits.split_plan import SplitPlan
 from ...tasks.splits.splits import given_split, groups_of, labelled, take
 from ..config.load import settings_of
-from ..runs.bundles import UNSEEN, tested_digest
-from ..runs.folder import open_run, run_folder
+from ..runs.bundles import SEEN, UNSEEN, measured_bundle, tested_digest, unseen_bundle
+from ..runs.folder import run_folder
 from ..schema import DataConfig, PretrainConfig
+from ..training.checkpoint import steps_done
 from ..training.device import ranks
 from ..training.loop import Evaluation, train
-from .adapting import adapt
+from ..training.set_up import open_parts
+from .adapting import adapt, adapt_modalities
 from .building import (
     application_of,
     check_shards_fit,
@@ -35,7 +38,9 @@ from .building import (
     config_splits,
     held_request,
     in_steps,
+    request_from,
     select_clips,
+    spec_for,
 )
 from .pace import seconds_per_step
 
@@ -43,7 +48,7 @@ from .pace import seconds_per_step
 @dataclass(frozen=True)
 class _Plan:
     """One resolved pretraining: its config with a number of steps, its clips, its folder `run`, what to cut from
-    each clip and how to prepare it; `about`: facts for the bundle's provenance.
+    each clip and how to prepare it; `about`: facts for the bundle's provenance; `start`: the bundle it starts from.
     """
 
     config: PretrainConfig
@@ -52,6 +57,7 @@ class _Plan:
     request: ClipRequest
     spec: ClipSpec
     about: dict[str, str]
+    start: Bundle | None = None
 
 
 def pretrain(config: PretrainConfig, command: Sequence[str] = (), resume: bool = False) -> dict[str, float | str]:
@@ -60,6 +66,9 @@ def pretrain(config: PretrainConfig, command: Sequence[str] = (), resume: bool =
     If `data` divides the clips (folds, groups, lists), every split gets its own encoder, RUN/SPLIT/encoder. It trains
     on the split's training clips and on unlabelled clips, but not on the split's test clips nor, unless `leaky`, on
     unlabelled clips of their groups. Labels only divide the clips. The returned means are those of the last split.
+
+    With `config.encoder` the training starts from that bundle's encoders and fusion, and clips are prepared as for
+    it; of a run with one encoder per split, each split starts from its own.
     """
     data = config.data
     index = pretraining_clips(data)
@@ -67,22 +76,30 @@ def pretrain(config: PretrainConfig, command: Sequence[str] = (), resume: bool =
     run = run_folder(config)
     if not divides(data):
         return _pretrain(_resolved(config, index, run), command, resume)
-    plans = [
-        _resolved(config, clips, run / name, {UNSEEN: unseen})
-        for name, (clips, unseen) in _divided(config, index).items()
-    ]
+    plans = _plans(config, index, run)
     # Fails before the run folder is made if the config does not suit the clips.
     _objective(plans[0])
-    if ranks()[0] == 0:
-        open_run(run, settings_of(config, command), resume)
+    settings = settings_of(config, command) | {"fingerprint": index.fingerprint}
     last: dict[str, float | str] = {}
-    for plan in plans:
-        bundle, allowed = plan.run / "encoder", own_packages(config.model)
-        done = resume and bundle.is_dir()
-        if not done or load_bundle(bundle, allowed).provenance.get("steps") != plan.config.train.steps:
-            again = resume and (plan.run / "config.yaml").is_file()
-            last = _pretrain(plan, command, again)
+    with open_parts(run, settings, resume, config.train):
+        for plan in plans:
+            bundle, allowed = plan.run / "encoder", own_packages(config.model)
+            done = resume and bundle.is_dir()
+            if not done or load_bundle(bundle, allowed).provenance.get("steps") != plan.config.train.steps:
+                again = resume and (plan.run / "config.yaml").is_file()
+                last = _pretrain(plan, command, again)
     return last | {"splits": len(plans)}
+
+
+def check_pretraining(config: PretrainConfig) -> None:
+    """Raises what a pretraining by `config` raises before its first step; nothing is written."""
+    index = pretraining_clips(config.data)
+    config, _ = adapt_modalities(config, index)
+    run = run_folder(config)
+    plans = _plans(config, index, run) if divides(config.data) else [_resolved(config, index, run)]
+    for plan in plans:
+        clip_stream(plan.index, plan.request, config.data, config.seed, plan.run)
+    _objective(plans[0])
 
 
 def pretraining_pace(config: PretrainConfig) -> float:
@@ -106,6 +123,11 @@ def pretraining_clips(data: DataConfig) -> Index:
     return take(index, given_split(index, data.split).train)
 
 
+def _plans(config: PretrainConfig, index: Index, run: Path) -> list[_Plan]:
+    """The pretraining of every split."""
+    return [_resolved(config, clips, run / name, unseen) for name, (clips, unseen) in _divided(config, index).items()]
+
+
 def _divided(config: PretrainConfig, index: Index) -> dict[str, tuple[Index, str]]:
     """By split, the clips to train on, and the digest of the clips that are kept out."""
     data = config.data
@@ -124,19 +146,44 @@ def _divided(config: PretrainConfig, index: Index) -> dict[str, tuple[Index, str
     return divided
 
 
-def _resolved(config: PretrainConfig, index: Index, run: Path, about: dict[str, str] | None = None) -> _Plan:
-    """The resolved pretraining of `config` on the clips of `index`; its epochs become steps."""
+def _resolved(config: PretrainConfig, index: Index, run: Path, unseen: str = "") -> _Plan:
+    """The resolved pretraining of `config` on the clips of `index`; its epochs become steps.
+
+    `unseen`: digest of the clips that are kept out, of a split.
+    """
     count = len(fraction_of(index, config.data.fraction).samples)
     config = replace(config, train=in_steps(config.train, count, config.data.batch_size))
-    request = clip_request(config.data, index)
-    return _Plan(config, index, run, request, ClipSpec.of(index, request), about or {})
+    about = {UNSEEN: unseen} if unseen else {}
+    if not config.encoder:
+        request = clip_request(config.data, index)
+        return _Plan(config, index, run, request, ClipSpec.of(index, request), about)
+    place = Path(config.encoder)
+    start = unseen_bundle(place, index, run.name, unseen) if unseen else measured_bundle(place, index)
+    check_shards_fit(start, index)
+    request = request_from(start, config.data)
+    spec = replace(spec_for(start.spec, request), packing=index.settings)
+    return _Plan(config, index, run, request, spec, about | _origin(place, start), start)
+
+
+def _origin(place: Path, start: Bundle) -> dict[str, str]:
+    """Provenance of the bundle that a pretraining starts from, for the card of the new one."""
+    made = start.provenance
+    facts = [str(made[name]) for name in ("trained", "data") if name in made]
+    facts += [f"{made['steps']} steps"] if "steps" in made else []
+    seen = {SEEN: made[SEEN]} if SEEN in made else {}
+    name = place.parent.name if place.name == "encoder" else place.name
+    return {"encoder": f"started from '{name}' ({'; '.join(facts) or 'of unknown origin'})"} | seen
 
 
 def _objective(plan: _Plan) -> tuple[PretextObjective, Evaluation | None]:
     """The untrained objective, and the online probe if the config has one."""
     config, request, spec = plan.config, plan.request, plan.spec
     set_seed(config.seed)
-    backbone = Backbone(request.modalities, config.model, clip=spec)
+    if plan.start is None:
+        backbone = Backbone(request.modalities, config.model, clip=spec)
+    else:
+        backbone = copy.deepcopy(plan.start.backbone).train()
+        backbone.prepare_as(spec)
     check_windows(backbone, spec)
     tasks = {name: (task.weight, task.arguments) for name, task in config.tasks.items()}
     schedules = {name: Schedule(task.begin, task.end, task.ramp) for name, task in config.tasks.items()}
@@ -169,12 +216,12 @@ def _pretrain(plan: _Plan, command: Sequence[str], resume: bool) -> dict[str, fl
         evaluation=probe,
     )
     if ranks()[0] == 0:
-        split = f", without the test clips of {run.name}" if plan.about else ""
-        split = f", split {config.data.split}" if config.data.split and not plan.about else split
+        split = f", without the test clips of {run.name}" if UNSEEN in plan.about else ""
+        split = f", split {config.data.split}" if config.data.split and UNSEEN not in plan.about else split
         provenance = {
             "trained": f"pretext tasks {', '.join(config.tasks)} (no labels)",
             "data": f"{index.folder.name}: {len(stream.index.samples)} clips{split}",
-            "steps": config.train.steps,
+            "steps": max(config.train.steps, steps_done(run)),
             "seed": config.seed,
             "command": " ".join(command),
             "versions": versions(),

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from accelerate.utils import set_seed
 
@@ -15,6 +16,7 @@ from ...shards.stream import ClipStream
 from ...tasks.features.cache import cached_features
 from ...tasks.metrics.chance import chance_warning, untrained_warning
 from ...tasks.metrics.multilabel import labelled_clips
+from ...tasks.metrics.significance import few_groups_note
 from ...tasks.probes.label_curve import label_curves
 from ...tasks.probes.multilabel_probe import MultilabelRow, probe_multilabel
 from ...tasks.probes.probe_features import SOLVERS, ProbeRow, probe_features
@@ -114,9 +116,12 @@ def probe(
     features, fresh = cached_features(encoders, bundle.spec, stream, kept, device, count)
     units = groups_of(index, plan.group)
     note = f"{request.segments} views averaged; {plan.describe(index)}; interval 95 %; kNN k 20, temperature 0.07"
+    tested = np.unique(np.concatenate([split.test for split in splits]))
+    named = units or [sample.key for sample in index.samples]
+    few = few_groups_note([named[number] for number in tested], tested=False)
     if multilabel:
         rows, untrained = (probe_multilabel(f, clips.labels, splits, units) for f in (features, fresh))
-        tables = [multilabel_table(rows, untrained, note), class_precision_table(rows, clips)]
+        tables = [multilabel_table(rows, untrained, note, few), class_precision_table(rows, clips)]
         members = [clips.labels[:, number] == 1 for number in range(len(clips.classes))]
     else:
         count_of = len(clips.classes)
@@ -124,7 +129,7 @@ def probe(
             probe_features(f, clips.labels, count_of, splits, units, solver=solver) for f in (features, fresh)
         )
         note += "; linear probe by SGD, best of eight rates" if solver == "sgd" else ""
-        tables = [probe_table(rows, untrained, note)]
+        tables = [probe_table(rows, untrained, note, few)]
         tables.append(class_retrieval_table(class_rows(features, clips.labels, splits)))
         members = [clips.labels == number for number in range(count_of)]
     if len(features.modalities) > 1:

@@ -50,10 +50,13 @@ def resumed(
     run's settings were. Raises `RequestError` for another value of `--resume`, and for `--accept` without it.
     """
     run = run_folder(config)
+    shards: dict[str, str] = {}
     if accept and clips is not None:
         from .adapting import adapt_modalities
 
-        config, _ = adapt_modalities(config, clips(config))
+        index = clips(config)
+        config, _ = adapt_modalities(config, index)
+        shards = {"fingerprint": index.fingerprint}
     if resume not in ("", "yes", "auto"):
         raise choice_error("value of --resume", resume, ("auto",))
     again = resume == "yes" or (resume == "auto" and (run / "config.yaml").is_file())
@@ -63,7 +66,7 @@ def resumed(
         from ..training.device import ranks  # imports torch, so it comes after the errors
 
         if ranks()[0] == 0:
-            accept_changes(run, settings_of(config), accept)
+            accept_changes(run, settings_of(config) | shards, accept)
     return config, again
 
 

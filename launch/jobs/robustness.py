@@ -22,8 +22,9 @@ from ...shards.index.labels import label_column
 from ...shards.index.table import Index, load_index
 from ...shards.stream import ClipStream
 from ...tasks.metrics.chance import accuracy_figure, chance_warning
+from ...tasks.metrics.significance import few_groups_note
 from ...tasks.probes.linear_probe import LinearProbe, fit_linear_probe
-from ...tasks.records import Result, new_result, save_result
+from ...tasks.records import Result, new_result
 from ...tasks.robustness.conditions import MISSING, SWEEP, Sweep, join_sweeps, save_sweep
 from ...tasks.robustness.corruptions import AXES, axes_of
 from ...tasks.robustness.curves import Robustness, measure_robustness
@@ -32,8 +33,9 @@ from ...tasks.robustness.runner import Answer, Sweeper, classifier_answer, embed
 from ...tasks.splits.split_plan import SplitPlan, default_plan, plan_splits, say
 from ...tasks.splits.splits import groups_of, labelled, take
 from ..config.load import load_config
-from ..runs.bundles import SEEN, measured_bundle
+from ..runs.bundles import SEEN, current, measured_bundle
 from ..runs.progress import Advance
+from ..runs.recorded import keep_record
 from ..schema import FinetuneConfig
 from ..training.device import leave_cores_to
 from .building import check_shards_fit, config_splits, held_request, request_of, select_clips, split_plan
@@ -130,6 +132,7 @@ def robustness(model: Path, shards: Shards, options: Options, track: Track, comm
     units = [unit[key] for key in sweep.keys]
     found = measure_robustness(sweep, units)
     note = f"{len(sweep.keys)} test clips in {len(set(units))} groups, {how}"
+    note += few_groups_note(units, tested=False).rstrip(".").replace(" Only", ". Only")
     met = _met_in_training(settings, subjects[0].bundle)
     tables = robustness_tables(found, note, met)
     whole = max(found.missing, key=lambda row: len(row.present))
@@ -139,7 +142,7 @@ def robustness(model: Path, shards: Shards, options: Options, track: Track, comm
     )
     result = new_result("robustness", "Robustness", command, tables, list(robustness_figures(found)), warnings)
     if settings:
-        save_result(result, model)
+        keep_record(result, model)
         save_sweep(sweep, units, model / "results" / SWEEP)
     return Measured(found, sweep, result, met, isinstance(subjects[0].bundle.model, Classifier))
 
@@ -173,7 +176,7 @@ def _of_run(run: Path, shards: Shards) -> tuple[list[_Subject], str, str, str]:
             raise RequestError(
                 f"'{folder}' holds no classifier yet: finish the run with `modalgate finetune ... --resume`"
             )
-        bundle = load_bundle(folder / "encoder")
+        bundle = load_bundle(current(folder / "encoder"))
         if SEEN in bundle.provenance:
             raise RequestError(
                 f"'{folder}' holds a final model, trained on all labelled clips: give '{run.parent}', whose models "
@@ -211,7 +214,7 @@ def _of_bundle(model: Path, shards: Shards, options: Options, device: str) -> tu
     splits = plan_splits(index, options.label, plan)
     stream = _stream(_Subject(bundle, _no_answer, index, tuple(classes)), options.label, options)
     values = embed_clips(bundle.backbone, bundle.spec, stream, device)
-    units = groups_of(index, plan.group) if plan.crossed and not plan.leaky else None
+    units = None if plan.leaky else groups_of(index, plan.group)
     subjects = []
     for split in splits:
         held = (values[split.validation], labels[split.validation]) if len(split.validation) else None

@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +13,32 @@ import torch
 from accelerate.utils import set_seed
 from numpy.typing import NDArray
 
-from ...fusion.backbone import Backbone, encoder_spec, take_over
+from ...fusion.backbone import Backbone, alone, encoder_spec, take_over
 from ...fusion.bundle.bundle import Bundle, load_bundle, save_bundle
 from ...fusion.classifier import Classifier
+from ...fusion.mechanisms.decision import EnergyDecision
+from ...fusion.mechanisms.reliability import ReliabilityGate
 from ...fusion.mechanisms_by_name import fusion_class
-from ...fusion.spec import EncoderSpec, own_packages
+from ...fusion.spec import BackboneSpec, EncoderSpec, own_packages
 from ...shards.clip_spec import ClipSpec
 from ...shards.index.selection import with_modalities
 from ...shards.index.table import Index
 from ...shards.index.whole_file import write_whole
 from ...shards.stream import ClipRequest, ClipStream
+from ...tasks.finetuning.cross_fitting import CrossFitted, cross_fit_folds
+from ...tasks.finetuning.reliability_fitting import fit_reliability
 from ...tasks.finetuning.supervised_objective import SupervisedObjective
-from ...tasks.fusion_study.feature_bank import StoredClips, StoredStream, load_stored, save_stored, store_clips
+from ...tasks.fusion_study.feature_bank import (
+    Experts,
+    StoredClips,
+    StoredStream,
+    load_stored,
+    save_stored,
+    store_clips,
+)
 from ...tasks.fusion_study.study_cell import judge_cell
 from ...tasks.metrics.classification import roc_auc, top_k_accuracy
-from ...tasks.splits.splits import Split, take
+from ...tasks.splits.splits import Split, groups_of, take
 from ..runs.bundles import split_bundle
 from ..schema import RowConfig, StudyConfig
 from ..training.device import keep_freed_memory
@@ -57,6 +68,27 @@ class Work:
     def folder(self) -> Path:
         return self.run / f"fold-{self.fold}" / f"seed-{self.seed}"
 
+    def fold_of(self) -> dict[str, int]:
+        """The cross-fitting fold of each clip that trains the experts; empty if the rows train on other clips."""
+        if not self.config.experts.cross_fit or self.config.expert_split is not None:
+            return {}
+        clips = take(self.index, self.experts)
+        groups = self.groups(clips)
+        keys = [sample.key for sample in clips.samples]
+        return cross_fit_folds(
+            keys,
+            clips.column(self.config.data.label),
+            [groups[key] for key in keys],
+            self.config.experts.cross_fit,
+            self.config.seed,
+        )
+
+    def groups(self, clips: Index | None = None) -> dict[str, str]:
+        """The group of each clip by key; without a group column each clip is a group."""
+        clips = clips or self.index
+        keys = [sample.key for sample in clips.samples]
+        return dict(zip(keys, groups_of(clips, self.config.data.group) or keys, strict=True))
+
     def metric(self) -> Callable[[NDArray[Any], NDArray[Any]], float]:
         if self.config.metric == "accuracy":
             return top_k_accuracy
@@ -75,7 +107,11 @@ def run_errand(function: Callable[..., None], arguments: tuple[Any, ...]) -> Non
 
 
 def train_expert(work: Work, name: str) -> None:
-    """Trains one modality's encoder with its own classifier and saves it as FOLDER/expert-NAME/encoder."""
+    """Trains one modality's encoder with its own classifier and saves it as FOLDER/expert-NAME/encoder.
+
+    With cross-fitting, one more per fold is trained beside it on the other folds, and saved as
+    FOLDER/expert-NAME/part-K/encoder.
+    """
     run = work.folder / f"expert-{name}"
     if (run / "encoder").is_dir():
         return
@@ -85,22 +121,32 @@ def train_expert(work: Work, name: str) -> None:
         set_seed(work.seed)
         spec = ClipSpec.of(work.index, request)
         model = replace(config.model, fusion="static", fusion_arguments={}, modality_dropout=0.0)
-        classifier = Classifier(Backbone((name,), model), work.classes)
+        folds = work.fold_of()
+        count = 1 + len(set(folds.values()))
+        experts = [Classifier(Backbone((name,), model), work.classes) for _ in range(count)]
         if config.pretrained:
             bundle = split_bundle(Path(config.pretrained), work.index, work.split)
-            take_over(classifier.backbone, name, bundle.backbone)
-        objective = SupervisedObjective(classifier, spec, config.augment)
+            for expert in experts:
+                take_over(expert.backbone, name, bundle.backbone)
         clips = with_modalities(take(work.index, work.experts), [name])
         stream = clip_stream(
             clips, request, config.data, work.seed, run, label=config.data.label, classes=work.classes
         )
+        objective = SupervisedObjective(experts[0], spec, config.augment)
+        if len(experts) > 1:
+            whole, *parts = [SupervisedObjective(expert, None, None) for expert in experts]
+            objective = CrossFitted(whole, parts, folds, spec, config.augment)
         resume = (run / "config.yaml").is_file()
         loop = in_steps(config.experts, len(stream.index.samples), config.data.batch_size)
         train(objective, stream, loop, run, seed=work.seed, resume=resume, tracker_mode="disabled")
-        facts = {"trained": f"expert of {name}", "steps": config.experts.steps, "seed": work.seed}
         application = application_of(request, work.index)
-        bundle = Bundle(classifier, spec, request.segments, "action", None, facts, application=application)
-        save_bundle(bundle, run / "encoder")
+        # The whole expert comes last: its folder marks the work as done.
+        for number, expert in reversed(list(enumerate(experts))):
+            place = run if not number else run / f"part-{number - 1}"
+            trained = f"expert of {name}" + (f", without fold {number - 1}" if number else "")
+            facts = {"trained": trained, "steps": config.experts.steps, "seed": work.seed}
+            bundle = Bundle(expert, spec, request.segments, "action", None, facts, application=application)
+            save_bundle(bundle, place / "encoder")
 
 
 def store_features(works: Sequence[Work], part: str) -> None:
@@ -117,14 +163,8 @@ def store_features(works: Sequence[Work], part: str) -> None:
         levels |= {_noise(part, level): level for level in first.config.noise}
     if all(_stored(work, name).is_file() for work in works for name in levels):
         return
-    experts = [{name: _expert(work, name).backbone for name in work.request.modalities} for work in works]
-    stream = ClipStream(
-        take(first.index, getattr(first.split, part)),
-        first.request,
-        first.config.data.batch_size,
-        label=first.config.data.label,
-        classes=first.classes,
-    )
+    experts = [_experts(work) for work in works]
+    stream = _views(first, getattr(first.split, part))
     found = store_clips(experts, ClipSpec.of(first.index, first.request), stream, list(levels.values()))
     for work, row in zip(works, found, strict=True):
         for name, clips in zip(levels, row, strict=True):
@@ -137,43 +177,150 @@ def train_row(work: Work, name: str, row: RowConfig, modalities: tuple[str, ...]
     if target.is_file():
         return
     config, run = work.config, work.folder / "rows" / name
-    stored = {part: load_stored(_stored(work, part)) for part in ("train", "validation", "test")}
-    noisy = {level: load_stored(_stored(work, _noise("test", level))) for level in config.noise}
-    taught = config.noise if config.taught_noise else []
-    loud = [load_stored(_stored(work, _noise("train", level))).only(*modalities) for level in taught]
+    levels = config.noise if config.taught_noise else []
     with _quietly(run):
         set_seed(work.seed)
-        clips = stored["train"].only(*modalities)
+        clips = load_stored(_stored(work, "train")).only(*modalities)
         classifier = _row_classifier(work, row, clips, modalities)
-        loop = in_steps(config.fusion, len(clips.keys), config.fusion_batch_size)
-        objective = SupervisedObjective(
-            classifier,
-            None,
-            None,
-            config.unimodal_weight if classifier.unimodal else 0.0,
-            aids=row.aids,
-            batches=loop.steps * loop.accumulate,
-            keys=clips.keys,
-        )
-        stream = StoredStream(clips, config.fusion_batch_size, work.seed, noisy=loud, share=config.taught_noise)
-        resume = (run / "config.yaml").is_file()
-        train(objective, stream, loop, run, seed=work.seed, resume=resume, tracker_mode="disabled")
+        loud = [load_stored(_stored(work, _noise("train", level))).only(*modalities) for level in levels]
+        if not _fitted(work, classifier, clips, loud):
+            _trained(work, row, classifier, clips, loud, run)
+        stored = {part: load_stored(_stored(work, part)) for part in ("validation", "test")}
+        noisy = {level: load_stored(_stored(work, _noise("test", level))) for level in config.noise}
         cell = judge_cell(
             name, work.fold, work.seed, classifier, stored["validation"], stored["test"], noisy, work.metric()
         )
     write_whole(target, json.dumps(cell.plain()).encode())
 
 
+def train_joint_row(work: Work, name: str, row: RowConfig) -> None:
+    """Trains one row's encoders, fusion and heads together and writes its result to FOLDER/rows/NAME.json.
+
+    It starts where the experts started, and trains for as many steps on the same clips; with `expert_split` also on
+    those of the rows.
+    """
+    target = work.folder / "rows" / f"{name}.json"
+    if target.is_file():
+        return
+    config, run, request = work.config, work.folder / "rows" / name, work.request
+    with _quietly(run):
+        set_seed(work.seed)
+        spec = ClipSpec.of(work.index, request)
+        decision = row.fusion if fusion_class(row.fusion).level == "decision" else None
+        classifier = Classifier(
+            Backbone(request.modalities, _with_fusion(config.model, row)),
+            work.classes,
+            unimodal=True,
+            decision=decision,
+        )
+        if config.pretrained:
+            bundle = split_bundle(Path(config.pretrained), work.index, work.split)
+            for modality in request.modalities:
+                take_over(classifier.backbone, modality, bundle.backbone)
+        numbers = np.union1d(work.experts, work.split.train)
+        stream = clip_stream(
+            take(work.index, numbers),
+            replace(request, segments=1),
+            config.data,
+            work.seed,
+            run,
+            label=config.data.label,
+            classes=work.classes,
+        )
+        loop = in_steps(config.experts, len(stream.index.samples), config.data.batch_size)
+        teachers = {modality: _expert(work, modality) for modality in request.modalities}
+        objective = SupervisedObjective(
+            classifier,
+            spec,
+            config.augment,
+            config.unimodal_weight,
+            aids=row.aids,
+            batches=loop.steps * loop.accumulate,
+            keys=[sample.key for sample in stream.index.samples],
+            teachers=teachers if row.aids.distillation else None,
+        )
+        resume = (run / "config.yaml").is_file()
+        train(objective, stream, loop, run, seed=work.seed, resume=resume, tracker_mode="disabled")
+        single = {modality: Classifier(alone(classifier.backbone, modality), work.classes) for modality in teachers}
+        (test, *noisy) = _encoded(work, Experts(single), work.split.test, [0.0, *config.noise])
+        (validation,) = _encoded(work, Experts(single), work.split.validation, [0.0])
+        over_features = _over_features(work, row, test, classifier)
+        levels = dict(zip(config.noise, noisy, strict=True))
+        cell = judge_cell(name, work.fold, work.seed, over_features, validation, test, levels, work.metric())
+    write_whole(target, json.dumps(cell.plain()).encode())
+
+
+def _encoded(work: Work, experts: Experts, numbers: NDArray[np.int64], levels: Sequence[float]) -> list[StoredClips]:
+    """The clips `numbers` as encoded by `experts`, at each level of noise."""
+    (found,) = store_clips([experts], ClipSpec.of(work.index, work.request), _views(work, numbers), levels)
+    return found
+
+
+def _views(work: Work, numbers: NDArray[np.int64]) -> ClipStream:
+    """The evaluation stream of the clips `numbers`, with labels."""
+    data = work.config.data
+    return ClipStream(
+        take(work.index, numbers), work.request, data.batch_size, label=data.label, classes=work.classes
+    )
+
+
+def _over_features(work: Work, row: RowConfig, clips: StoredClips, trained: Classifier) -> Classifier:
+    """The classifier `trained`, over stored features instead of media."""
+    modalities = trained.backbone.modalities
+    model = _stored_model(work, row, clips, modalities)
+    classifier = Classifier(Backbone(modalities, model), work.classes, unimodal=True, decision=trained.decision_name)
+    state = {key: value for key, value in trained.state_dict().items() if not key.startswith("backbone.encoders.")}
+    classifier.load_state_dict(state, strict=False)
+    return classifier
+
+
+def _fitted(work: Work, classifier: Classifier, clips: StoredClips, loud: Sequence[StoredClips]) -> bool:
+    """Fits a decision to the experts' scores of clips that they have not seen; False if it trains by steps instead.
+
+    A decision without trained parameters joins the experts as they are.
+    """
+    decision, config = classifier.decision, work.config
+    if decision is None or not (config.experts.cross_fit or config.expert_split):
+        return False
+    if isinstance(decision, ReliabilityGate):
+        groups = work.groups()
+        fitted = fit_reliability(
+            decision, clips.evidence(groups), [noisy.evidence(groups) for noisy in loud], work.seed
+        )
+        print(json.dumps(asdict(fitted)))
+        return True
+    return not decision.gate_parameters() and not isinstance(decision, EnergyDecision)
+
+
+def _trained(
+    work: Work,
+    row: RowConfig,
+    classifier: Classifier,
+    clips: StoredClips,
+    loud: Sequence[StoredClips],
+    run: Path,
+) -> None:
+    """Trains a row's fusion and heads by steps."""
+    config = work.config
+    loop = in_steps(config.fusion, len(clips.keys), config.fusion_batch_size)
+    objective = SupervisedObjective(
+        classifier,
+        None,
+        None,
+        config.unimodal_weight if classifier.unimodal else 0.0,
+        aids=row.aids,
+        batches=loop.steps * loop.accumulate,
+        keys=clips.keys,
+    )
+    stream = StoredStream(clips, config.fusion_batch_size, work.seed, noisy=loud, share=config.taught_noise)
+    resume = (run / "config.yaml").is_file()
+    train(objective, stream, loop, run, seed=work.seed, resume=resume, tracker_mode="disabled")
+
+
 def _row_classifier(work: Work, row: RowConfig, clips: StoredClips, modalities: tuple[str, ...]) -> Classifier:
     """The row's model over stored features; its projections and heads start from those of the experts."""
     decision = row.fusion if fusion_class(row.fusion).level == "decision" else None
-    encoders = {name: EncoderSpec(f"stored/{clips.streams[name].shape[-1]}") for name in modalities}
-    model = replace(
-        work.config.model,
-        fusion="static" if decision else row.fusion,
-        fusion_arguments={} if decision else row.arguments,
-        encoders=encoders,
-    )
+    model = _stored_model(work, row, clips, modalities)
     classifier = Classifier(
         Backbone(modalities, model), work.classes, unimodal=len(modalities) > 1, decision=decision
     )
@@ -185,16 +332,35 @@ def _row_classifier(work: Work, row: RowConfig, clips: StoredClips, modalities: 
     return classifier
 
 
+def _stored_model(work: Work, row: RowConfig, clips: StoredClips, modalities: tuple[str, ...]) -> BackboneSpec:
+    """The model of a row over stored features."""
+    encoders = {name: EncoderSpec(f"stored/{clips.streams[name].shape[-1]}") for name in modalities}
+    return replace(_with_fusion(work.config.model, row), encoders=encoders)
+
+
 def real_backbone(config: StudyConfig, row: RowConfig, modalities: tuple[str, ...]) -> Backbone:
     """The backbone of a row with its encoders, to count and time it."""
-    fusion = "static" if fusion_class(row.fusion).level == "decision" else row.fusion
-    arguments = {} if fusion != row.fusion else row.arguments
     encoders = {name: encoder_spec(config.model, name).untrained() for name in modalities}
-    return Backbone(modalities, replace(config.model, fusion=fusion, fusion_arguments=arguments, encoders=encoders))
+    return Backbone(modalities, replace(_with_fusion(config.model, row), encoders=encoders))
 
 
-def _expert(work: Work, name: str) -> Classifier:
-    model = load_bundle(work.folder / f"expert-{name}" / "encoder", own_packages(work.config.model)).model
+def _with_fusion(model: BackboneSpec, row: RowConfig) -> BackboneSpec:
+    """The model with the fusion of a row. A decision joins scores: its backbone has a fusion that is not used."""
+    if fusion_class(row.fusion).level == "decision":
+        return replace(model, fusion="static", fusion_arguments={})
+    return replace(model, fusion=row.fusion, fusion_arguments=row.arguments)
+
+
+def _experts(work: Work) -> Experts:
+    """The trained experts of all modalities."""
+    names, folds = work.request.modalities, work.fold_of()
+    parts = [{name: _expert(work, name, f"part-{fold}") for name in names} for fold in sorted(set(folds.values()))]
+    return Experts({name: _expert(work, name) for name in names}, parts, folds)
+
+
+def _expert(work: Work, name: str, part: str = "") -> Classifier:
+    folder = work.folder / f"expert-{name}" / part / "encoder"
+    model = load_bundle(folder, own_packages(work.config.model)).model
     assert isinstance(model, Classifier)
     return model
 

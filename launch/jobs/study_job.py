@@ -23,6 +23,8 @@ from ...fusion.own_classes import is_path
 from ...shards.clip_spec import ClipSpec
 from ...shards.errors import DataError, RequestError, choice_error
 from ...shards.index.table import Index
+from ...shards.index.whole_file import whole_file, write_whole
+from ...shards.stream import ClipRequest
 from ...shards.transforms import Preparation
 from ...tasks.fusion_study.study_cell import Cell
 from ...tasks.fusion_study.study_summary import (
@@ -41,7 +43,7 @@ from ...tasks.splits.splits import Split, given_split, groups_of, hold_out, labe
 from ..config.load import settings_of
 from ..runs.bundles import split_bundle
 from ..runs.closing_table import markdown_table
-from ..runs.folder import open_run, run_folder
+from ..runs.folder import run_folder, started_parts
 from ..runs.progress import track
 from ..schema import RowConfig, StudyConfig
 from .adapting import adapt
@@ -55,7 +57,7 @@ from .building import (
     select_clips,
     split_plan,
 )
-from .study_cells import Work, real_backbone, run_errand, store_features, train_expert, train_row
+from .study_cells import Work, real_backbone, run_errand, store_features, train_expert, train_joint_row, train_row
 
 
 @dataclass(frozen=True)
@@ -67,11 +69,27 @@ class Studied:
     result: Result
 
 
-def study(config: StudyConfig, command: Sequence[str] = (), resume: bool = False) -> Studied:
-    """Trains and scores every row with every seed on every fold; the tables are in RUN/study.md, .csv and .json.
-
-    With `resume`, finished parts in RUN are kept. Raises `RequestError` if the config does not fit the shards.
+@dataclass(frozen=True)
+class _Resolved:
+    """A study ready to run: its resolved config, its clips and class names, what to cut from each clip, the class
+    number of the AUC, the rows, and each fold's split with the clips that train its encoders.
     """
+
+    config: StudyConfig
+    index: Index
+    classes: list[str]
+    request: ClipRequest
+    positive: int | None
+    rows: dict[str, RowConfig]
+    divided: list[tuple[Split, Any]]
+
+
+def check_study(config: StudyConfig) -> None:
+    """Raises what a study by `config` raises before its first step; nothing is written."""
+    _resolved(config, ())
+
+
+def _resolved(config: StudyConfig, command: Sequence[str]) -> _Resolved:
     data = choose_label(config.data, present_clips(config.data))
     index, classes, _ = labelled(select_clips(data), data.label)
     config = replace(config, data=choose_folds(data, index, data.label, config.seed))
@@ -95,33 +113,48 @@ def study(config: StudyConfig, command: Sequence[str] = (), resume: bool = False
     if config.pretrained:
         for split, _ in divided:
             _check_pretrained(config, split, request.modalities, index)
+    return _Resolved(config, index, classes, request, positive, rows, divided)
+
+
+def study(config: StudyConfig, command: Sequence[str] = (), resume: bool = False) -> Studied:
+    """Trains and scores every row with every seed on every fold; the tables are in RUN/study.md, .csv and .json.
+
+    With `resume`, finished parts in RUN are kept. Raises `RequestError` if the config does not fit the shards.
+    """
+    resolved = _resolved(config, command)
+    config, index, classes, request = resolved.config, resolved.index, resolved.classes, resolved.request
+    positive, rows, divided = resolved.positive, resolved.rows, resolved.divided
     run = run_folder(config)
-    open_run(run, settings_of(config, command), resume)
-    jobs = config.jobs or len(os.sched_getaffinity(0))
-    # Each on one thread: sums round the same however many run in parallel.
-    one = {"threads": 1}
-    config = replace(config, experts=replace(config.experts, **one), fusion=replace(config.fusion, **one))
-    work = []
-    with track(len(index.samples), "frames compared") as advance:
-        splits = [split for split, _ in divided]
-        warn_of_duplicates(index, splits, config.data.group, Path(config.out), config.data.workers, advance)
-    for fold, (split, experts) in enumerate(divided):
-        for seed in range(config.seed, config.seed + config.seeds):
-            item = Work(config, run, index, classes, request, fold, split, experts, seed, positive)
-            work.append(item)
-    singles = {name: RowConfig("static") for name in request.modalities}
-    experts = [(train_expert, (item, name)) for item in work for name in request.modalities]
-    trained = [(train_row, (item, name, row, (name,))) for item in work for name, row in singles.items()]
-    trained += [(train_row, (item, name, row, request.modalities)) for item in work for name, row in rows.items()]
-    _run_all("experts", experts, jobs)
-    stored = [
-        (store_features, ([item for item in work if item.fold == fold], part))
-        for fold in dict.fromkeys(item.fold for item in work)
-        for part in ("test", "train", "validation")
-    ]
-    _run_all("features", stored, jobs)
-    _run_all("rows", trained, jobs)
-    cells = [_read_cell(item, name) for name in (*singles, *rows) for item in work]
+    with started_parts(run, settings_of(config, command) | {"fingerprint": index.fingerprint}, resume):
+        jobs = config.jobs or len(os.sched_getaffinity(0))
+        # Each on one thread: sums round the same however many run in parallel.
+        one = {"threads": 1}
+        config = replace(config, experts=replace(config.experts, **one), fusion=replace(config.fusion, **one))
+        work = []
+        with track(len(index.samples), "frames compared") as advance:
+            splits = [split for split, _ in divided]
+            warn_of_duplicates(index, splits, config.data.group, Path(config.out), config.data.workers, advance)
+        for fold, (split, experts) in enumerate(divided):
+            for seed in range(config.seed, config.seed + config.seeds):
+                item = Work(config, run, index, classes, request, fold, split, experts, seed, positive)
+                work.append(item)
+        singles = {name: RowConfig("static") for name in request.modalities}
+        experts = [(train_expert, (item, name)) for item in work for name in request.modalities]
+        trained = [(train_row, (item, name, row, (name,))) for item in work for name, row in singles.items()]
+        for name, row in rows.items():
+            if row.joint:
+                trained += [(train_joint_row, (item, name, row)) for item in work]
+            else:
+                trained += [(train_row, (item, name, row, request.modalities)) for item in work]
+        _run_all("experts", experts, jobs)
+        stored = [
+            (store_features, ([item for item in work if item.fold == fold], part))
+            for fold in dict.fromkeys(item.fold for item in work)
+            for part in ("test", "train", "validation")
+        ]
+        _run_all("features", stored, jobs)
+        _run_all("rows", trained, jobs)
+        cells = [_read_cell(item, name) for name in (*singles, *rows) for item in work]
     spec = ClipSpec.of(index, request)
     costs = {name: _cost(config, row, (name,), spec) for name, row in singles.items()}
     costs |= {name: _cost(config, row, request.modalities, spec) for name, row in rows.items()}
@@ -161,6 +194,12 @@ def _check_row(name: str, row: RowConfig, modalities: tuple[str, ...], classes: 
         )
     if row.fusion == "weighted_mean":
         raise RequestError(f"row '{name}': fusion weighted_mean works only in fine-tuning: give mean")
+    if row.fusion == "reliability" and row.joint:
+        raise RequestError(
+            f"row '{name}': fusion reliability is fitted to scores of experts that train apart: remove joint=true"
+        )
+    if row.aids.distillation and not row.joint:
+        raise RequestError(f"row '{name}': aids.distillation trains encoders: set joint=true in the row")
     decision = fusion_class(row.fusion).level == "decision"
     build_fusion(row.fusion, modalities, len(classes) if decision else 8, row.arguments)
 
@@ -246,9 +285,9 @@ def _cost(config: StudyConfig, row: RowConfig, modalities: tuple[str, ...], spec
 def _write_files(run: Path, result: Result, record: dict[str, Any]) -> None:
     """Writes the tables to RUN/study.md and study.csv, and all figures to study.json."""
     text = "\n\n".join(markdown_table(table) for table in result.tables)
-    (run / "study.md").write_text(f"# {result.title}\n\n    {result.command}\n\n{text}\n", encoding="utf-8")
-    with (run / "study.csv").open("w", newline="", encoding="utf-8") as file:
+    write_whole(run / "study.md", f"# {result.title}\n\n    {result.command}\n\n{text}\n".encode())
+    with whole_file(run / "study.csv") as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         for table in result.tables:
             writer.writerows([[f"# {table.title}"], table.columns, *table.rows])
-    (run / "study.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_whole(run / "study.json", (json.dumps(record, indent=1) + "\n").encode())

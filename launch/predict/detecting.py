@@ -1,17 +1,17 @@
 """`detect`: a classifier's windows over untrimmed recordings, compared with a table of events."""
 
-import csv
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from av.error import FFmpegError
 
 from ...fusion.bundle.bundle import Bundle
 from ...fusion.classifier import Classifier
 from ...shards.errors import DataError, RequestError, choice_error
+from ...shards.index.label_table import read_table
+from ...shards.index.unreadable import UNREADABLE, reason_of
 from ...shards.packing.sources import Source, find_sources
 from ...tasks.metrics.detection import ScoredVideo, detection_tables, detection_warning
 from ...tasks.prediction.window_scores import predict
@@ -73,15 +73,11 @@ def read_spans(path: Path) -> list[Span]:
 
     Raises `RequestError` for a file that is not such a table, and for an invalid span.
     """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise RequestError(f"cannot read the spans '{path}' ({error}): give a CSV table") from error
-    if not rows or any(column not in rows[0] for column in COLUMNS):
+    rows = read_table(path, "table of spans", (*COLUMNS, "label"))
+    if not rows or any(column not in rows[0][1] for column in COLUMNS):
         raise RequestError(f"'{path}' needs the columns video,start,end, and label if there are several labels")
     found = []
-    for line, row in enumerate(rows, start=2):
+    for line, row in rows:
         if not (row["start"] or row["end"]):
             found.append(Span(row["video"], 0.0, 0.0, "", line))
             continue
@@ -140,9 +136,8 @@ def _scored(
 ) -> ScoredVideo:
     try:
         windows = list(predict(bundle, source.files, hop, rates=source.rates))
-    except (FFmpegError, OSError, ValueError, EOFError) as error:
-        reason = (getattr(error, "strerror", None) or str(error)).splitlines()[0]
-        raise DataError(f"'{source.path}' cannot be read: {reason}") from error
+    except UNREADABLE as error:
+        raise DataError(f"'{source.path}' cannot be read: {reason_of(error)}") from error
     starts, ends = (np.array([getattr(window, edge) for window in windows]) for edge in ("start", "end"))
     for span in spans:
         if span.start >= ends.max():

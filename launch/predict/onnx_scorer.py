@@ -1,6 +1,7 @@
 """An exported ONNX classifier as a scorer of windows; torch is not imported."""
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from ...shards.clips.piece import Window
 from ...shards.errors import DataError, RequestError
 
 METADATA = "modalgate.json"
+# Of one window of one modality. The sender of a file may be unknown.
+MOST_VALUES = 2**28
 
 
 class OnnxScorer:
@@ -45,12 +48,12 @@ class OnnxScorer:
             self.classes: tuple[str, ...] = tuple(facts["classes"])
             self.positive: str | None = facts["positive"]
             self.metrics: dict[str, float] = facts.get("metrics") or {}
-            self.inputs: dict[str, Any] = {name: facts["inputs"][name] for name in self.modalities}
+            self.inputs: dict[str, Any] = {name: _checked_input(facts["inputs"][name]) for name in self.modalities}
             self.multilabel: bool = facts.get("multilabel", False)
             self.spec = plain_clip_spec(facts["clip"])
             self.application = plain_application(facts.get("application"), self.spec, 1)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DataError(f"'{path}' is damaged ({error!r}): export it again") from error
+        except (ValueError, KeyError, TypeError, AttributeError, RequestError, RecursionError) as error:
+            raise DataError(f"'{path}' is damaged ({error!r:.400}): export it again") from error
         if not self.classes:
             raise RequestError(f"'{path}' is an encoder without classes: export it without --encoder-only")
 
@@ -67,6 +70,16 @@ class OnnxScorer:
             inputs[name] = rows
         probabilities, weights = self.session.run(["probabilities", "weights"], inputs)
         return probabilities, weights
+
+
+def _checked_input(entry: dict[str, Any]) -> dict[str, Any]:
+    """An input of the graph. Raises `ValueError` for a type or a size that no window has."""
+    _, *shape = entry["shape"]
+    if entry["type"] not in ("uint8", "uint16", "float32"):
+        raise ValueError(f"an input is of type {entry['type']!r}")
+    if not all(type(length) is int and length > 0 for length in shape) or math.prod(shape) > MOST_VALUES:
+        raise ValueError(f"an input has shape {entry['shape']!r}")
+    return entry
 
 
 def _threads() -> int:

@@ -14,6 +14,7 @@ from ...shards.clip_spec import check_packing
 from ...shards.clips.application import Application
 from ...shards.errors import DataError, RequestError, choice_error
 from ...shards.index.table import INDEX_NAME
+from ...shards.index.unreadable import UNREADABLE, reason_of
 from ...shards.live.address import Address, find_address
 from ...shards.live.inputs import find_material
 from ...shards.live.live_source import Gap, LiveSource
@@ -21,7 +22,6 @@ from ...shards.media.container_io import probe
 from ...shards.media.credentials import masked
 from ...shards.media.damaged_packets import Damage
 from ...shards.modality import sources_of
-from ...shards.packing.rejected import UNREADABLE, reason_of
 from ...shards.packing.sources import Source, find_sources
 from ...tasks.prediction.alarm_events import AlarmRule
 from ...tasks.prediction.window_scores import Prediction, Scorer, predict, predict_live, predict_pieces, scorer_of
@@ -42,19 +42,22 @@ def predict_source(model: Path, source: str, request: PredictRequest) -> Iterato
 
     JSON lines go to `request.out` or standard output as they are computed. Each recording's figures are yielded at
     its end, also after a fault or an interruption. An unreadable recording of a folder is reported on standard error,
-    and the next ones are scored. Raises `RequestError` for a missing or unsuitable source and for unwritable output,
-    and at the end `DataError` for an unreadable recording.
+    and the next ones are scored. Raises `RequestError` for a missing or unsuitable source, for output
+    that is unwritable or exists, and at the end `DataError` for an unreadable recording.
     """
     path = Path(source)
     packed = path.is_dir() and (path / INDEX_NAME).is_file()
     address = None if packed else find_address(source)
     if address is None and not path.exists():
         raise RequestError(f"no file at '{source}'")
-    scorer = load_scorer(model)
-    alarm = request.alarm.rule(scorer, scorer.application.threshold)
+    # Before the model is loaded, which takes longer.
     sources = find_sources(path) if address is None and path.is_dir() and not packed else []
     if [source.path for source in sources] == [path]:  # a folder of frames is one recording
         sources = []
+    keys = [source.key for source in sources] or None
+    replaced = request.check_free([item.key for item in find_material(source).items] if packed else keys)
+    scorer = load_scorer(model)
+    alarm = request.alarm.rule(scorer, scorer.application.threshold)
     if address is not None or sources or packed:
         what = "a stream" if address is not None else "packed clips" if packed else "a folder"
         if request.beside:
@@ -76,6 +79,9 @@ def predict_source(model: Path, source: str, request: PredictRequest) -> Iterato
         else:
             files = recording_files(scorer.modalities, path, request.beside)
             yield from _predict_files(scorer, Source("", files), request, lines, alarm)
+    if replaced:
+        more = f" and {len(replaced) - 1} more" if len(replaced) > 1 else ""
+        _say(f"note: this replaced '{replaced[0]}'{more}")
 
 
 def load_scorer(model: Path) -> Scorer:

@@ -1,5 +1,6 @@
 """The options of `predict`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,7 +41,8 @@ class AlarmRequest:
 @dataclass(frozen=True)
 class PredictRequest:
     """The options of `predict`. `beside`: files of further modalities by name. `rates`: Hz of files that do not
-    store it. `out`, `png`, `video`: where lines, timeline and film go (for several recordings: folders).
+    store it. `out`, `png`, `video`: where lines, timeline and film go (for several recordings: folders). `overwrite`:
+    whether `out` may replace a file.
     """
 
     beside: dict[str, Path] = field(default_factory=dict)
@@ -51,3 +53,22 @@ class PredictRequest:
     video: Path | None = None
     alarm: AlarmRequest = field(default_factory=AlarmRequest)
     patience: Patience = field(default_factory=Patience)
+    overwrite: bool = False
+
+    def check_free(self, keys: Sequence[str] | None = None) -> list[Path]:
+        """The pictures and films that are replaced. `keys`: of several recordings.
+
+        They are drawn from the lines. Raises `RequestError` if the lines of `out` exist and may not be replaced.
+        """
+        # An empty file holds no result, and a device or a pipe keeps none.
+        if self.out is not None and not self.overwrite and _holds(self.out):
+            raise RequestError(f"'{self.out}' already exists: give another --out, or add --overwrite")
+        wanted: list[Path] = []
+        for place, suffix in ((self.png, "png"), (self.video, "mp4")):
+            if place is not None:
+                wanted += [place] if keys is None else [place / f"{key}.{suffix}" for key in keys]
+        return [] if self.overwrite else [path for path in wanted if _holds(path)]
+
+
+def _holds(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size > 0

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...fusion.bundle.bundle_files import LAYOUTS, local_bundle
+from ...fusion.bundle.bundle_files import FACTS, LAYOUTS, local_bundle
 from ...shards.errors import RequestError
 from ...shards.index.table import Index
 from ...tasks.report.provenance import FINAL
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 # Keys of a bundle's provenance: the digest of the test clips that it has not seen, and the fingerprint of the shards
 # on whose labelled clips a final model was trained.
 UNSEEN, SEEN = "unseen", "seen"
+# The bundles that this process has said are older than their run.
+_told = set[Path]()
 
 
 def find_bundle(path: Path, quiet: bool = False) -> Path:
@@ -27,12 +29,13 @@ def find_bundle(path: Path, quiet: bool = False) -> Path:
     split.
 
     Of `hf://owner/name[@revision]` it is the folder in the hub's cache. If one of several splits is chosen, a line on
-    standard error says which, and how to make a final model; `quiet` suppresses the line when a path is only checked.
+    standard error says which, and how to make a final model. Another says if the run's training was resumed later and
+    has not ended. `quiet` suppresses both when a path is only checked.
     """
     path = local_bundle(path)
     for folder in (path / FINAL / "encoder", path / "encoder"):
         if folder.is_dir():
-            return folder
+            return folder if quiet else current(folder)
     if divided := _divided(path):
         chosen = divided[0]
         if not quiet:
@@ -41,8 +44,42 @@ def find_bundle(path: Path, quiet: bool = False) -> Path:
                 f"{chosen.name}, which has not seen its own test clips; for a final model: {final_command(path)}",
                 file=sys.stderr,
             )
-        return chosen / "encoder"
-    return path
+        return chosen / "encoder" if quiet else current(chosen / "encoder")
+    return path if quiet else current(path)
+
+
+def current(bundle: Path) -> Path:
+    """`bundle`; prints a line if it is older than its run: the training was resumed later and has not ended."""
+    found = steps_behind(bundle)
+    if found is not None and bundle not in _told:
+        _told.add(bundle)
+        print(
+            f"warning: '{bundle}' is from step {found[0]}, but its training was resumed to reach step {found[1]} and "
+            "has not ended: this older model is used; to finish the newer one, resume the training with --resume",
+            file=sys.stderr,
+        )
+    return bundle
+
+
+def steps_behind(bundle: Path) -> tuple[int, int] | None:
+    """The step that the bundle of a run is from, and the later one that its training was to reach; None if it is the
+    run's last model.
+    """
+    run = bundle.parent
+    try:
+        settings = read_settings(run / "config.yaml")
+        made = int(json.loads((bundle / FACTS).read_text(encoding="utf-8"))["provenance"]["steps"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # not in a run; what is damaged is reported when it is loaded
+    kind, train = settings.get("kind"), settings.get("train") or {}
+    if kind not in ("pretrain", "finetune"):
+        return None
+    folders = (run / "checkpoints").glob("step-*")
+    reached = max((int(name) for name in (path.name[5:] for path in folders) if name.isdigit()), default=0)
+    # A fine-tuning records its epochs, not their steps; its final model is as long as its folds.
+    counted = kind == "pretrain" or (run.name != FINAL and train.get("epochs") is None)
+    goal = max(reached, int(train.get("steps") or 0) if counted else 0)
+    return (made, goal) if goal > made else None
 
 
 def measured_bundle(path: Path, index: Index) -> "Bundle":
@@ -63,7 +100,7 @@ def measured_bundle(path: Path, index: Index) -> "Bundle":
                 f"'{path}' has a model for each of its splits ({names}): give one of them, such as {divided[0]}"
             )
         path = path / FINAL / "encoder"
-    bundle = load_bundle(path)
+    bundle = load_bundle(current(path))
     if bundle.provenance.get(SEEN) == index.fingerprint:
         raise RequestError(
             f"'{path}' is a final model, trained on all labelled clips of '{index.folder}': its scores on them are "
@@ -106,19 +143,26 @@ def split_bundle(path: Path, index: Index, split: "Split") -> "Bundle":
     Raises `RequestError` if the run has none for this split, or if the encoder has seen clips that the split tests:
     their scores would be too good.
     """
+    return unseen_bundle(path, index, split.name, tested_digest(index, split))
+
+
+def unseen_bundle(path: Path, index: Index, name: str, digest: str) -> "Bundle":
+    """The bundle of split `name` at `path`, which has not seen the test clips with this `digest`; see
+    `split_bundle`.
+    """
     path = local_bundle(path)
     if divided := _divided(path):
-        if path / split.name not in divided:
+        if path / name not in divided:
             names = ", ".join(folder.name for folder in divided)
             raise RequestError(
-                f"'{path}' has encoders for the splits {names}, none for {split.name}: pretrain that split too"
+                f"'{path}' has encoders for the splits {names}, none for {name}: pretrain that split too"
             )
-        path = path / split.name
+        path = path / name
     bundle = measured_bundle(path, index)
     unseen = bundle.provenance.get(UNSEEN)
-    if unseen is not None and unseen != tested_digest(index, split):
+    if unseen is not None and unseen != digest:
         raise RequestError(
-            f"the encoder '{path}' has seen clips that {split.name} tests: give the folds, group, "
+            f"the encoder '{path}' has seen clips that {name} tests: give the folds, group, "
             "label, classes and seed that it was pretrained with, or pretrain it with these"
         )
     return bundle
@@ -133,14 +177,14 @@ def undivided_bundle(path: Path) -> "Bundle":
 
     path = local_bundle(path)
     if not _divided(path):
-        return load_bundle(any_bundle(path))
+        return load_bundle(current(any_bundle(path)))
     folder = path / FINAL / "encoder"
     if not folder.is_dir():
         raise RequestError(
             f"'{path}' has an encoder for each of its splits and none of all clips, which --final needs: "
             f"make it with `{final_command(path)}`, or remove --final"
         )
-    return load_bundle(folder)
+    return load_bundle(current(folder))
 
 
 def final_command(run: Path) -> str:

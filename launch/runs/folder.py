@@ -1,6 +1,8 @@
 """The run folder: never overwritten, and resumed only with its own settings."""
 
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,10 +11,13 @@ import yaml
 from ...fusion.own_classes import split_key
 from ...shards.errors import DataError, RequestError, choice_error
 from ...shards.index.labels import LABEL
-from ...shards.index.whole_file import write_whole
+from ...shards.index.whole_file import remove_lost, write_whole
+from ...tasks.report.provenance import ENVIRONMENT
 
 if TYPE_CHECKING:
     from ..schema import Config
+
+SETTINGS = "config.yaml"
 
 # Keys that may differ on resume: the length of the training, and keys that change no weight.
 _FREE = {
@@ -56,7 +61,7 @@ def open_run(run: Path, settings: Mapping[str, Any], resume: bool) -> None:
     Raises `RequestError` for an occupied folder without `resume`, for `resume` without a run, and for changed
     settings, with their keys. Settings that change no weight, and the length of the training, may differ.
     """
-    stored = run / "config.yaml"
+    stored = run / SETTINGS
     _check_folder(run)
     if not resume:
         check_free(run)
@@ -69,17 +74,68 @@ def open_run(run: Path, settings: Mapping[str, Any], resume: bool) -> None:
     _write(stored, settings)
 
 
+@contextmanager
+def started_run(
+    run: Path, settings: Mapping[str, Any], resume: bool, worth_keeping: Callable[[], bool]
+) -> Iterator[None]:
+    """Opens `run` (see `open_run`). If the block raises before it has made anything `worth_keeping`, `run` is again
+    as it was: a new run is removed, with all that was written there, and a resumed one has its old settings.
+    """
+    existed, stored = run.is_dir(), run / SETTINGS
+    before = stored.read_bytes() if resume and stored.is_file() else None
+    open_run(run, settings, resume)
+    for folder in (run, *run.glob("*/")):
+        remove_lost(folder)
+    try:
+        yield
+    except BaseException:
+        if worth_keeping():
+            pass
+        elif before is not None:
+            write_whole(stored, before)
+        else:
+            _remove_new(run, existed)
+        raise
+
+
+@contextmanager
+def started_parts(run: Path, settings: Mapping[str, Any], resume: bool) -> Iterator[None]:
+    """Opens the folder of a run whose parts (splits, rows) have their own folders in it; see `started_run`.
+
+    Anything that a part leaves behind is worth keeping; settings, logs and the record of a start are not.
+    """
+    before = _left_in(run)
+    with started_run(run, settings, resume, lambda: _left_in(run) != before):
+        yield
+
+
+def _left_in(run: Path) -> set[tuple[Path, int]]:
+    """The files of a run with the time of their last change, without those that every start writes."""
+    files = (path for path in run.rglob("*") if path.suffix != ".log" and path.name not in (SETTINGS, ENVIRONMENT))
+    return {(path, path.stat().st_mtime_ns) for path in files if path.is_file()}
+
+
+def _remove_new(run: Path, existed: bool) -> None:
+    for entry in run.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+    if not existed:
+        run.rmdir()
+
+
 def check_free(run: Path) -> None:
     """Raises `RequestError` if `run` exists and is not empty."""
     _check_folder(run)
     if run.is_dir() and any(run.iterdir()):
-        holds = "a run" if (run / "config.yaml").exists() else "something else"
+        holds = "a run" if (run / SETTINGS).exists() else "something else"
         raise RequestError(f"run folder '{run}' already holds {holds}: choose another name= or add --resume")
 
 
 def check_there(run: Path) -> None:
     """Raises `RequestError` if there is no run to resume at `run`."""
-    if not (run / "config.yaml").is_file():
+    if not (run / SETTINGS).is_file():
         raise RequestError(f"no run to resume at '{run}': remove --resume, or give the out= and name= of the run")
 
 
@@ -89,29 +145,34 @@ def _check_folder(run: Path) -> None:
 
 
 def accept_changes(run: Path, settings: Mapping[str, Any], accepted: Sequence[str]) -> None:
-    """Changes the `accepted` keys or sections of `run`, and of its folds, to their values in `settings`.
+    """Changes the `accepted` keys or sections of `run`, and of its unfinished folds, to their values in `settings`.
 
-    Raises `RequestError`, before anything is changed, for a key that has not changed and for a changed key that is
-    not accepted.
+    `settings` may have the shards' `fingerprint`; without it, any is accepted with `data.shards`. The record of a
+    finished fold stays as it is. Raises `RequestError`, before anything is changed, for a key that has not changed,
+    for a changed key that is not accepted, and for a fine-tuning some of whose folds were finished without the
+    change.
     """
     now = _flat(settings)
-    # The fingerprint belongs to the shards and changes with them.
-    names = {*accepted, "fingerprint"} if "data.shards" in accepted else set(accepted)
+    names = _with_fingerprint(accepted)
     changed: set[str] = set()
     merged: dict[Path, dict[str, Any]] = {}
     title = None
-    for path in (run / "config.yaml", *sorted(run.glob("*/config.yaml"))):
+    for path in (run / SETTINGS, *sorted(run.glob(f"*/{SETTINGS}"))):
         if path.is_file():
             old = _flat(read_settings(path))
             title = title or old.get("name")
             if old.get("name") != title:
                 continue  # another run in this folder
             asked = _with_chosen(now, old)
+            if path.parent != run and (path.parent / "encoder").is_dir():
+                if settings.get("kind") == "finetune":
+                    check_finished(path.parent, _nested({"fingerprint": old.get("fingerprint"), **asked}))
+                continue
             changed |= {key for key in (*old, *asked) if old.get(key) != asked.get(key)} - _FREE
             kept = {key: value for key, value in old.items() if not _covers(names, key)}
             merged[path] = kept | {key: value for key, value in asked.items() if _covers(names, key)}
     for name in accepted:
-        if not any(_covers({name}, key) for key in changed):
+        if not any(_covers(_with_fingerprint([name]), key) for key in changed):
             raise choice_error("changed setting to --accept", name, changed)
     for settled in merged.values():
         asked = _with_chosen(now, settled) | {"fingerprint": settled.get("fingerprint")}
@@ -121,6 +182,27 @@ def accept_changes(run: Path, settings: Mapping[str, Any], accepted: Sequence[st
         _write(path, _nested(settled))
 
 
+def check_finished(part: Path, settings: Mapping[str, Any]) -> None:
+    """Raises `RequestError` if `part` of a run is finished and was trained with other `settings`.
+
+    The length of the training counts too: the part's scores are pooled with those of the other parts. Shards may have
+    moved if their content is the same.
+    """
+    if not ((part / "encoder").is_dir() and (part / SETTINGS).is_file()):
+        return
+    old = read_settings(part / SETTINGS)
+    free = set(_FREE - {"train.steps", "train.epochs"})
+    if old.get("fingerprint") is not None and old["fingerprint"] == settings.get("fingerprint"):
+        free.add("data.shards")
+    if any((one.get("train") or {}).get("epochs") is not None for one in (old, settings)):
+        free.add("train.steps")  # the epochs count
+    if changed := differences(old, settings, free):
+        raise RequestError(
+            f"'{part.name}' of run '{part.parent}' was finished with other settings: {'; '.join(changed)}; its "
+            "scores would be pooled with those of other trainings: undo the changes, or choose another name="
+        )
+
+
 def _with_chosen(asked: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any]:
     """The `asked` settings; a setting that they leave open has the value that the `run` chose from its clips."""
     left = ("data.folds", "data.leaky") if asked.get("data.folds", 0) is None else ()
@@ -128,8 +210,8 @@ def _with_chosen(asked: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, 
     return {**asked, **{key: run[key] for key in left if key in run}}
 
 
-def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """`key was A, is B` for every dotted key that must not change on resume.
+def differences(before: Mapping[str, Any], now: Mapping[str, Any], free: Collection[str] = _FREE) -> list[str]:
+    """`key was A, is B` for every dotted key that must not change on resume: all but the `free` ones.
 
     A run without a known fingerprint accepts any fingerprint.
     """
@@ -137,7 +219,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return [
         f"{key} was {old.get(key)!r}, is {new.get(key)!r}"
         for key in dict.fromkeys((*old, *new))
-        if key not in _FREE and old.get(key) != new.get(key) and (key, old.get(key)) != ("fingerprint", None)
+        if key not in free and old.get(key) != new.get(key) and (key, old.get(key)) != ("fingerprint", None)
     ]
 
 
@@ -149,6 +231,11 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
+
+
+def _with_fingerprint(accepted: Sequence[str]) -> set[str]:
+    """The `accepted` names; the fingerprint belongs to the shards and changes with them."""
+    return {*accepted, "fingerprint"} if {"data.shards", "data"} & set(accepted) else set(accepted)
 
 
 def _covers(names: set[str], key: str) -> bool:

@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from ...shards.index.whole_file import write_whole
 from ...tasks.records import Curves, Figure, Gates, Result, Table
@@ -18,16 +18,14 @@ METRICS = "metrics.jsonl"
 class Tracker:
     """Appends one line per `log` to RUN/metrics.jsonl and sends it to `boards`.
 
-    Lines after `step` are deleted: a resumed run logs them again. Only the main process makes a `Tracker`.
+    Lines after `step` are deleted by the first new line: a resumed run logs them again. Only the main process makes a
+    `Tracker`.
     """
 
     def __init__(self, run: Path, boards: Boards, step: int = 0) -> None:
-        self.run = run
+        self.run, self.step = run, step
         self._boards = boards
-        _cut(run / METRICS, step)
-        # Warnings at the end of a shorter training may no longer be true.
-        _cut(run / WARNINGS, step - 1)
-        self._file = (run / METRICS).open("a", encoding="utf-8")
+        self._file: TextIO | None = None
 
     @property
     def identity(self) -> str:
@@ -37,22 +35,34 @@ class Tracker:
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Logs `values` after `step` steps."""
         finite = {key: value if math.isfinite(value) else None for key, value in values.items()}
-        self._file.write(json.dumps({"step": step, **finite}) + "\n")
-        self._file.flush()
+        file = self._begin()
+        file.write(json.dumps({"step": step, **finite}) + "\n")
+        file.flush()
         self._boards.log(step, values)
 
     def warn(self, step: int, line: str) -> None:
         """Writes a warning, after `step` steps, to RUN/warnings.jsonl."""
+        self._begin()
         with (self.run / WARNINGS).open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, "warning": line}) + "\n")
 
     def close(self, exit_code: int = 0) -> None:
         """Closes the file and the boards' runs, with a table of the last figures and pictures of the gates."""
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
         lines = read_metrics(self.run)
         if lines:
             self._boards.show(lines[-1]["step"], "training", task_tables(lines), gate_figures(lines))
         self._boards.close(exit_code)
+
+    def _begin(self) -> TextIO:
+        """The open file; what an earlier start logged after `step` is deleted when this one has something to log."""
+        if self._file is None:
+            _cut(self.run / METRICS, self.step)
+            # Warnings at the end of a shorter training may no longer be true.
+            _cut(self.run / WARNINGS, self.step - 1)
+            self._file = (self.run / METRICS).open("a", encoding="utf-8")
+        return self._file
 
 
 def show_result(run: Path, result: Result, warn: Callable[[str], None]) -> None:

@@ -1,9 +1,24 @@
-"""Figures of the evaluations in a run folder, for the model card."""
+"""Records of the evaluations in a run folder: kept, and read for the model card."""
 
 from pathlib import Path
 
+from ...shards.errors import DataError
 from ...tasks.evaluation.validation_choices import ON_VALIDATION, THRESHOLD
-from ...tasks.records import Result, load_result
+from ...tasks.records import Result, load_result, save_result
+from .logbook import warn
+
+
+def keep_record(result: Result, run: Path) -> None:
+    """Writes RUN/results/NAME.json (see `save_result`); prints a line if that replaces another command's record."""
+    path = run / "results" / f"{result.name}.json"
+    if path.is_file():
+        try:
+            before = load_result(path).command
+        except DataError:
+            before = "a damaged file"
+        if before != result.command:
+            warn(f"note: this replaces '{path}', the record of: {before}")
+    save_result(result, run)
 
 
 def recorded_metrics(run: Path) -> dict[str, float]:

@@ -1,11 +1,12 @@
 """The answer to one recording: received, scored and sent, or stopped when its client leaves."""
 
 import asyncio
+import contextlib
 import json
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,9 +17,9 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from ...fusion.bundle.bundle import Bundle
-from .score_stream import Line, Wish, score
+from .score_stream import Limits, Line, Wish, score
 from .serve_schema import ModelFacts
-from .uploads import MEBIBYTE, receive_upload
+from .uploads import MEBIBYTE, PATIENCE, Receiving, receive_upload
 from .waiting_queue import Stopping, Turns
 
 NDJSON = "application/x-ndjson"
@@ -27,13 +28,17 @@ STOPPED = "the server was stopped"
 
 @dataclass(frozen=True)
 class Service:
-    """A classifier and the limits of its use. `folder`: holds recordings while they are scored."""
+    """A classifier and the limits of its use. `folder`: holds recordings while they are scored; `receiving`: the
+    uploads that arrive.
+    """
 
     bundle: Bundle
     facts: ModelFacts
     turns: Turns
     folder: Path
     log: Callable[[str], None]
+    limits: Limits = field(default_factory=Limits)
+    receiving: Receiving = field(default_factory=Receiving)
 
 
 class Deferred(Response):
@@ -50,17 +55,22 @@ class Deferred(Response):
 async def answer(service: Service, request: Request, send: Send, wish: Wish, name: str | None) -> None:
     """Receives a recording, scores it and sends the answer; its files are deleted in any case.
 
-    `name`: of a plain body. Raises `Full`, and what `receive_upload` and `score` raise, before anything is sent.
+    `name`: of a plain body. Raises `Full`, and what `Receiving`, `receive_upload` and `score` raise, before anything
+    is sent.
     """
     begun = time.monotonic()
     roles = [role.name for role in service.facts.roles]
     streamed = NDJSON in request.headers.get("accept", "")
-    with service.turns.admit(), TemporaryDirectory(dir=service.folder) as folder:
+    # Refused before the upload too, to spare its sender the time. A slow sender takes no place.
+    service.turns.check_room()
+    with TemporaryDirectory(dir=service.folder) as folder:
         try:
-            uploads = await receive_upload(request, Path(folder), roles, service.facts.max_mb * MEBIBYTE, name)
+            with service.receiving.admit(service.limits.deadline) as progress:
+                most = service.facts.max_mb * MEBIBYTE
+                uploads = await receive_upload(request, Path(folder), roles, most, name, progress)
         except ClientDisconnect:
             return
-        lines = score(service.bundle, service.turns, uploads, wish)
+        lines = score(service.bundle, service.turns, uploads, wish, service.limits)
         sending = (_stream if streamed else _collect)(request, send, lines)
         answered = await _while_connected(request.receive, sending)
     seconds = time.monotonic() - begun
@@ -79,7 +89,10 @@ async def _collect(request: Request, send: Send, lines: AsyncGenerator[Line]) ->
             elif kind != "end":
                 found |= line
     found |= {"windows": windows, "clip": found.get("clip"), "note": found.get("note")}
-    await JSONResponse(found)(request.scope, request.receive, send)
+    # A client that reads nothing must not hold its connection for ever.
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(PATIENCE):
+            await JSONResponse(found)(request.scope, request.receive, send)
 
 
 async def _stream(request: Request, send: Send, lines: AsyncGenerator[Line]) -> None:

@@ -19,14 +19,6 @@ FIXED_HEADERS = {
 }
 
 
-def is_loopback(host: str) -> bool:
-    """Whether a server that listens on `host` is reachable from this machine only."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
-
-
 class Guard:
     """Refuses a request with a strange host name or from another origin; adds the security headers.
 
@@ -56,11 +48,11 @@ class Guard:
 
     def _refusal(self, headers: Headers) -> JSONResponse | None:
         host = headers.get("host", "").lower()
-        name = urlsplit(f"//{host}").hostname or ""
+        name = _name_in(f"//{host}")
         if not (name in self.names or _is_address(name)):
             return refusal(421, f"'{name}' is not a name of this server: open its address, or start it with --host")
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin.lower()).netloc != host:
+        if origin is not None and _place_in(origin.lower()) != host:
             return refusal(403, f"a page of '{origin}' may not use this server")
         site, mode = headers.get("sec-fetch-site", "none"), headers.get("sec-fetch-mode", "navigate")
         if site not in ("none", "same-origin") and mode != "navigate":
@@ -71,6 +63,22 @@ class Guard:
 def refusal(status: int, line: str, headers: dict[str, str] | None = None) -> JSONResponse:
     """The answer to a refused request: `{"error": line}`."""
     return JSONResponse({"error": line}, status, headers)
+
+
+def _name_in(address: str) -> str:
+    """The host name in an address; empty if it is malformed, as `//[` is."""
+    try:
+        return urlsplit(address).hostname or ""
+    except ValueError:
+        return ""
+
+
+def _place_in(address: str) -> str:
+    """The host and port in an address; empty if it is malformed."""
+    try:
+        return urlsplit(address).netloc
+    except ValueError:
+        return ""
 
 
 def _is_address(name: str) -> bool:

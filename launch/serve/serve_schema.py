@@ -40,6 +40,7 @@ class ModelFacts(BaseModel):
     whole_seconds: float
     threshold: float | None
     max_mb: int
+    max_seconds: float
     metrics: dict[str, float]
     licence: str | None
     intended_use: str

@@ -1,6 +1,7 @@
 """The server of one model: its page, and the same as JSON over HTTP."""
 
 import errno
+import math
 import re
 from base64 import b64encode
 from collections.abc import Callable
@@ -23,21 +24,34 @@ from ..predict.predicting import deployed_bundle
 from ..runs.bundles import find_bundle
 from .answer import NDJSON, STOPPED, Deferred, Service, answer
 from .http_guard import Guard, refusal
-from .score_stream import Wish
+from .score_stream import Limits, Wish
 from .serve_schema import Colours, Health, ModelFacts, Refused, Role, Scored
-from .uploads import PATIENCE, Stalled, TooLarge
+from .uploads import Crowded, Stalled, TooLarge
 from .waiting_queue import Full, Stopping, Turns
 
 RETRY_SECONDS = 10
 _REFUSED: dict[str, Any] = {"model": Refused}
 
 
-def open_service(model: Path, folder: Path, *, max_mb: int, queue: int, log: Callable[[str], None]) -> Service:
-    """Loads the model. Raises `RequestError` for an encoder without classes, and what `load_bundle` raises."""
+def open_service(
+    model: Path,
+    folder: Path,
+    *,
+    max_mb: int,
+    queue: int,
+    log: Callable[[str], None],
+    limits: Limits | None = None,
+) -> Service:
+    """Loads the model. Raises `RequestError` for an encoder without classes, for weights that are not finite, and
+    what `load_bundle` raises.
+    """
+    limits = limits or Limits()
     path = find_bundle(model)
     bundle = deployed_bundle(model)
     if not isinstance(bundle.model, Classifier):
         raise RequestError(f"'{model}' is an encoder without classes: give a bundle from `modalgate finetune`")
+    if not all(bool(value.isfinite().all()) for value in bundle.model.parameters()):
+        raise RequestError(f"'{model}' holds weights that are not finite: its scores would be none")
     card = card_sections((path / CARD).read_text(encoding="utf-8"))
     names, classes = list(bundle.backbone.modalities), list(bundle.model.classes)
     # Every modality but colour pictures may also come in a separate file.
@@ -61,7 +75,8 @@ def open_service(model: Path, folder: Path, *, max_mb: int, queue: int, log: Cal
         whole_seconds=application.whole,
         threshold=application.threshold,
         max_mb=max_mb,
-        metrics=bundle.metrics,
+        max_seconds=limits.max_seconds,
+        metrics={name: value for name, value in bundle.metrics.items() if math.isfinite(value)},
         licence=bundle.licence,
         intended_use=card.get("Intended use", ""),
         limits=card.get("Limits", ""),
@@ -70,7 +85,7 @@ def open_service(model: Path, folder: Path, *, max_mb: int, queue: int, log: Cal
             modalities=given,
         ),
     )
-    return Service(bundle, facts, Turns(queue), folder, log)
+    return Service(bundle, facts, Turns(queue), folder, log, limits)
 
 
 def create_app(service: Service, host: str = "127.0.0.1") -> FastAPI:
@@ -172,7 +187,8 @@ def _handle_errors(app: FastAPI, service: Service) -> None:
     app.add_exception_handler(RequestError, answer_with(400))
     app.add_exception_handler(DataError, answer_with(422))
     app.add_exception_handler(TooLarge, answer_with(413, limit))
-    app.add_exception_handler(Stalled, answer_with(408, f"no data for {PATIENCE:g} s"))
+    app.add_exception_handler(Stalled, answer_with(408))
+    app.add_exception_handler(Crowded, answer_with(503, None, {"retry-after": str(RETRY_SECONDS)}))
     app.add_exception_handler(Full, answer_with(503, full, {"retry-after": str(RETRY_SECONDS)}))
     app.add_exception_handler(Stopping, answer_with(503, STOPPED))
 

@@ -1,5 +1,6 @@
 """The process that serves: its socket, its folder for recordings, and how it ends."""
 
+import ipaddress
 import os
 import re
 import shutil
@@ -7,6 +8,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from inspect import signature
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 from types import FrameType
@@ -16,28 +18,48 @@ import psutil
 from ...shards.errors import RequestError
 from ..runs.next_step import browse
 from ..training.device import leave_cores_to
-from .http_guard import is_loopback
 
 PREFIX = "modalgate-serve-"
 # Seconds that answers in progress get when the server stops.
 GRACE = 5
 
 
-def run_server(model: Path, host: str, port: int, *, max_mb: int, queue: int, threads: int | None) -> None:
-    """Serves until interrupted. Raises `RequestError` if FastAPI is not installed or the address is not available,
-    and what `open_service` raises.
+def run_server(
+    model: Path,
+    host: str,
+    port: int,
+    *,
+    max_mb: int,
+    queue: int,
+    threads: int | None,
+    max_seconds: float,
+    deadline: float,
+    max_memory: int,
+) -> None:
+    """Serves until interrupted. Raises `RequestError` if a package of the extra `serve` is not installed or too old,
+    if the address is not available, and what `open_service` raises.
     """
     try:
         import fastapi  # noqa: F401
-        import python_multipart  # noqa: F401
         import uvicorn
+        from python_multipart.multipart import MultipartParser
     except ImportError as error:
-        raise RequestError(f"serve needs {error.name}: pip install 'modalgate[serve]'") from error
+        package = (error.name or "").partition(".")[0]
+        raise RequestError(f"serve needs {package}: pip install 'modalgate[serve]'") from error
+    if "max_header_size" not in signature(MultipartParser.__init__).parameters:
+        # Older versions hold headers of any size in memory.
+        raise RequestError("serve needs python-multipart 0.0.27 or newer: pip install --upgrade 'modalgate[serve]'")
+    from .connection_limits import LimitedProtocol
+    from .decoder_process import prepare
+    from .score_stream import Limits
     from .server_app import create_app, open_service
 
+    prepare()
+
+    limits = Limits(max_seconds, deadline, max_memory)
     leave_cores_to(1, threads)
     with listen(host, port) as listener, upload_folder() as folder:
-        service = open_service(model, folder, max_mb=max_mb, queue=queue, log=_say)
+        service = open_service(model, folder, max_mb=max_mb, queue=queue, log=_say, limits=limits)
 
         class Server(uvicorn.Server):
             """Ends predictions before it waits for their answers."""
@@ -48,7 +70,7 @@ def run_server(model: Path, host: str, port: int, *, max_mb: int, queue: int, th
 
         settings = uvicorn.Config(
             create_app(service, host),
-            http="h11",
+            http=LimitedProtocol,
             ws="none",
             lifespan="off",
             proxy_headers=False,
@@ -85,6 +107,14 @@ def listen(host: str, port: int) -> socket.socket:
         raise RequestError(
             f"cannot listen on {host} port {port} ({error.strerror}): give another --host or --port"
         ) from error
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a server that listens on `host` is reachable from this machine only."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
 
 
 @contextmanager

@@ -1,7 +1,10 @@
 """Uploads: a recording over HTTP, written to files whose names the client cannot choose, with a size limit."""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection
+import math
+import time
+from collections.abc import AsyncIterator, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BufferedWriter
 from pathlib import Path
@@ -16,6 +19,12 @@ from ...shards.media.arrays import ARRAY_SUFFIXES
 MEBIBYTE = 2**20
 # Seconds without a byte after which the client counts as gone.
 PATIENCE = 60.0
+# Uploads that arrive at the same time, and seconds after which a slow one gives way to a new one.
+MOST_ARRIVING, SETTLED = 16, 5.0
+# Seconds between two looks at an upload without data.
+TICK = 1.0
+# Of a part of a form: number of headers, and bytes of each.
+MOST_HEADERS, MOST_HEADER_BYTES = 8, 4096
 
 
 class TooLarge(Exception):
@@ -23,7 +32,49 @@ class TooLarge(Exception):
 
 
 class Stalled(Exception):
-    """No data came for `PATIENCE` seconds."""
+    """The upload is too slow, for the reason in the message."""
+
+
+class Crowded(Exception):
+    """Too many uploads arrive, and all have only just begun."""
+
+
+@dataclass
+class Progress:
+    """An upload that arrives: when it began, the seconds that it may take, its bytes, and why it has to end."""
+
+    begun: float
+    deadline: float
+    received: int = 0
+    ended: str = ""
+
+    @property
+    def rate(self) -> float:
+        """Bytes per second so far."""
+        return self.received / max(time.monotonic() - self.begun, 1e-6)
+
+
+class Receiving:
+    """The uploads that arrive. At most `MOST_ARRIVING`: then the slowest one gives way to the next."""
+
+    def __init__(self) -> None:
+        self.arriving: list[Progress] = []
+
+    @contextmanager
+    def admit(self, deadline: float) -> Iterator[Progress]:
+        """A place for one upload, which must be whole after `deadline` seconds. Raises `Crowded`."""
+        now = time.monotonic()
+        if len(self.arriving) >= MOST_ARRIVING:
+            settled = [one for one in self.arriving if now - one.begun > SETTLED and not one.ended]
+            if not settled:
+                raise Crowded(f"{MOST_ARRIVING} recordings arrive already, the most allowed: try again later")
+            min(settled, key=lambda one: one.rate).ended = "it was the slowest of too many uploads"
+        progress = Progress(now, deadline)
+        self.arriving.append(progress)
+        try:
+            yield progress
+        finally:
+            self.arriving.remove(progress)
 
 
 @dataclass(frozen=True)
@@ -35,19 +86,24 @@ class Upload:
 
 
 async def receive_upload(
-    request: Request, folder: Path, roles: Collection[str], max_bytes: int, name: str | None = None
+    request: Request,
+    folder: Path,
+    roles: Collection[str],
+    max_bytes: int,
+    name: str | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Upload]:
     """Writes the body to `folder`: one file per form field of `roles`, or a plain body as the first role.
 
-    Nothing is held in memory. `name`: of a plain body. Raises `TooLarge` as soon as more than `max_bytes` are
-    announced or received; `Stalled`; `RequestError` for an unknown or repeated field, and without a file; Starlette's
-    `ClientDisconnect`; `OSError` if the disk is full.
+    Nothing is held in memory. `name`: of a plain body. `progress`: counts its bytes and may end it. Raises `TooLarge`
+    as soon as more than `max_bytes` are announced or received; `Stalled`; `RequestError` for an unknown or repeated
+    field, and without a file; Starlette's `ClientDisconnect`; `OSError` if the disk is full.
     """
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > max_bytes:
         raise TooLarge
     kind, options = parse_options_header(request.headers.get("content-type"))
-    chunks = _counted(request, max_bytes)
+    chunks = _counted(request, max_bytes, progress or Progress(time.monotonic(), math.inf))
     if kind != b"multipart/form-data":
         upload = place(folder, next(iter(roles)), name or "")
         with upload.path.open("wb") as file:
@@ -68,6 +124,8 @@ async def receive_upload(
                 "on_part_end": form.close,
                 "on_end": form.end,
             },
+            max_header_count=MOST_HEADERS,
+            max_header_size=MOST_HEADER_BYTES,
         )
         async for chunk in chunks:
             parser.write(chunk)
@@ -96,19 +154,35 @@ def shown_name(text: str) -> str:
     return printable if len(printable) <= 80 else f"{printable[:60]}…{printable[-18:]}"
 
 
-async def _counted(request: Request, max_bytes: int) -> AsyncIterator[bytes]:
-    chunks, total = request.stream(), 0
+async def _counted(request: Request, max_bytes: int, progress: Progress) -> AsyncIterator[bytes]:
+    chunks = request.stream()
+    heard = time.monotonic()
     while True:
+        coming = asyncio.ensure_future(anext(chunks, None))
         try:
-            chunk = await asyncio.wait_for(anext(chunks, None), PATIENCE)
-        except TimeoutError as error:
-            raise Stalled from error
+            while not (await asyncio.wait([coming], timeout=TICK))[0]:
+                now = time.monotonic()
+                if now - heard > PATIENCE:
+                    raise Stalled(f"no data for {PATIENCE:g} s")
+                _check_pace(progress, now)
+        finally:
+            coming.cancel()
+        heard = time.monotonic()
+        chunk = coming.result()
         if chunk is None:
             return
-        total += len(chunk)
-        if total > max_bytes:
+        progress.received += len(chunk)
+        if progress.received > max_bytes:
             raise TooLarge
+        _check_pace(progress, heard)
         yield chunk
+
+
+def _check_pace(progress: Progress, now: float) -> None:
+    if progress.ended:
+        raise Stalled(progress.ended)
+    if now - progress.begun > progress.deadline:
+        raise Stalled(f"the recording has not arrived after {progress.deadline:g} s (--deadline)")
 
 
 class _Form:

@@ -32,11 +32,15 @@ class Turns:
         """Whether a prediction is running."""
         return self._lock.locked()
 
-    @contextmanager
-    def admit(self) -> Iterator[None]:
-        """A place, from before the upload to the end of the answer. Raises `Full` if there is none."""
+    def check_room(self) -> None:
+        """Raises `Full` if there is no place."""
         if self.admitted >= self.places:
             raise Full
+
+    @contextmanager
+    def admit(self) -> Iterator[None]:
+        """A place, from the end of the upload to the end of scoring. Raises `Full` if there is none."""
+        self.check_room()
         self.admitted += 1
         try:
             yield

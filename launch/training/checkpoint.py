@@ -32,8 +32,8 @@ def save_checkpoint(
     """Writes `model` (a state dict) and `state` (nested dicts, lists, numbers, text and tensors).
 
     The files are written and synced in a hidden folder, which is then renamed: a kill or a full disk leaves earlier
-    checkpoints as they were. The newest `keep` checkpoints are kept, and the one with the highest `score`. Raises
-    `DataError` if the checkpoint cannot be written.
+    checkpoints as they were. This one, the newest `keep` whole checkpoints, and the whole one with the highest
+    `score` are kept; damaged ones do not count. Raises `DataError` if the checkpoint cannot be written.
     """
     target = run / "checkpoints" / f"step-{step}"
     partial = target.parent / f".{target.name}.partial"
@@ -57,11 +57,25 @@ def save_checkpoint(
     except (OSError, SafetensorError) as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise DataError(f"checkpoint '{target}' could not be written ({error}): the previous one is kept") from error
-    best = best_checkpoint(run)
-    for old in _numbered(run)[keep:]:
-        if old != best:
-            shutil.rmtree(old)
+    _prune(run, target, keep)
     return target
+
+
+def _prune(run: Path, written: Path, keep: int) -> None:
+    """Deletes what is older than the newest `keep` whole checkpoints, but neither `written` nor the best one.
+
+    A damaged checkpoint after `written` stays until its step is reached again.
+    """
+    kept, best = {written}, best_checkpoint(run)
+    # Checking a checkpoint reads it whole, so the check ends with the last one to keep.
+    for folder in _numbered(run):
+        if len(kept) < keep and folder != written and _whole(folder):
+            kept.add(folder)
+    for folder in _numbered(run):
+        if folder not in kept and folder != best and _step(folder) <= _step(written):
+            shutil.rmtree(folder)
+    for left in written.parent.glob(".step-*.partial"):  # of a process that was killed
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def latest_checkpoint(run: Path) -> Path | None:
@@ -69,11 +83,36 @@ def latest_checkpoint(run: Path) -> Path | None:
     return next((folder for folder in _numbered(run) if _whole(folder)), None)
 
 
+def steps_done(run: Path) -> int:
+    """The step of the newest whole checkpoint, 0 without one: a training resumed with fewer steps has done more."""
+    folder = latest_checkpoint(run)
+    return 0 if folder is None else _step(folder)
+
+
+def resumed_checkpoint(run: Path) -> tuple[Path | None, list[Path]]:
+    """The checkpoint to resume `run` from, None if it has none, and the damaged ones after it.
+
+    Raises `DataError`, with their names, if all are damaged: starting again would overwrite what the run has logged.
+    """
+    damaged: list[Path] = []
+    for folder in _numbered(run):
+        if _whole(folder):
+            return folder, damaged
+        damaged.append(folder)
+    if damaged:
+        names = ", ".join(folder.name for folder in damaged)
+        raise DataError(
+            f"every checkpoint in '{run / 'checkpoints'}' is damaged ({names}): restore one from a copy, or delete "
+            "them to train from step 0 again"
+        )
+    return None, []
+
+
 def best_checkpoint(run: Path) -> Path | None:
-    """The checkpoint with the highest score, the newest of equal ones; None if none has a score."""
+    """The whole checkpoint with the highest score, the newest of equal ones; None if none has a score."""
     scores = {folder: _score(folder) for folder in _numbered(run)}
     scored = {folder: score for folder, score in scores.items() if score is not None and not math.isnan(score)}
-    return max(scored, key=scored.__getitem__, default=None)
+    return next((folder for folder in sorted(scored, key=scored.__getitem__, reverse=True) if _whole(folder)), None)
 
 
 def load_checkpoint(folder: Path) -> tuple[int, dict[str, Tensor], dict[str, Any]]:
@@ -144,7 +183,11 @@ def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _numbered(run: Path) -> list[Path]:
     """Checkpoint folders, newest first."""
     folders = [path for path in (run / "checkpoints").glob("step-*") if path.name[5:].isdigit()]
-    return sorted(folders, key=lambda path: int(path.name[5:]), reverse=True)
+    return sorted(folders, key=_step, reverse=True)
+
+
+def _step(folder: Path) -> int:
+    return int(folder.name.removeprefix("step-"))
 
 
 def _score(folder: Path) -> float | None:

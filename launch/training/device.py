@@ -2,16 +2,24 @@
 
 import ctypes
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import TypeVar
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, parse_flag_from_env
+from accelerate.utils import (
+    DistributedDataParallelKwargs,
+    InitProcessGroupKwargs,
+    broadcast_object_list,
+    parse_flag_from_env,
+)
 
-from ...shards.errors import RequestError
+from ...shards.errors import DataError, RequestError
+
+T = TypeVar("T")
 
 # From malloc.h: the size above which a block is mapped separately, and the free memory at which the heap shrinks.
 MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1
@@ -106,3 +114,22 @@ def agree(accelerator: Accelerator, *flags: bool | torch.Tensor) -> list[bool]:
     here = torch.stack([torch.as_tensor(flag, dtype=torch.float32, device=accelerator.device) for flag in flags])
     seen: torch.Tensor = accelerator.reduce(here, "sum")  # pyright: ignore[reportAssignmentType]
     return [count > 0 for count in seen.tolist()]
+
+
+def on_first(accelerator: Accelerator, work: Callable[[], T]) -> T:
+    """The result of `work()`, which only the first process does; every process raises its error.
+
+    An error of the first process alone would leave the others waiting for it.
+    """
+    found: list[T | None] = [None]
+    error: Exception | None = None
+    if accelerator.is_main_process:
+        try:
+            found[0] = work()
+        except (RequestError, DataError, OSError) as raised:
+            error = raised
+    if accelerator.num_processes > 1:
+        found[0], error = broadcast_object_list([found[0], error])
+    if error is not None:
+        raise error
+    return found[0]  # pyright: ignore[reportReturnType]  (of the type T after the broadcast)

@@ -14,7 +14,8 @@ from typing import Self
 from torch.distributed import distributed_c10d
 from torch.distributed.distributed_c10d import PrefixStore, Store
 
-WAITING, FORWARD, BACKWARD = "waiting for data", "in the forward pass", "in the backward pass"
+WAITING, AGREEING = "waiting for data", "waiting for the data of the others"
+FORWARD, BACKWARD = "in the forward pass", "in the backward pass"
 EVALUATING, SAVING = "evaluating", "saving a checkpoint"
 
 # A second training in the same processes must not read the places of the first.

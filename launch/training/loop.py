@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from ...shards.errors import DataError
 from ..schema import TrainConfig
 from .device import agree
-from .heartbeat import BACKWARD, EVALUATING, FORWARD, WAITING
+from .heartbeat import AGREEING, BACKWARD, EVALUATING, FORWARD, WAITING
 from .optimizer import set_learning_rate
 from .set_up import Stream, TrackerSettings, open_training
-from .stop import Stop
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,11 @@ def train(
     CPU bit for bit.
 
     A step whose loss or gradient is not finite is skipped, and its clips are listed in RUN/nonfinite.jsonl. SIGTERM
-    and SIGINT end the run with a checkpoint and `KeyboardInterrupt`; SIGUSR1 saves a checkpoint. With
-    `config.average` the objective gets the averaged weights at the end. Raises `RequestError` for an occupied run
-    folder, and for other settings or shards on resume; `DataError` after `config.nonfinite_limit` non-finite steps
-    in a row.
+    and SIGINT end the run with a checkpoint and `KeyboardInterrupt`; SIGUSR1 saves a checkpoint. If one of several
+    processes gets no further batch, all save a checkpoint and end. With `config.average` the objective gets the
+    averaged weights at the end. Raises `RequestError` for an occupied run folder, and for other settings or shards on
+    resume; `DataError` if all checkpoints to resume from are damaged, after
+    `config.nonfinite_limit` non-finite steps in a row, and if a process that decodes clips dies.
     """
     boards = TrackerSettings(tracker_mode, tensorboard)
     enough = evaluation.enough if evaluation else lambda: False
@@ -70,12 +71,16 @@ def train(
         while not stop.now(state.step):
             rate = set_learning_rate(state.optimizer, config, state.step)
             state.begin_step()
-            losses, keys, seen = [], [], []
+            losses, keys, seen, lost = [], [], [], False
             for number in range(config.accumulate):
                 pulse.at(state.step, WAITING)
                 with book.meter.waiting():
-                    batch = _next(training.batches, stop)
-                if batch is None:
+                    batch, reason = _next(training.batches, accelerator.process_index)
+                # All processes decide together: one without a batch would leave the others waiting in the exchange.
+                pulse.at(state.step, AGREEING)
+                lost, signalled = agree(accelerator, reason is not None, stop.signals.stop)
+                if lost:
+                    stop.lose_batch(reason, signalled)
                     break
                 pulse.at(state.step, FORWARD)
                 with state.exchanging(last=number == config.accumulate - 1):
@@ -87,7 +92,7 @@ def train(
                 losses.append(loss.detach())
                 keys += batch.key
                 seen.append({"loss": loss.detach(), **{k: v.detach() for k, v in outputs.items()}})
-            if stop.interrupted:  # within a step: the resumed run repeats the step from its first batch
+            if lost:  # within a step: the resumed run repeats the step from its first batch
                 state.undo_step()
                 break
 
@@ -118,15 +123,21 @@ def train(
     return book.last
 
 
-def _next(batches: Iterator[Any], stop: Stop) -> Any:
-    """The next batch; None, with `stop.interrupted` set, if a signal to stop has also ended the loader's workers."""
+def _next(batches: Iterator[Any], rank: int) -> tuple[Any, Exception | None]:
+    """The next batch, or the error that there is none."""
     try:
         # A DataLoader draws its base seed from the global generator when it starts: a resumed run would draw once
         # more than an uninterrupted one.
         with torch.random.fork_rng(devices=[]):
-            return next(batches)
-    except RuntimeError:
-        if not stop.signals.stop:
-            raise
-        stop.interrupted = True
-        return None
+            return next(batches), None
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            return None, error
+        lost = DataError(
+            f"a process that decodes for rank {rank} died ({str(error).splitlines()[0]}): perhaps memory ran out; "
+            "lower data.workers or data.batch_size, and resume with --resume"
+        )
+        lost.__cause__ = error
+        return None, lost
+    except Exception as error:
+        return None, error

@@ -1,27 +1,26 @@
 """Everything that a training opens before its first step and closes after its last."""
 
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from accelerate.utils import broadcast_object_list, set_seed
+from accelerate.utils import set_seed
 from torch import nn
 
 from ..runs.boards import Boards, need_tensorboard
 from ..runs.environment import record_environment
-from ..runs.folder import open_run
+from ..runs.folder import started_parts, started_run
 from ..runs.logbook import Logbook, warn
 from ..runs.metric_log import Tracker, read_metrics
 from ..runs.progress import Advance, track
 from ..schema import TrainConfig
-from .checkpoint import latest_checkpoint
+from .checkpoint import resumed_checkpoint
 from .compiling import compiled
-from .device import determinism, keep_freed_memory, leave_cores_to, make_accelerator
+from .device import determinism, keep_freed_memory, leave_cores_to, make_accelerator, on_first, ranks
 from .heartbeat import SAVING, Heartbeat
 from .state import RunState
 from .stop import Stop, caught_signals
@@ -75,6 +74,14 @@ class Training:
     saved: int = -1
     saved_at: float = field(default_factory=time.monotonic)
 
+    def __post_init__(self) -> None:
+        self._began = self.state.step, self.saved
+
+    @property
+    def advanced(self) -> bool:
+        """Whether this start has done a step or saved a checkpoint."""
+        return (self.state.step, self.saved) != self._began
+
     def save_due(self) -> bool:
         """Whether a checkpoint is due by SIGUSR1 or by `train.checkpoint_minutes`."""
         overdue = time.monotonic() - self.saved_at >= 60 * self.state.config.checkpoint_minutes
@@ -105,7 +112,8 @@ def open_training(
     """Yields the training with its state restored from the newest checkpoint (`resume`) or new.
 
     On leaving it writes a last checkpoint, then raises what `Stop.raise_failure` raises. A run that fails before its
-    first step leaves no folder. Arguments and errors: see `loop.train`. `enough`: see `Stop`.
+    first step leaves no folder, a resumed one its folder as it was. Arguments and errors: see `loop.train`. `enough`:
+    see `Stop`.
     """
     if boards.tensorboard:
         need_tensorboard()
@@ -115,29 +123,42 @@ def open_training(
     main = accelerator.is_main_process
     # The shards' fingerprint belongs to the run: other shards under the same name make another run.
     settings = {**(settings or {}), "fingerprint": getattr(stream, "fingerprint", None)}
-    if main:
-        open_run(run, settings, resume)
-    accelerator.wait_for_everyone()
-    set_seed(seed, device_specific=True)
-    # Only the first process looks: on a shared disk the others may not see the same files yet.
-    folder: Path | None = broadcast_object_list([latest_checkpoint(run) if resume and main else None])[0]
-    state = RunState(accelerator, objective, config, run, parameter_groups, folder)
-    tracker = None
-    if main:
-        record_environment(run, state.step, accelerator.num_processes, settings)
-        shown = Boards(run, boards.mode, settings, warn, state.tracked, state.step, boards.tensorboard)
-        tracker = Tracker(run, shown, state.step)
-    logged = read_metrics(run) if folder is not None else []
-    last = next((line for line in reversed(logged) if "loss" in line), {})
-    book = Logbook(tracker, getattr(objective, "warnings", lambda _: []), config.best, last)
-    pulse = Heartbeat(accelerator.process_index, accelerator.num_processes, 60 * config.hang_minutes)
-    saved, saved_at = state.step if folder is not None else -1, time.monotonic()
-    state.restore_random()  # last, so that nothing above draws from the generators after it
-    state.model.train()
-    # The stream is already split by rank: `Accelerator.prepare` would split it again.
-    batches = stream.train(state.batches)
-    finished, training = False, None
-    try:
+    opened: list[Training] = []
+    with ExitStack() as stack:
+
+        def start() -> tuple[Path | None, list[Path]]:
+            stack.enter_context(started_run(run, settings, resume, lambda: bool(opened) and opened[0].advanced))
+            # Only the first process looks: on a shared disk the others may not see the same files yet.
+            return resumed_checkpoint(run) if resume else (None, [])
+
+        folder, damaged = on_first(accelerator, start)
+        if main and resume:
+            _tell_start(run, folder, damaged)
+        set_seed(seed, device_specific=True)
+        state = RunState(accelerator, objective, config, run, parameter_groups, folder)
+        stack.callback(state.close)
+        if main and state.step > config.steps:
+            warn(f"'{run}' has done {state.step} steps, more than train.steps={config.steps}: it keeps them all")
+        trackers: list[Tracker] = []
+
+        def track_run() -> None:
+            record_environment(run, state.step, accelerator.num_processes, settings)
+            shown = Boards(run, boards.mode, settings, warn, state.tracked, state.step, boards.tensorboard)
+            trackers.append(Tracker(run, shown, state.step))
+
+        on_first(accelerator, track_run)
+        tracker = trackers[0] if trackers else None
+        if tracker is not None:
+            stack.push(lambda kind, *_: tracker.close(exit_code=0 if kind is None else 1))
+        logged = read_metrics(run) if folder is not None else []
+        last = next((line for line in reversed(logged) if "loss" in line and line["step"] <= state.step), {})
+        book = Logbook(tracker, getattr(objective, "warnings", lambda _: []), config.best, last)
+        pulse = Heartbeat(accelerator.process_index, accelerator.num_processes, 60 * config.hang_minutes)
+        saved, saved_at = state.step if folder is not None else -1, time.monotonic()
+        state.restore_random()  # last, so that nothing above draws from the generators after it
+        state.model.train()
+        # The stream is already split by rank: `Accelerator.prepare` would split it again.
+        batches = stream.train(state.batches)
         with (
             determinism(config.deterministic),
             compiled(state.trained, config.compile),
@@ -147,16 +168,38 @@ def open_training(
         ):
             stop = Stop(signals, config.steps, enough, state.nonfinite.error)
             training = Training(run, state, book, pulse, stop, batches, advance, settings, saved, saved_at)
+            opened.append(training)
             yield training
-            if training.saved != state.step:
+            # A failure before the first step leaves nothing to resume.
+            if training.saved != state.step and (state.step or stop.failure is None):
                 training.save()
         stop.raise_failure()
         book.finish(state.step, getattr(objective, "verdict", lambda _: []))
-        finished = True
-    finally:
-        if tracker is not None:
-            tracker.close(exit_code=0 if finished else 1)
-        state.close()
-        if main and state.step == 0 and (saved if training is None else training.saved) < 0:
-            shutil.rmtree(run)
     state.finish()
+
+
+@contextmanager
+def open_parts(run: Path, settings: Mapping[str, Any], resume: bool, config: TrainConfig) -> Iterator[None]:
+    """Opens the folder of a run with one training per split, in all processes; see `started_parts`.
+
+    Raises what `open_run` raises, in every process.
+    """
+    with ExitStack() as stack:
+
+        def start() -> None:
+            stack.enter_context(started_parts(run, settings, resume))
+
+        if ranks()[1] > 1:
+            on_first(make_accelerator(config.precision, config.hang_minutes), start)
+        else:
+            start()
+        yield
+
+
+def _tell_start(run: Path, folder: Path | None, damaged: Sequence[Path]) -> None:
+    """Prints what a resumed run does not resume from: damaged checkpoints, or none at all."""
+    if damaged and folder is not None:
+        names = ", ".join(path.name for path in damaged)
+        warn(f"checkpoint {names} of '{run}' is damaged: the training resumes from {folder.name}")
+    elif folder is None:
+        warn(f"note: '{run}' has no checkpoint: the training starts from step 0")

@@ -76,7 +76,7 @@ class RunState:
         self._random_before = random_state() if self.config.accumulate > 1 else None
 
     def undo_step(self) -> None:
-        """Restores buffers and generators to their state before a step that is cut short."""
+        """Restores buffers, a teacher's weights and generators to their state before a step that is cut short."""
         self.nonfinite.restore()
         if self._random_before is not None:
             set_random_state(self._random_before)

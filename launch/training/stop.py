@@ -5,9 +5,9 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import forkserver, resource_tracker
 from types import FrameType
 
+from ...shards.clips.lifeline import start_server
 from ...shards.errors import DataError
 
 _STOP = (signal.SIGINT, signal.SIGTERM)
@@ -22,10 +22,12 @@ class Signals:
 
 
 class Stop:
-    """The four reasons to stop: all steps are done, a signal, the evaluation says enough, too many non-finite steps.
+    """The five reasons to stop: all steps are done, a signal, the evaluation says enough, too many non-finite steps,
+    a process without its next batch.
 
     `enough`: true when the evaluation wants no further step. `error`: the error of too many non-finite steps in a
     row, else none. `interrupted`: some process received a signal; set after every step, alike in all processes.
+    `failure`: why there is no next batch; set in all processes if one has none, there with its reason.
     """
 
     def __init__(
@@ -33,15 +35,28 @@ class Stop:
     ) -> None:
         self.signals, self.steps = signals, steps
         self.interrupted = False
+        self.failure: Exception | None = None
         self._enough, self._error = enough, error
 
     def now(self, step: int) -> bool:
         """Whether the training stops after `step` steps."""
-        return self.interrupted or step >= self.steps or self._enough() or self._error() is not None
+        failed = self.failure is not None or self._error() is not None
+        return self.interrupted or failed or step >= self.steps or self._enough()
+
+    def lose_batch(self, reason: Exception | None, signalled: bool) -> None:
+        """Ends the training because a process has no next batch; all processes call it.
+
+        `reason`: the error, None in the other processes. `signalled`: a signal explains it, in some process.
+        """
+        self.interrupted = signalled
+        if not signalled:
+            self.failure = reason or DataError("another process has no next batch, and prints the reason")
 
     def raise_failure(self) -> None:
-        """Raises `DataError` after too many non-finite steps, `KeyboardInterrupt` after a signal."""
-        error = self._error()
+        """Raises `DataError` after too many non-finite steps, the error of a lost batch, and `KeyboardInterrupt`
+        after a signal.
+        """
+        error = self._error() or self.failure
         if error is not None:
             raise error
         if self.interrupted:
@@ -85,6 +100,5 @@ def _protect_workers() -> None:
     while a signal is ignored ignore it too, and so do the processes that these start.
     """
     before = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    resource_tracker.ensure_running()
-    forkserver.ensure_running()
+    start_server()
     signal.signal(signal.SIGUSR1, before)

@@ -1,6 +1,8 @@
 """`modalgate config`: list, show and check configs, and print all keys."""
 
-from typing import Annotated
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Annotated, Any
 
 import typer
 
@@ -35,21 +37,69 @@ def show(config: Name, overrides: Overrides = None, plain: Plain = False) -> Non
 
 
 def check(config: Name, overrides: Overrides = None) -> None:
-    """Check a config's keys, types and ranges, and its task and fusion names."""
+    """Check a config's keys, values and names, and with data.shards all that its run builds."""
     from ..config.load import check_config, config_kind, partial_config
 
     missing = check_config(config, overrides or [])
     from ..config.config_names import check_names  # imports torch, so it comes after the errors
 
     check_names(partial_config(config, overrides or []))
+    unbuilt = check_run(config, overrides or [])
     kind, how = config_kind(config, overrides or [])
     typer.echo(f"config '{config}' is valid for `modalgate {kind}`" + (f" (kind not given: {how})" if how else ""))
+    if unbuilt and not missing:
+        typer.echo(f"note: not checked against clips: {unbuilt}", err=True)
     if missing:
         typer.echo(f"still missing: {' '.join(f'{key}=VALUE' for key in missing)}")
 
 
-def reference() -> None:
+def reference(
+    classes: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[CLASS]...", help="Only your own classes, package.module:Class."),
+    ] = None,
+) -> None:
     """Print all config keys, pretext tasks and fusions as Markdown."""
     from ..config.config_reference import reference_page
 
-    typer.echo(reference_page(), nl=False)
+    typer.echo(reference_page(classes or []), nl=False)
+
+
+def check_run(name_or_path: str, overrides: Sequence[str] = ()) -> str:
+    """Builds what the first training of a run builds: clips, splits, model, tasks and stream. Nothing is written.
+
+    Returns why nothing was built: without the shards there is nothing to build from; else an empty text. Published
+    weights are not read. Raises what the run would raise before its first step.
+    """
+    from omegaconf import OmegaConf
+
+    from ...shards.errors import RequestError
+    from ...shards.index.table import load_index
+    from ..config.config_names import unpublished
+    from ..config.load import partial_config
+    from ..schema import FinetuneConfig, PretrainConfig
+
+    node: Any = partial_config(name_or_path, overrides)
+    if OmegaConf.missing_keys(node):
+        return "data.shards is missing"
+    try:
+        load_index(node.data.shards)
+    except RequestError as error:
+        return str(error)
+    config: Any = OmegaConf.to_object(node)
+    if config.model is not None:
+        encoders = {name: unpublished(spec) for name, spec in config.model.encoders.items()}
+        config = replace(config, model=replace(config.model, encoders=encoders))
+    if isinstance(config, PretrainConfig):
+        from ..jobs.pretraining import check_pretraining
+
+        check_pretraining(config)
+    elif isinstance(config, FinetuneConfig):
+        from ..finetune.finetuning import check_finetuning
+
+        check_finetuning(config)
+    else:
+        from ..jobs.study_job import check_study
+
+        check_study(config)
+    return ""

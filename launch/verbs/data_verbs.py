@@ -7,7 +7,7 @@ import typer
 
 from ...shards.media.pack_settings import PackSettings
 from ..runs.next_step import next_line, pretrain_line
-from .shared_options import Json, Rate, names_in, parse_rates, parse_region
+from .shared_options import Declare, Json, Rate, declare_modalities, names_in, parse_rates, parse_region
 
 Shards = Annotated[Path, typer.Argument(metavar="SHARDS", help="A folder written by `modalgate pack`.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes. Default: one per core.", show_default=False)]
@@ -67,6 +67,7 @@ def pack(
     silence_db: Annotated[
         float, typer.Option(max=0, help="Drop quieter sound tracks. In dB of full scale.")
     ] = PackSettings.silence_db,
+    declare: Declare = None,
     rate: Rate = None,
     depth_scale: Annotated[
         float, typer.Option(min=1e-6, help="Millimetres per level of a depth file.")
@@ -94,6 +95,9 @@ def pack(
     labelled_only: Annotated[
         bool, typer.Option("--labelled-only", help="Pack only recordings named in the label file.")
     ] = False,
+    repack: Annotated[
+        bool, typer.Option("--repack", help="Replace finished shards, as after a change of the recordings.")
+    ] = False,
     workers: Workers = None,
     engine: Annotated[str, typer.Option(help="local, or ray: a Ray cluster (RAY_ADDRESS).")] = "local",
     json: Json = None,
@@ -101,6 +105,8 @@ def pack(
     """Pack a folder of media files into shards. Rerun to resume."""
     from ..jobs.first_checks import check_recordings
 
+    # Known before any file or rate is read by its name.
+    declare_modalities(declare)
     check_recordings(source, labels)
     from ...shards.errors import DataError
     from ...shards.packing.pack import REJECTED_NAME
@@ -128,7 +134,7 @@ def pack(
     )
     try:
         with counted("pack") as progress:
-            pack_folder(source, out, settings, labels, workers, max_rejected, progress, engine, labelled_only)
+            pack_folder(source, out, settings, labels, workers, max_rejected, progress, engine, labelled_only, repack)
     except DataError:
         print_rejected(out / REJECTED_NAME)
         raise

@@ -60,8 +60,9 @@ def export(
     check_trained(run)
     if shards is not None:
         check_shards(shards)
-    from ..export.export_job import GraphRequest, write_bundle, write_graph, write_single
+    from ..export.export_job import GraphRequest, tell_replaced, write_bundle, write_graph, write_single
 
+    tell_replaced(out)
     if modality is not None:
         write_single(run, out, modality, json)
     elif graph:
@@ -78,12 +79,14 @@ def push(
     revision: Annotated[
         str | None, typer.Option(metavar="BRANCH", help="Branch. Default: main.", show_default=False)
     ] = None,
-    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+    private: Annotated[
+        bool, typer.Option("--private/--public", help="Whether only you can see a new repository.")
+    ] = True,
     json: Json = None,
 ) -> None:
-    """Upload a bundle to the Hugging Face Hub.
+    """Upload a bundle to the Hugging Face Hub, private unless --public.
 
-    Other commands then accept hf://OWNER/NAME as a bundle.
+    Local paths are removed. Other commands then accept hf://OWNER/NAME as a bundle.
     """
     from ...fusion.bundle.hub import Repository
     from ..jobs.first_checks import check_bundle
@@ -178,6 +181,7 @@ def predict(
         Path | None,
         typer.Option(metavar="FILE", help="Write the JSON lines here and print a table at the end."),
     ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file of --out.")] = False,
     png: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw scores and gate weights over time.")] = None,
     video: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the film with scores, gates and alarms drawn on it.")
@@ -228,6 +232,7 @@ def predict(
         video,
         AlarmRequest(alarm, on, off, smooth, smoothing, min_on, min_off),
         Patience(max_lag, retries, timeout),
+        overwrite,
     )
     predicted: list[Predicted] = []
     try:
@@ -247,6 +252,13 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on. The default is this machine only.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 chooses a free one.")] = 8000,
     max_mb: Annotated[int, typer.Option(min=1, help="Largest upload, in MB of 2^20 bytes.")] = 200,
+    max_seconds: Annotated[float, typer.Option(min=1, help="Longest recording, in seconds.")] = 3600.0,
+    max_memory: Annotated[
+        int, typer.Option(min=64, help="Memory that decoding one recording may take, in MB of 2^20 bytes.")
+    ] = 1024,
+    deadline: Annotated[
+        float, typer.Option(min=1, help="Seconds in which a recording must arrive, and in which it is scored.")
+    ] = 600.0,
     queue: Annotated[int, typer.Option(min=0, help="Recordings that may wait while one is scored.")] = 4,
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads of torch. Default: all cores but one.", show_default=False)
@@ -258,4 +270,14 @@ def serve(
     check_bundle(model)
     from ..serve.server_process import run_server
 
-    run_server(model, host, port, max_mb=max_mb, queue=queue, threads=threads)
+    run_server(
+        model,
+        host,
+        port,
+        max_mb=max_mb,
+        queue=queue,
+        threads=threads,
+        max_seconds=max_seconds,
+        deadline=deadline,
+        max_memory=max_memory,
+    )

@@ -90,7 +90,7 @@ def compare(
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write an HTML page of all runs.")] = None,
     json: Json = None,
 ) -> None:
-    """Test runs in pairs: differences with intervals, McNemar, Holm."""
+    """Test runs in pairs: differences with intervals, tests, Holm."""
     from ...tasks.records import scores_file
 
     for run in runs:

@@ -9,7 +9,7 @@ import typer
 
 from ...tasks.evaluation.run_comparison import compare
 from ...tasks.metrics.detection import ScoredVideo
-from ...tasks.records import Result, save_result
+from ...tasks.records import Result
 from ...tasks.report.page import write_report
 from ...tasks.robustness.conditions import ALL, SWEEP
 from ...tasks.robustness.corruptions import AXES
@@ -19,6 +19,7 @@ from ..runs.closing_table import print_table, write_json
 from ..runs.logbook import warn
 from ..runs.metric_log import show_result
 from ..runs.next_step import comparison_line, finetune_line, next_line, run_line
+from ..runs.recorded import keep_record
 from ..training.device import ranks
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def print_probed(encoder: Path, shards: Sequence[str], probed: "Probed", multila
         return
     run, result = run_of(encoder), probed.result
     if run is not None:
-        save_result(result, run)
+        keep_record(result, run)
         show_result(run, result, warn)
     for table in result.tables:
         print_table(f"{table.title}, {encoder} on {' + '.join(shards)}: {table.note}", table.columns, table.rows)
@@ -101,7 +102,7 @@ def print_detected(
     """The tables of a detection, kept in the model's run if `model` is a run folder."""
     is_run = (model / "config.yaml").is_file()
     if is_run:
-        save_result(result, model)
+        keep_record(result, model)
     for table in result.tables:
         print_table(f"{table.title}: {table.note}", table.columns, table.rows)
     for line in result.warnings:

@@ -16,6 +16,14 @@ Rate = Annotated[
         show_default=False,
     ),
 ]
+Declare = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=KIND",
+        help="Another modality, such as thermal=video, mic2=audio or radar=signal:2@20 (channels, Hz). Repeatable.",
+        show_default=False,
+    ),
+]
 Hop = Annotated[
     float | None,
     typer.Option(min=0.01, help="Seconds between pieces. Default: as evaluated.", show_default=False),
@@ -53,6 +61,14 @@ def parse_rates(given: list[str] | None) -> dict[str, float]:
             raise RequestError(f"--rate {text}: give a number of Hz above 0, as in --rate {name}=30")
         rates["video" if name == "rgb" else name] = value
     return rates
+
+
+def declare_modalities(given: list[str] | None) -> None:
+    """Makes the modalities of `--declare` known. Raises `RequestError` for another form or a taken name."""
+    from ...shards.modality import declare, plain_modality
+
+    for text in given or []:
+        declare(plain_modality(text))
 
 
 def parse_region(given: str) -> Region | None:

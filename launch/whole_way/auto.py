@@ -127,7 +127,7 @@ def _shortened(kind: str, shards: Path, settings: Sequence[str], budget: float) 
 
         pace, folds = pretraining_pace(config), 1
     else:
-        from ..finetune.recipe import finetuning_pace
+        from ..finetune.finetuning import finetuning_pace
 
         assert isinstance(config, FinetuneConfig)
         pace, folds = finetuning_pace(config)

@@ -161,7 +161,7 @@ def _predict(out: Path, seed: int) -> dict[str, Any]:
     from .demo_recording import write_recording
 
     recording = write_recording(out / "recording", PRESET, seed, sum(SHARES.values()))
-    request = PredictRequest({"depth": recording.depth}, out=out / "prediction.jsonl")
+    request = PredictRequest({"depth": recording.depth}, out=out / "prediction.jsonl", overwrite=True)
     (predicted,) = predict_source(out / "violence", str(recording.video), request)
     timeline = replace(predicted.timeline, marks={"camera broken": recording.broken})
     draw_timeline(timeline, out / "prediction.png")

@@ -73,6 +73,7 @@ def pack(
     rate: Mapping[str, float] | None = None,
     depth_scale: float = PackSettings.depth_scale,
     region: tuple[float, float, float, float] | None = None,
+    declare: Sequence[str] = (),
     samples_per_shard: int = PackSettings.samples_per_shard,
     readers: int = PackSettings.readers,
     max_rejected: float = 0.05,
@@ -80,6 +81,7 @@ def pack(
     max_seconds: float = PackSettings.max_seconds,
     seed: int = PackSettings.seed,
     labelled_only: bool = False,
+    repack: bool = False,
     workers: int | None = None,
     engine: Literal["local", "ray"] = "local",
 ) -> Packed:
@@ -98,6 +100,7 @@ def pack(
     rate: Hz by modality, for frame folders, arrays and signals.
     depth_scale: millimetres per level of a depth file.
     region: left, top, width, height of the part of every picture to keep, as shares of the picture.
+    declare: modalities that are not built in, such as `thermal=video`, `mic2=audio`, `radar=signal:2@20`.
     samples_per_shard: clips per tar.
     readers: number of processes that will read at once.
     max_rejected: largest share of unreadable recordings; above it `DataError` is raised.
@@ -105,6 +108,7 @@ def pack(
     max_seconds: longer recordings are rejected.
     seed: of the order of the clips in the shards.
     labelled_only: pack only recordings that the label file names.
+    repack: replace finished shards, as after a change of the recordings.
     workers: number of processes; default: one per core.
     engine: `local`, or `ray` for a Ray cluster.
 
@@ -112,12 +116,16 @@ def pack(
     recordings.
     """
     from ...shards.index.shard_summary import summarise
+    from ...shards.modality import declare as declare_modality
+    from ...shards.modality import plain_modality
     from ...shards.packing.pack import REJECTED_NAME
     from ...shards.packing.pack import pack as pack_folder
     from ...shards.packing.rejected import read_rejected
     from ...shards.packing.sources import find_recordings
 
     source, out, labels = Path(source), Path(out), None if labels is None else Path(labels)
+    for text in declare:
+        declare_modality(plain_modality(text))
     check_recordings(source, labels)
     settings = PackSettings(
         modalities=tuple(dict.fromkeys(modalities)),
@@ -137,7 +145,7 @@ def pack(
         max_seconds=float(max_seconds),
         seed=seed,
     )
-    index = pack_folder(source, out, settings, labels, workers, max_rejected, None, engine, labelled_only)
+    index = pack_folder(source, out, settings, labels, workers, max_rejected, None, engine, labelled_only, repack)
     found = find_recordings(source, labels, labelled_only)
     rejected = read_rejected(out / REJECTED_NAME)
     unlabelled = len(found.sources) - found.labelled
@@ -240,7 +248,7 @@ def predict(
     Raises `RequestError` for a missing file and for a model that is not a classifier, `DataError` for a recording
     that cannot be read.
     """
-    from ...shards.packing.rejected import UNREADABLE, reason_of
+    from ...shards.index.unreadable import UNREADABLE, reason_of
     from ...tasks.prediction.window_scores import predict as score
     from ..predict.predicting import load_scorer, recording_files
 
@@ -281,8 +289,8 @@ def embed(
 
     from ...fusion.bundle.bundle import Bundle
     from ...fusion.bundle.embedder import load_encoder
+    from ...shards.index.unreadable import UNREADABLE, reason_of
     from ...shards.live.inputs import find_material
-    from ...shards.packing.rejected import UNREADABLE, reason_of
     from ..jobs.building import check_shards_fit
     from ..runs.bundles import find_bundle
 

@@ -1,5 +1,6 @@
 """`Application`: how a model is applied to a recording, as it was evaluated. Plain data that needs no torch."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,8 @@ from .windows import uniform_starts
 
 # A recording up to this factor longer than the longest clip is still scored as one clip.
 MARGIN = 1.5
+# Limits on a file from an unknown sender: views of a clip, seconds of a piece, and seconds between pieces.
+MOST_VIEWS, MOST_SECONDS, LEAST_HOP = 1000, 6 * 3600, 1e-3
 
 
 @dataclass(frozen=True)
@@ -79,5 +82,23 @@ def default_application(spec: ClipSpec, views: int) -> Application:
 
 
 def plain_application(content: dict[str, Any] | None, spec: ClipSpec, views: int) -> Application:
-    """Returns an `Application` from its JSON form, or the default one without `content`."""
-    return default_application(spec, views) if content is None else Application(**content)
+    """Returns an `Application` from its JSON form, or the default one without `content`.
+
+    Raises `ValueError` for values that no model has: the sender of the file may be unknown.
+    """
+    if content is None:
+        return default_application(spec, views)
+    found = Application(**content)
+    if type(found.views) is not int or not 0 < found.views <= MOST_VIEWS:
+        raise ValueError(f"views are {found.views!r}, not a number from 1 to {MOST_VIEWS}")
+    for name in ("piece", "longest", "whole", "hop"):
+        value = getattr(found, name)
+        # An application that is not known yet has zeros.
+        least = LEAST_HOP if name in ("piece", "hop") and found.piece else 0
+        if not least <= value <= MOST_SECONDS:
+            raise ValueError(f"{name} is {value!r}, not seconds from {least:g} to {MOST_SECONDS}")
+    if not (found.threshold is None or 0 <= found.threshold <= 1):
+        raise ValueError(f"the threshold is {found.threshold!r}, not a probability")
+    if not (found.temperature is None or 0 < found.temperature < math.inf):
+        raise ValueError(f"the temperature is {found.temperature!r}, not above 0")
+    return found

@@ -1,7 +1,5 @@
 """Contact sheets: some clips of a shard folder in one picture, all streams of a clip on its time axis."""
 
-import io
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ from scipy.signal import spectrogram
 
 from ..errors import RequestError
 from ..index.location import FolderReader
+from ..index.members import stored_rate, stored_signal
 from ..index.table import Index, Sample, load_index
 from ..media.flow import colour_flow, dequantise_flow
 from ..media.region import region_text
@@ -131,13 +130,14 @@ def _draw(axes: Axes, index: Index, sample: Sample, entry: Modality, frames: int
     elif entry.kind == "audio":
         _draw_sound(axes, data, sample.duration, index.settings.sample_rate)
     else:
-        rate = json.loads(read_member(index, sample, "json"))["modalities"][entry.name]["rate"]
+        rate = stored_rate(read_member(index, sample, "json"), entry.name)
         _draw_signal(axes, data, rate, index, entry)
 
 
 def read_member(index: Index, sample: Sample, suffix: str) -> bytes:
     """Reads the bytes of one member of a sample."""
-    return FolderReader(index.folder).read(sample.shard, *sample.members[suffix])
+    with FolderReader(index.folder) as files:
+        return files.read(sample.shard, *sample.members[suffix])
 
 
 def _strip(data: bytes, duration: float, index: Index, entry: Modality, count: int) -> NDArray[np.uint8]:
@@ -184,7 +184,7 @@ def _draw_sound(axes: Axes, data: bytes, duration: float, rate: int) -> None:
 
 
 def _draw_signal(axes: Axes, data: bytes, rate: float, index: Index, entry: Modality) -> None:
-    signal = np.load(io.BytesIO(data), allow_pickle=False)
+    signal = stored_signal(data, entry)
     known = index.statistics[entry.name]
     scaled = (signal - np.array(known.mean)) / np.maximum(np.array(known.std), 1e-6)
     times = np.arange(len(signal)) / rate

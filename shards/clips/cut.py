@@ -1,6 +1,5 @@
 """Cut windows from a packed clip, for the modalities it has."""
 
-import json
 import math
 from collections.abc import Callable, Container, Iterator, Sequence
 from typing import Any
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 
 from ..clip_spec import ClipSpec
 from ..index.location import FolderReader
+from ..index.members import stored_rate
 from ..index.table import Sample
 from ..media.pack_settings import PackSettings
 from ..modality import modality
@@ -79,10 +79,10 @@ def cut_members(
         elif entry.kind == "audio":
             streams[name] = decode_sound(data, starts, seconds, settings.sample_rate)
         else:
-            rate = float(json.loads(read("json"))["modalities"][name]["rate"])
+            rate = stored_rate(read("json"), name)
             read_at = entry.rate or rate
             step = covered / seconds / read_at
-            streams[name] = decode_signal(data, rate, starts, round(seconds * read_at), step)
+            streams[name] = decode_signal(data, entry, rate, starts, round(seconds * read_at), step)
     return streams
 
 

@@ -1,7 +1,6 @@
 """Decode a few windows from the bytes of a shard member, and no more frames than they need."""
 
 import io
-import wave
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -9,6 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ..index.members import stored_signal, stored_sound
 from ..media.container_io import open_media
 from ..modality import Modality
 
@@ -158,9 +158,11 @@ def fit_square(square: NDArray[Any], target: NDArray[Any]) -> None:
 
 
 def decode_sound(data: bytes, starts: NDArray[np.float64], seconds: float, sample_rate: int) -> NDArray[np.float32]:
-    """Returns windows (K, N) of a PCM wave member in [-1, 1], silent past its end."""
-    with wave.open(io.BytesIO(data)) as file:
-        sound = np.frombuffer(file.readframes(file.getnframes()), "<i2")
+    """Returns windows (K, N) of a PCM wave member in [-1, 1], silent past its end.
+
+    Raises `ValueError` unless it is mono, 16 bits, at `sample_rate`.
+    """
+    sound = stored_sound(data, sample_rate)
     windows = np.zeros((len(starts), round(seconds * sample_rate)), np.float32)
     for row, start in zip(windows, starts, strict=True):
         first = round(float(start) * sample_rate)
@@ -170,15 +172,18 @@ def decode_sound(data: bytes, starts: NDArray[np.float64], seconds: float, sampl
 
 
 def decode_signal(
-    data: bytes, rate: float, starts: NDArray[np.float64], count: int, step: float
+    data: bytes, entry: Modality, rate: float, starts: NDArray[np.float64], count: int, step: float
 ) -> NDArray[np.float32]:
     """Returns windows (K, N, C) of a signal member, by linear interpolation.
 
+    - `entry`: its modality.
     - `rate`: Hz of the stored signal.
     - `starts`: start times (K,) in seconds.
     - `count`, `step`: N, and the seconds between samples.
+
+    Raises `ValueError` for a damaged member, and for one with other channels than its modality has.
     """
-    signal = np.load(io.BytesIO(data), allow_pickle=False).astype(np.float32)
+    signal = stored_signal(data, entry).astype(np.float32)
     times = starts[:, None] + np.arange(count) * step
     places = np.arange(len(signal)) / rate
     channels = [np.interp(times, places, channel) for channel in signal.T]

@@ -9,20 +9,19 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from av.error import FFmpegError
 from numpy.typing import NDArray
 
-from ..errors import DataError
 from ..index.location import FolderReader
 from ..index.table import Index, Sample
-from ..modality import modality
+from ..index.unreadable import UNREADABLE, reason_of
+from ..modality import MODALITIES, modality
 from .decode import decode_frames
 
 FRAMES, SIDE, WORDS = 8, 32, 9
 PICTURE_BITS, MOTION_BITS = 63, 64 * FRAMES
 # Share of the bits of either kind that may differ: chosen on data, see docs/guides/evaluation/evaluation.md.
 LIMIT = 0.175
-# The hash is made from the first of these that a clip has.
+# The hash is made from the first of these that a clip has, else from declared pictures.
 SEEN = ("rgb", "depth", "flow")
 _BLOCK = 256
 
@@ -55,15 +54,17 @@ def hash_frames(frames: NDArray[np.float32]) -> NDArray[np.uint64]:
 
 def hash_clip(files: FolderReader, index: Index, sample: Sample) -> NDArray[np.uint64] | None:
     """Returns the hash of a packed clip's uniform frames; None if it has no pictures or they cannot be decoded."""
-    entry = next((modality(name) for name in SEEN if modality(name).suffix in sample.members), None)
+    names = [*SEEN, *(name for name, entry in MODALITIES.items() if entry.kind == "video" and not entry.flow_of)]
+    entry = next((modality(name) for name in names if modality(name).suffix in sample.members), None)
     if entry is None:
         return None
     times = (np.arange(FRAMES) + 0.5) / FRAMES * sample.duration
     try:
         data = files.read(sample.shard, *sample.members[entry.suffix])
         frames = decode_frames(data, times, index.settings.fps, entry, SIDE, (0.5, 0.5))
-    except (OSError, ValueError, EOFError, FFmpegError, DataError):
+    except UNREADABLE as error:
         # Reading the clip for training or evaluation reports the fault.
+        reason_of(error)
         return None
     return hash_frames(frames.astype(np.float32).mean(axis=1))
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import RequestError
 from ..media.pack_settings import difference
-from ..modality import Modality, modality
+from ..modality import Modality, declared_among, modality
 from .location import Joined, Remote
 from .table import Index, Sample, Shard, Statistics, clean_key
 
@@ -106,7 +106,7 @@ def _settings(indexes: Sequence[Index]) -> Any:
                 )
             agreed[setting] = value
     names = dict.fromkeys(name for index in indexes for name in index.settings.modalities)
-    return replace(indexes[0].settings, **agreed, modalities=tuple(names))
+    return replace(indexes[0].settings, **agreed, modalities=tuple(names), declared=declared_among(names))
 
 
 def _differences(first: Index, other: Index) -> str:

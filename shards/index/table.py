@@ -3,11 +3,14 @@
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from ..errors import DataError, RequestError, choice_error
 from ..media.pack_settings import PackSettings, plain_settings
+from ..modality import Modality, declare, modality
 from .location import FolderReader, Location, Remote, locate
 from .whole_file import whole_file
 
@@ -16,6 +19,10 @@ INDEX_NAME = "index.json"
 SPOOL_NAME = ".packing"
 # Longest key in bytes: keys become names of files and tar members.
 KEY_BYTES = 120
+
+
+# By key of a recording: kind, name, number of files, bytes and modification time of each of its files.
+Stamps = dict[str, list[list[str | int]]]
 
 
 @dataclass(frozen=True)
@@ -77,6 +84,7 @@ class Index:
     - `source`: digest of the packed recordings.
     - `counts`: number of values per channel that the statistics were measured on, by modality. Older shards do not
       store it.
+    - `stamps`: by recording. Older shards do not store them.
     """
 
     settings: PackSettings
@@ -87,10 +95,17 @@ class Index:
     folder: Location = field(default=Path())
     source: str = ""
     counts: dict[str, int] = field(default_factory=dict)
+    stamps: Stamps = field(default_factory=dict)
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """The packed modalities that at least one clip has."""
+        """The packed modalities that at least one of the selected clips has."""
+        suffixes = {name: modality(name).suffix for name in self.settings.modalities}
+        return tuple(name for name, suffix in suffixes.items() if any(suffix in s.members for s in self.samples))
+
+    @property
+    def packed(self) -> tuple[str, ...]:
+        """The modalities that at least one clip of the shards has, selected or not."""
         return tuple(m for m in self.settings.modalities if any(s.present.get(m, 0) for s in self.shards))
 
     @property
@@ -167,6 +182,7 @@ def load_index(place: Path | str | Remote | Sequence[str | Path]) -> Index:
         raise RequestError(
             f"'{path}' has shard format {version}, this modalgate reads {FORMAT_VERSION}: pack the source again"
         )
+    _declare(content)
     try:
         return Index(
             settings=plain_settings(content["settings"]),
@@ -188,9 +204,20 @@ def load_index(place: Path | str | Remote | Sequence[str | Path]) -> Index:
             folder=folder,
             source=content.get("source", ""),
             counts=content.get("counts", {}),
+            stamps=content.get("stamps", {}),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RequestError) as error:
         raise DataError(f"'{path}' is damaged ({error!r}): pack the source again") from error
+
+
+def _declare(content: dict[str, Any]) -> None:
+    """Makes the declared modalities known. Raises `RequestError` for one that is known as something else."""
+    settings = content.get("settings")
+    declared = settings.get("declared") if isinstance(settings, dict) else None
+    for entry in declared if isinstance(declared, list) else ():
+        # Anything else is damage, which is reported where the settings are read.
+        with suppress(TypeError, AttributeError):
+            declare(Modality(**entry))
 
 
 def _check_folder(folder: Path) -> None:

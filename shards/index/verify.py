@@ -3,19 +3,17 @@
 import io
 import json
 import tarfile
-import wave
 import zlib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from av.error import FFmpegError
-
 from ..media.container_io import find_pictures, iterate_frames, open_media
 from ..modality import modality
+from .members import stored_facts, stored_signal, stored_sound
 from .table import Index, Sample, Shard, load_index
+from .unreadable import UNREADABLE, reason_of
 from .whole_file import sha256
 
 
@@ -65,13 +63,16 @@ def _shard_problems(folder: Path, index: Index, shard: Shard, samples: list[Samp
     try:
         with tarfile.open(path) as tar:
             places = {member.name: (member.offset_data, member.size) for member in tar}
-    except (tarfile.TarError, EOFError) as error:
-        yield f"cannot be read as a tar to its end ({error})"
+    except (tarfile.TarError, *UNREADABLE) as error:
+        yield f"cannot be read as a tar to its end ({reason_of(error)})"
     yield from _index_problems(index, shard, samples, places)
     with path.open("rb") as file:
         for sample in samples:
             members = {}
             for suffix, (offset, size) in sample.members.items():
+                if not 0 <= offset <= offset + size <= path.stat().st_size:
+                    yield f"clip '{sample.key}', {suffix}: it is not within the shard"
+                    continue
                 file.seek(offset)
                 members[suffix] = file.read(size)
             for suffix, problem in _sample_problems(index, sample, members):
@@ -102,13 +103,14 @@ def _index_problems(
 def _sample_problems(index: Index, sample: Sample, members: dict[str, bytes]) -> Iterator[tuple[str, str]]:
     """Yields (suffix, problem) of one clip."""
     try:
-        content = json.loads(members["json"])
-        facts, labels, duration = content["modalities"], content["labels"], content["duration"]
+        facts, content = stored_facts(members["json"]), json.loads(members["json"])
+        # The index adds a group to clips whose label file has none.
+        same = {**sample.labels, "group": ""} == {**content["labels"], "group": ""}
+        same = same and sample.duration == content["duration"]
     except (KeyError, TypeError, ValueError) as error:
-        yield "json", f"damaged ({error!r})"
+        yield "json", f"damaged ({error})"
         return
-    # The index adds a group to clips whose label file has none.
-    if {**sample.labels, "group": ""} != {**labels, "group": ""} or sample.duration != duration:
+    if not same:
         yield "json", "its labels or its duration differ from the index"
     for name in index.settings.modalities:
         suffix = modality(name).suffix
@@ -133,18 +135,12 @@ def _decode_problem(name: str, data: bytes, length: int | None, sample_rate: int
             if count == length and wrong:
                 return f"{wrong} of {length} frames differ when decoding starts at their key frame"
         elif entry.kind == "audio":
-            with wave.open(io.BytesIO(data)) as file:
-                if (file.getframerate(), file.getnchannels(), file.getsampwidth()) != (sample_rate, 1, 2):
-                    return f"not mono 16-bit sound at {sample_rate} Hz"
-                count = len(file.readframes(file.getnframes())) // 2
+            count = len(stored_sound(data, sample_rate))
         else:
-            signal = np.load(io.BytesIO(data), allow_pickle=False)
-            if signal.ndim != 2 or signal.shape[1] != entry.channels:
-                return f"shape {signal.shape}, {name} needs (samples, {entry.channels})"
-            count = len(signal)
+            count = len(stored_signal(data, entry))
         return None if count == length else f"{count} of {length} frames or samples can be decoded"
-    except (FFmpegError, IndexError, OSError, ValueError, EOFError, wave.Error) as error:
-        return f"cannot be decoded ({error})"
+    except UNREADABLE as error:
+        return f"cannot be decoded ({reason_of(error)})"
 
 
 def _digest(frame: Any) -> int:

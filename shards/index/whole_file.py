@@ -3,9 +3,21 @@
 import glob
 import hashlib
 import os
+import re
+import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+# This machine in the names of partial files: on a shared disk, another machine's process may have the same number.
+_HERE = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+_OURS = re.compile(rf"(?:\.partial-{_HERE}-(\d+)-.*|.*\.{_HERE}-(\d+)\.partial)")
+_THEIRS = re.compile(r"\.partial-[0-9a-f]{8}-\d+-.*|.*\.[0-9a-f]{8}-\d+\.partial")
+# A partial file of another machine that nobody wrote to for so many seconds has lost its writer.
+LOST = 24 * 3600.0
+# The folders that this process has tidied.
+_tidied = set[Path]()
 
 
 @contextmanager
@@ -14,10 +26,15 @@ def whole_file(path: Path, keep_suffix: bool = False) -> Iterator[Path]:
 
     If the block raises, the partial file is deleted and `path` stays as it was. After a power cut or a kill, `path`
     holds the old content or the new, never a part. `keep_suffix`: the partial file ends as `path` does, for writers
-    that choose a format by the suffix; by default it ends in `.partial`.
+    that choose a format by the suffix; by default it ends in `.partial`. The first call for a folder removes partial
+    files of killed writers.
     """
+    if path.parent not in _tidied:
+        _tidied.add(path.parent)
+        remove_lost(path.parent)
     # Processes may write the same file at the same time, so each has its own partial file.
-    name = f".partial-{os.getpid()}-{path.name}" if keep_suffix else f"{path.name}.{os.getpid()}.partial"
+    me = f"{_HERE}-{os.getpid()}"
+    name = f".partial-{me}-{path.name}" if keep_suffix else f"{path.name}.{me}.partial"
     partial = path.with_name(name)
     try:
         yield partial
@@ -28,6 +45,29 @@ def whole_file(path: Path, keep_suffix: bool = False) -> Iterator[Path]:
         with suppress(OSError):
             partial.unlink()
         raise
+
+
+def remove_lost(folder: Path) -> None:
+    """Deletes the partial files in `folder` whose writers were killed: processes of this machine that have ended."""
+    with suppress(OSError):
+        for entry in os.scandir(folder):
+            ours = _OURS.fullmatch(entry.name)
+            if ours is not None:
+                lost = not _runs(int(ours[1] or ours[2]))
+            else:
+                lost = _THEIRS.fullmatch(entry.name) is not None and time.time() - entry.stat().st_mtime > LOST
+            if lost:
+                Path(entry).unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # another user's
+    return True
 
 
 def remove_partial(path: Path) -> None:

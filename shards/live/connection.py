@@ -120,7 +120,8 @@ class Connection:
                     self._restart(packet)
                 if packet.size and packet.stream.index in read:
                     self._put(Arrived(packet, time.monotonic()))
-        except (FFmpegError, OSError, ValueError) as error:
+        # Whatever ends this thread must not look like the end of the source.
+        except Exception as error:
             self.fault = self._silence() if isinstance(error, ExitError) else error
         finally:
             with self.changed:

@@ -15,6 +15,7 @@ from ..clips.application import Application
 from ..clips.cut import slide_clip
 from ..clips.piece import Piece
 from ..errors import RequestError
+from ..index.label_table import backslash_hint, read_text
 from ..index.location import FolderReader
 from ..index.table import INDEX_NAME, SPOOL_NAME, Index, Sample, load_index
 from ..media.pack_settings import PackSettings
@@ -67,7 +68,7 @@ class Material:
     def cutter(
         self, spec: ClipSpec, modalities: tuple[str, ...], application: Application, hop: float | None
     ) -> Callable[[Item], Iterator[Piece]]:
-        """Returns a function that yields an item's pieces, in any process, and raises `rejected.UNREADABLE`."""
+        """Returns a function that yields an item's pieces, in any process, and raises `unreadable.UNREADABLE`."""
         if self.index is None:
             return partial(_cut_recording, spec, modalities, application, hop)
         reader = FolderReader(self.index.folder)
@@ -119,10 +120,7 @@ def find_material(place: str, rates: dict[str, float] | None = None) -> Material
 
 
 def _from_list(path: Path) -> list[Source]:
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-    except UnicodeDecodeError as error:
-        raise RequestError(f"list '{path}' is not UTF-8 text: {error}") from error
+    lines = [line.strip() for line in read_text(path, "list").splitlines()]
     named = [line for line in lines if line and not line.startswith("#")]
     if not named:
         raise RequestError(f"list '{path}' names no file: give one path per line")
@@ -131,13 +129,14 @@ def _from_list(path: Path) -> list[Source]:
         source = _alone(path.parent / line)
         seen[source.path] += 1
         if not source.path.exists():
-            source = replace(source, problem="it does not exist")
+            source = replace(source, problem=f"it does not exist{backslash_hint([line])}")
         elif seen[source.path] > 1:
             source = replace(source, problem=f"it is in '{path.name}' more than once")
         sources.append(source)
     if not any(source.path.exists() for source in sources):
         others = f" and {len(sources) - 1} more" if len(sources) > 1 else ""
-        raise RequestError(f"list '{path}' names files that do not exist: '{sources[0].path}'{others}")
+        hint = backslash_hint(source.path.name for source in sources)
+        raise RequestError(f"list '{path}' names files that do not exist: '{sources[0].path}'{others}{hint}")
     return sources
 
 

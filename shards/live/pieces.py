@@ -1,5 +1,6 @@
 """The pieces of a recording: one if it is as short as the evaluation clips, else sliding pieces."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -8,11 +9,11 @@ from ..clip_spec import ClipSpec
 from ..clips.application import Application
 from ..clips.cut import whole_piece
 from ..clips.piece import Piece
+from ..index.unreadable import UNREADABLE
 from ..media.damaged_packets import Damage
 from ..modality import MODALITIES
 from ..packing.encode import encode_clip, encode_whole
 from ..packing.recording import by_content, read_recording
-from ..packing.rejected import UNREADABLE
 from ..packing.sources import Source
 from .sliding import slide, sliding_settings
 
@@ -28,6 +29,7 @@ def recording_pieces(
     hop: float | None = None,
     rates: dict[str, float] | None = None,
     damage: Damage | None = None,
+    max_seconds: float = math.inf,
 ) -> Iterator[Piece]:
     """Yields one piece of a recording of at most `application.whole` seconds, and sliding pieces of a longer one.
 
@@ -41,7 +43,7 @@ def recording_pieces(
     if piece is not None:
         yield piece
         return
-    yield from slide(files, spec, modalities, application, hop, rates, damage)
+    yield from slide(files, spec, modalities, application, hop, rates, damage, max_seconds)
 
 
 def _whole(

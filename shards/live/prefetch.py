@@ -40,7 +40,7 @@ class Ahead(Generic[Item]):
     def take(self, most: int, whole: bool = False) -> list[Item]:
         """Returns 1 to `most` items: those that are ready, or with `whole` as many as possible. Empty at the end.
 
-        An error of the iterator is raised after all items that came before it.
+        An error of the iterator, or of closing it, is raised after all items that came before it.
         """
         least = min(most, self.depth) if whole else 1
         with self.changed:
@@ -52,20 +52,26 @@ class Ahead(Generic[Item]):
         return taken
 
     def _run(self) -> None:
+        fault = None
         try:
-            for item in self.items:
-                with self.changed:
-                    self.ready.append(item)
-                    self.changed.notify_all()
-                    self.changed.wait_for(lambda: self.stopped or len(self.ready) < self.depth)
-                    if self.stopped:
-                        break
+            self._read()
         except BaseException as error:
-            self.fault = error
-        finally:
+            fault = error
+        try:
             close = getattr(self.items, "close", None)
             if close is not None:
                 close()
+        except BaseException as error:
+            fault = fault or error
+        with self.changed:
+            self.fault, self.ended = fault, True
+            self.changed.notify_all()
+
+    def _read(self) -> None:
+        for item in self.items:
             with self.changed:
-                self.ended = True
+                self.ready.append(item)
                 self.changed.notify_all()
+                self.changed.wait_for(lambda: self.stopped or len(self.ready) < self.depth)
+                if self.stopped:
+                    break

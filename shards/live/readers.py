@@ -1,7 +1,6 @@
 """Worker processes that read recordings and send pieces, never more than are needed."""
 
 import multiprocessing
-import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -12,8 +11,10 @@ from typing import Any, Generic, TypeVar
 
 import cv2
 
+from ..clips.lifeline import leave_stops, start_server
 from ..errors import RequestError
-from ..packing.rejected import KILLED, UNREADABLE, reason_of
+from ..index.unreadable import UNREADABLE, reason_of
+from ..packing.rejected import KILLED
 
 Item = TypeVar("Item")
 Piece = TypeVar("Piece")
@@ -37,7 +38,7 @@ def relay(
 
     The pieces of an item keep their order. If a process dies, by a decoder's crash or lack of memory, its item ends
     with that reason, and the process is replaced. The processes end with the caller, even if it is killed. Errors
-    that are not in `rejected.UNREADABLE` are raised. Raises `RequestError` if no process can start.
+    that are not in `unreadable.UNREADABLE` are raised. Raises `RequestError` if no process can start.
     """
     workers = min(workers, len(items))
     if workers < 1:
@@ -69,6 +70,7 @@ class _Crew(Generic[Item, Piece]):
         self.processes: set[Any] = set()
         self.lock = threading.Lock()
         # Forkserver: a decoder or thread that crosses a fork can hang the child.
+        start_server()
         self.context = multiprocessing.get_context("forkserver")
 
     def work(self, workers: int) -> Iterator[tuple[int, Piece | Ended]]:
@@ -93,13 +95,17 @@ class _Crew(Generic[Item, Piece]):
     def _attend(self) -> None:
         try:
             pipe = self._hire()
-            while self.numbers and not self.stopped:
-                number = self.numbers.popleft()
+            while (number := self._next()) is not None:
                 if not self._follow(pipe, number) and self.numbers:
                     pipe = self._hire()
             pipe.close()
         except BaseException as error:
             self._tell(error)
+
+    def _next(self) -> int | None:
+        """Returns the number of the next item. None if there is none left, or the work is stopped."""
+        with self.lock:
+            return self.numbers.popleft() if self.numbers and not self.stopped else None
 
     def _follow(self, pipe: Connection, number: int) -> bool:
         """Forwards the pieces of one item. Returns whether the process is still alive."""
@@ -144,8 +150,8 @@ class _Crew(Generic[Item, Piece]):
 
 
 def _serve(pipe: Connection, read: Callable[[Any], Iterator[Any]]) -> None:
-    """Reads the items it receives. Leaves Ctrl-C, which reaches the whole process group, to the parent."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Reads the items it receives. Leaves signals, which reach the whole process group, to the parent."""
+    leave_stops()
     cv2.setNumThreads(1)
     try:
         pipe.send(None)

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from ..clip_spec import ClipSpec
 from ..clips.application import Application
 from ..clips.piece import Piece, Window
-from ..media.container_io import FrameReader, iterate_frames
+from ..media.container_io import allow_pixels, iterate_frames
 from ..media.damaged_packets import Damage
 from ..media.pack_settings import PackSettings
-from ..media.pictures import iterate_pictures
+from ..media.pictures import check_seconds, iterate_pictures
 from ..media.soundtrack import iterate_sound
 from ..modality import modality, shown_by
-from ..packing.recording import by_content, has_sound
+from ..packing.recording import by_content, has_sound, picture_files, reader_of
 from .tracks import Pictures, Signal, Sound, Track
 
 if TYPE_CHECKING:
@@ -34,31 +34,34 @@ def slide(
     hop: float | None = None,
     rates: dict[str, float] | None = None,
     damage: Damage | None = None,
+    max_seconds: float = math.inf,
 ) -> Iterator[Piece]:
     """Yields pieces of `application.piece` seconds, one every `hop` seconds (default `application.hop`).
 
     - `files`: path by content: `video` (with its sound) or a modality.
     - `rates`: Hz of files that do not store it (frame folders, arrays, signals), by the same names.
     - `damage`: counts undecodable packets, which are skipped: pictures freeze, sound is silent.
+    - `max_seconds`: longest recording.
 
     A recording shorter than a piece gives one piece. Without a `hop`, the last piece ends where the recording does.
     Sound counts as absent while its level over a piece is below the packing's threshold (over the packing's
     `clip_seconds` if the model's clips are unknown).
 
-    Raises `ValueError` if the recording has none of `modalities` or if `hop` is not above 0. Reading errors are
-    raised after the pieces that came before the fault.
+    Raises `ValueError` if the recording has none of `modalities`, if `hop` is not above 0, and for a recording longer
+    than `max_seconds`. Reading errors are raised after the pieces that came before the fault.
     """
     step = application.step(hop)
-    settings = sliding_settings(spec, modalities)
+    settings = sliding_settings(spec, modalities, max_seconds)
+    allow_pixels(settings.max_pixels)
     tracks = _open(files, settings, spec, settings.rates | (rates or {}), sound_memory(application, settings), damage)
     if not tracks:
         raise ValueError(f"it has none of {', '.join(modalities)}")
     yield from cut_pieces(tracks, spec, modalities, application, step, to_the_end=hop is None)
 
 
-def sliding_settings(spec: ClipSpec, modalities: tuple[str, ...]) -> PackSettings:
-    """Returns the pack settings of the encoder's training data, without a limit on duration."""
-    return replace(spec.pack_settings(), modalities=modalities, max_seconds=math.inf)
+def sliding_settings(spec: ClipSpec, modalities: tuple[str, ...], max_seconds: float = math.inf) -> PackSettings:
+    """Returns the pack settings of the encoder's training data, for recordings of at most `max_seconds`."""
+    return replace(spec.pack_settings(), modalities=modalities, max_seconds=max_seconds)
 
 
 def sound_memory(application: Application, settings: PackSettings) -> float:
@@ -142,7 +145,7 @@ def batch_windows(windows: list[Window], modalities: tuple[str, ...]) -> "Batch"
 
 
 def _listen(
-    path: Path, rate: int, origin: float | None, damage: Damage | None
+    path: Path, rate: int, max_seconds: float, origin: float | None, damage: Damage | None
 ) -> Iterator[tuple[float, NDArray[np.float32]]]:
     """Yields what `iterate_sound` does. Adds gaps to `damage`, in seconds from `origin`, or else from the sound's."""
     begin = 0.0
@@ -152,7 +155,7 @@ def _listen(
         if damage is not None and end > zero:
             damage.gaps.append((max(start - zero, 0.0), end - zero))
 
-    for time, samples in iterate_sound(path, rate, damage=damage, on_gap=note):
+    for time, samples in iterate_sound(path, rate, max_seconds, damage, note):
         begin = time
         yield time, samples
 
@@ -169,16 +172,13 @@ def _open(
     files = by_content(files)
     wanted, video = settings.modalities, files.get("video")
     tracks: list[Track] = []
-    colours = shown_by("rgb", wanted)
-    if video is not None and colours:
-        reader = FrameReader("rgb24", settings.size, region=settings.region)
-        pictures = iterate_pictures(video, reader, settings, rates.get("video"), damage)
-        tracks.append(Pictures(pictures, colours, spec))
-    measured = shown_by("depth", wanted)
-    if measured and "depth" in files:
-        reader = FrameReader("gray16le", settings.size, settings.depth_scale, settings.region)
-        pictures = iterate_pictures(files["depth"], reader, settings, rates.get("depth"), damage)
-        tracks.append(Pictures(pictures, measured, spec))
+    for source, content, path in picture_files(files, wanted):
+        pictures = iterate_pictures(path, reader_of(source, settings), settings, rates.get(content), damage)
+        tracks.append(Pictures(pictures, shown_by(source, wanted), spec))
+    for name in wanted:
+        if modality(name).kind == "audio" and name != "audio" and name in files:
+            sound = _listen(files[name], spec.sample_rate, settings.max_seconds, None, damage)
+            tracks.append(Sound(sound, None, spec, settings.silence_db, memory, name))
     if "audio" in wanted:
         path, origin = files.get("audio"), None
         if path is None and video is not None and has_sound(video):
@@ -187,11 +187,10 @@ def _open(
             uncounted = None if damage is None else Damage()
             origin = next((time for time, _ in iterate_frames(video, uncounted)), 0.0)
         if path is not None:
-            sound = _listen(path, spec.sample_rate, origin, damage)
+            sound = _listen(path, spec.sample_rate, settings.max_seconds, origin, damage)
             tracks.append(Sound(sound, origin, spec, settings.silence_db, memory))
-    tracks += [
-        Signal(files[name], name, spec, rates.get(name))
-        for name in wanted
-        if modality(name).kind == "signal" and name in files
-    ]
+    for name in wanted:
+        if modality(name).kind == "signal" and name in files:
+            tracks.append(Signal(files[name], name, spec, rates.get(name)))
+            check_seconds(files[name].name, tracks[-1].seconds, settings)
     return tracks

@@ -102,9 +102,8 @@ class Sound:
     - `origin`: time of the video's first frame, which becomes time 0. None without video.
     - `silence_db`, `memory`: sound is absent while its level over the last `memory` seconds of a piece is below
       `silence_db`.
+    - `name`: its modality.
     """
-
-    names = ("audio",)
 
     def __init__(
         self,
@@ -113,8 +112,9 @@ class Sound:
         spec: ClipSpec,
         silence_db: float,
         memory: float,
+        name: str = "audio",
     ) -> None:
-        self.source, self.origin = source, origin
+        self.source, self.origin, self.names = source, origin, (name,)
         self.spec, self.threshold = spec, silence_db
         self.parts: deque[NDArray[np.float32]] = deque()
         self.first, self.reached, self.needed = 0, 0, 0
@@ -168,7 +168,7 @@ class Sound:
             if begin < end:
                 window[begin - first : end - first] = part[begin - place : end - place]
             place += len(part)
-        return {"audio": window}
+        return {self.names[0]: window}
 
     def forget(self, time: float) -> None:
         """Releases the samples before `time`."""

@@ -17,19 +17,25 @@ from av.stream import Disposition
 from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
+from .accepted_containers import CONTAINERS, OTHERS, check_tables, no_media
 from .damaged_packets import Damage, DisplayOrder, decode
 from .region import Region, cut_region
 
 MediaSource = Path | str | io.BytesIO
-# Formats that are lists of other files or addresses, which FFmpeg would open.
-LISTS = frozenset(
-    {"concat", "dash", "hls", "image2", "imf", "lavfi", "rtp", "rtsp", "sap", "sdp", "webm_dash_manifest"}
-)
-SELF_CONTAINED = ",".join(sorted(av.formats_available - LISTS))
+# Pictures with more pixels are not decoded. FFmpeg decodes some already to open a file.
+MOST_PIXELS = 7680 * 4320
+_allowed = [MOST_PIXELS]
+# Coded pictures are padded to whole blocks.
+_PADDING = 1.25
 # Pictures that are not the video: covers, and the still frames of a film's chapters.
 COVERS = Disposition.attached_pic | Disposition.timed_thumbnails
 # A pixel more than this many times as wide as high, or as high as wide, is a damaged header.
 LARGEST_ASPECT = 8.0
+
+
+def allow_pixels(most: int) -> None:
+    """Lets this process decode pictures of up to `most` pixels, if that is more than `MOST_PIXELS`."""
+    _allowed[0] = max(most, MOST_PIXELS)
 
 
 @dataclass(frozen=True)
@@ -67,31 +73,42 @@ def open_media(
 ) -> Any:
     """Opens a container for reading. Decoding stays on the calling thread, so that workers do not compete for cores.
 
-    - `source`: a file or its bytes. Whatever its name, it is opened as a file, and it must not refer to other files.
+    - `source`: a file or its bytes. Whatever its name, it is opened as a file.
     - `container_format`: FFmpeg's name of the format. Default: guessed from the first bytes.
     - `options`: FFmpeg's options for the container.
     - `timeout`: seconds to wait for data of a stream.
     - `address`: `source` is a URL or device, not a file.
 
-    Raises `ValueError` for a file without media, for a list of other files, and for codecs that FFmpeg cannot decode.
-    Raises `av.FFmpegError` for other faults.
+    A file must contain its own media: a playlist could name any other file or address. Pictures beyond `allow_pixels`
+    are not decoded, neither here nor later.
+
+    Raises `ValueError` for a file without media, for a format that is not accepted and for codecs that FFmpeg cannot
+    decode. Raises `av.FFmpegError` for other faults.
     """
-    opened = source if isinstance(source, io.BytesIO) or address else file_name(source)
-    if not address:
-        options = {"format_whitelist": SELF_CONTAINED} | (options or {})
+    opened: Any = source
+    bounds = {"max_pixels": str(int(_PADDING * _allowed[0]))}
+    accepted = {} if address else {"format_whitelist": f"{CONTAINERS},{OTHERS}"}
+    if not address and not isinstance(source, io.BytesIO):
+        check_tables(Path(source))
+        opened = file_name(source)
     try:
         # Tags in an unknown encoding must not make a file unreadable.
         container = av.open(
-            opened, mode="r", format=container_format, metadata_errors="replace", options=options, timeout=timeout
+            opened,
+            mode="r",
+            format=container_format,
+            metadata_errors="replace",
+            options=bounds | accepted | (options or {}),
+            timeout=timeout,
         )
     except (InvalidDataError, EndOfFileError) as error:
         if not isinstance(source, Path):
             raise
-        raise ValueError(_no_media(source)) from error
+        raise ValueError(no_media(source)) from error
     except ArgumentError as error:
-        if address or (options or {}).get("format_whitelist") != SELF_CONTAINED:
+        if address:
             raise
-        raise ValueError("it refers to other files or addresses: give a file with its own media") from error
+        raise ValueError("its format is not accepted: give a file that contains its own video and sound") from error
     for streams in (container.streams.video, container.streams.audio):
         if streams and not any(stream.codec_context is not None for stream in streams):
             # A stream must not be used once its container is closed.
@@ -102,7 +119,17 @@ def open_media(
         if stream.codec_context is not None:
             stream.thread_type = "NONE"
             stream.codec_context.thread_count = 1
+            stream.codec_context.options = bounds
     return container
+
+
+def check_container(path: Path) -> float:
+    """Returns the duration in seconds from the header of a media file; 0 if the header does not store it.
+
+    Raises `ValueError` for a format that is not in `CONTAINERS`, and the errors of `open_media`.
+    """
+    with open_media(path, options={"format_whitelist": CONTAINERS}) as container:
+        return float(container.duration or 0) / 1_000_000
 
 
 def file_name(path: Path | str) -> str:
@@ -123,17 +150,6 @@ def ranked_sound(container: Any) -> list[Any]:
     """Returns the audio streams with a known codec: those marked as default, then the others."""
     known = [stream for stream in container.streams.audio if stream.codec_context is not None]
     return sorted(known, key=lambda stream: not stream.disposition & Disposition.default)
-
-
-def _no_media(path: Path) -> str:
-    """Says why FFmpeg finds no media in a file."""
-    with path.open("rb") as file:
-        head = file.read(8)
-    if not head:
-        return "it is empty"
-    if head[4:] == b"ftyp":
-        return "it is cut short: the index at the end of the MP4 is missing"
-    return "it holds no media that FFmpeg can read"
 
 
 def probe(source: MediaSource) -> MediaFacts:

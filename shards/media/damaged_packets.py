@@ -148,7 +148,7 @@ def decode(container: Any, stream: Any, damage: Damage | None = None) -> Iterato
     """Yields the decoded frames of one stream of an open container, on a clock that does not start again.
 
     `damage`: counts undecodable packets, which are skipped, as players do. Without it, such a packet raises
-    `ValueError`. Raises `av.FFmpegError` if the container itself cannot be read further.
+    `ValueError`. Raises `av.FFmpegError` if the container itself cannot be read further, and `MemoryError`.
     """
     clock = clock_of(container)
     for packet in container.demux(_timed(container)):
@@ -157,6 +157,9 @@ def decode(container: Any, stream: Any, damage: Damage | None = None) -> Iterato
             continue
         try:
             frames = packet.decode()
+        except MemoryError:
+            # The packet may be whole.
+            raise
         except FFmpegError as error:
             seconds = _seconds(packet, container)
             if damage is not None:

@@ -11,10 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .arrays import ARRAY_SUFFIXES, open_array
-from .container_io import FrameReader, MediaFacts, iterate_frames, probe
+from .container_io import FrameReader, MediaFacts, allow_pixels, iterate_frames, probe
 from .damaged_packets import Damage
 from .pack_settings import PackSettings
 
+# Seconds without a picture that are a wrong time stamp.
+MOST_GAP = 3600.0
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
 
 
@@ -64,6 +66,7 @@ def iterate_pictures(
     Raises `ValueError` if the size changes or exceeds `settings.max_pixels`, if the duration exceeds
     `settings.max_seconds`, if a folder or array has no rate, and for a truncated video. Raises the errors of reading.
     """
+    allow_pixels(settings.max_pixels)
     facts, frames = _open(path, rate, damage)
     # Checked before decoding: a small file can announce a picture that fills the memory.
     check_pixels(path, round(facts.width * facts.aspect), facts.height, settings)
@@ -78,7 +81,14 @@ def iterate_pictures(
 
 
 def check_pixels(path: Path, width: int, height: int, settings: PackSettings) -> None:
-    """Raises `ValueError` for a picture larger than `settings.max_pixels`."""
+    """Raises `ValueError` for a picture larger than `settings.max_pixels`, or of unknown size: FFmpeg reports none if
+    the picture is far too large.
+    """
+    if not width * height:
+        raise ValueError(
+            f"'{path.name}' has pictures that cannot be decoded, or of more than {settings.max_pixels} pixels "
+            "(--max-pixels)"
+        )
     if width * height > settings.max_pixels:
         raise ValueError(
             f"'{path.name}' has pictures of {width} x {height} pixels, more than {settings.max_pixels} (--max-pixels)"
@@ -155,6 +165,8 @@ def at_constant_rate(
         time -= origin
         # A wrong time stamp far ahead would be filled with copies of one picture. Headers are only roughly right.
         check_seconds(name, time, settings)
+        if held is not None and time - held_time > MOST_GAP:
+            raise ValueError(f"'{name}' has no picture from {held_time:.0f} to {time:.0f} s")
         if facts.duration and time - held_time > 2 * facts.duration + 10:
             raise ValueError(f"'{name}' has a frame at {time:.0f} s but lasts {facts.duration:.0f} s")
         if held is not None:

@@ -106,8 +106,8 @@ def encode_clip(
             # A depth of 0 was not measured: it is not a distance.
             counted = values[values > 0] if entry.kind == "video" and values.ndim == 3 else values
             moments[name] = _moments(counted, values.ndim - 1 if values.ndim in (2, 4) else None)
-        if name == "audio" and recording.gaps:
-            facts[name]["gaps"] = recording.gaps
+        if name in recording.gaps:
+            facts[name]["gaps"] = recording.gaps[name]
         if name in recording.rates:
             facts[name]["rate"] = recording.rates[name]
         members[entry.suffix] = ready[name] if name in ready else _encode(name, values, settings)
@@ -125,7 +125,7 @@ def encode_clip(
         "modalities": facts,
     }
     members["json"] = json.dumps(content, sort_keys=True).encode()
-    lost = len(recording.gaps)
+    lost = sum(map(len, recording.gaps.values()))
     return EncodedClip(key, group, recording.duration, source.labels, members, moments, recording.silent, lost)
 
 

@@ -3,7 +3,6 @@
 import logging
 import multiprocessing
 import os
-import signal
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -13,7 +12,7 @@ from typing import Any, TypeVar
 
 import cv2
 
-from ..clips.lifeline import end_with
+from ..clips.lifeline import end_with, leave_stops, start_server
 from ..errors import RequestError
 
 T = TypeVar("T")
@@ -48,6 +47,7 @@ def _in_pool(
     work: Callable[[T], R], items: Sequence[T], numbers: deque[int], workers: int
 ) -> Generator[tuple[int, R], None, list[int]]:
     """Processes `numbers`. Returns the items that were running when a process died, an empty list if none died."""
+    start_server()
     context = multiprocessing.get_context("forkserver")
     here, there = context.Pipe()
     begin = partial(_prepare_worker, there)
@@ -84,8 +84,8 @@ def _in_pool(
 
 
 def _prepare_worker(parent: Any) -> None:
-    """Limits OpenCV to one thread, and leaves Ctrl-C, which reaches the whole process group, to the parent."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Limits OpenCV to one thread, and leaves signals, which reach the whole process group, to the parent."""
+    leave_stops()
     cv2.setNumThreads(1)
     end_with(parent)
 

@@ -7,11 +7,13 @@ from pathlib import Path
 
 from ..errors import RequestError, choice_error
 from ..index.table import INDEX_NAME, Index, load_index
+from ..index.unreadable import UNREADABLE, reason_of
 from ..media.pack_settings import PackSettings, difference
-from ..modality import MODALITIES, modality
+from ..modality import MODALITIES, declared_among, modality
 from .encode import encode_source
 from .engine import ENGINES
-from .rejected import KILLED, UNREADABLE, Rejected, judge_rejected, list_rejected, printable, reason_of
+from .packed_sources import changed_files, stamps_of
+from .rejected import KILLED, Rejected, judge_rejected, list_rejected, printable
 from .sources import LABEL_FILE, Recordings, Source, find_recordings, fingerprint
 from .spool import SpoolWriter, holds, open_spool, read_clips, remove_spool
 from .write_shards import assemble
@@ -30,6 +32,7 @@ def pack(
     progress: Progress | None = None,
     engine: str = "local",
     labelled_only: bool = False,
+    repack: bool = False,
 ) -> Index:
     """Packs every recording in `source` into shuffled shards in `out`, and returns their index.
 
@@ -39,12 +42,15 @@ def pack(
     - `max_rejected`: largest share of unreadable recordings. They are skipped and listed in `rejected.jsonl`.
     - `progress`: called with (done, total, rejected) at the start and after each recording.
     - `engine`, `workers`: a key of `ENGINES`, and its number of processes.
+    - `repack`: replaces a finished packing in `out`, whatever its settings. Its shards stay until the new ones are
+      encoded.
 
     `out` must be absent, empty, or hold a packing with the same settings. An interrupted packing is resumed; a
     finished one is left unchanged. The bytes do not depend on `engine`, `workers` or interruptions.
 
-    Raises `RequestError` for an unknown name, for nothing to pack, and for an `out` that holds something else or
-    cannot be written. Raises `DataError` if more than `max_rejected` of the recordings are unreadable.
+    Raises `RequestError` for an unknown name, for nothing to pack, for an `out` that holds something else or cannot
+    be written, and for a finished packing of files that have changed since, by size or modification time. Raises
+    `DataError` if more than `max_rejected` of the recordings are unreadable.
     """
     for name in settings.modalities:
         modality(name)
@@ -55,10 +61,13 @@ def pack(
     found = find_recordings(source, labels, labelled_only)
     sources = found.sources
     settings = _choose_modalities(sources, settings)
-    if (out / INDEX_NAME).is_file():
+    finished = (out / INDEX_NAME).is_file()
+    if finished and not repack:
         return _finished(out, settings, found)
+    # Taken first: a file that changes while it is read is noticed by the next call.
+    stamps = stamps_of(sources)
     try:
-        with open_spool(out, settings) as spool:
+        with open_spool(out, settings, beside=finished) as spool:
             waiting = [item for item in sources if not holds(spool, item)]
             done, rejected = len(sources) - len(waiting), dict[int, Rejected]()
             work = partial(encode_into, spool, settings)
@@ -78,7 +87,7 @@ def pack(
             judge_rejected(listed, len(sources), max_rejected, out / REJECTED_NAME, "packed")
             lost = {waiting[number].key for number in rejected}
             clips = [clip for item in sources if item.key not in lost for clip in read_clips(spool, item)]
-            index = assemble(out, clips, settings, fingerprint(sources))
+            index = assemble(out, clips, settings, fingerprint(sources), stamps)
     except OSError as error:
         raise RequestError(
             f"cannot write to '{out}' ({error.strerror or error}): fix this, then rerun the same command to resume"
@@ -100,7 +109,16 @@ def _finished(out: Path, settings: PackSettings, found: Recordings) -> Index:
             )
         named = "other recordings, labels or rates"
     if named:
-        raise RequestError(f"'{out}' already holds shards with {named}: give an empty or new folder")
+        raise RequestError(
+            f"'{out}' already holds shards with {named}: give an empty or new folder, or add --repack to replace them"
+        )
+    changed = changed_files(index, found.sources)
+    if changed:
+        others = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+        raise RequestError(
+            f"'{printable(changed[0])}'{others} has changed since '{out}' was packed: add --repack to pack again, or "
+            "give a new folder"
+        )
     remove_spool(out)
     return index
 
@@ -113,7 +131,8 @@ def _choose_modalities(sources: list[Source], settings: PackSettings) -> PackSet
     for name in settings.modalities:
         if name not in possible:
             raise RequestError(f"no recording has modality '{name}' (they can have: {', '.join(sorted(possible))})")
-    return replace(settings, modalities=settings.modalities or tuple(name for name in MODALITIES if name in usual))
+    chosen = settings.modalities or tuple(name for name in MODALITIES if name in usual)
+    return replace(settings, modalities=chosen, declared=declared_among(chosen))
 
 
 def encode_into(spool: Path, settings: PackSettings, source: Source) -> str:

@@ -1,9 +1,10 @@
 """Read one recording as arrays: constant frame rate, one size, one clock for all streams."""
 
 import csv
+from array import array
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..media.arrays import ARRAY_SUFFIXES, open_array
-from ..media.container_io import FrameReader, iterate_frames, probe
+from ..media.container_io import FrameReader, allow_pixels, iterate_frames, probe
 from ..media.damaged_packets import Damage
 from ..media.flow import compute_flow
 from ..media.pack_settings import PackSettings
@@ -19,17 +20,19 @@ from ..media.pictures import check_seconds, read_pictures
 from ..media.soundtrack import read_sound
 from ..modality import MODALITIES, modality, shown_by
 
+Gaps = dict[str, list[tuple[float, float]]]
+
 
 @dataclass
 class Recording:
     """One piece of a recording. All streams start at its time 0.
 
     - `start`, `duration`: seconds.
-    - `streams`: rgb (T, H, W, 3) uint8; depth (T, H, W) uint16; flow and depth_flow (T, 2, H, W) float32 pixel/frame;
-      audio (N,) float32 in [-1, 1]; signals (N, C) float32.
+    - `streams`: colour (T, H, W, 3) uint8; depth and other measured pictures (T, H, W) uint16; flow and depth_flow
+      (T, 2, H, W) float32 pixel/frame; sound (N,) float32 in [-1, 1]; signals (N, C) float32.
     - `rates`: Hz of each signal.
-    - `silent`: the sound track's level is below the threshold, so it is not in `streams`.
-    - `gaps`: (start, end) of sound that the file lacks, in seconds of the piece. It is silent there.
+    - `silent`: a sound track's level is below the threshold, so it is not in `streams`.
+    - `gaps`: by sound track, (start, end) of sound that the file lacks, in seconds of the piece. It is silent there.
     """
 
     start: float
@@ -37,7 +40,7 @@ class Recording:
     streams: dict[str, NDArray[Any]]
     rates: dict[str, float]
     silent: bool = False
-    gaps: tuple[tuple[float, float], ...] = ()
+    gaps: dict[str, tuple[tuple[float, float], ...]] = field(default_factory=dict)
 
 
 def read_recording(
@@ -60,43 +63,38 @@ def read_recording(
     has fewer than two frames, and if a file exceeds the bounds of the settings. Raises `av.FFmpegError` and `OSError`
     for unreadable files.
     """
+    allow_pixels(settings.max_pixels)
     wanted, files = settings.modalities, by_content(files)
-    video = files.get("video")
     given = settings.rates | (rates or {})
-    sound, signals, rates = None, {}, {}
+    signals, rates = {}, {}
     for name in wanted:
         if modality(name).kind == "signal" and name in files:
             signals[name], rates[name] = read_signal(files[name], name, given.get(name))
             check_seconds(files[name].name, len(signals[name]) / rates[name], settings)
-    gaps: list[tuple[float, float]] = []
-    if "audio" in wanted:
-        sound = _sound(files, settings, damage, gaps)
+    gaps: Gaps = {}
+    sounds = {name: _sound(files, name, settings, damage, gaps) for name in wanted if modality(name).kind == "audio"}
+    heard = {name: sound for name, sound in sounds.items() if sound is not None}
     stored = {name: _stored_flow(files[name]) for name in wanted if modality(name).flow_of and name in files}
     if stored and settings.region is not None:
         raise ValueError("its flow covers the whole picture, not the region: remove it to have flow computed")
-    pictures = None
-    if video is not None and shown_by("rgb", wanted):
-        reader = FrameReader("rgb24", settings.size, region=settings.region)
-        pictures = read_pictures(video, reader, settings, given.get("video"), damage, spare=True)
-    depth = None
-    if shown_by("depth", wanted) and "depth" in files:
-        reader = FrameReader("gray16le", settings.size, settings.depth_scale, settings.region)
-        depth = read_pictures(files["depth"], reader, settings, given.get("depth"), damage, spare=True)
+    pictures = {
+        source: read_pictures(path, reader_of(source, settings), settings, given.get(content), damage, spare=True)
+        for source, content, path in picture_files(files, wanted)
+    }
     longest = max(
-        [len(sound) / settings.sample_rate if sound is not None else 0.0]
+        [0.0, *(len(sound) / settings.sample_rate for sound in heard.values())]
         + [len(values) / rates[name] for name, values in signals.items()]
     )
-    if pictures is None and depth is None and not longest:
+    if not pictures and not longest:
         raise ValueError(f"it has none of {', '.join(wanted)}")
     per_piece = max(round(settings.clip_seconds * settings.fps), 2)
     number, total = 0, Counter[str]()
     while True:
         streams: dict[str, NDArray[Any]] = {}
-        frames = next(pictures, None) if pictures is not None else None
-        depths = next(depth, None) if depth is not None else None
+        seen = {source: next(frames, None) for source, frames in pictures.items()}
         first, start = number * per_piece, number * per_piece / settings.fps
-        leading = frames if frames is not None else depths
-        if leading is None and (pictures is not None or depth is not None or start >= longest):
+        leading = next((frames for frames in seen.values() if frames is not None), None)
+        if leading is None and (pictures or start >= longest):
             # A single frame left at the end does not make a piece.
             for name, flow in stored.items():
                 if total[name] and abs(len(flow) - total[name]) > 1:
@@ -104,27 +102,29 @@ def read_recording(
             return
         count = 0 if leading is None else min(len(leading), per_piece)
         duration = count / settings.fps if leading is not None else min(settings.clip_seconds, longest - start)
-        for source, seen in (("rgb", frames), ("depth", depths)):
-            if seen is None or leading is None:
+        for source, frames in seen.items():
+            if frames is None or leading is None:
                 continue
             # Depth may last longer than the video, which sets the end.
-            values = seen[:count]
-            seen = seen[: len(values) + 1]
+            values = frames[:count]
+            frames = frames[: len(values) + 1]
             for name in shown_by(source, wanted):
-                streams[name] = values if name == source else _flow(name, seen, len(values), stored, first)
+                streams[name] = values if name == source else _flow(name, frames, len(values), stored, first)
                 total[name] += len(values)
         silent = False
-        if sound is not None:
+        for name, sound in heard.items():
             piece = _cut(sound, start, duration, settings.sample_rate)
-            silent = bool(loudness(piece) < settings.silence_db)
-            if not silent:
-                streams["audio"] = piece
+            if loudness(piece) < settings.silence_db:
+                silent = True
+            else:
+                streams[name] = piece
         for name, values in signals.items():
             # A signal that ended before this piece is absent from it, as sound is.
             if round(start * rates[name]) < len(values):
                 streams[name] = _cut(values, start, duration, rates[name], hold=True)
-        here = tuple(_within(gaps, start, duration)) if "audio" in streams else ()
-        yield Recording(start, duration, streams, rates, silent, here)
+        lost = {name: tuple(_within(gaps[name], start, duration)) for name in gaps if name in streams}
+        lost = {name: parts for name, parts in lost.items() if parts}
+        yield Recording(start, duration, streams, rates, silent, lost)
         number += 1
 
 
@@ -152,12 +152,7 @@ def read_signal(path: Path, name: str, rate: float | None = None) -> tuple[NDArr
     if path.suffix.lower() in ARRAY_SUFFIXES:
         values = np.array(open_array(path, 2))
     else:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = [row for row in csv.reader(file) if row]
-        try:
-            values = np.array(rows, dtype=np.float32)
-        except ValueError:
-            values = np.array(rows[1:], dtype=np.float32)
+        values = _read_table(path, entry.channels)
     if values.ndim != 2 or values.shape[1] != entry.channels or not len(values):
         raise ValueError(f"'{path.name}' has shape {values.shape}, {name} needs (samples, {entry.channels})")
     # Values beyond float32's range become infinite and are rejected as such.
@@ -166,6 +161,37 @@ def read_signal(path: Path, name: str, rate: float | None = None) -> tuple[NDArr
     if not np.isfinite(values).all():
         raise ValueError(f"'{path.name}' holds values that are not finite")
     return values, rate
+
+
+def _read_table(path: Path, columns: int) -> NDArray[np.float64]:
+    """Reads a CSV of numbers (N, columns), with one header line allowed, row by row: text takes much more memory."""
+    found = array("d")
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        for number, row in enumerate(row for row in csv.reader(file) if row):
+            try:
+                values = [float(value) for value in row]
+            except ValueError:
+                if number == 0:
+                    continue
+                raise
+            if len(row) != columns:
+                raise ValueError(f"'{path.name}' has a row of {len(row)} values, {columns} are needed")
+            found.extend(values)
+    return np.frombuffer(found, np.float64).reshape(-1, columns)
+
+
+def picture_files(files: dict[str, Path], names: tuple[str, ...]) -> list[tuple[str, str, Path]]:
+    """Returns (modality, content, file) of the pictures that `names` need and the recording has, RGB first."""
+    needed = dict.fromkeys(modality(name).flow_of or name for name in names if modality(name).kind == "video")
+    known = [(source, "video" if source == "rgb" else source) for source in MODALITIES if source in needed]
+    return [(source, content, files[content]) for source, content in known if content in files]
+
+
+def reader_of(source: str, settings: PackSettings) -> FrameReader:
+    """Returns the reader of the pictures of a modality. Only levels of depth are scaled, to millimetres."""
+    if modality(source).channels == 3:
+        return FrameReader("rgb24", settings.size, region=settings.region)
+    return FrameReader("gray16le", settings.size, settings.depth_scale if source == "depth" else 1.0, settings.region)
 
 
 def by_content(files: dict[str, Path]) -> dict[str, Path]:
@@ -194,34 +220,33 @@ def _within(gaps: list[tuple[float, float]], start: float, duration: float) -> I
 
 
 def _sound(
-    files: dict[str, Path], settings: PackSettings, damage: Damage | None, gaps: list[tuple[float, float]]
+    files: dict[str, Path], name: str, settings: PackSettings, damage: Damage | None, gaps: Gaps
 ) -> NDArray[np.float32] | None:
     """Returns mono sound whose sample 0 is at the video's first frame, or None if there is no track.
 
-    Adds the gaps of the track to `gaps`, on the same clock.
+    Only `audio` may come from the video. Adds the gaps of the track to `gaps`, on the same clock.
     """
+    path, own = files.get(name), name in files
+    if path is None and name == "audio" and "video" in files and has_sound(files["video"]):
+        path = files["video"]
+    if path is None:
+        return None
     found: list[tuple[float, float]] = []
 
     def note(start: float, end: float) -> None:
         found.append((start, end))
 
-    bounds = settings.sample_rate, settings.max_seconds, damage, note
-    if "audio" in files:
-        begin, sound = read_sound(files["audio"], *bounds)
-        gaps += [(start - begin, end - begin) for start, end in found]
-        if damage is not None:
-            damage.gaps += gaps
-        return sound
-    if "video" not in files or not has_sound(files["video"]):
-        return None
-    begin, sound = read_sound(files["video"], *bounds)
-    # Damage before the first picture is counted where the pictures are read.
-    uncounted = None if damage is None else Damage()
-    first = next((time for time, _ in iterate_frames(files["video"], uncounted)), 0.0)
-    gaps += [(start - first, end - first) for start, end in found]
+    begin, sound = read_sound(path, settings.sample_rate, settings.max_seconds, damage, note)
+    origin = begin
+    if not own:
+        # Damage before the first picture is counted where the pictures are read.
+        uncounted = None if damage is None else Damage()
+        origin = next((time for time, _ in iterate_frames(path, uncounted)), 0.0)
+        sound = _cut(sound, origin - begin, len(sound) / settings.sample_rate + begin - origin, settings.sample_rate)
+    gaps[name] = [(start - origin, end - origin) for start, end in found]
     if damage is not None:
-        damage.gaps += gaps
-    return _cut(sound, first - begin, len(sound) / settings.sample_rate + begin - first, settings.sample_rate)
+        damage.gaps += gaps[name]
+    return sound
 
 
 def _cut(values: NDArray[Any], start: float, duration: float, rate: float, hold: bool = False) -> NDArray[Any]:

@@ -1,34 +1,13 @@
-"""Recordings that cannot be read: errors of their readers, the list of rejected files, and the allowed share."""
+"""Recordings that cannot be read: the list of rejected files, and the allowed share."""
 
-import csv
 import json
-import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import cv2
-from av.error import FFmpegError
-
 from ..errors import DataError
 from ..index.whole_file import remove_partial, write_whole
 
-# What readers raise for a damaged or foreign file. IndexError: PyAV, for a container without the requested stream.
-# NotImplementedError: SciPy, for a MATLAB file in HDF5 format.
-UNREADABLE = (
-    FFmpegError,
-    OSError,
-    ValueError,
-    EOFError,
-    IndexError,
-    KeyError,
-    ArithmeticError,
-    MemoryError,
-    NotImplementedError,
-    zlib.error,
-    csv.Error,
-    cv2.error,
-)
 KILLED = "the process that read it died: its decoder crashed or memory ran out"
 
 
@@ -38,12 +17,6 @@ class Rejected:
 
     file: str
     reason: str
-
-
-def reason_of(error: BaseException) -> str:
-    """Returns one of `UNREADABLE` as one line of text."""
-    text = str(getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
-    return f"not enough memory ({text})" if isinstance(error, MemoryError) else text
 
 
 def printable(path: Path | str) -> str:

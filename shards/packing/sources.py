@@ -1,6 +1,5 @@
 """Find the recordings to pack: those that a label file names, and the others in the folder."""
 
-import csv
 import hashlib
 import json
 import math
@@ -14,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import RequestError
-from ..index.labels import NO_LABELS
+from ..index.label_table import backslash_hint, read_table
+from ..index.labels import LABEL, NO_LABELS
 from ..index.table import clean_key
 from ..media.arrays import ARRAY_SUFFIXES
 from ..media.pictures import IMAGE_SUFFIXES
@@ -212,23 +212,20 @@ def _likeness(path: Path) -> tuple[str, str]:
 def _from_table(path: Path) -> list[Source]:
     if not path.is_file():
         raise RequestError(f"no label file at '{path}'")
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise RequestError(f"label file '{path}' is not a UTF-8 CSV table: {error}") from error
+    kinds = ("video", *MODALITIES)
+    rows = read_table(path, "label file", [*kinds, *(f"{kind}{RATE_ENDING}" for kind in kinds), LABEL, *NO_LABELS])
     if not rows:
         raise RequestError(f"label file '{path}' has no rows")
-    columns = [column for column in rows[0] if column in ("video", *MODALITIES)]
+    columns = [column for column in rows[0][1] if column in kinds]
     if not columns:
-        known = ", ".join(("video", *MODALITIES))
-        raise RequestError(f"label file '{path}' has no column that names files: one of {known} is needed")
+        raise RequestError(
+            f"label file '{path}' has no column that names files (its columns are {', '.join(rows[0][1])}): one of "
+            f"{', '.join(kinds)} is needed"
+        )
     timed = {f"{column}{RATE_ENDING}": _kind(column) for column in columns}
     sources, absent = [], []
     seen: dict[Path, int] = {}
-    for line, row in enumerate(rows, start=2):
-        if None in row or None in row.values():
-            raise RequestError(f"label file '{path}', line {line}: it does not have as many fields as the header")
+    for line, row in rows:
         files = {_kind(column): path.parent / row[column] for column in columns if row[column]}
         if not files:
             raise RequestError(f"label file '{path}', line {line}: it names no file ({', '.join(columns)} are empty)")
@@ -242,7 +239,8 @@ def _from_table(path: Path) -> list[Source]:
         problem = ""
         if gone is not None:
             absent.append(gone)
-            problem = f"'{gone}', named in line {line} of '{path.name}', does not exist"
+            hint = backslash_hint([gone.name])
+            problem = f"'{gone}', named in line {line} of '{path.name}', does not exist{hint}"
         elif twice is not None:
             problem = f"'{twice.name}' is in lines {seen[twice]} and {line} of '{path.name}'"
         for file in files.values():
@@ -251,7 +249,8 @@ def _from_table(path: Path) -> list[Source]:
         sources.append(Source(_key(next(iter(files.values()))), files, texts, rates, problem))
     if len(absent) == len(sources):
         others = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
-        raise RequestError(f"label file '{path}' names files that do not exist: '{absent[0]}'{others}")
+        hint = backslash_hint(file.name for file in absent)
+        raise RequestError(f"label file '{path}' names files that do not exist: '{absent[0]}'{others}{hint}")
     return sources
 
 
@@ -288,7 +287,10 @@ def _from_folder(folder: Path, table: _Table | None = None) -> tuple[list[Source
                 place = table.root
             stem = path.name if kind == "frames" else path.stem
         # A folder named after a camera may hold the sound recorded with it.
-        held = "audio" if kind == "audio" else _kind(named or ("video" if kind == "frames" else kind))
+        if kind == "audio":
+            held = named if named in MODALITIES and MODALITIES[named].kind == "audio" else "audio"
+        else:
+            held = _kind(named or ("video" if kind == "frames" else kind))
         stem = stem if table is None else table.recording_of(stem, held)
         if table is not None and os.path.realpath(path) in table.paths:
             known.add((os.path.realpath(place), stem))

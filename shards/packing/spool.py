@@ -58,14 +58,16 @@ class SpooledClip:
 
 
 @contextmanager
-def open_spool(out: Path, settings: PackSettings) -> Iterator[Path]:
+def open_spool(out: Path, settings: PackSettings, beside: bool = False) -> Iterator[Path]:
     """Opens the folder `.packing` in `out`: creates it, or resumes that of an interrupted run with the same settings.
+
+    `beside`: `out` holds a finished packing, which stays for now.
 
     Raises `RequestError` if `out` holds something else, if the interrupted run had other settings (the message names
     them), and if another process is packing there.
     """
     folder = out / SPOOL_NAME
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not folder.is_dir())):
+    if not beside and out.exists() and (not out.is_dir() or (any(out.iterdir()) and not folder.is_dir())):
         raise RequestError(f"'{out}' already holds something: give an empty or new folder for the shards")
     clips = folder / "clips"
     clips.mkdir(parents=True, exist_ok=True)
@@ -87,7 +89,8 @@ def _check_settings(path: Path, out: Path, settings: PackSettings) -> None:
     if not path.is_file():
         write_whole(path, json.dumps(wanted).encode())
         return
-    begun = json.loads(path.read_text(encoding="utf-8"))
+    # Older versions declared nothing.
+    begun = {"declared": []} | json.loads(path.read_text(encoding="utf-8"))
     # Raising a bound keeps what was accepted, and rejected recordings are tried again.
     free = {name: wanted[name] for name in BOUNDS if wanted[name] >= begun.get(name, wanted[name])}
     named = difference(begun | free | {name: wanted[name] for name in ORDER}, wanted)

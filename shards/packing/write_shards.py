@@ -9,18 +9,20 @@ import numpy as np
 from webdataset.writer import TarWriter
 
 from ..errors import DataError
-from ..index.table import Index, Sample, Shard, Statistics, save_index
+from ..index.table import INDEX_NAME, Index, Sample, Shard, Stamps, Statistics, save_index
 from ..index.whole_file import sha256, whole_file
 from ..media.pack_settings import PackSettings
 from .encode import Moments
 from .spool import SpooledClip
 
 
-def assemble(out: Path, clips: list[SpooledClip], settings: PackSettings, source: str) -> Index:
+def assemble(
+    out: Path, clips: list[SpooledClip], settings: PackSettings, source: str, stamps: Stamps | None = None
+) -> Index:
     """Writes the clips to shards in `out`, shuffled with `settings.seed`, then writes `index.json`, and returns it.
 
-    `source`: digest of the recordings, which the index stores. A tar gets its final name once it is complete, and the
-    index is written last.
+    `source`, `stamps`: digest of the recordings and stamps of their files, which the index stores. A tar gets its
+    final name once it is complete, and the index is written last.
 
     Raises `DataError` if there are fewer clips than `settings.readers`: each reader needs a shard.
     """
@@ -29,7 +31,8 @@ def assemble(out: Path, clips: list[SpooledClip], settings: PackSettings, source
             f"{len(clips)} clips cannot fill a shard for each of {settings.readers} readers: "
             "give fewer --readers, or cut shorter clips with --clip-seconds"
         )
-    # An interrupted run may have used other shard sizes.
+    # Without its shards an older index is worthless. An interrupted run may have used other shard sizes.
+    (out / INDEX_NAME).unlink(missing_ok=True)
     for left in out.glob("shard-*.tar"):
         left.unlink()
     order = np.random.default_rng(settings.seed).permutation(len(clips))
@@ -53,7 +56,16 @@ def assemble(out: Path, clips: list[SpooledClip], settings: PackSettings, source
             for sample, group in zip(samples, groups, strict=True)
         ]
     statistics, counts = _statistics(shuffled)
-    index = Index(settings, statistics, tuple(shards), tuple(samples), folder=out, source=source, counts=counts)
+    index = Index(
+        settings,
+        statistics,
+        tuple(shards),
+        tuple(samples),
+        folder=out,
+        source=source,
+        counts=counts,
+        stamps=stamps or {},
+    )
     save_index(index, out)
     return index
 

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 
@@ -154,10 +153,3 @@ def _draw_moments(rng: np.random.Generator) -> tuple[float, float]:
 def scene_to_json(scene: Scene) -> str:
     """Returns the scene as one line of JSON. Floats keep every digit, so the scene reads back equal."""
     return json.dumps(asdict(scene), separators=(",", ":"))
-
-
-def scene_from_json(line: str) -> Scene:
-    """Returns the scene in a line of `scenes.jsonl`."""
-    content: dict[str, Any] = json.loads(line)
-    content |= {name: tuple(value) for name, value in content.items() if isinstance(value, list)}
-    return Scene(**content)

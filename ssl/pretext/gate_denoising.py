@@ -13,10 +13,10 @@ from .base import PLAIN, TEACHER, PretextTask, mean_of, unit
 class GateDenoising(PretextTask):
     """Predicts the clean fused embedding from corrupted streams, and trains the gate to detect the fault (ours).
 
-    In the view `corrupt`, a random subset of the modalities is corrupted or dropped, never all, and each equally
-    often. `z~` is the embedding fused from that view, and `g~` are its gate weights divided by their sum. `z*` is the
-    embedding of the clean segment from an exponential moving average of the backbone. `s_m` in [0, 1] is the severity
-    of modality m, 0 if it is clean.
+    In half of the segments of the view `corrupt`, a random subset of the modalities is corrupted or dropped, never
+    all, and each equally often. `z~` is the embedding fused from that view, and `g~` are its gate weights divided by
+    their sum. `z*` is the embedding of the clean segment from an exponential moving average of the backbone. `s_m` in
+    [0, 1] is the severity of modality m, 0 if it is clean.
 
         L = 2 - 2 cos(predictor(z~), z*) + gate KL(t || g~),   t_m = exp(-sharpness s_m) / sum_n exp(-sharpness s_n)
 

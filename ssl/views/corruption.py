@@ -76,8 +76,9 @@ def corrupt_streams(
     present: (B, K) by modality.
     generator: for all draws.
     kinds: corruptions to draw from.
-    share: probability that a segment is chosen. Each modality of a chosen segment is corrupted with probability 1/2;
-        if all would be, none is. Each is corrupted equally often, so a fixed preference of a gate does not help.
+    share: probability that a segment with several modalities has corrupted ones: a random subset, with equal
+        probabilities, but never all. A segment with one modality stays clean: it has no clean modality to prefer.
+        Each modality is corrupted equally often, so a fixed preference of a gate does not help.
     dropped: probability that a corrupted modality is dropped; otherwise its severity is uniform in (0, 1).
 
     Returns the streams with a corrupted segment, `present` without the dropped modalities, and the severity
@@ -85,10 +86,8 @@ def corrupt_streams(
     """
     names = list(present)
     mask = torch.stack([present[name] for name in names], dim=-1).cpu()
-    chosen = torch.rand(mask.shape, generator=generator) < 0.5
-    chosen &= mask & (torch.rand(*mask.shape[:2], 1, generator=generator) < share)
-    # With all modalities corrupted there is no clean one to prefer.
-    chosen &= ~(chosen == mask).all(dim=-1, keepdim=True)
+    chosen = _proper_subsets(mask, generator)
+    chosen &= torch.rand(*mask.shape[:2], 1, generator=generator) < share
     severity = torch.rand(mask.shape, generator=generator) * chosen
     lost = chosen & (torch.rand(mask.shape, generator=generator) < dropped)
     changed: dict[str, Tensor] = {}
@@ -105,3 +104,17 @@ def corrupt_streams(
     device = next(iter(present.values())).device
     kept = {name: present[name] & ~lost[..., number].to(device) for number, name in enumerate(names)}
     return changed, kept, severity.to(device)
+
+
+def _proper_subsets(mask: Tensor, generator: torch.Generator) -> Tensor:
+    """A random subset of the true entries of each row of `mask` (..., M): neither empty nor all of them.
+
+    All such subsets are equally likely. A row with fewer than two true entries gets none.
+    """
+    count = mask.sum(dim=-1)
+    # The subsets of n entries are the numbers from 1 to 2^n - 2, one bit per entry.
+    numbers = 2**count - 2
+    drawn = 1 + (torch.rand(count.shape, generator=generator, dtype=torch.float64) * numbers).long()
+    place = (mask.cumsum(dim=-1) - 1).clamp_min(0)
+    bits = (drawn[..., None] >> place) & 1
+    return (bits == 1) & mask & (count[..., None] > 1)

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...shards.errors import RequestError
+from ..metrics.auc_difference import auc_difference, auc_test
 from ..metrics.chance import accuracy_figure, chance_warning, majority_share
 from ..metrics.classification import bootstrap_interval, roc_auc
-from ..metrics.significance import Difference, holm, mcnemar, paired_difference
+from ..metrics.significance import Difference, few_groups_note, holm, paired_bootstrap, paired_test, which_test
 from ..records import Cell, Figure, Result, Table, new_result, scores_file
 from ..robustness.robustness_comparison import area_figures, area_table, compare_areas, load_swept
 from .scores import Scores, load_scores
@@ -32,9 +33,11 @@ class Contender:
         """Whether the most probable class of each clip is correct, (n,)."""
         return self.scores.probabilities.argmax(axis=1) == self.scores.labels
 
-    def auc(self, rows: NDArray[np.int64]) -> float:
-        """Returns the ROC AUC of class 1 of two on `rows`. With two classes, both have the same AUC."""
-        return roc_auc(self.scores.probabilities[rows, 1], self.scores.labels[rows] == 1)
+    @property
+    def auc(self) -> float:
+        """Returns the ROC AUC of class 1 of two, a mean over folds. With two classes, both have the same AUC."""
+        chances, truth = self.scores.probabilities[:, 1], self.scores.labels == 1
+        return float(self.scores.divided.mean(lambda rows: roc_auc(chances[rows], truth[rows])))
 
 
 @dataclass(frozen=True)
@@ -45,12 +48,14 @@ class Duel:
     second: str
     accuracy: Difference
     """Difference of the accuracies."""
-    auc: Difference | None
-    """Difference of the AUCs, or None unless there are two classes."""
-    mcnemar: float
-    """Exact p value of McNemar's test."""
+    p: float
+    """p value of the accuracies, from `paired_test`."""
     adjusted: float
     """The same p value, adjusted by Holm's method for all pairs compared."""
+    auc: Difference | None
+    """Difference of the AUCs with its p value, from `auc_difference`. None unless there are two classes."""
+    auc_adjusted: float | None
+    """The p value of the AUCs, adjusted by Holm's method for all pairs compared."""
 
 
 def load_contenders(runs: Sequence[Path]) -> list[Contender]:
@@ -88,15 +93,20 @@ def load_contenders(runs: Sequence[Path]) -> list[Contender]:
 
 
 def duels(contenders: Sequence[Contender], draws: int = 2000) -> list[Duel]:
-    """Compares every pair of runs. The p values of McNemar's test are adjusted for the number of pairs.
+    """Compares every pair of runs. p values are adjusted for the number of pairs.
 
     - `draws`: number of bootstrap samples.
     """
     pairs = list(combinations(contenders, 2))
-    values = [mcnemar(first.right, second.right) for first, second in pairs]
+    values = [paired_test(first.right, second.right, first.units) for first, second in pairs]
+    adjusted = holm(values).tolist()
+    areas = [_auc(first, second, draws) for first, second in pairs]
+    adjusted_areas = [None if area is None else p for area, p in zip(areas, _adjusted(areas), strict=True)]
     return [
-        Duel(first.name, second.name, *_differences(first, second, draws), value, float(adjusted))
-        for (first, second), value, adjusted in zip(pairs, values, holm(values), strict=True)
+        Duel(first.name, second.name, _accuracy(first, second, draws), p, of_all, area, of_areas)
+        for (first, second), p, of_all, area, of_areas in zip(
+            pairs, values, adjusted, areas, adjusted_areas, strict=True
+        )
     ]
 
 
@@ -117,30 +127,37 @@ def compare(runs: Sequence[Path], command: str = "", draws: int = 2000) -> tuple
     alone: list[list[Cell]] = []
     chance, warnings = majority_share(contenders[0].scores.labels), []
     for run in contenders:
-        right, everywhere = run.right.astype(float), np.arange(clips)
+        right = run.right.astype(float)
         low, high = bootstrap_interval(lambda rows, right=right: float(right[rows].mean()), run.units)
-        auc = run.auc(everywhere) if len(run.classes) == 2 else None
+        auc = run.auc if len(run.classes) == 2 else None
         alone.append([run.name, float(right.mean()), low, high, chance, auc])
         figure = accuracy_figure(f"{run.name}: accuracy", float(right.mean()), low, high, chance, clips)
         warnings += chance_warning([figure], "do not rely on its differences; train it longer (train.steps)")
-    note = f"{clips} test clips in {units} groups. 95 % intervals by bootstrap over groups."
+    groups, folds = contenders[0].units, contenders[0].scores.divided
+    few, mean = few_groups_note(groups), f" AUC: mean over {len(folds.sizes)} folds." * (len(folds.sizes) > 1)
+    note = f"{clips} test clips in {units} groups. 95 % intervals by bootstrap over groups.{few}"
     pairs = [f"{duel.second} - {duel.first}" for duel in found]
     accuracies: list[list[Cell]] = [
-        [pair, duel.accuracy.value, duel.accuracy.low, duel.accuracy.high, duel.mcnemar, duel.adjusted]
+        [pair, duel.accuracy.value, duel.accuracy.low, duel.accuracy.high, duel.p, duel.adjusted]
         for pair, duel in zip(pairs, found, strict=True)
     ]
     areas: list[list[Cell]] = [
-        [pair, duel.auc.value, duel.auc.low, duel.auc.high, duel.auc.p]
+        [pair, duel.auc.value, duel.auc.low, duel.auc.high, duel.auc.p, duel.auc_adjusted]
         for pair, duel in zip(pairs, found, strict=True)
         if duel.auc is not None
     ]
-    exact = f"{note} Paired. McNemar: exact p value over clips. Holm: p value adjusted for the number of pairs."
+    tested, tested_areas = (
+        f"{note} Paired. p: {test}. Holm: p adjusted for the number of pairs."
+        for test in (which_test(groups), auc_test(groups))
+    )
     tables = [
-        Table("Runs", ["run", "accuracy", "low", "high", "chance", "AUC"], alone, note),
-        Table("Accuracy, second less first", ["pair", "gain", "low", "high", "McNemar", "Holm"], accuracies, exact),
+        Table("Runs", ["run", "accuracy", "low", "high", "chance", "AUC"], alone, note + mean),
+        Table("Accuracy, second less first", ["pair", "gain", "low", "high", "p", "Holm"], accuracies, tested),
     ]
     if areas:
-        tables.append(Table("AUC, second less first", ["pair", "gain", "low", "high", "p"], areas, f"{note} Paired."))
+        tables.append(
+            Table("AUC, second less first", ["pair", "gain", "low", "high", "p", "Holm"], areas, tested_areas + mean)
+        )
     swept = load_swept([run.name for run in contenders], runs)
     figures: list[Figure] = []
     if swept:
@@ -153,18 +170,37 @@ def _load(run: Path) -> Contender:
     scores, units, classes = load_scores(scores_file(run))
     if scores.labels.ndim == 2:
         raise RequestError(f"'{run}' has several classes per clip: compare runs with one class per clip")
-    order = np.argsort(scores.keys, kind="stable")
+    # A clip may be tested by several official splits.
+    order = np.lexsort((scores.folds or scores.keys, scores.keys))
     ordered = Scores(
-        scores.probabilities[order], scores.weights[order], scores.labels[order], [scores.keys[i] for i in order]
+        scores.probabilities[order],
+        scores.weights[order],
+        scores.labels[order],
+        [scores.keys[i] for i in order],
+        [scores.folds[i] for i in order] if scores.folds else [],
     )
     return Contender(run.name, ordered, [units[i] for i in order], classes)
 
 
-def _differences(first: Contender, second: Contender, draws: int) -> tuple[Difference, Difference | None]:
+def _accuracy(first: Contender, second: Contender, draws: int) -> Difference:
     gain = second.right.astype(float) - first.right.astype(float)
-    accuracy = paired_difference(lambda rows, seed: float(gain[rows].mean()), first.units, draws=draws)
+    return paired_bootstrap(lambda rows, seed: float(gain[rows].mean()), first.units, draws=draws)
+
+
+def _auc(first: Contender, second: Contender, draws: int) -> Difference | None:
     if len(first.classes) != 2:
-        return accuracy, None
-    return accuracy, paired_difference(
-        lambda rows, seed: second.auc(rows) - first.auc(rows), first.units, draws=draws
+        return None
+    mine, theirs = (one.scores.probabilities[None, :, 1:] for one in (first, second))
+    return auc_difference(
+        mine,
+        theirs,
+        first.scores.labels,
+        lambda scores, labels: roc_auc(scores[:, 0], labels == 1),
+        first.units,
+        (first.scores.divided, second.scores.divided),
+        draws,
     )
+
+
+def _adjusted(areas: Sequence[Difference | None]) -> list[float]:
+    return holm([float("nan") if area is None else area.p for area in areas]).tolist()

@@ -11,6 +11,7 @@ from ..metrics.chance import action_chances, multilabel_chances, violence_chance
 from ..metrics.classification import (
     action_metrics,
     average_precision,
+    average_precisions,
     bootstrap_interval,
     mean_class_accuracy,
     roc_auc,
@@ -31,7 +32,7 @@ def judge(
 ) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
     """Returns the metrics, and the 95 % intervals of the main ones.
 
-    Intervals come from a bootstrap over `units`.
+    Intervals come from a bootstrap over `units`. AUC and average precision are means over the folds of `scores`.
 
     - `positive`: the one of two `classes` to detect, or None for action classes. With a positive class, the metrics
       include the recall of both classes by name.
@@ -40,6 +41,7 @@ def judge(
     Labels (n, C) mean several classes per clip.
     """
     metrics = _metrics(scores, classes, positive)
+    folds = scores.divided
     if scores.labels.ndim == 2:
         headline: dict[str, Statistic] = {name: _several(scores, name) for name in metrics}
     elif positive is None:
@@ -53,19 +55,34 @@ def judge(
         right = (chances >= 0.5) == truth
         headline = {
             "accuracy": lambda rows: float(right[rows].mean()),
-            "auc": lambda rows: roc_auc(chances[rows], truth[rows]),
-            "average_precision": lambda rows: average_precision(chances[rows], truth[rows]),
+            "auc": lambda rows: float(folds.mean(lambda part: roc_auc(chances[part], truth[part]), rows)),
+            "average_precision": lambda rows: float(
+                folds.mean(lambda part: average_precision(chances[part], truth[part]), rows)
+            ),
         }
     return metrics, {name: bootstrap_interval(figure, units, draws=500) for name, figure in headline.items()}
 
 
 def chances_of(scores: Scores, positive: int | None) -> dict[str, float]:
     """Returns the chance level of each metric of `judge` that has one."""
-    if scores.labels.ndim == 2:
-        return multilabel_chances(scores.labels)
+    folds, labels = scores.divided, scores.labels
+    if labels.ndim == 2:
+        # A class counts in the folds where it occurs, as in its average precision.
+        shares = folds.mean(lambda part: _share(labels[part]))
+        return multilabel_chances(labels) | {"mean_average_precision": _mean(shares)}
     if positive is None:
-        return action_chances(scores.labels, scores.probabilities.shape[1])
-    return violence_chances(scores.labels == positive)
+        return action_chances(labels, scores.probabilities.shape[1])
+    truth = labels == positive
+    share = float(folds.mean(lambda part: _share(truth[part])))
+    return violence_chances(truth) | {"average_precision": share}
+
+
+def class_precisions(scores: Scores, rows: NDArray[np.int64] | None = None) -> NDArray[np.float64]:
+    """Returns the average precision of each class (C,), a mean over the folds where the class occurs.
+
+    - `rows`: clips that count, which may repeat. Default: all.
+    """
+    return scores.divided.mean(lambda part: average_precisions(scores.probabilities[part], scores.labels[part]), rows)
 
 
 def split_line(name: str, scores: Scores, classes: Sequence[str], positive: int | None) -> str:
@@ -82,16 +99,33 @@ def split_line(name: str, scores: Scores, classes: Sequence[str], positive: int 
 
 def _metrics(scores: Scores, classes: Sequence[str], positive: int | None) -> dict[str, float]:
     if scores.labels.ndim == 2:
-        return multilabel_metrics(scores.probabilities, scores.labels)
+        precision = {"mean_average_precision": _mean(class_precisions(scores))}
+        return multilabel_metrics(scores.probabilities, scores.labels) | precision
     if positive is None:
         return action_metrics(scores.probabilities, scores.labels)
     names = class_identifiers(classes)
     chances, truth = scores.probabilities[:, positive], scores.labels == positive
-    return violence_metrics(chances, truth, (names[1 - positive], names[positive]))
+    found = violence_metrics(chances, truth, (names[1 - positive], names[positive]))
+    folds = scores.divided
+    auc = folds.mean(lambda part: roc_auc(chances[part], truth[part]))
+    precision = folds.mean(lambda part: average_precision(chances[part], truth[part]))
+    return found | {"auc": float(auc), "average_precision": float(precision)}
 
 
 def _several(scores: Scores, name: str) -> Statistic:
+    if name == "mean_average_precision":
+        return lambda rows: _mean(class_precisions(scores, rows))
     return lambda rows: multilabel_metrics(scores.probabilities[rows], scores.labels[rows])[name]
+
+
+def _share(truth: NDArray[np.bool_] | NDArray[np.int64]) -> NDArray[np.float64]:
+    """Returns the share of clips with the class, by column. NaN for a class that does not occur."""
+    share = np.asarray(truth, float).mean(axis=0)
+    return np.where(share > 0, share, np.nan)
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
 
 
 def draw_figures(
@@ -139,7 +173,9 @@ def _curves(scores: Scores, classes: Mapping[str, int]) -> list[Curves]:
         roc[name] = list(zip(false_alarms.tolist(), found.tolist(), strict=True))
         exact, recall, _ = precision_recall_curve(true, chances)
         precision[name] = list(zip(recall.tolist(), exact.tolist(), strict=True))[::-1]
+    # The area of a pooled curve is not the mean AUC over folds.
+    pooled = ", folds pooled" if len(scores.divided.sizes) > 1 else ""
     return [
-        Curves("ROC", "false alarms", "recall", roc, diagonal=True),
-        Curves("Precision and recall", "recall", "precision", precision),
+        Curves(f"ROC{pooled}", "false alarms", "recall", roc, diagonal=True),
+        Curves(f"Precision and recall{pooled}", "recall", "precision", precision),
     ]

@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from ...shards.stream import ClipStream
 from ...shards.transforms import Preparation
 from ...ssl.gather import world_size
 from ..features.across_processes import share_batches
+from ..metrics.fold_means import Folds
 
 
 @dataclass
@@ -34,6 +36,13 @@ class Scores:
     """Class numbers (n,). With several classes per clip: 0 and 1 (n, C)."""
     keys: list[str]
     """Clip keys."""
+    folds: list[str] = field(default_factory=list)
+    """Name of the fold whose model scored each clip (n,). Empty: one model scored all."""
+
+    @cached_property
+    def divided(self) -> Folds:
+        """The folds of the clips, to average metrics of rankings over them."""
+        return Folds.of(self.folds, len(self.keys))
 
 
 def score_clips(
@@ -82,7 +91,7 @@ def _score(
 
 
 def join_scores(parts: Sequence[Scores]) -> Scores:
-    """Concatenates the scores of several batches or folds."""
+    """Concatenates the scores of several batches."""
     return Scores(
         np.concatenate([part.probabilities for part in parts]),
         np.concatenate([part.weights for part in parts]),
@@ -91,10 +100,16 @@ def join_scores(parts: Sequence[Scores]) -> Scores:
     )
 
 
+def join_folds(names: Sequence[str], parts: Sequence[Scores]) -> Scores:
+    """Concatenates the scores of several folds and keeps the name of each clip's fold."""
+    folds = [name for name, part in zip(names, parts, strict=True) for _ in part.keys]
+    return replace(join_scores(parts), folds=folds)
+
+
 def save_scores(scores: Scores, units: Sequence[str], classes: Sequence[str], path: Path) -> None:
-    """Writes scores, the group of each clip (`units`) and the class names to `path`, atomically."""
+    """Writes scores with their folds, the group of each clip (`units`) and the class names to `path`, atomically."""
     arrays = {"probabilities": scores.probabilities, "weights": scores.weights, "labels": scores.labels}
-    facts = {"keys": scores.keys, "units": list(units), "classes": list(classes)}
+    facts = {"keys": scores.keys, "folds": scores.folds, "units": list(units), "classes": list(classes)}
     path.parent.mkdir(parents=True, exist_ok=True)
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     with whole_file(path) as partial:
@@ -107,6 +122,6 @@ def load_scores(path: Path) -> tuple[Scores, list[str], list[str]]:
         with safe_open(path, framework="np") as file:
             facts = json.loads(file.metadata()["facts"])
             arrays = {name: file.get_tensor(name) for name in ("probabilities", "weights", "labels")}
-        return Scores(**arrays, keys=facts["keys"]), facts["units"], facts["classes"]
+        return Scores(**arrays, keys=facts["keys"], folds=facts["folds"]), facts["units"], facts["classes"]
     except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
         raise DataError(f"scores '{path}' are damaged ({error}): rerun the evaluation") from error

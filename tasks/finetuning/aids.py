@@ -15,6 +15,12 @@ class AidsConfig:
     modulation: float = _at_least_zero()
     """Strength of OGM-GE, which slows the leading modality in the first half of training; needs `unimodal_weight`.
     Published: 0.1 to 1; 0: off."""
+    pareto: float = _at_least_zero()
+    """Factor on the gradients that MMPareto joins from the fused loss and from each modality's own head, so that
+    neither is harmed; needs `unimodal_weight`. Published: 1.5; 0: off."""
+    distillation: float = _at_least_zero()
+    """Weight of the squared distance of each modality's features to those of its expert, trained alone (UMT). Only
+    in a study's rows that train jointly. 0: off."""
     gate_warmup: float = _at_least_zero(1)
     """Share of the steps in which the gate keeps its first weights. 0: off."""
     rank: float = _at_least_zero()

@@ -1,6 +1,6 @@
 """The supervised objective for action classes, one class of two to detect, or several classes per clip."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,10 +14,12 @@ from ...shards.batch import Batch
 from ...shards.clip_spec import ClipSpec
 from ...shards.errors import RequestError
 from ...shards.transforms import AugmentConfig, Preparation
+from ...ssl.gather import joined_gate_loss
 from ...ssl.monitors import GRADIENT_EVERY, gate_gradient, monitors
 from ...ssl.verdicts import FINE_TUNING, Means, collapse_warnings, gate_warnings, guessing_warnings
 from .aids import AidsConfig
 from .gradient_modulation import GateWarmup, GradientModulation
+from .pareto_gradients import ParetoGradients
 from .rank_loss import LossHistory
 
 
@@ -28,9 +30,9 @@ class StoredBatch(Batch):
     quality: Tensor | None = None
     """Quality (B, K, M, Q) measured on the media, if the gate uses it."""
 
-    def to(self, device: torch.device | str) -> "StoredBatch":
-        moved = super().to(device)
-        return StoredBatch(**vars(moved), quality=None if self.quality is None else self.quality.to(device))
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "StoredBatch":
+        changed = super()._each(change)
+        return StoredBatch(**vars(changed), quality=None if self.quality is None else change(self.quality))
 
 
 @dataclass(frozen=True)
@@ -78,13 +80,15 @@ class SupervisedObjective(nn.Module):
     - `batches`: number of training batches. The aids use shares of it.
     - `keys`: keys of the training clips, for the ranking loss.
     - `guessing`: what a constant prediction reaches, see `guess`.
+    - `teachers`: frozen classifiers of one modality each, for `aids.distillation` (UMT, Du et al. 2023). The loss
+      `||h_m - h_m^teacher||^2` is averaged over rows and summed over modalities.
 
     `forward(batch)` returns:
 
     - `label/loss` and `label/accuracy`;
     - `label/guessing` and `label/chance` with `guessing`;
     - `unimodal/loss` with heads per modality;
-    - `rank/loss` with the ranking loss;
+    - `rank/loss` with the ranking loss, `distillation/loss` with teachers;
     - `fusion/gradient` every `GRADIENT_EVERY` batches: the norm of the gradient of the gate's parameters;
     - `gate/loss`, and the values of `monitors`.
 
@@ -92,6 +96,7 @@ class SupervisedObjective(nn.Module):
     """
 
     batches_seen: Tensor
+    teachers: Mapping[str, Classifier]
 
     def __init__(
         self,
@@ -105,8 +110,11 @@ class SupervisedObjective(nn.Module):
         keys: Sequence[str] = (),
         head_weights: Mapping[str, float] | None = None,
         guessing: Guessing | None = None,
+        teachers: Mapping[str, Classifier] | None = None,
     ) -> None:
         super().__init__()
+        # Not a submodule: teachers are neither trained nor saved.
+        self.__dict__["teachers"] = teachers or {}
         self.guessing = guessing
         self.classifier = classifier
         self.preparation = None if spec is None else Preparation(spec)
@@ -123,11 +131,22 @@ class SupervisedObjective(nn.Module):
             self.weights = {"label/loss": head_weights["joint"], "unimodal/loss": 1.0}
         if self.aids.rank:
             self.weights["rank/loss"] = self.aids.rank
+        if self.aids.distillation:
+            if not teachers:
+                raise RequestError(
+                    "aids.distillation needs an expert of each modality: use it in a study, in a row with joint=true"
+                )
+            self.weights["distillation/loss"] = self.aids.distillation
         self.register_buffer(
             "class_weights", torch.tensor(class_weights) if class_weights else None, persistent=False
         )
         self.register_buffer("batches_seen", torch.zeros((), dtype=torch.long))
-        self.modulation = self._modulation() if self.aids.modulation else None
+        self.modulation = (
+            GradientModulation(self._streams("aids.modulation"), self.aids.modulation)
+            if self.aids.modulation
+            else None
+        )
+        self.pareto = ParetoGradients(self._streams("aids.pareto"), self.aids.pareto) if self.aids.pareto else None
         self.warmup = self._warmup() if self.aids.gate_warmup else None
         self.history = self._history(keys) if self.aids.rank else None
 
@@ -146,18 +165,24 @@ class SupervisedObjective(nn.Module):
         if self.guessing is not None:
             outputs["label/guessing"] = scored.logits.new_tensor(self.guessing.loss, dtype=torch.float32)
             outputs["label/chance"] = scored.logits.new_tensor(self.guessing.accuracy, dtype=torch.float32)
-        losses = []
+        losses: dict[str, Tensor] = {}
         for name, logits in scored.unimodal.items():
             mask = scored.encoded.present[name]
             idle = logits.sum() * 0
             share = self.head_weights.get(name, 0.0) if self.head_weights else 1 / len(scored.unimodal)
-            losses.append(share * self._cross_entropy(logits[mask], label[mask]) if bool(mask.any()) else idle)
+            losses[name] = share * self._cross_entropy(logits[mask], label[mask]) if bool(mask.any()) else idle
         if losses:
-            outputs["unimodal/loss"] = torch.stack(losses).sum()
+            outputs["unimodal/loss"] = torch.stack(list(losses.values())).sum()
+        if self.teachers and self.aids.distillation:
+            outputs["distillation/loss"] = self._distillation(streams, scored)
         if self.training:
             outputs |= self._measured(outputs, scored)
+            if self.pareto is not None and torch.is_grad_enabled():
+                weights = self.weights
+                own = {name: weights["unimodal/loss"] * loss for name, loss in losses.items()}
+                self.pareto.measure(weights["label/loss"] * outputs["label/loss"], own)
             outputs |= self._aid(scored, label, batch)
-        outputs["gate/loss"] = scored.encoded.aux_loss
+        outputs["gate/loss"] = joined_gate_loss([scored.encoded])
         return outputs | monitors(scored.encoded)
 
     def warnings(self, means: Mapping[str, float]) -> list[str]:
@@ -205,15 +230,15 @@ class SupervisedObjective(nn.Module):
             present[name] = there[name].any(dim=1)
         return {"rank/loss": self.history(batch.key, confidence, losses, present)}
 
-    def _modulation(self) -> GradientModulation:
+    def _streams(self, aid: str) -> dict[str, list[nn.Parameter]]:
+        """The parameters of each modality's encoder. Raises `RequestError` without heads per modality."""
         if not self.classifier.unimodal:
-            raise RequestError("aids.modulation compares heads per modality: set unimodal_weight above 0")
+            raise RequestError(f"{aid} compares heads per modality: set unimodal_weight above 0")
         backbone = self.classifier.backbone
-        streams = {
+        return {
             name: [*backbone.encoders[name].parameters(), *backbone.projections[name].parameters()]
             for name in backbone.modalities
         }
-        return GradientModulation(streams, self.aids.modulation)
 
     def _warmup(self) -> GateWarmup:
         gate = self.classifier.backbone.fusion.gate_parameters()
@@ -221,6 +246,17 @@ class SupervisedObjective(nn.Module):
             name = self.classifier.backbone.spec.fusion
             raise RequestError(f"aids.gate_warmup needs a gate, but fusion '{name}' has none: set it to 0")
         return GateWarmup(gate)
+
+    def _distillation(self, streams: Mapping[str, Tensor], scored: Scored) -> Tensor:
+        parts = []
+        for name, teacher in self.teachers.items():
+            mask, features = scored.encoded.present[name], scored.encoded.features[name]
+            if name not in streams or not bool(mask.any()):
+                continue
+            with torch.no_grad():
+                wanted = teacher.eval().backbone.encode(name, streams[name], mask).features
+            parts.append((features - wanted)[mask].square().sum(dim=-1).mean())
+        return torch.stack(parts).sum() if parts else scored.logits.sum() * 0
 
     def _history(self, keys: Sequence[str]) -> LossHistory:
         if self.classifier.decision_name != "energy":

@@ -1,7 +1,7 @@
 """Encoder features of clips in memory, to train and compare fusion mechanisms without decoding again."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ...fusion.backbone import Backbone
+from ...fusion.classifier import Classifier
 from ...fusion.mechanisms.quality import measure_quality
 from ...shards.batch import Batch
 from ...shards.clip_spec import ClipSpec
@@ -18,9 +19,9 @@ from ...shards.errors import DataError
 from ...shards.index.whole_file import whole_file
 from ...shards.stream import ClipStream
 from ...shards.transforms import Preparation
+from ..finetuning.reliability_fitting import Evidence
 from ..finetuning.supervised_objective import StoredBatch
-from ..robustness.conditions import TOGETHER
-from ..robustness.corruptions import degrade
+from ..finetuning.unseen_evidence import add_noise
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,9 @@ class StoredClips:
     """Class numbers (n,)."""
     keys: list[str]
     """Clip keys."""
+    scores: Tensor | None = None
+    """Class logits (n, V, M, C) by experts that have not seen the clip, if it is a training clip of cross-fitting;
+    otherwise by the experts of `streams`."""
 
     def rows(self, numbers: Tensor, seed: int = 0) -> StoredBatch:
         """Returns these clips as a batch."""
@@ -61,7 +65,18 @@ class StoredClips:
             streams={name: self.streams[name] for name in modalities},
             present={name: self.present[name] for name in modalities},
             quality=self.quality[:, :, places],
+            scores=None if self.scores is None else self.scores[:, :, places],
         )
+
+    def evidence(self, groups: Mapping[str, str]) -> Evidence:
+        """Returns the scores as evidence for a gate. `groups`: group by clip key.
+
+        Raises `ValueError` for clips that were stored without scores.
+        """
+        if self.scores is None:
+            raise ValueError("these clips were stored without scores: give store_clips experts with heads")
+        there = torch.stack([self.present[name] for name in self.streams], dim=-1)
+        return Evidence(self.scores, there, self.quality, self.label, [groups[key] for key in self.keys])
 
     def without(self, *modalities: str) -> "StoredClips":
         """Returns the same clips with these modalities absent."""
@@ -73,36 +88,86 @@ class StoredClips:
         place = list(self.streams).index(modality)
         quality = self.quality.clone()
         quality[:, :, place] = other.quality[:, :, list(other.streams).index(modality)]
-        return replace(self, streams=self.streams | {modality: other.streams[modality]}, quality=quality)
+        scores = self.scores
+        if scores is not None and other.scores is not None:
+            scores = scores.clone()
+            scores[:, :, place] = other.scores[:, :, list(other.streams).index(modality)]
+        streams = self.streams | {modality: other.streams[modality]}
+        return replace(self, streams=streams, quality=quality, scores=scores)
+
+
+@dataclass(frozen=True)
+class Experts:
+    """The experts of all modalities, trained with one seed on one fold."""
+
+    whole: Mapping[str, Classifier]
+    """By modality, trained on all training clips."""
+    parts: Sequence[Mapping[str, Classifier]] = ()
+    """By modality, each without the clips of one fold of the cross-fitting."""
+    fold_of: Mapping[str, int] = field(default_factory=dict)
+    """Fold of each training clip by key."""
+
+    def scores(self, name: str, keys: Sequence[str], stream: Tensor, mask: Tensor, pooled: Tensor) -> Tensor:
+        """Returns class logits (B, K, C) of modality `name` by experts that have not seen the clip.
+
+        They are zero where the modality is absent.
+
+        - `stream` (B, K, ...), `mask` (B, K): prepared segments and presence.
+        - `pooled` (B, K, D): features of the segments by the expert `whole`.
+        """
+        logits = _logits(self.whole[name], pooled)
+        fold = torch.tensor([self.fold_of.get(key, -1) for key in keys])
+        for number, part in enumerate(self.parts):
+            rows = mask & (fold == number)[:, None]
+            if bool(rows.any()):
+                encoder = part[name].eval().backbone.encoders[name]
+                logits[rows] = _logits(part[name], encoder(stream[rows]))
+        return torch.where(mask[..., None], logits, torch.zeros_like(logits))
+
+
+def _logits(expert: Classifier, pooled: Tensor) -> Tensor:
+    """Class logits (..., C) of encoder features (..., D) of an expert of one modality."""
+    expert.eval()
+    (name,) = expert.backbone.modalities
+    return expert.head(expert.backbone.projections[name](pooled))
 
 
 @torch.no_grad()
 def store_clips(
-    experts: Sequence[Mapping[str, Backbone]], spec: ClipSpec, stream: ClipStream, noise: Sequence[float] = (0.0,)
+    experts: Sequence[Experts], spec: ClipSpec, stream: ClipStream, noise: Sequence[float] = (0.0,)
 ) -> list[list[StoredClips]]:
     """Encodes every clip of the stream's index in uniform views.
 
     Returns the stored clips by set of experts and noise level.
 
-    - `experts`: sets of backbones by modality. All sets share one decoding pass.
+    - `experts`: all sets share one decoding pass.
     - `noise`: levels of the axis `noise`, added to every window by `degrade`. All models get the same noise.
     """
     preparation = Preparation(spec)
-    names = tuple(experts[0])
+    names = tuple(experts[0].whole)
     parts: list[list[list[StoredClips]]] = [[[] for _ in noise] for _ in experts]
     for batch in stream.evaluate():
         assert batch.label is not None, "stored clips need a stream with labels: set its label column"
         for column, level in enumerate(noise):
-            streams = preparation(_noisy(batch, level, spec) if level else batch)
+            streams = preparation(add_noise(batch, level, spec))
             quality = measure_quality(names, streams, batch.present)
-            for row, encoders in zip(parts, experts, strict=True):
-                stored = {n: _encode(encoders[n], n, streams[n], batch.present[n]) for n in names if n in streams}
-                row[column].append(StoredClips(stored, batch.present, quality, batch.start, batch.label, batch.key))
+            for row, trained in zip(parts, experts, strict=True):
+                row[column].append(_stored(batch, streams, quality, trained, batch.label))
     return [[_joined(names, clips) for clips in row] for row in parts]
 
 
-def _noisy(batch: Batch, level: float, spec: ClipSpec) -> Batch:
-    return replace(batch, streams={name: degrade(batch, name, TOGETHER, level, spec) for name in batch.streams})
+def _stored(
+    batch: Batch, streams: Mapping[str, Tensor], quality: Tensor, experts: Experts, label: Tensor
+) -> StoredClips:
+    stored, scores = {}, []
+    for name, expert in experts.whole.items():
+        mask, classes = batch.present[name], len(expert.classes)
+        if name not in streams:
+            scores.append(torch.zeros(*mask.shape, classes))
+            continue
+        stored[name] = _encode(expert.backbone, name, streams[name], mask)
+        scores.append(experts.scores(name, batch.key, streams[name], mask, stored[name][:, :, 0]))
+    return StoredClips(stored, batch.present, quality, batch.start, label, batch.key, torch.stack(scores, dim=2))
 
 
 def _encode(backbone: Backbone, name: str, stream: Tensor, mask: Tensor) -> Tensor:
@@ -129,6 +194,7 @@ def _joined(names: tuple[str, ...], parts: list[StoredClips]) -> StoredClips:
         torch.cat([part.start for part in parts]),
         torch.cat([part.label for part in parts]),
         [key for part in parts for key in part.keys],
+        torch.cat([part.scores for part in parts if part.scores is not None]),
     )
 
 
@@ -181,6 +247,7 @@ def save_stored(clips: StoredClips, path: Path) -> None:
     tensors = {f"stream {name}": stream for name, stream in clips.streams.items()}
     tensors |= {f"present {name}": mask for name, mask in clips.present.items()}
     tensors |= {"quality": clips.quality, "start": clips.start, "label": clips.label}
+    tensors |= {} if clips.scores is None else {"scores": clips.scores}
     path.parent.mkdir(parents=True, exist_ok=True)
     names = "\n".join(clips.streams)
     facts = {"keys": "\n".join(clips.keys), "names": names}
@@ -202,6 +269,7 @@ def load_stored(path: Path) -> StoredClips:
             tensors["start"],
             tensors["label"],
             facts["keys"].split("\n"),
+            tensors.get("scores"),
         )
     except (SafetensorError, KeyError, OSError) as error:
         raise DataError(f"stored features '{path}' are damaged ({error}): delete the file and rerun") from error

@@ -1,6 +1,6 @@
 """One cell of a fusion study: a model on stored features, scored on every modality subset and under noise."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -42,13 +42,21 @@ class Cell:
     None if no clip has two modalities.
     """
     spread: float
-    """Standard deviation of a gate weight over clips, averaged over modalities. Zero for a static gate."""
+    """Standard deviation of a gate weight over clips with the same modalities, averaged over modalities.
+
+    Zero for a static gate.
+    """
     subsets: dict[str, float]
     """The metric with only these modalities present."""
     noise: dict[str, dict[str, float]]
     """The metric by modality and noise level, with noise on that modality alone."""
     shuffled: float | None
     """The metric with gate weights taken from other clips. None if the mechanism has no weight per modality."""
+    mean_gate: float | None
+    """The metric with gate weights replaced by their mean over segments with the same modalities.
+
+    None as in `shuffled`.
+    """
 
     def plain(self) -> dict[str, Any]:
         """Returns the cell as plain data for JSON."""
@@ -85,8 +93,13 @@ def judge_cell(
             altered = test.with_stream_of(clips, name)
             noise[name][f"{level:g}"] = metric(score_stored(classifier, altered)[0], labels)
     mask = np.stack([test.present[name].any(dim=1).numpy() for name in names], axis=1)
-    with shuffled_weights(classifier.decision or classifier.backbone.fusion) as moved:
+    fusion = classifier.decision or classifier.backbone.fusion
+    with shuffled_weights(fusion) as moved:
         shuffled = metric(score_stored(classifier, test)[0], labels)
+    with recorded_weights(fusion) as recorded:
+        score_stored(classifier, test)
+    with mean_weights(fusion, recorded):
+        averaged = metric(score_stored(classifier, test)[0], labels)
     return Cell(
         row,
         fold,
@@ -97,10 +110,11 @@ def judge_cell(
         test.keys,
         {name: float(weights[mask[:, m], m].mean()) for m, name in enumerate(names)},
         _entropy(weights, mask),
-        float(np.mean([weights[mask[:, m], m].std() for m in range(len(names))])),
+        _spread(weights, np.stack([test.present[name].sum(dim=1).numpy() for name in names], axis=1)),
         found,
         noise,
         shuffled if moved else None,
+        averaged if moved else None,
     )
 
 
@@ -125,23 +139,94 @@ def shuffled_weights(fusion: Fusion) -> Iterator[list[bool]]:
 
     Yields a list that stays empty if no weights were moved: mechanisms that do not sum `weights x values` have none.
     """
-    original = fusion.fuse
     moved: list[bool] = []
     generator = torch.Generator().manual_seed(0)
 
-    def fuse(values: Tensor, weights: Tensor, mask: Tensor) -> Fused:
+    def shuffled(weights: Tensor, mask: Tensor) -> Tensor:
         moved.append(True)
-        flat, rows = weights.flatten(0, -2).clone(), mask.flatten(0, -2)
-        for pattern in rows.unique(dim=0):
-            same = (rows == pattern).all(dim=1).nonzero()[:, 0]
-            flat[same] = flat[same[torch.randperm(len(same), generator=generator)]]
-        return original(values, flat.view_as(weights), mask)
+        found = weights.clone()
+        for same in _alike(mask):
+            found[same] = weights[same[torch.randperm(len(same), generator=generator)]]
+        return found
+
+    with _changed_weights(fusion, shuffled):
+        yield moved
+
+
+@contextmanager
+def recorded_weights(fusion: Fusion) -> Iterator[list[tuple[Tensor, Tensor]]]:
+    """Within the context, records the gate weights (N, M) and the presence (N, M) of all segments, batch by batch."""
+    found: list[tuple[Tensor, Tensor]] = []
+
+    def kept(weights: Tensor, mask: Tensor) -> Tensor:
+        found.append((weights, mask))
+        return weights
+
+    with _changed_weights(fusion, kept):
+        yield found
+
+
+@contextmanager
+def mean_weights(fusion: Fusion, recorded: Sequence[tuple[Tensor, Tensor]]) -> Iterator[None]:
+    """Within the context, every segment is fused with the mean gate weights of segments with the same modalities.
+
+    - `recorded`: weights and presence of the segments, from `recorded_weights`.
+    """
+    means: dict[tuple[bool, ...], Tensor] = {}
+    if recorded:
+        weights, masks = (torch.cat(parts) for parts in zip(*recorded, strict=True))
+        means = {tuple(masks[same[0]].tolist()): weights[same].mean(dim=0) for same in _alike(masks)}
+
+    def averaged(weights: Tensor, mask: Tensor) -> Tensor:
+        found = weights.clone()
+        for same in _alike(mask):
+            found[same] = means[tuple(mask[same[0]].tolist())].to(weights.dtype)
+        return found
+
+    with _changed_weights(fusion, averaged):
+        yield
+
+
+@contextmanager
+def _changed_weights(fusion: Fusion, change: Callable[[Tensor, Tensor], Tensor]) -> Iterator[None]:
+    """Within the context, `fusion` sums values with the weights `change(weights (N, M), presence (N, M))`."""
+    original = fusion.fuse
+
+    def fuse(values: Tensor, weights: Tensor, mask: Tensor) -> Fused:
+        changed = change(weights.flatten(0, -2), mask.flatten(0, -2))
+        return original(values, changed.view_as(weights), mask)
 
     fusion.fuse = fuse  # pyright: ignore[reportAttributeAccessIssue]
     try:
-        yield moved
+        yield
     finally:
         del fusion.fuse
+
+
+def _alike(mask: Tensor) -> list[Tensor]:
+    """Returns the row numbers of each pattern of presence in `mask` (N, M)."""
+    return [(mask == pattern).all(dim=1).nonzero()[:, 0] for pattern in mask.unique(dim=0)]
+
+
+def _spread(weights: NDArray[np.float64], counts: NDArray[np.int64]) -> float:
+    """Returns the standard deviation of the weights (n, M), averaged over modalities.
+
+    Only clips with the same modalities are compared: a static average also gives a modality more weight where
+    another one is absent. Modalities that no clip has are skipped.
+
+    - `counts` (n, M): number of views that have the modality.
+    """
+    _, patterns = np.unique(counts, axis=0, return_inverse=True)
+    patterns = patterns.reshape(-1)
+    sizes = np.bincount(patterns)[:, None]
+    sums = np.zeros((len(sizes), weights.shape[1]))
+    np.add.at(sums, patterns, weights)
+    # A pattern of one clip has no spread to measure.
+    several = sizes[patterns, 0] > 1
+    gaps = (weights - (sums / sizes)[patterns]) ** 2
+    found = [gaps[several & (counts[:, m] > 0), m] for m in range(weights.shape[1])]
+    known = [float(np.sqrt(part.mean())) for part in found if len(part)]
+    return float(np.mean(known)) if known else 0.0
 
 
 def _entropy(weights: NDArray[np.float64], mask: NDArray[np.bool_]) -> float | None:

@@ -7,14 +7,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..metrics.auc_difference import auc_difference, auc_test
 from ..metrics.classification import top_k_accuracy
-from ..metrics.significance import Difference, holm, mcnemar, paired_difference
+from ..metrics.fold_means import Folds
+from ..metrics.significance import Difference, few_groups_note, holm, paired_bootstrap, paired_test, which_test
 from ..records import Curves, Table
 from ..robustness.curves import area_under
 from .study_cell import Cell, Metric
 
 # Enough draws for the third digit of an interval.
 DRAWS = 2000
+# Standard deviation of a gate's weights over clips below which it is called static.
+STATIC = 0.02
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,10 @@ class Comparison:
     difference: Difference
     """Row minus reference."""
     p: float
-    """Exact p value of McNemar's test, on scores averaged over seeds."""
+    """p value of the study's metric.
+
+    For the accuracy that of `paired_test` on scores averaged over seeds, otherwise that of `auc_difference`.
+    """
     adjusted: float
     """The p value adjusted by Holm's method, over all rows compared with this reference."""
 
@@ -56,6 +63,8 @@ class References:
     """Chance level of the study's metric."""
     chance_accuracy: float
     """Chance level of the accuracy."""
+    how: str
+    """Table note: how the metric is averaged, which test gives p, and whether there are few groups."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +85,9 @@ class StudyRow:
     against_validation_best: Comparison | None
     """Comparison with `References.validation_best`. None for that reference."""
     shuffled: float | None
+    """The metric with gate weights taken from other clips. None without a gate."""
+    mean_gate: float | None
+    """The metric with gate weights replaced by their mean. None without a gate."""
     weights: dict[str, float]
     entropy: float | None
     spread: float
@@ -100,16 +112,17 @@ def study_rows(
 
     - `cells`: every row needs a cell for the same seeds and folds.
     - `single`: names of the rows with a single modality. References are chosen among them.
-    - `groups`: group by clip key. The bootstrap draws groups whole.
+    - `groups`: group by clip key. The bootstrap draws groups whole. A clip without a group is its own group.
     - `costs`: cost by row.
+    - `metric`: accuracy, which counts every clip equally, or an AUC, which is averaged over folds.
     """
     names = list(dict.fromkeys(cell.row for cell in cells))
     pools = {name: _pool([cell for cell in cells if cell.row == name]) for name in names}
-    units = [groups.get(key, key) for key in pools[names[0]].keys]
+    units = [groups.get(key) or key for key in pools[names[0]].keys]
 
     def judged(figure: Metric) -> dict[str, Difference]:
         return {
-            name: paired_difference(lambda r, s, p=pool: p.measure(figure, r, s), units, pool.seeds, DRAWS)
+            name: paired_bootstrap(lambda r, s, p=pool: p.measure(figure, r, s), units, pool.seeds, DRAWS)
             for name, pool in pools.items()
         }
 
@@ -122,7 +135,8 @@ def study_rows(
     rows = []
     for name in names:
         mine = [cell for cell in cells if cell.row == name]
-        shuffled = [cell.shuffled for cell in mine if cell.shuffled is not None]
+        # As in the metric of the row: an accuracy counts clips equally, an AUC folds.
+        weigh = [len(cell.keys) if metric is top_k_accuracy else 1 for cell in mine]
         entropies = [cell.entropy for cell in mine if cell.entropy is not None]
         rows.append(
             StudyRow(
@@ -133,12 +147,13 @@ def study_rows(
                 pools[name].validation,
                 strict.get(name),
                 chosen.get(name),
-                float(np.mean(shuffled)) if shuffled else None,
+                _control([cell.shuffled for cell in mine], weigh),
+                _control([cell.mean_gate for cell in mine], weigh),
                 _mean([cell.weights for cell in mine]),
                 float(np.mean(entropies)) if entropies else None,
                 float(np.mean([cell.spread for cell in mine])),
-                _mean([cell.subsets for cell in mine]),
-                {m: _mean([cell.noise[m] for cell in mine]) for m in mine[0].noise},
+                _mean([cell.subsets for cell in mine], weigh),
+                {m: _mean([cell.noise[m] for cell in mine], weigh) for m in mine[0].noise},
                 costs[name],
             )
         )
@@ -146,7 +161,13 @@ def study_rows(
     majority = float(np.bincount(labels).max() / len(labels))
     # Any other metric of a study is an AUC, whose chance level is one half.
     chance = majority if metric is top_k_accuracy else 0.5
-    return rows, References(test_best, validation_best, chance, majority)
+    folds = pools[test_best].folds
+    if metric is top_k_accuracy:
+        how = f"p: {which_test(units)}, on scores averaged over seeds."
+    else:
+        over = f"AUC: mean over {len(folds.sizes)} folds. " if len(folds.sizes) > 1 else ""
+        how = f"{over}p: {auc_test(units)}, seeds included."
+    return rows, References(test_best, validation_best, chance, majority, how + few_groups_note(units))
 
 
 def study_tables(rows: Sequence[StudyRow], references: References, metric: str, note: str) -> list[Table]:
@@ -158,7 +179,7 @@ def study_tables(rows: Sequence[StudyRow], references: References, metric: str, 
             *("row", metric, "low", "high", "chance"),
             *(f"against {strict}, best on test", "low", "high", "p", "p (Holm)"),
             *(f"against {chosen}, best on validation", "low", "high", "p", "p (Holm)"),
-            "weights shuffled",
+            *("weights shuffled", "mean gate"),
         ],
         [
             [
@@ -170,11 +191,12 @@ def study_tables(rows: Sequence[StudyRow], references: References, metric: str, 
                 *_comparison_cells(row.against_test_best),
                 *_comparison_cells(row.against_validation_best),
                 row.shuffled,
+                row.mean_gate,
             ]
             for row in rows
         ],
-        f"{note}. 95 % intervals by bootstrap over seeds and groups of clips. p: exact McNemar test on scores "
-        f"averaged over seeds. Holm: adjusted over all rows of the comparison. The stricter comparison is with "
+        f"{note}. 95 % intervals by bootstrap over seeds and groups of clips. {references.how} Holm: adjusted over "
+        f"all rows of the comparison. The stricter comparison is with "
         f"{strict}, the best single modality on the test clips. "
         + (
             "It is also the best on validation clips."
@@ -182,26 +204,37 @@ def study_tables(rows: Sequence[StudyRow], references: References, metric: str, 
             else f"{chosen} is the best on validation clips. A gain over {chosen} alone may come from {strict}."
         )
         + " Chance: "
-        + ("share of the largest class." if metric == "accuracy" else "equal scores for all clips."),
+        + ("share of the largest class." if metric == "accuracy" else "equal scores for all clips.")
+        + " Weights shuffled: gate weights of other test clips with the same modalities. Mean gate: the mean of "
+        "these weights. A gate that weighs single clips loses by both.",
     )
     modalities = list(dict.fromkeys(name for row in rows for name in row.weights))
     gates = Table(
         "Gates and cost",
-        ["row", *(f"weight {name}" for name in modalities), "entropy", "spread", "parameters", "multiply-adds", "ms"],
+        [
+            "row",
+            *(f"weight {name}" for name in modalities),
+            "entropy",
+            "std of weights",
+            "parameters",
+            "multiply-adds",
+            "ms",
+        ],
         [
             [
                 row.name,
                 *(row.weights.get(name) for name in modalities),
                 row.entropy,
-                row.spread,
+                _spread_cell(row),
                 row.cost.parameters,
                 row.cost.multiply_adds,
                 row.cost.milliseconds,
             ]
             for row in rows
         ],
-        "Weight: mean gate weight. Entropy: of the weights as shares, 1 if all are equal. Spread: standard deviation "
-        "of a weight over clips. Multiply-adds and milliseconds (one thread): one segment, encoders included.",
+        "Weight: mean gate weight. Entropy: of the weights as shares, 1 if all are equal. Std of weights: standard "
+        f"deviation of a weight over clips with the same modalities, static below {STATIC}. "
+        "Multiply-adds and milliseconds (one thread): one segment, encoders included.",
     )
     subsets = list(dict.fromkeys(name for row in rows for name in row.subsets))
     missing = Table(
@@ -272,6 +305,7 @@ class _Pool:
     """Class probabilities (seeds, n, C)."""
     labels: NDArray[np.int64]
     keys: list[str]
+    folds: Folds
     validation: float
     """Mean of the validation metric."""
 
@@ -284,7 +318,10 @@ class _Pool:
         return self.probabilities.mean(axis=0).argmax(axis=1) == self.labels
 
     def measure(self, metric: Metric, rows: NDArray[np.int64], seed: int) -> float:
-        return metric(self.probabilities[seed, rows], self.labels[rows])
+        def of(part: NDArray[np.int64]) -> float:
+            return metric(self.probabilities[seed, part], self.labels[part])
+
+        return of(rows) if metric is top_k_accuracy else float(self.folds.mean(of, rows))
 
 
 def _compared(
@@ -293,14 +330,21 @@ def _compared(
     """Compares every other row with the `reference`, on the same clips and seeds."""
     other = pools[reference]
     tested = {name: pool for name, pool in pools.items() if name != reference}
-    plain = [mcnemar(pool.right(), other.right()) for pool in tested.values()]
-    found = {}
-    for (name, pool), p, adjusted in zip(tested.items(), plain, holm(plain).tolist(), strict=True):
-        difference = paired_difference(
-            lambda r, s, p=pool: p.measure(metric, r, s) - other.measure(metric, r, s), units, pool.seeds, DRAWS
-        )
-        found[name] = Comparison(difference, p, adjusted)
-    return found
+    found: dict[str, tuple[Difference, float]] = {}
+    for name, pool in tested.items():
+        if metric is top_k_accuracy:
+            difference = paired_bootstrap(
+                lambda r, s, p=pool: p.measure(metric, r, s) - other.measure(metric, r, s), units, pool.seeds, DRAWS
+            )
+            found[name] = difference, paired_test(other.right(), pool.right(), units)
+        else:
+            folds = (other.folds, pool.folds)
+            difference = auc_difference(
+                other.probabilities, pool.probabilities, pool.labels, metric, units, folds, DRAWS
+            )
+            found[name] = difference, difference.p
+    adjusted = holm([p for _, p in found.values()]).tolist()
+    return {name: Comparison(*entry, p) for (name, entry), p in zip(found.items(), adjusted, strict=True)}
 
 
 def _comparison_cells(found: Comparison | None) -> tuple[float | None, ...]:
@@ -316,9 +360,32 @@ def _pool(cells: Sequence[Cell]) -> _Pool:
         np.array([[row for cell in folds for row in cell.probabilities] for folds in by_seed]),
         np.array([label for cell in by_seed[0] for label in cell.labels]),
         [key for cell in by_seed[0] for key in cell.keys],
-        float(np.mean([cell.validation for cell in cells])),
+        Folds.of([str(cell.fold) for cell in by_seed[0] for _ in cell.keys], sum(len(c.keys) for c in by_seed[0])),
+        float(np.nanmean([cell.validation for cell in cells])),
     )
 
 
-def _mean(entries: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    return {name: float(np.mean([entry[name] for entry in entries])) for name in entries[0]}
+def _mean(entries: Sequence[Mapping[str, float]], weights: Sequence[float] | None = None) -> dict[str, float]:
+    return {name: _average([entry[name] for entry in entries], weights) for name in entries[0]}
+
+
+def _control(values: Sequence[float | None], weights: Sequence[float]) -> float | None:
+    """Returns the mean of a control over cells. None for a row without a gate."""
+    known = [value for value in values if value is not None]
+    return _average(known, weights) if len(known) == len(values) else None
+
+
+def _average(values: Sequence[float], weights: Sequence[float] | None) -> float:
+    """Returns the weighted mean. Values that are not finite are skipped, as in a fold with a single class."""
+    known = np.isfinite(values)
+    if not known.any():
+        return float("nan")
+    given = np.ones(len(values)) if weights is None else np.asarray(weights, float)
+    return float(np.average(np.asarray(values, float)[known], weights=given[known]))
+
+
+def _spread_cell(row: StudyRow) -> float | str | None:
+    """Returns the standard deviation of the weights, with the word `static` below `STATIC`. None without fusion."""
+    if row.single:
+        return None
+    return f"{row.spread:.3f}, static" if row.spread < STATIC else row.spread

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from ..records import Cell, Table
 from .chance import Figure, chance_warning
 from .classification import average_precision, bootstrap_interval, roc_auc
+from .significance import few_groups_note
 from .thresholds import frames_of
 
 Array = NDArray[Any]
@@ -144,7 +145,9 @@ def detection_tables(videos: Sequence[ScoredVideo], fps: float, threshold: float
     note = (
         f"Frames at {fps:g} per second. A frame's score is the mean score of the windows that cover it. "
         "Chance AP: share of frames inside spans. "
+        f"All, pooled: one ranking of the frames of all videos, which the same model scores. "
         f"Pooled AP: 95 % interval {low:.3g} to {high:.3g}, bootstrap over videos."
+        f"{few_groups_note(units, tested=False)}"
     )
     columns = ["video", "seconds", "spans", "frame AP", "chance AP", "frame AUC", "chance AUC"]
     frames = Table("Frames", columns, rows, note)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...shards.errors import RequestError, choice_error
-from ...shards.index.labels import join_columns, label_values
+from ...shards.index.labels import SEPARATOR, join_columns, label_values
 from ...shards.index.table import Index
 from ..splits.splits import labelled
 from .classification import average_precisions
@@ -59,7 +59,7 @@ def multi_labelled(
     """Returns the labelled samples, the sorted class names and the truth (n, C) of 0 and 1.
 
     The samples gain the column `STRATUM` with the rarest class of each clip. Folds that balance this column give each
-    fold its share of the rare classes.
+    fold its share of the rare classes. The column `label` of the samples keeps only the returned classes.
 
     - `classes`: use these classes only, in this order.
 
@@ -77,9 +77,11 @@ def multi_labelled(
         raise RequestError(f"label column '{label}' of '{index.folder}' has fewer than two classes")
     truth = np.array([[name in values for name in names] for values in held], np.int64)
     strata = ["" if row is None else names[row] for row in rarest(truth)]
+    # Only the classes in use: a stream takes any other value for a mistake.
+    texts = [SEPARATOR.join(value for value in values if value in names) or SEPARATOR for values in held]
     samples = [
-        replace(sample, labels=sample.labels | {STRATUM: stratum or "none"})
-        for sample, stratum in zip(index.samples, strata, strict=True)
+        replace(sample, labels=sample.labels | {label: text, STRATUM: stratum or "none"})
+        for sample, text, stratum in zip(index.samples, texts, strata, strict=True)
     ]
     return replace(index, samples=tuple(samples)), names, truth
 

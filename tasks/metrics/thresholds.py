@@ -7,8 +7,6 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import precision_recall_curve
 
-from .classification import average_precision
-
 Array = NDArray[Any]
 
 
@@ -82,18 +80,3 @@ def frames_of(
     times = np.arange(0.0, float(np.max(ends)), 1 / fps)
     inside = np.any([(times >= begin) & (times < end) for begin, end in spans] or [times < 0], axis=0)
     return frame_scores(starts, ends, values, times), inside.astype(np.int64)
-
-
-def frame_average_precision(
-    windows: Sequence[tuple[Array, Array, Array]], violent: Sequence[Sequence[tuple[float, float]]], fps: float
-) -> float:
-    """Returns the average precision over all frames of untrimmed videos (the measure of XD-Violence, Wu et al. 2020).
-
-    Do not compare it with the average precision of clips.
-
-    - `windows`: per video (starts, ends, scores).
-    - `violent`: per video the positive spans (begin, end) in seconds.
-    """
-    frames = [frames_of(video, spans, fps) for video, spans in zip(windows, violent, strict=True)]
-    scores, truth = (np.concatenate(parts) for parts in zip(*frames, strict=True))
-    return average_precision(scores, truth)

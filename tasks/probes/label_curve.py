@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from ..features.extract import Features
 from ..metrics.chance import majority_share
 from ..splits.splits import Split
-from .label_fraction import FRACTIONS, few_shot_accuracy, label_fraction_curve
+from .label_fraction import FRACTIONS, able_classes, few_shot_accuracy, label_fraction_curve
 
 WAYS, SHOTS = 5, (1, 5)
 
@@ -51,11 +51,11 @@ def label_curves(
     """Returns one curve each for `fused`, every modality and `concat`.
 
     Probes are fitted on a share of the training clips and scored on the test clips. Validation clips are not used:
-    their labels would exceed the share. Few-shot episodes draw from the test clips of all splits. They are omitted if
-    too few classes have enough clips.
+    their labels would exceed the share. Few-shot episodes draw from the test clips of all splits. Labelled clips and
+    queries are from different groups. Episodes are omitted if too few classes have enough clips and groups.
 
     - `labels` (n,): class numbers.
-    - `groups` (n,): groups that inner folds keep together.
+    - `groups` (n,): groups that inner folds keep together. None: each clip is its own group.
     - `draws`: number of random subsets per share.
     """
     units = None if groups is None else np.array(groups)
@@ -78,11 +78,12 @@ def label_curves(
         tested = np.unique(np.concatenate([split.test for split in splits]))
         tested = tested[present[tested]]
         ways = min(WAYS, classes)
-        few = {
-            shots: few_shot_accuracy(values[tested], labels[tested], ways, shots, seed=seed)
-            for shots in SHOTS
-            if (np.bincount(labels[tested], minlength=classes) > shots).sum() >= ways
-        }
+        named = (np.arange(len(labels)).astype(str) if units is None else units)[tested]
+        few = {}
+        for shots in SHOTS:
+            if len(able_classes(labels[tested], shots, named)) >= ways:
+                found = few_shot_accuracy(values[tested], labels[tested], ways, shots, seed=seed, groups=named)
+                few |= {} if found is None else {shots: found}
         chance = majority_share(labels[tested])
         rows.append(CurveRow(name, list(fractions), mean.tolist(), std.tolist(), clips.tolist(), ways, few, chance))
     return rows

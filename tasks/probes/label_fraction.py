@@ -71,29 +71,88 @@ def few_shot_accuracy(
     queries: int = 5,
     episodes: int = 600,
     seed: int = 0,
-) -> tuple[float, float]:
+    groups: Sequence[str] | NDArray[np.str_] | None = None,
+) -> tuple[float, float] | None:
     """Returns the mean accuracy over few-shot episodes, and half the width of its 95 % interval.
 
     An episode draws `ways` classes. Each class gives `shots` labelled clips and up to `queries` others, which are
-    assigned to the nearest class mean by cosine (Snell et al., "Prototypical Networks", 2017).
+    assigned to the nearest class mean by cosine (Snell et al., "Prototypical Networks", 2017). No query shares a
+    group with a labelled clip of the episode, of any class. The labelled clips of a class are from different groups,
+    if it has enough of them. Episodes in which a class keeps no query are skipped.
 
     - `features` (n, D)
     - `labels` (n,): class numbers.
+    - `groups` (n,): group of each clip. None: each clip is its own group.
 
-    Raises `ValueError` if fewer than `ways` classes have more than `shots` clips.
+    Returns None if every episode is skipped. Raises `ValueError` if `able_classes` gives fewer than `ways` classes.
     """
-    members = {c: np.flatnonzero(labels == c) for c in np.unique(labels)}
-    able = [c for c, rows in members.items() if len(rows) > shots]
+    units = np.arange(len(labels)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    able = able_classes(labels, shots, units)
     if len(able) < ways:
-        raise ValueError(f"{len(able)} classes have more than {shots} clips, but episodes need {ways} such classes")
+        raise ValueError(
+            f"{len(able)} classes have more than {shots} clips, with a query in another group: episodes need {ways} "
+            "such classes"
+        )
+    members = {c: np.flatnonzero(labels == c) for c in able}
     unit, generator, right = unit_rows(features), np.random.default_rng(seed), []
     for _ in range(episodes):
-        drawn = generator.choice(able, ways, replace=False)
-        rows = [generator.permutation(members[c])[: shots + queries] for c in drawn]
-        prototypes = unit_rows(np.stack([unit[row[:shots]].mean(axis=0) for row in rows]))
-        guessed = [(unit[row[shots:]] @ prototypes.T).argmax(axis=1) for row in rows]
+        rows = [generator.permutation(members[c]) for c in generator.choice(able, ways, replace=False)]
+        support = _support(rows, units, shots, generator)
+        if support is None:
+            continue
+        taken = units[np.concatenate(support)]
+        prototypes = unit_rows(np.stack([unit[given].mean(axis=0) for given in support]))
+        asked = [row[~np.isin(units[row], taken)][:queries] for row in rows]
+        guessed = [(unit[row] @ prototypes.T).argmax(axis=1) for row in asked]
         right.append(np.concatenate([guess == place for place, guess in enumerate(guessed)]).mean())
-    return float(np.mean(right)), float(1.96 * np.std(right) / np.sqrt(episodes))
+    if not right:
+        return None
+    return float(np.mean(right)), float(1.96 * np.std(right) / np.sqrt(len(right)))
+
+
+def able_classes(labels: NDArray[np.int64], shots: int, groups: Sequence[str] | NDArray) -> list[int]:
+    """Returns the classes that few-shot episodes can use: with `shots` clips outside of one of their groups.
+
+    - `labels` (n,): class numbers.
+    - `groups` (n,): group of each clip.
+    """
+    found = []
+    for c in np.unique(labels):
+        _, sizes = np.unique(np.asarray(groups)[labels == c], return_counts=True)
+        if len(sizes) > 1 and sizes.sum() - sizes.min() >= shots:
+            found.append(int(c))
+    return found
+
+
+def _support(
+    rows: Sequence[NDArray[np.int64]], units: NDArray[np.int64], shots: int, generator: np.random.Generator
+) -> list[NDArray[np.int64]] | None:
+    """Returns the `shots` labelled clips of each class, or None if no class could have a query.
+
+    - `rows`: clips of each class, in random order.
+    - `units` (n,): group numbers.
+    """
+    kept: list[int] = []
+
+    def left(row: NDArray[np.int64], groups: Sequence[int]) -> NDArray[np.int64]:
+        return row[~np.isin(units[row], groups)]
+
+    # Every class keeps one group for its queries. Classes share such groups, so that clips remain.
+    for row in rows:
+        own = np.unique(units[row])
+        if np.isin(own, kept).any():
+            continue
+        free = [int(group) for group in own if len(left(row, [*kept, int(group)])) >= shots]
+        if not free:
+            return None
+        kept.append(int(generator.choice(free)))
+    found = []
+    for row in rows:
+        usable = left(row, kept)
+        _, first = np.unique(units[usable], return_index=True)
+        order = [*usable[np.sort(first)], *np.delete(usable, first)]
+        found.append(np.array(order[:shots], np.int64))
+    return found if all(len(given) == shots for given in found) else None
 
 
 def _share(order: NDArray[np.int64], labels: NDArray[np.int64], fraction: float) -> NDArray[np.int64]:

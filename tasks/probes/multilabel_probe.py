@@ -12,8 +12,9 @@ from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
 from ..features.extract import Features
-from ..metrics.chance import Figure, multilabel_chances
+from ..metrics.chance import Figure
 from ..metrics.classification import average_precisions, bootstrap_interval
+from ..metrics.fold_means import Folds
 from ..metrics.multilabel import class_thresholds, mean_average_precision, multilabel_metrics, rarest
 from ..splits.splits import Split
 from .knn import knn_scores
@@ -113,7 +114,8 @@ def probe_multilabel(
 ) -> list[MultilabelRow]:
     """Probes `fused`, every modality and `concat`: fits on the training clips of each split, scores its test clips.
 
-    The row of a modality counts only the clips that have it. Test predictions are pooled over splits.
+    The row of a modality counts only the clips that have it. Average precisions are averaged over the splits where
+    the class occurs. F1 counts the test clips of all splits.
 
     - `truth` (n, C): 0 and 1.
     - `groups` (n,): groups for inner folds and bootstrap. None: each clip is its own group.
@@ -126,8 +128,9 @@ def _probe(
     name: str, features: Features, truth: NDArray[np.int64], splits: Sequence[Split], groups: Array | None
 ) -> MultilabelRow:
     values, present = features.values[name], features.present[name]
-    scores, neighbours = np.full(truth.shape, np.nan), np.full(truth.shape, np.nan)
-    margins = np.full(truth.shape, np.nan)
+    tested: list[Array] = []
+    found: list[tuple[Array, Array, Array]] = []
+    folds: list[str] = []
     for split in splits:
         train, validation, test = (part[present[part]] for part in (split.train, split.validation, split.test))
         if not len(test) or len(train) < 2:
@@ -135,33 +138,46 @@ def _probe(
         held = (values[validation], truth[validation]) if len(validation) else None
         units = None if groups is None else groups[train]
         probe = fit_multilabel_probe(values[train], truth[train], validation=held, groups=units)
-        scores[test] = probe.scores(values[test])
-        margins[test] = scores[test] - probe.thresholds
-        neighbours[test] = knn_scores(values[train], truth[train], values[test], truth.shape[1])
-    scored = np.flatnonzero(np.isfinite(scores[:, 0]))
-    if not len(scored):
+        chances = probe.scores(values[test])
+        near = knn_scores(values[train], truth[train], values[test], truth.shape[1])
+        tested.append(test)
+        found.append((chances, chances - probe.thresholds, near))
+        folds += [split.name] * len(test)
+    if not tested:
         nothing = float("nan")
         return MultilabelRow(
             *(name, nothing, nothing, nothing, nothing, nothing, nothing), 0, [nothing] * truth.shape[1], nothing
         )
+    scored = np.concatenate(tested)
+    scores, margins, neighbours = (np.concatenate(parts) for parts in zip(*found, strict=True))
     units = (np.arange(len(truth)).astype(str) if groups is None else groups)[scored].tolist()
-    right, scores = truth[scored], scores[scored]
-    low, high = bootstrap_interval(lambda rows: mean_average_precision(scores[rows], right[rows]), units, draws=500)
+    right, divided = truth[scored], Folds.of(folds, len(scored))
+
+    def by_class(chances: Array, rows: Array | None = None) -> NDArray[np.float64]:
+        return divided.mean(lambda part: average_precisions(chances[part], right[part]), rows)
+
+    low, high = bootstrap_interval(lambda rows: _mean(by_class(scores, rows)), units, draws=500)
     # Subtracting each split's thresholds makes the scores of all splits comparable.
-    judged = multilabel_metrics(margins[scored], right, 0.0)
-    precisions = average_precisions(scores, right)
+    judged = multilabel_metrics(margins, right, 0.0)
+    precisions = by_class(scores)
+    shares = divided.mean(lambda part: np.where(right[part].any(axis=0), right[part].mean(axis=0), np.nan))
     return MultilabelRow(
         name,
-        float(np.nanmean(precisions)) if np.isfinite(precisions).any() else float("nan"),
+        _mean(precisions),
         low,
         high,
-        mean_average_precision(neighbours[scored], right),
+        _mean(by_class(neighbours)),
         judged["micro_f1"],
         judged["macro_f1"],
         len(scored),
         precisions.tolist(),
-        multilabel_chances(right)["mean_average_precision"],
+        _mean(shares),
     )
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    """Returns the mean of the finite values, NaN without any."""
+    return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
 
 
 def _candidates(features: Array, truth: Array, held: Array) -> NDArray[np.float64]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from ..features.extract import Features
 from ..metrics.chance import Figure, accuracy_figure, majority_share
 from ..metrics.classification import bootstrap_interval, roc_auc
+from ..metrics.fold_means import Folds
 from ..splits.splits import Split
 from .knn import knn_scores
 from .linear_probe import LinearProbe, fit_linear_probe, inner_folds
@@ -34,7 +35,7 @@ class ProbeRow:
     knn: float
     """Accuracy of the nearest neighbours."""
     auc: float | None
-    """ROC AUC of the positive class of two. None for more classes."""
+    """ROC AUC of the positive class of two, averaged over splits. None for more classes."""
     clips: int
     """Number of scored clips."""
     chance: float
@@ -57,7 +58,8 @@ def probe_features(
     """Probes `fused`, every modality and `concat`: fits on the training clips of each split, scores its test clips.
 
     The row of a modality counts only the clips that have it. Hyperparameters are chosen on the validation clips, or
-    by inner folds of the training clips. Test predictions are pooled over splits.
+    by inner folds of the training clips. Accuracies count the test clips of all splits. The AUC is averaged over
+    splits.
 
     - `labels` (n,): class numbers.
     - `groups` (n,): groups for inner folds and bootstrap. None: each clip is its own group.
@@ -101,8 +103,10 @@ def _probe(
     fit: Fit,
 ) -> ProbeRow:
     values, present = features.values[name], features.present[name]
-    scores = np.full((len(labels), classes), np.nan)
-    neighbours = np.full(len(labels), -1)
+    tested: list[Array] = []
+    found: list[Array] = []
+    neighbours: list[Array] = []
+    folds: list[str] = []
     names = None if groups is None else np.array(groups)
     for split in splits:
         train, validation, test = (part[present[part]] for part in (split.train, split.validation, split.test))
@@ -110,15 +114,21 @@ def _probe(
             continue
         held = (values[validation], labels[validation]) if len(validation) else None
         probe = fit(values[train], labels[train], classes, held, None if names is None else names[train].tolist())
-        scores[test] = probe.scores(values[test])
-        neighbours[test] = knn_scores(values[train], labels[train], values[test], classes).argmax(axis=1)
-    scored = np.flatnonzero(neighbours >= 0)
-    if not len(scored):
+        tested.append(test)
+        found.append(probe.scores(values[test]))
+        neighbours.append(knn_scores(values[train], labels[train], values[test], classes).argmax(axis=1))
+        folds += [split.name] * len(test)
+    if not tested:
         nothing = float("nan")
         return ProbeRow(name, nothing, nothing, nothing, nothing, None, 0, nothing)
-    right = scores[scored].argmax(axis=1) == labels[scored]
+    scored, scores = np.concatenate(tested), np.concatenate(found)
+    truth = labels[scored]
+    right = scores.argmax(axis=1) == truth
     units = (np.arange(len(labels)).astype(str) if names is None else names)[scored].tolist()
     low, high = bootstrap_interval(lambda rows: float(right[rows].mean()), units)
-    auc = roc_auc(scores[scored, positive], labels[scored] == positive) if classes == 2 else None
-    near = float((neighbours[scored] == labels[scored]).mean())
-    return ProbeRow(name, float(right.mean()), low, high, near, auc, len(scored), majority_share(labels[scored]))
+    auc = None
+    if classes == 2:
+        divided = Folds.of(folds, len(scored))
+        auc = float(divided.mean(lambda rows: roc_auc(scores[rows, positive], truth[rows] == positive)))
+    near = float((np.concatenate(neighbours) == truth).mean())
+    return ProbeRow(name, float(right.mean()), low, high, near, auc, len(scored), majority_share(truth))

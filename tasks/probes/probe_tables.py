@@ -13,8 +13,12 @@ from .retrieval_rows import RetrievalRow
 RECALLS = [f"R@{k}" for k in RANKS]
 
 
-def probe_table(rows: Sequence[ProbeRow], untrained: Sequence[ProbeRow], note: str) -> Table:
-    """Returns the linear probe and kNN of every feature, next to those of the untrained encoder."""
+def probe_table(rows: Sequence[ProbeRow], untrained: Sequence[ProbeRow], note: str, few: str = "") -> Table:
+    """Returns the linear probe and kNN of every feature, next to those of the untrained encoder.
+
+    - `note`: how the rows were computed, without a full stop.
+    - `few`: further sentences about the rows.
+    """
     columns = ["feature", "linear", "low", "high", "kNN", "chance", "AUC", "clips", "untrained linear"]
     cells: list[list[Cell]] = [
         [
@@ -23,11 +27,13 @@ def probe_table(rows: Sequence[ProbeRow], untrained: Sequence[ProbeRow], note: s
         ]
         for row, control in zip(rows, untrained, strict=True)
     ]
-    note = f"{note}. Chance: always predicting the most frequent class (AUC: 0.5)."
+    note = f"{note}. AUC: mean over splits. Chance: always predicting the most frequent class (AUC: 0.5).{few}"
     return Table("Frozen features", [*columns, "untrained kNN"], cells, note)
 
 
-def multilabel_table(rows: Sequence[MultilabelRow], untrained: Sequence[MultilabelRow], note: str) -> Table:
+def multilabel_table(
+    rows: Sequence[MultilabelRow], untrained: Sequence[MultilabelRow], note: str, few: str = ""
+) -> Table:
     """Returns the same table for clips with several classes."""
     columns = ["feature", "mAP", "low", "high", "kNN mAP", "chance", "micro F1", "macro F1", "clips"]
     cells: list[list[Cell]] = [
@@ -39,7 +45,8 @@ def multilabel_table(rows: Sequence[MultilabelRow], untrained: Sequence[Multilab
         ]
         for row, control in zip(rows, untrained, strict=True)
     ]
-    note = f"{note}. Chance: mean share of the classes. F1: at class thresholds chosen without the test clips."
+    note += ". mAP: mean over splits. Chance: mean share of the classes. "
+    note += f"F1: at class thresholds chosen without the test clips.{few}"
     return Table("Frozen features", [*columns, "untrained mAP", "untrained kNN"], cells, note)
 
 
@@ -52,7 +59,10 @@ def class_precision_table(rows: Sequence[MultilabelRow], clips: Labelled) -> Tab
     ]
     columns = ["class", *(row.feature for row in rows), "chance"]
     return Table(
-        "Average precision by class", columns, cells, "Linear probe of every feature. Chance: share of the class."
+        "Average precision by class",
+        columns,
+        cells,
+        "Linear probe of every feature, mean over splits. Chance: share of the class.",
     )
 
 
@@ -92,7 +102,8 @@ def label_curve_table(rows: Sequence[CurveRow]) -> Table:
     clips = ", ".join(f"{count:.0f}" for count in rows[0].clips)
     note = f"Linear probe on a share of the labels: {clips} clips. Mean of {DRAWS} draws."
     if shots:
-        note += f" Shots: nearest class mean, episodes of {rows[0].ways} classes (chance {1 / rows[0].ways:.3g})."
+        note += f" Shots: nearest class mean, episodes of {rows[0].ways} classes (chance {1 / rows[0].ways:.3g}). "
+        note += "Labelled clips and queries are from different groups."
     return Table("Few labels", columns, cells, note)
 
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 
@@ -57,6 +57,8 @@ class Sweep:
     """Clip keys."""
     seed: int = 0
     """Seed of the random draws."""
+    folds: list[str] = field(default_factory=list)
+    """Name of the fold whose model scored each clip (n,). Empty: one model scored all."""
 
     def rows(self, order: Sequence[int] | NDArray[np.int64]) -> "Sweep":
         """Returns the clips with these row numbers, in this order."""
@@ -68,6 +70,7 @@ class Sweep:
             present=self.present[order],
             labels=self.labels[order],
             keys=[self.keys[int(number)] for number in order],
+            folds=[self.folds[int(number)] for number in order] if self.folds else [],
         )
 
 
@@ -81,8 +84,12 @@ def subsets(names: Sequence[str]) -> list[tuple[str, ...]]:
 
 
 def join_sweeps(parts: Sequence[Sweep]) -> Sweep:
-    """Concatenates the test clips of several folds, under the conditions of the first."""
+    """Concatenates the test clips of several folds, under the conditions of the first.
+
+    Keeps the number of each clip's fold.
+    """
     first = parts[0]
+    folds = [str(number) for number, part in enumerate(parts) for _ in part.keys]
     return replace(
         first,
         probabilities=np.concatenate([part.probabilities for part in parts], axis=1),
@@ -91,6 +98,7 @@ def join_sweeps(parts: Sequence[Sweep]) -> Sweep:
         present=np.concatenate([part.present for part in parts]),
         labels=np.concatenate([part.labels for part in parts]),
         keys=[key for part in parts for key in part.keys],
+        folds=folds if len(parts) > 1 else [],
     )
 
 
@@ -103,6 +111,7 @@ def save_sweep(sweep: Sweep, units: Sequence[str], path: Path) -> None:
         "keys": sweep.keys,
         "units": list(units),
         "seed": sweep.seed,
+        "folds": sweep.folds,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     arrays = {name: np.ascontiguousarray(getattr(sweep, name)) for name in _ARRAYS}
@@ -124,6 +133,7 @@ def load_sweep(path: Path) -> tuple[Sweep, list[str]]:
             **arrays,
             keys=facts["keys"],
             seed=facts["seed"],
+            folds=facts["folds"],
         )
         return sweep, facts["units"]
     except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:

@@ -10,6 +10,7 @@ from scipy.stats import spearmanr
 
 from ..metrics.chance import majority_share
 from ..metrics.classification import bootstrap_interval, roc_auc
+from ..metrics.fold_means import Folds
 from .conditions import ALL, MISSING, Condition, Sweep, subsets
 from .corruptions import AXES
 
@@ -33,7 +34,7 @@ class Curve:
     high: list[float]
     """Upper end of the interval."""
     auc: list[float] | None
-    """ROC AUC. None unless there are two classes."""
+    """ROC AUC, a mean over folds. None unless there are two classes."""
     single: list[float]
     """Accuracy of the best modality alone under the same corruption.
 
@@ -265,7 +266,9 @@ def _auc(sweep: Sweep, place: int) -> float | None:
     valid = sweep.valid[place]
     if len(sweep.classes) != 2 or not valid.any():
         return None
-    return roc_auc(sweep.probabilities[place, valid, 1], sweep.labels[valid] == 1)
+    scores, truth = sweep.probabilities[place, valid, 1], sweep.labels[valid] == 1
+    folds = Folds.of(np.array(sweep.folds)[valid] if sweep.folds else [], len(truth))
+    return float(folds.mean(lambda rows: roc_auc(scores[rows], truth[rows])))
 
 
 def _weights(sweep: Sweep, place: int) -> dict[str, float]:

@@ -65,7 +65,7 @@ class EncodedClips:
         nothing = Part(zeros, zeros.unsqueeze(-2) if backbone.token_projections else None)
         parts = {name: self.parts.get(name, nothing) if name in kept else nothing for name in names}
         quality = None
-        if getattr(backbone.fusion, "quality", 0):
+        if backbone.quality_measures:
             blank = torch.zeros(*self.start.shape, MEASURES)
             columns = [self.quality.get(name, blank) if name in kept else blank for name in names]
             quality = torch.stack(columns, dim=-2).to(device)
@@ -87,7 +87,7 @@ def encode_batch(
     parts, quality = {}, {}
     for name in there:
         parts[name] = change_part(backbone.encode(name, streams[name], chosen.present[name]), Tensor.cpu)
-        if getattr(backbone.fusion, "quality", 0):
+        if backbone.quality_measures:
             quality[name] = measure_quality((name,), streams, chosen.present)[:, :, 0].cpu()
     return EncodedClips(parts, quality, batch.present, batch.start)
 

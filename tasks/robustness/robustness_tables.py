@@ -30,7 +30,8 @@ def robustness_tables(found: Robustness, note: str, trained: Mapping[str, str]) 
             ]
             for row in found.missing
         ],
-        f"{note}. Chance: always predicting the most frequent class{' (AUC: 0.5)' if binary else ''}. "
+        f"{note}. Chance: always predicting the most frequent class"
+        f"{' (AUC: 0.5). AUC: mean over folds' if binary else ''}. "
         "Only the named modalities are present, in clips that have at least one of them. Missing modalities in "
         f"training: {trained.get(MISSING, 'unknown')}.{_unmeasured(found)}",
     )

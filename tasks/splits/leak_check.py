@@ -43,8 +43,6 @@ def clip_hashes(
         progress(len(names) - len(missing))
 
     def make(numbers: Sequence[int]) -> dict[int, NDArray[np.uint64]]:
-        files = FolderReader(index.folder)
-
         def one(number: int) -> NDArray[np.uint64]:
             found = hash_clip(files, index, index.samples[number])
             if progress is not None:
@@ -52,7 +50,7 @@ def clip_hashes(
             # A hash never has its first bit set, so all ones mark a clip without a hash.
             return np.full(WORDS, ~np.uint64(0)) if found is None else found
 
-        with ThreadPoolExecutor(max(workers, 1)) as pool:
+        with FolderReader(index.folder) as files, ThreadPoolExecutor(max(workers, 1)) as pool:
             return dict(zip(numbers, pool.map(one, numbers), strict=True))
 
     made = {names[number]: value for number, value in share(missing, make).items()}

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ...shards.errors import RequestError
 from ...shards.index.folds import usual_folds
+from ...shards.index.label_table import read_text
 from ...shards.index.table import Index, clean_key
 from ...ssl.gather import rank
 from .splits import Split, folds_of, given_split, groups_of, one_group_out
@@ -109,6 +110,12 @@ def plan_splits(index: Index, label: str, plan: SplitPlan) -> list[Split]:
         splits = _listed(index, plan.lists)
     elif plan.leave_one_out:
         splits = one_group_out(index, plan.group)
+        alone = sum(not value.strip() for value in index.column(plan.group))
+        if alone:
+            say(
+                f"note: {alone} clips without a value in column '{plan.group}' are groups of their own: each is "
+                "tested by a separate model (data.where.COLUMN=VALUE selects clips)"
+            )
     elif plan.folds:
         splits = _folds(index, label, plan)
     elif "split" in index.columns:
@@ -169,12 +176,9 @@ def _listed(index: Index, lists: Sequence[str]) -> list[Split]:
 
 def _read_list(path: Path, numbers: dict[str, list[int]]) -> NDArray[np.int64]:
     """Returns the sample numbers of the clips in a list."""
-    try:
-        lines = [line.split()[0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise RequestError(
-            f"cannot read the list '{path}' ({error}): give a text file with one clip per line"
-        ) from error
+    text = read_text(path, "list of clips")
+    # Lists written on Windows have backslashes.
+    lines = [line.split()[0].replace("\\", "/") for line in text.splitlines() if line.strip()]
     rows: set[int] = set()
     missing = 0
     for file in map(Path, lines):

@@ -43,11 +43,11 @@ def labelled(index: Index, label: str) -> tuple[Index, list[str], NDArray[np.int
 def groups_of(index: Index, group: str) -> list[str] | None:
     """Returns the column `group` by sample, or None if the index has no such column.
 
-    A sample with an empty value is its own group, named by its key.
+    A sample with an empty or blank value is its own group, named by its key.
     """
     if group not in index.columns:
         return None
-    return [value or sample.key for value, sample in zip(index.column(group), index.samples, strict=True)]
+    return [value.strip() or sample.key for value, sample in zip(index.column(group), index.samples, strict=True)]
 
 
 def folds_of(index: Index, label: str, folds: int, group: str, seed: int = 0) -> list[Split]:
@@ -67,16 +67,17 @@ def folds_of(index: Index, label: str, folds: int, group: str, seed: int = 0) ->
 def one_group_out(index: Index, group: str) -> list[Split]:
     """Returns one split per value of the column `group`: it is tested by a model trained on all other values.
 
-    Samples with an empty value are in no split, because their group is unknown. Raises `RequestError` if the column
-    is missing or has a single value.
+    A sample with an empty value is its own group, as everywhere, and has its own split. Raises `RequestError` if the
+    column is missing, or if there is a single group.
     """
-    column = np.array(index.column(group))
-    names = np.unique(column[column != ""])
+    column = np.array(groups_of(index, group) or index.column(group))
+    names = np.unique(column)
     if len(names) < 2:
         raise RequestError(f"column '{group}' has only one value: leaving one out needs at least two")
-    known = np.flatnonzero(column != "")
-    column = column[known]
-    return [Split(f"{group}-{name}", known[column != name], known[:0], known[column == name]) for name in names]
+    return [
+        Split(f"{group}-{name}", np.flatnonzero(column != name), np.arange(0), np.flatnonzero(column == name))
+        for name in names
+    ]
 
 
 def given_split(index: Index, train: str, test: str | None = None) -> Split:

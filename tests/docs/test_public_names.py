@@ -18,7 +18,7 @@ PROMISED = {
     "modalgate.fusion": "Backbone BackboneSpec EncoderSpec Classifier Fusion Fused FUSIONS ENCODERS build_fusion "
     "build_encoder Bundle save_bundle load_bundle load_encoder",
     "modalgate.tasks": "fit_linear_probe knn_scores class_retrieval cross_modal_retrieval mcnemar holm "
-    "paired_difference grouped_folds SupervisedObjective roc_auc average_precision",
+    "paired_bootstrap grouped_folds SupervisedObjective roc_auc average_precision",
     "modalgate.launch": "train load_config",
 }
 READ_ALL = """

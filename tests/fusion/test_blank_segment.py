@@ -4,8 +4,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+import torch
 from modalgate.fusion.backbone import Backbone
 from modalgate.fusion.blank_segment import blank_segment, check_windows
+from modalgate.fusion.cost import measure_cost
 from modalgate.fusion.spec import EncoderSpec
 from modalgate.shards.clip_spec import ClipSpec
 from modalgate.shards.errors import RequestError
@@ -51,3 +53,34 @@ def test_pictures_too_small_for_their_network_are_named(
     backbone = tiny_backbone(("rgb",), encoders={"video": deep})
     with pytest.raises(RequestError, match=r"of rgb cannot encode windows of 2 frames of 8 px: raise data"):
         check_windows(backbone, replace(tiny_clip, size=8))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        AssertionError("Input height (32) doesn't match model (224)"),
+        ValueError("window too short"),
+        IndexError(),
+        ZeroDivisionError("division by zero"),
+        RuntimeError("kernel size\nlarger than input"),
+    ],
+)
+def test_any_check_of_a_network_is_named_and_modes_are_kept(
+    tiny_backbone: Callable[..., Backbone], tiny_clip: ClipSpec, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    backbone = tiny_backbone(("rgb",)).train()
+    part = next(part for part in backbone.modules() if isinstance(part, torch.nn.Conv2d)).eval()
+    modes = [module.training for module in backbone.modules()]
+
+    def encode(*arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr(backbone, "encode", encode)
+    with pytest.raises(RequestError, match=r"of rgb cannot encode windows of .*: raise data\.frames or data\.size"):
+        check_windows(backbone, tiny_clip)
+    assert [module.training for module in backbone.modules()] == modes
+    assert not part.training
+    monkeypatch.undo()
+    check_windows(backbone, tiny_clip)
+    measure_cost(backbone, tiny_clip)
+    assert [module.training for module in backbone.modules()] == modes

@@ -1,6 +1,6 @@
 """Tiny media with known content: a drifting texture, a beep, and folders of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import av
@@ -9,9 +9,19 @@ import numpy as np
 import pytest
 from modalgate.shards.media.container_io import write_video
 from modalgate.shards.media.pack_settings import PackSettings
+from modalgate.shards.modality import MODALITIES
 from numpy.typing import NDArray
 
 RATE = 16000
+
+
+@pytest.fixture
+def own_table() -> Iterator[None]:
+    """What a test declares is forgotten after it."""
+    before = dict(MODALITIES)
+    yield
+    MODALITIES.clear()
+    MODALITIES.update(before)
 
 
 @pytest.fixture(scope="session")

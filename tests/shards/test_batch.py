@@ -1,7 +1,11 @@
 """Stacking clips into a batch, and moving it to a device."""
 
+import pytest
 import torch
-from modalgate.shards.batch import Clip, stack
+from modalgate.shards.batch import Batch, Clip, stack
+from modalgate.shards.stream import _Read
+from torch import Tensor
+from torch.utils.data._utils.pin_memory import pin_memory
 
 
 def clip(
@@ -58,3 +62,23 @@ def test_moving_keeps_everything() -> None:
     assert moved.label is not None
     assert moved.label.device.type == "meta"
     assert (moved.key, moved.seed, len(moved)) == (["a", "b"], 4, 2)
+
+
+def test_every_tensor_of_a_batch_is_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the loader's own function, which passes over classes without the method. Pinning itself needs a GPU."""
+    pinned: list[Tensor] = []
+
+    def pin(values: Tensor) -> Tensor:
+        pinned.append(values)
+        return values.clone()
+
+    monkeypatch.setattr(Tensor, "pin_memory", pin)
+    present = {"rgb": torch.ones(2, 1, dtype=torch.bool)}
+    streams = {"rgb": torch.arange(8.0).reshape(2, 1, 4)}
+    batch = Batch(streams, present, ["a", "b"], torch.zeros(2, 1), torch.tensor([0, 1]), torch.ones(2) > 0, 7)
+    read = pin_memory(_Read(batch, {"c": "damaged"}))
+    assert (read.batch.key, read.batch.seed, read.damaged) == (["a", "b"], 7, {"c": "damaged"})
+    assert torch.equal(read.batch.streams["rgb"], streams["rgb"])
+    assert len(pinned) == 5
+    nothing = _Read(None, {}, "too many files are open")
+    assert pin_memory(nothing) is nothing

@@ -1,6 +1,9 @@
 """The message for an unknown choice."""
 
-from modalgate.shards.errors import DataError, RequestError, choice_error
+import errno
+
+import pytest
+from modalgate.shards.errors import DataError, RequestError, choice_error, raise_if_exhausted
 
 
 def test_the_nearest_choice_and_all_of_a_few_are_named() -> None:
@@ -27,3 +30,10 @@ def test_an_empty_list_of_choices() -> None:
 def test_the_two_errors_differ() -> None:
     assert not issubclass(DataError, RequestError)
     assert not issubclass(RequestError, DataError)
+
+
+def test_too_many_open_files_are_a_wrong_request() -> None:
+    raise_if_exhausted(FileNotFoundError(errno.ENOENT, "absent"))
+    raise_if_exhausted(ValueError("damaged"))
+    with pytest.raises(RequestError, match="too many files are open"):
+        raise_if_exhausted(OSError(errno.EMFILE, "too many"))

@@ -1,16 +1,21 @@
 """The stream depends only on seed, step and rank; evaluation sees every clip once; damaged clips are named."""
 
 import json
+import os
+import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from modalgate.shards import stream as stream_module
 from modalgate.shards.batch import Batch
 from modalgate.shards.clip_spec import ClipSpec
 from modalgate.shards.clips.contact_sheet import read_member
@@ -20,7 +25,7 @@ from modalgate.shards.index.table import Index, load_index
 from modalgate.shards.media.container_io import write_video, write_wave
 from modalgate.shards.media.pack_settings import PackSettings
 from modalgate.shards.packing.pack import pack
-from modalgate.shards.stream import ClipRequest, ClipStream
+from modalgate.shards.stream import ClipRequest, ClipStream, _begin_worker
 
 CLIPS = 11
 REQUEST = ClipRequest(("rgb", "audio"), 2, 0.5, 3, 16)
@@ -324,3 +329,208 @@ def test_random_windows_with_flow_leave_out_the_last_frame(tmp_path: Path) -> No
         assert last - 0.02 < float(ends.max()) <= last + 1e-6
         (batch,) = ClipStream(index, ClipRequest(names, 2, 0.8, 16, 16), 2).evaluate()
         assert float(batch.start.max()) + 0.8 == pytest.approx(1.0)
+
+
+@pytest.fixture(scope="module")
+def everything(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Index:
+    """Six clips with every modality, one shard each."""
+    out = tmp_path_factory.mktemp("everything") / "shards"
+    names = ("rgb", "flow", "depth", "depth_flow", "audio", "inertial")
+    pack(folder, out, PackSettings(modalities=names, size=32, fps=10.0, samples_per_shard=1), workers=1)
+    return load_index(out)
+
+
+def spoil(index: Index, folder: Path, number: int, suffix: str, change: Callable[[bytes], bytes]) -> Index:
+    """A copy of the shards in which one member is changed."""
+    assert isinstance(index.folder, Path)
+    shutil.copytree(index.folder, folder)
+    sample = index.samples[number]
+    offset, size = sample.members[suffix]
+    path = folder / sample.shard
+    data = path.read_bytes()
+    changed = change(data[offset : offset + size])
+    assert len(changed) == size
+    path.write_bytes(data[:offset] + changed + data[offset + size :])
+    return load_index(folder)
+
+
+def zeros(data: bytes) -> bytes:
+    return bytes(len(data))
+
+
+def broken_header(data: bytes) -> bytes:
+    """An NPY header that does not end its dictionary."""
+    return data.replace(b"}", b"{", 1)
+
+
+def without_rate(data: bytes) -> bytes:
+    return data.replace(b'"rate"', b'"tare"')
+
+
+DAMAGE = {
+    "rgb.mp4": zeros,
+    "flow.mp4": zeros,
+    "depth.mkv": zeros,
+    "depth_flow.mp4": zeros,
+    "audio.wav": zeros,
+    "inertial.npy": broken_header,
+    "json": without_rate,
+}
+
+
+@pytest.mark.parametrize(("suffix", "workers"), [*((suffix, 0) for suffix in DAMAGE), ("audio.wav", 1)])
+def test_any_damaged_member_is_replaced_in_training_and_named(
+    everything: Index, tmp_path: Path, suffix: str, workers: int
+) -> None:
+    number = next(n for n, sample in enumerate(everything.samples) if suffix in sample.members)
+    spoiled = spoil(everything, tmp_path / "shards", number, suffix, DAMAGE[suffix])
+    request = ClipRequest(("rgb", "flow", "depth", "depth_flow", "audio", "inertial"), 1, 0.5, 2, 32)
+    stream = ClipStream(spoiled, request, 3, workers=workers, max_damaged=0.2)
+    keys = {key for batch in islice(stream.train(), 4) for key in batch.key}
+    sample = everything.samples[number]
+    assert set(stream.damaged) == {sample.key}
+    assert sample.key not in keys
+    assert sample.shard in stream.damaged[sample.key]
+    with pytest.raises(DataError, match=f"clip '{sample.key}' in shard '{sample.shard}' cannot be decoded: "):
+        list(ClipStream(spoiled, request, 3, workers=workers).evaluate())
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_too_many_open_files_end_training_and_damage_no_clip(
+    everything: Index, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    """The process that reads may open fewer files than there are shards."""
+    request = ClipRequest(("audio", "inertial"), 1, 0.5, 2, 32)
+    stream = ClipStream(everything, request, 3, workers=workers)
+    expected = [batch.key for batch in ClipStream(everything, request, 3).evaluate()]
+    if workers:
+        monkeypatch.setattr(stream_module, "_begin_worker", starve)
+        with pytest.raises(RequestError, match="too many files are open"):
+            next(stream.train())
+    else:
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        batches = stream.train()
+        next(batches)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 1, limits[1]))
+        try:
+            assert all(len(batch) == 3 for batch in islice(batches, 4))
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        assert [batch.key for batch in ClipStream(everything, request, 3).evaluate()] == expected
+    assert stream.damaged == {}
+
+
+def starve(parent: Any, worker: int) -> None:
+    """Begins a worker that may not open another file."""
+    _begin_worker(parent, worker)
+    taken = max(int(number) for number in os.listdir("/proc/self/fd")) + 1
+    while True:
+        try:
+            os.dup(0)
+        except OSError:
+            return
+        resource.setrlimit(resource.RLIMIT_NOFILE, (taken + 8, taken + 8))
+
+
+def test_evaluation_and_training_leave_no_file_open(everything: Index) -> None:
+    request = ClipRequest(("audio",), 1, 0.5, 2, 32)
+    before = len(os.listdir("/proc/self/fd"))
+    stream = ClipStream(everything, request, 2)
+    for _ in range(3):
+        assert len(list(stream.evaluate())) == 3
+        batches = stream.train(0)
+        next(batches)
+        batches.close()
+        assert len(os.listdir("/proc/self/fd")) == before
+
+
+def labelled_as(index: Index, *values: str) -> Index:
+    """The index with these values in column `label`, the last one repeated."""
+    texts = [*values, *[values[-1]] * len(index.samples)]
+    samples = [replace(sample, labels={"label": text}) for sample, text in zip(index.samples, texts, strict=False)]
+    return replace(index, samples=tuple(samples))
+
+
+@pytest.mark.parametrize(
+    ("values", "arguments", "said"),
+    [
+        (("x", "y"), {"label": "lable", "classes": ("x", "y")}, "unknown label column 'lable': did you mean 'label'"),
+        (("x", "y"), {"label": "label"}, "classes of label column 'label' are missing"),
+        (("x", "y"), {"label": "label", "classes": ("x", "y", "x")}, "are twice in x, y, x"),
+        (("x", "yy"), {"label": "label", "classes": ("x", "y")}, "of clip '.*' 'yy': did you mean 'y'"),
+        (("x", ""), {"label": "label", "classes": ("x", "y")}, "clip '.*' has no value in label column 'label'"),
+        (("x|y", ""), {"label": "label", "classes": ("x", "y"), "multilabel": True}, "has no value in label column"),
+        (("x|yy", "x"), {"label": "label", "classes": ("x", "y"), "multilabel": True}, "'yy': did you mean 'y'"),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused_at_once(
+    index: Index, values: Sequence[str], arguments: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(RequestError, match=said):
+        ClipStream(labelled_as(index, *values), REQUEST, 2, **arguments)
+
+
+def test_labels_are_numbers_or_rows_of_0_and_1(index: Index) -> None:
+    single = ClipStream(labelled_as(index, "x", "y"), REQUEST, 2, label="label", classes=("y", "x"))
+    assert torch.equal(next(single.evaluate()).label, torch.tensor([1, 0]))
+    several = labelled_as(index, "x | y", "|", "y")
+    stream = ClipStream(several, REQUEST, 3, label="label", classes=("x", "y"), multilabel=True)
+    assert torch.equal(next(stream.evaluate()).label, torch.tensor([[1, 1], [0, 0], [0, 1]]))
+
+
+def test_the_order_of_an_epoch_is_drawn_once(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = ClipStream(index, REQUEST, 2, seed=3)
+    expected = [rows for _, rows in islice(stream._training_rows(0), 13)]
+    drawn: list[int] = []
+    draw = ClipStream._epoch_order
+    monkeypatch.setattr(ClipStream, "_epoch_order", lambda self, epoch: (drawn.append(epoch), draw(self, epoch))[1])
+    assert [rows for _, rows in islice(stream._training_rows(0), 13)] == expected
+    assert drawn == [0, 1, 2]
+    assert [rows for _, rows in islice(stream._training_rows(7), 6)] == expected[7:]
+
+
+def test_a_worker_decodes_with_one_thread() -> None:
+    code = (
+        "import multiprocessing, cv2; from modalgate.shards.stream import _begin_worker;"
+        "cv2.setNumThreads(4); ours, theirs = multiprocessing.Pipe(); _begin_worker(theirs, 0);"
+        "print(cv2.getNumThreads())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "1"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"batch_size": 0}, "batch_size of a stream is 0: give at least 1"),
+        ({"world": 0}, "world of a stream is 0"),
+        ({"rank": 2, "world": 2}, "rank of a stream is 2: give 0 to 1"),
+        ({"rank": -1}, "rank of a stream is -1"),
+        ({"workers": -1}, "workers of a stream is -1"),
+        ({"max_damaged": 1.5}, "max_damaged of a stream is 1.5"),
+    ],
+)
+def test_numbers_of_a_stream_out_of_range(index: Index, arguments: dict[str, Any], said: str) -> None:
+    with pytest.raises(RequestError, match=said):
+        ClipStream(index, REQUEST, **({"batch_size": 2} | arguments))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"segments": 0}, {"frames": 0}, {"size": -3}, {"seconds": 0.0}, {"seconds": float("nan")}, {"stretch": 1.5}],
+)
+def test_numbers_of_a_request_out_of_range(change: dict[str, float]) -> None:
+    (name,) = change
+    with pytest.raises(RequestError, match=f"{name} of a request is"):
+        replace(ClipRequest(("rgb",), 1, 0.5, 3, 16), **change)
+    with pytest.raises(RequestError, match="no modality to read"):
+        ClipRequest((), 1, 0.5, 3, 16)
+
+
+def test_a_selection_may_lack_a_modality_of_the_shards(index: Index) -> None:
+    """As the test clips of a fold may: it is absent in every batch."""
+    silent = index.keep(["c03"])
+    assert (index.modalities, silent.modalities, silent.packed) == (("rgb", "audio"), ("rgb",), ("rgb", "audio"))
+    batch = next(ClipStream(silent, REQUEST, 1).evaluate())
+    assert not batch.present["audio"].any()
+    assert "audio" not in batch.streams

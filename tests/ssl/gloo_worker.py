@@ -7,8 +7,17 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from modalgate.fusion.backbone import Encoded
+from modalgate.fusion.mechanisms_by_name import build_fusion
 from modalgate.shards.clip_spec import ClipSpec
-from modalgate.ssl.gather import gather, gather_encoded, gather_with_gradient, rank, sum_over_ranks, world_size
+from modalgate.ssl.gather import (
+    gather,
+    gather_encoded,
+    gather_with_gradient,
+    joined_gate_loss,
+    rank,
+    sum_over_ranks,
+    world_size,
+)
 from modalgate.ssl.pretext.base import PretextTask
 from modalgate.ssl.tasks_by_name import PRETEXT_TASKS, build_pretext_task
 from modalgate.ssl.views.segment_summary import summary_size
@@ -81,12 +90,46 @@ def judge(name: str, tensors: dict[str, Tensor], case: str, clips: slice) -> dic
     return found
 
 
+def balance(fusion: str, tensors: dict[str, Tensor], case: str, clips: slice) -> dict[str, Tensor]:
+    """The gate loss of a clip and of a view without sound, joined over all ranks, and its averaged gradients."""
+    torch.manual_seed(0)
+    gate = build_fusion(fusion, NAMES, WIDTH, {"balance": 1.0}).double()
+    for parameter in gate.gate_parameters():
+        torch.nn.init.normal_(parameter)
+    present = {name: tensors[f"present.{case}"][clips, :, number] for number, name in enumerate(NAMES)}
+    features = {name: tensors["raw.plain"][clips][:, :, number] for number, name in enumerate(NAMES)}
+    views = []
+    for hidden in ({}, {"audio": torch.zeros_like(present["audio"])}):
+        fused = gate(features, present | hidden)
+        views.append(
+            Encoded(
+                *(NAMES, features, present, fused.embedding, fused.weights, fused.aux_loss, tensors["start"][clips]),
+                auxiliary=fused.auxiliary,
+            )
+        )
+    loss = joined_gate_loss(views)
+    loss.backward()
+    gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in gate.parameters()]
+    joined = torch.cat([gradient.flatten() for gradient in gradients])
+    if world_size() > 1:
+        dist.all_reduce(joined)
+        joined /= world_size()
+    return {
+        f"{fusion}.{case}.gate": loss.detach(),
+        f"{fusion}.{case}.local": views[0].aux_loss.detach(),
+        f"{fusion}.{case}.gate.gradient": joined,
+    }
+
+
 def judge_all(tensors: dict[str, Tensor], clips: slice) -> dict[str, Tensor]:
     """Every task of the registry in every case of presence."""
     found: dict[str, Tensor] = {}
     for name in PRETEXT_TASKS:
         for case in ("whole", "lopsided", "empty"):
             found |= judge(name, tensors, case, clips)
+    for fusion in ("softmax", "gated_concat"):
+        for case in ("whole", "lopsided", "empty"):
+            found |= balance(fusion, tensors, case, clips)
     return found
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from modalgate.fusion.backbone import Backbone
+from modalgate.fusion.backbone import Backbone, Encoded
+from modalgate.fusion.mechanisms.gates import mean_gate_divergence
 from modalgate.fusion.spec import EncoderSpec
 from modalgate.shards.batch import Batch
 from modalgate.shards.clip_spec import ClipSpec
@@ -17,6 +18,7 @@ from modalgate.ssl.objective import PretextObjective
 from modalgate.ssl.pretext.direction import ArrowOfTime
 from modalgate.ssl.tasks_by_name import PRETEXT_TASKS, build_pretext_task
 from modalgate.ssl.views.views import ViewFunction, pace, reverse
+from torch import Tensor
 
 TASKS: dict[str, tuple[float, dict[str, Any]]] = {
     "clip_order": (0.5, {"dropout": 0.0}),
@@ -59,6 +61,28 @@ def test_losses_carry_their_names_and_weights(make: MakeObjective, tiny_batch: M
     assert objective.weights == {"clip_order/loss": 0.5, "correspondence/loss": 2.0, "cross_modal/loss": 1.0}
     assert {"gate/rgb", "gate/audio", "embedding/std"} <= outputs.keys()
     assert all(value.shape == () for value in outputs.values())
+
+
+@pytest.mark.parametrize("name", ["leave_one_out", "byol", "gate_denoising"])
+def test_views_without_a_gate_loss_and_the_teacher_do_not_dilute_it(
+    name: str, tiny_backbone: Callable[..., Backbone], tiny_clip: ClipSpec, tiny_batch: MakeBatch
+) -> None:
+    backbone = tiny_backbone(("rgb", "depth", "audio"), fusion_arguments={"balance": 1.0})
+    objective = PretextObjective(backbone, tiny_clip, 2, {name: (1.0, {})}, None).train()
+    for parameter in backbone.fusion.gate_parameters():
+        torch.nn.init.normal_(parameter)
+    batch = tiny_batch(modalities=("rgb", "depth", "audio"))
+    views = {view: encoded for view, encoded in objective._encode(batch).items() if view != "teacher"}
+    assert len(objective._encode(batch)) > 1
+    losses = [float(mean_gate_divergence(view.weights, presence(view))) for view in views.values()]
+    counted = [loss for view, loss in zip(views, losses, strict=True) if not view.startswith("without_")]
+    assert losses[0] > 0.01
+    expected = sum(counted) / len([loss for loss in counted if loss])
+    assert float(objective(batch)["gate/loss"]) == pytest.approx(expected, rel=1e-4)
+
+
+def presence(view: Encoded) -> Tensor:
+    return torch.stack([view.present[name] for name in view.modalities], dim=-1)
 
 
 def test_every_accuracy_states_its_chance(

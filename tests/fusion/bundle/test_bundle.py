@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from modalgate.fusion.backbone import Backbone, encoder_spec
-from modalgate.fusion.bundle.bundle import Bundle, load_bundle, same_tensors, save_bundle
+from modalgate.fusion.bundle.bundle import Bundle, load_bundle, save_bundle
 from modalgate.fusion.bundle.bundle_files import CARD, FACTS, WEIGHTS
 from modalgate.fusion.bundle.embedder import load_encoder
 from modalgate.fusion.bundle.integrity import seal
@@ -26,6 +26,8 @@ from modalgate.shards.media.pack_settings import PackSettings
 from modalgate.shards.transforms import Preparation
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from .tensor_equality import same_tensors
 
 # Absent rows are among the inputs, so the learned vectors count too.
 FRESH = """
@@ -332,3 +334,17 @@ def test_a_failing_save_leaves_nothing_behind(bundle: Bundle, tmp_path: Path, ex
     assert [path.name for path in tmp_path.iterdir()] == (["encoder"] if existing else [])
     if before is not None:
         assert {path.name: path.read_bytes() for path in target.iterdir()} == before
+
+
+def test_saving_own_classes_leaves_the_random_state_alone(
+    tiny_backbone: Callable[..., Backbone], tiny_clip: ClipSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bundle builds the class again, which draws weights."""
+    module = "from modalgate.fusion.mechanisms.gates import SoftmaxGate\n\n\nclass Mine(SoftmaxGate):\n    pass\n"
+    (tmp_path / "drawinglab.py").write_text(module)
+    monkeypatch.syspath_prepend(tmp_path)
+    backbone = tiny_backbone(fusion="drawinglab:Mine")
+    before = torch.get_rng_state()
+    save_bundle(Bundle(backbone, tiny_clip, 2), tmp_path / "bundle")
+    assert torch.equal(torch.get_rng_state(), before)
+    assert same_tensors(load_bundle(tmp_path / "bundle", allow=("drawinglab",)).model, backbone)

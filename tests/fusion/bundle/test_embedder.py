@@ -8,13 +8,15 @@ import pytest
 import torch
 from modalgate.fusion import load_encoder
 from modalgate.fusion.backbone import Backbone
-from modalgate.fusion.bundle.bundle import Bundle, same_tensors, save_bundle
+from modalgate.fusion.bundle.bundle import Bundle, save_bundle
 from modalgate.fusion.bundle.embedder import PretrainedEncoder
 from modalgate.fusion.classifier import Classifier
 from modalgate.shards.clip_spec import ClipSpec
 from modalgate.shards.live.sliding import batch_windows, slide
 from modalgate.shards.media.container_io import write_video
 from modalgate.shards.transforms import Preparation
+
+from .tensor_equality import same_tensors
 
 
 @pytest.fixture

@@ -13,13 +13,14 @@ import yaml
 from huggingface_hub import constants
 from modalgate.fusion import load_bundle, load_encoder
 from modalgate.fusion.backbone import Backbone
-from modalgate.fusion.bundle.bundle import Bundle, push_bundle, same_tensors, save_bundle
+from modalgate.fusion.bundle.bundle import Bundle, push_bundle, save_bundle
 from modalgate.fusion.bundle.hub import Repository, fetch, find_repository
 from modalgate.fusion.classifier import Classifier
 from modalgate.shards.clip_spec import ClipSpec
 from modalgate.shards.errors import DataError, RequestError
 
 from ...hub import TOKEN, Hub
+from .tensor_equality import same_tensors
 
 HERE = Repository("lab/hall")
 FRESH = """
@@ -58,13 +59,48 @@ def test_pushed_bundle_loads_by_name(hub: Hub, bundle: Bundle, folder: Path) -> 
 
 
 def test_the_card_has_its_header_and_says_how_to_load_it_from_there(hub: Hub, folder: Path) -> None:
-    push_bundle(folder, HERE, private=True)
+    push_bundle(folder, HERE)
     model = hub.models["lab/hall"]
-    assert model.private
     card = model.commits[model.branches["main"]]["README.md"].decode()
     header = yaml.safe_load(card.split("---")[1])
     assert (header["license"], header["library_name"]) == ("cc-by-4.0", "modalgate")
     assert '    model = load_bundle("hf://lab/hall")\n' in card
+
+
+def test_a_new_repository_is_private_unless_public_is_asked_for(hub: Hub, folder: Path) -> None:
+    push_bundle(folder, HERE)
+    push_bundle(folder, Repository("lab/open"), private=False)
+    assert {name: model.private for name, model in hub.models.items()} == {"lab/hall": True, "lab/open": False}
+    push_bundle(folder, Repository("lab/open"))
+    assert not hub.models["lab/open"].private
+
+
+def test_local_paths_are_not_published(hub: Hub, bundle: Bundle, tmp_path: Path) -> None:
+    command = "modalgate finetune ./mine.yaml data.shards=[/home/ann/day,/home/ann/night] encoder=runs/ann/pretrain"
+    command += (
+        " model.encoders.rgb.model=timm/resnet18 data.lists=[~/ann/train.txt] out=../ann/runs s3://bucket/shards"
+    )
+    bundle.provenance = {
+        "command": command,
+        "data": "market: 9 clips of 3/4 rooms",
+        "run": "violence/fold-0",
+        "inner": {"start": ["'/home/ann/encoder'"]},
+    }
+    bundle.metrics = {"auc (40 clips; lists /home/ann/test.txt)": 0.75}
+    save_bundle(bundle, tmp_path / "hall")
+    push_bundle(tmp_path / "hall", HERE)
+    model = hub.models["lab/hall"]
+    files = model.commits[model.branches["main"]]
+    assert not any(b"ann" in files[name].replace(b"channel", b"") for name in ("config.json", "README.md"))
+    loaded = load_bundle("hf://lab/hall")
+    assert loaded.provenance == {
+        "command": "modalgate finetune mine.yaml data.shards=[day,night] encoder=pretrain "
+        "model.encoders.rgb.model=timm/resnet18 data.lists=[train.txt] out=runs s3://bucket/shards",
+        "data": "market: 9 clips of 3/4 rooms",
+        "run": "violence/fold-0",
+        "inner": {"start": ["'encoder'"]},
+    }
+    assert loaded.metrics == {"auc (40 clips; lists test.txt)": 0.75}
 
 
 def test_branches_commits_and_updates_load(hub: Hub, bundle: Bundle, folder: Path, tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def test_weights_sum_as_the_equation_says(name: str) -> None:
         assert (sums <= 2).all()
         assert (fused.weights >= 0).all()
     elif name != "energy":
-        assert (sums <= counts * (2 if name == "opinion" else 1)).all()
+        assert (sums <= counts * {"opinion": 2, "reliability": 50}.get(name, 1)).all()
         assert (fused.weights >= 0).all()
 
 
@@ -157,6 +157,10 @@ def permuted(state: dict[str, Tensor], order: list[int], name: str) -> dict[str,
             elif name == "opinion" and size == 4 * count:
                 blocks = torch.arange(3 * count).view(count, 3)[order].flatten()
                 places = torch.cat([blocks, 3 * count + torch.tensor(order)])
+            elif name == "reliability" and key == "first" and axis == 1:
+                # Seven inputs per modality, then the presence of each.
+                blocks = torch.arange(7 * count).view(count, 7)[order].flatten()
+                places = torch.cat([blocks, 7 * count + torch.tensor(order)])
             elif size == count * (WIDTH + 1):
                 blocks = torch.arange(count * WIDTH).view(count, WIDTH)[order].flatten()
                 places = torch.cat([blocks, count * WIDTH + torch.tensor(order)])

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import torch
 from modalgate.fusion.mechanisms.experts import TopKExperts, _chance_of_choice, _largest
+from modalgate.fusion.mechanisms.gates import AuxiliarySums
 from torch import Tensor
 
 
@@ -82,3 +83,21 @@ def test_balance_loss_covers_free_experts_and_falls_with_equal_load() -> None:
     everywhere[-1] = torch.tensor([40.0, 0.0, -40.0, -40.0])
     fusion.gate.data = everywhere.clone()
     assert fusion(features, present).aux_loss.isfinite()
+
+
+def test_sums_of_two_halves_give_the_loss_of_the_batch() -> None:
+    torch.manual_seed(0)
+    fusion = TopKExperts(("a", "b"), 4, free=3, k=2).train()
+    torch.nn.init.normal_(fusion.gate)
+    # Without noise both halves choose the experts of the whole batch.
+    fusion.noise.data[-2:] = -1e3
+    features = {name: torch.randn(40, 4) for name in "ab"}
+    present = {"a": torch.arange(40) < 30, "b": torch.arange(40) > 5}
+    parts = [
+        fusion({n: f[rows] for n, f in features.items()}, {n: m[rows] for n, m in present.items()}).auxiliary
+        for rows in (slice(15), slice(15, 40), slice(40))
+    ]
+    first, second, whole = (part for part in parts if part is not None)
+    joined = AuxiliarySums(first.sums + second.sums, first.rows + second.rows, whole.loss)
+    assert float(whole.value()) > 0
+    torch.testing.assert_close(joined.value(), whole.value())

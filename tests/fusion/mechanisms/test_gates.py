@@ -1,11 +1,18 @@
 """The gates against loops over rows and modalities, in double precision."""
 
 import math
+from collections.abc import Callable
 from itertools import combinations
 
 import pytest
 import torch
-from modalgate.fusion.mechanisms.gates import Fused, SigmoidGate, SoftmaxGate, mean_gate_divergence
+from modalgate.fusion.mechanisms.gates import (
+    Fused,
+    SigmoidGate,
+    SoftmaxGate,
+    StaticFusion,
+    mean_gate_divergence,
+)
 from torch import Tensor, nn
 
 MODALITIES = ("rgb", "flow", "audio")
@@ -300,3 +307,19 @@ def test_balance_scales_the_loss_and_equalises_mean_weights() -> None:
         gate(features, present).aux_loss.backward()
         optimizer.step()
     assert float(mean_gate_divergence(gate(features, present).weights, mask).detach()) < float(before.detach()) / 10
+
+
+def naive_static(fusion: StaticFusion, row: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    raised = {name: fusion.theta[fusion.modalities.index(name)].exp() for name in row}
+    weights = {name: value / sum(raised.values()) for name, value in raised.items()}
+    return sum(weights[name] * row[name] for name in row), weights  # pyright: ignore[reportReturnType]
+
+
+def test_static_fusion_equals_the_loop(equals_the_loop: Callable) -> None:
+    equals_the_loop("static", naive_static)
+
+
+def test_static_fusion_starts_as_the_mean() -> None:
+    features = {name: torch.randn(3, 5) for name in "ab"}
+    fused = StaticFusion(("a", "b"), 5)(features, {name: torch.ones(3, dtype=torch.bool) for name in "ab"})
+    torch.testing.assert_close(fused.embedding, (features["a"] + features["b"]) / 2)

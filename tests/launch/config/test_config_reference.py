@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+import pytest
 from modalgate.fusion.mechanisms_by_name import FUSIONS
+from modalgate.launch.cli import main
 from modalgate.launch.config.config_arguments import (
     FUSION_ARGUMENTS,
     FUSION_ARGUMENTS_OF,
@@ -51,3 +53,27 @@ def test_every_argument_is_described_and_every_description_is_used() -> None:
         assert set(own) <= there
         assert set(common) == {argument for name, argument in there if (name, argument) not in own}
         assert all(sentence.endswith(".") for sentence in (*common.values(), *own.values()))
+
+
+def test_own_classes_are_listed_with_their_arguments(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = reference_page()
+    for key in ("tasks.NAME", "model.fusion", "rows.NAME.fusion", "decision", "model.encoders.NAME.model"):
+        assert f"| `{key}`" in page.partition("## Your own classes")[2]
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "given"))
+    classes = ["ownlab.tasks:IsItDark", "ownlab.gates:FixedGate", "ownlab.nets:Pooled"]
+    assert main(["config", "reference", *classes]) == 0
+    task, gate, net = capsys.readouterr().out.split("### ")[1:]
+    assert task.startswith(
+        "`ownlab.tasks:IsItDark`\n\nSays whether the picture was dimmed. Pretext task. Takes one or"
+    )
+    assert "| `scale` | `1.0` |" in task
+    assert "Fusion. Level: `feature`." in gate
+    assert "| `sharpness` | `1.0` |" in gate
+    assert "Encoder." in net
+    assert "| `features` | `6` |" in net
+    assert "`modality`" not in net
+    assert main(["config", "reference", "ownlab.gates:NoGate"]) == 2
+    assert main(["config", "reference", "ownlab.gates:MyGate"]) == 2
+    assert "unknown class in module 'ownlab.gates' 'MyGate'" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,9 @@ from modalgate.launch.config.load import (
 )
 from modalgate.launch.schema import KINDS, FinetuneConfig, PretrainConfig, TaskConfig
 from modalgate.shards.errors import RequestError
+from modalgate.shards.index.table import Index, Sample, Shard, Statistics, save_index
+from modalgate.shards.media.pack_settings import PackSettings
+from modalgate.shards.modality import MODALITIES, modality, plain_modality
 
 MINIMAL = "kind: pretrain\ndata: {shards: packed}\n"
 
@@ -281,6 +285,25 @@ def test_one_folder_of_shards_or_several(tmp_path: Path) -> None:
             load_config("pretrain", str(path), [f"data.shards={wrong}"])
 
 
+def test_lists_of_texts_keep_their_text(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    lists = "classes: [yes, no, 007, 1e3, on, 'null', ~], where: {camera: [off, 03]}, labels: [1_0], label: 007"
+    path.write_text(f"kind: finetune\nname: 01\ndata:\n  {{shards: [001, yes], {lists}}}\n")
+    config = load_config("finetune", str(path))
+    assert config.data.classes == ["yes", "no", "007", "1e3", "on", "null", "~"]
+    assert config.data.where == {"camera": ["off", "03"]}
+    assert (config.name, config.data.shards, config.data.labels) == ("01", ["001", "yes"], ["1_0"])
+    assert config.data.label == "007"
+    settings = ["data={shards: a, classes: [yes, 010]}", "data.where={room: [no, 1.50]}"]
+    data = load_config("finetune", str(path), settings).data
+    assert (data.classes, data.where) == (["yes", "010"], {"room": ["no", "1.50"]})
+    block = "kind: finetune\ndata:\n  shards: a\n  classes:\n  - yes\n  - 1.0\n"
+    path.write_text(block)
+    assert load_config("finetune", str(path)).data.classes == ["yes", "1.0"]
+    (tmp_path / "upper.yaml").write_text(f"base: {path}\n")
+    assert load_config("finetune", str(tmp_path / "upper.yaml")).data.classes == ["yes", "1.0"]
+
+
 def test_columns_that_select_clips_are_text(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(
@@ -294,3 +317,39 @@ def test_columns_that_select_clips_are_text(tmp_path: Path) -> None:
     path.write_text("kind: pretrain\nbase: demo-pretrain\ndata: {shards: a, where: {camera: true}}\n")
     with pytest.raises(RequestError, match=r"'data\.where\.camera': True is not text"):
         load_config("pretrain", str(path))
+
+
+@pytest.fixture
+def own_table() -> Iterator[None]:
+    """What a test declares is forgotten after it."""
+    before = dict(MODALITIES)
+    yield
+    MODALITIES.clear()
+    MODALITIES.update(before)
+
+
+def test_a_config_declares_modalities(own_table: None) -> None:
+    wanted = "data.modalities=[rgb,radar,mic2]"
+    with pytest.raises(RequestError, match="unknown modality 'radar'"):
+        load_config("pretrain", "demo-pretrain", ["data.shards=s", wanted])
+    declared = "data.declare=[radar=signal:2@20,mic2=audio]"
+    config = load_config("pretrain", "demo-pretrain", ["data.shards=s", wanted, declared])
+    assert config.data.declare == ["radar=signal:2@20", "mic2=audio"]
+    assert modality("radar") == plain_modality("radar=signal:2@20")
+    with pytest.raises(RequestError, match="declares no modality"):
+        load_config("pretrain", "demo-pretrain", ["data.shards=s", "data.declare=[radar]"])
+    with pytest.raises(RequestError, match="'radar' is already known as signal of 2 channels"):
+        load_config("pretrain", "demo-pretrain", ["data.shards=s", "data.declare=[radar=signal:3@20]"])
+
+
+def test_modalities_that_shards_declare_are_known(own_table: None, tmp_path: Path) -> None:
+    radar = plain_modality("radar=signal:2@20")
+    sample = Sample("c", "s.tar", 2.0, {}, {"radar.npy": (0, 1)})
+    shard = Shard("s.tar", 1, 1, "", {"radar": 1})
+    statistics = {"radar": Statistics((0.0, 0.0), (1.0, 1.0))}
+    settings = PackSettings(modalities=("radar",), declared=(radar,))
+    save_index(Index(settings, statistics, (shard,), (sample,)), tmp_path)
+    del MODALITIES["radar"]
+    config = load_config("pretrain", "demo-pretrain", [f"data.shards={tmp_path}", "data.modalities=[radar]"])
+    assert config.data.modalities == ["radar"]
+    assert modality("radar") == radar

@@ -1,7 +1,9 @@
 """Fine-tuning from the command line: choices on validation clips, trials, and multilabel clips."""
 
 import json
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +12,11 @@ import torch
 from modalgate.fusion.bundle.bundle import load_bundle, save_bundle
 from modalgate.fusion.classifier import Classifier
 from modalgate.launch.cli import main
+from modalgate.launch.finetune import finetuning
 from modalgate.launch.runs.metric_log import read_metrics
 from modalgate.launch.training.checkpoint import latest_checkpoint, load_checkpoint
+from modalgate.shards.errors import RequestError
+from modalgate.shards.index.table import load_index, save_index
 from modalgate.tasks.evaluation.scores import load_scores
 from modalgate.tasks.evaluation.validation_choices import ON_VALIDATION, OUT_OF_FOLD
 from modalgate.tasks.metrics.multilabel import class_thresholds
@@ -143,6 +148,73 @@ def test_choice_without_its_requirements_is_rejected(
     assert main(["finetune", "demo-violence", *options(corpus, few, "refused"), *wrong]) == 2
     assert says in capsys.readouterr().err
     assert not (corpus / "runs" / "refused").exists()
+
+
+ENCODER = "{model: timm/convnext_atto, arguments: {depths: [1, 1, 1, 1], dims: [4, 4, 8, 8]}, pooling: mean}"
+FOLDED = f"""
+kind: finetune
+task: action
+model: {{width: 8, encoders: {{video: {ENCODER}, audio: {ENCODER}}}}}
+data: {{folds: 2, segments: 1, seconds: 0.4, frames: 2, size: 32, batch_size: 4, workers: 0}}
+train: {{steps: 2, log_every: 1, threads: 1, precision: fp32}}
+wandb: disabled
+"""
+
+
+def records(run: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(run)): path.read_bytes() for path in sorted(run.rglob("config.yaml"))}
+
+
+def test_finished_folds_are_not_pooled_with_folds_of_other_settings(
+    packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "folded.yaml").write_text(FOLDED, encoding="utf-8")
+    shutil.copytree(packed, tmp_path / "shards")
+    run = tmp_path / "folded"
+    start = ["finetune", str(tmp_path / "folded.yaml"), f"out={tmp_path}", "name=folded"]
+    command = [*start, f"data.shards={tmp_path / 'shards'}"]
+    assert main(command) == 0
+    # As if it had been killed in its second fold.
+    shutil.rmtree(run / "fold-1" / "encoder")
+    before = records(run)
+    for more, changed in (
+        (["train.steps=3"], "train.steps was 2, is 3"),
+        (["train.epochs=1"], "train.epochs was None, is 1.0"),
+        (["train.learning_rate=0.1", "--accept", "train.learning_rate"], "train.learning_rate was 0.003, is 0.1"),
+    ):
+        assert main([*command, *more, "--resume"]) == 2
+        said = capsys.readouterr().err
+        assert f"'fold-0' of run '{run}' was finished with other settings: {changed}" in said
+        assert records(run) == before
+    # What changes no weight may change, and the same clips may lie elsewhere.
+    assert main([*command, "train.log_every=2", "--resume"]) == 0
+    (tmp_path / "shards").rename(tmp_path / "moved")
+    moved = [*start, f"data.shards={tmp_path / 'moved'}", "--resume"]
+    shutil.rmtree(run / "fold-1" / "encoder")
+    assert main([*moved, "--accept", "data.shards"]) == 0
+    # Other clips under the same name are other clips.
+    index = load_index(tmp_path / "moved")
+    shards = (replace(index.shards[0], sha256="0" * 64), *index.shards[1:])
+    save_index(replace(index, shards=shards), tmp_path / "moved")
+    capsys.readouterr()
+    assert main([*moved, "--accept", "data.shards"]) == 2
+    assert "fingerprint was" in capsys.readouterr().err
+
+
+def test_a_fold_that_fails_before_its_first_step_leaves_no_occupied_folder(
+    packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "folded.yaml").write_text(FOLDED, encoding="utf-8")
+    command = ["finetune", str(tmp_path / "folded.yaml"), f"data.shards={packed}", f"out={tmp_path}", "name=folded"]
+
+    def out_of_memory(*arguments: object, **more: object) -> None:
+        raise RequestError("not enough memory")
+
+    for failing in ("warn_of_duplicates", "train_classifier"):
+        with monkeypatch.context() as patched:
+            patched.setattr(finetuning, failing, out_of_memory)
+            assert main(command) == 2
+        assert not (tmp_path / "folded").exists()
 
 
 SEVERAL = """

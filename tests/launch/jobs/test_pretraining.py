@@ -1,6 +1,7 @@
 """Pretraining with an online probe: its log, and that it does not affect training."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from modalgate.launch.jobs.building import request_of
 from modalgate.launch.runs.metric_log import read_metrics
 from modalgate.launch.training.checkpoint import load_checkpoint
 from modalgate.shards.batch import Batch
-from modalgate.shards.index.table import load_index
+from modalgate.shards.index.table import load_index, save_index
 from modalgate.ssl.objective import PretextObjective
 from modalgate.tasks.probes.online_probe import OnlineProbe
 from modalgate.tasks.splits.split_plan import SplitPlan
@@ -129,6 +130,101 @@ def test_several_folders_of_shards_from_pretraining_to_robustness(
     measured = tmp_path / "robust.json"
     assert main(["robustness", str(tmp_path / "tuned"), *folders, "--axis", "noise", "--json", str(measured)]) == 0
     assert measured.is_file()
+
+
+def test_more_shards_at_the_same_path_are_accepted_by_name(
+    tmp_path: Path, tiny_config: str, packed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shards = tmp_path / "shards"
+    shutil.copytree(packed, shards)
+    place = f"data.shards={shards}"
+    assert pretrain(tiny_config, tmp_path, "run", place, "train.steps=2") == 0
+    assert pretrain(tiny_config, tmp_path, "run", place, "--resume", "--accept", "data.shards") == 2
+    assert "unknown changed setting to --accept 'data.shards'" in capsys.readouterr().err
+    index = load_index(shards)
+    save_index(replace(index, shards=(*index.shards, replace(index.shards[0], sha256="0" * 64))), shards)
+    assert pretrain(tiny_config, tmp_path, "run", place, "train.steps=3", "--resume") == 2
+    assert "fingerprint was" in capsys.readouterr().err
+    assert pretrain(tiny_config, tmp_path, "run", place, "train.steps=3", "--resume", "--accept", "data.shards") == 0
+    settings = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert settings["fingerprint"] == load_index(shards).fingerprint
+    assert pretrain(tiny_config, tmp_path, "run", place, "train.steps=4", "--resume") == 0
+
+
+@pytest.fixture(scope="module")
+def started(tmp_path_factory: pytest.TempPathFactory, tiny_config: str) -> Path:
+    """An exported encoder of rgb and sound."""
+    out = tmp_path_factory.mktemp("started")
+    assert pretrain(tiny_config, out, "first", "train.steps=2") == 0
+    assert main(["export", str(out / "first"), str(out / "exported")]) == 0
+    return out / "exported"
+
+
+def test_pretraining_starts_from_an_exported_encoder_on_other_clips(
+    tmp_path: Path, tiny_config: str, packed: Path, started: Path
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(packed, other)
+    index = load_index(other)
+    save_index(replace(index, samples=index.samples[:12]), other)
+    # Another network in the config is not used, and nothing moves: what it ends with is what it began with.
+    still = ["train.steps=1", "train.learning_rate=0", "train.average=0", "model.width=16", f"data.shards={other}"]
+    assert pretrain(tiny_config, tmp_path, "second", f"encoder={started}", *still) == 0
+    first, second = (load_bundle(place) for place in (started, tmp_path / "second" / "encoder"))
+    learned = dict(second.backbone.named_parameters())
+    assert all(torch.equal(value, learned[name]) for name, value in first.backbone.named_parameters())
+    assert second.spec.statistics == first.spec.statistics
+    assert [line["step"] for line in read_metrics(tmp_path / "second")] == [1]
+    told = f"started from 'exported' ({first.provenance['trained']}; {first.provenance['data']}; 2 steps)"
+    assert second.provenance["encoder"] == told
+    assert told in (tmp_path / "second" / "encoder" / "README.md").read_text()
+    assert second.provenance["data"] == "other: 12 clips"
+    settings = yaml.safe_load((tmp_path / "second" / "config.yaml").read_text())
+    assert settings["model"]["width"] == 8
+    assert settings["data"]["modalities"] == ["rgb", "audio"]
+    # It trains, and resumes like any other.
+    more = [f"encoder={started}", f"data.shards={other}"]
+    assert pretrain(tiny_config, tmp_path, "third", *more, "train.steps=2", "data.folds=2", "data.leaky=true") == 0
+    assert pretrain(tiny_config, tmp_path, "third", *more, "data.folds=2", "data.leaky=true", "--resume") == 0
+    third = load_bundle(tmp_path / "third" / "fold-1" / "encoder")
+    assert third.provenance["encoder"] == told
+    assert third.provenance["steps"] == 5
+    assert not torch.equal(third.backbone.fusion.network[0].weight, first.backbone.fusion.network[0].weight)  # pyright: ignore
+    # Each fold of a run starts from its own.
+    folds = [f"encoder={tmp_path / 'third'}", f"data.shards={other}", "data.folds=2", "data.leaky=true"]
+    assert pretrain(tiny_config, tmp_path, "fourth", *folds, "train.steps=1") == 0
+    for name in ("fold-0", "fold-1"):
+        told = load_bundle(tmp_path / "fourth" / name / "encoder").provenance["encoder"]
+        assert told.startswith("started from 'third' (")
+        assert f"without the test clips of {name}" in told
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["encoder=nowhere"], "'nowhere' is not a bundle"),
+        (["encoder={started}", "data.modalities=[rgb]"], "has the modalities rgb, audio, not rgb"),
+        (["encoder={started}", "data.where.label=contact", "data.shards={silent}"], "no clip of"),
+    ],
+)
+def test_an_encoder_that_does_not_fit_is_refused_before_the_run(
+    more: list[str],
+    message: str,
+    tmp_path: Path,
+    tiny_config: str,
+    packed: Path,
+    started: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    silent = tmp_path / "silent"
+    shutil.copytree(packed, silent)
+    index = load_index(silent)
+    pictures = [replace(s, members={k: v for k, v in s.members.items() if "audio" not in k}) for s in index.samples]
+    save_index(replace(index, samples=tuple(pictures)), silent)
+    given = [word.replace("{started}", str(started)).replace("{silent}", str(silent)) for word in more]
+    assert pretrain(tiny_config, tmp_path, "run", *given) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 DOCUMENTED = next(

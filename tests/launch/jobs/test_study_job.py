@@ -88,6 +88,32 @@ def test_study_writes_its_tables_and_skips_finished_cells(
 
 
 @pytest.mark.slow
+def test_cross_fitted_and_joint_rows_are_scored_and_resumed(options: list[str], shards: Path) -> None:
+    rows = (
+        "rows={product: {fusion: product}, gate: {fusion: reliability}, "
+        "pareto: {fusion: concat, joint: true, aids: {pareto: 1.5}}, "
+        "distilled: {fusion: gated_concat, joint: true, aids: {distillation: 0.1}}}"
+    )
+    fitted = [*options[:-1], "name=fitted", "expert_split=null", "experts.cross_fit=2", "taught_noise=0.5", rows]
+    assert main(["study", *fitted]) == 0
+    folder = shards.parent / "runs" / "fitted" / "fold-0" / "seed-0"
+    assert {path.name for path in folder.glob("expert-*/part-*")} == {"part-0", "part-1"}
+    gate, product = (json.loads((folder / "rows" / f"{name}.json").read_text()) for name in ("gate", "product"))
+    assert gate["keys"] == product["keys"]
+    # The product joins the experts as they are; its weights are one.
+    assert product["weights"] == {"rgb": 1.0, "audio": 1.0}
+    before = json.loads((folder / "rows" / "pareto.json").read_text())
+    assert set(before["noise"]) == {"rgb", "audio"}
+    lost = ("gate", "pareto", "distilled")
+    stored = {name: (folder / "rows" / f"{name}.json").read_bytes() for name in lost}
+    for name in lost:
+        (folder / "rows" / f"{name}.json").unlink()
+    assert main(["study", *fitted, "--resume"]) == 0
+    for name in lost:
+        assert (folder / "rows" / f"{name}.json").read_bytes() == stored[name]
+
+
+@pytest.mark.slow
 def test_sigterm_also_stops_the_training_processes(options: list[str], launch: Callable[..., list[int]]) -> None:
     folder = Path(next(word for word in options if word.startswith("out=")).removeprefix("out=")) / "ended"
     # Experts are started in order: once the second one logs, the first one trains too.
@@ -118,6 +144,8 @@ def test_sigterm_also_stops_the_training_processes(options: list[str], launch: C
         (["validation_group=person"], "unknown column of validation_group 'person'"),
         # All clips of this corpus have the same value there: it is the column that validation is divided by.
         (["data.folds=2", "validation_group=z"], "2 folds need as many groups, there are 1"),
+        (["rows={x: {fusion: reliability, joint: true}}"], "remove joint=true"),
+        (["rows={x: {fusion: concat, aids: {distillation: 1.0}}}"], "set joint=true in the row"),
         (["name=tiny"], "already holds"),
     ],
 )

@@ -1,11 +1,11 @@
-"""Class and thresholds of alarms, given and by default."""
+"""Class and thresholds of alarms, given and by default; and outputs that exist."""
 
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from modalgate.fusion.bundle.bundle import load_bundle
-from modalgate.launch.predict.prediction_request import AlarmRequest
+from modalgate.launch.predict.prediction_request import AlarmRequest, PredictRequest
 from modalgate.shards.errors import RequestError
 from modalgate.tasks.prediction.alarm_events import AlarmRule
 from modalgate.tasks.prediction.window_scores import Scorer, scorer_of
@@ -40,3 +40,24 @@ def test_no_alarm_without_a_class(peaceful: Scorer) -> None:
         with pytest.raises(RequestError, match="with --alarm"):
             AlarmRequest(**thresholds).rule(peaceful, 0.6)
     assert AlarmRequest("calm").rule(peaceful, None) == ("calm", AlarmRule(0.5, 0.4, smooth=2))
+
+
+def test_earlier_lines_are_replaced_only_on_request(tmp_path: Path) -> None:
+    request = PredictRequest(out=tmp_path / "hall.jsonl")
+    assert request.check_free() == []
+    (tmp_path / "hall.jsonl").touch()  # as mktemp makes it
+    assert request.check_free() == []
+    (tmp_path / "hall.jsonl").write_bytes(b"earlier")
+    with pytest.raises(RequestError, match="already exists: give another --out, or add --overwrite"):
+        request.check_free()
+    assert replace(request, overwrite=True).check_free() == []
+    assert PredictRequest(out=Path("/dev/null")).check_free() == []
+
+
+def test_replaced_pictures_are_named(tmp_path: Path) -> None:
+    drawn, film = tmp_path / "hall.png", tmp_path / "hall.mp4"
+    drawn.write_bytes(b"earlier")
+    film.write_bytes(b"earlier")
+    assert PredictRequest(png=drawn, video=film).check_free() == [drawn, film]
+    assert PredictRequest(png=tmp_path, video=tmp_path).check_free(["market", "hall"]) == [drawn, film]
+    assert PredictRequest(png=tmp_path / "other.png").check_free() == []

@@ -1,8 +1,10 @@
 """Pretraining with the splits of the evaluation: no encoder has seen its test clips."""
 
+import os
 import re
 import shlex
 import shutil
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,15 @@ import torch
 from modalgate.fusion.bundle.bundle import load_bundle
 from modalgate.launch.cli import main
 from modalgate.launch.jobs import pretraining
-from modalgate.launch.runs.bundles import any_bundle, find_bundle, measured_bundle, split_bundle, undivided_bundle
+from modalgate.launch.runs import bundles
+from modalgate.launch.runs.bundles import (
+    any_bundle,
+    find_bundle,
+    measured_bundle,
+    split_bundle,
+    steps_behind,
+    undivided_bundle,
+)
 from modalgate.shards.errors import RequestError
 from modalgate.shards.index.table import Index, load_index, save_index
 from modalgate.tasks.splits.split_plan import SplitPlan, plan_splits
@@ -191,3 +201,52 @@ def test_printed_command_trains_the_encoder_of_all_clips(
     # The divided run can be resumed, also with another setting.
     again = ["pretrain", tiny_config, *FOLDS, f"out={tmp_path}", "name=run", "train.steps=2", "--resume"]
     assert main([*again, "train.weight_decay=0.1", "--accept", "train.weight_decay"]) == 0
+
+
+@pytest.mark.parametrize("when", ["at its first step", "before its encoder is saved"])
+def test_an_encoder_that_is_older_than_its_run_is_used_with_a_warning(
+    when: str,
+    tmp_path: Path,
+    tiny_config: str,
+    packed: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def stop(*arguments: object, **more: object) -> None:
+        raise KeyboardInterrupt
+
+    command = ["pretrain", tiny_config, f"out={tmp_path}", "name=run"]
+    run, held = tmp_path / "run", ["--train-split", "pretrain+train"]
+    assert main([*command, "train.steps=2"]) == 0
+    assert main(["probe", str(run), str(packed), *held]) == 0
+    assert steps_behind(run / "encoder") is None
+    with monkeypatch.context() as patched:
+        if when == "at its first step":
+            forward = pretraining.PretextObjective.forward
+            patched.setattr(
+                pretraining.PretextObjective,
+                "forward",
+                lambda *given: (os.kill(os.getpid(), signal.SIGTERM), forward(*given))[1],
+            )
+        else:
+            patched.setattr(pretraining, "save_bundle", stop)
+        assert main([*command, "train.steps=4", "--resume"]) == 130
+    capsys.readouterr()
+    says = f"warning: '{run / 'encoder'}' is from step 2, but its training was resumed to reach step 4"
+    for number, words in enumerate(
+        (
+            ["probe", str(run), str(packed), *held],
+            ["export", str(run), str(tmp_path / "exported")],
+            ["embed", str(run), str(packed), str(tmp_path / "features.npz")],
+            ["finetune", str(packed), "--encoder", str(run), "train.steps=1", f"out={tmp_path}", "name=tuned"],
+        )
+    ):
+        bundles._told.clear()
+        assert main(words) in (0, 2), words
+        assert capsys.readouterr().err.count(says) == 1, words
+        assert number != 1 or "of step 2" in load_bundle(tmp_path / "exported").provenance["weights"]
+    assert main([*command, "train.steps=4", "--resume"]) == 0
+    bundles._told.clear()
+    find_bundle(run)
+    assert says not in capsys.readouterr().err
+    assert steps_behind(run / "encoder") is None

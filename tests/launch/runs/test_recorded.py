@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from modalgate.launch.runs.recorded import alarm_threshold, recorded_metrics
+from modalgate.launch.runs.recorded import alarm_threshold, keep_record, recorded_metrics
 from modalgate.shards.errors import DataError
 from modalgate.tasks.evaluation.validation_choices import ON_VALIDATION, OUT_OF_FOLD
 from modalgate.tasks.records import Table, new_result, save_result
@@ -49,3 +49,15 @@ def test_a_damaged_record_is_named(tmp_path: Path) -> None:
     (tmp_path / "results" / "probe.json").write_text("{")
     with pytest.raises(DataError, match=r"probe\.json' is damaged"):
         recorded_metrics(tmp_path)
+
+
+def test_replacing_the_record_of_another_command_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("modalgate probe A", "modalgate probe A"):
+        keep_record(new_result("probe", "Probe", command, [], []), tmp_path)
+    assert capsys.readouterr().err == ""
+    keep_record(new_result("probe", "Probe", "modalgate probe A --label room", [], []), tmp_path)
+    path = tmp_path / "results" / "probe.json"
+    assert capsys.readouterr().err == f"note: this replaces '{path}', the record of: modalgate probe A\n"
+    path.write_text("{")
+    keep_record(new_result("probe", "Probe", "modalgate probe A", [], []), tmp_path)
+    assert "the record of: a damaged file" in capsys.readouterr().err

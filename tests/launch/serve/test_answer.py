@@ -1,6 +1,7 @@
 """Recordings sent to a real server: answered, rejected or aborted. No file remains."""
 
 import json
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -87,21 +88,42 @@ def test_too_large_body_is_413_with_or_without_content_length(chunked: bool, ser
     assert (answer.status, answer.json) == (413, {"error": line})
 
 
-def test_full_queue_answers_503_with_retry_after(server: Served, hall_film: Path) -> None:
-    body, kind = form_of({"video": hall_film})
+def scoring(server: Served, film: Path) -> HTTPConnection:
+    """A request that is scored: hundreds of windows, which take a while."""
+    body, kind = form_of({"video": film})
     connection = server.connect()
-    connection.putrequest("POST", "/predict")
-    connection.putheader("Content-Type", kind)
-    connection.putheader("Content-Length", str(len(body)))
-    connection.endheaders(body[:1000])
-    until(server.kept)
+    connection.request("POST", "/predict?hop=0.01", body, NDJSON | {"Content-Type": kind})
+    until(lambda: server.ask("GET", "/health").json["predicting"])
+    return connection
+
+
+def test_full_queue_answers_503_with_retry_after(server: Served, hall_film: Path) -> None:
+    connection = scoring(server, hall_film)
     refused = server.predict(video=hall_film)
     assert refused.status == 503
     assert int(refused.headers["Retry-After"]) > 0
     assert "try again" in refused.json["error"]
-    connection.send(body[1000:])
-    assert connection.getresponse().status == 200
     connection.close()
+
+
+def test_uploads_that_trickle_take_no_place(server: Served, hall_film: Path) -> None:
+    """There is one place; before, each upload took one from its first byte on."""
+    body, kind = form_of({"video": hall_film})
+    slow = []
+    for _ in range(5):
+        connection = server.connect()
+        connection.putrequest("POST", "/predict?frames=0&hop=3")
+        connection.putheader("Content-Type", kind)
+        connection.putheader("Content-Length", str(len(body)))
+        connection.endheaders(body[:1000])
+        slow.append(connection)
+    until(lambda: len(server.kept()) == 5)
+    assert server.ask("GET", "/health").json["free"] == 1
+    assert server.predict("?frames=0&hop=3", video=hall_film).status == 200
+    slow[0].send(body[1000:])
+    assert slow[0].getresponse().status == 200
+    for connection in slow:
+        connection.close()
 
 
 def test_client_that_disconnects_while_sending_leaves_no_files(server: Served, hall_film: Path) -> None:

@@ -5,7 +5,7 @@ import socket
 from typing import Any
 
 import pytest
-from modalgate.launch.serve.http_guard import Guard, is_loopback
+from modalgate.launch.serve.http_guard import Guard
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -23,7 +23,7 @@ def ask(headers: dict[str, str], host: str = "127.0.0.1") -> tuple[int, dict[str
     async def receive() -> Any:
         raise AssertionError
 
-    raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    raw = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
     scope = {"type": "http", "method": "POST", "path": "/predict", "headers": raw}
     asyncio.run(Guard(app, host, "default-src 'none'")(scope, receive, send))
     return sent[0]["status"], {name.decode(): value.decode() for name, value in sent[0]["headers"]}
@@ -51,7 +51,21 @@ def test_own_page_programs_and_links_are_accepted(headers: dict[str, str]) -> No
 
 
 @pytest.mark.parametrize(
-    "host", ["evil.example", "127.0.0.1.evil.example", "evil.example:8000", "", "localhost.evil"]
+    "host",
+    [
+        "evil.example",
+        "127.0.0.1.evil.example",
+        "evil.example:8000",
+        "",
+        "localhost.evil",
+        "[",
+        "[::1",
+        "[]",
+        "]",
+        "a]b",
+        "[v1.x]",
+        "\xe9",
+    ],
 )
 def test_rebound_host_name_is_rejected(host: str) -> None:
     assert ask({"Host": host})[0] == 421
@@ -67,6 +81,9 @@ def test_rebound_host_name_is_rejected(host: str) -> None:
         "http://127.0.0.1:8000.evil.example",
         "http://127.0.0.1:8000@evil.example",
         "",
+        "http://[",
+        "http://[::1",
+        "[",
     ],
 )
 def test_other_origin_is_rejected(origin: str) -> None:
@@ -85,11 +102,3 @@ def test_every_answer_has_the_headers_and_none_allows_other_origins(host: str) -
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["cache-control"] == "no-store"
     assert not [name for name in headers if name.startswith("access-control")]
-
-
-@pytest.mark.parametrize(
-    ("host", "here"),
-    [("127.0.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("::", False), ("cam.lan", False)],
-)
-def test_loopback_addresses_are_recognised(host: str, here: bool) -> None:
-    assert is_loopback(host) is here

@@ -1,6 +1,7 @@
 """The server process: address, warning, exit, and files of killed servers."""
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from modalgate.launch.cli import main
-from modalgate.launch.serve.server_process import PREFIX, listen, upload_folder
+from modalgate.launch.serve.server_process import PREFIX, is_loopback, listen, upload_folder
 from modalgate.shards.errors import RequestError
 
 from ..given.served import form_of, serve
@@ -60,3 +61,33 @@ def test_next_server_deletes_recordings_of_a_killed_one(tmp_path: Path, monkeypa
         assert mine.parent == tmp_path
         assert mine.stat().st_mode & 0o077 == 0
     assert not mine.exists()
+
+
+@pytest.mark.parametrize(
+    ("host", "here"),
+    [("127.0.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("::", False), ("cam.lan", False)],
+)
+def test_loopback_addresses_are_recognised(host: str, here: bool) -> None:
+    assert is_loopback(host) is here
+
+
+@pytest.mark.parametrize("missing", ["fastapi", "uvicorn", "starlette", "python_multipart"])
+def test_a_missing_package_is_named_with_its_extra(missing: str, action_bundle: Path) -> None:
+    """In a new process, in which nothing is imported yet."""
+    hide = f"import sys; sys.modules[{missing!r}] = None; from modalgate.launch.cli import main; "
+    command = [sys.executable, "-c", hide + f"sys.exit(main(['serve', {str(action_bundle)!r}, '--port', '0']))"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert re.fullmatch(r"error: serve needs (\w+): pip install 'modalgate\[serve\]'", line)
+
+
+def test_an_old_parser_of_forms_is_refused(
+    action_bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Old:
+        def __init__(self, boundary: bytes, callbacks: object = None, max_size: float = 0) -> None: ...
+
+    monkeypatch.setattr("python_multipart.multipart.MultipartParser", Old)
+    assert main(["serve", str(action_bundle), "--port", "0"]) == 2
+    assert "needs python-multipart 0.0.27 or newer" in capsys.readouterr().err

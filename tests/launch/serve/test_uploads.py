@@ -7,7 +7,15 @@ from typing import Any
 import pytest
 from fastapi import Request
 from modalgate.launch.serve import uploads
-from modalgate.launch.serve.uploads import Stalled, TooLarge, Upload, receive_upload, shown_name
+from modalgate.launch.serve.uploads import (
+    Crowded,
+    Receiving,
+    Stalled,
+    TooLarge,
+    Upload,
+    receive_upload,
+    shown_name,
+)
 from modalgate.shards.errors import RequestError
 from starlette.requests import ClientDisconnect
 
@@ -144,3 +152,40 @@ def test_silent_client_times_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 )
 def test_names_are_printable(given: str, shown: str) -> None:
     assert shown_name(given) == shown
+
+
+def test_a_late_upload_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A byte now and then is not enough: the whole upload has a deadline."""
+    monkeypatch.setattr(uploads, "TICK", 0.01)
+
+    async def trickle() -> None:
+        async def receive() -> Any:
+            await asyncio.sleep(0.02)
+            return {"type": "http.request", "body": b"x", "more_body": True}
+
+        request = Request({"type": "http", "method": "POST", "path": "/", "headers": []}, receive)
+        with Receiving().admit(0.3) as progress:
+            await receive_upload(request, tmp_path, ROLES, 10**6, None, progress)
+
+    with pytest.raises(Stalled, match=r"has not arrived after 0\.3 s"):
+        asyncio.run(trickle())
+
+
+def test_the_slowest_of_too_many_uploads_gives_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uploads, "MOST_ARRIVING", 3)
+    receiving = Receiving()
+    with receiving.admit(60) as fast, receiving.admit(60) as slow, receiving.admit(60) as other:
+        fast.received, slow.received, other.received = 10**6, 10, 10**4
+        with pytest.raises(Crowded), receiving.admit(60):
+            raise AssertionError
+        monkeypatch.setattr(uploads, "SETTLED", -1.0)
+        with receiving.admit(60):
+            assert [bool(one.ended) for one in (fast, slow, other)] == [False, True, False]
+    assert not receiving.arriving
+
+
+@pytest.mark.parametrize("head", [b"a" * 10**6 + b": b\r\n", b"a: " + b"b" * 10**6 + b"\r\n", b"a: b\r\n" * 10**5])
+def test_large_headers_of_a_part_are_refused(head: bytes, tmp_path: Path) -> None:
+    body = b"--" + BOUNDARY + b"\r\n" + head + b"\r\nx\r\n--" + BOUNDARY + b"--\r\n"
+    with pytest.raises(RequestError, match=r"Maximum header (size|count) exceeded"):
+        received(tmp_path, body, limit=10**7)

@@ -108,6 +108,23 @@ def test_best_checkpoint_is_kept_with_the_newest(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step-5", "step-6"]
 
 
+@pytest.mark.parametrize("keep", [1, 2])
+def test_damaged_checkpoints_do_not_count_as_kept(tmp_path: Path, keep: int) -> None:
+    for step in (3, 6, 8, 12):
+        save_checkpoint(tmp_path, step, MODEL, {}, keep=9, score=1.0 if step == 12 else 0.1 * step)
+    (tmp_path / "checkpoints" / "step-12" / "state.safetensors").unlink()
+    (tmp_path / "checkpoints" / "step-6" / "state.json").write_text("{")
+    # Resumed from step 8, because step 12 is damaged and with it the highest score.
+    written = save_checkpoint(tmp_path, 9, MODEL, {}, keep=keep, score=0.2)
+    assert latest_checkpoint(tmp_path) == written
+    assert best_checkpoint(tmp_path) == tmp_path / "checkpoints" / "step-8"
+    save_checkpoint(tmp_path, 10, MODEL, {}, keep=keep, score=0.2)
+    assert latest_checkpoint(tmp_path) == tmp_path / "checkpoints" / "step-10"
+    save_checkpoint(tmp_path, 12, MODEL, {}, keep=keep, score=0.2)
+    newest = {"step-8", "step-10", "step-12"} if keep == 2 else {"step-8", "step-12"}
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == newest
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "state.safetensors", "state.json"])
 @pytest.mark.parametrize("damage", ["cut", "flipped", "gone"])
 def test_damaged_checkpoint_is_skipped(tmp_path: Path, name: str, damage: str) -> None:

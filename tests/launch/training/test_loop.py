@@ -1,5 +1,6 @@
 """The loop on a linear regression whose answer is known in closed form."""
 
+import copy
 import json
 import os
 import signal
@@ -64,26 +65,68 @@ def test_resume_equals_uninterrupted_bit_for_bit(tmp_path: Path, resumed_at: int
     assert [line["step"] for line in read_metrics(run)] == [4, 8, 12]
 
 
-def test_a_step_cut_short_between_its_batches_is_repeated_bit_for_bit(tmp_path: Path) -> None:
-    class Dying(ToyStream):
-        """The signal that stops the training has ended the loader's workers too."""
+class Taught(Regression):
+    """With a teacher that follows the trained weights in every forward pass, as slow heads do."""
 
+    def __init__(self) -> None:
+        super().__init__(dropout=0.5, norm=True)
+        self.teacher = copy.deepcopy(self.line).requires_grad_(False)
+
+    def forward(self, batch: ToyBatch) -> dict[str, Tensor]:
+        if self.training:
+            for slow, fast in zip(self.teacher.parameters(), self.line.parameters(), strict=True):
+                slow.data.lerp_(fast.detach(), 0.5)
+        found = super().forward(batch)
+        target = self.teacher(batch.x)[:, 0].nan_to_num()
+        return found | {"fit/loss": found["fit/loss"] + (self.line(batch.x)[:, 0] - target - 1).square().mean()}
+
+
+class Dying(ToyStream):
+    """The signal that stops the training has ended the loader's workers too."""
+
+    def train(self, start: int) -> Iterator[ToyBatch]:
+        for batch in super().train(start):
+            yield batch
+            if batch.seed == 6:
+                os.kill(os.getpid(), signal.SIGTERM)
+                raise RuntimeError("DataLoader worker is killed by signal")
+
+
+def test_a_step_cut_short_between_its_batches_is_repeated_bit_for_bit(tmp_path: Path) -> None:
+    config, whole = settings(accumulate=2), Taught()
+    train(whole, ToyStream(), config, tmp_path / "whole", seed=3, tracker_mode="disabled")
+    with pytest.raises(KeyboardInterrupt):
+        train(Taught(), Dying(), config, tmp_path / "cut", seed=3, tracker_mode="disabled")
+    assert saved_steps(tmp_path / "cut") == [3]
+    second = Taught()
+    train(second, ToyStream(), config, tmp_path / "cut", seed=3, resume=True, tracker_mode="disabled")
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, second.state_dict()[name]), name
+
+
+def test_a_lost_batch_within_a_step_saves_the_steps_before_it(tmp_path: Path) -> None:
+    class Lost(ToyStream):
         def train(self, start: int) -> Iterator[ToyBatch]:
             for batch in super().train(start):
                 yield batch
                 if batch.seed == 6:
-                    os.kill(os.getpid(), signal.SIGTERM)
-                    raise RuntimeError("DataLoader worker is killed by signal")
+                    raise DataError("too many clips are damaged")
 
-    config, whole = settings(accumulate=2), Regression(dropout=0.5, norm=True)
+    config, whole, second = settings(accumulate=2), Taught(), Taught()
     train(whole, ToyStream(), config, tmp_path / "whole", seed=3, tracker_mode="disabled")
-    with pytest.raises(KeyboardInterrupt):
-        train(Regression(0.5, True), Dying(), config, tmp_path / "cut", seed=3, tracker_mode="disabled")
+    with pytest.raises(DataError, match="too many clips are damaged"):
+        train(Taught(), Lost(), config, tmp_path / "cut", seed=3, tracker_mode="disabled")
     assert saved_steps(tmp_path / "cut") == [3]
-    second = Regression(0.5, True)
     train(second, ToyStream(), config, tmp_path / "cut", seed=3, resume=True, tracker_mode="disabled")
     for name, value in whole.state_dict().items():
         assert torch.equal(value, second.state_dict()[name]), name
+
+
+def test_nonfinite_step_is_skipped_with_the_move_of_its_teacher(tmp_path: Path) -> None:
+    taught, reference = Taught(), Taught()
+    train(taught, ToyStream(broken=frozenset([2])), settings(steps=3), tmp_path / "run", tracker_mode="disabled")
+    train(reference, ToyStream(), settings(steps=2), tmp_path / "reference", tracker_mode="disabled")
+    assert torch.equal(taught.teacher.weight, reference.teacher.weight)
 
 
 def test_a_signal_leaves_a_checkpoint_of_the_step_it_came_in(tmp_path: Path) -> None:

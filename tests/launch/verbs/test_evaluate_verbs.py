@@ -27,7 +27,7 @@ def test_compare_prints_writes_and_shows(tmp_path: Path, capsys: pytest.CaptureF
     assert "gated - plain" in capsys.readouterr().out
     (pair,) = json.loads(figures.read_text())["pairs"]
     assert pair["accuracy"]["value"] == pytest.approx(0.5)
-    assert pair["mcnemar"] == pytest.approx(2 / 2**6)
+    assert pair["p"] == pytest.approx(2 / 2**6)
     assert "Comparison of runs" in page.read_text()
 
 

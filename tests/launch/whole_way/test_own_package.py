@@ -7,11 +7,13 @@ from pathlib import Path
 import modalgate
 import pytest
 import yaml
-from modalgate.fusion.bundle.bundle import load_bundle, same_tensors
+from modalgate.fusion.bundle.bundle import load_bundle
 from modalgate.launch.cli import main
 from modalgate.launch.runs.metric_log import read_metrics
 from modalgate.launch.training.checkpoint import latest_checkpoint
 from modalgate.shards.errors import RequestError
+
+from ...fusion.bundle.tensor_equality import same_tensors
 
 GIVEN = Path(__file__).parents[1] / "given"
 TASK = "ownlab.tasks:IsItDark"

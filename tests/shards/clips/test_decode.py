@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from modalgate.shards.clips.decode import decode_frames, decode_signal, decode_sound
 from modalgate.shards.media.container_io import iterate_frames, write_video, write_wave
-from modalgate.shards.modality import modality
+from modalgate.shards.modality import Modality, modality
 
 FPS, FRAMES = 10.0, 70
 
@@ -86,7 +86,8 @@ def test_signals_are_interpolated_at_the_requested_rate() -> None:
     values = np.stack([np.arange(100.0), 5 - np.arange(100.0)], axis=1).astype(np.float32)
     target = io.BytesIO()
     np.save(target, values)
-    windows = decode_signal(target.getvalue(), 10.0, np.array([1.0, 3.0]), 50, 1 / 25)
+    pair = Modality("pair", "signal", 2, "pair.npy", None, "", -1, 1)
+    windows = decode_signal(target.getvalue(), pair, 10.0, np.array([1.0, 3.0]), 50, 1 / 25)
     assert windows.shape == (2, 50, 2)
     np.testing.assert_allclose(windows[1, :, 0], 30 + np.arange(50) * 10 / 25, rtol=1e-5)
     np.testing.assert_allclose(windows[1, :, 1], 5 - (30 + np.arange(50) * 10 / 25), rtol=1e-5)

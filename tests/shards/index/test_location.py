@@ -1,8 +1,12 @@
 """Shards behind URLs are read by byte range, run nothing and cannot lead elsewhere."""
 
+import os
 import pickle
+import resource
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice
@@ -12,7 +16,7 @@ import fsspec
 import pytest
 import torch
 from modalgate.shards.errors import DataError, RequestError
-from modalgate.shards.index.location import FolderReader, Remote, locate
+from modalgate.shards.index.location import MOST_OPEN, FolderReader, Joined, OpenFiles, Remote, locate
 from modalgate.shards.index.table import load_index
 from modalgate.shards.media.pack_settings import PackSettings
 from modalgate.shards.packing.pack import pack
@@ -123,6 +127,90 @@ def test_open_files_stay_in_their_process(shards: Path) -> None:
     reader = FolderReader(shards)
     assert reader.read("index.json", 0, 1) == b"{"
     copied = pickle.loads(pickle.dumps(reader))
-    assert copied._opened == {}
+    assert len(reader.opened.held) == 1
+    assert not copied.opened.held
     assert copied.read("index.json") == (shards / "index.json").read_bytes()
     assert pickle.loads(pickle.dumps(Remote("memory://x"))) == Remote("memory://x")
+
+
+def open_now() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> list[Path]:
+    """Two folders of 100 files each. A file holds its number."""
+    for number in range(200):
+        path = tmp_path / "ab"[number % 2] / f"{number}.tar"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(number.to_bytes(4, "big"))
+    return [tmp_path / "a", tmp_path / "b"]
+
+
+def test_open_files_are_bounded_and_closed(many: list[Path]) -> None:
+    """Also over all folders of a joined set."""
+    before = open_now()
+    joined = Joined((("a", many[0]), ("b", many[1])))
+    with FolderReader(joined) as reader:
+        for number in [*range(200), *range(200)]:
+            read = reader.read(f"{'ab'[number % 2]}/{number}.tar", 0, 4)
+            assert int.from_bytes(read, "big") == number
+            assert open_now() - before <= MOST_OPEN
+        assert open_now() - before == MOST_OPEN
+    assert open_now() == before
+    assert reader.read("a/0.tar", 0, 4) == bytes(4), "it can be used again"
+
+
+def test_a_reader_that_is_forgotten_leaves_nothing_open(many: list[Path]) -> None:
+    before = open_now()
+    for _ in range(5):
+        FolderReader(many[0]).read("0.tar", 0, 4)
+    assert open_now() == before
+
+
+def test_the_files_read_last_stay_open(many: list[Path]) -> None:
+    files = OpenFiles(2)
+    for number in (0, 2, 0, 4):
+        files.read(many[0] / f"{number}.tar", 0, 4)
+    assert [path.name for path in files.held] == ["0.tar", "4.tar"]
+
+
+def test_threads_that_share_a_reader_read_the_right_files(many: list[Path]) -> None:
+    """With two places for a hundred files, every read drops a file that another thread may be reading."""
+    reader = FolderReader(many[0], OpenFiles(2))
+    numbers = [number % 100 * 2 for number in range(4000)]
+    with ThreadPoolExecutor(8) as pool:
+        read = list(pool.map(lambda number: reader.read(f"{number}.tar", 0, 4), numbers))
+    assert [int.from_bytes(data, "big") for data in read] == numbers
+
+
+@pytest.fixture
+def limited() -> Iterator[int]:
+    """The process may open 20 more files. Gives the number of files that are open before."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken = open_now()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (taken + 20, hard))
+    yield taken
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_more_shards_than_files_may_be_open(many: list[Path], limited: int) -> None:
+    with FolderReader(many[0]) as reader:
+        for number in range(0, 200, 2):
+            assert int.from_bytes(reader.read(f"{number}.tar", 0, 4), "big") == number
+
+
+@pytest.mark.parametrize("size", [4, None])
+def test_too_many_open_files_are_not_damage(many: list[Path], limited: int, size: int | None) -> None:
+    held = []
+    try:
+        while len(held) < 100:
+            with suppress(OSError):
+                held.append(os.open(many[0], os.O_RDONLY))
+                continue
+            break
+        with pytest.raises(RequestError, match=r"too many files are open .*raise the limit with `ulimit -n`"):
+            FolderReader(many[0]).read("0.tar", 0, size)
+    finally:
+        for number in held:
+            os.close(number)

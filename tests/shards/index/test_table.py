@@ -109,3 +109,25 @@ def test_cut_file(index: Index, tmp_path: Path) -> None:
     (tmp_path / "index.json").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DataError, match="is damaged"):
         load_index(tmp_path)
+
+
+def test_modalities_are_those_of_the_selection() -> None:
+    samples = tuple(
+        Sample(f"c{n}", "s.tar", 1.0, {"place": "ab"[n]}, dict.fromkeys(suffixes, (0, 1)))
+        for n, suffixes in enumerate((["rgb.mp4", "audio.wav"], ["rgb.mp4"]))
+    )
+    shards = (Shard("s.tar", 2, 1, "", {"rgb": 2, "audio": 1, "flow": 0}),)
+    index = Index(PackSettings(modalities=("audio", "flow", "rgb")), {}, shards, samples)
+    assert (index.modalities, index.packed) == (("audio", "rgb"), ("audio", "rgb"))
+    chosen = index.where(place="b")
+    assert (chosen.modalities, chosen.packed) == (("rgb",), ("audio", "rgb"))
+    assert index.keep([]).modalities == ()
+
+
+@pytest.mark.parametrize("change", [{"fps": 0}, {"size": -3}, {"size": "big"}, {"region": [0, 0, 9, 9]}])
+def test_settings_out_of_range_are_damage(index: Index, tmp_path: Path, change: dict[str, object]) -> None:
+    save_index(index, tmp_path)
+    content = json.loads((tmp_path / "index.json").read_text())
+    (tmp_path / "index.json").write_text(json.dumps(content | {"settings": content["settings"] | change}))
+    with pytest.raises(DataError, match="is damaged"):
+        load_index(tmp_path)

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from modalgate.shards.clips.contact_sheet import read_member
 from modalgate.shards.errors import RequestError
-from modalgate.shards.index.table import Index, load_index
+from modalgate.shards.index.table import Index, Sample, load_index
 from modalgate.shards.index.verify import verify
 from modalgate.shards.media.container_io import write_video
 from modalgate.shards.media.pack_settings import PackSettings
@@ -190,3 +191,44 @@ def test_frames_that_need_more_than_their_key_frame(tmp_path: Path, monkeypatch:
     pack(tmp_path / "in", tmp_path / "out", settings, workers=1)
     (problem,) = verify(tmp_path / "out")
     assert re.search(r"clip 'a', rgb.mp4: \d+ of 60 frames differ when decoding starts at their key frame", problem)
+
+
+ODD_JSON = ["[]", "3", "null", '{"modalities": []}', '{"modalities": {"rgb": 1}, "labels": {}, "duration": 1}']
+
+
+@pytest.mark.parametrize("text", [*ODD_JSON, '{"modalities": {}, "labels": null, "duration": 1}'])
+def test_json_of_another_form_is_named(shards: Path, text: str) -> None:
+    replace_member(shards, "c2", "json", text.encode().ljust)
+    assert any("clip 'c2', json: damaged (" in problem for problem in verify(shards))
+
+
+@pytest.mark.parametrize("change", [b"{", b"'", b"(", b"\0", b"9"])
+def test_a_broken_npy_header_is_named(shards: Path, change: bytes) -> None:
+    def spoil(data: bytes) -> bytes:
+        return data.replace(b"}", change, 1)
+
+    data = read_member(load_index(shards), by_key(shards, "c2"), "inertial.npy")
+    replace_member(shards, "c2", "inertial.npy", lambda size: spoil(data))
+    assert any("clip 'c2', inertial.npy: cannot be decoded (" in problem for problem in verify(shards))
+
+
+@pytest.mark.parametrize("place", [[-1, 10], [0, -3], [10**15, 10], [0, 10**15]])
+def test_a_member_outside_its_shard_is_named(shards: Path, place: list[int]) -> None:
+    def move_it(content: dict[str, Any]) -> None:
+        content["samples"][0]["members"]["rgb.mp4"] = place
+
+    edit(shards, move_it)
+    assert any("rgb.mp4: it is not within the shard" in problem for problem in verify(shards))
+
+
+def by_key(folder: Path, key: str) -> Sample:
+    return next(sample for sample in load_index(folder).samples if sample.key == key)
+
+
+def replace_member(folder: Path, key: str, suffix: str, content: Callable[[int], bytes]) -> None:
+    """Writes `content(size)` over a member of that size."""
+    sample = by_key(folder, key)
+    offset, size = sample.members[suffix]
+    data = bytearray((folder / sample.shard).read_bytes())
+    data[offset : offset + size] = content(size)
+    (folder / sample.shard).write_bytes(data)

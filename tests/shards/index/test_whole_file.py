@@ -2,12 +2,13 @@
 
 import hashlib
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from modalgate.shards.index.whole_file import remove_partial, sha256, whole_file, write_whole
+from modalgate.shards.index.whole_file import remove_lost, remove_partial, sha256, whole_file, write_whole
 
 
 def test_the_old_content_stays_until_the_new_is_whole(tmp_path: Path) -> None:
@@ -67,3 +68,32 @@ def test_a_kill_leaves_the_old_content(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 2
     remove_partial(target)
     assert list(tmp_path.iterdir()) == [target]
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from modalgate.shards.index.whole_file import whole_file
+
+with whole_file(Path(sys.argv[1]), keep_suffix=sys.argv[2] == "True") as partial:
+    partial.write_bytes(b"half")
+    os._exit(9)
+"""
+
+
+@pytest.mark.parametrize("keep_suffix", [False, True])
+def test_the_partial_file_of_a_killed_writer_is_removed_by_the_next(tmp_path: Path, keep_suffix: bool) -> None:
+    target = tmp_path / "features.npz"
+    subprocess.run([sys.executable, "-c", KILLED, str(target), str(keep_suffix)], check=False)
+    (left,) = tmp_path.iterdir()
+    # Of a process that runs, of another machine, and of the user.
+    alive = left.with_name(re.sub(r"([0-9a-f]{8}-)\d+", rf"\g<1>{os.getppid()}", left.name))
+    other = left.with_name(re.sub(r"[0-9a-f]{8}-", "0123abcd-", left.name))
+    kept = [alive, other, tmp_path / "movie.partial", tmp_path / ".partial-notes.txt"]
+    for path in kept:
+        path.write_bytes(b"half")
+    write_whole(tmp_path / "facts.json", b"{}")
+    assert set(tmp_path.iterdir()) == {*kept, tmp_path / "facts.json"}
+    os.utime(other, (0, 0))
+    remove_lost(tmp_path)
+    assert set(tmp_path.iterdir()) == {*kept, tmp_path / "facts.json"} - {other}

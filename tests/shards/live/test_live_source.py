@@ -18,6 +18,7 @@ from modalgate.shards.clips.piece import Piece
 from modalgate.shards.errors import RequestError
 from modalgate.shards.index.table import Statistics
 from modalgate.shards.live.address import Address, find_address
+from modalgate.shards.live.connection import Arrived, Connection
 from modalgate.shards.live.live_source import Gap, LiveSource, Patience
 from modalgate.shards.media.container_io import write_video
 
@@ -111,20 +112,34 @@ def test_a_lost_connection_is_a_gap_and_the_clock_continues(station: Station) ->
     assert sum("reconnected" in notice for notice in notices) == 1
 
 
-def test_late_pieces_are_dropped_and_counted(station: Station) -> None:
+def test_late_pieces_are_dropped_and_counted(station: Station, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted lags, one per piece. From more than 0.6 s on, pieces are dropped until the lag is 0.3 s."""
+    lags = iter([0.0, 0.5, 0.7, 0.5, 0.31, 0.3, 0.0, 0.61, 0.2])
+    monkeypatch.setattr(Connection, "behind", property(lambda connection: next(lags)))
     source = LiveSource(address_of(station(1)), Patience(max_lag=0.6, retries=0, timeout=5))
-    found: list[Piece | Gap] = []
-    for item in source.slide(SPEC, NAMES, APPLICATION):
-        if not found:
-            # Scoring the first piece takes a second; two more seconds have arrived by then.
-            time.sleep(1)
-        found.append(item)
-    dropped = [item for item in found if isinstance(item, Gap)]
-    assert dropped
-    assert {gap.reason for gap in dropped} == {"the model is behind"}
-    windows = [item for item in found if isinstance(item, Piece)]
-    assert len(windows) + sum(gap.dropped for gap in dropped) == pytest.approx(9, abs=1)
-    assert windows
+    found = list(source.slide(SPEC, NAMES, APPLICATION))
+    starts = [round(item.start, 3) for item in found if isinstance(item, Piece)]
+    assert starts == [0.0, 0.2, 1.0, 1.2, 1.6]
+    gaps = [(round(item.start, 3), round(item.end, 3), item.dropped) for item in found if isinstance(item, Gap)]
+    assert gaps == [(0.4, 1.2, 3), (1.4, 1.8, 1)]
+    assert {item.reason for item in found if isinstance(item, Gap)} == {"the model is behind"}
+    assert next(lags, None) is None
+
+
+def test_the_lag_is_what_has_arrived_and_was_not_taken(station: Station) -> None:
+    connection = Connection(address_of(station(1)), 5, 60)
+    connection.thread.join(10)
+    assert connection.ended
+    times = []
+    while (item := connection.take()) is not None:
+        assert isinstance(item, Arrived)
+        if item.packet.stream is connection.leader:
+            times.append(float(item.packet.dts * item.packet.time_base))
+            assert connection.behind == pytest.approx(connection.newest - times[-1])
+    assert len(times) == 50
+    assert connection.newest == times[-1] == pytest.approx(times[0] + 49 / 25)
+    assert connection.behind == 0
+    connection.close()
 
 
 def test_a_source_that_never_opened_is_not_retried() -> None:

@@ -6,13 +6,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
-from modalgate.shards.live.readers import Ended, relay
+from modalgate.shards.live.readers import Ended, _Crew, relay
 
 
 def read(item: tuple[str, int]) -> Iterator[tuple[str, int, int]]:
@@ -85,3 +86,42 @@ def test_processes_end_with_a_killed_parent() -> None:
     while any(psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie" for pid in pids):
         assert time.monotonic() < patience
         time.sleep(0.05)
+
+
+class Tied(deque[int]):
+    """A queue in which two threads look at the last item before either takes it."""
+
+    def __init__(self, numbers: range) -> None:
+        super().__init__(numbers)
+        self.both = threading.Barrier(2)
+
+    def __len__(self) -> int:
+        length = super().__len__()
+        if length == 1:
+            with suppress(threading.BrokenBarrierError):
+                self.both.wait(1)
+        return length
+
+    def __bool__(self) -> bool:
+        return len(self) > 0
+
+
+def test_two_threads_that_reach_for_the_last_item() -> None:
+    crew = _Crew(read, [("whole", 1)] * 3, 4)
+    crew.numbers = Tied(range(3))
+    found = [crew._next(), crew._next()]
+
+    def reach() -> None:
+        try:
+            found.append(crew._next())
+        except IndexError:
+            found.append(-1)
+
+    threads = [threading.Thread(target=reach) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert sorted(found, key=str) == [0, 1, 2, None]
+    crew.stop()
+    assert crew._next() is None

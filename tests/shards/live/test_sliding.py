@@ -331,7 +331,7 @@ def test_a_signal_keeps_its_last_value_past_its_end(spec: Callable[..., ClipSpec
     values = np.linspace(1, 2, 75)[:, None] * np.ones(6)
     np.save(tmp_path / "a.npy", values.astype(np.float32))
     data = (tmp_path / "a.npy").read_bytes()
-    expected = decode_signal(data, 50.0, np.zeros(1), 100, 0.02)[0]
+    expected = decode_signal(data, modality("inertial"), 50.0, np.zeros(1), 100, 0.02)[0]
     (piece,) = slide_pieces(
         {"inertial": tmp_path / "a.npy"}, spec(2.0), ("inertial",), Application(1, 2.0, 0, 0, 2.0)
     )

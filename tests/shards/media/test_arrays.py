@@ -1,10 +1,15 @@
 """Arrays from NumPy and MATLAB files: valid and rejected ones."""
 
+import io
+import pickle
+import resource
+import tracemalloc
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
-from modalgate.shards.media.arrays import open_array
+from modalgate.shards.media.arrays import MOST_BYTES, open_array
 from scipy.io import savemat
 
 
@@ -45,3 +50,78 @@ def test_a_damaged_matlab_file_gives_an_array_or_an_expected_error(tmp_path: Pat
         except (ValueError, OSError):
             refused += 1
     assert refused > 100
+
+
+class Harm:
+    """Its pickle runs code when it is read."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return exec, ("raise SystemExit('the pickle was run')",)
+
+
+def zipped(**arrays: object) -> bytes:
+    target = io.BytesIO()
+    np.savez_compressed(target, allow_pickle=True, **{key: np.array(value) for key, value in arrays.items()})
+    return target.getvalue()
+
+
+def npy_header(text: str, version: int = 1) -> bytes:
+    content = text.encode()
+    length = len(content).to_bytes(2 if version == 1 else 4, "little")
+    return b"\x93NUMPY" + bytes([version, 0]) + length + content
+
+
+HOSTILE_ARRAYS = {
+    "a pickle": pickle.dumps(Harm()),
+    "a pickled object": npy_header("{'descr': '|O', 'fortran_order': False, 'shape': (1, 1), }")
+    + pickle.dumps(Harm()),
+    "an archive": zipped(a=np.zeros((4, 6))),
+    "an archive of pickles": zipped(a=[[Harm()]]),
+    "an archive that is a bomb": zipped(a=np.zeros((1000, 6000))),
+    "a shape beyond the file": npy_header("{'descr': '<f8', 'fortran_order': False, 'shape': (10**12, 6), }"),
+    "a huge shape": npy_header(f"{{'descr': '<f8', 'fortran_order': False, 'shape': ({10**30}, 6), }}"),
+    "a negative shape": npy_header("{'descr': '<f8', 'fortran_order': False, 'shape': (-1, 6), }") + bytes(96),
+    "a deep header": npy_header("(" * 9000),
+    "deep brackets": npy_header("{'descr': " + "[" * 3000 + "]" * 3000 + "}"),
+    "a long header": npy_header("{'descr': '<f8'," + " " * 10**6 + "}", version=2),
+    "code in the header": npy_header("__import__('os').system('false')"),
+    "a strange type": npy_header("{'descr': 'm8[99999999999s]', 'fortran_order': False, 'shape': (1, 1), }"),
+    "an empty file": b"",
+    "a head alone": b"\x93NUMPY",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE_ARRAYS)
+@pytest.mark.parametrize("suffix", [".npy", ".mat"])
+def test_hostile_arrays_are_value_errors(name: str, suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(HOSTILE_ARRAYS[name])
+    tracemalloc.start()
+    with pytest.raises((ValueError, OSError)):
+        open_array(path, 2)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 50 * 2**20
+
+
+def test_a_small_matlab_file_takes_no_gigabytes(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.mat"
+    unpacked = zlib.compressobj(9)
+    step = bytes(2**24)
+    packed = b"".join(unpacked.compress(step) for _ in range(MOST_BYTES // len(step) + 1)) + unpacked.flush()
+    head = b"MATLAB 5.0".ljust(124) + b"\x00\x01IM"
+    path.write_bytes(head + (15).to_bytes(4, "little") + len(packed).to_bytes(4, "little") + packed)
+    assert path.stat().st_size < 2 * 2**20
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ValueError, match=r"'bomb\.mat' holds more than 1073741824 bytes"):
+        open_array(path, 2)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50 * 1024
+
+
+def test_an_empty_and_a_compressed_array_are_read(tmp_path: Path) -> None:
+    np.save(tmp_path / "none.npy", np.zeros((0, 6)))
+    with pytest.raises(ValueError):
+        open_array(tmp_path / "none.npy", 3)
+    values = np.random.default_rng(0).normal(size=(500, 6))
+    savemat(tmp_path / "two.mat", {"a": values, "long_name": "x" * 10**5}, do_compression=True)
+    np.testing.assert_array_equal(open_array(tmp_path / "two.mat", 2), values)

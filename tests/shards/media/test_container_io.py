@@ -11,6 +11,7 @@ import pytest
 from av.stream import Disposition
 from modalgate.shards.media.container_io import (
     FrameReader,
+    allow_pixels,
     fit_short_side,
     iterate_frames,
     probe,
@@ -119,22 +120,6 @@ def test_a_file_is_opened_as_a_file(
         assert probe(source).video_seconds == pytest.approx(0.9)
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "ffconcat version 1.0\nfile a.mp4\n",
-        "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:1,\na.mp4\n#EXT-X-ENDLIST\n",
-        "v=0\no=- 0 0 IN IP4 127.0.0.1\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 9 RTP/AVP 96\na=rtpmap:96 H264/90000\n",
-    ],
-    ids=["concat", "hls", "sdp"],
-)
-def test_a_file_does_not_open_other_files(tmp_path: Path, drifting: Callable, text: str) -> None:
-    write_video(tmp_path / "a.mp4", drifting(5), 10)
-    (tmp_path / "list.mp4").write_text(text)
-    with pytest.raises(ValueError, match=r"it refers to other files or addresses|it holds no media"):
-        probe(tmp_path / "list.mp4")
-
-
 def test_the_default_video_stream_is_read(tmp_path: Path) -> None:
     """The second of two is marked. The third is larger."""
     with av.open(str(tmp_path / "a.mkv"), "w") as container:
@@ -197,3 +182,59 @@ def test_what_a_cut_without_encoding_promises(tmp_path: Path, drifting: Callable
     times = [time for time, _ in iterate_frames(tmp_path / "cut.mp4")]
     assert len(times) == 27
     assert times[-1] - times[0] == pytest.approx(2.6)
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_pictures_beyond_the_limit_are_not_decoded(
+    changed: bool, drifting: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the picture grows in the middle of the video."""
+    path = tmp_path / "a.avi"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mjpeg", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuvj420p"
+        large = io.BytesIO()
+        write_video(large, drifting(1, 480, 640), 10, codec="mjpeg", pixel_format="yuvj420p", container_format="avi")
+        with av.open(large) as other:
+            grown = bytes(next(packet for packet in other.demux(video=0) if packet.size))
+        for number, picture in enumerate(drifting(4, 48, 64)):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="yuvj420p")
+            for packet in stream.encode(frame):
+                if changed and number == 2:
+                    replaced = av.Packet(grown)
+                    replaced.stream, replaced.pts, replaced.dts = stream, packet.pts, packet.dts
+                    replaced.time_base, packet = packet.time_base, replaced
+                container.mux(packet)
+    assert len(list(iterate_frames(path))) == 4
+    monkeypatch.setattr("modalgate.shards.media.container_io.MOST_PIXELS", 64 * 48)
+    try:
+        allow_pixels(1)
+        if changed:
+            with pytest.raises((ValueError, av.FFmpegError)):
+                list(iterate_frames(path))
+        else:
+            assert len(list(iterate_frames(path))) == 4
+        allow_pixels(640 * 480)
+        assert len(list(iterate_frames(path))) == 4
+    finally:
+        monkeypatch.undo()
+        allow_pixels(1)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nsecret.ts\n#EXT-X-ENDLIST\n",
+        "ffconcat version 1.0\nfile secret.ts\n",
+        "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 9 RTP/AVP 96\n",
+    ],
+)
+def test_a_playlist_opens_no_other_file(content: str, drifting: Callable, tmp_path: Path) -> None:
+    write_video(tmp_path / "secret.ts", drifting(10), 10)
+    (tmp_path / "film.mp4").write_text(content, encoding="utf-8")
+    (tmp_path / "film.m3u8").write_text(content, encoding="utf-8")
+    for name in ("film.mp4", "film.m3u8"):
+        with pytest.raises(ValueError, match=r"format is not accepted|holds no media"):
+            probe(tmp_path / name)
+        with pytest.raises((ValueError, av.FFmpegError)):
+            probe(io.BytesIO((tmp_path / name).read_bytes()))

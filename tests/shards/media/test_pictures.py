@@ -5,6 +5,7 @@ import shutil
 import struct
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -159,7 +160,7 @@ def test_a_picture_bomb(tmp_path: Path) -> None:
     before = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + 150_000_000, before[1]))
     try:
-        with pytest.raises(ValueError, match="12000 x 12000 pixels, more than 33177600"):
+        with pytest.raises(ValueError, match="cannot be decoded, or of more than 33177600 pixels"):
             read(tmp_path / "a")
     finally:
         resource.setrlimit(resource.RLIMIT_AS, before)
@@ -245,3 +246,10 @@ def test_a_wide_aspect_counts_as_pixels(tmp_path: Path, drifting: Callable) -> N
     with pytest.raises(ValueError, match="pictures of 192 x 32 pixels"):
         read(tmp_path / "a.mp4", settings=PackSettings(max_pixels=32 * 48))
     assert read(tmp_path / "a.mp4").shape == (5, 32, 192, 3)
+
+
+def test_a_time_stamp_far_ahead_of_the_picture_before(tmp_path: Path, drifting: Callable) -> None:
+    """Within the longest duration too, a day without a picture is a wrong time stamp."""
+    path = write_late(tmp_path / "a.mkv", drifting(10, 32, 48), 10 * 86400)
+    with pytest.raises(ValueError, match=r"'a\.mkv' has no picture from 1 to 86400 s"):
+        read(path, settings=replace(SETTINGS, max_seconds=float("inf")))

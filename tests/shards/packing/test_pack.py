@@ -18,13 +18,14 @@ import webdataset
 from modalgate.shards.clips.decode import decode_frames, decode_sound
 from modalgate.shards.errors import DataError, RequestError
 from modalgate.shards.index.table import Index, Sample, load_index
+from modalgate.shards.index.unreadable import UNREADABLE
 from modalgate.shards.media.container_io import write_video
 from modalgate.shards.media.flow import compute_flow, dequantise_flow
 from modalgate.shards.modality import modality
 from modalgate.shards.packing.encode import encode_source
 from modalgate.shards.packing.engine import ENGINES, run_local
 from modalgate.shards.packing.pack import REJECTED_NAME, pack
-from modalgate.shards.packing.rejected import UNREADABLE, read_rejected
+from modalgate.shards.packing.rejected import read_rejected
 from modalgate.shards.packing.sources import Source
 
 ALL = ("rgb", "flow", "depth", "depth_flow", "audio", "inertial")

@@ -1,7 +1,9 @@
 """A recording on one clock: constant rate, pieces, sound in its place, and misleading files."""
 
+import csv
 import json
 import tarfile
+import tracemalloc
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -143,6 +145,46 @@ def test_bad_signals(tmp_path: Path, values: np.ndarray) -> None:
         read_signal(tmp_path / "a.npy", "inertial")
 
 
+@pytest.mark.parametrize(
+    ("text", "shape"),
+    [
+        ("1,2,3,4,5,6\n" * 3, (3, 6)),
+        ("ax,ay,az,gx,gy,gz\n1,2,3,4,5,6\n\n1e2, 2,3,4,5,-6\n", (2, 6)),
+        ("\ufeff1,2,3,4,5,6\r\n", (1, 6)),
+        ("1,2,3,4,5,6\nax,ay,az,gx,gy,gz\n", None),
+        ("1,2,3,4,5\n1,2,3,4,5\n", None),
+        ("1,2,3,4,5,6\n1,2,3\n", None),
+        ("1,2,3,4,5,nan\n", None),
+        ("1,2,3,4,5,inf\n", None),
+        ("1,2,3,4,5,1e99\n", None),
+        ("ax,ay\n", None),
+        ("", None),
+        ('"' + "1," * 1000, None),
+        ("1" * 200_000, None),
+        ("\0" * 100, None),
+    ],
+)
+def test_a_table_is_read_row_by_row(text: str, shape: tuple[int, int] | None, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(text, encoding="utf-8", newline="")
+    if shape is None:
+        with pytest.raises((ValueError, csv.Error)):
+            read_signal(tmp_path / "a.csv", "inertial")
+    else:
+        values, rate = read_signal(tmp_path / "a.csv", "inertial")
+        assert (values.shape, values.dtype, rate) == (shape, np.float32, 50)
+        assert values[0].tolist() == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_long_table_takes_little_more_than_its_numbers(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("1,2,3,4,5,6\n" * 200_000)
+    tracemalloc.start()
+    values, _ = read_signal(tmp_path / "a.csv", "inertial")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # In double precision, grown in steps, and in single precision. As text it took 100 MB.
+    assert peak < 5 * values.nbytes
+
+
 def test_measured_flow_is_kept(tmp_path: Path) -> None:
     write_video(tmp_path / "a.mp4", levels(10), 10)
     given = np.random.default_rng(0).normal(size=(10, 2, 32, 32)).astype(np.float16)
@@ -203,10 +245,11 @@ def test_gaps_are_counted_and_listed(tmp_path: Path, beep: Callable) -> None:
     wanted = settings("rgb", "audio", fps=10.0, clip_seconds=2.0)
     pieces = list(read_recording({"video": tmp_path / "in" / "a.mkv"}, wanted))
     close = partial(pytest.approx, abs=0.03)
-    assert [piece.gaps for piece in pieces] == [((close(1.5), close(2.0)),), ((close(0), close(1.0)),), ()]
+    expected = [((close(1.5), close(2.0)),), ((close(0), close(1.0)),), ()]
+    assert [piece.gaps.get("audio", ()) for piece in pieces] == expected
     for piece in pieces:
         times = np.arange(len(piece.streams["audio"])) / 16000
-        start, end = piece.gaps[0] if piece.gaps else (9.0, 9.0)
+        start, end = piece.gaps["audio"][0] if piece.gaps else (9.0, 9.0)
         # The codec's windows reach a few milliseconds into the gap.
         inside, outside = (times > start + 0.03) & (times < end - 0.03), (times < start - 0.03) | (times > end + 0.03)
         assert not piece.streams["audio"][inside].any()

@@ -147,6 +147,9 @@ def test_fingerprint_and_stamp_change_with_the_recordings(tmp_path: Path) -> Non
         ("video,label\nlost.mp4,y\ngone.mp4,y\n", r"lost\.mp4' and 1 more"),
         ("name,label\na,x\n", "no column that names files"),
         ("video,label\n", "no rows"),
+        ("video,label\nvideo\\a.mp4,y\n", r"write paths with / and not with"),
+        ("video;label\na.mp4;y\n", "separates its columns by semicolons"),
+        ('video,label\na.mp4,"x\nb.mp4,y\n', "line 2: not a CSV row"),
         ("video,label\na.mp4\n", "line 2: it does not have as many fields"),
         ("video,label\na.mp4,x,y\n", "line 2: it does not have as many fields"),
         ("video,depth,label\n,,x\n", "line 2: it names no file"),
@@ -173,7 +176,7 @@ def test_bad_places(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="no label file at"):
         find_sources(tmp_path, tmp_path / "labels.csv")
     (tmp_path / "labels.csv").write_bytes(b"video\n\xff\xfe.mp4\n")
-    with pytest.raises(RequestError, match="not a UTF-8 CSV"):
+    with pytest.raises(RequestError, match="is not UTF-8 text"):
         find_sources(tmp_path)
 
 

@@ -1,6 +1,7 @@
 """Packing that is killed at every stage and rerun: the bytes equal those of an uninterrupted run."""
 
 import fcntl
+import json
 import os
 import re
 import resource
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from modalgate.shards.errors import RequestError
+from modalgate.shards.errors import DataError, RequestError
 from modalgate.shards.media.pack_settings import PackSettings, difference
 from modalgate.shards.packing.pack import pack
 
@@ -195,3 +196,14 @@ def test_changed_recordings_are_encoded_again(folder: Path, begun: Path, tmp_pat
 def test_difference(small: Callable) -> None:
     assert difference({"a": 1, "b": [1, 2]}, {"a": 1, "b": [1, 2]}) == ""
     assert re.fullmatch("b 1,2, not 1, c None, not 3", difference({"b": [1, 2]}, {"b": [1], "c": 3}))
+
+
+def test_an_unfinished_packing_of_an_older_version_is_resumed(folder: Path, tmp_path: Path, small: Callable) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(DataError, match="cannot fill a shard"):
+        pack(folder, out, small(modalities=("inertial",), readers=9), workers=1)
+    path = out / ".packing" / "settings.json"
+    content = json.loads(path.read_text())
+    del content["declared"]
+    path.write_text(json.dumps(content))
+    assert len(pack(folder, out, small(modalities=("inertial",)), workers=1).samples) == 6

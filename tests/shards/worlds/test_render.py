@@ -17,8 +17,10 @@ from modalgate.shards.worlds.render import (
     render,
     strike_period,
 )
-from modalgate.shards.worlds.scene import draw_scene, scene_from_json, scene_to_json
+from modalgate.shards.worlds.scene import draw_scene, scene_to_json
 from sklearn.metrics import roc_auc_score
+
+from .written_scene import scene_from_json
 
 ALL = ("rgb", "flow", "depth", "audio")
 

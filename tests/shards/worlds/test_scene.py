@@ -7,8 +7,10 @@ import pytest
 from modalgate.shards.errors import RequestError
 from modalgate.shards.worlds.ceilings import ceilings
 from modalgate.shards.worlds.factors import PRESETS, Law, symbols
-from modalgate.shards.worlds.scene import CHILDREN, draw_scene, generator, scene_from_json, scene_to_json
+from modalgate.shards.worlds.scene import CHILDREN, draw_scene, generator, scene_to_json
 from scipy.stats import kstest
+
+from .written_scene import scene_from_json
 
 LAW = Law(rho=0.4, quality=0.8)
 

@@ -11,8 +11,9 @@ from modalgate.shards.media.soundtrack import read_sound
 from modalgate.shards.worlds.ceilings import ceilings
 from modalgate.shards.worlds.factors import PRESETS, Law
 from modalgate.shards.worlds.render import render
-from modalgate.shards.worlds.scene import scene_from_json
 from modalgate.shards.worlds.write_world import split_ranges, write_world
+
+from .written_scene import scene_from_json
 
 CLIPS = 14
 

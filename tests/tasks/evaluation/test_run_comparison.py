@@ -8,6 +8,8 @@ import pytest
 from modalgate.shards.errors import RequestError
 from modalgate.tasks.evaluation.run_comparison import compare, duels, load_contenders
 from modalgate.tasks.evaluation.scores import Scores, save_scores
+from modalgate.tasks.metrics.classification import roc_auc
+from modalgate.tasks.metrics.significance import holm
 from modalgate.tasks.report.page import write_report
 from modalgate.tasks.robustness.conditions import SWEEP, Condition, Sweep, save_sweep
 from modalgate.tasks.robustness.corruptions import AXES
@@ -18,15 +20,25 @@ Write = Callable[..., Path]
 
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
-    """`write(name, right, classes=2, keys=None)`: a run that classifies clips correctly where `right` is true."""
+    """`write(name, right, ...)`: a run that classifies clips correctly where `right` is true.
 
-    def build(name: str, right: np.ndarray, classes: int = 2, keys: list[str] | None = None, turn: int = 0) -> Path:
+    A group has `size` clips.
+    """
+
+    def build(
+        name: str,
+        right: np.ndarray,
+        classes: int = 2,
+        keys: list[str] | None = None,
+        turn: int = 0,
+        size: int = 2,
+    ) -> Path:
         labels = np.arange(len(right)) % classes
         guess = np.where(right, labels, (labels + 1) % classes)
         probabilities = np.full((len(right), classes), 0.2 / (classes - 1), np.float32)
         probabilities[np.arange(len(right)), guess] = 0.8
         names = keys or [f"clip{number:03d}" for number in range(len(right))]
-        units = [f"group{number // 2}" for number in range(len(right))]
+        units = [f"group{number // size}" for number in range(len(right))]
         # Runs with other folds store their clips in another order.
         order = np.roll(np.arange(len(right)), turn)
         scores = Scores(
@@ -61,7 +73,8 @@ def test_a_planted_gain_is_found_in_any_order_of_clips(write: Write) -> None:
     assert (duel.first, duel.second) == ("worse", "better")
     assert duel.accuracy.value == pytest.approx(0.2)
     assert 0.1 < duel.accuracy.low < 0.2 < duel.accuracy.high < 0.3
-    assert duel.mcnemar == pytest.approx(binomtest(0, 40).pvalue)
+    # Twenty of the hundred groups of two clips differ, all in favour of one run.
+    assert duel.p == duel.adjusted == pytest.approx(2 / 2**20)
     assert duel.auc is not None
     assert duel.auc.value == pytest.approx(0.2)
     assert result.tables[0].rows[0][:2] == ["worse", pytest.approx(0.7)]
@@ -73,16 +86,60 @@ def test_runs_with_equal_error_rates_do_not_differ(write: Write) -> None:
     found = duels(load_contenders(runs), draws=200)
     assert [(duel.first, duel.second) for duel in found] == [("run0", "run1"), ("run0", "run2"), ("run1", "run2")]
     for duel in found:
-        assert (duel.accuracy.value, duel.mcnemar, duel.adjusted) == (0, 1, 1)
+        assert (duel.accuracy.value, duel.p, duel.adjusted) == (0, 1, 1)
         assert duel.accuracy.low < 0 < duel.accuracy.high
 
 
 def test_p_values_are_adjusted_for_the_number_of_pairs(write: Write) -> None:
-    runs = [write("a", answers(200, 20)), write("b", answers(200, 28)), write("c", answers(200, 33))]
+    planted = {"a": 20, "b": 28, "c": 33}
+    runs = [write(name, answers(200, wrong), size=1) for name, wrong in planted.items()]
     raw = [binomtest(0, count).pvalue for count in (8, 13, 5)]
     found = duels(load_contenders(runs), draws=200)
-    assert [duel.mcnemar for duel in found] == pytest.approx(raw)
+    assert [duel.p for duel in found] == pytest.approx(raw)
     assert [duel.adjusted for duel in found] == pytest.approx([2 * raw[0], 3 * raw[1], raw[2]])
+    areas = [duel.auc.p for duel in found if duel.auc is not None]
+    assert [duel.auc_adjusted for duel in found] == holm(areas).tolist()
+    _, result = compare(runs, draws=200)
+    for table in result.tables[1:]:
+        assert table.columns[-2:] == ["p", "Holm"]
+        assert [row[-1] for row in table.rows] == pytest.approx(holm([row[-2] for row in table.rows]).tolist())  # pyright: ignore
+    assert "McNemar" in result.tables[1].note
+    assert "paired bootstrap over groups" in result.tables[2].note
+
+
+def test_few_groups_are_tested_by_sign_flips(write: Write) -> None:
+    """Four groups agree in favour of one run: McNemar would give 2 / 2^40, the flips of four groups 2 / 2^4."""
+    first = np.arange(120) % 30 >= 20
+    runs = [write("worse", first, size=30), write("better", first | (np.arange(120) % 30 >= 10), size=30)]
+    (duel,), result = compare(runs, draws=200)
+    assert duel.p == duel.adjusted == pytest.approx(2 / 2**4)
+    assert duel.auc is not None
+    assert duel.auc.p == duel.auc_adjusted == pytest.approx(2 / 2**4)
+    for table in result.tables[1:]:
+        assert "sign flips over the 4 groups" in table.note
+        assert "of four groups about 83 %" in table.note
+        assert "no p is below 0.125" in table.note
+
+
+def test_auc_is_a_mean_over_folds(tmp_path: Path) -> None:
+    """Both folds rank their clips perfectly. One scores all its clips higher, so a pooled AUC is below one."""
+    runs = []
+    labels = np.tile([0, 1], 20)
+    fold = np.arange(40) // 20
+    for name, offset in (("aligned", 0.0), ("shifted", 0.5)):
+        scores = 0.1 + 0.2 * labels + offset * fold
+        rows = np.stack([1 - scores, scores], axis=1).astype(np.float32)
+        keys = [f"clip{number:03d}" for number in range(40)]
+        names = [f"fold-{number}" for number in fold]
+        runs.append(tmp_path / name)
+        stored = Scores(rows, np.ones((40, 1), np.float32), labels, keys, names)
+        save_scores(stored, keys, ["calm", "fight"], runs[-1] / "results" / "scores.safetensors")
+    (duel,), result = compare(runs, draws=200)
+    assert roc_auc(0.1 + 0.2 * labels + 0.5 * fold, labels) == pytest.approx(0.75)
+    assert [row[-1] for row in result.tables[0].rows] == [1, 1]
+    assert duel.auc is not None
+    assert (duel.auc.value, duel.auc.low, duel.auc.high, duel.auc.p) == (0, 0, 0, 1)
+    assert "mean over 2 folds" in result.tables[0].note
 
 
 def test_three_classes_have_no_auc_and_equal_names_become_paths(write: Write) -> None:
@@ -115,7 +172,7 @@ def test_the_report_shows_the_comparison_before_the_runs(write: Write, tmp_path:
     assert "modalgate compare worse &lt;better&gt;" in page
 
 
-def swept(run: Path, right: dict[float, int], seed: int = 0, count: int = 60) -> Path:
+def swept(run: Path, right: dict[float, int], seed: int = 0, count: int = 60, size: int = 2) -> Path:
     """A run with a blur sweep. `right` gives the number of correct clips per level."""
     labels = np.arange(count) % 2
     rows = []
@@ -136,7 +193,7 @@ def swept(run: Path, right: dict[float, int], seed: int = 0, count: int = 60) ->
         [f"clip{number:03d}" for number in range(count)],
         seed,
     )
-    save_sweep(sweep, [f"group{number // 2}" for number in range(count)], run / "results" / SWEEP)
+    save_sweep(sweep, [f"group{number // size}" for number in range(count)], run / "results" / SWEEP)
     return run
 
 
@@ -159,6 +216,18 @@ def test_areas_are_compared_if_all_runs_have_sweeps(write: Write) -> None:
     (figure,) = result.figures
     assert figure.series["frail"] == pytest.approx([0.9, 0.8, 0.6, 0.5, 0.4])  # pyright: ignore
     assert set(figure.bands) == {"frail", "sturdy"}  # pyright: ignore
+
+
+def test_areas_of_few_groups_are_tested_by_sign_flips(write: Write) -> None:
+    levels = AXES["blur"].levels
+    frail, sturdy = (write(name, answers(60, 6), size=20) for name in ("frail", "sturdy"))
+    swept(frail, dict(zip(levels, (54, 48, 36, 30, 24), strict=True)), size=20)
+    swept(sturdy, dict(zip(levels, (54, 54, 48, 42, 42), strict=True)), size=20)
+    table = compare([frail, sturdy], draws=50)[1].tables[-1]
+    row = dict(zip(table.columns, table.rows[0], strict=True))
+    # Two of three groups gain, the first one has nothing to gain: four of eight flips reach the difference.
+    assert row["p"] == row["Holm"] == 0.5
+    assert "sign flips over the 3 groups" in table.note
 
 
 def test_sweeps_with_different_seeds_raise(write: Write) -> None:

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
-from modalgate.tasks.evaluation.score_summary import draw_figures, judge, split_line
-from modalgate.tasks.evaluation.scores import Scores, join_scores
+from modalgate.tasks.evaluation.score_summary import chances_of, class_precisions, draw_figures, judge, split_line
+from modalgate.tasks.evaluation.scores import Scores, join_folds, join_scores
+from modalgate.tasks.metrics.classification import average_precision, roc_auc
 from modalgate.tasks.records import Confusion, Curves, Gates
 
 
@@ -106,3 +107,44 @@ def test_a_split_line_shows_metrics_and_chance() -> None:
     several = Scores(truth.astype(np.float32), np.ones((4, 1), np.float32), truth, list("abcd"))
     line = split_line("fold-0", several, ["run", "shout", "never"], None)
     assert line == "fold-0: 4 clips, mean average precision 1.000 (chance 0.375)"
+
+
+def test_auc_and_average_precision_are_means_over_folds() -> None:
+    """Each fold ranks its own clips in part right. The second fold scores all its clips higher."""
+    first, second = [0.1, 0.2, 0.3, 0.4], [0.6, 0.8, 0.7, 0.9, 0.65]
+    truth = [[0, 0, 1, 1], [0, 1, 1, 0, 1]]
+    parts = [scores(first, truth[0], "abcd"), scores(second, truth[1], "efghi")]
+    joined = join_folds(["fold-0", "fold-1"], parts)
+    assert joined.folds == ["fold-0"] * 4 + ["fold-1"] * 5
+    metrics, intervals = judge(joined, ["calm", "fight"], 1, joined.keys)
+    # Of the second fold's six pairs three are ranked right.
+    assert metrics["auc"] == pytest.approx((1 + 3 / 6) / 2)
+    pooled = roc_auc(np.array(first + second), np.array(truth[0] + truth[1]))
+    assert metrics["auc"] != pytest.approx(pooled)
+    each = [average_precision(np.array(s), np.array(t)) for s, t in zip((first, second), truth, strict=True)]
+    assert metrics["average_precision"] == pytest.approx(np.mean(each))
+    assert intervals["auc"][0] < metrics["auc"] < intervals["auc"][1]
+    assert metrics["accuracy"] == pytest.approx(5 / 9)
+    assert chances_of(joined, 1)["average_precision"] == pytest.approx((0.5 + 0.6) / 2)
+    titles = [figure.title for figure in draw_figures(joined, ["calm", "fight"], 1, ["rgb", "audio"])]
+    assert titles[2:] == ["ROC, folds pooled", "Precision and recall, folds pooled"]
+
+
+def test_mean_average_precision_of_several_classes_is_a_mean_over_folds() -> None:
+    generator = np.random.default_rng(0)
+    truth, chances = generator.integers(0, 2, (40, 3)), generator.random((40, 3)).astype(np.float32)
+    # The third class occurs in the first fold only.
+    truth[20:, 2] = 0
+    folds = ["one"] * 20 + ["two"] * 20
+    several = Scores(chances, np.ones((40, 1), np.float32), truth, [str(n) for n in range(40)], folds)
+    expected = [
+        np.mean([average_precision(chances[rows, c], truth[rows, c]) for rows in halves])
+        for c, halves in ((0, (slice(20), slice(20, 40))), (1, (slice(20), slice(20, 40))), (2, (slice(20),)))
+    ]
+    np.testing.assert_allclose(class_precisions(several), expected)
+    metrics, intervals = judge(several, ["a", "b", "c"], None, several.keys)
+    assert metrics["mean_average_precision"] == pytest.approx(np.mean(expected))
+    assert intervals["mean_average_precision"][0] < np.mean(expected) < intervals["mean_average_precision"][1]
+    shares = [truth[:20, 0].mean() + truth[20:, 0].mean(), truth[:20, 1].mean() + truth[20:, 1].mean()]
+    chance = (shares[0] / 2 + shares[1] / 2 + truth[:20, 2].mean()) / 3
+    assert chances_of(several, None)["mean_average_precision"] == pytest.approx(chance)

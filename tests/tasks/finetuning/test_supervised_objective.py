@@ -14,7 +14,9 @@ from modalgate.shards.clip_spec import ClipSpec
 from modalgate.shards.errors import RequestError
 from modalgate.shards.transforms import AugmentConfig, Preparation
 from modalgate.tasks.finetuning.aids import AidsConfig
+from modalgate.tasks.finetuning.pareto_gradients import pareto_factors
 from modalgate.tasks.finetuning.supervised_objective import (
+    StoredBatch,
     SupervisedObjective,
     balanced_weights,
     guess,
@@ -257,3 +259,82 @@ def test_guessing_is_the_lowest_loss_of_a_constant_prediction() -> None:
             lambda logits, w=given: F.binary_cross_entropy_with_logits(logits.expand(5, 3), several, pos_weight=w)
         )
         assert guess(truth, 3, weights).loss == pytest.approx(expected, abs=1e-4)
+
+
+def test_distillation_is_the_distance_to_the_features_of_each_expert(
+    make: Make, tiny_batch: MakeBatch, tiny_backbone: Callable[..., Backbone], tiny_clip: ClipSpec
+) -> None:
+    teachers = {name: Classifier(tiny_backbone((name,)), CLASSES) for name in ("rgb", "audio")}
+    objective = make(aids=AidsConfig(distillation=0.5), teachers=teachers)
+    batch = tiny_batch(label=[0, 2, 1, 1], absent={("audio", 1), ("audio", 3)})
+    outputs = objective(batch)
+    streams = Preparation(tiny_clip)(batch)
+    total = torch.zeros(())
+    for name, teacher in teachers.items():
+        distances = []
+        for clip in range(4):
+            for segment in range(2):
+                if batch.present[name][clip, segment]:
+                    row = streams[name][clip : clip + 1, segment]
+                    mine = objective.classifier.backbone
+                    ours, theirs = (
+                        model.projections[name](model.encoders[name](row))[0] for model in (mine, teacher.backbone)
+                    )
+                    distances.append(((ours - theirs) ** 2).sum())
+        total = total + torch.stack(distances).mean()
+    torch.testing.assert_close(outputs["distillation/loss"], total, rtol=1e-4, atol=1e-5)
+    assert objective.weights["distillation/loss"] == 0.5
+    # Teachers are neither trained nor saved.
+    assert not any("teacher" in name for name in objective.state_dict())
+    outputs["distillation/loss"].backward()
+    assert all(p.grad is None for teacher in teachers.values() for p in teacher.parameters())
+
+
+def test_pareto_changes_only_the_gradients_of_encoders(make: Make, tiny_batch: MakeBatch) -> None:
+    """Its control is the plain sum: the same losses, and the same gradients of heads and fusion."""
+    gradients, single = {}, {}
+    for pareto in (0.0, 1.5):
+        objective = make(unimodal=True, unimodal_weight=1.0, aids=AidsConfig(pareto=pareto))
+        generator = torch.Generator().manual_seed(1)
+        for parameter in objective.parameters():
+            torch.nn.init.normal_(parameter, std=0.1, generator=generator)
+        outputs = objective(tiny_batch(label=[0, 2, 1, 1]))
+        named = dict(objective.named_parameters())
+        if not pareto:
+            for name in ("label/loss", "unimodal/loss"):
+                found = torch.autograd.grad(outputs[name], list(named.values()), retain_graph=True, allow_unused=True)
+                single[name] = dict(zip(named, found, strict=True))
+        losses = [objective.weights.get(k, 1.0) * v for k, v in outputs.items() if k.endswith("/loss")]
+        torch.stack(losses).sum().backward()
+        gradients[pareto] = {name: p.grad.clone() for name, p in named.items() if p.grad is not None}
+    for modality in ("rgb", "audio"):
+        names = [
+            name for name in gradients[0.0] if f".encoders.{modality}." in name or f"projections.{modality}" in name
+        ]
+
+        def flat(grads: dict[str, Tensor], names: list[str] = names) -> Tensor:
+            return torch.cat([grads[name].flatten() for name in names])
+
+        fused, own = flat(single["label/loss"]), flat(single["unimodal/loss"])
+        one, two = pareto_factors(fused, own)
+        torch.testing.assert_close(flat(gradients[1.5]), one * fused + two * own, rtol=1e-3, atol=1e-6)
+    for name, plain in gradients[0.0].items():
+        if "encoders" not in name and "projections" not in name:
+            torch.testing.assert_close(gradients[1.5][name], plain, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("aids", [AidsConfig(pareto=1.5), AidsConfig(distillation=1.0)])
+def test_an_aid_without_what_it_needs_is_refused(make: Make, aids: AidsConfig) -> None:
+    with pytest.raises(RequestError, match=r"unimodal_weight above 0|expert of each modality"):
+        make(aids=aids)
+
+
+def test_a_batch_of_features_moves_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Tensor, "pin_memory", Tensor.clone)
+    start, valid = torch.zeros(2, 1), torch.ones(2, dtype=torch.bool)
+    batch = StoredBatch({"rgb": torch.ones(2, 1, 4)}, {}, ["a", "b"], start, None, valid, 3, torch.ones(2, 1, 1, 1))
+    for moved in (batch.to("cpu"), batch.pin_memory()):
+        assert isinstance(moved, StoredBatch)
+        assert moved.quality is not None
+        assert torch.equal(moved.quality, torch.ones(2, 1, 1, 1))
+        assert (moved.key, moved.seed) == (["a", "b"], 3)

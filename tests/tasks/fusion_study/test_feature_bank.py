@@ -7,12 +7,20 @@ from pathlib import Path
 import pytest
 import torch
 from modalgate.fusion.backbone import Backbone
+from modalgate.fusion.classifier import Classifier
 from modalgate.fusion.spec import BackboneSpec, EncoderSpec
 from modalgate.shards.batch import Batch
 from modalgate.shards.clip_spec import ClipSpec
 from modalgate.shards.errors import DataError
 from modalgate.shards.transforms import Preparation
-from modalgate.tasks.fusion_study.feature_bank import StoredClips, StoredStream, load_stored, save_stored, store_clips
+from modalgate.tasks.fusion_study.feature_bank import (
+    Experts,
+    StoredClips,
+    StoredStream,
+    load_stored,
+    save_stored,
+    store_clips,
+)
 
 MakeBatch = Callable[..., Batch]
 ABSENT = {("audio", 1), ("audio", 3)}
@@ -37,12 +45,12 @@ def batches(tiny_batch: MakeBatch) -> list[Batch]:
 
 
 @pytest.fixture
-def experts(tiny_backbone: Callable[..., Backbone]) -> dict[str, Backbone]:
-    return {name: tiny_backbone((name,)) for name in ("rgb", "audio")}
+def experts(tiny_backbone: Callable[..., Backbone]) -> Experts:
+    return Experts({name: Classifier(tiny_backbone((name,)), ["a", "b"]) for name in ("rgb", "audio")})
 
 
 @pytest.fixture
-def stored(batches: list[Batch], experts: dict[str, Backbone], tiny_clip: ClipSpec) -> StoredClips:
+def stored(batches: list[Batch], experts: Experts, tiny_clip: ClipSpec) -> StoredClips:
     ((clips,),) = store_clips([experts], tiny_clip, Batches(*batches))  # pyright: ignore[reportArgumentType]
     return clips
 
@@ -50,17 +58,17 @@ def stored(batches: list[Batch], experts: dict[str, Backbone], tiny_clip: ClipSp
 @torch.no_grad()
 @pytest.mark.parametrize("fusion", ["softmax", "cross", "sigmoid"])
 def test_a_backbone_over_stored_features_equals_one_over_media(
-    fusion: str, batches: list[Batch], experts: dict[str, Backbone], tiny_clip: ClipSpec, stored: StoredClips
+    fusion: str, batches: list[Batch], experts: Experts, tiny_clip: ClipSpec, stored: StoredClips
 ) -> None:
     arguments = {"quality": 2} if fusion == "sigmoid" else {}
     names, encoders = ("rgb", "audio"), {name: EncoderSpec("stored/8") for name in ("rgb", "audio")}
     spec = BackboneSpec(width=8, fusion=fusion, fusion_arguments=arguments, encoders=encoders)
     over_features = Backbone(names, spec)
-    media = {name: experts[name].spec.encoders["audio"] for name in names}
+    media = {name: experts.whole[name].backbone.spec.encoders["audio"] for name in names}
     over_media = Backbone(names, replace(spec, encoders=media))
     over_media.load_state_dict(over_features.state_dict(), strict=False)
     for name in names:
-        over_media.encoders[name].load_state_dict(experts[name].encoders[name].state_dict())
+        over_media.encoders[name].load_state_dict(experts.whole[name].backbone.encoders[name].state_dict())
     batch = batches[0]
     expected = over_media.eval()(Preparation(tiny_clip)(batch), batch.present, batch.start)
     rows = stored.rows(torch.arange(4))
@@ -81,7 +89,7 @@ def test_absent_streams_and_clips_keep_their_rows(stored: StoredClips) -> None:
 
 
 def test_noise_is_equal_for_all_models_and_grows_with_its_level(
-    batches: list[Batch], experts: dict[str, Backbone], tiny_clip: ClipSpec
+    batches: list[Batch], experts: Experts, tiny_clip: ClipSpec
 ) -> None:
     levels = [0.0, 0.5, 1.0]
     first, second = store_clips([experts, experts], tiny_clip, Batches(*batches), levels)  # pyright: ignore
@@ -93,6 +101,34 @@ def test_noise_is_equal_for_all_models_and_grows_with_its_level(
     assert torch.equal(mixed.streams["audio"], first[0].streams["audio"])
     assert torch.equal(mixed.streams["rgb"], first[2].streams["rgb"])
     assert torch.equal(mixed.quality[:, :, 0], first[2].quality[:, :, 0])
+    assert mixed.scores is not None
+    assert torch.equal(mixed.scores[:, :, 0], first[2].scores[:, :, 0])  # pyright: ignore
+    assert torch.equal(mixed.scores[:, :, 1], first[0].scores[:, :, 1])  # pyright: ignore
+
+
+def test_scores_of_training_clips_come_from_experts_that_have_not_seen_them(
+    batches: list[Batch], tiny_backbone: Callable[..., Backbone], tiny_clip: ClipSpec
+) -> None:
+    """Planted: the expert without fold k always scores 10 (k + 1) for the first class, the whole expert 1."""
+
+    def constant(value: float) -> dict[str, Classifier]:
+        made = {}
+        for name in ("rgb", "audio"):
+            made[name] = Classifier(tiny_backbone((name,)), ["a", "b"])
+            torch.nn.init.zeros_(made[name].head[-1].weight)  # pyright: ignore
+            made[name].head[-1].bias.data = torch.tensor([value, 0.0])  # pyright: ignore
+        return made
+
+    batches[0].key[:] = ["w", "x", "y", "z"]
+    experts = Experts(constant(1.0), [constant(10.0), constant(20.0)], {"w": 0, "x": 1, "y": 0})
+    ((clips,),) = store_clips([experts], tiny_clip, Batches(batches[0]))  # pyright: ignore[reportArgumentType]
+    assert clips.scores is not None
+    assert clips.scores[:, 0, 0, 0].tolist() == [10.0, 20.0, 10.0, 1.0]
+    # Sound is absent in the clips 1 and 3.
+    assert clips.scores[:, 0, 1, 0].tolist() == [10.0, 0.0, 10.0, 0.0]
+    evidence = clips.evidence({key: f"group {key}" for key in clips.keys})
+    assert evidence.groups[:2] == ["group w", "group x"]
+    assert torch.equal(evidence.present[:, 0, 1], batches[0].present["audio"][:, 0])
 
 
 def test_the_stream_shows_every_clip_once_an_epoch_and_resumes(stored: StoredClips) -> None:
@@ -115,6 +151,7 @@ def test_loaded_clips_equal_the_saved_ones_and_damage_raises(stored: StoredClips
         assert torch.equal(again.streams[name], stream)
         assert torch.equal(again.present[name], stored.present[name])
     assert torch.equal(again.quality, stored.quality)
+    assert torch.equal(again.scores, stored.scores)  # pyright: ignore[reportArgumentType]
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(DataError, match="are damaged"):
         load_stored(path)

@@ -10,7 +10,13 @@ from modalgate.fusion.backbone import Backbone
 from modalgate.fusion.classifier import Classifier
 from modalgate.fusion.spec import BackboneSpec, EncoderSpec
 from modalgate.tasks.fusion_study.feature_bank import StoredClips
-from modalgate.tasks.fusion_study.study_cell import judge_cell, score_stored, shuffled_weights
+from modalgate.tasks.fusion_study.study_cell import (
+    judge_cell,
+    mean_weights,
+    recorded_weights,
+    score_stored,
+    shuffled_weights,
+)
 from modalgate.tasks.metrics.classification import top_k_accuracy
 
 NAMES = ("rgb", "audio")
@@ -74,6 +80,7 @@ def test_a_planted_signal_is_found_and_lost_without_its_modality(
     assert cell.entropy == pytest.approx(1)
     assert cell.spread == pytest.approx(0, abs=1e-6)
     assert cell.shuffled == 1
+    assert cell.mean_gate == 1
     assert (cell.row, cell.fold, cell.seed) == ("static", 1, 2)
     assert cell.labels == clips.label.tolist()
 
@@ -81,19 +88,7 @@ def test_a_planted_signal_is_found_and_lost_without_its_modality(
 def test_weights_are_shuffled_among_rows_with_the_same_modalities(
     clips: StoredClips, classifier: Callable[..., Classifier]
 ) -> None:
-    model = classifier("sigmoid")
-    with torch.no_grad():
-        model.backbone.fusion.weight[0, 0] = 9.0  # pyright: ignore
-    clips = clips.without("audio")
-    clips.present["audio"][:20] = True
-    # With one view per clip, the reported weights are those of the view.
-    clips = replace(
-        clips,
-        streams={name: stream[:, :1] for name, stream in clips.streams.items()},
-        present={name: mask[:, :1] for name, mask in clips.present.items()},
-        quality=clips.quality[:, :1],
-        start=clips.start[:, :1],
-    )
+    model, clips = gated(clips, classifier)
     plain, weights = score_stored(model, clips)
     with shuffled_weights(model.backbone.fusion) as moved:
         shuffled, reported = score_stored(model, clips)
@@ -118,3 +113,52 @@ def test_only_weighted_sums_have_weights_to_shuffle(
 ) -> None:
     cell = judge_cell("row", 0, 0, classifier(fusion, decision), clips, clips, {}, top_k_accuracy)
     assert (cell.shuffled is not None) == moves
+    assert (cell.mean_gate is not None) == moves
+
+
+def gated(clips: StoredClips, build: Callable[..., Classifier]) -> tuple[Classifier, StoredClips]:
+    """A gate that reads the class from rgb, and clips of one view of which the last 20 have no audio."""
+    model = build("sigmoid")
+    with torch.no_grad():
+        model.backbone.fusion.weight[0, 0] = 9.0  # pyright: ignore
+    clips = clips.without("audio")
+    clips.present["audio"][:20] = True
+    return model, replace(
+        clips,
+        streams={name: stream[:, :1] for name, stream in clips.streams.items()},
+        present={name: mask[:, :1] for name, mask in clips.present.items()},
+        quality=clips.quality[:, :1],
+        start=clips.start[:, :1],
+    )
+
+
+def test_the_mean_gate_is_the_mean_over_all_clips_with_the_same_modalities(
+    clips: StoredClips, classifier: Callable[..., Classifier]
+) -> None:
+    model, clips = gated(clips, classifier)
+    _, weights = score_stored(model, clips)
+    expected = np.concatenate([np.tile(weights[rows].mean(axis=0), (20, 1)) for rows in (slice(20), slice(20, 40))])
+    assert np.abs(expected[0, 0] - weights[:, 0]).min() > 0.4
+    with recorded_weights(model.backbone.fusion) as recorded:
+        score_stored(model, clips, batch_size=7)
+    # The batches of a second pass may be others.
+    with mean_weights(model.backbone.fusion, recorded):
+        probabilities, given = score_stored(model, clips, batch_size=16)
+    np.testing.assert_allclose(given, expected, atol=1e-6)
+    first = np.stack([clips.streams[name][:, 0, 0, 0].double().numpy() for name in NAMES], axis=1)
+    np.testing.assert_allclose(probabilities[:, 1], 1 / (1 + np.exp(-18 * (expected * first).sum(axis=1))), atol=1e-5)
+    np.testing.assert_allclose(score_stored(model, clips)[1], weights)
+
+
+def test_the_spread_compares_clips_with_the_same_modalities(
+    clips: StoredClips, classifier: Callable[..., Classifier]
+) -> None:
+    model, some = gated(clips, classifier)
+    cell = judge_cell("sigmoid", 0, 0, model, some, some, {}, top_k_accuracy)
+    _, weights = score_stored(model, some)
+    rgb = np.sqrt(np.mean([weights[:20, 0].var(), weights[20:, 0].var()]))
+    assert cell.spread == pytest.approx((rgb + weights[:20, 1].std()) / 2)
+    # A static average gives rgb more where audio is absent, and is still static.
+    cell = judge_cell("static", 0, 0, classifier("static"), some, some, {}, top_k_accuracy)
+    assert cell.spread == pytest.approx(0, abs=1e-6)
+    assert cell.weights["rgb"] == pytest.approx(0.75)

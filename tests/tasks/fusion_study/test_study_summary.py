@@ -51,6 +51,7 @@ def cell(
         {"rgb": 0.6, "audio": 0.4},
         {"rgb": {"0": accuracy, "1": accuracy / 2}, "audio": {"0": accuracy, "1": accuracy}},
         0.55,
+        0.5,
     )
 
 
@@ -202,12 +203,17 @@ def test_the_noise_area_is_the_trapezoid_over_the_range_of_levels(cells: list[Ce
 
 
 def test_tables_have_every_row_and_omit_unknown_values(cells: list[Cell]) -> None:
-    cells = [replace(entry, shuffled=None) if entry.row == "coin" else entry for entry in cells]
+    cells = [replace(entry, shuffled=None, mean_gate=None) if entry.row == "coin" else entry for entry in cells]
+    cells = [replace(entry, spread=0.012) if entry.row == "coin" else entry for entry in cells]
     rows, references = rows_of(cells)
     headline, gates, missing, rgb, audio = study_tables(list(rows.values()), references, "accuracy", "60 clips")
     assert [row[0] for row in headline.rows] == ["rgb", "audio", "softmax", "coin"]
-    assert headline.rows[3][-1] is None
-    assert headline.rows[2][-1] == 0.55
+    assert headline.columns[-2:] == ["weights shuffled", "mean gate"]
+    assert headline.rows[3][-2:] == [None, None]
+    assert headline.rows[2][-2:] == [0.55, 0.5]
+    # A single modality has no gate.
+    place = gates.columns.index("std of weights")
+    assert [row[place] for row in gates.rows] == [None, None, pytest.approx(0.1), "0.012, static"]
     assert gates.columns[1:3] == ["weight rgb", "weight audio"]
     assert [row[0] for row in missing.rows] == ["softmax", "coin"]
     assert rgb.columns == audio.columns == ["row", "0", "1", "area", "chance"]
@@ -230,3 +236,61 @@ def test_another_metric_adds_a_table_of_accuracy(cells: list[Cell]) -> None:
         [name, pytest.approx(value)] for name, value in (("rgb", 0.5), ("audio", 40 / 60), ("softmax", 0.9))
     ]
     assert tables[1].rows[2][2] <= 0.9 <= tables[1].rows[2][3]
+
+
+def test_auc_is_tested_as_auc_and_averaged_over_folds() -> None:
+    """Scores that are far apart between folds: the pooled AUC of every row is lower than the mean over folds."""
+    generator = np.random.default_rng(0)
+    made = []
+    for fold in range(2):
+        labels = np.arange(30) % 2
+        for row, noise in (("rgb", 1.0), ("audio", 1.2), ("softmax", 0.1)):
+            scores = np.clip(0.2 + 0.1 * (labels + noise * generator.normal(size=30)) + 0.4 * fold, 0.01, 0.99)
+            entry = cell(row, [True] * 30, fold=fold)
+            made.append(
+                replace(
+                    entry,
+                    probabilities=np.stack([1 - scores, scores], axis=1).tolist(),
+                    labels=labels.tolist(),
+                    noise={"rgb": {"0": roc_auc(scores, labels)}},
+                )
+            )
+    rows, references = study_rows(made, ["rgb", "audio"], {}, dict.fromkeys(("rgb", "audio", "softmax"), COST), auc)
+    for row in rows:
+        # The clean level of the noise curve uses the same estimator as the headline.
+        assert row.value.value == pytest.approx(row.noise["rgb"]["0"])
+    gate = rows[2].against_test_best
+    assert gate is not None
+    assert gate.p == gate.difference.p < 0.02
+    entries = [row.against_test_best for row in rows if row.against_test_best is not None]
+    assert [entry.adjusted for entry in entries] == holm([entry.p for entry in entries]).tolist()
+    note = study_tables(rows, references, "auc", "60 clips")[0].note
+    assert "AUC: mean over 2 folds" in note
+    assert "paired bootstrap over groups" in note
+    assert "McNemar" not in note
+
+
+def test_few_groups_are_tested_by_sign_flips_and_clips_without_a_group_are_their_own(cells: list[Cell]) -> None:
+    subjects = {f"0-{number}": f"subject-{number % 4}" for number in range(CLIPS)}
+    names = {cell.row for cell in cells}
+    rows, references = study_rows(cells, ["rgb", "audio"], subjects, dict.fromkeys(names, COST), top_k_accuracy)
+    for row in rows:
+        for found in (row.against_test_best, row.against_validation_best):
+            assert found is None or found.p >= 2 / 2**4
+    assert "sign flips over the 4 groups" in references.how
+    assert "of four groups about 83 %" in references.how
+    unknown = dict.fromkeys(subjects, "")
+    rows, references = study_rows(cells, ["rgb", "audio"], unknown, dict.fromkeys(names, COST), top_k_accuracy)
+    assert "McNemar" in references.how
+    assert rows == study_rows(cells, ["rgb", "audio"], {}, dict.fromkeys(names, COST), top_k_accuracy)[0]
+
+
+def test_controls_of_unequal_folds_count_every_clip_of_an_accuracy_equally() -> None:
+    made = []
+    for row in ("rgb", "audio", "softmax"):
+        for fold, count, right in ((0, 30, True), (1, 10, False)):
+            entry = cell(row, [right] * count, fold=fold)
+            made.append(replace(entry, shuffled=float(right), mean_gate=float(right)))
+    rows, _ = rows_of(made)
+    fused = rows["softmax"]
+    assert fused.value.value == fused.shuffled == fused.mean_gate == fused.noise["rgb"]["0"] == 0.75

@@ -34,6 +34,7 @@ def test_truth_has_a_row_per_labelled_clip_and_a_column_per_class() -> None:
     assert clips.index.column(STRATUM) == ["b", "c", "none", "a"]
     some = labelled_clips(index("b|a", "", "c", "|", "a"), "tags", multilabel=True, classes=["c", "b"])
     assert some.labels.tolist() == [[0, 1], [1, 0], [0, 0], [0, 0]]
+    assert some.index.column("tags") == ["b", "c", "|", "|"]
 
 
 def test_too_few_or_unknown_classes_raise() -> None:

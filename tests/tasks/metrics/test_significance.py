@@ -1,10 +1,20 @@
 """Paired tests against explicit sums, and their error rates on planted truth."""
 
+from itertools import product
 from math import comb
 
 import numpy as np
 import pytest
-from modalgate.tasks.metrics.significance import holm, mcnemar, paired_difference, sign_test
+from modalgate.tasks.metrics.significance import (
+    few_groups_note,
+    holm,
+    mcnemar,
+    paired_bootstrap,
+    paired_test,
+    sign_flip,
+    sign_test,
+    which_test,
+)
 
 
 def answers(both: int, first: int, second: int, neither: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -60,7 +70,7 @@ def test_pairing_cancels_shared_variation() -> None:
     hard = np.repeat(generator.random(60) < 0.5, 5)
     first = ~hard
     second = first & (generator.random(300) > 0.04)
-    found = paired_difference(lambda rows, _: float(first[rows].mean() - second[rows].mean()), groups, draws=2000)
+    found = paired_bootstrap(lambda rows, _: float(first[rows].mean() - second[rows].mean()), groups, draws=2000)
     assert found.value == pytest.approx(first.mean() - second.mean())
     assert 0 < found.low < found.value < found.high
     # Half of the groups are hard, so each accuracy alone is uncertain by six points.
@@ -73,7 +83,7 @@ def test_the_interval_has_its_nominal_coverage() -> None:
     groups = np.arange(80).astype(str)
     for number in range(150):
         wins = generator.normal(0.3, 1.0, 80)
-        found = paired_difference(lambda rows, _, w=wins: float(w[rows].mean()), groups, draws=300, seed=number)
+        found = paired_bootstrap(lambda rows, _, w=wins: float(w[rows].mean()), groups, draws=300, seed=number)
         held.append(found.low <= 0.3 <= found.high)
     assert abs(np.mean(held) - 0.95) < 3 * np.sqrt(0.95 * 0.05 / 150)
 
@@ -81,11 +91,69 @@ def test_the_interval_has_its_nominal_coverage() -> None:
 def test_seeds_are_resampled() -> None:
     lucky = [0.3, -0.3, 0.3, -0.3]
     groups = np.arange(50).astype(str)
-    found = paired_difference(lambda _, seed: lucky[seed], groups, seeds=4, draws=1000)
+    found = paired_bootstrap(lambda _, seed: lucky[seed], groups, seeds=4, draws=1000)
     assert found.value == pytest.approx(0)
     assert found.low < -0.1 < 0.1 < found.high
 
 
 def test_no_clips_raise() -> None:
     with pytest.raises(ValueError, match="no clips"):
-        paired_difference(lambda rows, _: 0.0, [])
+        paired_bootstrap(lambda rows, _: 0.0, [])
+
+
+def test_flips_of_few_groups_equal_the_enumeration() -> None:
+    generator = np.random.default_rng(4)
+    groups = np.repeat(list("abcde"), [3, 1, 4, 2, 5])
+    gain = generator.normal(0.4, 1.0, len(groups))
+    sums = [gain[groups == name].sum() for name in "abcde"]
+    naive = np.mean([abs(np.dot(signs, sums)) >= abs(sum(sums)) - 1e-12 for signs in product((1, -1), repeat=5)])
+    found = sign_flip(lambda exchanged: float(np.where(exchanged, -gain, gain).mean()), groups)
+    assert found == pytest.approx(naive)
+    assert sign_flip(lambda exchanged: float("nan"), groups) != found
+
+
+@pytest.mark.parametrize("sizes", [[3, 1, 4, 2, 5, 2], [2] * 14])
+def test_the_test_of_answers_equals_the_flips(sizes: list[int]) -> None:
+    generator = np.random.default_rng(7)
+    groups = np.repeat(np.arange(len(sizes)), sizes)
+    first, second = generator.random(len(groups)) < 0.4, generator.random(len(groups)) < 0.8
+    gain = second.astype(int) - first.astype(int)
+    exact = paired_test(first, second, groups)
+    drawn = sign_flip(lambda exchanged: float(np.where(exchanged, -gain, gain).mean()), groups)
+    assert exact == pytest.approx(drawn, abs=1e-9 if len(sizes) <= 12 else 0.02)
+
+
+@pytest.mark.parametrize(("first", "second"), [(0, 0), (3, 9), (5, 5), (0, 12)])
+def test_clips_without_groups_are_tested_by_mcnemar(first: int, second: int) -> None:
+    one, other = answers(20, first, second, 7)
+    keys = [f"clip-{number}" for number in range(len(one))]
+    assert paired_test(one, other, keys) == mcnemar(one, other)
+    # A further clip that no model gets right makes one group of two: the flips give the same p.
+    grouped = paired_test(np.append(one, False), np.append(other, False), [*keys, keys[-1]])
+    assert grouped == pytest.approx(mcnemar(one, other))
+
+
+def test_groups_have_the_promised_false_positives_and_mcnemar_has_more() -> None:
+    """The models differ by subject, without a preference: each subject favours one of them."""
+    generator = np.random.default_rng(3)
+    groups = np.repeat(np.arange(8), 30)
+    flips, plain = [], []
+    for _ in range(300):
+        lean = np.repeat(generator.normal(0, 0.15, 8), 30)
+        first, second = generator.random(240) < 0.6 - lean, generator.random(240) < 0.6 + lean
+        flips.append(paired_test(first, second, groups) < 0.05)
+        plain.append(mcnemar(first, second) < 0.05)
+    assert np.mean(flips) < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 300)
+    assert np.mean(plain) > 0.2
+
+
+def test_a_test_without_a_result_is_not_counted() -> None:
+    np.testing.assert_allclose(holm([0.01, float("nan"), 0.04]), [0.02, float("nan"), 0.04])
+
+
+def test_few_groups_are_named() -> None:
+    assert few_groups_note([str(number) for number in range(10)]) == ""
+    assert "Only 1 group:" in few_groups_note(["a", "a"])
+    assert " p " not in few_groups_note(["a", "a"], tested=False)
+    assert which_test(["a", "b"]) == "McNemar, exact"
+    assert which_test(["a", "a"]) == "sign flips over the 1 groups, exact"

@@ -5,10 +5,9 @@ import pytest
 from modalgate.tasks.metrics.thresholds import (
     best_f1_threshold,
     false_alarms_per_hour,
-    frame_average_precision,
     frame_scores,
 )
-from sklearn.metrics import average_precision_score, f1_score
+from sklearn.metrics import f1_score
 
 
 def test_threshold_has_the_best_f1() -> None:
@@ -48,12 +47,3 @@ def test_frame_scores_are_means_of_covering_windows() -> None:
     starts, ends, scores = np.array([0.0, 1.0, 4.0]), np.array([2.0, 3.0, 5.0]), np.array([0.2, 0.6, 1.0])
     times = np.array([0.5, 1.5, 2.5, 3.2, 3.8, 4.5, 9.0])
     np.testing.assert_allclose(frame_scores(starts, ends, scores, times), [0.2, 0.4, 0.6, 0.6, 1.0, 1.0, 1.0])
-
-
-def test_frame_average_precision_pools_videos() -> None:
-    first = (np.array([0.0, 1.0]), np.array([1.0, 2.0]), np.array([0.9, 0.1]))
-    second = (np.array([0.0]), np.array([1.0]), np.array([0.5]))
-    found = frame_average_precision([first, second], [[(0.0, 0.5)], []], fps=4)
-    truth = [1, 1, 0, 0] + [0] * 4 + [0] * 4
-    scores = [0.9] * 4 + [0.1] * 4 + [0.5] * 4
-    assert found == pytest.approx(average_precision_score(truth, scores)) == pytest.approx(0.5)

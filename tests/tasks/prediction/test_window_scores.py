@@ -9,7 +9,7 @@ import pytest
 import torch
 from modalgate.fusion.bundle.bundle import Bundle
 from modalgate.fusion.classifier import Classifier
-from modalgate.fusion.mechanisms.static import StaticFusion
+from modalgate.fusion.mechanisms.gates import StaticFusion
 from modalgate.shards.clip_spec import ClipSpec
 from modalgate.shards.clips.application import clip_application
 from modalgate.shards.clips.piece import Piece

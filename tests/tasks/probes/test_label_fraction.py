@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from modalgate.tasks.probes.label_fraction import few_shot_accuracy, label_fraction_curve
+from modalgate.tasks.probes.label_fraction import _support, able_classes, few_shot_accuracy, label_fraction_curve
 
 
 def planted(clips: int, spread: float, seed: int = 0, idle: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -46,16 +46,18 @@ def test_a_fraction_of_zero_raises() -> None:
 
 def test_episodes_find_planted_classes_only() -> None:
     features, labels = planted(200, 0.3)
-    mean, half = few_shot_accuracy(features, labels, ways=4, shots=1, episodes=100)
-    assert mean > 0.99
+    found = few_shot_accuracy(features, labels, ways=4, shots=1, episodes=100)
+    assert found is not None
+    assert found[0] > 0.99
     noise = np.random.default_rng(0).normal(size=(200, 4))
-    mean, half = few_shot_accuracy(noise, labels, ways=4, shots=5, episodes=400)
-    assert abs(mean - 0.25) < 2 * half + 0.02
+    found = few_shot_accuracy(noise, labels, ways=4, shots=5, episodes=400)
+    assert found is not None
+    assert abs(found[0] - 0.25) < 2 * found[1] + 0.02
 
 
 def test_episodes_need_enough_classes_with_enough_clips() -> None:
     features, labels = planted(8, 0.3)
-    with pytest.raises(ValueError, match="4 classes have more than 1 clips"):
+    with pytest.raises(ValueError, match="4 classes have more than 1 clips, with a query in another group"):
         few_shot_accuracy(features, labels)
     with pytest.raises(ValueError, match="0 classes have more than 2"):
         few_shot_accuracy(features, labels, ways=2, shots=2)
@@ -70,3 +72,46 @@ def test_groups_stay_together_in_the_inner_folds() -> None:
     groups = np.repeat(np.arange(60), 2).astype(str)
     [point] = label_fraction_curve(twins, labels, test, truth, 2, fractions=(1.0,), groups=groups)
     assert abs(point.mean - 0.5) < 3 * 0.5 / np.sqrt(400)
+
+
+def test_no_query_shares_a_group_with_a_labelled_clip() -> None:
+    """Clips of one recording are equal, and the label is random: only a shared recording gives it away."""
+    labels, groups = np.repeat(np.arange(24) % 4, 6), np.repeat(np.arange(24), 6).astype(str)
+    for shots in (1, 5):
+        alone, apart = [], []
+        for seed in range(12):
+            features = np.repeat(np.random.default_rng(seed).normal(size=(24, 40)), 6, axis=0)
+            for found, units in ((alone, None), (apart, groups)):
+                entry = few_shot_accuracy(features, labels, ways=4, shots=shots, episodes=25, seed=seed, groups=units)
+                assert entry is not None
+                found.append(entry[0])
+        error = np.std(apart) / np.sqrt(12)
+        assert abs(np.mean(apart) - 0.25) < 3 * error < np.mean(alone) - 0.25
+
+
+@pytest.mark.parametrize("shots", [1, 5])
+def test_subjects_who_show_every_class_are_divided_by_episode(shots: int) -> None:
+    """Features are the subject: four subjects show all classes, so a shared subject would favour a wrong class."""
+    labels = np.tile(np.repeat(np.arange(5), 4), 4)
+    subjects = np.repeat(np.arange(4), 20)
+    features = np.eye(5)[labels] + 4 * np.random.default_rng(0).normal(size=(4, 5))[subjects]
+    assert able_classes(labels, shots, subjects) == [0, 1, 2, 3, 4]
+    found = few_shot_accuracy(features, labels, ways=5, shots=shots, episodes=50, groups=subjects.astype(str))
+    assert found is not None
+    rows = [np.flatnonzero(labels == c) for c in range(5)]
+    for seed in range(20):
+        support = _support(rows, subjects, shots, np.random.default_rng(seed))
+        assert support is not None
+        assert [len(given) for given in support] == [shots] * 5
+        taken = set(subjects[np.concatenate(support)])
+        assert len(taken) < 4, "a subject is left for the queries"
+        # Labelled clips of a class are from different subjects while there are some.
+        assert all(len(set(subjects[given])) == min(shots, 3) for given in support)
+
+
+def test_a_class_in_one_group_has_no_episodes() -> None:
+    labels, groups = np.repeat([0, 1], 8), np.array(["a"] * 8 + ["b", "c"] * 4)
+    assert able_classes(labels, 1, groups) == [1]
+    assert able_classes(labels, 5, groups) == []
+    with pytest.raises(ValueError, match="1 classes have more than 1 clips, with a query in another group"):
+        few_shot_accuracy(np.eye(16), labels, ways=2, shots=1, groups=groups)

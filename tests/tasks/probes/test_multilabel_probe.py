@@ -83,3 +83,25 @@ def test_neighbours_score_every_class() -> None:
     for number in range(2):
         alone = knn_scores(bank, truth[:50, number], queries, 2)[:, 1]
         np.testing.assert_allclose(found[:, number], alone)
+
+
+def test_average_precision_is_a_mean_over_the_splits_where_the_class_occurs() -> None:
+    features, truth = planted()
+    numbers = np.arange(CLIPS)
+    truth = np.concatenate([truth, truth[:, :1]], axis=1)
+    # The third class occurs among the test clips of the first split only.
+    truth[200:250, 2] = 0
+    splits = [
+        Split("one", numbers[250:], numbers[:0], numbers[150:200]),
+        Split("two", numbers[:150], numbers[:0], numbers[200:250]),
+    ]
+    found = {row.feature: row for row in probe_multilabel(features, truth, splits)}["audio"]
+    each = [{row.feature: row for row in probe_multilabel(features, truth, [split])}["audio"] for split in splits]
+    expected = np.nanmean([row.precisions for row in each], axis=0)
+    np.testing.assert_allclose(found.precisions, expected)
+    assert np.isnan(each[1].precisions[2])
+    assert found.mean_average_precision == pytest.approx(expected.mean())
+    heard = [[n for n in split.test if features.present["audio"][n]] for split in splits]
+    shares = [truth[rows].mean(axis=0) for rows in heard]
+    chance = (np.mean([s[0] for s in shares]) + np.mean([s[1] for s in shares]) + shares[0][2]) / 3
+    assert found.chance == pytest.approx(chance)

@@ -1,6 +1,7 @@
 """The probe of features with a planted signal."""
 
 import numpy as np
+import pytest
 from modalgate.tasks.features.extract import Features
 from modalgate.tasks.probes.probe_features import probe_features
 from modalgate.tasks.splits.splits import Split
@@ -68,3 +69,31 @@ def test_a_modality_without_clips_gives_an_empty_row() -> None:
     row = {row.feature: row for row in probe_features(features, labels, 3, [halves()])}["audio"]
     assert row.clips == 0
     assert np.isnan(row.accuracy)
+
+
+def test_the_auc_is_a_mean_over_splits_with_other_scales() -> None:
+    """The first split's training clips are mostly of one class, so all its scores are higher than the second's."""
+    generator = np.random.default_rng(1)
+    labels = np.concatenate([np.tile([0, 1], 60), (np.arange(120) % 12 > 0).astype(int)])
+    rgb = (labels[:, None] + 1.5 * generator.standard_normal((CLIPS, 3))).astype(np.float32)
+    everywhere, names = np.ones(CLIPS, bool), ("fused", "rgb", "concat")
+    features = Features(
+        ("rgb",), dict.fromkeys(names, rgb), dict.fromkeys(names, everywhere), np.ones((CLIPS, 1), np.float32), []
+    )
+    numbers = np.arange(CLIPS)
+    # Both splits are tested on balanced clips.
+    splits = [
+        Split("one", numbers[120:], numbers[:0], numbers[:60]),
+        Split("two", numbers[:60], numbers[:0], numbers[60:120]),
+    ]
+    found = probe_features(features, labels, 2, splits)[0].auc
+    each = [probe_features(features, labels, 2, [split])[0].auc for split in splits]
+    assert found == pytest.approx(np.mean(np.array(each, float)))
+
+
+def test_a_clip_tested_by_two_splits_counts_twice() -> None:
+    features, labels = planted()
+    numbers = np.arange(CLIPS)
+    twice = [halves(), Split("other", numbers[:100], numbers[:0], numbers[140:200])]
+    rows = {row.feature: row.clips for row in probe_features(features, labels, 3, twice)}
+    assert rows["rgb"] == 90 + 60

@@ -1,11 +1,13 @@
 """Curves from planted predictions: areas, intervals, best single modality and correlations."""
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 from modalgate.shards.errors import DataError
+from modalgate.tasks.metrics.classification import roc_auc
 from modalgate.tasks.robustness.conditions import (
     ALL,
     Condition,
@@ -177,8 +179,20 @@ def test_loaded_sweeps_equal_the_saved_ones_and_folds_are_pooled(sweep: Sweep, t
     joined = join_sweeps(parts)
     assert joined.keys == sweep.keys
     np.testing.assert_array_equal(joined.valid, sweep.valid)
+    assert joined.folds == ["0"] * 15 + ["1"] * (CLIPS - 15)
+    save_sweep(joined, sweep.keys, path)
+    assert load_sweep(path)[0].folds == joined.folds
     whole, pooled = (measure_robustness(one, sweep.keys, draws=20) for one in (sweep, joined))
-    assert whole.curves[0] == pooled.curves[0]
+    assert replace(whole.curves[0], auc=None) == replace(pooled.curves[0], auc=None)
+    rows = [sweep.conditions.index(Condition("blur", "rgb", level)) for level in BLUR]
+    each = [[roc_auc(part.probabilities[row, :, 1], part.labels) for row in rows] for part in parts]
+    assert pooled.curves[0].auc == pytest.approx(np.mean(each, axis=0))
+    # Fifteen clips have sound in the first part, and fifteen of twenty-five in the second.
+    heard = sweep.conditions.index(Condition("missing", "audio"))
+    expected = [
+        roc_auc(part.probabilities[heard, part.valid[heard], 1], part.labels[part.valid[heard]]) for part in parts
+    ]
+    assert pooled.missing[1].auc == pytest.approx(np.mean(expected))
     path.write_bytes(path.read_bytes()[:-5])
     with pytest.raises(DataError, match=r"robustness\.safetensors"):
         load_sweep(path)

@@ -64,6 +64,14 @@ def test_clips_without_groups_are_divided_singly_with_one_note(capsys: pytest.Ca
         plan_splits(plain, "label", SplitPlan(folds=4, group="camera"))
 
 
+def test_leaving_one_out_names_clips_that_are_groups_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"label": "ab"[n % 2], "group": f"g{n // 4}" if n < 8 else ""} for n in range(11)]
+    splits = plan_splits(index(rows), "label", SplitPlan(leave_one_out=True))
+    assert sorted(len(split.test) for split in splits) == [1, 1, 1, 4, 4]
+    assert sorted(np.concatenate([split.test for split in splits]).tolist()) == list(range(11))
+    assert "3 clips without a value in column 'group' are groups of their own" in capsys.readouterr().err
+
+
 def test_each_group_is_left_out_once() -> None:
     splits = plan_splits(GROUPED, "label", SplitPlan(leave_one_out=True))
     assert [groups(split.test) for split in splits] == [{f"g{number}"} for number in range(10)]
@@ -91,6 +99,11 @@ def test_official_lists_name_files_by_their_paths(tmp_path: Path, capsys: pytest
     assert [keys[number] for number in split.train] == ["v_Punch_g01_c01", "Run_clip"]
     assert [keys[number] for number in split.test] == ["v_Punch_g02_c01-0001", "v_Punch_g02_c01-0002", "Jump_clip"]
     assert "1 of 3 clips of 'train01.txt'" in capsys.readouterr().err
+
+    # As Windows saves it.
+    (tmp_path / "train01.txt").write_bytes(first["train01.txt"].replace("/", "\\").encode("utf-8-sig"))
+    (again,) = plan_splits(listed, "label", SplitPlan(lists=paths))
+    assert again.train.tolist() == split.train.tolist()
 
     with pytest.raises(RequestError, match="is in both"):
         plan_splits(listed, "label", SplitPlan(lists=(paths[0], paths[0])))

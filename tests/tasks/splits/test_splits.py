@@ -88,19 +88,22 @@ def test_hold_out_takes_a_whole_group() -> None:
         hold_out(given_split(alone, "train", "test"), alone, "label", "subject")
 
 
-def test_an_empty_value_is_not_a_class_and_not_a_group() -> None:
+def test_an_empty_value_is_not_a_class_but_a_separate_group() -> None:
     blank = index([{"label": "b"}, {"label": "  "}, {"label": ""}, {}, {"label": "a"}])
     kept, classes, _ = labelled(blank, "label")
     assert classes == ["a", "b"]
     assert [sample.key for sample in kept.samples] == ["k0", "k4"]
     people = [{"label": "ab"[number % 2], "subject": f"s{number // 4}"} for number in range(16)]
-    nobody = [{"label": "ab"[number % 2], "subject": ""} for number in range(4)]
+    nobody = [{"label": "ab"[number % 2], "subject": " " * number} for number in range(4)]
     both = index(people + nobody)
     assert groups_of(both, "subject") == [*(row["subject"] for row in people), "k16", "k17", "k18", "k19"]
     splits = one_group_out(both, "subject")
-    assert [split.name for split in splits] == ["subject-s0", "subject-s1", "subject-s2", "subject-s3"]
-    assert splits[0].test.tolist() == [0, 1, 2, 3]
-    assert splits[0].train.tolist() == list(range(4, 16)), "samples without a subject are in no split"
+    named = {split.name: split for split in splits}
+    assert sorted(named) == [f"subject-{name}" for name in ("k16", "k17", "k18", "k19", "s0", "s1", "s2", "s3")]
+    assert named["subject-s0"].test.tolist() == [0, 1, 2, 3]
+    assert named["subject-s0"].train.tolist() == list(range(4, 20))
+    assert named["subject-k17"].test.tolist() == [17]
+    assert 16 in named["subject-k17"].train, "samples without a subject are not one group"
     folds = folds_of(both, "label", 4, "subject")
     # As one group, the four samples without a subject would all be tested together.
     assert max(sum(number >= 16 for number in split.test.tolist()) for split in folds) < 4

@@ -1,0 +1,180 @@
+"""Fits the reliability gate to scores of clips that its experts have not seen."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ...fusion.mechanisms.reliability import ReliabilityGate
+from ..metrics.calibration import fit_temperature
+
+# Factors of the penalty on changes of the weights; held-out groups choose one.
+PENALTIES = (0.1, 1.0, 10.0)
+STEPS, EVERY, RATE = 150, 5, 0.01
+# Share of clips in which one stream is corrupted, and of those that lose streams.
+CORRUPTED, HIDDEN = 0.5, 0.2
+# Draws of corruption and loss per clip.
+DRAWS = 4
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Scores of n clips in V views by the experts of M modalities, which have not seen these clips."""
+
+    logits: Tensor
+    """Class logits (n, V, M, C)."""
+    present: Tensor
+    """Whether each view has the modality (n, V, M)."""
+    quality: Tensor
+    """Measured quality of the streams (n, V, M, Q)."""
+    label: Tensor
+    """Class numbers (n,)."""
+    groups: Sequence[str]
+    """Group of each clip."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a fit chose. Losses are means of `-log p` of the true class over held-out clips."""
+
+    penalty: float
+    """Factor of the penalty on changes of the weights."""
+    steps: int
+    """Number of steps. 0: the product of the calibrated experts."""
+    product_loss: float
+    """Held-out loss of the product of the calibrated experts."""
+    loss: float
+    """Held-out loss of the gate."""
+    temperatures: dict[str, float]
+    """Temperature by modality."""
+
+
+def fit_reliability(
+    gate: ReliabilityGate, clean: Evidence, corrupted: Sequence[Evidence] = (), seed: int = 0
+) -> Fitted:
+    """Fits temperatures and networks of `gate` in place.
+
+    - `clean`: scores by experts that have not seen the clips.
+    - `corrupted`: the same clips with every stream corrupted, one per corruption. In half of the clips one random
+      stream is taken from them.
+    - `seed`: of the draws.
+
+    The temperature of each modality minimises the cross-entropy of its own scores. Each network of the gate trains on
+    all groups but one share of them and is validated on that share. Its loss is the mean of `-log p` of the true
+    class, with probabilities averaged over views, plus a penalty times the mean square of its output. The penalty
+    shrinks the gate to the product of its experts. Penalty and number of steps minimise the held-out loss of all
+    networks together.
+    """
+    gate.set_temperatures(_temperatures(gate, clean))
+    draws = _drawn(clean, corrupted, seed)
+    with torch.no_grad():
+        opinions = gate.opinions(draws.logits)
+        signs = gate.signs(opinions, draws.present, draws.quality)
+        _standardise(gate, signs, draws.present)
+        counts = torch.bincount(clean.label, minlength=clean.logits.shape[-1]).float() + 1
+        gate.nothing.copy_((counts / counts.sum()).log())
+    held = _held_out(draws.groups, gate.members, seed)
+    best: tuple[float, float, int, dict[str, Tensor]] | None = None
+    product = float("nan")
+    for penalty in PENALTIES:
+        trial = copy.deepcopy(gate)
+        for step, losses in _trained(trial, opinions, signs, draws, held, penalty):
+            if step == 0:
+                product = losses
+            if best is None or losses < best[0]:
+                best = (losses, penalty, step, copy.deepcopy(trial.state_dict()))
+    assert best is not None
+    gate.load_state_dict(best[3])
+    temperatures = dict(zip(gate.modalities, gate.temperature.tolist(), strict=True))
+    return Fitted(best[1], best[2], product, best[0], temperatures)
+
+
+def _trained(gate: ReliabilityGate, opinions: Tensor, signs: Tensor, draws: Evidence, held: Tensor, penalty: float):
+    """Trains all networks together. Yields the step and the held-out loss, before the first step and after some."""
+    parameters = gate.gate_parameters()
+    optimizer = torch.optim.Adam(parameters, lr=RATE)
+    seen = (~held).float()
+    for step in range(STEPS + 1):
+        changes = gate.changes(signs, draws.present)
+        lifts = gate.scale[:, None, None] + changes
+        pooled = gate.join(opinions, lifts, draws.present.expand(lifts.shape)).embedding
+        # The clip's probability is the mean over its views, as in evaluation.
+        chances = pooled.log_softmax(dim=-1).logsumexp(dim=-2) - np.log(pooled.shape[-2])
+        errors = -chances[:, torch.arange(len(draws.label)), draws.label]
+        if step % EVERY == 0:
+            yield step, float(((errors * ~seen.bool()).sum(1) / held.sum(1)).mean().detach())
+        change = (changes.square() * draws.present).sum(dim=(-1, -2)) / draws.present.sum(dim=(-1, -2)).clamp_min(1)
+        loss = ((errors + penalty * change) * seen).sum(1) / seen.sum(1)
+        optimizer.zero_grad()
+        loss.sum().backward()
+        optimizer.step()
+
+
+def _temperatures(gate: ReliabilityGate, clean: Evidence) -> dict[str, float]:
+    found = {}
+    for place, name in enumerate(gate.modalities):
+        there = clean.present[:, :, place]
+        probabilities = clean.logits[:, :, place].softmax(dim=-1)[there].double().numpy()
+        labels = clean.label[:, None].expand(there.shape)[there].numpy()
+        found[name] = fit_temperature(probabilities, labels) if len(labels) else 1.0
+    return found
+
+
+def _drawn(clean: Evidence, corrupted: Sequence[Evidence], seed: int) -> Evidence:
+    """The clips `DRAWS` times, each time with other random corruptions and losses of streams."""
+    generator = np.random.default_rng([seed, 5])
+    count, _, modalities = clean.present.shape
+    parts = []
+    for _ in range(DRAWS):
+        logits, quality, present = clean.logits.clone(), clean.quality.clone(), clean.present.clone()
+        chosen = torch.from_numpy(generator.random(count) < (CORRUPTED if corrupted else 0.0))
+        level = torch.from_numpy(generator.integers(max(len(corrupted), 1), size=count))
+        place = torch.from_numpy(generator.integers(modalities, size=count))
+        for number, other in enumerate(corrupted):
+            for column in range(modalities):
+                rows = chosen & (level == number) & (place == column)
+                logits[rows, :, column] = other.logits[rows, :, column]
+                quality[rows, :, column] = other.quality[rows, :, column]
+        kept = torch.from_numpy(generator.random((count, modalities)) < 0.5)
+        left = present & kept[:, None]
+        losing = torch.from_numpy(generator.random(count) < HIDDEN) & left.any(dim=-1).all(dim=-1)
+        present = torch.where(losing[:, None, None], left, present)
+        parts.append(replace(clean, logits=logits, quality=quality, present=present))
+    return join_evidence(parts)
+
+
+def join_evidence(parts: Sequence[Evidence]) -> Evidence:
+    """Concatenates the evidence of several batches."""
+    return Evidence(
+        torch.cat([part.logits for part in parts]),
+        torch.cat([part.present for part in parts]),
+        torch.cat([part.quality for part in parts]),
+        torch.cat([part.label for part in parts]),
+        [group for part in parts for group in part.groups],
+    )
+
+
+def _standardise(gate: ReliabilityGate, signs: Tensor, present: Tensor) -> None:
+    for place in range(signs.shape[-2]):
+        rows = signs[:, :, place][present[:, :, place]]
+        if len(rows):
+            gate.centre[place] = rows.mean(dim=0)
+            gate.deviation[place] = rows.std(dim=0, unbiased=False).clamp_min(1e-3)
+
+
+def _held_out(groups: Sequence[str], members: int, seed: int) -> Tensor:
+    """Which clips each network is validated on (members, n): a share of the groups, all of them in turn."""
+    names = sorted(set(groups))
+    order = np.random.default_rng([seed, 6]).permutation(len(names))
+    folds: NDArray[np.int64] = np.empty(len(names), dtype=np.int64)
+    count = min(members, len(names))
+    folds[order] = np.arange(len(names)) % count
+    number = {name: int(fold) for name, fold in zip(names, folds, strict=True)}
+    fold = torch.tensor([number[group] for group in groups])
+    held = torch.stack([fold == member % count for member in range(members)])
+    # A single group cannot be held out: then every network is validated on the clips that it trains on.
+    return held if count > 1 else torch.zeros_like(held)

@@ -1,0 +1,120 @@
+"""Fitting the reliability gate to planted evidence."""
+
+import torch
+from modalgate.fusion.mechanisms.reliability import ReliabilityGate
+from modalgate.tasks.finetuning.reliability_fitting import Evidence, fit_reliability
+from torch import Tensor
+
+CLASSES, NAMES = 4, ("camera", "sound")
+
+
+def scores(label: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+    """Logits (n, 1, C) of an expert whose evidence for the true class is Gaussian: calibrated by construction."""
+    noise = torch.randn(len(label), 1, CLASSES, generator=generator)
+    return strength**2 * torch.nn.functional.one_hot(label, CLASSES)[:, None] + strength * noise
+
+
+def planted(count: int, strengths: tuple[float, float], quality: float, seed: int) -> Evidence:
+    generator = torch.Generator().manual_seed(seed)
+    label = torch.arange(count) % CLASSES
+    logits = torch.stack([scores(label, strength, generator) for strength in strengths], dim=2)
+    measures = torch.randn(count, 1, 2, 3, generator=generator) * 0.1
+    measures[..., 0] += quality
+    there = torch.ones(count, 1, 2, dtype=torch.bool)
+    return Evidence(logits, there, measures, label, [str(number // 4) for number in range(count)])
+
+
+def accuracy(gate: ReliabilityGate, evidence: Evidence) -> float:
+    logits = {name: evidence.logits[:, 0, place] for place, name in enumerate(NAMES)}
+    present = {name: evidence.present[:, 0, place] for place, name in enumerate(NAMES)}
+    fused = gate(logits, present, evidence.quality[:, 0])
+    return float((fused.embedding.argmax(dim=-1) == evidence.label).float().mean())
+
+
+def weights(gate: ReliabilityGate, evidence: Evidence) -> list[float]:
+    logits = {name: evidence.logits[:, 0, place] for place, name in enumerate(NAMES)}
+    present = {name: evidence.present[:, 0, place] for place, name in enumerate(NAMES)}
+    return gate(logits, present, evidence.quality[:, 0]).weights.mean(dim=0).tolist()
+
+
+def with_camera(clean: Evidence, other: Evidence) -> Evidence:
+    logits, quality = clean.logits.clone(), clean.quality.clone()
+    logits[:, :, 0], quality[:, :, 0] = other.logits[:, :, 0], other.quality[:, :, 0]
+    return Evidence(logits, clean.present, quality, clean.label, clean.groups)
+
+
+def failing(clean: Evidence, seed: int) -> Evidence:
+    """Both streams fail: the experts are sure of a random class, and a measure of quality says so."""
+    broken = planted(len(clean.label), (2.0, 2.0), 3.0, seed)
+    order = torch.randperm(len(clean.label), generator=torch.Generator().manual_seed(seed))
+    return Evidence(2 * broken.logits[order], clean.present, broken.quality, clean.label, clean.groups)
+
+
+def test_a_failing_stream_loses_its_weight() -> None:
+    train, test = planted(400, (2.0, 1.5), 0.0, 1), planted(2000, (2.0, 1.5), 0.0, 2)
+    noisy = with_camera(test, failing(test, 4))
+    gate = ReliabilityGate(NAMES, CLASSES)
+    fitted = fit_reliability(gate, train, [failing(train, 3)])
+    assert fitted.steps > 0
+    assert fitted.loss < fitted.product_loss
+    camera, sound = weights(gate, noisy)
+    assert camera < 0.2 < sound
+    product = ReliabilityGate(NAMES, CLASSES)
+    sound_alone = float((noisy.logits[:, 0, 1].argmax(dim=-1) == noisy.label).float().mean())
+    # The product follows the camera, which is sure of a random class.
+    assert accuracy(product, noisy) < sound_alone - 0.2
+    assert accuracy(gate, noisy) > sound_alone - 0.05
+    assert accuracy(gate, test) > accuracy(product, test) - 0.02
+
+
+def test_without_evidence_it_stays_near_the_product() -> None:
+    """Calibrated and independent experts: the product is Bayes' rule, and no weight improves it."""
+    train, test = planted(200, (1.5, 1.0), 0.0, 1), planted(4000, (1.5, 1.0), 0.0, 2)
+    gate, product = ReliabilityGate(NAMES, CLASSES), ReliabilityGate(NAMES, CLASSES)
+    fit_reliability(gate, train)
+    assert accuracy(gate, test) > accuracy(product, test) - 0.015
+    assert all(0.6 < weight < 1.6 for weight in weights(gate, test))
+
+
+def test_temperatures_undo_planted_overconfidence() -> None:
+    clean = planted(2000, (1.5, 1.5), 0.0, 1)
+    loud = Evidence(clean.logits * torch.tensor([3.0, 1.0])[:, None], *list(vars(clean).values())[1:])
+    gate = ReliabilityGate(NAMES, CLASSES)
+    found = fit_reliability(gate, loud).temperatures
+    assert 2.6 < found["camera"] < 3.4
+    assert 0.85 < found["sound"] < 1.15
+
+
+def test_any_subset_and_the_row_without_modalities() -> None:
+    train = planted(200, (2.0, 1.5), 0.0, 1)
+    train.present[:50, :, 0] = False
+    gate = ReliabilityGate(NAMES, CLASSES)
+    fit_reliability(gate, train)
+    logits = {name: train.logits[:, 0, place] for place, name in enumerate(NAMES)}
+    nothing = {name: torch.zeros(200, dtype=torch.bool) for name in NAMES}
+    fused = gate(logits, nothing, train.quality[:, 0])
+    # All classes are equally frequent.
+    torch.testing.assert_close(fused.embedding.softmax(-1), torch.full((200, CLASSES), 1 / CLASSES))
+    alone = gate(logits, nothing | {"sound": torch.ones(200, dtype=torch.bool)}, train.quality[:, 0])
+    assert torch.equal(alone.embedding.argmax(-1), logits["sound"].argmax(-1))
+
+
+def test_the_same_seed_gives_the_same_gate() -> None:
+    train = planted(100, (2.0, 1.5), 0.0, 1)
+    states = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        gate = ReliabilityGate(NAMES, CLASSES)
+        fit_reliability(gate, train, [failing(train, 3)], seed=7)
+        states.append(gate.state_dict())
+    for name, value in states[0].items():
+        assert torch.equal(value, states[1][name]), name
+
+
+def test_one_group_is_enough_to_fit_temperatures() -> None:
+    train = planted(40, (2.0, 1.5), 0.0, 1)
+    single = Evidence(train.logits, train.present, train.quality, train.label, ["one"] * 40)
+    gate = ReliabilityGate(NAMES, CLASSES)
+    fitted = fit_reliability(gate, single)
+    assert fitted.steps == 0
+    assert torch.equal(gate.scale, torch.zeros_like(gate.scale))
