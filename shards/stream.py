@@ -336,7 +336,10 @@ class _ClipFiles(Dataset[_Read]):
             starts = uniform_starts(sample.duration, covered, request.segments)
             crop = (0.5, 0.5)
         else:
-            starts = random_starts(sample.duration, covered, request.segments, generator)
+            # The last frame has no motion of its own, which would mark the end of its clip.
+            lost = 1 / settings.fps if any(modality(name).flow_of for name in request.modalities) else 0.0
+            duration = max(sample.duration - lost, min(sample.duration, covered))
+            starts = random_starts(duration, covered, request.segments, generator)
             crop = (float(generator.random()), float(generator.random()))
         window = request.seconds, request.frames, request.size
         cut = cut_clip(self.files, sample, settings, request.modalities, starts, *window, crop, covered)

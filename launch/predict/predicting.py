@@ -235,7 +235,7 @@ def _predict_files(
                 _follow(told, events, advance)
         finally:
             told.predicted.damaged = damage.packets
-            if damage.packets:
+            if damage:
                 _say(f"'{path}': {damage}")
     yield from outcome.figures()
 

@@ -104,7 +104,7 @@ async def score(
     if note is None:
         yield {"kind": "clip", "clip": overall.facts()}
     yield {"kind": "frames", "frames": pictures}
-    if note is None and decoder.damage.packets:
+    if note is None and decoder.damage:
         note = f"'{name}': {decoder.damage}"
     if note is not None:
         yield {"kind": "note", "note": note}

@@ -51,6 +51,8 @@ def print_shards(shards: Path, json: Path | None, recordings: dict[str, int] | N
     print_table(title, ("modality", "clips", "share", "per second", "MB"), rows)
     if summary.silent:
         typer.echo(f"{summary.silent} clips have a silent sound track, which is not packed")
+    if summary.gapped:
+        typer.echo(f"{summary.gapped} clips lack parts of their sound, which are silent: see gaps in their JSON")
     names = index.settings.modalities
     held = [
         (row.name, row.clips, *(row.present.get(name, 0) for name in names), row.bytes / 1e6, row.entropy)

@@ -47,6 +47,7 @@ class Summary:
 
     - `clips`, `hours`, `bytes`: number of clips, duration and size.
     - `silent`: clips whose sound track is silence, and so absent.
+    - `gapped`: clips whose sound has gaps.
     - `modalities`, `shards`: a summary of each.
     - `labels`: clips by value by column, most frequent first. Clips without a value are not counted.
     - `label_column`: the column that `entropy` refers to. None without labels.
@@ -58,6 +59,7 @@ class Summary:
     hours: float
     bytes: int
     silent: int
+    gapped: int
     modalities: list[ModalitySummary]
     shards: list[ShardSummary]
     labels: dict[str, dict[str, int]]
@@ -92,6 +94,7 @@ def summarise(index: Index) -> Summary:
         hours=sum(sample.duration for sample in index.samples) / 3600,
         bytes=sum(shard.bytes for shard in index.shards),
         silent=sum(shard.silent for shard in index.shards),
+        gapped=sum(shard.gapped for shard in index.shards),
         modalities=modalities,
         shards=shards,
         labels=labels,

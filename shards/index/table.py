@@ -52,6 +52,7 @@ class Shard:
     - `bytes`, `sha256`: size and digest of the file.
     - `present`: number of clips that have a modality, by modality.
     - `silent`: number of clips whose sound track is silence.
+    - `gapped`: number of clips whose sound has gaps, which are silent. The JSON of each clip lists them.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Shard:
     sha256: str
     present: dict[str, int]
     silent: int = 0
+    gapped: int = 0
 
 
 @dataclass(frozen=True)

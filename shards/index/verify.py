@@ -7,8 +7,9 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from ..media.container_io import iterate_frames
+from ..media.container_io import find_pictures, iterate_frames, open_media
 from ..modality import modality
 from .members import stored_facts, stored_signal, stored_sound
 from .table import Index, Sample, Shard, load_index
@@ -129,7 +130,10 @@ def _decode_problem(name: str, data: bytes, length: int | None, sample_rate: int
     entry = modality(name)
     try:
         if entry.kind == "video":
-            count = sum(1 for _ in iterate_frames(io.BytesIO(data)))
+            pictures = [_digest(frame) for _, frame in iterate_frames(io.BytesIO(data))]
+            count, wrong = len(pictures), _wrong_from_key_frames(data, pictures)
+            if count == length and wrong:
+                return f"{wrong} of {length} frames differ when decoding starts at their key frame"
         elif entry.kind == "audio":
             count = len(stored_sound(data, sample_rate))
         else:
@@ -137,3 +141,31 @@ def _decode_problem(name: str, data: bytes, length: int | None, sample_rate: int
         return None if count == length else f"{count} of {length} frames or samples can be decoded"
     except UNREADABLE as error:
         return f"cannot be decoded ({reason_of(error)})"
+
+
+def _digest(frame: Any) -> int:
+    """Returns a checksum of a decoded frame's pixels."""
+    return zlib.crc32(frame.to_ndarray().tobytes())
+
+
+def _wrong_from_key_frames(data: bytes, pictures: list[int]) -> int:
+    """Returns how many frames differ from `pictures` if each run of frames is decoded from its key frame alone.
+
+    Windows are decoded like this. A frame that refers to one before its key frame, as in an intra refresh, is wrong.
+    """
+    wrong = 0
+    with open_media(io.BytesIO(data)) as container:
+        stream = find_pictures(container)
+        assert stream is not None
+        ticks = [packet for packet in container.demux(stream) if packet.pts is not None]
+        numbers = {pts: number for number, pts in enumerate(sorted(packet.pts for packet in ticks))}
+        starts = [number for number, packet in enumerate(ticks) if packet.is_keyframe]
+        for first, last in zip(starts, [*starts[1:], len(ticks)], strict=True):
+            stream.codec_context.flush_buffers()
+            frames = [frame for packet in ticks[first:last] for frame in packet.decode()]
+            frames += stream.codec_context.decode(None)
+            found = {numbers[frame.pts]: _digest(frame) for frame in frames if frame.pts in numbers}
+            wrong += sum(
+                found.get(numbers[packet.pts]) != pictures[numbers[packet.pts]] for packet in ticks[first:last]
+            )
+    return wrong

@@ -9,11 +9,10 @@ from typing import Any
 import av
 from av.error import ExitError, FFmpegError
 
-from ..media.container_io import MediaFacts, media_facts, open_media
+from ..media.container_io import MediaFacts, find_pictures, media_facts, open_media, ranked_sound
+from ..media.damaged_packets import Clock, clock_of
 from .address import Address
 
-# No camera's clock steps by this many seconds: the source has restarted.
-JUMP_SECONDS = 10.0
 # Their packets have no times, or those of a frame rate that FFmpeg assumes.
 UNTIMED_FORMATS = {"mpjpeg", "mjpeg", "image2pipe"}
 MOST_WAITING = 256
@@ -52,15 +51,18 @@ class Connection:
     ) -> None:
         self.opened, self.timeout = time.monotonic(), timeout
         try:
-            self.container = open_media(address.url, address.container_format, address.options, timeout)
+            self.container = open_media(address.url, address.container_format, address.options, timeout, address=True)
         except FFmpegError as error:
             if time.monotonic() - self.opened < timeout:
                 raise
             raise self._silence() from error
         self.facts: MediaFacts = media_facts(self.container)
-        self.video = self.container.streams.video[0] if pictures and self.facts.has_video else None
-        self.audio = self.container.streams.audio[0] if sound and self.facts.has_sound else None
+        self.video = find_pictures(self.container) if pictures else None
+        # Nothing can be heard in advance, so of several tracks the default one is taken.
+        self.audio = next(iter(ranked_sound(self.container)), None) if sound else None
         self.finite = self.container.duration is not None
+        # A recording is joined where its clock starts again. A camera has restarted there.
+        self.clock = clock_of(self.container) if self.finite else Clock(jumps=True)
         self.untimed = self.container.format.name in UNTIMED_FORMATS and not self.finite
         self.most_seconds = most_seconds
         self.leader = self.video or self.audio
@@ -69,7 +71,6 @@ class Connection:
         self.ended, self.closed = self.leader is None, False
         self.fault: Exception | None = None
         self.newest = self.taken = 0.0
-        self.last: float | None = None
         self.resync = False
         self.carried: av.VideoFrame | None = None
         self.thread = threading.Thread(target=self._read, name="connection", daemon=True)
@@ -108,12 +109,16 @@ class Connection:
             self.container.close()
 
     def _read(self) -> None:
-        streams = [stream for stream in (self.video, self.audio) if stream is not None]
+        streams = (*self.container.streams.video, *self.container.streams.audio)
+        read = [stream.index for stream in (self.video, self.audio) if stream is not None]
         try:
             for packet in self.container.demux(*streams):
                 if self.closed:
                     break
-                if packet.size:
+                moved = not self.untimed and self.clock.place(packet)
+                if moved and not self.finite:
+                    self._restart(packet)
+                if packet.size and packet.stream.index in read:
                     self._put(Arrived(packet, time.monotonic()))
         # Whatever ends this thread must not look like the end of the source.
         except Exception as error:
@@ -140,11 +145,7 @@ class Connection:
                 self.resync = False
                 seconds = _seconds(packet)
                 if seconds is not None:
-                    if self.last is not None and abs(seconds - self.last) > JUMP_SECONDS:
-                        self._break("its clock jumped", packet)
-                        if self.resync:
-                            return
-                    self.last, self.newest = seconds, max(self.newest, seconds)
+                    self.newest = max(self.newest, seconds)
                     if self.newest - self.taken > self.most_seconds and len(self.waiting) > 1:
                         self._give_up(packet)
                         if self.resync:
@@ -154,11 +155,13 @@ class Connection:
             self.waiting.append(item)
             self.changed.notify_all()
 
-    def _break(self, reason: str, packet: Any) -> None:
-        """Marks a break. What follows can be decoded only from a key frame on."""
-        self.waiting.append(Break(reason))
-        self.last, self.newest, self.taken = None, 0.0, 0.0
-        self.resync = not packet.is_keyframe
+    def _restart(self, packet: Any) -> None:
+        """Marks a break before `packet`. What follows can be decoded only from a key frame on."""
+        with self.changed:
+            self.waiting.append(Break("its clock jumped"))
+            self.newest = self.taken = 0.0
+            self.resync = packet.stream is not self.leader or not packet.is_keyframe
+            self.changed.notify_all()
 
     def _give_up(self, packet: Any) -> None:
         """Drops the packets before the newest key frame, or all if there is none."""

@@ -193,7 +193,7 @@ def _tracks(section: Section, spec: ClipSpec, modalities: tuple[str, ...], appli
         facts = replace(facts, duration=0.0, video_seconds=0.0)
     tracks: list[Track] = []
     if connection.video is not None:
-        reader = FrameReader("rgb24", settings.size, region=settings.region)
+        reader = FrameReader("rgb24", settings.size, region=settings.region, aspect=facts.aspect)
         pictures = at_constant_rate("stream", section.frames(), reader, settings, facts)
         tracks.append(Pictures(pictures, shown_by("rgb", modalities), spec))
     if connection.audio is not None:

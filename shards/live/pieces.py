@@ -10,12 +10,10 @@ from ..clips.application import Application
 from ..clips.cut import whole_piece
 from ..clips.piece import Piece
 from ..index.unreadable import UNREADABLE
-from ..media.arrays import ARRAY_SUFFIXES
-from ..media.container_io import probe
 from ..media.damaged_packets import Damage
 from ..modality import MODALITIES
 from ..packing.encode import encode_clip, encode_whole
-from ..packing.recording import read_recording
+from ..packing.recording import by_content, read_recording
 from ..packing.sources import Source
 from .sliding import slide, sliding_settings
 
@@ -60,7 +58,7 @@ def _whole(
     settings = replace(sliding_settings(spec, _read_for(modalities, spec)), max_seconds=application.whole + SLACK)
     found = None if damage is None else Damage()
     try:
-        source = Source("recording", _by_content(files), rates=rates)
+        source = Source("recording", by_content(files), rates=rates)
         recordings = read_recording(source.files, settings, rates, found)
         recording = next(recordings, None)
         if recording is None or recording.duration > application.whole + 1e-6 or next(recordings, None) is not None:
@@ -88,11 +86,3 @@ def _read_for(modalities: tuple[str, ...], spec: ClipSpec) -> tuple[str, ...]:
     packed = [name for name in spec.pack_settings().modalities if name in MODALITIES]
     read = [name if name in modalities else MODALITIES[name].flow_of or name for name in packed]
     return tuple(dict.fromkeys([*read, *modalities]))
-
-
-def _by_content(files: dict[str, Path]) -> dict[str, Path]:
-    """Returns the files, with a `video` that has only sound moved to `audio`."""
-    video = files.get("video")
-    if video is None or video.is_dir() or video.suffix.lower() in ARRAY_SUFFIXES or probe(video).has_video:
-        return files
-    return {"audio": video} | {name: path for name, path in files.items() if name != "video"}

@@ -10,6 +10,8 @@ import numpy as np
 from av.error import FFmpegError
 from numpy.typing import NDArray
 
+from ..media.damaged_packets import DisplayOrder
+from ..media.soundtrack import MonoTrack
 from .connection import Arrived, Break, Connection
 
 # Sound that lags the pictures by more than this many seconds is not waited for.
@@ -40,7 +42,8 @@ class Section:
 
     def __init__(self, connection: Connection, reason: str) -> None:
         self.connection, self.reason, self.ending = connection, reason, ""
-        self.pictures: deque[av.VideoFrame] = deque()
+        self.pictures: deque[tuple[float, av.VideoFrame]] = deque()
+        self.order = None if connection.video is None else DisplayOrder(connection.video)
         self.heard: deque[av.AudioFrame] = deque()
         self.clock = time.monotonic()
         self.origin: float | None = None
@@ -62,43 +65,29 @@ class Section:
     def frames(self) -> Iterator[tuple[float, Any]]:
         """Yields (time on the source's clock, decoded frame) in order."""
         while self.pictures or self._advance_to_picture():
-            frame = self.pictures.popleft()
-            yield _time(frame), frame
+            yield self.pictures.popleft()
 
     def sound(self, rate: int) -> Iterator[tuple[float, NDArray[np.float32]]]:
         """Yields (time of its first sample, mono samples at `rate` Hz), with zeros for lost packets.
 
         An empty piece means that pictures have arrived and their sound has not.
         """
-        resampler = av.AudioResampler(format="flt", layout="mono", rate=rate)
-        start: float | None = None
-        count = 0
+        track = MonoTrack(rate)
         while True:
             if not self.heard:
                 if self.connection.video is not None:
-                    reached = self.origin or 0.0 if start is None else start + count / rate
+                    reached = self.origin or 0.0 if track.start is None else track.end
                     if not self.over and self.seen - reached > SOUND_PATIENCE:
-                        yield start or 0.0, EMPTY
+                        yield track.start or 0.0, EMPTY
                         continue
                 if not self._advance() and not self.heard:
+                    for samples in track.rest():
+                        yield track.start or 0.0, samples
                     return
                 continue
-            frame = self.heard.popleft()
-            if frame.pts is None:
-                continue
-            at = _time(frame)
-            start = at if start is None else start
-            missing = round((at - start) * rate) - count
-            if abs(missing) > rate // 10:
-                if missing < 0:
-                    continue
-                count += missing
-                yield start, np.zeros(missing, np.float32)
-            for piece in resampler.resample(frame):
-                samples = piece.to_ndarray().reshape(-1).astype(np.float32)
-                count += len(samples)
+            for samples in track.put(self.heard.popleft()):
                 if len(samples):
-                    yield start, samples
+                    yield track.start or 0.0, samples
 
     def finish(self) -> None:
         """Skips to its end without decoding."""
@@ -143,22 +132,27 @@ class Section:
             if item is None and self.connection.finite:
                 # The last frames that a decoder buffers.
                 for frame in stream.codec_context.decode(None):
+                    frame.time_base = stream.time_base
                     self._see(frame) if isinstance(frame, av.VideoFrame) else self.heard.append(frame)
             else:
                 stream.codec_context.flush_buffers()
+        if self.order is not None:
+            for seconds, frame in self.order.rest():
+                self._show(seconds, frame)
         return True
 
     def _see(self, frame: av.VideoFrame) -> None:
-        if frame.pts is None:
-            return
+        assert self.order is not None
         self.size = self.size or (frame.width, frame.height)
         if (frame.width, frame.height) != self.size:
             self.over, self.ending, self.connection.carried = True, "its picture size changed", frame
-            return
-        self.seen = _time(frame)
-        self.origin = self.seen if self.origin is None else self.origin
-        self.pictures.append(frame)
+            held = self.order.rest()
+        else:
+            held = self.order.put(frame)
+        for seconds, shown in held:
+            self._show(seconds, shown)
 
-
-def _time(frame: Any) -> float:
-    return float(frame.pts * frame.time_base)
+    def _show(self, seconds: float, frame: av.VideoFrame) -> None:
+        self.seen = seconds
+        self.origin = seconds if self.origin is None else self.origin
+        self.pictures.append((seconds, frame))

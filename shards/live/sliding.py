@@ -7,18 +7,19 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from ..clip_spec import ClipSpec
 from ..clips.application import Application
 from ..clips.piece import Piece, Window
-from ..media.container_io import allow_pixels, iterate_frames, probe
+from ..media.container_io import allow_pixels, iterate_frames
 from ..media.damaged_packets import Damage
 from ..media.pack_settings import PackSettings
 from ..media.pictures import check_seconds, iterate_pictures
 from ..media.soundtrack import iterate_sound
 from ..modality import modality, shown_by
-from ..packing.recording import picture_files, reader_of
+from ..packing.recording import by_content, has_sound, picture_files, reader_of
 from .tracks import Pictures, Signal, Sound, Track
 
 if TYPE_CHECKING:
@@ -143,6 +144,22 @@ def batch_windows(windows: list[Window], modalities: tuple[str, ...]) -> "Batch"
     return stack(clips, seed=0)
 
 
+def _listen(
+    path: Path, rate: int, max_seconds: float, origin: float | None, damage: Damage | None
+) -> Iterator[tuple[float, NDArray[np.float32]]]:
+    """Yields what `iterate_sound` does. Adds gaps to `damage`, in seconds from `origin`, or else from the sound's."""
+    begin = 0.0
+
+    def note(start: float, end: float) -> None:
+        zero = begin if origin is None else origin
+        if damage is not None and end > zero:
+            damage.gaps.append((max(start - zero, 0.0), end - zero))
+
+    for time, samples in iterate_sound(path, rate, max_seconds, damage, note):
+        begin = time
+        yield time, samples
+
+
 def _open(
     files: dict[str, Path],
     settings: PackSettings,
@@ -152,28 +169,25 @@ def _open(
     damage: Damage | None,
 ) -> list[Track]:
     """Opens the existing tracks, pictures first."""
+    files = by_content(files)
     wanted, video = settings.modalities, files.get("video")
-    facts = probe(video) if video is not None and not video.is_dir() else None
     tracks: list[Track] = []
     for source, content, path in picture_files(files, wanted):
-        if content == "video" and facts is not None and not facts.has_video:
-            continue
         pictures = iterate_pictures(path, reader_of(source, settings), settings, rates.get(content), damage)
         tracks.append(Pictures(pictures, shown_by(source, wanted), spec))
     for name in wanted:
         if modality(name).kind == "audio" and name != "audio" and name in files:
-            sound = iterate_sound(files[name], spec.sample_rate, settings.max_seconds, damage)
+            sound = _listen(files[name], spec.sample_rate, settings.max_seconds, None, damage)
             tracks.append(Sound(sound, None, spec, settings.silence_db, memory, name))
     if "audio" in wanted:
         path, origin = files.get("audio"), None
-        if path is None and video is not None and facts is not None and facts.has_sound:
+        if path is None and video is not None and has_sound(video):
             path = video
-            if facts.has_video:
-                # Damage before the first picture is counted where the pictures are read.
-                uncounted = None if damage is None else Damage()
-                origin = next((time for time, _ in iterate_frames(video, uncounted)), 0.0)
+            # Damage before the first picture is counted where the pictures are read.
+            uncounted = None if damage is None else Damage()
+            origin = next((time for time, _ in iterate_frames(video, uncounted)), 0.0)
         if path is not None:
-            sound = iterate_sound(path, spec.sample_rate, settings.max_seconds, damage)
+            sound = _listen(path, spec.sample_rate, settings.max_seconds, origin, damage)
             tracks.append(Sound(sound, origin, spec, settings.silence_db, memory))
     for name in wanted:
         if modality(name).kind == "signal" and name in files:

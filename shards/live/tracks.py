@@ -87,12 +87,11 @@ class Pictures:
         picture = self.pictures[number]
         if not modality(name).flow_of:
             return picture.transpose(2, 0, 1) if picture.ndim == 3 else picture[None]
-        # The last frame has no next one: its flow repeats the one before, as in packing.
-        first = number if number + 1 in self.pictures else number - 1
-        if first not in self.pictures:
-            return np.full((2, *picture.shape[:2]), 128, np.uint8)
-        pair = np.stack([self.pictures[first], self.pictures[first + 1]])
-        return quantise_flow(compute_flow(pair)[0], self.spec.flow_bound)
+        after, before = self.pictures.get(number + 1), self.pictures.get(number - 1)
+        # The last frame has no next one: its flow is the motion that led to it, as in packing.
+        near = (picture, after) if after is not None else (before, picture)
+        flow = compute_flow(np.stack([one for one in near if one is not None]))
+        return quantise_flow(flow[0 if after is not None else -1], self.spec.flow_bound)
 
 
 class Sound:
@@ -199,13 +198,17 @@ class Signal:
         return time <= self.seconds + 1e-6
 
     def cut(self, start: float, covered: float, piece: tuple[float, float]) -> dict[str, NDArray[np.float32]]:
-        """Returns the window's samples (N, C), or nothing if the signal ends before the piece."""
-        window = np.zeros((round(self.spec.seconds * self.rate), self.values.shape[1]), np.float32)
+        """Returns the window's samples (N, C), or nothing if the signal ends before the piece.
+
+        Past the end of the signal or the piece, the last value holds, as in windows of shards.
+        """
+        count = round(self.spec.seconds * self.rate)
         # Interpolated between samples, as windows of shards are cut.
-        places = start * self.rate + np.arange(len(window)) * (covered / self.spec.seconds)
-        inside = int((places < min(len(self.values), piece[1] * self.rate - 1e-6)).sum())
-        for column, channel in zip(window.T, self.values.T, strict=True):
-            column[:inside] = np.interp(places[:inside], np.arange(len(channel)), channel)
+        places = start * self.rate + np.arange(count) * (covered / self.spec.seconds)
+        end = piece[1] * self.rate - 1e-6
+        places = np.where(places < end, places, max(math.ceil(end) - 1, 0))
+        columns = [np.interp(places, np.arange(len(self.values)), channel) for channel in self.values.T]
+        window = np.stack(columns, axis=-1).astype(np.float32)
         return {self.name: window} if piece[0] * self.rate < len(self.values) else {}
 
     def forget(self, time: float) -> None:

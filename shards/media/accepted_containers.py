@@ -9,9 +9,7 @@ CONTAINERS = (
     "wav,w64,mp3,flac,aac,ac3,amr,aiff,au,caf"
 )
 # What else files are read from that are not sent over HTTP: pictures of frame folders, and rare containers.
-OTHERS = (
-    "png_pipe,jpeg_pipe,image2,bmp_pipe,tiff_pipe,webp_pipe,gif,apng,yuv4mpegpipe,rm,ape,tta,wv,amrnb,amrwb,eac3,dts"
-)
+OTHERS = "png_pipe,jpeg_pipe,bmp_pipe,tiff_pipe,webp_pipe,gif,apng,yuv4mpegpipe,rm,ape,tta,wv,amrnb,amrwb,eac3,dts"
 # Boxes of an MP4 that list samples, and bytes from the end of their name to the number of samples.
 _LISTS = {b"stsz": 8, b"trun": 4}
 
@@ -46,3 +44,14 @@ def _check_box(path: Path, box: bytes, size: int) -> None:
             if count > size:
                 raise ValueError(f"it announces {count} samples in {size} bytes")
             place = box.find(name, place + 4)
+
+
+def no_media(path: Path) -> str:
+    """Says why FFmpeg finds no media in a file."""
+    with path.open("rb") as file:
+        head = file.read(8)
+    if not head:
+        return "it is empty"
+    if head[4:] == b"ftyp":
+        return "it is cut short: the index at the end of the MP4 is missing"
+    return "it holds no media that FFmpeg can read"

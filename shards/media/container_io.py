@@ -13,11 +13,12 @@ import cv2
 import numpy as np
 from av.error import ArgumentError, InvalidDataError
 from av.error import EOFError as EndOfFileError
+from av.stream import Disposition
 from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
-from .accepted_containers import CONTAINERS, OTHERS, check_tables
-from .damaged_packets import Damage, decode
+from .accepted_containers import CONTAINERS, OTHERS, check_tables, no_media
+from .damaged_packets import Damage, DisplayOrder, decode
 from .region import Region, cut_region
 
 MediaSource = Path | str | io.BytesIO
@@ -26,6 +27,10 @@ MOST_PIXELS = 7680 * 4320
 _allowed = [MOST_PIXELS]
 # Coded pictures are padded to whole blocks.
 _PADDING = 1.25
+# Pictures that are not the video: covers, and the still frames of a film's chapters.
+COVERS = Disposition.attached_pic | Disposition.timed_thumbnails
+# A pixel more than this many times as wide as high, or as high as wide, is a damaged header.
+LARGEST_ASPECT = 8.0
 
 
 def allow_pixels(most: int) -> None:
@@ -43,6 +48,9 @@ class MediaFacts:
     - `video_seconds`: seconds of video. 0 if the header does not state it.
     - `has_video`, `has_sound`: whether there is such a stream.
     - `pixel_format`: FFmpeg's name, such as `yuv420p`. Empty without video.
+    - `aspect`: width of a pixel divided by its height.
+
+    A cover picture is not video.
     """
 
     width: int
@@ -53,6 +61,7 @@ class MediaFacts:
     has_video: bool
     has_sound: bool
     pixel_format: str
+    aspect: float = 1.0
 
 
 def open_media(
@@ -60,25 +69,28 @@ def open_media(
     container_format: str | None = None,
     options: dict[str, str] | None = None,
     timeout: float | None = None,
+    address: bool = False,
 ) -> Any:
     """Opens a container for reading. Decoding stays on the calling thread, so that workers do not compete for cores.
 
+    - `source`: a file or its bytes. Whatever its name, it is opened as a file.
     - `container_format`: FFmpeg's name of the format. Default: guessed from the first bytes.
     - `options`: FFmpeg's options for the container.
     - `timeout`: seconds to wait for data of a stream.
+    - `address`: `source` is a URL or device, not a file.
 
     A file must contain its own media: a playlist could name any other file or address. Pictures beyond `allow_pixels`
     are not decoded, neither here nor later.
 
-    Raises `ValueError` for a file without media, for a format that is not accepted and for a codec that FFmpeg cannot
+    Raises `ValueError` for a file without media, for a format that is not accepted and for codecs that FFmpeg cannot
     decode. Raises `av.FFmpegError` for other faults.
     """
-    opened = source if isinstance(source, io.BytesIO) else str(source)
+    opened: Any = source
     bounds = {"max_pixels": str(int(_PADDING * _allowed[0]))}
-    accepted = {}
-    if isinstance(source, Path):
-        check_tables(source)
-        accepted = {"format_whitelist": f"{CONTAINERS},{OTHERS}"}
+    accepted = {} if address else {"format_whitelist": f"{CONTAINERS},{OTHERS}"}
+    if not address and not isinstance(source, io.BytesIO):
+        check_tables(Path(source))
+        opened = file_name(source)
     try:
         # Tags in an unknown encoding must not make a file unreadable.
         container = av.open(
@@ -92,21 +104,22 @@ def open_media(
     except (InvalidDataError, EndOfFileError) as error:
         if not isinstance(source, Path):
             raise
-        raise ValueError(_no_media(source)) from error
+        raise ValueError(no_media(source)) from error
     except ArgumentError as error:
-        if not isinstance(source, Path):
+        if address:
             raise
         raise ValueError("its format is not accepted: give a file that contains its own video and sound") from error
-    for stream in (*container.streams.video, *container.streams.audio):
-        if stream.codec_context is None:
+    for streams in (container.streams.video, container.streams.audio):
+        if streams and not any(stream.codec_context is not None for stream in streams):
             # A stream must not be used once its container is closed.
-            problem = f"its {stream.type} stream has an unknown codec"
+            problem = f"its {streams[0].type} stream has an unknown codec"
             container.close()
             raise ValueError(problem)
     for stream in container.streams.video:
-        stream.thread_type = "NONE"
-        stream.codec_context.thread_count = 1
-        stream.codec_context.options = bounds
+        if stream.codec_context is not None:
+            stream.thread_type = "NONE"
+            stream.codec_context.thread_count = 1
+            stream.codec_context.options = bounds
     return container
 
 
@@ -119,15 +132,24 @@ def check_container(path: Path) -> float:
         return float(container.duration or 0) / 1_000_000
 
 
-def _no_media(path: Path) -> str:
-    """Says why FFmpeg finds no media in a file."""
-    with path.open("rb") as file:
-        head = file.read(8)
-    if not head:
-        return "it is empty"
-    if head[4:] == b"ftyp":
-        return "it is cut short: the index at the end of the MP4 is missing"
-    return "it holds no media that FFmpeg can read"
+def file_name(path: Path | str) -> str:
+    """Returns a file's name for FFmpeg, which would read `concat:a.mp4` as a protocol."""
+    return f"file:{path}"
+
+
+def find_pictures(container: Any) -> Any | None:
+    """Returns the video stream, None without one: the first of those marked as default, or else the first of all.
+
+    Cover pictures are not video, and streams with an unknown codec are skipped.
+    """
+    shown = [s for s in container.streams.video if s.codec_context is not None and not s.disposition & COVERS]
+    return next((stream for stream in shown if stream.disposition & Disposition.default), next(iter(shown), None))
+
+
+def ranked_sound(container: Any) -> list[Any]:
+    """Returns the audio streams with a known codec: those marked as default, then the others."""
+    known = [stream for stream in container.streams.audio if stream.codec_context is not None]
+    return sorted(known, key=lambda stream: not stream.disposition & Disposition.default)
 
 
 def probe(source: MediaSource) -> MediaFacts:
@@ -138,7 +160,7 @@ def probe(source: MediaSource) -> MediaFacts:
 
 def media_facts(container: Any) -> MediaFacts:
     """Returns the facts of an open container."""
-    video = container.streams.video[0] if container.streams.video else None
+    video = find_pictures(container)
     duration = max(float(container.duration or 0) / 1_000_000 - _matroska_start(container), 0.0)
     if video is not None and video.duration and video.time_base:
         duration = float(video.duration * video.time_base)
@@ -151,13 +173,27 @@ def media_facts(container: Any) -> MediaFacts:
         has_video=video is not None,
         has_sound=bool(container.streams.audio),
         pixel_format=(video.codec_context.pix_fmt or "") if video else "",
+        aspect=pixel_aspect(video) if video else 1.0,
     )
 
 
+def pixel_aspect(video: Any) -> float:
+    """Returns the width of a video stream's pixels divided by their height; 1 if unknown or absurd."""
+    ratio = float(video.sample_aspect_ratio or 0)
+    return ratio if 1 / LARGEST_ASPECT <= ratio <= LARGEST_ASPECT else 1.0
+
+
 def _promised_seconds(container: Any, video: Any) -> float:
-    """Returns the seconds of video: by the header's frame count, or by a duration that must be the video's."""
+    """Returns the seconds of video: by the header's frame count, or by a duration that must be the video's.
+
+    Of an MP4 that was cut without encoding, this is what its edit list shows, not what it stores.
+    """
     if video.frames and video.average_rate:
-        return float(video.frames / video.average_rate)
+        stored = float(video.frames / video.average_rate)
+        shown = (
+            float(video.duration * video.time_base) if video.duration and "mov" in container.format.name else stored
+        )
+        return min(stored, shown)
     end = _tagged_seconds(video)
     if not end and len(container.streams) == 1:
         end = float(container.duration or 0) / 1_000_000
@@ -184,15 +220,19 @@ def iterate_frames(source: MediaSource, damage: Damage | None = None) -> Iterato
     """Yields (time in seconds, decoded `av.VideoFrame`) in presentation order.
 
     Frames are not converted to pictures: the caller converts those it needs. Times are those of the stream and need
-    not begin at 0.
+    not begin at 0. They continue where captures were joined (see `decode`) and never run backward.
 
-    `damage`: counts undecodable packets, which are skipped. Without it, such a packet raises `ValueError`.
+    `damage`: counts undecodable packets, which are skipped. Without it, such a packet raises `ValueError`, as does a
+    file without video.
     """
     with open_media(source) as container:
-        stream = container.streams.video[0]
+        stream = find_pictures(container)
+        if stream is None:
+            raise ValueError("it has no video stream")
+        order = DisplayOrder(stream)
         for frame in decode(container, stream, damage):
-            if frame.pts is not None:
-                yield float(frame.pts * frame.time_base), frame
+            yield from order.put(frame)
+        yield from order.rest()
 
 
 @dataclass
@@ -203,6 +243,7 @@ class FrameReader:
     - `short_side`: pixels to shrink the short side to. Keeps the aspect and makes sizes even; never magnifies.
     - `scale`: factor for the levels of `gray16le`, also of files with fewer bits and of arrays (H, W).
     - `region`: left, top, width and height of the part to keep, as shares of the upright picture.
+    - `aspect`: width of a pixel divided by its height. Pictures get square pixels: their width is multiplied by it.
 
     16-bit gray is a measurement: it is resized by nearest neighbour, never averaged. The display rotation that phones
     store is applied.
@@ -212,6 +253,7 @@ class FrameReader:
     short_side: int | None = None
     scale: float = 1.0
     region: Region | None = None
+    aspect: float = 1.0
     # One scaler for all frames: setting up a new one for each takes PyAV half a millisecond.
     scaler: VideoReformatter = field(default_factory=VideoReformatter)
 
@@ -229,11 +271,12 @@ class FrameReader:
     def _read(self, frame: Any, short_side: int | None) -> NDArray[Any]:
         if self.pixel_format == "gray16le":
             picture = self._measured(frame)
-            width, height = fit_short_side(picture.shape[1], picture.shape[0], short_side)
-            if short_side is not None and min(picture.shape) > short_side:
+            wide = round(picture.shape[1] * self.aspect)
+            width, height = fit_short_side(wide, picture.shape[0], short_side)
+            if wide != picture.shape[1] or (short_side is not None and min(picture.shape) > short_side):
                 picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_NEAREST)
         else:
-            width, height = fit_short_side(frame.width, frame.height, short_side)
+            width, height = fit_short_side(round(frame.width * self.aspect), frame.height, short_side)
             same = (frame.width, frame.height) == (width, height)
             how = Interpolation.POINT if same else Interpolation.AREA
             picture = self.scaler.reformat(frame, width, height, self.pixel_format, interpolation=how).to_ndarray()
@@ -294,7 +337,7 @@ def write_video(
     luminance unchanged.
     """
     source_format = "rgb24" if frames.ndim == 4 else ("gray16le" if frames.dtype == np.uint16 else "gray")
-    target_name = target if isinstance(target, io.BytesIO) else str(target)
+    target_name = target if isinstance(target, io.BytesIO) else file_name(target)
     # Without bitexact, Matroska writes a random segment id.
     exact = {"fflags": "+bitexact"}
     with av.open(target_name, mode="w", format=container_format, container_options=exact) as container:

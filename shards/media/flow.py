@@ -8,27 +8,29 @@ from numpy.typing import NDArray
 
 
 def compute_flow(frames: NDArray[np.integer]) -> NDArray[np.float32]:
-    """Returns the optical flow (T, 2, H, W) of frames, as (dx, dy) in pixel/frame.
+    """Returns the optical flow (T, 2, H, W) of T frames, as (dx, dy) in pixel/frame.
 
     `frames`: RGB (T, H, W, 3) uint8, or depth (T, H, W) uint16.
 
-    Entry t is the motion from frame t to t + 1; the last entry repeats the one before, so flow is as long as its
-    video. Flow of depth is the motion across the picture: an object that moves straight at the camera has almost
-    none. The method is dense inverse search (Kroeger et al., "Fast Optical Flow using Dense Inverse Search", ECCV
-    2016). Pictures with a side below 12 pixels have zero flow.
+    Entry t is the motion from frame t to t + 1. The last frame has no next one: its entry is the motion that led to
+    it, searched from it backward and negated. A copy of the entry before would mark the end of every clip. Flow of
+    depth is the motion across the picture:
+    an object that moves straight at the camera has almost none. The method is dense inverse search (Kroeger et al.,
+    "Fast Optical Flow using Dense Inverse Search", ECCV 2016). Pictures with a side below 12 pixels have zero flow.
     """
     if frames.ndim == 4:
-        pairs = pairwise([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames])
+        pairs = [*pairwise([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames])]
     else:
-        pairs = (_stretch(frames[number : number + 2]) for number in range(len(frames) - 1))
+        pairs = [_stretch(frames[number : number + 2]) for number in range(len(frames) - 1)]
     search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     flow = np.zeros((len(frames), 2, *frames.shape[1:3]), np.float32)
     # Below 12 pixels the search has no pyramid level to work on.
     if min(frames.shape[1:3]) >= 12:
         for number, (before, after) in enumerate(pairs):
             flow[number] = search.calc(before, after, np.empty(0)).transpose(2, 0, 1)
-    if len(flow) > 1:
-        flow[-1] = flow[-2]
+        if pairs:
+            before, after = pairs[-1]
+            flow[-1] = -search.calc(after, before, np.empty(0)).transpose(2, 0, 1)
     return flow
 
 

@@ -1,5 +1,6 @@
 """Pictures at a constant rate from a video file, a folder of frames or an array."""
 
+import io
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -25,12 +26,15 @@ def read_pictures(
     settings: PackSettings,
     rate: float | None = None,
     damage: Damage | None = None,
+    spare: bool = False,
 ) -> Iterator[NDArray[Any]]:
     """Yields stacks (T, H, W, ...) of the pictures of `iterate_pictures`, each at most `settings.clip_seconds` long.
 
+    `spare`: every full stack ends with one more picture, the first of the next stack, to compute the flow up to it.
+
     Takes the same arguments and raises the same errors. Also raises `ValueError` for fewer than two pictures.
     """
-    per_piece = max(round(settings.clip_seconds * settings.fps), 2)
+    per_piece = max(round(settings.clip_seconds * settings.fps), 2) + spare
     stack: list[NDArray[Any]] = []
     count = 0
     for picture in iterate_pictures(path, reader, settings, rate, damage):
@@ -38,7 +42,7 @@ def read_pictures(
         stack.append(picture)
         if len(stack) == per_piece:
             yield np.stack(stack)
-            stack = []
+            stack = [picture] if spare else []
     if count < 2:
         raise ValueError(f"'{path.name}' has {count} frame at {settings.fps:g} per second, at least 2 are needed")
     if len(stack) >= 2:
@@ -52,7 +56,7 @@ def iterate_pictures(
     rate: float | None = None,
     damage: Damage | None = None,
 ) -> Iterator[NDArray[Any]]:
-    """Yields pictures (H, W, ...) at `settings.fps`, each the frame nearest in time.
+    """Yields pictures (H, W, ...) at `settings.fps`, as `at_constant_rate` chooses them.
 
     - `path`: a video file; a folder of JPEG or PNG frames, ordered by the numbers in their names; or an array, NPY
       (T, H, W) or MATLAB (H, W, T).
@@ -65,7 +69,8 @@ def iterate_pictures(
     allow_pixels(settings.max_pixels)
     facts, frames = _open(path, rate, damage)
     # Checked before decoding: a small file can announce a picture that fills the memory.
-    check_pixels(path, facts.width, facts.height, settings)
+    check_pixels(path, round(facts.width * facts.aspect), facts.height, settings)
+    reader.aspect = facts.aspect
     check_seconds(path.name, max(facts.duration, facts.video_seconds), settings)
     shape: tuple[int, ...] | None = None
     for picture in at_constant_rate(path.name, frames, reader, settings, facts):
@@ -112,12 +117,13 @@ def _frame_folder(path: Path, rate: float) -> tuple[MediaFacts, Iterator[tuple[f
     files = sorted((file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES), key=_by_number)
     if not files:
         raise ValueError(f"'{path.name}' holds no JPEG or PNG frames")
-    first, seconds = probe(files[0]), len(files) / rate
+    # From bytes: FFmpeg reads a name such as `frame%03d.png` as a pattern.
+    first, seconds = probe(io.BytesIO(files[0].read_bytes())), len(files) / rate
     facts = replace(first, fps=rate, duration=seconds, video_seconds=seconds, has_video=True, has_sound=False)
 
     def frames() -> Iterator[tuple[float, Any]]:
         for number, file in enumerate(files):
-            held = next(iterate_frames(file), None)
+            held = next(iterate_frames(io.BytesIO(file.read_bytes())), None)
             if held is None:
                 raise ValueError(f"'{path.name}/{file.name}' holds no picture")
             yield number / rate, held[1]
@@ -143,10 +149,13 @@ def _frame_array(path: Path, rate: float) -> tuple[MediaFacts, Iterator[tuple[fl
 def at_constant_rate(
     name: str, frames: Iterator[tuple[float, Any]], reader: FrameReader, settings: PackSettings, facts: MediaFacts
 ) -> Iterator[NDArray[Any]]:
-    """Yields the picture of the frame nearest to each time 0, 1/fps, ..., counted from the first frame.
+    """Yields the picture of the frame shown at each time 0, 1/fps, ..., counted from the first frame.
 
-    Each frame is converted once. Raises `ValueError` at the end if a tenth or more of the duration in the header is
-    missing: in most containers a truncated file decodes without an error.
+    That is the nearest frame where frames come at least that often. A frame that stays longer holds until half an
+    output frame before the next one, as in `ffmpeg -vf fps`. Each frame is converted once.
+
+    Raises `ValueError` at the end if a tenth or more of the duration in the header is missing: in most containers a
+    truncated file decodes without an error.
     """
     origin: float | None = None
     held: Any = None
@@ -158,11 +167,12 @@ def at_constant_rate(
         check_seconds(name, time, settings)
         if held is not None and time - held_time > MOST_GAP:
             raise ValueError(f"'{name}' has no picture from {held_time:.0f} to {time:.0f} s")
-        if facts.duration and time > 2 * facts.duration + 10:
+        if facts.duration and time - held_time > 2 * facts.duration + 10:
             raise ValueError(f"'{name}' has a frame at {time:.0f} s but lasts {facts.duration:.0f} s")
         if held is not None:
             picture = None
-            while number / fps <= (held_time + time) / 2:
+            # Half an output frame is the rounding of a constant rate.
+            while number / fps <= max((held_time + time) / 2, time - 0.5 / fps):
                 picture = reader.read(held) if picture is None else picture
                 yield picture
                 number += 1

@@ -13,8 +13,9 @@ from av.error import FFmpegError
 from numpy.typing import NDArray
 
 from ..errors import RequestError
-from .container_io import FrameReader, open_media, to_planar
-from .damaged_packets import Damage, decode
+from .container_io import FrameReader, file_name, find_pictures, open_media, pixel_aspect, to_planar
+from .damaged_packets import Damage, DisplayOrder, clock_of, decode
+from .soundtrack import choose_sound
 
 SUFFIXES = (".mp4", ".mkv", ".mov")
 # Codecs that MP4 can store without re-encoding.
@@ -41,13 +42,14 @@ class FrameRewriter:
         try:
             # FFmpeg would report an unwritable file only at the first frame.
             self.partial.touch()
-            self.written = av.open(str(self.partial), "w")
+            self.written = av.open(file_name(self.partial), "w")
         except OSError as error:
             self.source.close()
             raise RequestError(
                 f"cannot write '{target}' ({error.strerror}): give a file in an existing folder"
             ) from error
-        self.reader = FrameReader("rgb24")
+        self.pictures = find_pictures(self.source)
+        self.reader = FrameReader("rgb24", aspect=pixel_aspect(self.pictures) if self.pictures is not None else 1.0)
         self.frames = self._frames()
         self.held = next(self.frames, None)
         self.video: Any = None
@@ -89,7 +91,7 @@ class FrameRewriter:
 
     def _open_streams(self, source: Path) -> None:
         assert self.held is not None
-        stream = self.source.streams.video[0]
+        stream: Any = self.pictures
         height, width = self.reader.read(self.held[1]).shape[:2]
         self.step: Fraction = stream.time_base
         self.video = self.written.add_stream("libx264", rate=stream.average_rate or stream.guessed_rate or 25)
@@ -99,7 +101,7 @@ class FrameRewriter:
         if not self.source.streams.audio:
             return
         apart = open_media(source)
-        sound = apart.streams.audio[0]
+        sound = choose_sound(apart, source)
         if sound.codec_context.name in COPIED_SOUND or self.target.suffix == ".mkv":
             self.sound = self.written.add_stream_from_template(sound)
             self.copied = self._packets(apart, sound)
@@ -109,20 +111,25 @@ class FrameRewriter:
         self.waiting = next(self.copied, None)
 
     def _frames(self) -> Iterator[tuple[float, Any]]:
+        if self.pictures is None:
+            return
         origin, last = None, -math.inf
         try:
-            for frame in decode(self.source, self.source.streams.video[0], Damage()):
-                if frame.pts is None:
-                    continue
-                time = float(frame.pts * frame.time_base)
+            for time, frame in self._ordered():
                 self.origin = origin = time if origin is None else origin
-                # Videos joined from parts may step back in time, which no encoder accepts.
+                # No encoder accepts two frames at one time.
                 if time > last:
                     yield time - origin, frame
                 last = max(last, time)
         except FFmpegError:
             # A container that is damaged at its end ends the video. The prediction from it reports the fault.
             return
+
+    def _ordered(self) -> Iterator[tuple[float, Any]]:
+        order = DisplayOrder(self.pictures)
+        for frame in decode(self.source, self.pictures, Damage()):
+            yield from order.put(frame)
+        yield from order.rest()
 
     def _write_sound(self, time: float) -> None:
         while self.copied is not None and self.waiting is not None and self.waiting[0] <= time:
@@ -133,9 +140,10 @@ class FrameRewriter:
         """Yields (seconds from the first frame, packet shifted to that time), from the first picture on."""
         with container:
             shift = round(self.origin / stream.time_base)
-            last = -1
-            for packet in container.demux(stream):
-                if packet.dts is None or packet.pts is None:
+            last, clock = -1, clock_of(container)
+            for packet in container.demux(*container.streams.video, *container.streams.audio):
+                clock.place(packet)
+                if packet.stream.index != stream.index or packet.dts is None or packet.pts is None:
                     continue
                 packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
                 if packet.pts < 0 or packet.dts <= last:

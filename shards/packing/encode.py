@@ -48,6 +48,7 @@ class EncodedClip:
     - `members`: bytes by suffix.
     - `moments`: moments of the values by modality.
     - `silent`: the sound track is silence, so there is no audio member.
+    - `gaps`: parts of the sound that the recording lacks. They are silent.
     """
 
     key: str
@@ -57,6 +58,7 @@ class EncodedClip:
     members: dict[str, bytes]
     moments: dict[str, Moments]
     silent: bool = False
+    gaps: int = 0
 
 
 def encode_source(source: Source, settings: PackSettings) -> Iterator[EncodedClip]:
@@ -101,7 +103,11 @@ def encode_clip(
             moments[name] = _in_pixels(_moments(values, 1), settings.flow_bound)
         else:
             facts[name] = {"unit": entry.unit}
-            moments[name] = _moments(values, values.ndim - 1 if values.ndim in (2, 4) else None)
+            # A depth of 0 was not measured: it is not a distance.
+            counted = values[values > 0] if entry.kind == "video" and values.ndim == 3 else values
+            moments[name] = _moments(counted, values.ndim - 1 if values.ndim in (2, 4) else None)
+        if name in recording.gaps:
+            facts[name]["gaps"] = recording.gaps[name]
         if name in recording.rates:
             facts[name]["rate"] = recording.rates[name]
         members[entry.suffix] = ready[name] if name in ready else _encode(name, values, settings)
@@ -119,7 +125,8 @@ def encode_clip(
         "modalities": facts,
     }
     members["json"] = json.dumps(content, sort_keys=True).encode()
-    return EncodedClip(key, group, recording.duration, source.labels, members, moments, recording.silent)
+    lost = sum(map(len, recording.gaps.values()))
+    return EncodedClip(key, group, recording.duration, source.labels, members, moments, recording.silent, lost)
 
 
 def _encode(name: str, values: NDArray[Any], settings: PackSettings) -> bytes:

@@ -4,7 +4,7 @@ import csv
 from array import array
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from ..media.pictures import check_seconds, read_pictures
 from ..media.soundtrack import read_sound
 from ..modality import MODALITIES, modality, shown_by
 
+Gaps = dict[str, list[tuple[float, float]]]
+
 
 @dataclass
 class Recording:
@@ -30,6 +32,7 @@ class Recording:
       (T, 2, H, W) float32 pixel/frame; sound (N,) float32 in [-1, 1]; signals (N, C) float32.
     - `rates`: Hz of each signal.
     - `silent`: a sound track's level is below the threshold, so it is not in `streams`.
+    - `gaps`: by sound track, (start, end) of sound that the file lacks, in seconds of the piece. It is silent there.
     """
 
     start: float
@@ -37,6 +40,7 @@ class Recording:
     streams: dict[str, NDArray[Any]]
     rates: dict[str, float]
     silent: bool = False
+    gaps: dict[str, tuple[tuple[float, float], ...]] = field(default_factory=dict)
 
 
 def read_recording(
@@ -47,30 +51,34 @@ def read_recording(
 ) -> Iterator[Recording]:
     """Yields the pieces of one recording, each at most `settings.clip_seconds` long, with its `settings.modalities`.
 
-    - `files`: path by content: `video` (with its sound) or a modality.
+    - `files`: path by content: `video` (with its sound) or a modality. A video file without pictures is sound.
     - `rates`: Hz of files that do not store it (signals, frame folders, arrays), by the same names. Default:
       `settings.rates`.
     - `damage`: counts undecodable packets, which are skipped. Without it, such a packet is an error.
+
+    Flow at the end of a piece is the motion to the first frame of the next piece. A signal that is shorter than the
+    pictures keeps its last value.
 
     Pictures are decoded piece by piece. Raises `ValueError` if the recording has none of the modalities, if a video
     has fewer than two frames, and if a file exceeds the bounds of the settings. Raises `av.FFmpegError` and `OSError`
     for unreadable files.
     """
-    wanted = settings.modalities
     allow_pixels(settings.max_pixels)
+    wanted, files = settings.modalities, by_content(files)
     given = settings.rates | (rates or {})
     signals, rates = {}, {}
     for name in wanted:
         if modality(name).kind == "signal" and name in files:
             signals[name], rates[name] = read_signal(files[name], name, given.get(name))
             check_seconds(files[name].name, len(signals[name]) / rates[name], settings)
-    sounds = {name: _sound(files, name, settings, damage) for name in wanted if modality(name).kind == "audio"}
+    gaps: Gaps = {}
+    sounds = {name: _sound(files, name, settings, damage, gaps) for name in wanted if modality(name).kind == "audio"}
     heard = {name: sound for name, sound in sounds.items() if sound is not None}
     stored = {name: _stored_flow(files[name]) for name in wanted if modality(name).flow_of and name in files}
     if stored and settings.region is not None:
         raise ValueError("its flow covers the whole picture, not the region: remove it to have flow computed")
     pictures = {
-        source: read_pictures(path, reader_of(source, settings), settings, given.get(content), damage)
+        source: read_pictures(path, reader_of(source, settings), settings, given.get(content), damage, spare=True)
         for source, content, path in picture_files(files, wanted)
     }
     longest = max(
@@ -92,14 +100,16 @@ def read_recording(
                 if total[name] and abs(len(flow) - total[name]) > 1:
                     raise ValueError(f"its {name} has {len(flow)} frames, its packed {_source(name)} {total[name]}")
             return
-        duration = len(leading) / settings.fps if leading is not None else min(settings.clip_seconds, longest - start)
+        count = 0 if leading is None else min(len(leading), per_piece)
+        duration = count / settings.fps if leading is not None else min(settings.clip_seconds, longest - start)
         for source, frames in seen.items():
             if frames is None or leading is None:
                 continue
             # Depth may last longer than the video, which sets the end.
-            values = frames[: len(leading)]
+            values = frames[:count]
+            frames = frames[: len(values) + 1]
             for name in shown_by(source, wanted):
-                streams[name] = values if name == source else _flow(name, values, stored, first)
+                streams[name] = values if name == source else _flow(name, frames, len(values), stored, first)
                 total[name] += len(values)
         silent = False
         for name, sound in heard.items():
@@ -109,8 +119,12 @@ def read_recording(
             else:
                 streams[name] = piece
         for name, values in signals.items():
-            streams[name] = _cut(values, start, duration, rates[name])
-        yield Recording(start, duration, streams, rates, silent)
+            # A signal that ended before this piece is absent from it, as sound is.
+            if round(start * rates[name]) < len(values):
+                streams[name] = _cut(values, start, duration, rates[name], hold=True)
+        lost = {name: tuple(_within(gaps[name], start, duration)) for name in gaps if name in streams}
+        lost = {name: parts for name, parts in lost.items() if parts}
+        yield Recording(start, duration, streams, rates, silent, lost)
         number += 1
 
 
@@ -180,41 +194,87 @@ def reader_of(source: str, settings: PackSettings) -> FrameReader:
     return FrameReader("gray16le", settings.size, settings.depth_scale if source == "depth" else 1.0, settings.region)
 
 
+def by_content(files: dict[str, Path]) -> dict[str, Path]:
+    """Returns the files, with a `video` that has only sound moved to `audio`."""
+    video = files.get("video")
+    if video is None or not _is_container(video) or probe(video).has_video:
+        return files
+    return {"audio": video} | {name: path for name, path in files.items() if name != "video"}
+
+
+def has_sound(video: Path) -> bool:
+    """Returns whether a video has a sound track. A folder of frames and an array have none."""
+    return _is_container(video) and probe(video).has_sound
+
+
+def _is_container(path: Path) -> bool:
+    return not path.is_dir() and path.suffix.lower() not in ARRAY_SUFFIXES
+
+
+def _within(gaps: list[tuple[float, float]], start: float, duration: float) -> Iterator[tuple[float, float]]:
+    """Yields the parts of gaps that lie in a piece, in seconds of the piece."""
+    for begin, end in gaps:
+        begin, end = max(begin - start, 0.0), min(end - start, duration)
+        if begin < end:
+            yield round(begin, 3), round(end, 3)
+
+
 def _sound(
-    files: dict[str, Path], name: str, settings: PackSettings, damage: Damage | None
+    files: dict[str, Path], name: str, settings: PackSettings, damage: Damage | None, gaps: Gaps
 ) -> NDArray[np.float32] | None:
     """Returns mono sound whose sample 0 is at the video's first frame, or None if there is no track.
 
-    Only `audio` may come from the video.
+    Only `audio` may come from the video. Adds the gaps of the track to `gaps`, on the same clock.
     """
-    if name in files:
-        _, sound = read_sound(files[name], settings.sample_rate, settings.max_seconds, damage)
-        return sound
-    if name != "audio" or "video" not in files or files["video"].is_dir() or not probe(files["video"]).has_sound:
+    path, own = files.get(name), name in files
+    if path is None and name == "audio" and "video" in files and has_sound(files["video"]):
+        path = files["video"]
+    if path is None:
         return None
-    begin, sound = read_sound(files["video"], settings.sample_rate, settings.max_seconds, damage)
-    # Damage before the first picture is counted where the pictures are read.
-    uncounted = None if damage is None else Damage()
-    first = next((time for time, _ in iterate_frames(files["video"], uncounted)), 0.0)
-    return _cut(sound, first - begin, len(sound) / settings.sample_rate + begin - first, settings.sample_rate)
+    found: list[tuple[float, float]] = []
+
+    def note(start: float, end: float) -> None:
+        found.append((start, end))
+
+    begin, sound = read_sound(path, settings.sample_rate, settings.max_seconds, damage, note)
+    origin = begin
+    if not own:
+        # Damage before the first picture is counted where the pictures are read.
+        uncounted = None if damage is None else Damage()
+        origin = next((time for time, _ in iterate_frames(path, uncounted)), 0.0)
+        sound = _cut(sound, origin - begin, len(sound) / settings.sample_rate + begin - origin, settings.sample_rate)
+    gaps[name] = [(start - origin, end - origin) for start, end in found]
+    if damage is not None:
+        damage.gaps += gaps[name]
+    return sound
 
 
-def _cut(values: NDArray[Any], start: float, duration: float, rate: float) -> NDArray[Any]:
-    """Returns `duration` seconds from `start`, which may be negative. Zeros fill times outside the values."""
+def _cut(values: NDArray[Any], start: float, duration: float, rate: float, hold: bool = False) -> NDArray[Any]:
+    """Returns `duration` seconds from `start`, which may be negative. Zeros fill times outside the values.
+
+    `hold`: past their end, values keep the last one.
+    """
     count, first = max(round(duration * rate), 0), round(start * rate)
     out = np.zeros((count, *values.shape[1:]), values.dtype)
     begin = max(-first, 0)
     piece = values[max(first, 0) : max(first + count, 0)]
     out[begin : begin + len(piece)] = piece[: count - begin]
+    if hold and len(piece):
+        out[begin + len(piece) :] = piece[-1]
     return out
 
 
-def _flow(name: str, frames: NDArray[Any], stored: dict[str, NDArray[np.float32]], first: int) -> NDArray[np.float32]:
-    """Returns the flow of frames (T, H, W, ...): stored flow from frame `first` on, or else computed flow."""
+def _flow(
+    name: str, frames: NDArray[Any], count: int, stored: dict[str, NDArray[np.float32]], first: int
+) -> NDArray[np.float32]:
+    """Returns the flow of the first `count` frames of (T, H, W, ...): stored flow from frame `first` on, or computed.
+
+    Computed flow needs one frame more.
+    """
     if name not in stored:
-        return compute_flow(frames)
-    flow = stored[name][first : first + len(frames)]
-    shape, packed = flow[:, 0].shape, frames.shape[:3]
+        return compute_flow(frames)[:count]
+    flow = stored[name][first : first + count]
+    shape, packed = flow[:, 0].shape, frames[:count].shape[:3]
     if shape != packed:
         raise ValueError(
             f"its {name} (frames, height, width) is {shape} from frame {first}, its packed {_source(name)} {packed}"

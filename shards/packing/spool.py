@@ -43,6 +43,7 @@ class SpooledClip:
     moments: dict[str, Moments]
     file: Path
     offset: int
+    gaps: int = 0
 
     def read(self) -> dict[str, bytes]:
         """Returns the members' bytes by suffix. Raises `OSError` if the file is too short."""
@@ -123,6 +124,7 @@ class SpoolWriter:
                 "duration": clip.duration,
                 "labels": clip.labels,
                 "silent": clip.silent,
+                "gaps": clip.gaps,
                 "members": {suffix: len(data) for suffix, data in clip.members.items()},
                 "moments": moments,
                 "offset": self.file.tell(),

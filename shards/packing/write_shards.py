@@ -45,9 +45,9 @@ def assemble(
         name = f"shard-{len(shards):06d}.tar"
         samples += _write_shard(out / name, held)
         present = {wanted: sum(wanted in clip.moments for clip in held) for wanted in settings.modalities}
-        silent = sum(clip.silent for clip in held)
+        silent, gapped = sum(clip.silent for clip in held), sum(clip.gaps > 0 for clip in held)
         size, digest = (out / name).stat().st_size, sha256(out / name)
-        shards.append(Shard(name, len(held), size, digest, present, silent))
+        shards.append(Shard(name, len(held), size, digest, present, silent, gapped))
     # Without a group column and without cut recordings, every clip is its own group.
     groups = [clip.group for clip in shuffled]
     if len(set(groups)) < len(samples) or any("group" in sample.labels for sample in samples):
@@ -101,7 +101,9 @@ def _statistics(clips: list[SpooledClip]) -> tuple[dict[str, Statistics], dict[s
             moments[name] = moments[name] + entry if name in moments else entry
     statistics = {}
     for name, entry in moments.items():
-        mean = entry.total / entry.count
-        variance = np.maximum(entry.squares / entry.count - mean**2, 0)
+        # Depth may be unmeasured everywhere.
+        count = max(entry.count, 1)
+        mean = entry.total / count
+        variance = np.maximum(entry.squares / count - mean**2, 0)
         statistics[name] = Statistics(tuple(mean.tolist()), tuple(np.sqrt(variance).tolist()))
     return statistics, {name: entry.count for name, entry in moments.items()}

@@ -315,6 +315,22 @@ def test_a_spec_is_made_of_shards_and_a_request(index: Index) -> None:
     assert spec.packing == index.settings
 
 
+def test_random_windows_with_flow_leave_out_the_last_frame(tmp_path: Path) -> None:
+    """Its flow is no motion to a next frame, and would mark the end of the clip. Evaluation sees all of a clip."""
+    (tmp_path / "media").mkdir()
+    noise = np.random.default_rng(0).integers(0, 255, (20, 4, 4, 3), np.uint8).repeat(8, axis=1).repeat(8, axis=2)
+    for name in ("a", "b"):
+        write_video(tmp_path / "media" / f"{name}.mkv", noise, 20.0, codec="ffv1", pixel_format="bgr0")
+    settings = PackSettings(modalities=("rgb", "flow"), size=32, fps=20.0, samples_per_shard=4)
+    index = pack(tmp_path / "media", tmp_path / "shards", settings, workers=1)
+    for names, last in ((("rgb", "flow"), 0.95), (("rgb",), 1.0)):
+        stream = ClipStream(index, ClipRequest(names, 1, 0.8, 16, 16), 2, seed=3)
+        ends = torch.cat([batch.start.reshape(-1) for batch in islice(stream.train(), 60)]) + 0.8
+        assert last - 0.02 < float(ends.max()) <= last + 1e-6
+        (batch,) = ClipStream(index, ClipRequest(names, 2, 0.8, 16, 16), 2).evaluate()
+        assert float(batch.start.max()) + 0.8 == pytest.approx(1.0)
+
+
 @pytest.fixture(scope="module")
 def everything(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Index:
     """Six clips with every modality, one shard each."""

@@ -2,18 +2,23 @@
 
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from modalgate.shards.clips.contact_sheet import read_member
 from modalgate.shards.errors import RequestError
 from modalgate.shards.index.table import Index, Sample, load_index
 from modalgate.shards.index.verify import verify
+from modalgate.shards.media.container_io import write_video
+from modalgate.shards.media.pack_settings import PackSettings
 from modalgate.shards.modality import modality
+from modalgate.shards.packing import remux
 from modalgate.shards.packing.pack import pack
 
 ALL = ("rgb", "flow", "depth", "audio", "inertial")
@@ -172,6 +177,20 @@ def test_an_index_that_disagrees(shards: Path, change: Callable[[dict[str, Any]]
 def test_no_shards(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=r"holds no index\.json"):
         verify(tmp_path)
+
+
+def test_frames_that_need_more_than_their_key_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copied intra refresh, as earlier versions packed it: its checksums are right, and windows of it are wrong."""
+    noise = np.random.default_rng(0).integers(0, 255, (4, 6, 3)).repeat(8, axis=0).repeat(8, axis=1)
+    frames = np.stack([np.roll(noise, 2 * number, axis=1) for number in range(60)]).astype(np.uint8)
+    (tmp_path / "in").mkdir()
+    options = {"crf": "18", "bf": "0", "g": "8", "x264-params": "intra-refresh=1:keyint=8"}
+    write_video(tmp_path / "in" / "a.mp4", frames, 10, options=options)
+    monkeypatch.setattr(remux, "is_idr", lambda packet, stream: True)
+    settings = PackSettings(modalities=("rgb",), size=32, fps=10.0)
+    pack(tmp_path / "in", tmp_path / "out", settings, workers=1)
+    (problem,) = verify(tmp_path / "out")
+    assert re.search(r"clip 'a', rgb.mp4: \d+ of 60 frames differ when decoding starts at their key frame", problem)
 
 
 ODD_JSON = ["[]", "3", "null", '{"modalities": []}', '{"modalities": {"rgb": 1}, "labels": {}, "duration": 1}']

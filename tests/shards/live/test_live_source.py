@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from modalgate.shards.index.table import Statistics
 from modalgate.shards.live.address import Address, find_address
 from modalgate.shards.live.connection import Arrived, Connection
 from modalgate.shards.live.live_source import Gap, LiveSource, Patience
+from modalgate.shards.media.container_io import write_video
 
 SPEC = ClipSpec(0.4, 2, 32, 32, 10.0, 16000, 14.0, {"rgb": Statistics((0.0,), (1.0,))})
 NAMES = ("rgb", "flow", "audio")
@@ -187,3 +189,39 @@ def test_pieces_of_a_stream_have_several_views(station: Station) -> None:
         assert piece.end - piece.start == pytest.approx(1.5)
         assert piece.clock is not None
         assert not piece.whole
+
+
+def test_a_camera_that_restarts_stays_in_time_with_its_sound(tmp_path: Path, beep: Callable) -> None:
+    """Two captures of 2 and 3 s follow each other on one connection, and the clock starts again in between.
+
+    The stream has no length, so the second begins a new section. In each, flash and beep are one second apart from
+    the start and coincide.
+    """
+    parts = []
+    for number, seconds in enumerate((2.0, 3.0)):
+        frames = np.full((round(seconds * 25), 32, 32, 3), 16, np.uint8)
+        frames[25:30] = 235
+        path = tmp_path / f"{number}.ts"
+        sound = beep(seconds, 1.0, 0.2)
+        write_video(path, frames, 25, sound=sound, sound_codec="mp2", options={"bf": "0", "g": "10"})
+        parts.append(path.read_bytes())
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def send() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(HEAD + b"".join(parts))
+
+        threading.Thread(target=send, daemon=True).start()
+        address = address_of(f"http://127.0.0.1:{listener.getsockname()[1]}/live.ts")
+        source = LiveSource(address, Patience(max_lag=60, retries=0))
+        found = list(source.slide(replace(SPEC, frames=4), ("rgb", "audio"), default_application(SPEC, 1), 0.4))
+    place = next(number for number, item in enumerate(found) if isinstance(item, Gap))
+    assert found[place].reason == "its clock jumped"  # pyright: ignore
+    for pieces in (found[:place], found[place + 1 :]):
+        views = [piece.views[0].streams for piece in pieces if isinstance(piece, Piece)]
+        bright = np.concatenate([view["rgb"].mean(axis=(1, 2, 3)) for view in views]) > 128
+        sound = np.concatenate([view.get("audio", np.zeros(6400)) for view in views])
+        assert np.flatnonzero(bright)[0] / 10 == pytest.approx(1.0, abs=0.05)
+        assert np.flatnonzero(np.abs(sound) > 0.2)[0] / 16000 == pytest.approx(1.0, abs=0.06)

@@ -5,17 +5,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from modalgate.shards.clip_spec import ClipSpec
 from modalgate.shards.clips.application import Application, clip_application, default_application
-from modalgate.shards.clips.decode import fit_square, place_square
+from modalgate.shards.clips.decode import decode_signal, fit_square, place_square
 from modalgate.shards.clips.piece import Piece, Window
 from modalgate.shards.clips.windows import frame_times, uniform_starts
 from modalgate.shards.index.table import Statistics
 from modalgate.shards.live.sliding import batch_windows
 from modalgate.shards.live.sliding import slide as slide_pieces
 from modalgate.shards.media.container_io import FrameReader, write_video, write_wave
+from modalgate.shards.media.damaged_packets import Damage
 from modalgate.shards.media.flow import quantise_flow
 from modalgate.shards.media.pack_settings import PackSettings
 from modalgate.shards.modality import modality
@@ -60,9 +62,8 @@ def naive(files: dict[str, Path], spec: ClipSpec, names: tuple[str, ...], start:
                 continue
             for row in range(count):
                 place = start * rate + row
-                if place < len(values):
-                    before, after = int(place), min(int(place) + 1, len(values) - 1)
-                    streams[name][row] = values[before] + (place - before) * (values[after] - values[before])
+                before, after = min(int(place), len(values) - 1), min(int(place) + 1, len(values) - 1)
+                streams[name][row] = values[before] + (place - before) * (values[after] - values[before])
             continue
         numbers = np.floor(frame_times(np.array([start]), spec.seconds, spec.frames)[0] * spec.fps + 1e-6).astype(int)
         frames = values[np.clip(numbers, 0, len(values) - 1)]
@@ -296,3 +297,56 @@ def test_a_window_uses_nothing_beyond_its_piece(files: dict[str, Path], spec: Ca
     assert (view.streams["rgb"][3] != view.streams["rgb"][4]).any()
     assert np.abs(view.streams["audio"][:8000]).max() > 0
     assert not view.streams["audio"][8000:].any()
+
+
+def test_missing_sound_is_silent_and_listed(
+    film: Callable[..., Path], spec: Callable[..., ClipSpec], tmp_path: Path
+) -> None:
+    """Packets of sound are missing from 1.0 to 2.0 s: a later noise keeps its time."""
+    noise = np.random.default_rng(0).normal(0, 0.1, 4 * RATE).astype(np.float32)
+    noise[round(2.5 * RATE) :] = 0
+    noise[round(3.2 * RATE) : round(3.3 * RATE)] = 0.5
+    film(tmp_path / "whole.mp4", 4.0, noise)
+    with av.open(str(tmp_path / "whole.mp4")) as read, av.open(str(tmp_path / "gap.mp4"), "w") as written:
+        streams = {stream.index: written.add_stream_from_template(stream) for stream in read.streams}
+        for packet in read.demux():
+            stamp = packet.dts
+            if stamp is None or (packet.stream.type == "audio" and 1 <= float(stamp * packet.time_base) < 2):
+                continue
+            packet.stream = streams[packet.stream.index]
+            written.mux(packet)
+    damage = Damage()
+    application = default_application(spec(), 1)
+    pieces = slide_pieces({"video": tmp_path / "gap.mp4"}, spec(), ("rgb", "audio"), application, 0.5, None, damage)
+    sounds = [piece.views[0].streams.get("audio", np.zeros(RATE // 2)) for piece in pieces]
+    assert damage.gaps == [(pytest.approx(1.0, abs=0.07), pytest.approx(2.0, abs=0.07))]
+    assert "sound is missing from 1." in str(damage)
+    sound = np.concatenate(sounds)
+    assert np.abs(sound[round(1.15 * RATE) : round(1.9 * RATE)]).max() == 0
+    assert np.flatnonzero(np.abs(sound[3 * RATE :]) > 0.3)[0] / RATE == pytest.approx(0.2, abs=0.02)
+
+
+def test_a_signal_keeps_its_last_value_past_its_end(spec: Callable[..., ClipSpec], tmp_path: Path) -> None:
+    """As in windows of shards: one and a half seconds of a signal in a window of two."""
+    values = np.linspace(1, 2, 75)[:, None] * np.ones(6)
+    np.save(tmp_path / "a.npy", values.astype(np.float32))
+    data = (tmp_path / "a.npy").read_bytes()
+    expected = decode_signal(data, modality("inertial"), 50.0, np.zeros(1), 100, 0.02)[0]
+    (piece,) = slide_pieces(
+        {"inertial": tmp_path / "a.npy"}, spec(2.0), ("inertial",), Application(1, 2.0, 0, 0, 2.0)
+    )
+    np.testing.assert_allclose(piece.views[0].streams["inertial"], expected, atol=1e-6)
+    assert expected[-1, 0] == 2
+
+
+def test_flow_at_the_end_is_no_copy(spec: Callable[..., ClipSpec], tmp_path: Path) -> None:
+    """As in packing: the last entry is the motion that led to the last frame."""
+    noise = np.random.default_rng(0).integers(0, 255, (20, 4, 6, 3), np.uint8).repeat(8, axis=1).repeat(8, axis=2)
+    write_video(tmp_path / "a.mkv", noise, 10, codec="ffv1", pixel_format="bgr0")
+    pieces = list(
+        slide_pieces({"video": tmp_path / "a.mkv"}, spec(0.5, 5), ("flow",), Application(1, 0.5, 0, 0, 0.1))
+    )
+    assert pieces[-1].end == pytest.approx(2.0)
+    for piece in pieces:
+        flow = piece.views[0].streams["flow"].astype(int)
+        assert (np.abs(np.diff(flow, axis=0)).max(axis=(1, 2, 3)) > 0).all()

@@ -2,11 +2,13 @@
 
 import io
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+from av.stream import Disposition
 from modalgate.shards.media.container_io import (
     FrameReader,
     allow_pixels,
@@ -102,6 +104,86 @@ def test_small_pictures_are_not_magnified(drifting: Callable, tmp_path: Path) ->
     assert read(tmp_path / "a.mp4", short_side=112).shape == (3, 48, 64, 3)
 
 
+@pytest.mark.parametrize(
+    "name", ["concat:a.mp4", "file:a.mp4", "subfile,,start,0,end,9,,:a.mp4", "a%02d.mp4", "-i.mp4"]
+)
+def test_a_file_is_opened_as_a_file(
+    tmp_path: Path, drifting: Callable, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Beside `a.mp4` with 5 frames lies a file with 9, whose name FFmpeg would read as a protocol or pattern."""
+    monkeypatch.chdir(tmp_path)
+    write_video(Path("a.mp4"), drifting(5), 10)
+    write_video(Path(name), drifting(9), 10)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["a.mp4", name])
+    for source in (Path(name), name, tmp_path / name):
+        assert len(list(iterate_frames(source))) == 9
+        assert probe(source).video_seconds == pytest.approx(0.9)
+
+
+def test_the_default_video_stream_is_read(tmp_path: Path) -> None:
+    """The second of two is marked. The third is larger."""
+    with av.open(str(tmp_path / "a.mkv"), "w") as container:
+        streams = []
+        for number, side in enumerate((32, 48, 64)):
+            stream = container.add_stream("libx264", rate=10)
+            stream.height = stream.width = side
+            stream.pix_fmt = "yuv420p"
+            stream.disposition = Disposition.default if number == 1 else Disposition(0)
+            streams.append(stream)
+        for stream in streams:
+            for _ in range(3):
+                picture = np.zeros((stream.height, stream.width, 3), np.uint8)
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture)))
+            container.mux(stream.encode(None))
+    assert probe(tmp_path / "a.mkv").width == 48
+    assert read(tmp_path / "a.mkv").shape == (3, 48, 48, 3)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("aspect", [Fraction(64, 45), Fraction(3, 4), Fraction(1, 500)])
+def test_pixels_become_square(tmp_path: Path, aspect: Fraction, turned: bool) -> None:
+    """A disc on the screen stays one, also of a phone held sideways. An absurd aspect is not believed."""
+    shown = float(aspect) if aspect > 0.1 else 1.0
+    rows, columns = np.mgrid[:96, :120]
+    disc = ((columns - 60) * shown) ** 2 + (rows - 48) ** 2 < 30**2
+    picture = np.where(disc[..., None], 235, 16).astype(np.uint8).repeat(3, axis=2)
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.height, stream.width, stream.pix_fmt = 96, 120, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = aspect
+        if turned:
+            stream.set_display_rotation(90)
+        for _ in range(3):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture)))
+        container.mux(stream.encode(None))
+    facts = probe(tmp_path / "a.mp4")
+    assert facts.aspect == pytest.approx(shown)
+    frames = list(iterate_frames(tmp_path / "a.mp4"))
+    for side in (None, 64):
+        seen = FrameReader("rgb24", side, aspect=facts.aspect).read(frames[0][1])[..., 0] > 128
+        high, wide = seen.any(axis=1).sum(), seen.any(axis=0).sum()
+        assert wide / high == pytest.approx(1, abs=0.06)
+    depth = np.where(disc, 900, 300).astype(np.uint16)
+    seen = FrameReader("gray16le", 64, aspect=shown).read(depth) > 600
+    assert seen.any(axis=0).sum() / seen.any(axis=1).sum() == pytest.approx(1, abs=0.08)
+
+
+def test_what_a_cut_without_encoding_promises(tmp_path: Path, drifting: Callable) -> None:
+    """The MP4 stores all 40 frames, from the key frame on. Its edit list shows those from 1.3 s on."""
+    write_video(tmp_path / "a.mp4", drifting(40), 10, options={"g": "50", "bf": "2"})
+    with av.open(str(tmp_path / "a.mp4")) as whole, av.open(str(tmp_path / "cut.mp4"), "w") as cut:
+        stream = cut.add_stream_from_template(whole.streams.video[0])
+        for packet in whole.demux(video=0):
+            if packet.dts is not None and packet.pts is not None:
+                shift = round(1.3 / packet.time_base)
+                packet.pts, packet.dts, packet.stream = packet.pts - shift, packet.dts - shift, stream
+                cut.mux(packet)
+    assert probe(tmp_path / "cut.mp4").video_seconds == pytest.approx(2.7, abs=0.1)
+    times = [time for time, _ in iterate_frames(tmp_path / "cut.mp4")]
+    assert len(times) == 27
+    assert times[-1] - times[0] == pytest.approx(2.6)
+
+
 @pytest.mark.parametrize("changed", [False, True])
 def test_pictures_beyond_the_limit_are_not_decoded(
     changed: bool, drifting: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -154,3 +236,5 @@ def test_a_playlist_opens_no_other_file(content: str, drifting: Callable, tmp_pa
     for name in ("film.mp4", "film.m3u8"):
         with pytest.raises(ValueError, match=r"format is not accepted|holds no media"):
             probe(tmp_path / name)
+        with pytest.raises((ValueError, av.FFmpegError)):
+            probe(io.BytesIO((tmp_path / name).read_bytes()))

@@ -22,7 +22,8 @@ def test_known_translation(drifting: Callable, dx: int, dy: int) -> None:
     inner = flow[:, :, 12:-12, 12:-12]
     np.testing.assert_allclose(np.median(inner, axis=(0, 2, 3)), (dx, dy), atol=0.1)
     assert np.percentile(np.abs(inner - np.array([dx, dy])[:, None, None]), 90) < 0.5
-    np.testing.assert_array_equal(flow[-1], flow[-2])
+    # The last entry is measured, not copied.
+    assert np.abs(flow[-1] - flow[-2]).max() > 0
 
 
 def relief(drifting: Callable, frames: int = 5, dx: int = 2, dy: int = 0) -> np.ndarray:
@@ -42,7 +43,7 @@ def test_depth_flow_of_a_body_without_background(drifting: Callable, dx: int, dy
     assert flow.shape == (5, 2, 64, 80)
     inner = np.stack([field[:, 20:44, 26:46] for field in flow[:2]])
     np.testing.assert_allclose(np.median(inner, axis=(0, 2, 3)), (dx, dy), atol=0.15)
-    np.testing.assert_array_equal(flow[-1], flow[-2])
+    assert np.median(flow[-1, :, 22:42, 30:44], axis=(1, 2)) == pytest.approx([dx, dy], abs=0.3)
 
 
 def test_flow_of_depth_does_not_depend_on_unit_or_distance(drifting: Callable) -> None:

@@ -6,6 +6,7 @@ import struct
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -202,6 +203,49 @@ def test_a_time_stamp_beyond_the_header(tmp_path: Path, drifting: Callable) -> N
     path.write_bytes(data[:place] + struct.pack(">d", 1000.0) + data[place + 8 :])
     with pytest.raises(ValueError, match=r"'a\.mkv' has a frame at 1800 s but lasts 1 s"):
         read(path)
+
+
+@pytest.mark.parametrize("fps", [10.0, 15.0, 25.0])
+def test_a_frame_holds_until_the_next(tmp_path: Path, fps: float) -> None:
+    """One frame a second, then ten. Each output frame shows what a player shows then, within half an output frame."""
+    stamps = [0.0, 1.0, 2.0, *(3.0 + n / 10 for n in range(10))]
+    levels = 20 + 15 * np.arange(len(stamps))
+    with av.open(str(tmp_path / "a.mkv"), "w") as container:
+        stream = container.add_stream("ffv1", rate=10)
+        stream.height, stream.width, stream.pix_fmt = 32, 48, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for stamp, level in zip(stamps, levels.tolist(), strict=True):
+            frame = av.VideoFrame.from_ndarray(np.full((32, 48, 3), level, np.uint8)).reformat(format="yuv420p")
+            frame.pts, frame.time_base = round(stamp * 1000), Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    found = read(tmp_path / "a.mkv", settings=PackSettings(size=32, fps=fps))[..., 0].mean(axis=(1, 2))
+    for number, level in enumerate(found.tolist()):
+        seconds = number / fps
+        near = [
+            levels[np.searchsorted(stamps, seconds + off, side="right") - 1]
+            for off in (max(-0.5 / fps, -seconds), 0, 0.5 / fps)
+        ]
+        assert min(abs(level - one) for one in near) < 3, seconds
+
+
+def test_frames_whose_names_look_like_patterns(tmp_path: Path, drifting: Callable) -> None:
+    frames = drifting(4, 32, 48)
+    folder = write_frames(tmp_path / "a", frames, "f%03d-{}.png")
+    np.testing.assert_array_equal(read(folder), frames)
+
+
+def test_a_wide_aspect_counts_as_pixels(tmp_path: Path, drifting: Callable) -> None:
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.height, stream.width, stream.pix_fmt = 32, 48, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(4)
+        for picture in drifting(5, 32, 48):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture)))
+        container.mux(stream.encode(None))
+    with pytest.raises(ValueError, match="pictures of 192 x 32 pixels"):
+        read(tmp_path / "a.mp4", settings=PackSettings(max_pixels=32 * 48))
+    assert read(tmp_path / "a.mp4").shape == (5, 32, 192, 3)
 
 
 def test_a_time_stamp_far_ahead_of_the_picture_before(tmp_path: Path, drifting: Callable) -> None:

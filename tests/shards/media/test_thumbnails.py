@@ -78,3 +78,21 @@ def test_sound_alone_has_no_stills(tmp_path: Path) -> None:
     write_wave(tmp_path / "sound.wav", np.zeros(1000, np.float32), 16000)
     with pytest.raises(ValueError, match="no pictures"):
         stills(tmp_path / "sound.wav", [0.0])
+
+
+def test_pictures_of_joined_captures(tmp_path: Path) -> None:
+    """`cat` of two transport streams whose clocks start alike. Every tenth of a second has its own gray level."""
+    parts = []
+    for number in range(2):
+        levels = 20 + 4 * np.arange(20 * number, 20 * number + 20, dtype=np.uint8)
+        frames = np.broadcast_to(levels[:, None, None, None], (20, 32, 32, 3)).copy()
+        write_video(tmp_path / f"{number}.ts", frames, 10, options={"g": "5", "crf": "4"})
+        parts.append((tmp_path / f"{number}.ts").read_bytes())
+    (tmp_path / "a.ts").write_bytes(b"".join(parts))
+    for time, picture in zip(
+        (0.55, 1.55, 2.55, 3.55), stills(tmp_path / "a.ts", [0.55, 1.55, 2.55, 3.55]), strict=True
+    ):
+        assert picture is not None
+        shown = cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_GRAYSCALE)
+        assert shown is not None
+        assert shown.mean() == pytest.approx(20 + 4 * int(10 * time), abs=3)

@@ -1,14 +1,22 @@
 """A recording on one clock: constant rate, pieces, sound in its place, and misleading files."""
 
 import csv
+import json
+import tarfile
 import tracemalloc
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import av
 import numpy as np
 import pytest
-from modalgate.shards.media.container_io import write_video, write_wave
+from modalgate.shards.index.shard_summary import summarise
+from modalgate.shards.media.container_io import FrameReader, iterate_frames, write_video, write_wave
+from modalgate.shards.media.flow import compute_flow
 from modalgate.shards.media.pack_settings import PackSettings
+from modalgate.shards.packing.pack import pack
 from modalgate.shards.packing.recording import loudness, read_recording, read_signal
 
 
@@ -34,9 +42,11 @@ def test_constant_rate_takes_the_nearest_frame(tmp_path: Path, source: float, ta
     count = len(piece.streams["rgb"])
     assert count == pytest.approx(50 / source * target, abs=1)
     assert piece.duration == pytest.approx(count / target)
-    grid = np.arange(count) / target * source
-    distance = np.abs(np.array(numbers(piece.streams["rgb"])) - np.minimum(grid, 49))
-    assert distance.max() <= 0.5 + 0.02
+    grid = np.minimum(np.arange(count) / target * source, 49)
+    behind = grid - np.array(numbers(piece.streams["rgb"]))
+    # A frame that stays longer than an output frame holds until half of one before the next frame.
+    assert behind.max() <= max(0.5, 1 - 0.5 * source / target) + 0.02
+    assert behind.min() >= -0.5 - 0.02
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
@@ -208,3 +218,99 @@ def test_a_truncated_file_is_detected(tmp_path: Path, drifting: Callable, suffix
     else:
         with pytest.raises(ValueError, match="cut short" if suffix == "mkv" else "cut short|no media"):
             list(read_recording(cut, settings("rgb", fps=15.0)))
+
+
+def drop_sound(source: Path, target: Path, first: float, last: float) -> Path:
+    """Copies a file without its packets of sound from `first` to `last` seconds."""
+    with av.open(str(source)) as read, av.open(str(target), "w") as written:
+        streams = {stream.index: written.add_stream_from_template(stream) for stream in read.streams}
+        for packet in read.demux():
+            if packet.dts is None or packet.pts is None:
+                continue
+            if packet.stream.type == "video" or not first <= float(packet.pts * packet.time_base) < last:
+                packet.stream = streams[packet.stream.index]
+                written.mux(packet)
+    return target
+
+
+def test_gaps_are_counted_and_listed(tmp_path: Path, beep: Callable) -> None:
+    """Sound is missing from 1.5 to 3 s of a recording that is cut every 2 s."""
+    generator = np.random.default_rng(0)
+    noise = generator.normal(0, 0.1, 5 * 48000).astype(np.float32)
+    options = {"bf": "0"}
+    base, sound = tmp_path / "base.mkv", {"sound": noise, "sample_rate": 48000, "sound_codec": "aac"}
+    write_video(base, levels(50), 10, options=options, **sound)  # pyright: ignore[reportArgumentType]
+    (tmp_path / "in").mkdir()
+    drop_sound(base, tmp_path / "in" / "a.mkv", 1.5, 3.0)
+    wanted = settings("rgb", "audio", fps=10.0, clip_seconds=2.0)
+    pieces = list(read_recording({"video": tmp_path / "in" / "a.mkv"}, wanted))
+    close = partial(pytest.approx, abs=0.03)
+    expected = [((close(1.5), close(2.0)),), ((close(0), close(1.0)),), ()]
+    assert [piece.gaps.get("audio", ()) for piece in pieces] == expected
+    for piece in pieces:
+        times = np.arange(len(piece.streams["audio"])) / 16000
+        start, end = piece.gaps["audio"][0] if piece.gaps else (9.0, 9.0)
+        # The codec's windows reach a few milliseconds into the gap.
+        inside, outside = (times > start + 0.03) & (times < end - 0.03), (times < start - 0.03) | (times > end + 0.03)
+        assert not piece.streams["audio"][inside].any()
+        assert np.square(piece.streams["audio"][outside]).mean() == pytest.approx(0.0033, rel=0.3)
+    index = pack(tmp_path / "in", tmp_path / "out", wanted, workers=1)
+    assert sum(shard.gapped for shard in index.shards) == 2
+    assert summarise(index).gapped == 2
+    (shard,) = index.shards
+    with tarfile.open(tmp_path / "out" / shard.name) as tar:
+        facts = json.loads(tar.extractfile("a-000.json").read())["modalities"]["audio"]  # pyright: ignore
+    assert facts["gaps"] == [[close(1.5), close(2.0)]]
+
+
+def test_a_video_file_without_pictures_is_sound(tmp_path: Path, beep: Callable) -> None:
+    for name, codec in (("a.mp4", "aac"), ("b.webm", "libopus"), ("c.mkv", "flac")):
+        with av.open(str(tmp_path / name), "w") as container:
+            track: Any = container.add_stream(codec, rate=48000, layout="mono")
+            frame = av.AudioFrame.from_ndarray(beep(2.0, 1.0, 0.2, 48000)[None], format="flt", layout="mono")
+            frame.sample_rate, frame.pts = 48000, 0
+            resampler = av.AudioResampler(track.codec_context.format, "mono", 48000, track.codec_context.frame_size)
+            for part in [*resampler.resample(frame), *resampler.resample(None)]:
+                container.mux(track.encode(part))
+            container.mux(track.encode(None))
+        (piece,) = read_recording({"video": tmp_path / name}, settings("rgb", "flow", "audio"))
+        assert list(piece.streams) == ["audio"]
+        assert piece.duration == pytest.approx(2, abs=0.03)
+        assert np.flatnonzero(np.abs(piece.streams["audio"]) > 0.2)[0] / 16000 == pytest.approx(1, abs=0.015)
+        with pytest.raises(ValueError, match="it has none of rgb"):
+            list(read_recording({"video": tmp_path / name}, settings("rgb")))
+
+
+@pytest.mark.parametrize("clip_seconds", [2.0, 30.0])
+def test_the_end_of_a_piece_has_its_own_flow(tmp_path: Path, drifting: Callable, clip_seconds: float) -> None:
+    """Every entry is the motion to the next frame, also to the first of the next piece. Of the last frame it is the
+    motion that led to it, and no copy.
+    """
+    shifts = np.cumsum(1 + np.arange(40) % 3)
+    frames = np.stack([np.roll(drifting(1, 48, 160)[0], shift, axis=1)[:, :64] for shift in shifts])
+    write_video(tmp_path / "a.mkv", frames, 10, codec="ffv1", pixel_format="bgr0")
+    wanted = settings("rgb", "flow", fps=10.0, clip_seconds=clip_seconds)
+    pieces = list(read_recording({"video": tmp_path / "a.mkv"}, wanted))
+    flow, rgb = (np.concatenate([piece.streams[name] for piece in pieces]) for name in ("flow", "rgb"))
+    assert len(flow) == len(rgb) == 40
+    whole = FrameReader("rgb24", 32)
+    shown = np.stack([whole.read(frame) for _, frame in iterate_frames(tmp_path / "a.mkv")])
+    # The search keeps state between pairs.
+    assert np.median(np.abs(flow - compute_flow(shown)), axis=(1, 2, 3)).max() < 0.05
+    change = np.abs(np.diff(flow, axis=0)).max(axis=(1, 2, 3))
+    assert (change[:-1] > 0.1).all()
+    assert change[-1] > 0
+    assert sum(piece.duration for piece in pieces) == pytest.approx(4.0)
+
+
+def test_a_signal_that_ends_before_the_pictures(tmp_path: Path) -> None:
+    """It keeps its last value to the end of its piece, and later pieces lack it."""
+    write_video(tmp_path / "a.mp4", levels(60), 10)
+    values = np.linspace(1, 2, 75)[:, None] * np.ones(6)
+    np.save(tmp_path / "a.npy", values)
+    files = {"video": tmp_path / "a.mp4", "inertial": tmp_path / "a.npy"}
+    pieces = list(read_recording(files, settings("rgb", "inertial", fps=10.0, clip_seconds=2.0)))
+    assert ["inertial" in piece.streams for piece in pieces] == [True, False, False]
+    held = pieces[0].streams["inertial"][:, 0]
+    np.testing.assert_allclose(held[:75], values[:, 0], rtol=1e-6)
+    np.testing.assert_array_equal(held[75:], np.full(25, 2, np.float32))

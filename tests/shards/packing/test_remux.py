@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -80,3 +81,39 @@ def test_pieces_of_a_fitting_file_are_encoded(tmp_path: Path, drifting: Callable
     settings = PackSettings(modalities=("rgb",), size=32, fps=10.0, clip_seconds=2.0)
     index = pack(tmp_path / "in", tmp_path / "out", settings, workers=1)
     assert sorted(sample.duration for sample in index.samples) == [1.5, 2.0]
+
+
+def turning(frames: int = 60) -> np.ndarray:
+    """A picture that is shifted every frame, so that a frame refers to all of the one before."""
+    noise = np.random.default_rng(0).integers(0, 255, (4, 6, 3)).repeat(8, axis=0).repeat(8, axis=1)
+    return np.stack([np.roll(noise, 2 * number, axis=1) for number in range(frames)]).astype(np.uint8)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
+@pytest.mark.parametrize("parameters", ["intra-refresh=1:keyint=8", "open-gop=1:keyint=8:bframes=0:scenecut=0"])
+def test_key_frames_that_need_frames_before_them_are_not_copied(tmp_path: Path, suffix: str, parameters: str) -> None:
+    """Each frame of the packed video is the same, whether decoding starts at the beginning or at its key frame."""
+    (tmp_path / "in").mkdir()
+    options = {"g": "8", "x264-params": parameters}
+    path = write(tmp_path / "in" / f"a.{suffix}", turning(), options=options)
+    if "refresh" in parameters:
+        assert copy_if_fitting(path, SETTINGS, 60) is None
+    index = pack(tmp_path / "in", tmp_path / "out", SETTINGS, workers=1)
+    offset, size = index.samples[0].members["rgb.mp4"]
+    data = (tmp_path / "out" / index.shards[0].name).read_bytes()[offset : offset + size]
+    times = np.arange(60) / 10 + 0.05
+    whole = decode_frames(data, times, 10.0, modality("rgb"), 32, (0.0, 0.0))
+    for number in range(60):
+        single = decode_frames(data, times[number : number + 1], 10.0, modality("rgb"), 32, (0.0, 0.0))
+        np.testing.assert_array_equal(single[0], whole[number])
+
+
+def test_a_video_with_pixels_that_are_not_square_is_not_copied(tmp_path: Path, drifting: Callable) -> None:
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=10, options=FITTING)
+        stream.height, stream.width, stream.pix_fmt = 32, 48, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(4, 3)
+        for picture in drifting(20, 32, 48):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture)))
+        container.mux(stream.encode(None))
+    assert copy_if_fitting(tmp_path / "a.mp4", SETTINGS, 20) is None
