@@ -14,10 +14,14 @@ import numpy as np
 import pytest
 from modalgate.shards.index.shard_summary import summarise
 from modalgate.shards.media.container_io import FrameReader, iterate_frames, write_video, write_wave
+from modalgate.shards.media.damaged_packets import Damage
 from modalgate.shards.media.flow import compute_flow
 from modalgate.shards.media.pack_settings import PackSettings
+from modalgate.shards.modality import declare, plain_modality
+from modalgate.shards.packing.encode import encode_clip
 from modalgate.shards.packing.pack import pack
 from modalgate.shards.packing.recording import loudness, read_recording, read_signal
+from modalgate.shards.packing.sources import Source
 
 
 def levels(count: int) -> np.ndarray:
@@ -261,6 +265,25 @@ def test_gaps_are_counted_and_listed(tmp_path: Path, beep: Callable) -> None:
     with tarfile.open(tmp_path / "out" / shard.name) as tar:
         facts = json.loads(tar.extractfile("a-000.json").read())["modalities"]["audio"]  # pyright: ignore
     assert facts["gaps"] == [[close(1.5), close(2.0)]]
+
+
+def test_gaps_of_a_declared_sound_track(tmp_path: Path, own_table: None) -> None:
+    """Each track has its own: the video's lacks 1 to 2 s, the second microphone's 3 to 3.5 s of its file."""
+    declare(plain_modality("mic2=audio"))
+    noise = np.random.default_rng(0).normal(0, 0.1, 5 * 48000).astype(np.float32)
+    files = {}
+    for name, first, last in (("video", 1.0, 2.0), ("mic2", 3.0, 3.5)):
+        whole = tmp_path / f"{name}-whole.mkv"
+        write_video(whole, levels(50), 10, options={"bf": "0"}, sound=noise, sample_rate=48000, sound_codec="aac")
+        files[name] = drop_sound(whole, tmp_path / f"{name}.mkv", first, last)
+    close, damage = partial(pytest.approx, abs=0.03), Damage()
+    wanted = settings("rgb", "audio", "mic2", fps=10.0)
+    (piece,) = read_recording(files, wanted, damage=damage)
+    assert piece.gaps == {"audio": ((close(1.0), close(2.0)),), "mic2": ((close(3.0), close(3.5)),)}
+    assert damage.gaps == [(close(1.0), close(2.0)), (close(3.0), close(3.5))]
+    clip = encode_clip(Source("a", files), "a", piece, wanted)
+    facts = json.loads(clip.members["json"])["modalities"]
+    assert (clip.gaps, facts["mic2"]["gaps"]) == (2, [[close(3.0), close(3.5)]])
 
 
 def test_a_video_file_without_pictures_is_sound(tmp_path: Path, beep: Callable) -> None:
