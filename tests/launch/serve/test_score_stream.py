@@ -1,10 +1,12 @@
 """Streamed lines of a recording equal those of `predict`, and its errors equal those of the command line."""
 
 import asyncio
+import re
 from base64 import b64decode
 from pathlib import Path
 from typing import Any
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -60,6 +62,20 @@ def test_lines_equal_predict(bundle: Bundle, hall_film: Path) -> None:
     assert lines[-1]["windows"] == len(expected)
     scores = np.array([list(window.probabilities.values()) for window in expected])
     assert np.ptp(scores, axis=0).max() > 0.01, "the windows must differ for the test to see their order"
+
+
+def test_missing_sound_is_in_the_note(bundle: Bundle, hall_film: Path, tmp_path: Path) -> None:
+    """The packets from 2 to 3.5 s of the sound are missing; nothing is damaged."""
+    with av.open(str(hall_film)) as whole, av.open(str(tmp_path / "a.mkv"), "w") as cut:
+        streams = {stream.index: cut.add_stream_from_template(stream) for stream in whole.streams}
+        for packet in whole.demux():
+            if packet.dts is None or packet.pts is None:
+                continue
+            if packet.stream.type == "video" or not 2.0 <= float(packet.pts * packet.time_base) < 3.5:
+                packet.stream = streams[packet.stream.index]
+                cut.mux(packet)
+    (line,) = of_kind(lines_of(bundle, Wish(), video=tmp_path / "a.mkv"), "note")
+    assert re.fullmatch(r"'a\.mkv': sound is missing from (1\.9|2\.\d) to 3\.\d s", line["note"])
 
 
 def test_frames_are_the_middles_of_the_top_windows(bundle: Bundle, hall_film: Path) -> None:
