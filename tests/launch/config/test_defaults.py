@@ -5,12 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from modalgate.launch.config import defaults
 from modalgate.launch.config.defaults import STACK, _length, choose, describe, nested, picture_side
 from modalgate.shards.clip_spec import ClipSpec
 from modalgate.shards.errors import RequestError
 from modalgate.shards.index.table import Index, Sample, Shard, Statistics
 from modalgate.shards.media.container_io import write_video
 from modalgate.shards.media.pack_settings import PackSettings
+from modalgate.shards.modality import modality
 from modalgate.shards.packing.pack import pack
 
 
@@ -24,13 +26,23 @@ def index(
             "shard-000000.tar",
             seconds * (0.9 + 0.2 * (number % 2)),
             {name: values[number % len(values)] for name, values in columns.items()},
-            {},
+            {modality(name).suffix: (0, 1) for name in names},
         )
         for number in range(clips)
     )
     shard = Shard("shard-000000.tar", clips, 1, "", dict.fromkeys(names, clips))
     statistics = {name: Statistics((0.0,), (1.0,)) for name in names}
     return Index(PackSettings(names), statistics, (shard,), samples, folder=Path("shards"))
+
+
+@pytest.fixture(autouse=True)
+def no_media(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clips of `index` have members but no files: their pictures are as large as the settings say."""
+
+    def side(clips: Index, names: tuple[str, ...]) -> int:
+        return picture_side(clips, names) if Path(str(clips.folder)).is_dir() else clips.settings.size
+
+    monkeypatch.setattr(defaults, "picture_side", side)
 
 
 def chosen(kind: str, clips: Index, given: dict | None = None, start: ClipSpec | None = None) -> dict:
