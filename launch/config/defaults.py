@@ -34,6 +34,8 @@ STACK = 8
 SEGMENTS = 3
 # By command: passes over the training clips, fewest steps of a model, and most steps of all models together.
 PASSES = {"pretrain": (25, 200, 400), "finetune": (35, 200, 1200)}
+# The decision with a gate, and the fewest validation clips that fit it.
+GATE, ENOUGH = "reliability", 100
 # Class names that mean no event: `normal`, `no_fall`, `noFight`, and not `north`.
 _NOTHING = re.compile(
     r"(?i:0|false|no|non|not|none|normal|negative|others?|background|nothing|adl|rest|idle)(?![a-zA-Z])"
@@ -117,10 +119,14 @@ def choose(
         *_network(kind, index, names, given, start),
         *_augmentation(index, names),
     ]
-    choices += (
-        _pretraining(names, given) if kind == "pretrain" else _finetuning(index, names, given, start is not None)
-    )
-    choices += _length(kind, len(index.samples) if clips is None else clips, models, given)
+    length = _length(kind, len(index.samples) if clips is None else clips, models, given)
+    if kind == "pretrain":
+        choices += _pretraining(names, given)
+    else:
+        steps = next((choice.value for choice in length if choice.key == "train.steps"), None)
+        choices += _finetuning(index, names, given, start is not None)
+        choices += _decision(index, names, given, start is not None, models, steps)
+    choices += length
     return [choice for choice in choices if not _has(given, choice.key)]
 
 
@@ -267,20 +273,51 @@ def _pretraining(names: tuple[str, ...], given: Mapping[str, Any]) -> list[Choic
 
 def _finetuning(index: Index, names: tuple[str, ...], given: Mapping[str, Any], pretrained: bool) -> list[Choice]:
     choices = []
-    model = _section(given, "model")
-    several = given.get("task") == "multilabel"
-    if len(names) > 1 and not (several or "fusion" in model or "fusion_arguments" in model):
-        if pretrained:
-            why = "modalities score apart, weighted by how well their pretrained features predict the label"
-            choices.append(Choice("decision", "weighted_mean", why))
-        else:
-            choices.append(Choice("decision", "mean", "modalities score apart, and their scores are averaged"))
-        choices.append(Choice("unimodal_weight", 1.0, "each modality also learns the label alone"))
     choices.append(Choice("head_learning_rate", 1.0, "head and encoders learn at one rate"))
     if "task" not in given and (found := event_class(index, str(_section(given, "data").get("label", "label")))):
         choices.append(Choice("task", "violence", "two classes, one of them without an event"))
         choices.append(Choice("positive", found, "the class to detect"))
     return choices
+
+
+def _decision(
+    index: Index,
+    names: tuple[str, ...],
+    given: Mapping[str, Any],
+    pretrained: bool,
+    models: int,
+    steps: int | None,
+) -> list[Choice]:
+    """How the modalities' scores are joined: by a gate where clips can be spared or models added to fit it."""
+    model = _section(given, "model")
+    if len(names) < 2 or given.get("task") == "multilabel" or "fusion" in model or "fusion_arguments" in model:
+        return []
+    alone = Choice("unimodal_weight", 1.0, "each modality learns the label alone")
+    gate = "modalities score apart; a gate weighs them clip by clip"
+    if "decision" in given or "cross_fit" in given or "hold_out" in given:
+        decision = str(given.get("decision") or (GATE if given.get("cross_fit") else "mean"))
+        return [Choice("decision", decision, gate if decision == GATE else "modalities score apart"), alone]
+    held = _validation_clips(index, given) if models == 1 else 0
+    if held >= ENOUGH:
+        return [
+            Choice("decision", GATE, gate),
+            Choice("hold_out", True, f"the {held} validation clips fit the gate"),
+            alone,
+        ]
+    if steps is not None and steps * models * 2 <= PASSES["finetune"][2]:
+        why = "two more models, each trained on half of the clips, score the other half to fit the gate"
+        return [Choice("decision", GATE, gate), Choice("cross_fit", 2, why), alone]
+    if pretrained:
+        why = "modalities score apart, weighted by how well their pretrained features predict the label"
+        return [Choice("decision", "weighted_mean", why), alone]
+    return [Choice("decision", "mean", "modalities score apart, and their scores are averaged"), alone]
+
+
+def _validation_clips(index: Index, given: Mapping[str, Any]) -> int:
+    """Number of validation clips of a given split; 0 where folds divide the clips."""
+    data = _section(given, "data")
+    divided = any(data.get(key) for key in ("folds", "leave_one_out", "lists", "split"))
+    return 0 if divided or "split" not in index.columns else index.column("split").count("val")
 
 
 def event_class(index: Index, label: str) -> str | None:

@@ -7,13 +7,12 @@ from numpy.typing import NDArray
 from ...fusion.classifier import Classifier
 from ...fusion.mechanisms.reliability import ReliabilityGate
 from ...shards.errors import RequestError
-from ...shards.index.selection import fraction_of
 from ...shards.stream import ClipStream
 from ...tasks.finetuning.aids import AidsConfig
 from ...tasks.finetuning.cross_fitting import cross_fit_folds
 from ...tasks.finetuning.reliability_fitting import fit_reliability
 from ...tasks.finetuning.unseen_evidence import unseen_evidence
-from ...tasks.splits.splits import groups_of, take
+from ...tasks.splits.splits import Split, groups_of, take
 from ..schema import FinetuneConfig
 from ..training.device import ranks
 from .recipe import CrossFit, Recipe
@@ -22,19 +21,19 @@ GATE = "reliability"
 
 
 def check_cross_fit(config: FinetuneConfig) -> None:
-    """Raises `RequestError` if the settings do not go with cross-fitting."""
-    if not config.cross_fit:
-        if config.decision == GATE:
-            raise RequestError(
-                f"decision '{GATE}' is fitted to scores of clips that the scoring model has not seen: set cross_fit=3"
-            )
-        return
-    if config.cross_fit < 2:
+    """Raises `RequestError` if the settings leave the gate without evidence, or do not go with it."""
+    gated = config.decision == GATE
+    if gated and not (config.cross_fit or config.hold_out):
+        raise RequestError(
+            f"decision '{GATE}' is fitted to scores of clips that the scoring model has not seen: set cross_fit=2, "
+            "or hold_out=true"
+        )
+    if config.cross_fit == 1:
         raise RequestError("config key 'cross_fit' counts folds: give 2 or more, or 0 for none")
-    if config.decision != GATE:
+    if config.cross_fit and not gated:
         raise RequestError(f"cross_fit fits the decision '{GATE}': set decision={GATE}, or cross_fit=0")
-    if config.aids != AidsConfig():
-        raise RequestError("cross_fit trains each modality by its own loss, without aids: remove 'aids'")
+    if gated and config.aids != AidsConfig():
+        raise RequestError(f"decision '{GATE}' trains each modality by its own loss, without aids: remove 'aids'")
 
 
 def cross_fit_of(recipe: Recipe, numbers: NDArray[np.int64]) -> CrossFit | None:
@@ -44,33 +43,45 @@ def cross_fit_of(recipe: Recipe, numbers: NDArray[np.int64]) -> CrossFit | None:
     """
     if not recipe.config.cross_fit:
         return None
-    clips = fraction_of(take(recipe.index, numbers), recipe.config.data.fraction)
+    clips = take(recipe.index, recipe.used(numbers))
     keys = [sample.key for sample in clips.samples]
     groups = groups_of(clips, recipe.config.data.group) or keys
     folds = cross_fit_folds(keys, clips.column(recipe.column), groups, recipe.config.cross_fit, recipe.config.seed)
     parts = [recipe.classifier() for _ in sorted(set(folds.values()))]
-    return CrossFit(parts, folds, dict(zip(keys, groups, strict=True)))
+    return CrossFit(parts, folds)
 
 
-def fit_gate(recipe: Recipe, classifier: Classifier, fit: CrossFit | None, numbers: NDArray[np.int64]) -> None:
-    """Fits the gate of `classifier` to the scores of its training clips by the other classifiers of `fit`.
+def fit_gate(recipe: Recipe, classifier: Classifier, fit: CrossFit | None, split: Split) -> None:
+    """Fits the gate of `classifier` to scores of clips by models that have not seen them.
 
-    Prints the held-out losses of the product and of the gate.
+    With cross-fitting these are the training clips, scored by the other classifiers of `fit`; otherwise the
+    validation clips, scored by `classifier`. Prints the held-out losses of the product and of the gate.
     """
     gate = classifier.decision
-    if fit is None or not fit.parts or not isinstance(gate, ReliabilityGate):
+    if not isinstance(gate, ReliabilityGate) or (fit is not None and not fit.parts):
         return
-    data = recipe.config.data
-    clips = fraction_of(take(recipe.index, numbers), data.fraction)
+    index, data = recipe.index, recipe.config.data
+    clips = take(index, split.validation if fit is None else recipe.used(split.train))
+    if not clips.samples:
+        return
+    keys = [sample.key for sample in clips.samples]
+    groups = groups_of(clips, data.group) or keys
     stream = ClipStream(clips, recipe.request, data.batch_size, workers=data.workers, **recipe.told)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    clean, *corrupted = unseen_evidence(fit.parts, fit.fold_of, recipe.spec, stream, fit.groups, device=device)
+    clean, *corrupted = unseen_evidence(
+        [classifier] if fit is None else fit.parts,
+        dict.fromkeys(keys, 0) if fit is None else fit.fold_of,
+        recipe.spec,
+        stream,
+        dict(zip(keys, groups, strict=True)),
+        device=device,
+    )
     gate.to("cpu")
     fitted = fit_reliability(gate, clean, corrupted, recipe.config.seed)
     gate.to(device)
     if ranks()[0] == 0:
         print(
-            f"gate: loss on clips that no expert has seen {fitted.loss:.3f}, of the product of the experts "
-            f"{fitted.product_loss:.3f}; {fitted.steps} steps, penalty {fitted.penalty:g}",
+            f"gate: loss on {len(keys)} clips that no expert has seen {fitted.loss:.3f}, of the product of the "
+            f"experts {fitted.product_loss:.3f}; {fitted.steps} steps, penalty {fitted.penalty:g}",
             flush=True,
         )

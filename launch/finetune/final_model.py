@@ -9,6 +9,8 @@ import numpy as np
 from accelerate.utils import set_seed
 
 from ...fusion.bundle.bundle import Bundle, load_bundle, save_bundle
+from ...fusion.classifier import Classifier
+from ...fusion.mechanisms.reliability import ReliabilityGate
 from ...fusion.spec import own_packages
 from ...shards.errors import RequestError
 from ...tasks.evaluation.validation_choices import TEMPERATURE, THRESHOLD, Calibration
@@ -98,7 +100,9 @@ def train_final(
         fit=fit,
         resume=again,
     )
-    fit_gate(recipe, classifier, fit, clips)
+    if fit is None:
+        _take_gate(classifier, recipe, folders[0])
+    fit_gate(recipe, classifier, fit, Split(FINAL, clips, clips[:0], clips[:0]))
     if ranks()[0] == 0:
         provenance = {
             "trained": recipe.purpose,
@@ -123,6 +127,16 @@ def train_final(
         )
         save_bundle(bundle, place / "encoder")
     return length
+
+
+def _take_gate(classifier: Classifier, recipe: Recipe, folder: Path) -> None:
+    """Copies the reliability gate of the first split's model: no clips are left to fit another."""
+    gate, config = classifier.decision, recipe.config
+    if isinstance(gate, ReliabilityGate):
+        model = load_bundle(folder / "encoder", own_packages(config.model, config.decision)).model
+        assert isinstance(model, Classifier)
+        assert model.decision is not None
+        gate.load_state_dict(model.decision.state_dict())
 
 
 def final_length(recipe: Recipe, splits: Sequence[Split], folders: Sequence[Path], clips: int) -> Length:

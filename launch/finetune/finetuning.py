@@ -213,7 +213,7 @@ def _run_split(recipe: Recipe, split: Split, run: Path, resume: bool) -> tuple[S
     train_classifier(
         recipe, classifier, watched.train, run, stopping=stopping, head_weights=weights, fit=fit, resume=again
     )
-    fit_gate(recipe, classifier, fit, watched.train)
+    fit_gate(recipe, classifier, fit, watched)
     if ranks()[0] == 0:
         if weights:
             write_whole(run / WEIGHTS, (json.dumps(weights) + "\n").encode())

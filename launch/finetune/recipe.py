@@ -14,6 +14,7 @@ from ...fusion.backbone import Backbone, alone
 from ...fusion.blank_segment import check_windows
 from ...fusion.bundle.bundle import Bundle, load_bundle
 from ...fusion.classifier import Classifier
+from ...fusion.mechanisms.reliability import ReliabilityGate
 from ...shards.clip_spec import ClipSpec
 from ...shards.errors import RequestError, choice_error
 from ...shards.index.selection import fraction_of
@@ -53,12 +54,11 @@ from ..training.loop import Evaluation, train
 class CrossFit:
     """Classifiers that train beside the one that is used, each without the clips of one fold.
 
-    `fold_of` and `groups`: fold and group of each training clip by key. Without `parts` there is one group only.
+    `fold_of`: fold of each training clip by key. Without `parts` there is one group only.
     """
 
     parts: list[Classifier]
     fold_of: dict[str, int]
-    groups: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -244,7 +244,7 @@ def supervised_objective(
     elif config.balanced:
         weights = balanced_weights(recipe.labels[numbers].tolist(), len(recipe.classes))
     clips = take(recipe.index, numbers)
-    if fit is not None:
+    if isinstance(classifier.decision, ReliabilityGate):
         # Each modality learns the label alone: the gate is fitted afterwards.
         head_weights = {"joint": 0.0} | dict.fromkeys(classifier.unimodal, 1 / len(classifier.unimodal))
 

@@ -40,7 +40,9 @@ def no_media(monkeypatch: pytest.MonkeyPatch) -> None:
     """The clips of `index` have members but no files: their pictures are as large as the settings say."""
 
     def side(clips: Index, names: tuple[str, ...]) -> int:
-        return picture_side(clips, names) if Path(str(clips.folder)).is_dir() else clips.settings.size
+        return (
+            picture_side(clips, names) if (Path(str(clips.folder)) / "index.json").is_file() else clips.settings.size
+        )
 
     monkeypatch.setattr(defaults, "picture_side", side)
 
@@ -141,6 +143,38 @@ def test_given_encoders_are_kept():
 
 def test_multilabel_uses_one_head():
     assert "decision" not in chosen("finetune", index(), {"task": "multilabel"})
+
+
+def test_validation_clips_of_a_given_split_fit_the_gate():
+    split = ["train"] * 6 + ["val"] * 2 + ["test"] * 2
+    found = chosen("finetune", index(clips=1000, split=split))
+    assert (found["decision"], found["hold_out"]) == ("reliability", True)
+    assert "cross_fit" not in found
+    # Too few to fit it, or not used where folds divide the clips.
+    assert "hold_out" not in chosen("finetune", index(clips=300, split=split))
+    assert "hold_out" not in chosen("finetune", index(clips=1000, split=split), {"data": {"folds": 3}})
+
+
+def test_two_more_models_fit_the_gate_where_the_steps_allow():
+    """Of 100 clips a model trains 200 steps, so the models of three folds stay within 1200 steps, those of five not."""
+    one, three, five = (
+        {choice.key: choice.value for choice in choose("finetune", index(), {}, None, 100, models)}
+        for models in (1, 3, 5)
+    )
+    for few in (one, three):
+        assert (few["decision"], few["cross_fit"]) == ("reliability", 2)
+    assert five["decision"] == "mean"
+    assert "cross_fit" not in five
+
+
+@pytest.mark.parametrize(
+    ("given", "decision"),
+    [({"cross_fit": 4}, "reliability"), ({"hold_out": True}, "mean"), ({"cross_fit": 0}, "mean")],
+)
+def test_a_given_choice_of_evidence_is_kept(given: dict, decision: str):
+    found = chosen("finetune", index(), given)
+    assert found["decision"] == decision
+    assert not set(given) & set(found)
 
 
 def test_given_fusion_disables_the_default_decision():

@@ -16,6 +16,7 @@ from modalgate.launch.finetune.recipe import Recipe, set_up, supervised_objectiv
 from modalgate.launch.schema import FinetuneConfig
 from modalgate.shards.index.selection import fraction_of
 from modalgate.tasks.finetuning.cross_fitting import CrossFitted
+from modalgate.tasks.splits.splits import Split
 
 GATED = ["decision=reliability", "cross_fit=2", "data.modalities=[rgb,audio]", "data.segments=1"]
 
@@ -52,9 +53,10 @@ def test_only_training_clips_in_the_fraction_are_divided(corpus: Path, few: list
     assert fit is not None
     used = {sample.key for sample in fraction_of(given.index, 0.5).samples}
     assert set(fit.fold_of) == used
+    group_of = dict(zip([sample.key for sample in given.index.samples], given.index.column("group"), strict=True))
     by_group: dict[str, set[int]] = {}
     for key, fold in fit.fold_of.items():
-        by_group.setdefault(fit.groups[key], set()).add(fold)
+        by_group.setdefault(group_of[key], set()).add(fold)
     assert all(len(folds) == 1 for folds in by_group.values())
 
 
@@ -67,7 +69,7 @@ def test_test_labels_do_not_affect_the_gate(corpus: Path, few: list[str], tmp_pa
         torch.manual_seed(0)
         classifier = other.classifier()
         fit = cross_fit_of(other, train)
-        fit_gate(other, classifier, fit, train)
+        fit_gate(other, classifier, fit, Split("", train, train[:0], train[:0]))
         assert classifier.decision is not None
         states.append(classifier.decision.state_dict())
     for name, value in states[0].items():
@@ -85,10 +87,27 @@ def test_experts_train_by_their_own_losses(corpus: Path, few: list[str], tmp_pat
         assert part.head_weights == {"joint": 0.0, "rgb": 0.5, "audio": 0.5}  # pyright: ignore
 
 
+def test_validation_clips_fit_the_gate_and_the_final_model_takes_it(
+    corpus: Path, few: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = corpus / "runs" / "held"
+    place = [f"data.shards={corpus / 'shards'}", f"out={corpus / 'runs'}", "name=held", "--final"]
+    held = ["decision=reliability", "hold_out=true", "data.modalities=[rgb,audio]", "data.segments=1"]
+    assert main(["finetune", "demo-violence", *place, *few, *held]) == 0
+    assert capsys.readouterr().out.count("clips that no expert has seen") == 1
+    model, final = (load_bundle(folder / "encoder").model for folder in (run, run / "final"))
+    assert isinstance(model, Classifier)
+    assert isinstance(final, Classifier)
+    assert isinstance(model.decision, ReliabilityGate)
+    assert not torch.equal(model.decision.deviation, torch.ones_like(model.decision.deviation))
+    for name, value in model.decision.state_dict().items():
+        assert torch.equal(final.decision.state_dict()[name], value), name  # pyright: ignore
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        (["decision=reliability"], "set cross_fit=3"),
+        (["decision=reliability"], "set cross_fit=2, or hold_out=true"),
         (["decision=mean", "cross_fit=2"], "set decision=reliability"),
         (["decision=reliability", "cross_fit=1"], "2 or more"),
         (["decision=reliability", "cross_fit=2", "aids.gate_warmup=0.5"], "without aids"),
