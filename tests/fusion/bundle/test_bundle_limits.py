@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from modalgate.fusion.backbone import Backbone
-from modalgate.fusion.bundle.bundle import Bundle, load_bundle, same_tensors, save_bundle
+from modalgate.fusion.bundle.bundle import Bundle, load_bundle, save_bundle
 from modalgate.fusion.bundle.bundle_files import CARD, FACTS, WEIGHTS
 from modalgate.fusion.bundle.bundle_limits import MOST_HEADER, build_within
 from modalgate.fusion.bundle.embedder import load_encoder
@@ -31,6 +31,8 @@ import resource, sys
 import modalgate.fusion.bundle.bundle, timm, torch
 from modalgate.fusion import load_bundle
 from pathlib import Path
+
+from .tensor_equality import same_tensors
 
 folder = Path(sys.argv[1]).resolve()
 touched = []
