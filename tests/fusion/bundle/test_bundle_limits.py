@@ -25,15 +25,14 @@ from modalgate.shards.errors import DataError, RequestError
 from safetensors.torch import save_file
 from torch import nn
 
+from .tensor_equality import same_tensors
+
 # Every file that Python opens and every address that it resolves or connects to, from the call on.
 WATCHED = """
 import resource, sys
 import modalgate.fusion.bundle.bundle, timm, torch
 from modalgate.fusion import load_bundle
 from pathlib import Path
-
-from .tensor_equality import same_tensors
-
 folder = Path(sys.argv[1]).resolve()
 touched = []
 
