@@ -33,6 +33,7 @@ import resource, sys
 import modalgate.fusion.bundle.bundle, timm, torch
 from modalgate.fusion import load_bundle
 from pathlib import Path
+
 folder = Path(sys.argv[1]).resolve()
 touched = []
 
