@@ -15,7 +15,7 @@ from ..jobs.study_job import Studied
 from ..runs.bundles import find_bundle
 from ..runs.closing_table import print_table, write_json
 from ..runs.logbook import warn
-from ..runs.next_step import encoder_line, finetune_line, model_line, next_line
+from ..runs.next_step import encoder_line, finetune_line, next_line, run_line
 from ..schema import PretrainConfig, StudyConfig
 from ..training.device import ranks
 
@@ -97,4 +97,4 @@ def print_finetuned(run: Path, done: Finetuned, json: Path | None) -> None:
     figures |= {"final": asdict(done.calibration)} if done.calibration is not None else {}
     write_json(json, figures)
     typer.echo(f"scores: {run / 'results' / 'scores.csv'}")
-    typer.echo(f"classifier: {find_bundle(run, quiet=True)}\n{model_line(run, classifier=True)}")
+    typer.echo(f"classifier: {find_bundle(run, quiet=True)}\n{run_line(run, run)}")

@@ -72,8 +72,10 @@ def test_printed_commands_run_from_world_to_report(place: Path, capsys: pytest.C
     probed = run(pretrained, "--workers", "0")
     assert shlex.split(probed)[1] == "finetune"
     finetuned = run(probed, *SMALL, "hold_out=false")
-    assert shlex.split(finetuned)[1] == "predict"
-    reported = run(finetuned, **{VIDEO: film})
+    assert finetuned == "modalgate report runs/finetune"
+    assert run(finetuned).startswith("python -m webbrowser file:///")
+    predicted = f"modalgate predict runs/finetune {VIDEO} --out windows.jsonl --png windows.png"
+    reported = run(predicted, **{VIDEO: film})
     assert Path("windows.jsonl").is_file()
     assert Path("windows.png").is_file()
     page = run(reported)
