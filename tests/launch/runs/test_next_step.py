@@ -88,6 +88,7 @@ def test_printed_commands_run_from_world_to_report(place: Path, capsys: pytest.C
         )
         == f"modalgate predict 'an export' {VIDEO} --out windows.jsonl --png windows.png"
     )
+    Path("windows.jsonl").unlink()
     run(f"modalgate predict 'an export' {VIDEO} --out windows.jsonl", **{VIDEO: film})
     embedding = run("modalgate export runs/pretrain 'an encoder'")
     looked = run(embedding, "--workers", "0", **{RECORDINGS: str(source)})
