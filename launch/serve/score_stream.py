@@ -55,7 +55,7 @@ async def score(
     """Lines by `kind`: one `recording`, a `window` per piece, the `clip`, `frames`, a `note` after a fault or damage,
     `end`.
 
-    The recording is decoded in a process of its own (see `Decoder`), which is killed at the deadline. The first line
+    The recording is decoded in a separate process (see `Decoder`), which is killed at the deadline. The first line
     comes with the first window. Raises `Full` before it waits, `DataError`, in one line, without any window, and
     `Stopping`.
     """

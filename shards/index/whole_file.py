@@ -14,7 +14,7 @@ from pathlib import Path
 _HERE = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
 _OURS = re.compile(rf"(?:\.partial-{_HERE}-(\d+)-.*|.*\.{_HERE}-(\d+)\.partial)")
 _THEIRS = re.compile(r"\.partial-[0-9a-f]{8}-\d+-.*|.*\.[0-9a-f]{8}-\d+\.partial")
-# A partial file of another machine that nobody wrote to for so many seconds has lost its writer.
+# A partial file of another machine that nobody wrote to for this many seconds has lost its writer.
 LOST = 24 * 3600.0
 # The folders that this process has tidied.
 _tidied = set[Path]()

@@ -1,4 +1,4 @@
-"""Decoding in a process of its own: the same pieces, a memory limit, a kill, and no process left."""
+"""Decoding in a separate process: the same pieces, a memory limit, a kill, and no process left."""
 
 import os
 import threading
