@@ -156,7 +156,7 @@ def test_validation_clips_of_a_given_split_fit_the_gate():
 
 
 def test_two_more_models_fit_the_gate_where_the_steps_allow():
-    """Of 100 clips a model trains 200 steps: the models of three folds stay within 1200 steps, those of five not."""
+    """A model of 100 clips trains 200 steps: twice three folds stay within 1200 steps, twice five do not."""
     one, three, five = (
         {choice.key: choice.value for choice in choose("finetune", index(), {}, None, 100, models)}
         for models in (1, 3, 5)
