@@ -33,8 +33,8 @@ class Classifier(nn.Module):
     dropout: probability of dropping a channel before the linear layer.
     unimodal: adds one linear head per modality.
     decision: name of a mechanism that joins class scores, such as `mean`. The logits are then the joined scores of
-        the heads per modality. The fused embedding is not used, and `Scored.encoded.weights` are those of the
-        decision.
+        the heads per modality. The fused embedding is not used, and weights and auxiliary loss of `Scored.encoded`
+        are those of the decision.
     multilabel: a clip may have several classes, or none. Each class gets a separate probability.
 
     `forward` takes the arguments of `Backbone.forward` and returns `Scored`.
@@ -87,7 +87,8 @@ class Classifier(nn.Module):
         columns = int(getattr(self.decision, "quality", 0))
         measured = None if encoded.quality is None else encoded.quality[..., :columns]
         fused = self.decision(unimodal, encoded.present, *((measured,) if columns else ()))
-        return Scored(fused.embedding, unimodal, replace(encoded, weights=fused.weights))
+        joined = replace(encoded, weights=fused.weights, aux_loss=fused.aux_loss, auxiliary=fused.auxiliary)
+        return Scored(fused.embedding, unimodal, joined)
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Class probabilities (..., C) from logits (..., C): softmax, or sigmoid if multilabel."""

@@ -39,12 +39,14 @@ class _Row:
     - `sample`: position in the index.
     - `draw`: seed of the random windows. None: evaluation views.
     - `starts`: start times of the evaluation views in seconds. None: spread evenly.
+    - `skip`: in evaluation, whether the next decodable clip pads the batch if this one is damaged.
     """
 
     sample: int
     draw: tuple[int, ...] | None
     valid: bool = True
     starts: tuple[float, ...] | None = None
+    skip: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ class ClipStream:
     - `damaged`: reason by key of the undecodable clips that this process has met.
 
     In training, a clip that cannot be decoded is replaced by the next clip of the index, the same in every run.
-    Evaluation skips nothing: it raises `DataError` for the first such clip.
+    Evaluation raises `DataError` for the first such clip, or skips it if told so.
 
     Raises `RequestError` for an empty selection, for a modality that no clip of the shards has, for
     numbers out of range, and for labels that do not fit: an
@@ -194,16 +196,20 @@ class ClipStream:
         what = [self.seed, self.world, self.batch_size, [sample.key for sample in self.index.samples]]
         return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
 
-    def evaluate(self, starts: Starts | None = None) -> Iterator[Batch]:
+    def evaluate(self, starts: Starts | None = None, skip_damaged: bool = False) -> Iterator[Batch]:
         """Yields every clip once over all ranks, in index order, with evenly spread views.
 
         `starts`: start times in seconds of each clip's views, by key, equally many for all clips. They replace the
-        evenly spread views. All ranks yield the same number of batches; padding rows have `valid` False.
+        evenly spread views. All ranks yield the same number of batches; padding rows have `valid` False. With
+        `skip_damaged` an undecodable clip becomes a padding row.
         """
         count = len(self.index.samples)
         per_rank = -(-count // self.world)
         numbers = [self.rank + i * self.world for i in range(per_rank)]
-        rows = [_Row(number % count, None, number < count, self._given(number % count, starts)) for number in numbers]
+        rows = [
+            _Row(number % count, None, number < count, self._given(number % count, starts), skip_damaged)
+            for number in numbers
+        ]
         batches = [rows[i : i + self.batch_size] for i in range(0, len(rows), self.batch_size)]
         return self._load((0, batch) for batch in batches)
 
@@ -312,15 +318,16 @@ class _ClipFiles(Dataset[_Read]):
         return _Read(stack(clips, seed), damaged)
 
     def _read_row(self, row: _Row, damaged: dict[str, str]) -> Clip | None:
-        """Returns the row's clip. In training, returns the next decodable clip instead if that one is damaged."""
+        """Returns the row's clip. If it is damaged, returns the next decodable one: in training, and as padding."""
         samples = self.index.samples
-        for step in range(len(samples) if row.draw is not None else 1):
+        for step in range(len(samples) if row.draw is not None or row.skip else 1):
             sample = samples[(row.sample + step) % len(samples)]
             where = f"clip '{sample.key}' in shard '{sample.shard}'"
             try:
                 return self._read_clip(sample, row)
             except UNREADABLE as error:
                 damaged[sample.key] = f"{where} cannot be decoded: {reason_of(error)}"
+                row = replace(row, valid=row.valid and row.draw is not None)
             except Exception as error:
                 error.add_note(where)
                 raise

@@ -297,14 +297,16 @@ def _decision(
     if "decision" in given or "cross_fit" in given or "hold_out" in given:
         decision = str(given.get("decision") or (GATE if given.get("cross_fit") else "mean"))
         return [Choice("decision", decision, gate if decision == GATE else "modalities score apart"), alone]
-    held = _validation_clips(index, given) if models == 1 else 0
+    # The gate is fitted to experts that train without aids.
+    aided = any(_section(given, "aids").values())
+    held = _validation_clips(index, given) if models == 1 and not aided else 0
     if held >= ENOUGH:
         return [
             Choice("decision", GATE, gate),
             Choice("hold_out", True, f"the {held} validation clips fit the gate"),
             alone,
         ]
-    if steps is not None and steps * models * 2 <= PASSES["finetune"][2]:
+    if not aided and steps is not None and steps * models * 2 <= PASSES["finetune"][2]:
         why = "two more models, each trained on half of the clips, score the other half to fit the gate"
         return [Choice("decision", GATE, gate), Choice("cross_fit", 2, why), alone]
     if pretrained:

@@ -66,7 +66,8 @@ def fit_gate(recipe: Recipe, classifier: Classifier, fit: CrossFit | None, split
         return
     keys = [sample.key for sample in clips.samples]
     groups = groups_of(clips, data.group) or keys
-    stream = ClipStream(clips, recipe.request, data.batch_size, workers=data.workers, **recipe.told)
+    # Training has skipped damaged clips and checked their share.
+    stream = ClipStream(clips, recipe.request, data.batch_size, workers=data.workers, max_damaged=1.0, **recipe.told)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     clean, *corrupted = unseen_evidence(
         [classifier] if fit is None else fit.parts,
@@ -81,7 +82,7 @@ def fit_gate(recipe: Recipe, classifier: Classifier, fit: CrossFit | None, split
     gate.to(device)
     if ranks()[0] == 0:
         print(
-            f"gate: loss on {len(keys)} clips that no expert has seen {fitted.loss:.3f}, of the product of the "
-            f"experts {fitted.product_loss:.3f}; {fitted.steps} steps, penalty {fitted.penalty:g}",
+            f"gate: loss on {len(clean.label)} clips that no expert has seen {fitted.loss:.3f}, of the product of "
+            f"the experts {fitted.product_loss:.3f}; {fitted.steps} steps, penalty {fitted.penalty:g}",
             flush=True,
         )

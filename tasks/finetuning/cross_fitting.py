@@ -10,6 +10,7 @@ from ...shards.batch import Batch
 from ...shards.clip_spec import ClipSpec
 from ...shards.index.folds import grouped_folds
 from ...shards.transforms import AugmentConfig, Preparation
+from ...ssl.verdicts import Means
 from .supervised_objective import SupervisedObjective
 
 DEFAULT_FOLDS = 5
@@ -69,6 +70,10 @@ class CrossFitted(nn.Module):
     def warnings(self, means: Mapping[str, float]) -> list[str]:
         """Returns warnings about the logged `means` of the expert that is used."""
         return self.whole.warnings(means)
+
+    def verdict(self, lines: Sequence[Means]) -> list[str]:
+        """Returns warnings about all logged `lines` of the expert that is used, at the end of a run."""
+        return self.whole.verdict(lines)
 
     def _part_loss(self, part: nn.Module, batch: Batch, mask: Tensor) -> Tensor:
         if not bool(mask.any()):

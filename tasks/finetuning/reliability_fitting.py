@@ -67,7 +67,8 @@ def fit_reliability(
     all groups but one share of them and is validated on that share. Its loss is the mean of `-log p` of the true
     class, with probabilities averaged over views, plus a penalty times the mean square of its output. The penalty
     shrinks the gate to the product of its experts. Penalty and number of steps minimise the held-out loss of all
-    networks together.
+    networks together. With a single group no clips are left to train on: the gate is the product, and both losses are
+    those of all clips.
     """
     gate.set_temperatures(_temperatures(gate, clean))
     draws = _drawn(clean, corrupted, seed)
@@ -106,7 +107,9 @@ def _trained(gate: ReliabilityGate, opinions: Tensor, signs: Tensor, draws: Evid
         chances = pooled.log_softmax(dim=-1).logsumexp(dim=-2) - np.log(pooled.shape[-2])
         errors = -chances[:, torch.arange(len(draws.label)), draws.label]
         if step % EVERY == 0:
-            yield step, float(((errors * ~seen.bool()).sum(1) / held.sum(1)).mean().detach())
+            yield step, float(((errors * held).sum(1) / held.sum(1)).mean().detach())
+        if not bool(seen.any()):
+            return
         change = (changes.square() * draws.present).sum(dim=(-1, -2)) / draws.present.sum(dim=(-1, -2)).clamp_min(1)
         loss = ((errors + penalty * change) * seen).sum(1) / seen.sum(1)
         optimizer.zero_grad()
@@ -184,6 +187,4 @@ def _held_out(groups: Sequence[str], members: int, seed: int) -> Tensor:
     folds[order] = np.arange(len(names)) % count
     number = {name: int(fold) for name, fold in zip(names, folds, strict=True)}
     fold = torch.tensor([number[group] for group in groups])
-    held = torch.stack([fold == member % count for member in range(members)])
-    # A single group cannot be held out: then every network is validated on the clips that it trains on.
-    return held if count > 1 else torch.zeros_like(held)
+    return torch.stack([fold == member % count for member in range(members)])

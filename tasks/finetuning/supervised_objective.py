@@ -196,9 +196,10 @@ class SupervisedObjective(nn.Module):
     def _measured(self, outputs: dict[str, Tensor], scored: Scored) -> dict[str, Tensor]:
         """Returns the gradient norm of the gate, every `GRADIENT_EVERY` batches.
 
-        The gate is that of the decision, if the classifier has one.
+        The gate is that of the decision, if the classifier has one. None is trained if the fused loss has weight 0:
+        then the gate is fitted afterwards.
         """
-        if int(self.batches_seen) % GRADIENT_EVERY:
+        if int(self.batches_seen) % GRADIENT_EVERY or not self.weights["label/loss"]:
             return {}
         losses = [self.weights.get(name, 1.0) * value for name, value in outputs.items() if name.endswith("/loss")]
         classifier, total = self.classifier, torch.stack(losses).sum()

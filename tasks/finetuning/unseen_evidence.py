@@ -35,7 +35,8 @@ def unseen_evidence(
     - `groups`: group of each clip by key.
     - `levels`: of the axis `noise`.
 
-    Each clip is decoded once. Several processes share the batches, and each returns all evidence.
+    Each clip is decoded once. Undecodable clips give no evidence. Several processes share the batches, and each
+    returns all evidence.
     """
     models = [part.to(device).eval() for part in parts]
     found = share_batches(stream, lambda part: _scored(models, fold_of, spec, part, groups, (0.0, *levels), device))
@@ -54,7 +55,7 @@ def _scored(
 ) -> Iterator[list[Evidence]]:
     preparation = Preparation(spec).to(device)
     names = parts[0].backbone.modalities
-    for batch in stream.evaluate():
+    for batch in stream.evaluate(skip_damaged=True):
         assert batch.label is not None, "evidence needs a stream with labels: set its label column"
         fold = torch.tensor([fold_of[key] for key in batch.key])
         row = []

@@ -86,6 +86,20 @@ def test_decision_joins_the_heads_of_present_modalities(
     assert not [name for name, _ in classifier.named_parameters() if name.startswith("head")]
 
 
+def test_a_decision_replaces_the_auxiliary_loss_of_the_unused_fusion(
+    tiny_backbone: Callable[..., Backbone], tiny_batch: Callable[..., Batch], tiny_clip: ClipSpec
+) -> None:
+    backbone = tiny_backbone(fusion="softmax", fusion_arguments={"balance": 0.1})
+    batch, found = tiny_batch(), {}
+    for decision in (None, "mean", "reliability"):
+        classifier = Classifier(backbone, ["calm", "fight"], decision=decision)
+        found[decision] = classifier(Preparation(tiny_clip)(batch), batch.present, batch.start).encoded
+    assert found[None].auxiliary is not None
+    for decision in ("mean", "reliability"):
+        assert found[decision].auxiliary is None
+        assert not found[decision].aux_loss.any()
+
+
 def test_an_unknown_decision_is_named(tiny_backbone: Callable[..., Backbone]) -> None:
     with pytest.raises(RequestError, match="unknown decision 'softmax'"):
         Classifier(tiny_backbone(), ["calm", "fight"], decision="softmax")

@@ -145,6 +145,17 @@ def test_evaluation_names_a_damaged_member(index: Index, tmp_path: Path) -> None
         list(ClipStream(damage(index, tmp_path / "shards", [2]), REQUEST, 4).evaluate())
 
 
+def test_evaluation_may_skip_damaged_clips(index: Index, tmp_path: Path) -> None:
+    stream = ClipStream(damage(index, tmp_path / "shards", [2, 3]), REQUEST, 4, max_damaged=0.2)
+    keys = [sample.key for sample in index.samples]
+    found, whole = list(stream.evaluate(skip_damaged=True)), list(ClipStream(index, REQUEST, 4).evaluate())
+    assert [len(batch) for batch in found] == [len(batch) for batch in whole]
+    rows = [pair for batch in found for pair in zip(batch.key, batch.valid.tolist(), strict=True)]
+    assert [key for key, valid in rows if valid] == [key for key in keys if key not in (keys[2], keys[3])]
+    assert rows[2:4] == [(keys[4], False)] * 2
+    assert set(stream.damaged) == {keys[2], keys[3]}
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_training_replaces_a_damaged_clip_by_the_next(index: Index, tmp_path: Path, workers: int) -> None:
     spoiled, told = damage(index, tmp_path / "shards", [2, 3]), []

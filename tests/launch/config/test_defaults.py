@@ -177,6 +177,17 @@ def test_a_given_choice_of_evidence_is_kept(given: dict, decision: str):
     assert not set(given) & set(found)
 
 
+@pytest.mark.parametrize("models", [1, 3])
+def test_aids_disable_the_gate_which_trains_without_them(models: int):
+    split = index(clips=1000, split=["train"] * 6 + ["val"] * 2 + ["test"] * 2)
+    for clips in (index(), split):
+        found = [choose("finetune", clips, {"aids": aids}, None, 100, models) for aids in ({"modulation": 0.5}, {})]
+        aided, plain = ({choice.key: choice.value for choice in row} for row in found)
+        assert aided["decision"] == "mean"
+        assert not {"cross_fit", "hold_out"} & set(aided)
+        assert plain["decision"] == "reliability"
+
+
 def test_given_fusion_disables_the_default_decision():
     assert "decision" in chosen("finetune", index())
     assert "decision" not in chosen("finetune", index(), {"model": {"fusion": "softmax"}})

@@ -3,13 +3,14 @@
 import copy
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from modalgate.fusion.backbone import Backbone
 from modalgate.fusion.classifier import Classifier
 from modalgate.shards.batch import Batch
 from modalgate.shards.clip_spec import ClipSpec
 from modalgate.tasks.finetuning.cross_fitting import CrossFitted, cross_fit_folds
-from modalgate.tasks.finetuning.supervised_objective import SupervisedObjective
+from modalgate.tasks.finetuning.supervised_objective import SupervisedObjective, guess
 
 MakeBatch = Callable[..., Batch]
 
@@ -66,3 +67,17 @@ def test_a_batch_of_one_fold_gives_the_other_experts_no_gradient(
     outputs["parts/loss"].backward()
     assert all(p.grad is None or not p.grad.any() for p in experts[1].parameters())
     assert any(p.grad is not None and bool(p.grad.any()) for p in experts[2].parameters())
+
+
+def test_warnings_are_those_of_the_expert_that_is_used(
+    tiny_batch: MakeBatch, tiny_backbone: Callable[..., Backbone], tiny_clip: ClipSpec
+) -> None:
+    """Also the verdict at the end: a loss that stays that of guessing."""
+    experts = [Classifier(tiny_backbone(("rgb",)), ["a", "b"]) for _ in range(3)]
+    guessing = guess(np.array([0, 1, 0, 1]), 2)
+    whole, *parts = [SupervisedObjective(expert, None, None, guessing=guessing) for expert in experts]
+    objective = CrossFitted(whole, parts, {}, tiny_clip, None)
+    lines = [{"label/loss": guessing.loss, "label/guessing": guessing.loss, "label/accuracy": 0.5}] * 40
+    lines = [line | {"label/chance": 0.5} for line in lines]
+    assert whole.verdict(lines)
+    assert objective.verdict(lines) == whole.verdict(lines)

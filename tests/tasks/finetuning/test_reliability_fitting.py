@@ -118,6 +118,9 @@ def test_one_group_is_enough_to_fit_temperatures() -> None:
     gate = ReliabilityGate(NAMES, CLASSES)
     fitted = fit_reliability(gate, single)
     assert fitted.steps == 0
+    # Four draws, some without a stream, so a loss between that of both streams and that of guessing.
+    assert 0 < fitted.loss == fitted.product_loss < np.log(CLASSES)
+    assert all(torch.isfinite(value).all() for value in gate.state_dict().values())
     assert torch.equal(gate.scale, torch.zeros_like(gate.scale))
 
 
