@@ -13,11 +13,11 @@ from ...tasks.finetuning.cross_fitting import cross_fit_folds
 from ...tasks.finetuning.reliability_fitting import fit_reliability
 from ...tasks.finetuning.unseen_evidence import unseen_evidence
 from ...tasks.splits.splits import Split, groups_of, take
+from ..config.defaults import GATE
+from ..runs.logbook import warn
 from ..schema import FinetuneConfig
 from ..training.device import ranks
 from .recipe import CrossFit, Recipe
-
-GATE = "reliability"
 
 
 def check_cross_fit(config: FinetuneConfig) -> None:
@@ -58,7 +58,14 @@ def fit_gate(recipe: Recipe, classifier: Classifier, fit: CrossFit | None, split
     validation clips, scored by `classifier`. Prints the held-out losses of the product and of the gate.
     """
     gate = classifier.decision
-    if not isinstance(gate, ReliabilityGate) or (fit is not None and not fit.parts):
+    if not isinstance(gate, ReliabilityGate):
+        return
+    if fit is not None and not fit.parts:
+        if ranks()[0] == 0:
+            warn(
+                f"the training clips of '{split.name}' are one group in column '{recipe.config.data.group}': the "
+                "gate is not fitted and multiplies the modalities' scores; give groups, or decision=mean"
+            )
         return
     index, data = recipe.index, recipe.config.data
     clips = take(index, split.validation if fit is None else recipe.used(split.train))
