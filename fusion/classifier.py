@@ -1,7 +1,8 @@
 """A backbone with a classifier on the fused embedding, and optionally a head per modality."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -36,6 +37,7 @@ class Classifier(nn.Module):
         the heads per modality. The fused embedding is not used, and weights and auxiliary loss of `Scored.encoded`
         are those of the decision.
     multilabel: a clip may have several classes, or none. Each class gets a separate probability.
+    decision_arguments: further arguments of the decision. A bundle does not store them: `save_bundle` refuses them.
 
     `forward` takes the arguments of `Backbone.forward` and returns `Scored`.
 
@@ -50,6 +52,7 @@ class Classifier(nn.Module):
         unimodal: bool = False,
         decision: str | None = None,
         multilabel: bool = False,
+        decision_arguments: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -61,7 +64,10 @@ class Classifier(nn.Module):
         if decision is not None and multilabel:
             raise RequestError(f"decision '{decision}' needs classes that exclude each other: give no decision")
         self.decision_name = decision
-        self.decision = build_fusion(decision, backbone.modalities, count, {}) if decision else None
+        self.decision_arguments = dict(decision_arguments or {})
+        self.decision = (
+            build_fusion(decision, backbone.modalities, count, self.decision_arguments) if decision else None
+        )
         measures = int(getattr(self.decision, "quality", 0))
         backbone.quality_measures = max(backbone.quality_measures, measures)
         # With a decision there is no linear layer: a layer without a gradient would block the other ranks.

@@ -124,6 +124,11 @@ def describe_bundle(bundle: Bundle) -> dict[str, Any]:
     backbone = bundle.backbone
     encoders = {n: asdict(encoder_spec(backbone.spec, n).untrained()) for n in backbone.modalities}
     classifier = bundle.model if isinstance(bundle.model, Classifier) else None
+    if classifier is not None and classifier.decision_arguments:
+        raise RequestError(
+            f"a bundle stores no arguments of decision '{classifier.decision_name}': build the classifier without "
+            f"{', '.join(classifier.decision_arguments)}"
+        )
     return {
         "format_version": FORMAT_VERSION,
         "modalities": list(backbone.modalities),

@@ -213,13 +213,7 @@ def train_joint_row(work: Work, name: str, row: RowConfig) -> None:
     with _quietly(run):
         set_seed(work.seed)
         spec = ClipSpec.of(work.index, request)
-        decision = row.fusion if fusion_class(row.fusion).level == "decision" else None
-        classifier = Classifier(
-            Backbone(request.modalities, _with_fusion(config.model, row)),
-            work.classes,
-            unimodal=True,
-            decision=decision,
-        )
+        classifier = _classifier(work, row, Backbone(request.modalities, _with_fusion(config.model, row)))
         if config.pretrained:
             bundle = split_bundle(Path(config.pretrained), work.index, work.split)
             for modality in request.modalities:
@@ -281,7 +275,7 @@ def _over_features(work: Work, row: RowConfig, clips: StoredClips, trained: Clas
     """The classifier `trained`, over stored features instead of media."""
     modalities = trained.backbone.modalities
     model = _stored_model(work, row, clips, modalities)
-    classifier = Classifier(Backbone(modalities, model), work.classes, unimodal=True, decision=trained.decision_name)
+    classifier = _classifier(work, row, Backbone(modalities, model))
     state = {key: value for key, value in trained.state_dict().items() if not key.startswith("backbone.encoders.")}
     classifier.load_state_dict(state, strict=False)
     return classifier
@@ -330,13 +324,17 @@ def _trained(
     train(objective, stream, loop, run, seed=work.seed, resume=resume, tracker_mode="disabled")
 
 
+def _classifier(work: Work, row: RowConfig, backbone: Backbone, unimodal: bool = True) -> Classifier:
+    """A classifier over `backbone`, with the row's decision if its fusion is one."""
+    decision = row.fusion if fusion_class(row.fusion).level == "decision" else None
+    arguments = row.arguments if decision else None
+    return Classifier(backbone, work.classes, unimodal=unimodal, decision=decision, decision_arguments=arguments)
+
+
 def _row_classifier(work: Work, row: RowConfig, clips: StoredClips, modalities: tuple[str, ...]) -> Classifier:
     """The row's model over stored features; its projections and heads start from those of the experts."""
-    decision = row.fusion if fusion_class(row.fusion).level == "decision" else None
     model = _stored_model(work, row, clips, modalities)
-    classifier = Classifier(
-        Backbone(modalities, model), work.classes, unimodal=len(modalities) > 1, decision=decision
-    )
+    classifier = _classifier(work, row, Backbone(modalities, model), unimodal=len(modalities) > 1)
     for name in modalities:
         expert = _expert(work, name)
         classifier.backbone.projections[name].load_state_dict(expert.backbone.projections[name].state_dict())

@@ -1,11 +1,14 @@
 """The classifier on top of the backbone."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from modalgate.fusion.backbone import Backbone
+from modalgate.fusion.bundle.bundle import Bundle, save_bundle
 from modalgate.fusion.classifier import Classifier
+from modalgate.fusion.mechanisms.reliability import ReliabilityGate
 from modalgate.fusion.mechanisms_by_name import build_fusion, fusions_at
 from modalgate.shards.batch import Batch
 from modalgate.shards.clip_spec import ClipSpec
@@ -112,3 +115,15 @@ def test_multilabel_probabilities_are_independent(tiny_backbone: Callable[..., B
     torch.testing.assert_close(classifier.view_probabilities(logits), (1 / (1 + (-logits).exp())).mean(dim=1))
     with pytest.raises(RequestError, match="exclude each other"):
         Classifier(tiny_backbone(), ["fight", "shouting"], decision="mean", multilabel=True)
+
+
+def test_a_decision_gets_its_arguments_and_a_bundle_refuses_them(
+    tiny_backbone: Callable[..., Backbone], tiny_clip: ClipSpec, tmp_path: Path
+) -> None:
+    arguments = {"quality": 0, "members": 2}
+    classifier = Classifier(tiny_backbone(), ["calm", "fight"], decision="reliability", decision_arguments=arguments)
+    assert isinstance(classifier.decision, ReliabilityGate)
+    assert (classifier.decision.quality, classifier.decision.members) == (0, 2)
+    with pytest.raises(RequestError, match="stores no arguments of decision 'reliability'"):
+        save_bundle(Bundle(classifier, tiny_clip, 2), tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
