@@ -42,6 +42,7 @@ def run_server(
     try:
         import fastapi  # noqa: F401
         import uvicorn
+        import python_multipart  # noqa: F401  # the package first: a loaded submodule would hide that it is missing
         from python_multipart.multipart import MultipartParser
     except ImportError as error:
         package = (error.name or "").partition(".")[0]
