@@ -150,7 +150,7 @@ def check(found: dict[str, dict[str, float]], expected: dict[str, dict[str, floa
 def predicted(model: Path, source: Path, folder: Path, *more: str) -> dict[str, dict[str, Any]]:
     """The `clip` line of every recording by its stem; the figures and the one piece of each say the same."""
     out, figures = folder / "lines.jsonl", folder / "figures.json"
-    command = ["predict", str(model), str(source), "--out", str(out), "--json", str(figures), *more]
+    command = ["predict", str(model), str(source), "--out", str(out), "--json", str(figures), "--overwrite", *more]
     assert main(command) == 0
     lines = [json.loads(line) for line in out.read_text().splitlines()]
     told = {Path(line.get("file", source.name)).stem: line for line in lines if line["kind"] == "clip"}
