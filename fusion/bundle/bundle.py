@@ -184,9 +184,10 @@ def load_bundle(folder: Path | str, allow: Collection[str] = ()) -> Bundle:
 
     Sizes and sha256 of all files are checked before any file is used. The sender may be unknown: loading opens no
     other file and no address, builds only networks whose tensors are in the weights file, and does not change the
-    global random state. Raises `RequestError` if there is no bundle, if
-    it has another format version, and if it needs a class whose package is not installed or not allowed. Raises
-    `DataError` if a file is missing, truncated or changed.
+    global random state.
+
+    Raises `RequestError` if the folder is not a bundle or has another format version, and for a class whose package
+    is not installed or not allowed. Raises `DataError` if a file is missing, truncated or changed.
     """
     folder = local_bundle(folder)
     path = facts_path(folder)

@@ -62,7 +62,7 @@ class ReliabilityGate(Decision):
         count, self.quality, self.mixed, self.members = len(modalities), quality, mixture, members
         inputs = count * (SIGNS + quality + 1)
         self.scale = nn.Parameter(torch.zeros(members, count))
-        self.classes = nn.Parameter(torch.zeros(count, width)) if by_class else None
+        self.classes = nn.Parameter(torch.zeros(members, count, width)) if by_class else None
         self.first = nn.Parameter(torch.randn(members, inputs, hidden) / math.sqrt(inputs))
         self.first_bias = nn.Parameter(torch.zeros(members, hidden))
         self.last = nn.Parameter(torch.zeros(members, hidden, count))
@@ -119,14 +119,20 @@ class ReliabilityGate(Decision):
         hidden = (hidden + self.first_bias.view(self.members, *[1] * (mask.dim() - 1), -1)).tanh()
         return torch.einsum("e...h,ehm->e...m", hidden, self.last)
 
-    def join(self, opinions: Tensor, lifts: Tensor, mask: Tensor) -> Fused:
-        """Joins log probabilities (..., M, K) by logarithms of weights (..., M)."""
+    def join(self, opinions: Tensor, lifts: Tensor, mask: Tensor, apart: bool = False) -> Fused:
+        """Joins log probabilities (..., M, K) by logarithms of weights (..., M).
+
+        apart: the first dimension of `lifts` and `mask` is the member, as in training. Each then has its weights per
+            class; otherwise their average counts.
+        """
         lifts = STRONGEST * (lifts / STRONGEST).tanh()
         if self.mixed:
             return self.mixture(opinions, masked_softmax(lifts, mask), mask)
-        weights = lifts.exp() * mask
-        values = opinions if self.classes is None else opinions * self.classes.exp()
-        fused = self.fuse(values, weights, mask)
+        values = opinions
+        if self.classes is not None:
+            shape = (self.members, *[1] * (opinions.dim() - 2), *self.classes.shape[1:])
+            values = opinions * (self.classes.view(shape) if apart else self.classes.mean(dim=0)).exp()
+        fused = self.fuse(values, lifts.exp() * mask, mask)
         known = mask.any(dim=-1, keepdim=True)
         return replace(fused, embedding=torch.where(known, fused.embedding.log_softmax(dim=-1), fused.embedding))
 

@@ -65,7 +65,7 @@ _WIDTH = 118
 def reference_page(own: Sequence[str] = ()) -> str:
     """The whole page; with `own`, class paths `package.module:Class`, only the parts of these classes.
 
-    Raises `RequestError` for a class that cannot be imported, or that is no pretext task, fusion or encoder.
+    Raises `RequestError` for a class that cannot be imported, or is not a pretext task, fusion or encoder.
     """
     if own:
         return "\n".join(map(_own_part, own))

@@ -41,8 +41,8 @@ def run_server(
     """
     try:
         import fastapi  # noqa: F401
-        import uvicorn
         import python_multipart  # noqa: F401  # the package first: a loaded submodule would hide that it is missing
+        import uvicorn
         from python_multipart.multipart import MultipartParser
     except ImportError as error:
         package = (error.name or "").partition(".")[0]

@@ -66,7 +66,7 @@ def _runs(process: int) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:
-        pass  # another user's
+        return True  # another user's
     return True
 
 

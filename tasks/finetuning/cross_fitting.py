@@ -43,7 +43,8 @@ class CrossFitted(nn.Module):
     - `spec`, `augment`: preparation of the streams.
 
     `forward(batch)` returns the values of `whole`, and the mean loss of the other experts as `parts/loss`. Its weight
-    is their number, so that each expert trains as it would alone.
+    is their number, so that each expert gets the gradient it would get alone. A limit on the gradient's norm
+    (`clip_norm`) counts all experts together.
     """
 
     def __init__(

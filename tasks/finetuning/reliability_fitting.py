@@ -1,7 +1,7 @@
 """Fits the reliability gate to scores of clips that its experts have not seen."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -94,7 +94,9 @@ def fit_reliability(
     return Fitted(best[1], best[2], product, best[0], temperatures)
 
 
-def _trained(gate: ReliabilityGate, opinions: Tensor, signs: Tensor, draws: Evidence, held: Tensor, penalty: float):
+def _trained(
+    gate: ReliabilityGate, opinions: Tensor, signs: Tensor, draws: Evidence, held: Tensor, penalty: float
+) -> Iterator[tuple[int, float]]:
     """Trains all networks together. Yields the step and the held-out loss, before the first step and after some."""
     parameters = gate.gate_parameters()
     optimizer = torch.optim.Adam(parameters, lr=RATE)
@@ -102,7 +104,7 @@ def _trained(gate: ReliabilityGate, opinions: Tensor, signs: Tensor, draws: Evid
     for step in range(STEPS + 1):
         changes = gate.changes(signs, draws.present)
         lifts = gate.scale[:, None, None] + changes
-        pooled = gate.join(opinions, lifts, draws.present.expand(lifts.shape)).embedding
+        pooled = gate.join(opinions, lifts, draws.present.expand(lifts.shape), apart=True).embedding
         # The clip's probability is the mean over its views, as in evaluation.
         chances = pooled.log_softmax(dim=-1).logsumexp(dim=-2) - np.log(pooled.shape[-2])
         errors = -chances[:, torch.arange(len(draws.label)), draws.label]

@@ -53,7 +53,7 @@ def naive_product(gate: ReliabilityGate, row: dict[str, Tensor]) -> tuple[Tensor
     score = torch.ones(len(next(iter(row.values()))), dtype=torch.float64)
     for name, logits in row.items():
         place = gate.modalities.index(name)
-        factor = 1.0 if gate.classes is None else gate.classes[place].exp()
+        factor = 1.0 if gate.classes is None else gate.classes.mean(dim=0)[place].exp()
         chance = (logits / gate.temperature[place]).exp()
         score = score * (chance / chance.sum()) ** (weights[name] * factor)
     return (score / score.sum()).log(), weights

@@ -131,3 +131,17 @@ def test_a_corrupted_stream_is_one_that_the_clip_has() -> None:
     assert set(place[:3000].tolist()) == {0, 2}
     # Half of 3000, within four standard errors.
     assert abs(int((place[:3000] == 0).sum()) - 1500) < 4 * 27.4
+
+
+def test_weights_per_class_do_not_see_the_clips_they_are_validated_on() -> None:
+    """A member's weights per class have no gradient from the clips of its own validation share."""
+    train = planted(40, (2.0, 1.5), 0.0, 1)
+    gate = ReliabilityGate(NAMES, CLASSES, by_class=True)
+    assert gate.classes is not None
+    opinions = gate.opinions(train.logits)
+    changes = gate.changes(gate.signs(opinions, train.present, train.quality), train.present)
+    fused = gate.join(opinions, changes, train.present.expand(changes.shape), apart=True).embedding
+    fused[1].square().sum().backward()
+    assert gate.classes.grad is not None
+    assert [bool(member.any()) for member in gate.classes.grad] == [False, True, False, False, False]
+    fit_reliability(gate, train)
