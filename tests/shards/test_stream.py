@@ -27,6 +27,8 @@ from modalgate.shards.media.pack_settings import PackSettings
 from modalgate.shards.packing.pack import pack
 from modalgate.shards.stream import ClipRequest, ClipStream, _begin_worker
 
+from ..open_files import open_files
+
 CLIPS = 11
 REQUEST = ClipRequest(("rgb", "audio"), 2, 0.5, 3, 16)
 
@@ -445,14 +447,16 @@ def starve(parent: Any, worker: int) -> None:
 
 def test_evaluation_and_training_leave_no_file_open(everything: Index) -> None:
     request = ClipRequest(("audio",), 1, 0.5, 2, 32)
-    before = len(os.listdir("/proc/self/fd"))
+    folder = everything.folder
+    assert isinstance(folder, Path)
     stream = ClipStream(everything, request, 2)
     for _ in range(3):
         assert len(list(stream.evaluate())) == 3
         batches = stream.train(0)
         next(batches)
+        assert open_files(folder)
         batches.close()
-        assert len(os.listdir("/proc/self/fd")) == before
+        assert not open_files(folder)
 
 
 def labelled_as(index: Index, *values: str) -> Index:

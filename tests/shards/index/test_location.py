@@ -22,6 +22,8 @@ from modalgate.shards.media.pack_settings import PackSettings
 from modalgate.shards.packing.pack import pack
 from modalgate.shards.stream import ClipRequest, ClipStream
 
+from ...open_files import open_files
+
 REQUEST = ClipRequest(("rgb", "audio"), 2, 0.3, 2, 32)
 
 
@@ -133,10 +135,6 @@ def test_open_files_stay_in_their_process(shards: Path) -> None:
     assert pickle.loads(pickle.dumps(Remote("memory://x"))) == Remote("memory://x")
 
 
-def open_now() -> int:
-    return len(os.listdir("/proc/self/fd"))
-
-
 @pytest.fixture
 def many(tmp_path: Path) -> list[Path]:
     """Two folders of 100 files each. A file holds its number."""
@@ -149,23 +147,22 @@ def many(tmp_path: Path) -> list[Path]:
 
 def test_open_files_are_bounded_and_closed(many: list[Path]) -> None:
     """Also over all folders of a joined set."""
-    before = open_now()
+    folder = many[0].parent
     joined = Joined((("a", many[0]), ("b", many[1])))
     with FolderReader(joined) as reader:
         for number in [*range(200), *range(200)]:
             read = reader.read(f"{'ab'[number % 2]}/{number}.tar", 0, 4)
             assert int.from_bytes(read, "big") == number
-            assert open_now() - before <= MOST_OPEN
-        assert open_now() - before == MOST_OPEN
-    assert open_now() == before
+            assert len(open_files(folder)) <= MOST_OPEN
+        assert len(open_files(folder)) == MOST_OPEN
+    assert not open_files(folder)
     assert reader.read("a/0.tar", 0, 4) == bytes(4), "it can be used again"
 
 
 def test_a_reader_that_is_forgotten_leaves_nothing_open(many: list[Path]) -> None:
-    before = open_now()
     for _ in range(5):
         FolderReader(many[0]).read("0.tar", 0, 4)
-    assert open_now() == before
+    assert not open_files(many[0])
 
 
 def test_the_files_read_last_stay_open(many: list[Path]) -> None:
@@ -188,7 +185,7 @@ def test_threads_that_share_a_reader_read_the_right_files(many: list[Path]) -> N
 def limited() -> Iterator[int]:
     """The process may open 20 more files. Gives the number of files that are open before."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    taken = open_now()
+    taken = len(os.listdir("/proc/self/fd"))
     resource.setrlimit(resource.RLIMIT_NOFILE, (taken + 20, hard))
     yield taken
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
