@@ -53,7 +53,7 @@ SAMPLE_RATE = 8000
 @dataclass(frozen=True)
 class Row:
     """A task as it is tried: `segments` of `seconds`, its arguments, the world of its cue, the twin without it, steps
-    of its own."""
+    of its own. `task`: its name, if the row has another. `figure`: the output that is measured."""
 
     arguments: dict[str, Any] = field(default_factory=dict)
     segments: int = 2
@@ -64,6 +64,8 @@ class Row:
     steps: int = 240
     batch: int = 32
     learning_rate: float = 3e-3
+    task: str = ""
+    figure: str = "accuracy"
 
     @property
     def frames(self) -> int:
@@ -72,6 +74,8 @@ class Row:
 
 
 DEPTH: dict[str, Any] = {"modalities": ("depth",)}
+FLOW: dict[str, Any] = {"modalities": ("flow",)}
+HEARD: dict[str, Any] = {"modalities": ("audio",)}
 SOUND: dict[str, Any] = {"modalities": ("depth", "audio")}
 # A strike is in one window or in another where windows are shorter than its period.
 MOMENTS: dict[str, Any] = {"segments": 6, "seconds": 0.25, "twin": "synchrony", "steps": 600, **SOUND}
@@ -103,6 +107,20 @@ ROWS = {name: Row() for name in PRETEXT_TASKS} | {
     "odd_one_out": Row(STREAM | {"dropout": 0.1}, segments=4, seconds=0.75, **DEPTH),
     "arrow_of_time": Row(STREAM, segments=1, twin="direction", batch=64, **DEPTH),
     "pace": Row(segments=1, twin="pace", batch=64),
+    # The last entry of a clip's flow is no motion to a next frame, and sound is cut where a clip ends. The seconds of
+    # the twin without order would jump in flow between two frames, so the cue goes with all motion.
+    "clip_order flow": Row({"streams": ["flow"], "dropout": 0.1}, 3, 1.0, twin="pace", task="clip_order", **FLOW),
+    "clip_order audio": Row({"streams": ["audio"], "dropout": 0.1}, 3, 1.0, twin="order", task="clip_order", **HEARD),
+    "arrow_of_time flow": Row(segments=1, twin="direction", batch=64, task="arrow_of_time", **FLOW),
+    "arrow_of_time audio": Row(segments=1, twin="direction", batch=64, task="arrow_of_time", **HEARD),
+    # Picture and flow of one frame, together: reversed, a frame meets the motion that led to it.
+    "arrow_of_time fused": Row(
+        {"streams": ["fused"]}, 1, twin="direction", batch=64, task="arrow_of_time", modalities=("rgb", "flow")
+    ),
+    "pace flow": Row({"streams": ["flow"]}, 1, twin="pace", batch=64, task="pace", **FLOW),
+    "gdt flow": Row(
+        twin="direction", task="gdt", figure="direction_accuracy", modalities=("flow", "audio"), steps=600
+    ),
 }
 
 
@@ -170,6 +188,7 @@ def learn(
     name: str, row: Row, index: Index, clips: HeldWhole, others: HeldWhole, arguments: argparse.Namespace
 ) -> dict[str, float]:
     """Held-out accuracy after training, what guessing reaches, of how many clips, and the time it took."""
+    name = row.task or name
     data = DataConfig(
         modalities=list(row.modalities), segments=row.segments, seconds=row.seconds, frames=row.frames, size=SIZE
     )
@@ -203,18 +222,20 @@ def learn(
             tracker_mode="disabled",
         )
     took = {"seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - processor}
-    return _accuracy(objective, name, others.asked(request, row.batch)) | took | {"clips": len(others.clips)}
+    found = _accuracy(objective, name, row.figure, others.asked(request, row.batch))
+    return found | took | {"clips": len(others.clips)}
 
 
 @torch.no_grad()
-def _accuracy(objective: PretextObjective, name: str, held: HeldWhole) -> dict[str, float]:
-    """The task's accuracy on held-out clips, and the chance that it states; NaN where it has none."""
+def _accuracy(objective: PretextObjective, name: str, figure: str, held: HeldWhole) -> dict[str, float]:
+    """The task's `figure` on held-out clips, and its chance; NaN where it has none."""
     objective.eval()
     total, clips = np.zeros(2), 0
     for batch in held.evaluate():
         outputs = objective(batch)
-        if f"{name}/accuracy" in outputs:
-            figures = [float(outputs[f"{name}/{key}"]) for key in ("accuracy", "chance")]
+        if f"{name}/{figure}" in outputs:
+            chance = float(outputs[f"{name}/chance"]) if figure == "accuracy" else 0.5
+            figures = [float(outputs[f"{name}/{figure}"]), chance]
             total += len(batch.key) * np.array(figures)
             clips += len(batch.key)
     accuracy, chance = (total / clips).tolist() if clips else (math.nan, math.nan)

@@ -37,6 +37,7 @@ def test_every_example_is_run_here_and_short() -> None:
     assert all(lines <= 60 for lines in scripts.values()), scripts
 
 
+@pytest.mark.slow
 def test_own_training_loop_then_features_of_a_folder(made: Path, tmp_path: Path) -> None:
     told = run("own_training_loop", made / "shards", tmp_path / "encoder")
     assert "epoch 2 of 2, 3 batches each: cross_modal/loss" in told

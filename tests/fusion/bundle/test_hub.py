@@ -103,6 +103,7 @@ def test_local_paths_are_not_published(hub: Hub, bundle: Bundle, tmp_path: Path)
     assert loaded.metrics == {"auc (40 clips; lists test.txt)": 0.75}
 
 
+@pytest.mark.slow
 def test_branches_commits_and_updates_load(hub: Hub, bundle: Bundle, folder: Path, tmp_path: Path) -> None:
     push_bundle(folder, HERE)
     first = hub.models["lab/hall"].branches["main"]

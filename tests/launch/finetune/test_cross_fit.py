@@ -28,7 +28,8 @@ def recipe(corpus: Path, few: list[str], out: Path, *more: str) -> Recipe:
     return set_up(config, ())
 
 
-def test_a_cross_fitted_run_is_saved_exported_and_predicts(
+@pytest.mark.slow
+def test_a_cross_fitted_run_is_saved_and_exported(
     corpus: Path, few: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     run = corpus / "runs" / "fitted"

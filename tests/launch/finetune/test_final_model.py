@@ -277,6 +277,7 @@ def test_settings_unfit_for_a_final_model_are_rejected_before_training(
     assert not (hall / "runs" / "refused").exists()
 
 
+@pytest.mark.slow
 def test_final_model_starts_from_an_encoder_of_all_clips(
     hall: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -46,6 +46,7 @@ def test_test_labels_do_not_affect_the_votes(corpus: Path, few: list[str], tmp_p
     assert weighed(other, np.flatnonzero(train))[1].tolist() == first.tolist()
 
 
+@pytest.mark.slow
 def test_labels_outside_the_fraction_do_not_affect_the_votes(corpus: Path, few: list[str], tmp_path: Path) -> None:
     given = recipe(corpus, few, tmp_path, f"encoder={corpus / 'runs' / 'demo-pretrain'}", "data.fraction=0.5")
     used = {sample.key for sample in fraction_of(given.index, 0.5).samples}

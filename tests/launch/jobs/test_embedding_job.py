@@ -152,7 +152,8 @@ def killed(bundle: Path, media: Path) -> Iterator[Callable[[Path, int], int]]:
         process.stdin.close()
 
 
-@pytest.mark.parametrize("form", [".parquet", pytest.param(".npz", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("form", [".parquet", ".npz"])
 def test_killed_embedding_resumes_to_the_same_bytes(
     form: str, run: Callable[..., Embedded], killed: Callable[[Path, int], int], tmp_path: Path
 ) -> None:

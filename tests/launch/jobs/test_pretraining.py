@@ -101,6 +101,7 @@ def test_invalid_probe_is_rejected_before_the_run(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_several_folders_of_shards_from_pretraining_to_robustness(
     tmp_path: Path, tiny_config: str, packed: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

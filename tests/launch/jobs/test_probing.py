@@ -46,7 +46,8 @@ def figures(ask: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -
     return json.loads((folder / "figures.json").read_text())
 
 
-@pytest.mark.parametrize("world", [2, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("world", [2, 3])
 def test_several_processes_get_the_metrics_of_one(
     ask: Callable[..., Any], figures: dict[str, Any], tmp_path: Path, world: int
 ) -> None:

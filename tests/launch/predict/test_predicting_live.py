@@ -52,6 +52,7 @@ def test_camera_stream_gives_video_and_sound(
         assert window.streams["audio"].std() == pytest.approx(0.5 / np.sqrt(2), rel=0.05)
 
 
+@pytest.mark.slow
 def test_lost_camera_is_reconnected(trained_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It returns on the same port. After a final failure predict gives up."""
 

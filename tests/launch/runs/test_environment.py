@@ -96,6 +96,7 @@ def guarded(packed: Path) -> Iterator[str]:
         running.shutdown()
 
 
+@pytest.mark.slow
 def test_no_secret_is_written_or_printed(
     tmp_path: Path, guarded: str, packed: Path, tiny_config: str, launch: Callable[..., list[int]]
 ) -> None:

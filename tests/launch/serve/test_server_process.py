@@ -16,6 +16,7 @@ from modalgate.shards.errors import RequestError
 from ..given.served import form_of, serve
 
 
+@pytest.mark.slow
 def test_interrupt_stops_the_server_and_its_answers(action_bundle: Path, hall_film: Path, tmp_path: Path) -> None:
     with serve(action_bundle, tmp_path, "--host", "0.0.0.0") as server:
         assert "warning: 0.0.0.0 is open to the network" in server.said.read_text()

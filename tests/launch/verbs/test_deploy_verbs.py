@@ -105,6 +105,7 @@ def sound_run(
     return folder, packed
 
 
+@pytest.mark.slow
 def test_the_cost_of_int8_is_measured_on_the_labelled_clips(sound_run: tuple[Path, Path]) -> None:
     folder, packed = sound_run
     out = folder / "sound.onnx"

@@ -50,6 +50,7 @@ def test_changed_setting_is_rejected_unless_accepted(tmp_path: Path, tiny_config
     assert (stored["seed"], stored["train"]["weight_decay"], stored["train"]["steps"]) == (1, 0.5, 3)
 
 
+@pytest.mark.slow
 def test_interrupted_run_prints_its_progress_and_the_resume_command(
     tmp_path: Path, tiny_config: str, launch: Launch
 ) -> None:

@@ -58,6 +58,7 @@ def test_another_motion_on_the_same_background_is_not_a_copy(copies: Index) -> N
     assert int(np.bitwise_count(one[1:] ^ two[1:]).sum()) > LIMIT * MOTION_BITS
 
 
+@pytest.mark.slow
 def test_generated_clips_are_not_duplicates(tmp_path: Path) -> None:
     write_world(tmp_path / "world", "impact12", 48, workers=1)
     settings = PackSettings(modalities=("rgb", "depth"), size=48, fps=8.0)

@@ -49,6 +49,7 @@ def test_decoding_workers_end_with_a_killed_parent(shards: Path) -> None:
     assert left == []
 
 
+@pytest.mark.slow
 def test_closing_a_stream_early_ends_its_workers(shards: Path) -> None:
     script = STREAM.replace(
         "sys.stdin.read()", "batches.close()\n    print(*(p for p in found if psutil.pid_exists(p)))"

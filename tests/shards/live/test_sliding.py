@@ -138,6 +138,7 @@ def test_frames_are_converted_once(
     assert len(seen) == len(set(seen)) == 40
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hop", [0.25, 3.0])
 def test_memory_does_not_grow_with_the_recording(
     film: Callable[..., Path],

@@ -27,7 +27,7 @@ def off(rows: list) -> list[str]:
     return [f"{row.case}, {row.way}: {row.planted}, found {row.found}" for row in rows if not row.good]
 
 
-@pytest.mark.parametrize("kind", ["timing", "stream"])
+@pytest.mark.parametrize("kind", [pytest.param("timing", marks=pytest.mark.slow), "stream"])
 def test_events_are_found_where_they_were_planted(truth: Any, tmp_path: Path, kind: str) -> None:
     """Gaps, joints, cuts, sparse and reordered frames; tracks, covers, sound alone and channels of opposite phase."""
     (tmp_path / "media").mkdir()

@@ -59,7 +59,7 @@ def test_loss_and_gradients_equal_the_loop(
         return z / z.square().sum().sqrt()
 
     units = {(name, row): projected(name, row) for name in NAMES for row in rows}
-    losses, hits, guesses = [], [], []
+    losses, hits, guesses, told = [], [], [], []
     for first, second in pairs:
         for query, key in ((first, second), (second, first)):
             terms, right, guess = [], [], []
@@ -75,6 +75,10 @@ def test_loss_and_gradients_equal_the_loop(
                 bottom = torch.stack(negatives).exp().sum()
                 terms.append(torch.stack([-(p.exp() / (p.exp() + bottom)).log() for p in positives]).mean())
                 right.append(float(max(positives) > max(negatives)))
+                reversed_one = (one[0], one[1], not one[2])
+                if one[1] == one[0] % SEGMENTS:
+                    own, turned = ((units[query, one] * units[key, row]).sum() for row in (one, reversed_one))
+                    told.append(float(own > turned))
                 guess.append(len(positives) / len(positives + negatives))
             losses.append(torch.stack(terms).mean())
             hits.append(sum(right) / len(right))
@@ -82,6 +86,10 @@ def test_loss_and_gradients_equal_the_loop(
     assert_equation(outputs["loss"], torch.stack(losses).mean(), task, views)
     assert float(outputs["accuracy"]) == pytest.approx(sum(hits) / len(hits))
     assert float(outputs["chance"]) == pytest.approx(sum(guesses) / len(guesses))
+    if reversal == "distinctive":
+        assert float(outputs["direction_accuracy"]) == pytest.approx(sum(told) / len(told))
+    else:
+        assert "direction_accuracy" not in outputs
 
 
 def test_batch_without_valid_rows_has_zero_loss_with_gradient(leaves: Leaves, assert_waits: Assert) -> None:

@@ -79,7 +79,9 @@ def test_without_evidence_it_stays_near_the_product() -> None:
 
 def test_temperatures_undo_planted_overconfidence() -> None:
     clean = planted(600, (1.5, 1.5), 0.0, 1)
-    loud = Evidence(clean.logits * torch.tensor([3.0, 1.0])[:, None], *list(vars(clean).values())[1:])
+    logits = clean.logits * torch.tensor([3.0, 1.0])[:, None]
+    # Of one group, temperatures alone are fitted.
+    loud = Evidence(logits, clean.present, clean.quality, clean.label, ["one"] * 600)
     gate = ReliabilityGate(NAMES, CLASSES)
     found = fit_reliability(gate, loud).temperatures
     assert 2.4 < found["camera"] < 3.6

@@ -10,27 +10,27 @@ from modalgate.tasks.splits.splits import Split
 CLASSES, CLIPS = 3, 240
 
 
-def planted(noise: float = 0.5) -> tuple[Features, np.ndarray]:
+def planted(clips: int = CLIPS) -> tuple[Features, np.ndarray]:
     """`rgb` is the class plus noise. `audio` is noise, and only every other clip has it."""
     generator = np.random.default_rng(0)
-    labels = generator.permutation(np.arange(CLIPS) % CLASSES)
-    rgb = np.eye(CLASSES)[labels].repeat(2, axis=1) + noise * generator.normal(size=(CLIPS, 2 * CLASSES))
-    audio = generator.normal(size=(CLIPS, 6))
-    heard = np.arange(CLIPS) % 2 == 0
+    labels = generator.permutation(np.arange(clips) % CLASSES)
+    rgb = np.eye(CLASSES)[labels].repeat(2, axis=1) + 0.5 * generator.normal(size=(clips, 2 * CLASSES))
+    audio = generator.normal(size=(clips, 6))
+    heard = np.arange(clips) % 2 == 0
     values = {"fused": rgb, "rgb": rgb, "audio": audio * heard[:, None]}
     features = Features.joined(
         ("rgb", "audio"),
         {name: array.astype(np.float32) for name, array in values.items()},
-        {"rgb": np.ones(CLIPS, bool), "audio": heard},
-        np.full((CLIPS, 2), 0.5, np.float32),
-        [str(i) for i in range(CLIPS)],
+        {"rgb": np.ones(clips, bool), "audio": heard},
+        np.full((clips, 2), 0.5, np.float32),
+        [str(i) for i in range(clips)],
     )
     return features, labels
 
 
-def halves() -> list[Split]:
-    rows = np.arange(CLIPS)
-    cut = CLIPS // 3
+def halves(clips: int = CLIPS) -> list[Split]:
+    rows = np.arange(clips)
+    cut = clips // 3
     return [Split("a", rows[cut:], rows[:0], rows[:cut]), Split("b", rows[:cut], rows[:0], rows[cut:])]
 
 
@@ -73,8 +73,9 @@ def test_splits_are_weighted_by_their_test_clips() -> None:
 
 
 def test_a_modality_without_clips_gives_an_empty_row() -> None:
-    features, labels = planted()
+    features, labels = planted(60)
     features.present["audio"][:] = False
-    row = {row.feature: row for row in label_curves(features, labels, CLASSES, halves(), fractions=(1.0,))}["audio"]
+    rows = label_curves(features, labels, CLASSES, halves(60), fractions=(1.0,))
+    row = {row.feature: row for row in rows}["audio"]
     assert np.isnan(row.mean).all()
     assert row.few_shot == {}

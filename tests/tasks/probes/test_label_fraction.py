@@ -44,6 +44,7 @@ def test_a_fraction_of_zero_raises() -> None:
         label_fraction_curve(*planted(8, 0.1), *planted(8, 0.1), 4, fractions=(0.0,))
 
 
+@pytest.mark.slow
 def test_episodes_find_planted_classes_only() -> None:
     features, labels = planted(200, 0.3)
     found = few_shot_accuracy(features, labels, ways=4, shots=1, episodes=100)
@@ -74,6 +75,7 @@ def test_groups_stay_together_in_the_inner_folds() -> None:
     assert abs(point.mean - 0.5) < 3 * 0.5 / np.sqrt(400)
 
 
+@pytest.mark.slow
 def test_no_query_shares_a_group_with_a_labelled_clip() -> None:
     """Clips of one recording are equal, and the label is random: only a shared recording gives it away."""
     labels, groups = np.repeat(np.arange(24) % 4, 6), np.repeat(np.arange(24), 6).astype(str)
