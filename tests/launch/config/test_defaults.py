@@ -222,10 +222,11 @@ def test_length_and_batch_size_follow_the_number_of_clips(clips: int):
     assert 200 <= found["train.steps"] <= max(400, clips)
 
 
-def test_the_models_of_folds_share_the_steps():
-    one, three = (_length("finetune", 2000, models, {}) for models in (1, 3))
+@pytest.mark.parametrize(("modalities", "expected"), [(1, [1200, 400]), (3, [1200, 400]), (4, [900, 300])])
+def test_the_models_of_folds_share_the_steps(modalities: int, expected: list[int]):
+    one, three = (_length("finetune", 2000, models, modalities, {}) for models in (1, 3))
     steps = [next(choice.value for choice in found if choice.key == "train.steps") for found in (one, three)]
-    assert steps == [1200, 400]
+    assert steps == expected
 
 
 @pytest.mark.parametrize("names", [("rgb",), ("flow",), ("rgb", "flow")])
