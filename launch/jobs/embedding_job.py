@@ -64,14 +64,15 @@ def embed(
     workers: int | None = None,
     max_rejected: float = 0.05,
     rates: dict[str, float] | None = None,
+    overwrite: bool = False,
 ) -> Embedded:
     """Writes features of everything in `source` (see `find_material`) to `out`, `.parquet` or `.npz`.
 
     Finished recordings are kept beside `out` until all are done: after an interruption the same call resumes and
-    writes the same bytes. If `out` exists, from the same request, nothing is done. Unreadable recordings are listed
-    in `rejected_list(out)`. `workers`: decoding processes; default: all cores but one. Raises `DataError` if more
-    than the share `max_rejected` is unreadable; `RequestError` for a wrong suffix, source or encoder, and if `out`
-    holds something else.
+    writes the same bytes. If `out` exists, from the same request, nothing is done; other content is replaced only
+    with `overwrite`. Unreadable recordings are listed in `rejected_list(out)`. `workers`: decoding processes;
+    default: all cores but one. Raises `DataError` if more than the share `max_rejected` is unreadable; `RequestError` for a
+    wrong suffix, source or encoder, and if `out` holds something else.
     """
     check_form(out)
     model = load_encoder(find_bundle(encoder)).to("cuda" if torch.cuda.is_available() else "cpu")
@@ -96,8 +97,8 @@ def embed(
         "versions": {name: importlib.metadata.version(name) for name in ("torch", *ENCODERS)},
     }
     about = request | {"source": material.fingerprint}
-    if out.exists():
-        return _finished(out, about)
+    if out.exists() and (found := _finished(out, about, overwrite)) is not None:
+        return found
     out.parent.mkdir(parents=True, exist_ok=True)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     workers = max(cores - 1, 1) if workers is None else workers
@@ -254,14 +255,15 @@ def _summary(out: Path, parts: FeatureParts, items: list[Item], rejected: int, m
     )
 
 
-def _finished(out: Path, about: Mapping[str, Any]) -> Embedded:
-    """The figures of an earlier run of the same request."""
+def _finished(out: Path, about: Mapping[str, Any], overwrite: bool) -> Embedded | None:
+    """The figures of an earlier run of the same request; None if `out` is to be replaced."""
     found = read_about(out)
-    if found is None:
-        raise RequestError(f"'{out}' exists and holds no features: remove it, or give another name")
-    named = difference({name: found.get(name) for name in about}, dict(about))
-    if named:
-        raise RequestError(f"'{out}' already holds features with {named}: remove it, or give another name")
+    named = difference({name: found.get(name) for name in about}, dict(about)) if found is not None else "nothing"
+    if found is None or named:
+        if overwrite or not out.stat().st_size:
+            return None
+        what = "exists and holds no features" if found is None else f"already holds features with {named}"
+        raise RequestError(f"'{out}' {what}: remove it, give another OUT, or add --overwrite")
     remove_parts(out)
     kept = ("recordings", "windows", "rejected", "width", "present", "weights")
     return Embedded(out, **{name: found[name] for name in kept})

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..runs.next_step import model_line, prediction_line
-from .shared_options import Encoder, Hop, Json, Model, Rate, parse_rates
+from .shared_options import Encoder, Hop, Json, Model, Overwrite, Rate, parse_rates
 
 if TYPE_CHECKING:
     from ..predict.prediction_lines import Predicted
@@ -39,6 +39,7 @@ def export(
     licence: Annotated[
         str | None, typer.Option("--license", metavar="SPDX", help="Licence for the model card, such as CC-BY-4.0.")
     ] = None,
+    overwrite: Overwrite = False,
     json: Json = None,
 ) -> None:
     """Write a run's model as a bundle, a graph or one network."""
@@ -60,9 +61,9 @@ def export(
     check_trained(run)
     if shards is not None:
         check_shards(shards)
-    from ..export.export_job import GraphRequest, tell_replaced, write_bundle, write_graph, write_single
+    from ..export.export_job import GraphRequest, check_free, write_bundle, write_graph, write_single
 
-    tell_replaced(out)
+    check_free(out, graph, int8, overwrite)
     if modality is not None:
         write_single(run, out, modality, json)
     elif graph:
@@ -122,6 +123,7 @@ def embed(
     max_rejected: Annotated[
         float, typer.Option(min=0, max=1, help="Fail above this share of unreadable recordings.")
     ] = 0.05,
+    overwrite: Overwrite = False,
     json: Json = None,
 ) -> None:
     """Write features of a folder, a list or shards. Rerun to resume.
@@ -150,6 +152,7 @@ def embed(
             workers=workers,
             max_rejected=max_rejected,
             rates=parse_rates(rate),
+            overwrite=overwrite,
         )
     except DataError:
         print_rejected(rejected_list(out))
@@ -181,8 +184,11 @@ def predict(
         Path | None,
         typer.Option(metavar="FILE", help="Write the JSON lines here and print a table at the end."),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file of --out.")] = False,
-    png: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw scores and gate weights over time.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the files of --out and --video.")] = False,
+    png: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Draw scores and gate weights over time; replaces an earlier picture."),
+    ] = None,
     video: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the film with scores, gates and alarms drawn on it.")
     ] = None,

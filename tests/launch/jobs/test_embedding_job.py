@@ -240,9 +240,11 @@ def test_second_call_does_nothing_and_other_request_is_rejected(run: Callable[..
         run(out, hop=0.3)
     other = tmp_path / "thesis.npz"
     other.write_text("years of work")
-    with pytest.raises(RequestError, match="exists and holds no features"):
+    with pytest.raises(RequestError, match=r"thesis.npz' exists and holds no features: .* or add --overwrite"):
         run(other)
     assert other.read_text() == "years of work"
+    assert run(out, hop=0.3, overwrite=True).windows != first.windows
+    assert run(other, overwrite=True).windows == first.windows
 
 
 def test_too_many_unreadable_recordings_stop_and_are_listed(
