@@ -24,7 +24,7 @@ from ...shards.errors import RequestError
 from ...shards.live.inputs import Item, find_material
 from ...shards.live.readers import Ended, relay
 from ...shards.live.window_batches import Batcher
-from ...shards.media.pack_settings import difference
+from ...shards.media.pack_settings import PackSettings, difference
 from ...shards.packing.rejected import Rejected, judge_rejected, list_rejected, printable
 from ...shards.packing.sources import Source
 from ...shards.packing.spool import ENCODERS
@@ -65,14 +65,16 @@ def embed(
     max_rejected: float = 0.05,
     rates: dict[str, float] | None = None,
     overwrite: bool = False,
+    max_seconds: float = PackSettings.max_seconds,
 ) -> Embedded:
     """Writes features of everything in `source` (see `find_material`) to `out`, `.parquet` or `.npz`.
 
     Finished recordings are kept beside `out` until all are done: after an interruption the same call resumes and
     writes the same bytes. If `out` exists, from the same request, nothing is done; other content is replaced only
     with `overwrite`. Unreadable recordings are listed in `rejected_list(out)`. `workers`: decoding processes;
-    default: all cores but one. Raises `DataError` if more than the share `max_rejected` is unreadable; `RequestError` for a
-    wrong suffix, source or encoder, and if `out` holds something else.
+    default: all cores but one. `max_seconds`: a longer recording is unreadable. Raises `DataError` if more than the
+    share `max_rejected` is unreadable; `RequestError` for a wrong suffix, source or encoder, and if `out` holds
+    something else.
     """
     check_form(out)
     model = load_encoder(find_bundle(encoder)).to("cuda" if torch.cuda.is_available() else "cpu")
@@ -106,7 +108,7 @@ def embed(
     try:
         with open_parts(out, request, model.modalities) as parts:
             work = _Work(model, parts, material.items, by_modality, batch_size)
-            work.run(material.cutter(model.spec, model.modalities, application, hop), workers)
+            work.run(material.cutter(model.spec, model.modalities, application, hop, max_seconds), workers)
             rejected = [work.rejected[number] for number in sorted(work.rejected)]
             listed = rejected_list(out)
             list_rejected(listed, rejected)

@@ -7,6 +7,7 @@ from pathlib import Path
 from ...shards.errors import RequestError, choice_error
 from ...shards.index.whole_file import PICTURE, keep_others, keep_results
 from ...shards.live.live_source import Patience
+from ...shards.media.pack_settings import PackSettings
 from ...tasks.prediction.alarm_events import AlarmRule, Smoothing
 from ...tasks.prediction.window_scores import Scorer
 
@@ -43,7 +44,7 @@ class AlarmRequest:
 class PredictRequest:
     """The options of `predict`. `beside`: files of further modalities by name. `rates`: Hz of files that do not
     store it. `out`, `png`, `video`: where lines, timeline and film go (for several recordings: folders). `overwrite`:
-    whether `out` and `video` may replace files.
+    whether `out` and `video` may replace files. `max_seconds`: longest recording; streams have no end.
     """
 
     beside: dict[str, Path] = field(default_factory=dict)
@@ -55,6 +56,7 @@ class PredictRequest:
     alarm: AlarmRequest = field(default_factory=AlarmRequest)
     patience: Patience = field(default_factory=Patience)
     overwrite: bool = False
+    max_seconds: float = PackSettings.max_seconds
 
     def check_free(self, keys: Sequence[str] | None = None) -> list[Path]:
         """The pictures that are replaced. `keys`: of several recordings.

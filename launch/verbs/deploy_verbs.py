@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ...shards.media.pack_settings import PackSettings
 from ..runs.next_step import model_line, prediction_line
-from .shared_options import Encoder, Hop, Json, Model, Overwrite, Rate, parse_rates
+from .shared_options import Encoder, Hop, Json, MaxSeconds, Model, Overwrite, Rate, parse_rates
 
 if TYPE_CHECKING:
     from ..predict.prediction_lines import Predicted
@@ -123,6 +124,7 @@ def embed(
     max_rejected: Annotated[
         float, typer.Option(min=0, max=1, help="Fail above this share of unreadable recordings.")
     ] = 0.05,
+    max_seconds: MaxSeconds = PackSettings.max_seconds,
     overwrite: Overwrite = False,
     json: Json = None,
 ) -> None:
@@ -153,6 +155,7 @@ def embed(
             max_rejected=max_rejected,
             rates=parse_rates(rate),
             overwrite=overwrite,
+            max_seconds=max_seconds,
         )
     except DataError:
         print_rejected(rejected_list(out))
@@ -207,6 +210,7 @@ def predict(
     smoothing: Annotated[str, typer.Option(help="mean, or exponential with --smooth as time constant.")] = "mean",
     min_on: Annotated[float, typer.Option(min=0.0, help="Seconds of a high score before an alarm starts.")] = 0.0,
     min_off: Annotated[float, typer.Option(min=0.0, help="Seconds of a low score before an alarm ends.")] = 0.0,
+    max_seconds: MaxSeconds = PackSettings.max_seconds,
     max_lag: Annotated[float, typer.Option(min=0.1, help="Of a stream: drop windows this many seconds late.")] = 5.0,
     retries: Annotated[int, typer.Option(min=0, help="Of a stream: attempts in a row to reconnect.")] = 5,
     timeout: Annotated[float, typer.Option(min=0.1, help="Of a stream: seconds to wait for data.")] = 10.0,
@@ -239,6 +243,7 @@ def predict(
         AlarmRequest(alarm, on, off, smooth, smoothing, min_on, min_off),
         Patience(max_lag, retries, timeout),
         overwrite,
+        max_seconds,
     )
     predicted: list[Predicted] = []
     try:

@@ -47,6 +47,7 @@ Declare = Annotated[
         show_default=False,
     ),
 ]
+MaxSeconds = Annotated[float, typer.Option(min=1, help="Refuse longer recordings. In seconds.")]
 Hop = Annotated[
     float | None,
     typer.Option(min=0.01, help="Seconds between pieces. Default: as evaluated.", show_default=False),

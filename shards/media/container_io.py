@@ -31,6 +31,8 @@ _PADDING = 1.25
 COVERS = Disposition.attached_pic | Disposition.timed_thumbnails
 # A pixel more than this many times as wide as high, or as high as wide, is a damaged header.
 LARGEST_ASPECT = 8.0
+# A picture with a side this many times as long as the other is refused: shrunk by its short side it would stay large.
+LARGEST_RATIO = 16.0
 
 
 def allow_pixels(most: int) -> None:
@@ -258,7 +260,13 @@ class FrameReader:
     scaler: VideoReformatter = field(default_factory=VideoReformatter)
 
     def read(self, frame: Any) -> NDArray[Any]:
-        """Returns the picture of one frame."""
+        """Returns the picture of one frame. Raises `ValueError` if one side is more than 16 times the other."""
+        height, width = frame.shape[:2] if isinstance(frame, np.ndarray) else (frame.height, frame.width)
+        width = round(width * self.aspect)
+        if max(width, height) > LARGEST_RATIO * min(width, height):
+            raise ValueError(
+                f"it has pictures of {width} x {height} pixels: one side is over {LARGEST_RATIO:g} times the other"
+            )
         if self.region is None:
             return self._read(frame, self.short_side)
         part = cut_region(self._read(frame, None), self.region)
