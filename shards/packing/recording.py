@@ -166,7 +166,7 @@ def read_signal(
     )
     if len(held) > most:
         raise ValueError(f"'{path.name}' lasts more than {max_seconds:g} s (--max-seconds)")
-    values = np.array(held)
+    values = np.asarray(held)
     if values.ndim != 2 or values.shape[1] != entry.channels or not len(values):
         raise ValueError(f"'{path.name}' has shape {values.shape}, {name} needs (samples, {entry.channels})")
     # Values beyond float32's range become infinite and are rejected as such.

@@ -262,6 +262,16 @@ def test_too_many_unreadable_recordings_stop_and_are_listed(
     assert json.loads((tmp_path / "figures.json").read_text())["rejected"] == 1
 
 
+def test_a_recording_beyond_the_longest_is_rejected_by_name(
+    bundle: Path, media: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "features.npz"
+    command = ["embed", str(bundle), str(media), str(out), "--workers", "0", "--max-rejected", "1"]
+    main([*command, "--max-seconds", "1.5"])
+    rejected = [json.loads(line) for line in rejected_list(out).read_text().splitlines()]
+    assert [line["file"] for line in rejected if "more than 1.5 (--max-seconds)" in line["reason"]], rejected
+
+
 @pytest.mark.parametrize(
     ("name", "source", "says"),
     [
