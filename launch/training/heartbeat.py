@@ -27,7 +27,7 @@ EVALUATING, SAVING = "evaluating", "saving a checkpoint"
 # Seconds between two looks at the failures of other processes, and in which living processes answer an alarm.
 LOOK, ANSWER = 0.25, 2.0
 # Seconds after which a process that another one's failure has not reached is interrupted, and then ended.
-INTERRUPT, END = 4.0, 30.0
+INTERRUPT, END = 4.0, 15.0
 ENDED = "its process ended without an error, perhaps killed"
 
 # A second training in the same processes must not read the places of the first.
@@ -69,17 +69,19 @@ class Heartbeat:
     place. Ranks that all evaluate at once wait for nobody and may take longer. With one process it does nothing.
 
     A process that raises an error calls `failure`, which raises an alarm in the store. Every process answers it with
-    what `keep` returns, of which the first process makes a checkpoint. The error, or the end of its process, breaks
-    the waiting of the others; one that goes on computing is interrupted.
+    what `keep` returns, of which the first process makes a checkpoint (`rescue`). The end of the process that failed
+    breaks the waiting of the others; one that goes on computing is interrupted, and one that waits on is ended.
     """
 
     def __init__(self, rank: int, world: int, seconds: float) -> None:
         self.rank, self.world, self.seconds = rank, world, seconds
         self.keep: Callable[[], bytes] = bytes
+        self.rescue: Callable[[], str] = str
         self._place = Place()
         self._ended, self._leaving, self._back = threading.Event(), threading.Event(), threading.Event()
         self._store: Store | None = None
         self._failure: Failure | None = None
+        self._answered = world - 1
         self._main = threading.get_ident()
 
     def at(self, step: int, doing: str) -> None:
@@ -132,7 +134,7 @@ class Heartbeat:
             if not _may_follow(error):
                 self._declare(self._store, own)
             self._store.add("alarm", 1)
-            answered = self.answers()
+            answered = self.answers(ANSWER)
             # The process that failed has declared it by now, unless its error looks like a consequence too.
             until = time.monotonic() + 2 * LOOK
             while not self._look(self._store) and time.monotonic() < until:
@@ -146,7 +148,7 @@ class Heartbeat:
             self._failure = self._failure or Failure(0, self._place, ENDED, self.rank)
         return self._failure
 
-    def answers(self, seconds: float = ANSWER) -> dict[int, bytes]:
+    def answers(self, seconds: float = 0.0) -> dict[int, bytes]:
         """By rank, what the other processes keep of their state; of those that answer within `seconds`."""
         found: dict[int, bytes] = {}
         until = time.monotonic() + seconds
@@ -158,13 +160,14 @@ class Heartbeat:
                 if len(found) == self.world - 1 or time.monotonic() > until:
                     break
                 time.sleep(LOOK / 5)
+        self._answered = len(found)
         return found
 
     def let_others_read(self) -> None:
         """Waits until all other processes know the failure, or for a short time: the store may end with this one."""
-        until = time.monotonic() + ANSWER
+        store, until = self._store, time.monotonic() + ANSWER
         with suppress(RuntimeError):
-            while self._store is not None and time.monotonic() < until and self._store.add("read", 0) < self.world:
+            while store is not None and time.monotonic() < until and store.add("read", 0) <= self._answered:
                 time.sleep(LOOK / 5)
 
     def _declare(self, store: Store, failure: Failure) -> None:
@@ -197,6 +200,8 @@ class Heartbeat:
                 if torch.distributed.get_backend() == "nccl":
                     distributed_c10d._abort_process_group()  # unlike gloo, it does not notice that a process ended
             if waited > END:
+                if self.rank == 0:
+                    print(f"error: {self._failure}{self.rescue()}", file=sys.stderr, flush=True)
                 os._exit(3)
 
     def _watch(self, store: Store) -> None:

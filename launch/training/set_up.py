@@ -217,6 +217,7 @@ def open_training(
             stop = Stop(signals, config.steps, enough, state.nonfinite.error)
             training = Training(run, state, book, pulse, stop, batches, advance, settings, saved, saved_at)
             opened.append(training)
+            pulse.rescue = training.rescue
             yield training
             # A failure before the first step leaves nothing to resume.
             if training.saved != state.step and (state.step or stop.failure is None):

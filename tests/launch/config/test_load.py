@@ -321,10 +321,11 @@ def test_columns_that_select_clips_are_text(tmp_path: Path) -> None:
 )
 def test_a_single_value_of_a_column_keeps_its_text(tmp_path: Path, text: str) -> None:
     path, upper = tmp_path / "mine.yaml", tmp_path / "upper.yaml"
-    path.write_text(f"kind: finetune\ndata:\n  shards: a\n  where: {{camera: {text}, {text}: [b]}}\n")
-    assert load_config("finetune", str(path)).data.where == {"camera": [text], text: ["b"]}
+    column = "column" if text in ("null", "~") else text
+    path.write_text(f"kind: finetune\ndata:\n  shards: a\n  where: {{camera: {text}, {column}: [b]}}\n")
+    assert load_config("finetune", str(path)).data.where == {"camera": [text], column: ["b"]}
     upper.write_text(f"base: {path}\ndata: {{where: {{room: {text}}}}}\n")
-    above = {"camera": [text], text: ["b"], "room": [text]}
+    above = {"camera": [text], column: ["b"], "room": [text]}
     assert load_config("finetune", str(upper)).data.where == above
     typed = load_config("finetune", None, ["data.shards=a", f"data.where.camera={text}"])
     assert typed.data.where == {"camera": [text]}

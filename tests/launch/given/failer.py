@@ -1,13 +1,14 @@
 """Trains a line in two processes, of which one fails, and prints the error as the command line does.
 
 `main([HOW, RANK, RUN, *MORE])`. HOW is where RANK fails, in its sixth step: `forward`, `backward`, `memory`, `move`
-(its batch cannot be moved to the device), `killed` (its process), `evaluating` (after its sixth step) or `never`.
-MORE: `resume`.
+(its batch cannot be moved to the device), `killed` (its process), `lingers` (its process catches the error and lives
+on), `evaluating` (after its sixth step) or `never`. MORE: `resume`.
 """
 
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +63,7 @@ class Line(nn.Module):
     def forward(self, batch: Numbers) -> dict[str, Tensor]:
         loss = self.line(self.drop(self.norm(batch.x))).square().mean()
         if self.here and batch.seed == STEP:
-            if self.how == "forward":
+            if self.how in ("forward", "lingers"):
                 raise ValueError("planted in the forward pass")
             if self.how == "memory":
                 raise torch.OutOfMemoryError("planted: out of memory")
@@ -101,6 +102,8 @@ def main(arguments: Sequence[str]) -> int:
             resume="resume" in more,
         )
     except (DataError, RequestError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        if how == "lingers" and here:
+            time.sleep(40)
         return 3
     return 0

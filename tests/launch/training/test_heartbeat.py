@@ -68,11 +68,17 @@ def whole(tmp_path_factory: pytest.TempPathFactory, launch: Callable[..., list[i
         ("forward", 1, 5, "rank 1 failed after step 5, in the forward pass: ValueError: planted in the forward pass"),
         ("forward", 0, 5, "rank 0 failed after step 5, in the forward pass: ValueError: planted in the forward pass"),
         ("backward", 1, 5, "rank 1 failed after step 5, in the backward pass: RuntimeError: planted in the backward"),
-        ("backward", 0, 5, "rank 0 failed after step 5, in the backward pass: RuntimeError: planted in the backward"),
+        pytest.param(
+            "backward",
+            0,
+            5,
+            "rank 0 failed after step 5, in the backward pass: RuntimeError: planted in the backward",
+            marks=pytest.mark.slow,
+        ),
         ("memory", 1, 5, "rank 1 failed after step 5, in the forward pass: OutOfMemoryError: planted: out of memory"),
         ("move", 1, 5, "rank 1 failed after step 5, in the forward pass: ValueError: planted: this batch is broken"),
         ("evaluating", 1, 6, "rank 1 failed after step 6, evaluating: ValueError: planted in the evaluation"),
-        ("killed", 1, 5, "rank 1 failed after step 5, "),
+        pytest.param("killed", 1, 5, "rank 1 failed after step 5, ", marks=pytest.mark.slow),
     ],
 )
 def test_a_rank_that_fails_ends_all_with_a_checkpoint_of_the_last_whole_step(
@@ -94,3 +100,15 @@ def test_a_rank_that_fails_ends_all_with_a_checkpoint_of_the_last_whole_step(
     if how != "killed":  # the generators of a killed process are unknown
         assert all(torch.equal(one[name], two[name]) for name in one)
         assert all(torch.equal(kept["average"][name], same["average"][name]) for name in kept["average"])
+
+
+@pytest.mark.slow
+def test_a_failed_process_that_lives_on_does_not_hold_the_others(
+    tmp_path: Path, launch: Callable[..., list[int]]
+) -> None:
+    run, log = tmp_path / "run", tmp_path / "log"
+    assert launch(["lingers", "1", str(run)], 2, script=FAILER, log=str(log)) == [3, 3], log.read_text()
+    lines = [line for line in log.read_text().splitlines() if line.startswith("error:")]
+    told = "error: rank 1 failed after step 5, in the forward pass: ValueError: planted in the forward pass"
+    assert sorted(lines) == [told, f"{told}; a checkpoint of step 5 is saved: resume with --resume"]
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-5"]
