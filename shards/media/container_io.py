@@ -18,7 +18,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
 from .accepted_containers import CONTAINERS, OTHERS, check_tables, no_media
-from .damaged_packets import Damage, DisplayOrder, decode
+from .damaged_packets import Damage, decode, order_of
 from .region import Region, cut_region
 
 MediaSource = Path | str | io.BytesIO
@@ -231,7 +231,7 @@ def iterate_frames(source: MediaSource, damage: Damage | None = None) -> Iterato
         stream = find_pictures(container)
         if stream is None:
             raise ValueError("it has no video stream")
-        order = DisplayOrder(stream)
+        order = order_of(container, stream)
         for frame in decode(container, stream, damage):
             yield from order.put(frame)
         yield from order.rest()

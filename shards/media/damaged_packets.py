@@ -81,8 +81,8 @@ class Clock:
     Where captures were joined, such as by `cat a.ts b.ts`, time stamps jump. All streams then move by the same number
     of seconds, so that what follows continues where the part before ended, and stays in time with its own sound.
 
-    AVI has no presentation times. FFmpeg makes them up, one frame late if there may be reordered frames, because a
-    decoder returns the first frame with the second packet. But the first picture belongs to the first sample of sound.
+    AVI has no presentation times. FFmpeg makes them up, one frame late if there may be reordered frames: a decoder
+    returns the first frame with the second packet. But the first picture belongs to the first sample of sound.
 
     - `jumps`: a step ahead by more than `STEP_AHEAD` is such a joint as well.
     - `delayed`: pictures may be a frame late, as in AVI.
@@ -149,6 +149,11 @@ def clock_of(container: Any) -> Clock:
     return Clock(bool(container.format.flags & _JUMPING), container.format.name == "avi")
 
 
+def order_of(container: Any, stream: Any) -> "DisplayOrder":
+    """Returns the display order of a video stream of an open container."""
+    return DisplayOrder(stream, _AVI_DEPTH if container.format.name == "avi" else 0)
+
+
 def is_joined(container: Any) -> bool:
     """Returns whether the clock of a file starts again somewhere. Reads all of its packets."""
     clock = clock_of(container)
@@ -199,17 +204,17 @@ class DisplayOrder:
     """Gives decoded frames their times. Frames arrive in display order, but their time stamps may not.
 
     AVI stores the order of decoding. Its time stamps are right as a set, so the earliest one belongs to the first
-    frame. As many frames are held back as the codec reorders.
+    frame. As many frames are held back as the codec reorders, and at least `depth`.
     """
 
-    def __init__(self, stream: Any) -> None:
+    def __init__(self, stream: Any, depth: int = 0) -> None:
         self.context = stream.codec_context
         self.period = float(1 / (stream.average_rate or stream.guessed_rate or 25))
         self.frames: deque[Any] = deque()
         self.times: list[float] = []
         self.last: float | None = None
         self.newest = -math.inf
-        self.depth = _AVI_DEPTH if stream.container.format.name == "avi" and self.context.has_b_frames else 0
+        self.depth = depth
 
     def put(self, frame: Any) -> Iterator[tuple[float, Any]]:
         """Takes the next frame. Yields (time in seconds, frame) of those whose time is certain."""
