@@ -20,7 +20,7 @@ setup: .venv/.installed
 	@touch $@
 
 demo: .venv/.installed
-	$(BIN)/modalgate demo --out $(DEMO_OUT)
+	$(BIN)/modalgate demo --out $(DEMO_OUT) --overwrite
 
 lint: .venv/.tested
 	$(BIN)/ruff check .

@@ -190,12 +190,15 @@ def timing_cases(folder: Path) -> Iterator[Case]:
     yield Case("1 fps from 2 to 7 s .mkv", write(
         folder / "sparse.mkv", frames, [beeps(planted, 8)], stamps=stamps, options={"bf": "0"}
     ), planted, planted, 8.0)  # fmt: skip
-    for codec in ("mpeg4", "libx264"):
-        path = folder / f"reordered-{codec}.avi"
+    for suffix, codec, sound_codec in (
+        ("avi", "mpeg4", "pcm_s16le"), ("avi", "libx264", "pcm_s16le"), ("avi", "mpeg2video", "mp2"),
+        ("mkv", "libx264", "aac"), ("mp4", "libx264", "aac"), ("ts", "mpeg2video", "mp2"),
+    ):  # fmt: skip
+        path = folder / f"reordered-{codec}.{suffix}"
         write(
-            path, flashes(events, 8), [beeps(events, 8)], codec, "pcm_s16le", options={"bf": "2", "b_strategy": "0"}
+            path, flashes(events, 8), [beeps(events, 8)], codec, sound_codec, options={"bf": "3", "b_strategy": "0"}
         )
-        yield Case(f"reordered {codec} .avi", path, events, events, 8.0)
+        yield Case(f"reordered {codec} .{suffix}", path, events, events, 8.0)
 
 
 def stream_cases(folder: Path) -> Iterator[Case]:

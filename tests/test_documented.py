@@ -68,7 +68,7 @@ def test_documented_block_runs_verbatim(
     monkeypatch.chdir(folder)
     block = BLOCKS[name]
     if '"rgb.safetensors"' in block:
-        assert main(["export", "encoder", "rgb.safetensors", "--modality", "rgb"]) == 0
+        assert main(["export", "encoder", "rgb.safetensors", "--modality", "rgb", "--overwrite"]) == 0
         # The page shows what the command prints, but for the shape of this model's input.
         printed = [line.strip() for line in capsys.readouterr().out.splitlines() if line.startswith("    ")]
         shown = [line.partition("  #")[0] for line in block.splitlines() if line.startswith(("network", "features"))]

@@ -1,7 +1,7 @@
 """Configs in layers: what a layer adds, changes and removes."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from ...fusion.spec import DEFAULTS, BackboneSpec
 from ...shards.errors import RequestError
@@ -17,8 +17,18 @@ _ARGUMENTS_OF = {"fusion": ("fusion_arguments", "arguments"), "model": ("argumen
 _DEFAULTS = {"fusion": BackboneSpec().fusion, "model": DEFAULTS.model}
 
 
+class NullText(str):
+    """A null where texts are expected: it removes an entry of the layers below; without one it is the text itself."""
+
+
+def columns_of_texts(declared: Any) -> bool:
+    """Whether the `declared` type of a setting is free names with texts, as columns of a label table with values."""
+    return get_origin(declared) is dict and get_args(declared)[1:] == (list[str],)
+
+
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """`above` over `below`: mappings are merged, everything else is replaced."""
+    above = {key: None if isinstance(value, NullText) and key in below else value for key, value in above.items()}
     result = dict(below)
     for key, value in above.items():
         make_way(result, key, value)
@@ -47,13 +57,17 @@ def choices_first(settings: Sequence[str]) -> list[str]:
 def with_texts(hint: Callable[[str], Any], content: Any, texts: Any, key: str = "") -> Any:
     """`content` with the text, as written, of values of settings that are text: `007`, and in a list also `yes`.
 
-    `hint`: the declared type at a dotted key. `texts`: the same YAML with every scalar as text. A single `yes` stays
-    true, and is refused: it may be a mistake for a switch.
+    `hint`: the declared type at a dotted key. `texts`: the same YAML with every scalar as text. Values of columns are
+    text as they are in a label table. Elsewhere a single `yes` stays true, and is refused: it may be a mistake for a
+    switch.
     """
+    declared = hint(key)
+    if columns_of_texts(declared) and isinstance(texts, dict) and "<<" not in texts:
+        pairs = zip(texts.items(), content.values(), strict=True)
+        return {name: NullText(text) if value is None else text for (name, text), value in pairs}
     if isinstance(content, dict) and isinstance(texts, dict):
         inner = {name: f"{key}.{name}" if key else str(name) for name in content}
         return {name: with_texts(hint, value, texts.get(str(name)), inner[name]) for name, value in content.items()}
-    declared = hint(key)
     several = declared == list[str] or key in TEXTS
     if several and isinstance(content, list) and isinstance(texts, list):
         return [

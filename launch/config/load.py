@@ -22,7 +22,18 @@ from ..schema import KINDS, Config, FinetuneConfig, PretrainConfig
 from .choosing import with_choices
 from .config_keys import alternatives, explained, hint_at, join, known_keys
 from .defaults import Choice
-from .layers import TEXTS, check_length, choices_first, make_way, merged, rows_by_name, with_texts, without_steps
+from .layers import (
+    TEXTS,
+    NullText,
+    check_length,
+    choices_first,
+    columns_of_texts,
+    make_way,
+    merged,
+    rows_by_name,
+    with_texts,
+    without_steps,
+)
 
 SHIPPED = Path(__file__).parent / "shipped"
 # Keys of a file that are not settings: its kind and its base, and what a run folder records.
@@ -254,7 +265,10 @@ def _assign(schema: type[Any], content: dict[str, Any], override: str) -> None:
     except (YAMLError, OmegaConfBaseException) as error:
         raise RequestError(f"config key '{key}': the value '{text}' is not valid YAML") from error
     hint = hint_at(schema, key)
-    if str in alternatives(hint) and value is not None:
+    if columns_of_texts(hint_at(schema, key.rpartition(".")[0])):
+        texts = yaml.load(text, yaml.BaseLoader)  # values in a label table are text
+        value = texts if value is not None else NullText(text)
+    elif str in alternatives(hint) and value is not None:
         value = value if isinstance(value, str) else text  # name=007 and positive=yes are text, not YAML values
     elif (hint == list[str] or key in TEXTS) and value is not None:
         texts = yaml.load(text, yaml.BaseLoader)  # classes=[007,yes] holds text: this loader makes only text
@@ -268,7 +282,7 @@ def _assign(schema: type[Any], content: dict[str, Any], override: str) -> None:
         content[section] = dict(below) if isinstance(below, dict) else {}
         content = content[section]
     make_way(content, last, value)
-    content[last] = value
+    content[last] = None if isinstance(value, NullText) and last in content else value
 
 
 def _checked(hint: Any, value: Any, key: str, known: list[str]) -> Any:

@@ -9,10 +9,11 @@ from ...fusion.bundle.bundle import count_parameters
 from ...fusion.bundle.bundle_files import FACTS
 from ...fusion.bundle.single_network import save_single
 from ...shards.index.table import Index, load_index
+from ...shards.index.whole_file import keep_results
 from ..runs.closing_table import print_table, write_json
-from ..runs.logbook import warn
 from ..runs.next_step import model_line, run_line
 from .exporting import export_bundle, trained_bundle
+from .graph_files import card_path, int8_path
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,16 @@ class GraphRequest:
         return index, self.label
 
 
-def tell_replaced(out: Path) -> None:
-    """Prints a line if there is a model at `out` already."""
-    if out.is_file() or (out / FACTS).is_file():
-        warn(f"note: this replaces the model in '{out}'")
+def check_free(out: Path, graph: bool, int8: bool, overwrite: bool) -> None:
+    """Raises `RequestError` if there is a model at `out`, or of a graph its card or quantised twin, and not
+    `overwrite`.
+
+    A folder with anything but a bundle is never replaced.
+    """
+    places = [out, *([card_path(out)] if graph else []), *([int8_path(out)] if int8 else [])]
+    for place in places:
+        if not place.is_dir() or (place / FACTS).is_file():
+            keep_results(place, "OUT", overwrite)
 
 
 def write_bundle(run: Path, out: Path, licence: str | None, json: Path | None) -> None:

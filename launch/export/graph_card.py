@@ -7,12 +7,13 @@ from ...fusion.bundle.bundle import Bundle, describe_bundle
 from ...fusion.bundle.model_card import model_card
 from ..runs.closing_table import markdown_rows
 from .graph_export import Exported
+from .graph_files import card_path
 from .int8 import NOISE, Cost
 
 
 def save_card(bundle: Bundle, exported: Exported, cost: Cost | None) -> Path:
     """Writes FILE.md next to the graph FILE and returns its path."""
-    path = exported.path.with_name(f"{exported.path.name}.md")
+    path = card_path(exported.path)
     if "probabilities" not in exported.outputs:
         bundle = replace(bundle, model=bundle.backbone, task=None)
     clips = "none were given" if exported.clips is None else f"{exported.clips:.2g}"

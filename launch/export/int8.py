@@ -15,6 +15,7 @@ from ...shards.index.labels import label_values
 from ...shards.index.table import Index
 from ...shards.index.whole_file import whole_file
 from .graph_export import METADATA, quiet
+from .graph_files import int8_path
 from .parity import Windows, clip_windows, noise_windows
 from .runtime import Runner, need_onnx, open_onnx
 
@@ -71,7 +72,7 @@ def quantise(bundle: Bundle, path: Path, index: Index | None = None, label: str 
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    target = path.with_name(f"{path.stem}-int8{path.suffix}")
+    target = int8_path(path)
     with whole_file(target, keep_suffix=True) as partial:
         model = onnx.load(str(path))
         facts = {entry.key: entry.value for entry in model.metadata_props}

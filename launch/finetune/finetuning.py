@@ -129,13 +129,13 @@ def finetune(config: FinetuneConfig, command: Sequence[str] = (), resume: bool =
     durations = {sample.key: sample.duration for sample in index.samples}
     seconds = np.array([durations[key] for key in scores.keys])
     if watched:
-        chosen = chosen_rows(watched, recipe.classes, positive, seconds)
+        chosen = chosen_rows(watched, recipe.classes, positive, seconds, units)
         told = "chosen on validation clips of each split; mean over splits"
         tables.append(_chosen_table(ON_VALIDATION, chosen, chances, told))
     calibration = None
     if config.final:
         calibration = calibrate(scores, recipe.classes, positive)
-        chosen = chosen_rows([(scores, scores)], recipe.classes, positive, seconds)
+        chosen = chosen_rows([(scores, scores)], recipe.classes, positive, seconds, units)
         told = f"fitted and measured on the {len(scores.keys)} test clips, none scored by a model that trained on it"
         tables.append(_chosen_table(OUT_OF_FOLD, chosen, chances, told))
     if positive is None:
@@ -269,7 +269,7 @@ def _save(recipe: Recipe, split: Split, run: Path, classifier: Classifier) -> No
 def _chosen_table(title: str, rows: Sequence[Sequence[Cell]], chances: dict[str, float], note: str) -> Table:
     """A table of chosen figures, each with its chance if it has one."""
     beside = [[*row, chances.get(str(row[0]).partition(" ")[0])] for row in rows]
-    return Table(title, ["figure", "value", "chance"], beside, note)
+    return Table(title, ["figure", "value", "low", "high", "chance"], beside, note)
 
 
 def _class_table(scores: Scores, classes: Sequence[str]) -> Table:

@@ -24,7 +24,7 @@ from ...shards.errors import RequestError
 from ...shards.live.inputs import Item, find_material
 from ...shards.live.readers import Ended, relay
 from ...shards.live.window_batches import Batcher
-from ...shards.media.pack_settings import difference
+from ...shards.media.pack_settings import PackSettings, difference
 from ...shards.packing.rejected import Rejected, judge_rejected, list_rejected, printable
 from ...shards.packing.sources import Source
 from ...shards.packing.spool import ENCODERS
@@ -64,14 +64,17 @@ def embed(
     workers: int | None = None,
     max_rejected: float = 0.05,
     rates: dict[str, float] | None = None,
+    overwrite: bool = False,
+    max_seconds: float = PackSettings.max_seconds,
 ) -> Embedded:
     """Writes features of everything in `source` (see `find_material`) to `out`, `.parquet` or `.npz`.
 
     Finished recordings are kept beside `out` until all are done: after an interruption the same call resumes and
-    writes the same bytes. If `out` exists, from the same request, nothing is done. Unreadable recordings are listed
-    in `rejected_list(out)`. `workers`: decoding processes; default: all cores but one. Raises `DataError` if more
-    than the share `max_rejected` is unreadable; `RequestError` for a wrong suffix, source or encoder, and if `out`
-    holds something else.
+    writes the same bytes. If `out` exists, from the same request, nothing is done; other content is replaced only
+    with `overwrite`. Unreadable recordings are listed in `rejected_list(out)`. `workers`: decoding processes;
+    default: all cores but one. `max_seconds`: a longer recording is unreadable. Raises `DataError` if more than the
+    share `max_rejected` is unreadable; `RequestError` for a wrong suffix, source or encoder, and if `out` holds
+    something else.
     """
     check_form(out)
     model = load_encoder(find_bundle(encoder)).to("cuda" if torch.cuda.is_available() else "cpu")
@@ -96,8 +99,8 @@ def embed(
         "versions": {name: importlib.metadata.version(name) for name in ("torch", *ENCODERS)},
     }
     about = request | {"source": material.fingerprint}
-    if out.exists():
-        return _finished(out, about)
+    if out.exists() and (found := _finished(out, about, overwrite)) is not None:
+        return found
     out.parent.mkdir(parents=True, exist_ok=True)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     workers = max(cores - 1, 1) if workers is None else workers
@@ -105,7 +108,7 @@ def embed(
     try:
         with open_parts(out, request, model.modalities) as parts:
             work = _Work(model, parts, material.items, by_modality, batch_size)
-            work.run(material.cutter(model.spec, model.modalities, application, hop), workers)
+            work.run(material.cutter(model.spec, model.modalities, application, hop, max_seconds), workers)
             rejected = [work.rejected[number] for number in sorted(work.rejected)]
             listed = rejected_list(out)
             list_rejected(listed, rejected)
@@ -254,14 +257,15 @@ def _summary(out: Path, parts: FeatureParts, items: list[Item], rejected: int, m
     )
 
 
-def _finished(out: Path, about: Mapping[str, Any]) -> Embedded:
-    """The figures of an earlier run of the same request."""
+def _finished(out: Path, about: Mapping[str, Any], overwrite: bool) -> Embedded | None:
+    """The figures of an earlier run of the same request; None if `out` is to be replaced."""
     found = read_about(out)
-    if found is None:
-        raise RequestError(f"'{out}' exists and holds no features: remove it, or give another name")
-    named = difference({name: found.get(name) for name in about}, dict(about))
-    if named:
-        raise RequestError(f"'{out}' already holds features with {named}: remove it, or give another name")
+    named = difference({name: found.get(name) for name in about}, dict(about)) if found is not None else "nothing"
+    if found is None or named:
+        if overwrite or not out.stat().st_size:
+            return None
+        what = "exists and holds no features" if found is None else f"already holds features with {named}"
+        raise RequestError(f"'{out}' {what}: remove it, give another OUT, or add --overwrite")
     remove_parts(out)
     kept = ("recordings", "windows", "rejected", "width", "present", "weights")
     return Embedded(out, **{name: found[name] for name in kept})

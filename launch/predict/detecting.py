@@ -135,7 +135,7 @@ def _scored(
     bundle: Bundle, source: Source, folder: Path, spans: list[Span], label: str, hop: float | None, table: Path
 ) -> ScoredVideo:
     try:
-        windows = list(predict(bundle, source.files, hop, rates=source.rates))
+        windows = list(predict(bundle, source.files, hop, rates=source.rates, max_seconds=math.inf))
     except UNREADABLE as error:
         raise DataError(f"'{source.path}' cannot be read: {reason_of(error)}") from error
     starts, ends = (np.array([getattr(window, edge) for window in windows]) for edge in ("start", "end"))

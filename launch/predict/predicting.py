@@ -229,7 +229,10 @@ def _predict_files(
         if file is None and request.out is not None and not path.is_dir():
             seconds = probe(path).duration
         damage = Damage()
-        events = predict(scorer, source.files, request.hop, rates=source.rates | request.rates, damage=damage)
+        rates = source.rates | request.rates
+        events = predict(
+            scorer, source.files, request.hop, rates=rates, damage=damage, max_seconds=request.max_seconds
+        )
         try:
             with track(math.ceil(seconds), "predict", show=seconds > 0) as advance:
                 _follow(told, events, advance)

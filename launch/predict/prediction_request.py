@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...shards.errors import RequestError, choice_error
+from ...shards.index.whole_file import PICTURE, keep_others, keep_results
 from ...shards.live.live_source import Patience
+from ...shards.media.pack_settings import PackSettings
 from ...tasks.prediction.alarm_events import AlarmRule, Smoothing
 from ...tasks.prediction.window_scores import Scorer
 
@@ -42,7 +44,7 @@ class AlarmRequest:
 class PredictRequest:
     """The options of `predict`. `beside`: files of further modalities by name. `rates`: Hz of files that do not
     store it. `out`, `png`, `video`: where lines, timeline and film go (for several recordings: folders). `overwrite`:
-    whether `out` may replace a file.
+    whether `out` and `video` may replace files. `max_seconds`: longest recording; streams have no end.
     """
 
     beside: dict[str, Path] = field(default_factory=dict)
@@ -54,21 +56,26 @@ class PredictRequest:
     alarm: AlarmRequest = field(default_factory=AlarmRequest)
     patience: Patience = field(default_factory=Patience)
     overwrite: bool = False
+    max_seconds: float = PackSettings.max_seconds
 
     def check_free(self, keys: Sequence[str] | None = None) -> list[Path]:
-        """The pictures and films that are replaced. `keys`: of several recordings.
+        """The pictures that are replaced. `keys`: of several recordings.
 
-        They are drawn from the lines. Raises `RequestError` if the lines of `out` exist and may not be replaced.
+        Raises `RequestError` if lines or a film exist and may not be replaced, or if a picture would replace anything
+        but a picture.
         """
-        # An empty file holds no result, and a device or a pipe keeps none.
-        if self.out is not None and not self.overwrite and _holds(self.out):
-            raise RequestError(f"'{self.out}' already exists: give another --out, or add --overwrite")
-        wanted: list[Path] = []
-        for place, suffix in ((self.png, "png"), (self.video, "mp4")):
-            if place is not None:
-                wanted += [place] if keys is None else [place / f"{key}.{suffix}" for key in keys]
-        return [] if self.overwrite else [path for path in wanted if _holds(path)]
+        if self.out is not None:
+            keep_results(self.out, "--out", self.overwrite)
+        for path in _places(self.video, "mp4", keys):
+            keep_results(path, "--video", self.overwrite)
+        pictures = _places(self.png, "png", keys)
+        for path in pictures:
+            keep_others(path, "--png", PICTURE)
+        return [] if self.overwrite else [path for path in pictures if path.is_file() and path.stat().st_size]
 
 
-def _holds(path: Path) -> bool:
-    return path.is_file() and path.stat().st_size > 0
+def _places(place: Path | None, suffix: str, keys: Sequence[str] | None) -> list[Path]:
+    """The file at `place`, or one for each of several recordings in it."""
+    if place is None:
+        return []
+    return [place] if keys is None else [place / f"{key}.{suffix}" for key in keys]

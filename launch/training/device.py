@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -119,17 +120,26 @@ def agree(accelerator: Accelerator, *flags: bool | torch.Tensor) -> list[bool]:
 def on_first(accelerator: Accelerator, work: Callable[[], T]) -> T:
     """The result of `work()`, which only the first process does; every process raises its error.
 
-    An error of the first process alone would leave the others waiting for it.
+    An error of the first process alone would leave the others waiting for it. One that cannot be sent is a
+    `DataError` in all of them.
     """
     found: list[T | None] = [None]
     error: Exception | None = None
     if accelerator.is_main_process:
         try:
             found[0] = work()
-        except (RequestError, DataError, OSError) as raised:
-            error = raised
+        except Exception as raised:
+            error = raised if accelerator.num_processes == 1 else _sendable(raised)
     if accelerator.num_processes > 1:
         found[0], error = broadcast_object_list([found[0], error])
     if error is not None:
         raise error
     return found[0]  # pyright: ignore[reportReturnType]  (of the type T after the broadcast)
+
+
+def _sendable(error: Exception) -> Exception:
+    """`error`, or a `DataError` with its text if another process could not read it."""
+    try:
+        return pickle.loads(pickle.dumps(error))
+    except Exception:
+        return DataError(f"{type(error).__name__}: {error}")

@@ -1,22 +1,34 @@
-"""Names the rank that is late: every process reports its place, and a run ends when one stands still."""
+"""Names the rank that is late or has failed: all processes report their places, and end together."""
 
+import ctypes
 import itertools
 import json
 import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Self
 
+import torch
 from torch.distributed import distributed_c10d
 from torch.distributed.distributed_c10d import PrefixStore, Store
 
+from ...shards.errors import DataError, RequestError
+
 WAITING, AGREEING = "waiting for data", "waiting for the data of the others"
 FORWARD, BACKWARD = "in the forward pass", "in the backward pass"
+UPDATING = "updating the weights"
 EVALUATING, SAVING = "evaluating", "saving a checkpoint"
+
+# Seconds between two looks at the failures of other processes, and in which living processes answer an alarm.
+LOOK, ANSWER = 0.25, 2.0
+# Seconds after which a process that another one's failure has not reached is interrupted, and then ended.
+INTERRUPT, END = 4.0, 15.0
+ENDED = "its process ended without an error, perhaps killed"
 
 # A second training in the same processes must not read the places of the first.
 _trainings = itertools.count()
@@ -31,19 +43,46 @@ class Place:
     doing: str = "starting"
 
 
+@dataclass(frozen=True)
+class Failure:
+    """The first failure of a training: of `rank`, at `place`, for `reason`; process `teller` prints it."""
+
+    rank: int
+    place: Place
+    reason: str
+    teller: int
+
+    def __str__(self) -> str:
+        return f"rank {self.rank} failed after step {self.place.step}, {self.place.doing}: {self.reason}"
+
+
+class Interrupted(Exception):
+    """Raised in the main thread of a process because another process has failed."""
+
+
 class Heartbeat:
-    """Shares the place of this process with the others, and ends it when one has not moved for `seconds`.
+    """Shares the place of this process with the others, and ends it when one has failed, or not moved for `seconds`.
 
     All ranks pass the same places in the same order, so the rank with the fewest beats is the one that the others
     wait for. One line on standard error names it, and every process exits with status 3: a process that hangs in a
     collective operation cannot raise. A thread reads and writes the process group's store; `at` only stores the
     place. Ranks that all evaluate at once wait for nobody and may take longer. With one process it does nothing.
+
+    A process that raises an error calls `failure`, which raises an alarm in the store. Every process answers it with
+    what `keep` returns, of which the first process makes a checkpoint (`rescue`). The end of the process that failed
+    breaks the waiting of the others; one that goes on computing is interrupted, and one that waits on is ended.
     """
 
     def __init__(self, rank: int, world: int, seconds: float) -> None:
         self.rank, self.world, self.seconds = rank, world, seconds
+        self.keep: Callable[[], bytes] = bytes
+        self.rescue: Callable[[], str] = str
         self._place = Place()
-        self._ended, self._leaving = threading.Event(), threading.Event()
+        self._ended, self._leaving, self._back = threading.Event(), threading.Event(), threading.Event()
+        self._store: Store | None = None
+        self._failure: Failure | None = None
+        self._answered = world - 1
+        self._main = threading.get_ident()
 
     def at(self, step: int, doing: str) -> None:
         """Records that this process has done `step` steps and is now `doing` something."""
@@ -54,7 +93,7 @@ class Heartbeat:
         if self.world > 1:
             # A second client: the one of the group may be blocked as long as a collective operation waits.
             store = distributed_c10d._get_default_store().clone()  # pyright: ignore[reportAttributeAccessIssue]
-            named = PrefixStore(f"modalgate/heartbeat-{number}", store)
+            named = self._store = PrefixStore(f"modalgate/heartbeat-{number}", store)
             threading.Thread(target=self._watch, args=(named,), name="heartbeat", daemon=True).start()
         return self
 
@@ -62,17 +101,121 @@ class Heartbeat:
         if self._leaving.is_set():
             # This error only says that another process has ended; the thread is printing the reason.
             time.sleep(10 * self._pause)
+        self.finish()
+
+    def finish(self) -> None:
+        """Ends the watch: from here on the processes need not keep pace."""
         self._ended.set()
+
+    @property
+    def ended(self) -> bool:
+        """Whether the watch has ended."""
+        return self._ended.is_set()
 
     @property
     def _pause(self) -> float:
         """Seconds between two exchanges."""
         return min(self.seconds / 10, 5.0)
 
+    def failure(self, error: BaseException) -> Failure | None:
+        """The failure that ends the training, after `error` in this process; None with one process.
+
+        It is this process's own, or that of another, which has broken an exchange here. A process that does not
+        answer has ended without an error.
+        """
+        self._back.set()
+        if self._store is None:
+            return None
+        if self._leaving.is_set():  # a process hangs, and the thread is printing that
+            time.sleep(10 * self._pause)
+        _interrupt(self._main, None)  # from here on it would do harm
+        own = Failure(self.rank, self._place, describe_error(error), self.rank)
+        try:
+            if not _may_follow(error):
+                self._declare(self._store, own)
+            self._store.add("alarm", 1)
+            answered = self.answers(ANSWER)
+            # The process that failed has declared it by now, unless its error looks like a consequence too.
+            until = time.monotonic() + 2 * LOOK
+            while not self._look(self._store) and time.monotonic() < until:
+                time.sleep(LOOK / 5)
+            if self._failure is None:
+                silent = [rank for rank in range(self.world) if rank != self.rank and rank not in answered]
+                lost = Failure(silent[0], self._place, ENDED, self.rank) if silent else own
+                self._declare(self._store, lost)
+        except RuntimeError:
+            # The process that holds the store, usually the first, has ended.
+            self._failure = self._failure or Failure(0, self._place, ENDED, self.rank)
+        return self._failure
+
+    def answers(self, seconds: float = 0.0) -> dict[int, bytes]:
+        """By rank, what the other processes keep of their state; of those that answer within `seconds`."""
+        found: dict[int, bytes] = {}
+        until = time.monotonic() + seconds
+        with suppress(RuntimeError):
+            while self._store is not None:
+                for rank in set(range(self.world)) - {self.rank, *found}:
+                    if self._store.check([f"kept/{rank}"]):
+                        found[rank] = self._store.get(f"kept/{rank}")
+                if len(found) == self.world - 1 or time.monotonic() > until:
+                    break
+                time.sleep(LOOK / 5)
+        self._answered = len(found)
+        return found
+
+    def let_others_read(self) -> None:
+        """Waits until all other processes know the failure, or for a short time: the store may end with this one."""
+        store, until = self._store, time.monotonic() + ANSWER
+        with suppress(RuntimeError):
+            while store is not None and time.monotonic() < until and store.add("read", 0) <= self._answered:
+                time.sleep(LOOK / 5)
+
+    def _declare(self, store: Store, failure: Failure) -> None:
+        """Makes `failure` known, unless another process was first."""
+        if store.add("failures", 1) == 1:
+            store.set("failure", json.dumps(asdict(failure)))
+        while not self._look(store):
+            time.sleep(LOOK / 5)
+
+    def _look(self, store: Store) -> bool:
+        """Whether the failure is known."""
+        if self._failure is None and store.check(["failure"]):
+            found = json.loads(store.get("failure"))
+            self._failure = Failure(**(found | {"place": Place(**found["place"])}))
+            store.add("read", 1)
+        return self._failure is not None
+
+    def _answer(self, store: Store) -> None:
+        """Answers an alarm, and makes the main thread hear of it."""
+        began, interrupted = time.monotonic(), False
+        with suppress(RuntimeError):  # the store may end with its process
+            store.set(f"kept/{self.rank}", self.keep())
+            while not self._ended.wait(LOOK / 5) and not self._look(store):
+                pass
+        while not self._ended.wait(LOOK / 5) and not self._back.is_set():
+            waited = time.monotonic() - began
+            if waited > INTERRUPT and not interrupted:
+                interrupted = True
+                _interrupt(self._main, Interrupted)
+                if torch.distributed.get_backend() == "nccl":
+                    distributed_c10d._abort_process_group()  # unlike gloo, it does not notice that a process ended
+            if waited > END:
+                if self.rank == 0:
+                    print(f"error: {self._failure}{self.rescue()}", file=sys.stderr, flush=True)
+                os._exit(3)
+
     def _watch(self, store: Store) -> None:
         seen: dict[int, Place] = {rank: Place() for rank in range(self.world)}
         moved = dict.fromkeys(seen, time.monotonic())
-        while not self._ended.wait(self._pause):
+        due = time.monotonic() + self._pause
+        while not self._ended.wait(min(self._pause, LOOK)):
+            with suppress(RuntimeError):  # the store is gone with its process: the exchange of the main thread fails
+                if store.add("alarm", 0):
+                    self._answer(store)
+                    return
+            if time.monotonic() < due:
+                continue
+            due = time.monotonic() + self._pause
             now = self._exchange(store, seen)
             for rank, place in now.items():
                 if place != seen[rank]:
@@ -126,3 +269,20 @@ def describe(places: dict[int, Place], late: list[int], seconds: float) -> str:
         f"error: {who} made no progress for {seconds / 60:.3g} minutes, after step {place.step}, {place.doing}; "
         f"all {len(places)} processes stop: resume from the last checkpoint, or raise train.hang_minutes"
     )
+
+
+def describe_error(error: BaseException) -> str:
+    """The first line of an error, with its type unless it is an error of this package."""
+    line = (str(error).strip() or "no message").splitlines()[0]
+    return line if isinstance(error, DataError | RequestError) else f"{type(error).__name__}: {line}"
+
+
+def _may_follow(error: BaseException) -> bool:
+    """Whether `error` may be due to the failure of another process, which ends an exchange with a `RuntimeError`."""
+    return isinstance(error, RuntimeError | Interrupted) and not isinstance(error, torch.OutOfMemoryError)
+
+
+def _interrupt(thread: int, kind: type[BaseException] | None) -> None:
+    """Raises `kind` in `thread` at its next step in Python; None: cancels that."""
+    what = None if kind is None else ctypes.py_object(kind)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), what)

@@ -12,7 +12,7 @@ from torch import nn
 from ...shards.errors import DataError
 from ..schema import TrainConfig
 from .device import agree
-from .heartbeat import AGREEING, BACKWARD, EVALUATING, FORWARD, WAITING
+from .heartbeat import AGREEING, BACKWARD, EVALUATING, FORWARD, UPDATING, WAITING
 from .optimizer import set_learning_rate
 from .set_up import Stream, TrackerSettings, open_training
 
@@ -53,11 +53,12 @@ def train(
     CPU bit for bit.
 
     A step whose loss or gradient is not finite is skipped, and its clips are listed in RUN/nonfinite.jsonl. SIGTERM
-    and SIGINT end the run with a checkpoint and `KeyboardInterrupt`; SIGUSR1 saves a checkpoint. If one of several
-    processes gets no further batch, all save a checkpoint and end. With `config.average` the objective gets the
-    averaged weights at the end. Raises `RequestError` for an occupied run folder, and for other settings or shards on
-    resume; `DataError` if all checkpoints to resume from are damaged, after
-    `config.nonfinite_limit` non-finite steps in a row, and if a process that decodes clips dies.
+    and SIGINT end the run with a checkpoint and `KeyboardInterrupt`; SIGUSR1 saves a checkpoint. An error leaves a
+    checkpoint of the last whole step. If one of several processes fails or gets no further batch, all save a
+    checkpoint and end. With `config.average` the objective gets the averaged weights at the end. Raises
+    `RequestError` for an occupied run folder, and for other settings or shards on resume; `DataError` if all
+    checkpoints to resume from are damaged, after `config.nonfinite_limit` non-finite steps in a row, if a process
+    that decodes clips dies, and for any error of one of several processes.
     """
     boards = TrackerSettings(tracker_mode, tensorboard)
     enough = evaluation.enough if evaluation else lambda: False
@@ -102,6 +103,7 @@ def train(
             skip, stop.interrupted, due = agree(
                 accelerator, state.overflowed(total, norm), stop.signals.stop, training.save_due()
             )
+            pulse.at(state.step, UPDATING)
             state.update(skip, total, keys)
             book.add(len(keys) * accelerator.num_processes, [] if skip else [*seen, {"gradient_norm": norm}])
             training.advance(1)

@@ -11,6 +11,7 @@ import torch
 from accelerate.utils import set_seed
 from torch import nn
 
+from ...shards.errors import DataError, RequestError
 from ..runs.boards import Boards, need_tensorboard
 from ..runs.environment import record_environment
 from ..runs.folder import started_parts, started_run
@@ -95,6 +96,50 @@ class Training:
         self.saved, self.saved_at = self.state.step, time.monotonic()
         self.stop.signals.save = False
 
+    def rescue(self) -> str:
+        """Writes a checkpoint of the last whole state, in the first process, after an error; what to tell about it.
+
+        A training without a finished step has nothing to keep.
+        """
+        tracker = self.book.tracker
+        identity = None if tracker is None else tracker.identity
+        if self.state.step in (0, self.saved):
+            self.state.undo_step()
+            return f"; it has the checkpoint of step {self.saved}" if self.state.step else ""
+        try:
+            others = self.pulse.answers()
+            if not self.state.rescue(self.run, self.settings, identity, self.book.score(), others):
+                return "; the last checkpoint stays"
+        except DataError as error:
+            return f"; {error}"
+        self.saved = self.state.step
+        return f"; a checkpoint of step {self.saved} is saved: resume with --resume"
+
+
+@contextmanager
+def ended_together(pulse: Heartbeat, opened: Sequence[Training]) -> Iterator[None]:
+    """Ends all processes if the block raises an error in one, with a checkpoint of the last whole state.
+
+    The process that failed raises a `DataError` that names its rank and its error (a `RequestError` stays one), the
+    others one that names no reason. A single process raises its error.
+    """
+    try:
+        yield
+    except (Exception, KeyboardInterrupt) as error:
+        if pulse.ended:  # in an inner block, or after the last step
+            raise
+        failure = pulse.failure(error)
+        impatient = isinstance(error, KeyboardInterrupt)
+        saved = opened[0].rescue() if opened and pulse.rank == 0 and not impatient else ""
+        pulse.let_others_read()
+        pulse.finish()
+        if failure is None or impatient:
+            raise
+        if failure.teller != pulse.rank:
+            raise DataError(f"another process failed, and prints the reason{saved}") from error
+        kind = RequestError if isinstance(error, RequestError) and failure.rank == pulse.rank else DataError
+        raise kind(f"{failure}{saved}") from error
+
 
 @contextmanager
 def open_training(
@@ -111,9 +156,9 @@ def open_training(
 ) -> Iterator[Training]:
     """Yields the training with its state restored from the newest checkpoint (`resume`) or new.
 
-    On leaving it writes a last checkpoint, then raises what `Stop.raise_failure` raises. A run that fails before its
-    first step leaves no folder, a resumed one its folder as it was. Arguments and errors: see `loop.train`. `enough`:
-    see `Stop`.
+    On leaving it writes a last checkpoint, then raises what `Stop.raise_failure` raises. After an error it writes a
+    checkpoint of the last whole state; see `ended_together`. A run that fails before its first step leaves no folder,
+    a resumed one its folder as it was. Arguments and errors: see `loop.train`. `enough`: see `Stop`.
     """
     if boards.tensorboard:
         need_tensorboard()
@@ -124,7 +169,9 @@ def open_training(
     # The shards' fingerprint belongs to the run: other shards under the same name make another run.
     settings = {**(settings or {}), "fingerprint": getattr(stream, "fingerprint", None)}
     opened: list[Training] = []
+    pulse = Heartbeat(accelerator.process_index, accelerator.num_processes, 60 * config.hang_minutes)
     with ExitStack() as stack:
+        stack.enter_context(pulse)
 
         def start() -> tuple[Path | None, list[Path]]:
             stack.enter_context(started_run(run, settings, resume, lambda: bool(opened) and opened[0].advanced))
@@ -132,10 +179,12 @@ def open_training(
             return resumed_checkpoint(run) if resume else (None, [])
 
         folder, damaged = on_first(accelerator, start)
+        stack.enter_context(ended_together(pulse, opened))
         if main and resume:
             _tell_start(run, folder, damaged)
         set_seed(seed, device_specific=True)
         state = RunState(accelerator, objective, config, run, parameter_groups, folder)
+        pulse.keep = state.keep_random
         stack.callback(state.close)
         if main and state.step > config.steps:
             warn(f"'{run}' has done {state.step} steps, more than train.steps={config.steps}: it keeps them all")
@@ -153,26 +202,27 @@ def open_training(
         logged = read_metrics(run) if folder is not None else []
         last = next((line for line in reversed(logged) if "loss" in line and line["step"] <= state.step), {})
         book = Logbook(tracker, getattr(objective, "warnings", lambda _: []), config.best, last)
-        pulse = Heartbeat(accelerator.process_index, accelerator.num_processes, 60 * config.hang_minutes)
         saved, saved_at = state.step if folder is not None else -1, time.monotonic()
         state.restore_random()  # last, so that nothing above draws from the generators after it
         state.model.train()
         # The stream is already split by rank: `Accelerator.prepare` would split it again.
         batches = stream.train(state.batches)
         with (
+            caught_signals() as signals,
+            ended_together(pulse, opened),
             determinism(config.deterministic),
             compiled(state.trained, config.compile),
-            pulse,
-            caught_signals() as signals,
             track(config.steps, run.name, start=state.step, show=main) as advance,
         ):
             stop = Stop(signals, config.steps, enough, state.nonfinite.error)
             training = Training(run, state, book, pulse, stop, batches, advance, settings, saved, saved_at)
             opened.append(training)
+            pulse.rescue = training.rescue
             yield training
             # A failure before the first step leaves nothing to resume.
             if training.saved != state.step and (state.step or stop.failure is None):
                 training.save()
+        pulse.finish()
         stop.raise_failure()
         book.finish(state.step, getattr(objective, "verdict", lambda _: []))
     state.finish()

@@ -1,5 +1,6 @@
 """The state of a training: built, saved in a checkpoint, and restored."""
 
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from ..schema import TrainConfig
 from .checkpoint import load_checkpoint, random_state, save_checkpoint, set_random_state
+from .device import on_first
 from .ema import WeightAverage
 from .fsdp import reach_all, same_buffers, same_weights, sharded, whole
 from .nonfinite import NonFiniteGuard
@@ -61,25 +63,29 @@ class RunState:
             self._scaler.load_state_dict(kept["scaler"])
         self.nonfinite = NonFiniteGuard(run, self.trained, config.nonfinite_limit, accelerator.process_index)
         self.tracked: str | None = kept.get("wandb")
-        self._random: list[dict[str, Any]] = kept.get("random", [])
-        self._random_before: dict[str, Any] | None = None
+        self._random: list[dict[str, Any] | None] = kept.get("random", [])
+        # The generators after `step` steps; `_inside` a step, and inside its update, which leaves nothing whole.
+        self._random_at: tuple[int, dict[str, Any]] | None = None
+        self._inside, self._updating = False, False
 
     def restore_random(self) -> None:
         """Sets this process's generators to their state in the checkpoint."""
-        if self.accelerator.process_index < len(self._random):
-            set_random_state(self._random[self.accelerator.process_index])
+        mine = self._random[self.accelerator.process_index :][:1]
+        if mine and mine[0] is not None:  # unknown of a process that was killed
+            set_random_state(mine[0])
 
     def begin_step(self) -> None:
         """Copies what a skipped step, or one cut short, has to restore."""
         self.nonfinite.remember()
-        # A step of one batch is cut short only before its forward pass, which draws.
-        self._random_before = random_state() if self.config.accumulate > 1 else None
+        self._random_at = self.step, random_state()
+        self._inside = True
 
     def undo_step(self) -> None:
         """Restores buffers, a teacher's weights and generators to their state before a step that is cut short."""
-        self.nonfinite.restore()
-        if self._random_before is not None:
-            set_random_state(self._random_before)
+        if self._inside and self._random_at is not None:
+            self.nonfinite.restore()
+            set_random_state(self._random_at[1])
+        self._inside = False
 
     def exchanging(self, last: bool) -> AbstractContextManager[None]:
         """Context of one batch of a step: DDP exchanges gradients once per step, with the last batch."""
@@ -107,6 +113,7 @@ class RunState:
 
     def update(self, skip: bool, loss: Tensor, keys: Sequence[str]) -> None:
         """Ends a step: the optimiser moves the weights, or the step of these `keys` is undone and listed (`skip`)."""
+        self._updating = True
         if skip:
             self.nonfinite.record(self.step, float(loss) / self.config.accumulate, keys)
         else:
@@ -121,6 +128,9 @@ class RunState:
         self.optimizer.zero_grad()
         self.step += 1
         self.batches += self.config.accumulate
+        if self.accelerator.num_processes > 1:
+            self._random_at = self.step, random_state()
+        self._inside = self._updating = False
 
     @contextmanager
     def evaluated(self) -> Iterator[None]:
@@ -150,14 +160,58 @@ class RunState:
         random = gather_object([random_state()])
         if self.fsdp:
             same_buffers(self.trained)
-        weights, optimizer = whole(self.trained.state_dict()), whole(self.optimizer.state_dict())
-        average = None if self.average is None else whole(self.average.state_dict())
-        if self.accelerator.is_main_process:
-            scaler = None if self._scaler is None else self._scaler.state_dict()
-            kept = {"optimizer": optimizer, "average": average, "scaler": scaler, "random": random}
-            kept |= {"batches": self.batches, "wandb": tracked, "config": settings}
+        kept = self._kept(random) | {"wandb": tracked, "config": settings}
+        weights = whole(self.trained.state_dict())
+
+        def write() -> None:
             save_checkpoint(run, self.step, weights, kept, self.config.keep, score)
-        self.accelerator.wait_for_everyone()
+
+        on_first(self.accelerator, write)
+
+    def keep_random(self) -> bytes:
+        """The generators of this process after its finished steps, for `rescue` in the first process.
+
+        Safe from another thread: they belong to the last finished step, or, of a process that is updating its
+        weights, to the step that it is in.
+        """
+        began, now = self._random_at, random_state()
+        file = io.BytesIO()
+        torch.save({} if began is None else {began[0]: began[1], began[0] + 1: now}, file)
+        return file.getvalue()
+
+    def rescue(
+        self,
+        run: Path,
+        settings: Mapping[str, Any],
+        tracked: str | None,
+        score: float | None,
+        others: Mapping[int, bytes],
+    ) -> bool:
+        """Undoes an unfinished step and writes a checkpoint without the other processes; false if that cannot be.
+
+        It cannot be inside an update of the weights, nor with shares of the weights in other processes. `others`:
+        what their `keep_random` returned, by rank. Generators of a missing one start from the seed on resume.
+        """
+        self.undo_step()
+        if self._updating or self.fsdp:
+            return False
+        random: list[dict[str, Any] | None] = [random_state()]
+        for rank in range(1, self.accelerator.num_processes):
+            drawn = torch.load(io.BytesIO(others[rank]), weights_only=True) if others.get(rank) else {}
+            random.append(drawn.get(self.step))
+        kept = self._kept(random) | {"wandb": tracked, "config": settings}
+        save_checkpoint(run, self.step, self.trained.state_dict(), kept, self.config.keep, score)
+        return True
+
+    def _kept(self, random: Sequence[dict[str, Any] | None]) -> dict[str, Any]:
+        """What a checkpoint holds beside the weights and the settings."""
+        return {
+            "optimizer": whole(self.optimizer.state_dict()),
+            "average": None if self.average is None else whole(self.average.state_dict()),
+            "scaler": None if self._scaler is None else self._scaler.state_dict(),
+            "random": random,
+            "batches": self.batches,
+        }
 
     def close(self) -> None:
         """Removes from the objective what Accelerate wrapped around it."""

@@ -5,9 +5,10 @@ from typing import Annotated
 
 import typer
 
+from ...shards.index.whole_file import PICTURE
 from ...shards.media.pack_settings import PackSettings
 from ..runs.next_step import next_line, pretrain_line
-from .shared_options import Declare, Json, Rate, declare_modalities, names_in, parse_rates, parse_region
+from .shared_options import Declare, Json, Rate, declare_modalities, names_in, parse_rates, parse_region, replacing
 
 Shards = Annotated[Path, typer.Argument(metavar="SHARDS", help="A folder written by `modalgate pack`.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes. Default: one per core.", show_default=False)]
@@ -146,7 +147,14 @@ def pack(
 
 def inspect(
     shards: Shards,
-    png: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw a contact sheet of some clips.")] = None,
+    png: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Draw a contact sheet of some clips; replaces an earlier one.",
+            callback=replacing("--png", PICTURE),
+        ),
+    ] = None,
     clips: Annotated[int, typer.Option(min=1, help="Rows of the contact sheet.")] = 8,
     json: Json = None,
 ) -> None:

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ...shards.media.pack_settings import PackSettings
 from ..runs.next_step import model_line, prediction_line
-from .shared_options import Encoder, Hop, Json, Model, Rate, parse_rates
+from .shared_options import Encoder, Hop, Json, MaxSeconds, Model, Overwrite, Rate, parse_rates
 
 if TYPE_CHECKING:
     from ..predict.prediction_lines import Predicted
@@ -39,6 +40,7 @@ def export(
     licence: Annotated[
         str | None, typer.Option("--license", metavar="SPDX", help="Licence for the model card, such as CC-BY-4.0.")
     ] = None,
+    overwrite: Overwrite = False,
     json: Json = None,
 ) -> None:
     """Write a run's model as a bundle, a graph or one network."""
@@ -60,9 +62,9 @@ def export(
     check_trained(run)
     if shards is not None:
         check_shards(shards)
-    from ..export.export_job import GraphRequest, tell_replaced, write_bundle, write_graph, write_single
+    from ..export.export_job import GraphRequest, check_free, write_bundle, write_graph, write_single
 
-    tell_replaced(out)
+    check_free(out, graph, int8, overwrite)
     if modality is not None:
         write_single(run, out, modality, json)
     elif graph:
@@ -122,6 +124,8 @@ def embed(
     max_rejected: Annotated[
         float, typer.Option(min=0, max=1, help="Fail above this share of unreadable recordings.")
     ] = 0.05,
+    max_seconds: MaxSeconds = PackSettings.max_seconds,
+    overwrite: Overwrite = False,
     json: Json = None,
 ) -> None:
     """Write features of a folder, a list or shards. Rerun to resume.
@@ -150,6 +154,8 @@ def embed(
             workers=workers,
             max_rejected=max_rejected,
             rates=parse_rates(rate),
+            overwrite=overwrite,
+            max_seconds=max_seconds,
         )
     except DataError:
         print_rejected(rejected_list(out))
@@ -181,8 +187,11 @@ def predict(
         Path | None,
         typer.Option(metavar="FILE", help="Write the JSON lines here and print a table at the end."),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file of --out.")] = False,
-    png: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw scores and gate weights over time.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the files of --out and --video.")] = False,
+    png: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Draw scores and gate weights over time; replaces an earlier picture."),
+    ] = None,
     video: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the film with scores, gates and alarms drawn on it.")
     ] = None,
@@ -201,6 +210,7 @@ def predict(
     smoothing: Annotated[str, typer.Option(help="mean, or exponential with --smooth as time constant.")] = "mean",
     min_on: Annotated[float, typer.Option(min=0.0, help="Seconds of a high score before an alarm starts.")] = 0.0,
     min_off: Annotated[float, typer.Option(min=0.0, help="Seconds of a low score before an alarm ends.")] = 0.0,
+    max_seconds: MaxSeconds = PackSettings.max_seconds,
     max_lag: Annotated[float, typer.Option(min=0.1, help="Of a stream: drop windows this many seconds late.")] = 5.0,
     retries: Annotated[int, typer.Option(min=0, help="Of a stream: attempts in a row to reconnect.")] = 5,
     timeout: Annotated[float, typer.Option(min=0.1, help="Of a stream: seconds to wait for data.")] = 10.0,
@@ -233,6 +243,7 @@ def predict(
         AlarmRequest(alarm, on, off, smooth, smoothing, min_on, min_off),
         Patience(max_lag, retries, timeout),
         overwrite,
+        max_seconds,
     )
     predicted: list[Predicted] = []
     try:

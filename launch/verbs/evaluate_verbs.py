@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
+from ...shards.index.whole_file import PAGE, keep_others
 from ..runs.next_step import browse
-from .shared_options import Encoder, Hop, Json, LabelledShards, Model, Views, names_in
+from .shared_options import Encoder, Hop, Json, LabelledShards, Model, Views, names_in, replacing
 
 
 def probe(
@@ -87,7 +88,14 @@ def compare(
     runs: Annotated[
         list[Path], typer.Argument(metavar="RUN RUN...", help="Fine-tuning runs with the same test clips.")
     ],
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write an HTML page of all runs.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Also write an HTML page of all runs; replaces an earlier one.",
+            callback=replacing("--out", PAGE),
+        ),
+    ] = None,
     json: Json = None,
 ) -> None:
     """Test runs in pairs: differences with intervals, tests, Holm."""
@@ -203,7 +211,12 @@ def detect(
 def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders to show on one page.")],
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Default: report.html in the first RUN.", show_default=False)
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Default: report.html in the first RUN. Replaces an earlier page.",
+            show_default=False,
+        ),
     ] = None,
     predictions: Annotated[
         list[Path] | None,
@@ -215,5 +228,6 @@ def report(
     from ...tasks.report.page import write_report
 
     target = out or runs[0] / "report.html"
+    keep_others(target, "--out", PAGE)
     write_report(runs, target, [read_predictions(path) for path in predictions or []])
     typer.echo(f"report: {target}\n{browse(target)}")

@@ -1,13 +1,36 @@
 """Options that several commands have, and the values of options that need parsing."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ...shards.index.whole_file import FIGURES, keep_others
 from ...shards.media.region import Region
 
-Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the figures to this file.")]
+
+def replacing(option: str, form: str) -> Callable[[Path | None], Path | None]:
+    """A check of an `option` whose file is a summary, before the work; see `keep_others`."""
+
+    def check(path: Path | None) -> Path | None:
+        if path is not None:
+            keep_others(path, option, form)
+        return path
+
+    return check
+
+
+Json = Annotated[
+    Path | None,
+    typer.Option(
+        "--json",
+        metavar="FILE",
+        help="Also write the figures to this file; replaces earlier ones.",
+        callback=replacing("--json", FIGURES),
+    ),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 Rate = Annotated[
     list[str] | None,
     typer.Option(
@@ -24,6 +47,7 @@ Declare = Annotated[
         show_default=False,
     ),
 ]
+MaxSeconds = Annotated[float, typer.Option(min=1, help="Refuse longer recordings. In seconds.")]
 Hop = Annotated[
     float | None,
     typer.Option(min=0.01, help="Seconds between pieces. Default: as evaluated.", show_default=False),

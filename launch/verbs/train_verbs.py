@@ -171,13 +171,14 @@ def auto(
 
 
 def demo(
-    out: Annotated[Path, typer.Option(metavar="DIR", help="A new folder, or one written by an earlier demo.")] = Path(
-        "demo"
-    ),
+    out: Annotated[Path, typer.Option(metavar="DIR", help="A new or empty folder.")] = Path("demo"),
     seed: Annotated[int, typer.Option(min=0, help="Seed of the corpus and of every training.")] = 0,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an earlier demo, with all that was added to its folder.")
+    ] = False,
     json: Json = None,
 ) -> None:
     """Run every step on a generated corpus, in a few minutes."""
     from ..whole_way.demo import run_demo
 
-    run_demo(out, seed, json)
+    run_demo(out, seed, json, overwrite)

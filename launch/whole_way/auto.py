@@ -94,7 +94,8 @@ def run_auto(request: AutoRequest, run_verb: Callable[[list[str]], object], json
         fitting = _shortened("finetune", shards, [*shared[:2], *settings], left * FINETUNING / (1 - PRETRAINING))
         words = ["--label", column, "--encoder", encoder, *(["--positive", positive] if positive else [])]
         run("finetune", shards, *shared[:2], *fitting, *words, "--final", "--json", figures)
-    run("export", tuned, out / "classifier")
+    classifier = out / "classifier"
+    run("export", tuned, classifier, *(["--overwrite"] if classifier.is_dir() else []))
     run("report", tuned, encoder, "--out", out / "report.html")
     write_json(json, {"seconds": time.monotonic() - began, "label": column, "out": str(out)})
     typer.echo(f"\ntook {(time.monotonic() - began) / 60:.1f} minutes; report: {out / 'report.html'}")

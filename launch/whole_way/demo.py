@@ -11,6 +11,7 @@ from typing import Any
 import typer
 
 from ...shards.errors import RequestError
+from ...shards.index.whole_file import keep_results
 from ..runs.next_step import browse
 
 PRESET = "melee"
@@ -21,14 +22,14 @@ RUNS = {"demo-violence": "fine-tuned, from the pretrained encoder", "demo-scratc
 _MARK = ".modalgate-demo"
 
 
-def run_demo(out: Path, seed: int, json: Path | None = None) -> None:
+def run_demo(out: Path, seed: int, json: Path | None = None, overwrite: bool = False) -> None:
     """Runs every step on a generated corpus in `out`, from media files to an exported classifier and a report.
 
-    Raises `RequestError` if `out` holds files that no demo wrote.
+    Raises `RequestError` if `out` holds files that no demo wrote, or an earlier demo and not `overwrite`.
     """
     from ..runs.closing_table import write_json
 
-    _claim(out)
+    _claim(out, overwrite)
     began = time.monotonic()
     facts = _run(out, seed)
     facts["seconds"] = time.monotonic() - began
@@ -37,10 +38,11 @@ def run_demo(out: Path, seed: int, json: Path | None = None) -> None:
     typer.echo(f"took {facts['seconds'] / 60:.1f} minutes\n{browse(out / 'report.html')}")
 
 
-def _claim(out: Path) -> None:
-    """Creates `out`; only a demo's own folder is emptied."""
+def _claim(out: Path, overwrite: bool) -> None:
+    """Creates `out`; only a demo's own folder is emptied, and only on request."""
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / _MARK).is_file())):
         raise RequestError(f"'{out}' holds files that no demo wrote: give --out another folder")
+    keep_results(out, "--out", overwrite)
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     (out / _MARK).touch()

@@ -1,4 +1,4 @@
-"""Write files atomically, and compute their digests."""
+"""Write files atomically, keep what must not be replaced, and compute digests."""
 
 import glob
 import hashlib
@@ -10,12 +10,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from ..errors import RequestError
+
 # This machine in the names of partial files: on a shared disk, another machine's process may have the same number.
 _HERE = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
 _OURS = re.compile(rf"(?:\.partial-{_HERE}-(\d+)-.*|.*\.{_HERE}-(\d+)\.partial)")
 _THEIRS = re.compile(r"\.partial-[0-9a-f]{8}-\d+-.*|.*\.[0-9a-f]{8}-\d+\.partial")
 # A partial file of another machine that nobody wrote to for this many seconds has lost its writer.
 LOST = 24 * 3600.0
+# The first bytes of summaries, which the same command writes again from the same results.
+SUMMARIES = {
+    "summary of figures in JSON": (b'{\n  "', b"{}", b"[\n  ", b"[]"),
+    "page in HTML": (b"<!doctype html",),
+    "picture in PNG": (b"\x89PNG",),
+}
+FIGURES, PAGE, PICTURE = SUMMARIES
+# A key of the JSON files that describe a bundle or shards.
+_NO_SUMMARY = b'"format_version"'
 # The folders that this process has tidied.
 _tidied = set[Path]()
 
@@ -80,6 +91,38 @@ def write_whole(path: Path, content: bytes) -> None:
     """Writes `content` to `path`, whole or not at all; see `whole_file`."""
     with whole_file(path) as partial:
         partial.write_bytes(content)
+
+
+def keep_results(path: Path, option: str, overwrite: bool = False) -> None:
+    """Refuses to replace what may hold the result of long work, unless `overwrite`. Call it before the work.
+
+    An empty file holds nothing, and a device or a pipe keeps nothing.
+
+    - `option`: names the path on the command line, as `--out`.
+
+    Raises `RequestError` if something is at `path`.
+    """
+    if not overwrite and _holds(path):
+        raise RequestError(f"'{path}' already exists: give another {option}, or add --overwrite")
+
+
+def keep_others(path: Path, option: str, form: str) -> None:
+    """Refuses to replace anything but a summary of the same `form`, a name in `SUMMARIES`.
+
+    The same command makes a summary again, so a new one replaces it. Raises `RequestError` for other content.
+    """
+    if not path.is_file() or not _holds(path):
+        return
+    content = path.read_bytes()
+    begin = content[:16].lower()
+    if _NO_SUMMARY in content or not any(begin.startswith(signature.lower()) for signature in SUMMARIES[form]):
+        raise RequestError(f"'{path}' already exists and is not a {form}: give another {option}")
+
+
+def _holds(path: Path) -> bool:
+    if path.is_dir():
+        return any(path.iterdir())
+    return path.is_file() and path.stat().st_size > 0
 
 
 def sha256(path: Path) -> str:

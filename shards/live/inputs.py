@@ -66,11 +66,19 @@ class Material:
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
     def cutter(
-        self, spec: ClipSpec, modalities: tuple[str, ...], application: Application, hop: float | None
+        self,
+        spec: ClipSpec,
+        modalities: tuple[str, ...],
+        application: Application,
+        hop: float | None,
+        max_seconds: float = PackSettings.max_seconds,
     ) -> Callable[[Item], Iterator[Piece]]:
-        """Returns a function that yields an item's pieces, in any process, and raises `unreadable.UNREADABLE`."""
+        """Returns a function that yields an item's pieces, in any process, and raises `unreadable.UNREADABLE`.
+
+        `max_seconds`: longest recording.
+        """
         if self.index is None:
-            return partial(_cut_recording, spec, modalities, application, hop)
+            return partial(_cut_recording, spec, modalities, application, hop, max_seconds)
         reader = FolderReader(self.index.folder)
         return partial(_cut_sample, reader, self.index.settings, spec, modalities, application, hop)
 
@@ -146,10 +154,16 @@ def _alone(path: Path) -> Source:
 
 
 def _cut_recording(
-    spec: ClipSpec, modalities: tuple[str, ...], application: Application, hop: float | None, item: Item
+    spec: ClipSpec,
+    modalities: tuple[str, ...],
+    application: Application,
+    hop: float | None,
+    max_seconds: float,
+    item: Item,
 ) -> Iterator[Piece]:
     assert isinstance(item.held, Source)
-    return recording_pieces(item.held.files, spec, modalities, application, hop, item.held.rates)
+    files, rates = item.held.files, item.held.rates
+    return recording_pieces(files, spec, modalities, application, hop, rates, max_seconds=max_seconds)
 
 
 def _cut_sample(

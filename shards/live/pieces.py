@@ -1,6 +1,5 @@
 """The pieces of a recording: one if it is as short as the evaluation clips, else sliding pieces."""
 
-import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from ..clips.cut import whole_piece
 from ..clips.piece import Piece
 from ..index.unreadable import UNREADABLE
 from ..media.damaged_packets import Damage
+from ..media.pack_settings import PackSettings
 from ..modality import MODALITIES
 from ..packing.encode import encode_clip, encode_whole
 from ..packing.recording import by_content, read_recording
@@ -29,7 +29,7 @@ def recording_pieces(
     hop: float | None = None,
     rates: dict[str, float] | None = None,
     damage: Damage | None = None,
-    max_seconds: float = math.inf,
+    max_seconds: float = PackSettings.max_seconds,
 ) -> Iterator[Piece]:
     """Yields one piece of a recording of at most `application.whole` seconds, and sliding pieces of a longer one.
 

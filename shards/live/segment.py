@@ -10,7 +10,7 @@ import numpy as np
 from av.error import FFmpegError
 from numpy.typing import NDArray
 
-from ..media.damaged_packets import DisplayOrder
+from ..media.damaged_packets import order_of
 from ..media.soundtrack import MonoTrack
 from .connection import Arrived, Break, Connection
 
@@ -43,7 +43,7 @@ class Section:
     def __init__(self, connection: Connection, reason: str) -> None:
         self.connection, self.reason, self.ending = connection, reason, ""
         self.pictures: deque[tuple[float, av.VideoFrame]] = deque()
-        self.order = None if connection.video is None else DisplayOrder(connection.video)
+        self.order = None if connection.video is None else order_of(connection.container, connection.video)
         self.heard: deque[av.AudioFrame] = deque()
         self.clock = time.monotonic()
         self.origin: float | None = None

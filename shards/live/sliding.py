@@ -16,7 +16,7 @@ from ..clips.piece import Piece, Window
 from ..media.container_io import allow_pixels, iterate_frames
 from ..media.damaged_packets import Damage
 from ..media.pack_settings import PackSettings
-from ..media.pictures import check_seconds, iterate_pictures
+from ..media.pictures import iterate_pictures
 from ..media.soundtrack import iterate_sound
 from ..modality import modality, shown_by
 from ..packing.recording import by_content, has_sound, picture_files, reader_of
@@ -34,7 +34,7 @@ def slide(
     hop: float | None = None,
     rates: dict[str, float] | None = None,
     damage: Damage | None = None,
-    max_seconds: float = math.inf,
+    max_seconds: float = PackSettings.max_seconds,
 ) -> Iterator[Piece]:
     """Yields pieces of `application.piece` seconds, one every `hop` seconds (default `application.hop`).
 
@@ -189,8 +189,9 @@ def _open(
         if path is not None:
             sound = _listen(path, spec.sample_rate, settings.max_seconds, origin, damage)
             tracks.append(Sound(sound, origin, spec, settings.silence_db, memory))
-    for name in wanted:
-        if modality(name).kind == "signal" and name in files:
-            tracks.append(Signal(files[name], name, spec, rates.get(name)))
-            check_seconds(files[name].name, tracks[-1].seconds, settings)
+    tracks += [
+        Signal(files[name], name, spec, rates.get(name), settings.max_seconds)
+        for name in wanted
+        if modality(name).kind == "signal" and name in files
+    ]
     return tracks

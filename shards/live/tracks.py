@@ -183,8 +183,10 @@ class Sound:
 class Signal:
     """A signal, read whole because it is small, and resampled to the rate of its modality."""
 
-    def __init__(self, path: Path, name: str, spec: ClipSpec, rate: float | None = None) -> None:
-        values, rate = read_signal(path, name, rate)
+    def __init__(
+        self, path: Path, name: str, spec: ClipSpec, rate: float | None = None, max_seconds: float = math.inf
+    ) -> None:
+        values, rate = read_signal(path, name, rate, max_seconds)
         self.rate = modality(name).rate or rate
         count = round(len(values) / rate * self.rate)
         times, places = np.arange(count) / self.rate, np.arange(len(values)) / rate

@@ -1,5 +1,6 @@
 """Read arrays from NumPy and MATLAB files without running any code from them."""
 
+import math
 import zlib
 from pathlib import Path
 from tokenize import TokenError
@@ -26,10 +27,11 @@ DAMAGED = (
 COMPRESSED, READ, STEP = 15, 2**12, 2**20
 
 
-def open_array(path: Path, dimensions: int) -> NDArray[Any]:
+def open_array(path: Path, dimensions: int, most: float = math.inf) -> NDArray[Any]:
     """Returns the array of an NPY file, or the one array with `dimensions` axes of a MATLAB file (up to version 7.2).
 
-    An NPY file is memory-mapped. Raises `ValueError` if there is no such array of numbers, or more than one.
+    An NPY file is memory-mapped. Raises `ValueError` if there is no such array of numbers, or more than one, and for
+    a MATLAB array of more than `most` rows, which is not read.
     """
     if path.suffix.lower() == ".npy":
         try:
@@ -39,7 +41,7 @@ def open_array(path: Path, dimensions: int) -> NDArray[Any]:
         except (TokenError, SyntaxError, *DAMAGED) as error:
             raise ValueError(f"'{path.name}' has a damaged header ({error})") from error
     else:
-        values = _one_variable(path, dimensions)
+        values = _one_variable(path, dimensions, most)
     if values.ndim != dimensions or values.dtype.kind not in "iufb":
         raise ValueError(
             f"'{path.name}' has shape {values.shape} of {values.dtype}, needs {dimensions} axes of numbers"
@@ -47,7 +49,7 @@ def open_array(path: Path, dimensions: int) -> NDArray[Any]:
     return values
 
 
-def _one_variable(path: Path, dimensions: int) -> NDArray[Any]:
+def _one_variable(path: Path, dimensions: int, most: float) -> NDArray[Any]:
     from scipy.io import loadmat, whosmat
     from scipy.io.matlab import MatReadError
 
@@ -58,6 +60,8 @@ def _one_variable(path: Path, dimensions: int) -> NDArray[Any]:
         if len(fitting) != 1:
             held = ", ".join(f"{name} {shape}" for name, shape in known.items()) or "no arrays"
             raise ValueError(f"'{path.name}' needs one array of {dimensions} axes, it has {held}")
+        if known[fitting[0]][0] > most:
+            raise ValueError(f"'{path.name}' has {known[fitting[0]][0]} rows, more than {most:.0f} (--max-seconds)")
         return loadmat(path, variable_names=fitting)[fitting[0]]
     # NotImplementedError: SciPy, for version 7.3, which is HDF5.
     except (MatReadError, zlib.error, *DAMAGED) as error:

@@ -18,7 +18,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
 from .accepted_containers import CONTAINERS, OTHERS, check_tables, no_media
-from .damaged_packets import Damage, DisplayOrder, decode
+from .damaged_packets import Damage, decode, order_of
 from .region import Region, cut_region
 
 MediaSource = Path | str | io.BytesIO
@@ -31,6 +31,8 @@ _PADDING = 1.25
 COVERS = Disposition.attached_pic | Disposition.timed_thumbnails
 # A pixel more than this many times as wide as high, or as high as wide, is a damaged header.
 LARGEST_ASPECT = 8.0
+# A picture with a side this many times as long as the other is refused: shrunk by its short side it would stay large.
+LARGEST_RATIO = 16.0
 
 
 def allow_pixels(most: int) -> None:
@@ -229,7 +231,7 @@ def iterate_frames(source: MediaSource, damage: Damage | None = None) -> Iterato
         stream = find_pictures(container)
         if stream is None:
             raise ValueError("it has no video stream")
-        order = DisplayOrder(stream)
+        order = order_of(container, stream)
         for frame in decode(container, stream, damage):
             yield from order.put(frame)
         yield from order.rest()
@@ -258,7 +260,13 @@ class FrameReader:
     scaler: VideoReformatter = field(default_factory=VideoReformatter)
 
     def read(self, frame: Any) -> NDArray[Any]:
-        """Returns the picture of one frame."""
+        """Returns the picture of one frame. Raises `ValueError` if one side is more than 16 times the other."""
+        height, width = frame.shape[:2] if isinstance(frame, np.ndarray) else (frame.height, frame.width)
+        width = round(width * self.aspect)
+        if max(width, height) > LARGEST_RATIO * min(width, height):
+            raise ValueError(
+                f"it has pictures of {width} x {height} pixels: one side is over {LARGEST_RATIO:g} times the other"
+            )
         if self.region is None:
             return self._read(frame, self.short_side)
         part = cut_region(self._read(frame, None), self.region)

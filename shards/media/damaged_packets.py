@@ -17,6 +17,8 @@ STEP_AHEAD = 10.0
 SHORTEST_GAP = 0.015
 # AVFMT_TS_DISCONT: times of this format may jump.
 _JUMPING = 0x0200
+# Frames that are held back in AVI, whose time stamps are those of decoding: as many as encoders usually reorder.
+_AVI_DEPTH = 8
 
 
 @dataclass
@@ -79,11 +81,17 @@ class Clock:
     Where captures were joined, such as by `cat a.ts b.ts`, time stamps jump. All streams then move by the same number
     of seconds, so that what follows continues where the part before ended, and stays in time with its own sound.
 
-    `jumps`: a step ahead by more than `STEP_AHEAD` is such a joint as well.
+    AVI has no presentation times. FFmpeg makes them up, one frame late if there may be reordered frames: a decoder
+    returns the first frame with the second packet. But the first picture belongs to the first sample of sound.
+
+    - `jumps`: a step ahead by more than `STEP_AHEAD` is such a joint as well.
+    - `delayed`: pictures may be a frame late, as in AVI.
     """
 
-    def __init__(self, jumps: bool) -> None:
-        self.jumps = jumps
+    def __init__(self, jumps: bool, delayed: bool = False) -> None:
+        self.jumps, self.delayed = jumps, delayed
+        # By stream number: by how much presentation times are late.
+        self.delays: dict[int, int] = {}
         self.offsets = [0.0]
         self.now = -math.inf
         # By stream number: its part, its last two times, and the end of its last packet on the common clock.
@@ -97,6 +105,9 @@ class Clock:
         if stamp is None:
             return False
         stream, seconds = packet.stream.index, float(stamp * packet.time_base)
+        if self.delayed and packet.stream.type == "video" and None not in (packet.pts, packet.dts):
+            late = self.delays.setdefault(stream, min(packet.pts - packet.dts, packet.duration or 1))
+            packet.pts -= late
         begun = self._enter(stream, seconds)
         offset = self.offsets[self.parts.get(stream, 0)]
         if offset:
@@ -135,7 +146,12 @@ class Clock:
 
 def clock_of(container: Any) -> Clock:
     """Returns the clock of a file that is read from its beginning."""
-    return Clock(bool(container.format.flags & _JUMPING))
+    return Clock(bool(container.format.flags & _JUMPING), container.format.name == "avi")
+
+
+def order_of(container: Any, stream: Any) -> "DisplayOrder":
+    """Returns the display order of a video stream of an open container."""
+    return DisplayOrder(stream, _AVI_DEPTH if container.format.name == "avi" else 0)
 
 
 def is_joined(container: Any) -> bool:
@@ -188,17 +204,17 @@ class DisplayOrder:
     """Gives decoded frames their times. Frames arrive in display order, but their time stamps may not.
 
     AVI stores the order of decoding. Its time stamps are right as a set, so the earliest one belongs to the first
-    frame. As many frames are held back as the codec reorders.
+    frame. As many frames are held back as the codec reorders, and at least `depth`.
     """
 
-    def __init__(self, stream: Any) -> None:
+    def __init__(self, stream: Any, depth: int = 0) -> None:
         self.context = stream.codec_context
         self.period = float(1 / (stream.average_rate or stream.guessed_rate or 25))
         self.frames: deque[Any] = deque()
         self.times: list[float] = []
         self.last: float | None = None
         self.newest = -math.inf
-        self.depth = 0
+        self.depth = depth
 
     def put(self, frame: Any) -> Iterator[tuple[float, Any]]:
         """Takes the next frame. Yields (time in seconds, frame) of those whose time is certain."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..errors import RequestError
 from .container_io import FrameReader, file_name, find_pictures, open_media, pixel_aspect, to_planar
-from .damaged_packets import Damage, DisplayOrder, clock_of, decode
+from .damaged_packets import Damage, clock_of, decode, order_of
 from .soundtrack import choose_sound
 
 SUFFIXES = (".mp4", ".mkv", ".mov")
@@ -126,7 +126,7 @@ class FrameRewriter:
             return
 
     def _ordered(self) -> Iterator[tuple[float, Any]]:
-        order = DisplayOrder(self.pictures)
+        order = order_of(self.source, self.pictures)
         for frame in decode(self.source, self.pictures, Damage()):
             yield from order.put(frame)
         yield from order.rest()

@@ -2,7 +2,7 @@
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import av
@@ -21,6 +21,8 @@ LOOK_AHEAD, LOOK_SECONDS = 8, 0.25
 AUDIBLE = 1e-6
 # A mix this much weaker than its loudest channel (20 dB) has cancelled.
 CANCELLED = 0.01
+# Samples per second of the slowest sound: a small packet of slower samples would last for hours.
+LOWEST_RATE = 1000
 # Seconds over which the powers of channels are averaged.
 MEMORY = 0.5
 
@@ -65,6 +67,9 @@ def iterate_sound(
     with open_media(source) as container:
         stream = choose_sound(container, source)
         header = float(container.duration or 0) / 1_000_000
+        stated = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
+        if stated > max_seconds:
+            raise ValueError(f"its sound lasts {stated:.0f} s, more than {max_seconds:g} (--max-seconds)")
         farthest = min(max_seconds, 2 * header + 10 if header else math.inf)
         track = MonoTrack(rate, max_seconds, farthest, on_gap)
         counted = 0
@@ -76,6 +81,61 @@ def iterate_sound(
                 yield track.start or 0.0, samples
         for samples in track.rest():
             yield track.start or 0.0, samples
+
+
+class SoundPieces:
+    """Cuts pieces from the sound of a recording, in their order. Only one piece is in memory.
+
+    - `sound`: what `iterate_sound` yields. Its first samples are read at once.
+    - `rate`: samples per second.
+    - `origin`: time of the first sample of the first piece. None: that of the sound's first sample.
+    """
+
+    def __init__(self, sound: Iterator[tuple[float, Samples]], rate: int, origin: float | None = None) -> None:
+        self.sound, self.rate = sound, rate
+        self.parts: deque[Samples] = deque()
+        # Samples that were read, and those of them that are forgotten.
+        self.count, self.forgotten = 0, 0
+        self.ended = False
+        begin = self._read()
+        self.origin = begin if origin is None else origin
+        self.shift = round((self.origin - begin) * rate)
+
+    def _read(self) -> float:
+        """Reads further. Returns the time of the track's first sample, 0 after its end."""
+        found = next(self.sound, None)
+        if found is None:
+            self.ended = True
+            return 0.0
+        self.parts.append(found[1])
+        self.count += len(found[1])
+        return found[0]
+
+    def seconds(self, most: float) -> float:
+        """Returns the seconds of sound after the origin, as far as `most` seconds: there may be more after them."""
+        while not self.ended and self.count - self.shift < most * self.rate:
+            self._read()
+        return max(self.count - self.shift, 0) / self.rate
+
+    def cut(self, start: float, duration: float) -> Samples:
+        """Returns `duration` seconds from `start` seconds after the origin, with zeros where there is no sound."""
+        length, first = max(round(duration * self.rate), 0), self.shift + round(start * self.rate)
+        while not self.ended and self.count < first + length:
+            self._read()
+        while self.parts and self.forgotten + len(self.parts[0]) <= first:
+            self.forgotten += len(self.parts.popleft())
+        out, place = np.zeros(length, np.float32), self.forgotten - first
+        for part in self.parts:
+            kept = part[max(-place, 0) : max(length - place, 0)]
+            out[max(place, 0) : max(place, 0) + len(kept)] = kept
+            place += len(part)
+        return out
+
+    def finish(self) -> None:
+        """Reads the rest, for its errors and gaps, and keeps nothing."""
+        while not self.ended:
+            self.parts.clear()
+            self._read()
 
 
 def choose_sound(container: Any, source: MediaSource) -> Any:
@@ -135,6 +195,8 @@ class MonoTrack:
     def put(self, frame: Any) -> Iterator[Samples]:
         """Takes the next frame. Yields the samples (n,) that now have their place."""
         time = None if frame.pts is None else float(frame.pts * frame.time_base)
+        if frame.sample_rate < LOWEST_RATE:
+            raise ValueError(f"its sound has {frame.sample_rate} samples per second, fewer than {LOWEST_RATE}")
         if self.start is None:
             self.start = self.end = time or 0.0
         self.waiting.append((time, self.mixer.mix(frame), frame.sample_rate))
@@ -147,7 +209,7 @@ class MonoTrack:
             yield from samples
         yield from self._drain()
 
-    def _place(self, whole: bool) -> list[Samples] | None:
+    def _place(self, whole: bool) -> Iterable[Samples] | None:
         """Returns the samples of the first waiting frame; None if the frames after it must be heard first."""
         offsets, end = [], self.end
         for time, samples, rate in self.waiting:
@@ -158,10 +220,15 @@ class MonoTrack:
         if not whole and len(offsets) < LOOK_AHEAD and end - self.end < LOOK_SECONDS:
             return None
         if min(offsets) > 0:
-            return [*self._fill(min(offsets)), *self._append()]
+            return self._late(min(offsets))
         if max(offsets) < 0:
             self._drop(-max(offsets))
         return self._append() if self.waiting else []
+
+    def _late(self, seconds: float) -> Iterator[Samples]:
+        """Yields silence and the first waiting frame after it."""
+        yield from self._fill(seconds)
+        yield from self._append()
 
     def _append(self) -> list[Samples]:
         _, samples, rate = self.waiting.popleft()

@@ -8,7 +8,7 @@ import cv2
 from av.error import FFmpegError
 
 from .container_io import FrameReader, find_pictures, iterate_frames, open_media, pixel_aspect
-from .damaged_packets import Damage, DisplayOrder, decode, is_joined
+from .damaged_packets import Damage, decode, is_joined, order_of
 
 QUALITY = 82
 # Seconds by which a time may be off: times are rounded to a millisecond.
@@ -51,7 +51,7 @@ def _from(container: Any, time: float) -> Iterable[tuple[float, Any]]:
     stream = find_pictures(container)
     assert stream is not None
     container.seek(int(time / stream.time_base), stream=stream)
-    order = DisplayOrder(stream)
+    order = order_of(container, stream)
     for frame in decode(container, stream, Damage()):
         yield from order.put(frame)
     yield from order.rest()

@@ -1,6 +1,7 @@
 """Read one recording as arrays: constant frame rate, one size, one clock for all streams."""
 
 import csv
+import math
 from array import array
 from collections import Counter
 from collections.abc import Iterator
@@ -16,11 +17,11 @@ from ..media.container_io import FrameReader, allow_pixels, iterate_frames, prob
 from ..media.damaged_packets import Damage
 from ..media.flow import compute_flow
 from ..media.pack_settings import PackSettings
-from ..media.pictures import check_seconds, read_pictures
-from ..media.soundtrack import read_sound
+from ..media.pictures import read_pictures
+from ..media.soundtrack import SoundPieces, iterate_sound
 from ..modality import MODALITIES, modality, shown_by
 
-Gaps = dict[str, list[tuple[float, float]]]
+Span = tuple[float, float]
 
 
 @dataclass
@@ -59,9 +60,9 @@ def read_recording(
     Flow at the end of a piece is the motion to the first frame of the next piece. A signal that is shorter than the
     pictures keeps its last value.
 
-    Pictures are decoded piece by piece. Raises `ValueError` if the recording has none of the modalities, if a video
-    has fewer than two frames, and if a file exceeds the bounds of the settings. Raises `av.FFmpegError` and `OSError`
-    for unreadable files.
+    Pictures and sound are decoded piece by piece. Raises `ValueError` if the recording has none of the modalities, if
+    a video has fewer than two frames, and if a file exceeds the bounds of the settings. Raises `av.FFmpegError` and
+    `OSError` for unreadable files.
     """
     allow_pixels(settings.max_pixels)
     wanted, files = settings.modalities, by_content(files)
@@ -69,10 +70,9 @@ def read_recording(
     signals, rates = {}, {}
     for name in wanted:
         if modality(name).kind == "signal" and name in files:
-            signals[name], rates[name] = read_signal(files[name], name, given.get(name))
-            check_seconds(files[name].name, len(signals[name]) / rates[name], settings)
-    gaps: Gaps = {}
-    sounds = {name: _sound(files, name, settings, damage, gaps) for name in wanted if modality(name).kind == "audio"}
+            signals[name], rates[name] = read_signal(files[name], name, given.get(name), settings.max_seconds)
+    gaps: dict[str, list[Span]] = {name: [] for name in wanted if modality(name).kind == "audio"}
+    sounds = {name: _sound(files, name, settings, damage, found) for name, found in gaps.items()}
     heard = {name: sound for name, sound in sounds.items() if sound is not None}
     stored = {name: _stored_flow(files[name]) for name in wanted if modality(name).flow_of and name in files}
     if stored and settings.region is not None:
@@ -81,12 +81,7 @@ def read_recording(
         source: read_pictures(path, reader_of(source, settings), settings, given.get(content), damage, spare=True)
         for source, content, path in picture_files(files, wanted)
     }
-    longest = max(
-        [0.0, *(len(sound) / settings.sample_rate for sound in heard.values())]
-        + [len(values) / rates[name] for name, values in signals.items()]
-    )
-    if not pictures and not longest:
-        raise ValueError(f"it has none of {', '.join(wanted)}")
+    sensed = max((len(values) / rates[name] for name, values in signals.items()), default=0.0)
     per_piece = max(round(settings.clip_seconds * settings.fps), 2)
     number, total = 0, Counter[str]()
     while True:
@@ -94,7 +89,16 @@ def read_recording(
         seen = {source: next(frames, None) for source, frames in pictures.items()}
         first, start = number * per_piece, number * per_piece / settings.fps
         leading = next((frames for frames in seen.values() if frames is not None), None)
+        # Without pictures, as far as this piece and a little beyond.
+        until = 0.0 if pictures else start + settings.clip_seconds + 1.0
+        longest = max([sensed, *(sound.seconds(until) for sound in heard.values())])
+        if not pictures and not longest:
+            raise ValueError(f"it has none of {', '.join(wanted)}")
         if leading is None and (pictures or start >= longest):
+            for name, sound in heard.items():
+                sound.finish()
+                if damage is not None:
+                    damage.gaps += _since(gaps[name], sound.origin)
             # A single frame left at the end does not make a piece.
             for name, flow in stored.items():
                 if total[name] and abs(len(flow) - total[name]) > 1:
@@ -113,7 +117,7 @@ def read_recording(
                 total[name] += len(values)
         silent = False
         for name, sound in heard.items():
-            piece = _cut(sound, start, duration, settings.sample_rate)
+            piece = sound.cut(start, duration)
             if loudness(piece) < settings.silence_db:
                 silent = True
             else:
@@ -122,7 +126,8 @@ def read_recording(
             # A signal that ended before this piece is absent from it, as sound is.
             if round(start * rates[name]) < len(values):
                 streams[name] = _cut(values, start, duration, rates[name], hold=True)
-        lost = {name: tuple(_within(gaps[name], start, duration)) for name in gaps if name in streams}
+        missing = {name: _since(gaps[name], sound.origin) for name, sound in heard.items() if name in streams}
+        lost = {name: tuple(_within(found, start, duration)) for name, found in missing.items()}
         lost = {name: parts for name, parts in lost.items() if parts}
         yield Recording(start, duration, streams, rates, silent, lost)
         number += 1
@@ -138,21 +143,30 @@ def loudness(sound: NDArray[np.float32]) -> float:
     return 10 * np.log10(power) if power > 0 else -np.inf
 
 
-def read_signal(path: Path, name: str, rate: float | None = None) -> tuple[NDArray[np.float32], float]:
+def read_signal(
+    path: Path, name: str, rate: float | None = None, max_seconds: float = math.inf
+) -> tuple[NDArray[np.float32], float]:
     """Reads a signal (N, C) from CSV (one header line allowed), NPY or MATLAB, and returns it with its rate in Hz.
 
-    `rate`: Hz. Default: the rate in the modality table.
+    - `rate`: Hz. Default: the rate in the modality table.
+    - `max_seconds`: longest signal. A longer one is not read as a whole.
 
-    Raises `ValueError` for anything but finite numbers with the modality's channels, and for a signal without a rate.
+    Raises `ValueError` for anything but finite numbers with the modality's channels, for a signal without a rate, and
+    for one that is too long.
     """
     entry = MODALITIES[name]
     rate = rate or entry.rate
     if rate is None:
         raise ValueError(f"'{path.name}' has no rate: give --rate {name}=HZ, or a column {name}_rate")
-    if path.suffix.lower() in ARRAY_SUFFIXES:
-        values = np.array(open_array(path, 2))
-    else:
-        values = _read_table(path, entry.channels)
+    most = max_seconds * rate
+    held = (
+        open_array(path, 2, most)
+        if path.suffix.lower() in ARRAY_SUFFIXES
+        else _read_table(path, entry.channels, most)
+    )
+    if len(held) > most:
+        raise ValueError(f"'{path.name}' lasts more than {max_seconds:g} s (--max-seconds)")
+    values = np.asarray(held)
     if values.ndim != 2 or values.shape[1] != entry.channels or not len(values):
         raise ValueError(f"'{path.name}' has shape {values.shape}, {name} needs (samples, {entry.channels})")
     # Values beyond float32's range become infinite and are rejected as such.
@@ -163,8 +177,11 @@ def read_signal(path: Path, name: str, rate: float | None = None) -> tuple[NDArr
     return values, rate
 
 
-def _read_table(path: Path, columns: int) -> NDArray[np.float64]:
-    """Reads a CSV of numbers (N, columns), with one header line allowed, row by row: text takes much more memory."""
+def _read_table(path: Path, columns: int, most: float) -> NDArray[np.float64]:
+    """Reads a CSV of numbers (N, columns), with one header line allowed, row by row: text takes much more memory.
+
+    Stops after more than `most` rows.
+    """
     found = array("d")
     with path.open(encoding="utf-8-sig", newline="") as file:
         for number, row in enumerate(row for row in csv.reader(file) if row):
@@ -177,6 +194,8 @@ def _read_table(path: Path, columns: int) -> NDArray[np.float64]:
             if len(row) != columns:
                 raise ValueError(f"'{path.name}' has a row of {len(row)} values, {columns} are needed")
             found.extend(values)
+            if number > most + 1:
+                break
     return np.frombuffer(found, np.float64).reshape(-1, columns)
 
 
@@ -211,7 +230,7 @@ def _is_container(path: Path) -> bool:
     return not path.is_dir() and path.suffix.lower() not in ARRAY_SUFFIXES
 
 
-def _within(gaps: list[tuple[float, float]], start: float, duration: float) -> Iterator[tuple[float, float]]:
+def _within(gaps: list[Span], start: float, duration: float) -> Iterator[Span]:
     """Yields the parts of gaps that lie in a piece, in seconds of the piece."""
     for begin, end in gaps:
         begin, end = max(begin - start, 0.0), min(end - start, duration)
@@ -220,33 +239,32 @@ def _within(gaps: list[tuple[float, float]], start: float, duration: float) -> I
 
 
 def _sound(
-    files: dict[str, Path], name: str, settings: PackSettings, damage: Damage | None, gaps: Gaps
-) -> NDArray[np.float32] | None:
-    """Returns mono sound whose sample 0 is at the video's first frame, or None if there is no track.
+    files: dict[str, Path], name: str, settings: PackSettings, damage: Damage | None, gaps: list[Span]
+) -> SoundPieces | None:
+    """Returns mono sound from the video's first frame on, or None if there is no track.
 
-    Only `audio` may come from the video. Adds the gaps of the track to `gaps`, on the same clock.
+    Only `audio` may come from the video. Adds the gaps of the track to `gaps` as they are read, at their time stamps.
     """
     path, own = files.get(name), name in files
     if path is None and name == "audio" and "video" in files and has_sound(files["video"]):
         path = files["video"]
     if path is None:
         return None
-    found: list[tuple[float, float]] = []
 
     def note(start: float, end: float) -> None:
-        found.append((start, end))
+        gaps.append((start, end))
 
-    begin, sound = read_sound(path, settings.sample_rate, settings.max_seconds, damage, note)
-    origin = begin
+    sound = iterate_sound(path, settings.sample_rate, settings.max_seconds, damage, note)
+    origin = None
     if not own:
         # Damage before the first picture is counted where the pictures are read.
         uncounted = None if damage is None else Damage()
         origin = next((time for time, _ in iterate_frames(path, uncounted)), 0.0)
-        sound = _cut(sound, origin - begin, len(sound) / settings.sample_rate + begin - origin, settings.sample_rate)
-    gaps[name] = [(start - origin, end - origin) for start, end in found]
-    if damage is not None:
-        damage.gaps += gaps[name]
-    return sound
+    return SoundPieces(sound, settings.sample_rate, origin)
+
+
+def _since(gaps: list[Span], origin: float) -> list[Span]:
+    return [(start - origin, end - origin) for start, end in gaps]
 
 
 def _cut(values: NDArray[Any], start: float, duration: float, rate: float, hold: bool = False) -> NDArray[Any]:
@@ -265,7 +283,7 @@ def _cut(values: NDArray[Any], start: float, duration: float, rate: float, hold:
 
 
 def _flow(
-    name: str, frames: NDArray[Any], count: int, stored: dict[str, NDArray[np.float32]], first: int
+    name: str, frames: NDArray[Any], count: int, stored: dict[str, NDArray[Any]], first: int
 ) -> NDArray[np.float32]:
     """Returns the flow of the first `count` frames of (T, H, W, ...): stored flow from frame `first` on, or computed.
 
@@ -273,7 +291,7 @@ def _flow(
     """
     if name not in stored:
         return compute_flow(frames)[:count]
-    flow = stored[name][first : first + count]
+    flow = np.array(stored[name][first : first + count], np.float32)
     shape, packed = flow[:, 0].shape, frames[:count].shape[:3]
     if shape != packed:
         raise ValueError(
@@ -286,9 +304,9 @@ def _source(flow: str) -> str:
     return "video" if modality(flow).flow_of == "rgb" else modality(flow).flow_of
 
 
-def _stored_flow(path: Path) -> NDArray[np.float32]:
-    """Reads measured flow, NPY (T, 2, H, W) in pixel/frame."""
+def _stored_flow(path: Path) -> NDArray[Any]:
+    """Opens measured flow, NPY (T, 2, H, W) in pixel/frame. It stays on the disk."""
     flow = open_array(path, 4)
     if flow.shape[1] != 2:
         raise ValueError(f"'{path.name}' has shape {flow.shape}, flow needs (frames, 2, height, width)")
-    return flow.astype(np.float32)
+    return flow

@@ -17,6 +17,7 @@ from ...shards.live.live_source import Gap, LiveSource
 from ...shards.live.pieces import recording_pieces
 from ...shards.live.prefetch import Ahead
 from ...shards.media.damaged_packets import Damage
+from ...shards.media.pack_settings import PackSettings
 
 if TYPE_CHECKING:
     from ...fusion.bundle.bundle import Bundle
@@ -80,6 +81,7 @@ def predict(
     batch_size: int = 4,
     rates: dict[str, float] | None = None,
     damage: Damage | None = None,
+    max_seconds: float = PackSettings.max_seconds,
 ) -> Iterator[Prediction]:
     """Yields the predictions of a recording, scored as in evaluation.
 
@@ -89,12 +91,15 @@ def predict(
     - `hop`: seconds between pieces. Divides short recordings too.
     - `rates`: frame or sample rate in Hz of files that do not state it.
     - `damage`: counts packets that cannot be decoded. None: such a packet is an error.
+    - `max_seconds`: longest recording.
 
     Everything read before an error is predicted before it is raised. Raises `RequestError` if the bundle is not a
     classifier. Raises `ValueError`, or the error of the decoder, if the recording cannot be read.
     """
     scorer = scorer_of(bundle)
-    pieces = recording_pieces(files, scorer.spec, scorer.modalities, scorer.application, hop, rates, damage)
+    pieces = recording_pieces(
+        files, scorer.spec, scorer.modalities, scorer.application, hop, rates, damage, max_seconds
+    )
     yield from predict_pieces(scorer, pieces, batch_size)
 
 

@@ -314,9 +314,35 @@ def test_columns_that_select_clips_are_text(tmp_path: Path) -> None:
     found = load_config("pretrain", str(path), typed).data.where
     assert found == {"camera": ["01", "yes"], "site": ["007"], "label": [""]}
     assert load_config("pretrain", str(path), ["data.classes=[007,yes]"]).data.classes == ["007", "yes"]
-    path.write_text("kind: pretrain\nbase: demo-pretrain\ndata: {shards: a, where: {camera: true}}\n")
-    with pytest.raises(RequestError, match=r"'data\.where\.camera': True is not text"):
-        load_config("pretrain", str(path))
+
+
+@pytest.mark.parametrize(
+    "text", ["true", "yes", "No", "on", "1", "007", "1.50", "1e3", "0x10", "null", "~", "2026-01-02"]
+)
+def test_a_single_value_of_a_column_keeps_its_text(tmp_path: Path, text: str) -> None:
+    path, upper = tmp_path / "mine.yaml", tmp_path / "upper.yaml"
+    column = "column" if text in ("null", "~") else text
+    path.write_text(f"kind: finetune\ndata:\n  shards: a\n  where: {{camera: {text}, {column}: [b]}}\n")
+    assert load_config("finetune", str(path)).data.where == {"camera": [text], column: ["b"]}
+    upper.write_text(f"base: {path}\ndata: {{where: {{room: {text}}}}}\n")
+    above = {"camera": [text], column: ["b"], "room": [text]}
+    assert load_config("finetune", str(upper)).data.where == above
+    typed = load_config("finetune", None, ["data.shards=a", f"data.where.camera={text}"])
+    assert typed.data.where == {"camera": [text]}
+    mapping = load_config("finetune", None, ["data.shards=a", f"data.where={{camera: {text}}}"])
+    assert mapping.data.where == {"camera": [text]}
+    # What a run records, it reads again.
+    path.write_text(yaml.safe_dump(settings_of(typed)))
+    assert load_config("finetune", str(path)).data.where == {"camera": [text]}
+
+
+def test_null_removes_a_column_of_the_base(tmp_path: Path) -> None:
+    path, upper = tmp_path / "mine.yaml", tmp_path / "upper.yaml"
+    path.write_text("kind: finetune\ndata: {shards: a, where: {camera: true, room: [1]}}\n")
+    upper.write_text(f"base: {path}\ndata: {{where: {{camera: null}}}}\n")
+    assert load_config("finetune", str(upper)).data.where == {"room": ["1"]}
+    assert load_config("finetune", str(path), ["data.where.camera=null"]).data.where == {"room": ["1"]}
+    assert load_config("finetune", str(path), ["data.where.camera=[null]"]).data.where["camera"] == ["null"]
 
 
 @pytest.fixture

@@ -240,9 +240,11 @@ def test_second_call_does_nothing_and_other_request_is_rejected(run: Callable[..
         run(out, hop=0.3)
     other = tmp_path / "thesis.npz"
     other.write_text("years of work")
-    with pytest.raises(RequestError, match="exists and holds no features"):
+    with pytest.raises(RequestError, match=r"thesis.npz' exists and holds no features: .* or add --overwrite"):
         run(other)
     assert other.read_text() == "years of work"
+    assert run(out, hop=0.3, overwrite=True).windows != first.windows
+    assert run(other, overwrite=True).windows == first.windows
 
 
 def test_too_many_unreadable_recordings_stop_and_are_listed(
@@ -258,6 +260,16 @@ def test_too_many_unreadable_recordings_stop_and_are_listed(
     assert main([*command, "--max-rejected", "0.3", "--json", str(tmp_path / "figures.json")]) == 0
     assert "19 pieces of 3 recordings, 8 features each" in capsys.readouterr().out
     assert json.loads((tmp_path / "figures.json").read_text())["rejected"] == 1
+
+
+def test_a_recording_beyond_the_longest_is_rejected_by_name(
+    bundle: Path, media: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "features.npz"
+    command = ["embed", str(bundle), str(media), str(out), "--workers", "0", "--max-rejected", "1"]
+    main([*command, "--max-seconds", "1.5"])
+    rejected = [json.loads(line) for line in rejected_list(out).read_text().splitlines()]
+    assert [line["file"] for line in rejected if "more than 1.5 (--max-seconds)" in line["reason"]], rejected
 
 
 @pytest.mark.parametrize(

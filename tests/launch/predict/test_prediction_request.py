@@ -54,10 +54,18 @@ def test_earlier_lines_are_replaced_only_on_request(tmp_path: Path) -> None:
     assert PredictRequest(out=Path("/dev/null")).check_free() == []
 
 
-def test_replaced_pictures_are_named(tmp_path: Path) -> None:
+def test_replaced_pictures_are_named_and_films_are_kept(tmp_path: Path) -> None:
     drawn, film = tmp_path / "hall.png", tmp_path / "hall.mp4"
-    drawn.write_bytes(b"earlier")
+    drawn.write_bytes(b"\x89PNG earlier")
     film.write_bytes(b"earlier")
-    assert PredictRequest(png=drawn, video=film).check_free() == [drawn, film]
-    assert PredictRequest(png=tmp_path, video=tmp_path).check_free(["market", "hall"]) == [drawn, film]
+    assert PredictRequest(png=drawn).check_free() == [drawn]
+    assert PredictRequest(png=tmp_path).check_free(["market", "hall"]) == [drawn]
     assert PredictRequest(png=tmp_path / "other.png").check_free() == []
+    for request, keys in ((PredictRequest(video=film), None), (PredictRequest(video=tmp_path), ["market", "hall"])):
+        with pytest.raises(RequestError, match=r"hall.mp4' already exists: give another --video, or add --overwrite"):
+            request.check_free(keys)
+        assert replace(request, overwrite=True).check_free(keys) == []
+    with pytest.raises(
+        RequestError, match=r"hall.mp4' already exists and is not a picture in PNG: give another --png"
+    ):
+        PredictRequest(png=film).check_free()

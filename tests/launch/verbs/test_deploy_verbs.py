@@ -38,11 +38,41 @@ def test_single_network_export_prints_three_loading_lines(
     out = tmp_path / "rgb.safetensors"
     # A run folder and the bundle in it serve alike.
     for place in (trained_run, trained_run / "encoder"):
-        assert main(["export", str(place), str(out), "--modality", "rgb", "--json", str(figures)]) == 0
+        command = ["export", str(place), str(out), "--modality", "rgb", "--json", str(figures), "--overwrite"]
+        assert main(command) == 0
         printed = [line[4:] for line in capsys.readouterr().out.splitlines() if line.startswith("    ")]
         assert printed == json.loads(figures.read_text())["use"]
         assert len(printed) == 3
         assert "strict=True" in printed[1]
+
+
+@pytest.mark.parametrize(
+    ("there", "options"),
+    [
+        ("model", []),
+        ("model.safetensors", ["--modality", "rgb"]),
+        ("model.onnx", ["--format", "onnx"]),
+        ("model.onnx.md", ["--format", "onnx"]),
+        ("model-int8.onnx", ["--format", "onnx", "--int8"]),
+    ],
+)
+def test_an_export_replaces_nothing_unless_asked(
+    trained_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], there: str, options: list[str]
+) -> None:
+    place = tmp_path / there
+    out = place if there in ("model", "model.safetensors") else tmp_path / "model.onnx"
+    if there == "model":
+        assert main(["export", str(trained_run), str(place)]) == 0
+        place = place / "encoder.json"
+    else:
+        place.write_text("weeks of work")
+    before = place.read_bytes()
+    assert main(["export", str(trained_run), str(out), *options]) == 2
+    assert f"{there}' already exists: give another OUT, or add --overwrite" in capsys.readouterr().err
+    assert place.read_bytes() == before
+    if not options or "--modality" in options:  # graphs take long
+        assert main(["export", str(trained_run), str(out), *options, "--overwrite", "--json", str(place)]) == 2
+        assert main(["export", str(trained_run), str(out), *options, "--overwrite"]) == 0
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,19 @@ import sys
 from pathlib import Path
 
 import pytest
-from modalgate.shards.index.whole_file import remove_lost, remove_partial, sha256, whole_file, write_whole
+from modalgate.shards.errors import RequestError
+from modalgate.shards.index.whole_file import (
+    FIGURES,
+    PAGE,
+    PICTURE,
+    keep_others,
+    keep_results,
+    remove_lost,
+    remove_partial,
+    sha256,
+    whole_file,
+    write_whole,
+)
 
 
 def test_the_old_content_stays_until_the_new_is_whole(tmp_path: Path) -> None:
@@ -22,6 +34,48 @@ def test_the_old_content_stays_until_the_new_is_whole(tmp_path: Path) -> None:
     assert target.read_bytes() == b"new"
     assert sha256(target) == hashlib.sha256(b"new").hexdigest()
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_results_are_replaced_only_on_request(tmp_path: Path) -> None:
+    lines, folder = tmp_path / "lines.jsonl", tmp_path / "bundle"
+    for place in (lines, folder, Path(os.devnull)):
+        keep_results(place, "--out")
+    lines.touch()
+    folder.mkdir()
+    for place in (lines, folder):
+        keep_results(place, "--out")
+    lines.write_text("{}")
+    (folder / "weights").touch()
+    for place in (lines, folder):
+        with pytest.raises(RequestError, match=f"'{place}' already exists: give another --out, or add --overwrite"):
+            keep_results(place, "--out")
+        keep_results(place, "--out", overwrite=True)
+
+
+@pytest.mark.parametrize(
+    ("form", "content", "replaced"),
+    [
+        (FIGURES, b'{\n  "auc": 0.7\n}\n', True),
+        (FIGURES, b"[\n  {}\n]\n", True),
+        (FIGURES, b"", True),
+        (FIGURES, b'{"start": 0.0, "end": 2.0}\n', False),  # lines of a prediction
+        (FIGURES, b"video,label\n", False),
+        (FIGURES, b'{\n  "format_version": 2\n}\n', False),  # of a bundle
+        (PAGE, b"<!DOCTYPE html>\n<html>", True),
+        (PAGE, b"{}", False),
+        (PICTURE, b"\x89PNG\r\n\x1a\n", True),
+        (PICTURE, b"\xff\xd8\xff\xe0 a photograph", False),
+    ],
+)
+def test_a_summary_replaces_only_a_summary(tmp_path: Path, form: str, content: bytes, replaced: bool) -> None:
+    path = tmp_path / "there"
+    keep_others(path, "--json", form)
+    path.write_bytes(content)
+    if replaced:
+        keep_others(path, "--json", form)
+    else:
+        with pytest.raises(RequestError, match=f"'{path}' already exists and is not a {form}: give another --json"):
+            keep_others(path, "--json", form)
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from modalgate.shards.media.container_io import FrameReader, iterate_frames, write_video
 from modalgate.shards.media.damaged_packets import Clock, Damage, DisplayOrder
+from modalgate.shards.media.pack_settings import PackSettings
+from modalgate.shards.packing.recording import read_recording
 
 from ...overwritten import overwrite_packets
 
@@ -122,17 +124,42 @@ def test_a_pause_of_one_stream_is_not_a_joint() -> None:
     assert placed([(0, 0), (1, 0), (0, 5000), (1, 5000)], jumps=False) == [0, 0, 5000, 5000]
 
 
-@pytest.mark.parametrize("codec", ["mpeg4", "libx264"])
-def test_frames_of_avi_come_in_display_order(tmp_path: Path, codec: str) -> None:
+@pytest.mark.parametrize("reordered", ["0", "1", "2", "3", "5"])
+@pytest.mark.parametrize("codec", ["mpeg4", "libx264", "mpeg2video"])
+def test_frames_of_avi_come_in_display_order(tmp_path: Path, codec: str, reordered: str) -> None:
     """Each of 72 frames has its own gray level. AVI stores the order of decoding."""
     frames = np.broadcast_to((20 + 3 * np.arange(72, dtype=np.uint8))[:, None, None, None], (72, 32, 48, 3)).copy()
-    options = {"bf": "2", "crf": "4", "b": "4000000", "b_strategy": "0", "b-adapt": "0"}
+    options = {"bf": reordered, "crf": "4", "b": "4000000", "b_strategy": "0", "b-adapt": "0"}
     write_video(tmp_path / "a.avi", frames, 25, codec=codec, options=options)
     found = list(iterate_frames(tmp_path / "a.avi"))
     times = [time for time, _ in found]
-    np.testing.assert_allclose(np.array(times) - times[0], np.arange(72) / 25, atol=0.001)
+    # From 0 on, as the sound: the first picture is not late by the delay of the decoder.
+    np.testing.assert_allclose(times, np.arange(72) / 25, atol=0.001)
     levels = [frame.to_ndarray(format="gray").mean() for _, frame in found]
     assert np.all(np.diff(levels) > 0)
+
+
+@pytest.mark.parametrize("reordered", ["0", "2"])
+@pytest.mark.parametrize(
+    ("suffix", "codec"),
+    [("avi", "mpeg4"), ("avi", "libx264"), ("mkv", "libx264"), ("mp4", "libx264"), ("ts", "mpeg4")],
+)
+def test_a_flash_and_a_beep_stay_together_where_frames_are_reordered(
+    tmp_path: Path, suffix: str, codec: str, reordered: str
+) -> None:
+    frames = np.full((50, 32, 48, 3), 16, np.uint8)
+    frames[25:30] = 235
+    beep = np.zeros(2 * 16000, np.float32)
+    beep[16000:17600] = 0.5
+    path, options = tmp_path / f"a.{suffix}", {"bf": reordered, "b_strategy": "0", "b-adapt": "0", "g": "12"}
+    sound_codec = "mp2" if suffix == "ts" else "pcm_s16le" if suffix == "avi" else "aac"
+    write_video(path, frames, 25, codec=codec, options=options, sound=beep, sound_codec=sound_codec)
+    settings = PackSettings(modalities=("rgb", "audio"), size=32, fps=25.0)
+    (piece,) = read_recording({"video": path}, settings)
+    flash = np.flatnonzero(piece.streams["rgb"].reshape(50, -1).mean(axis=1) > 128)[0] / 25
+    heard = np.flatnonzero(np.abs(piece.streams["audio"]) > 0.2)[0] / 16000
+    assert flash == 1.0
+    assert heard == pytest.approx(1.0, abs=0.02)
 
 
 def test_frames_without_a_time_follow_the_one_before() -> None:

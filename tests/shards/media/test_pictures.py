@@ -166,6 +166,14 @@ def test_a_picture_bomb(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_AS, before)
 
 
+def test_a_strip_that_would_stay_large_is_refused(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mkv", np.zeros((4, 8, 136), np.uint8), 10, codec="ffv1", pixel_format="gray")
+    with pytest.raises(ValueError, match="it has pictures of 136 x 8 pixels: one side is over 16 times the other"):
+        read(tmp_path / "a.mkv")
+    write_video(tmp_path / "b.mkv", np.zeros((4, 8, 128), np.uint8), 10, codec="ffv1", pixel_format="gray")
+    assert read(tmp_path / "b.mkv").shape[1:3] == (8, 128)
+
+
 def test_too_many_pixels_or_seconds(tmp_path: Path, drifting: Callable) -> None:
     write_video(tmp_path / "a.mkv", drifting(20, 32, 48), 10)
     with pytest.raises(ValueError, match=r"'a\.mkv' has pictures of 48 x 32 pixels, more than 1000 \(--max-pixels\)"):

@@ -1,7 +1,8 @@
 """Sound stays in time with the pictures at any rate, and where packets of it are damaged."""
 
+import tracemalloc
 import wave
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from modalgate.shards.media.container_io import write_video, write_wave
 from modalgate.shards.media.damaged_packets import Damage
-from modalgate.shards.media.soundtrack import MonoTrack, iterate_sound, read_sound
+from modalgate.shards.media.soundtrack import MonoTrack, SoundPieces, iterate_sound, read_sound
 
 from ...overwritten import overwrite_packets
 
@@ -118,6 +119,66 @@ def test_a_far_time_stamp_is_an_error(tmp_path: Path, beep: Callable) -> None:
             written.mux(packet)
     with pytest.raises(ValueError, match=r"longer than 100 s|a gap of"):
         read_sound(tmp_path / "far.mkv", 16000, max_seconds=100)
+
+
+def parts(values: np.ndarray, begin: float) -> Iterator[tuple[float, np.ndarray]]:
+    """The samples in uneven parts, as packets come."""
+    generator, place = np.random.default_rng(0), 0
+    while place < len(values):
+        length = int(generator.integers(1, 40))
+        yield begin, values[place : place + length]
+        place += length
+
+
+@pytest.mark.parametrize(("begin", "origin"), [(0.0, None), (3.0, None), (0.0, 0.37), (1.2, 0.5), (0.0, 9.0)])
+def test_pieces_are_slices_of_the_whole_sound(begin: float, origin: float | None) -> None:
+    values = np.arange(1, 501, dtype=np.float32)
+    pieces = SoundPieces(parts(values, begin), 100, origin)
+    shift = round(((begin if origin is None else origin) - begin) * 100)
+    padded = np.concatenate([np.zeros(max(-shift, 0)), values[max(shift, 0) :], np.zeros(1000)])
+    for number in range(8):
+        np.testing.assert_array_equal(pieces.cut(0.9 * number, 0.9), padded[90 * number : 90 * number + 90])
+    again = SoundPieces(parts(values, begin), 100, origin)
+    length = max(500 - shift, 0) / 100
+    for seconds in (0.5, 2.0, 100.0):
+        known = again.seconds(seconds)
+        assert known == length if seconds > length else seconds <= known <= length
+
+
+def test_hours_of_sound_take_the_memory_of_a_piece() -> None:
+    hours = ((0.0, np.zeros(1600, np.float32)) for _ in range(36000))
+    tracemalloc.start()
+    pieces = SoundPieces(hours, 16000)
+    for number in range(300):
+        pieces.cut(10.0 * number, 10.0)
+    pieces.finish()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert pieces.count == 3600 * 16000
+    assert peak < 8e6  # the whole takes 230 MB
+
+
+def test_a_gap_of_hours_takes_the_memory_of_a_second() -> None:
+    track, count = MonoTrack(8000), 0
+    tracemalloc.start()
+    for begin in (0.0, 0.1, 3600.0):
+        for samples in track.put(tone(begin, 0.1, 8000)):
+            count += len(samples)
+    for samples in track.rest():
+        count += len(samples)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert count == 3600 * 8000 + 800
+    assert peak < 8e6  # the whole takes 115 MB
+
+
+def test_sound_that_is_too_long_or_too_slow_is_refused_at_open(tmp_path: Path) -> None:
+    write_wave(tmp_path / "long.wav", np.zeros(8000 * 5, np.float32), 8000)
+    with pytest.raises(ValueError, match=r"its sound lasts 5 s, more than 4 \(--max-seconds\)"):
+        next(iterate_sound(tmp_path / "long.wav", 8000, max_seconds=4))
+    write_wave(tmp_path / "slow.wav", np.zeros(1000, np.float32), 1)
+    with pytest.raises(ValueError, match="its sound has 1 samples per second, fewer than 1000"):
+        next(iterate_sound(tmp_path / "slow.wav", 8000))
 
 
 def write_wide(path: Path, channels: np.ndarray, rate: int = 16000) -> Path:

@@ -22,6 +22,7 @@ from modalgate.shards.packing.encode import encode_clip
 from modalgate.shards.packing.pack import pack
 from modalgate.shards.packing.recording import loudness, read_recording, read_signal
 from modalgate.shards.packing.sources import Source
+from scipy.io import savemat
 
 
 def levels(count: int) -> np.ndarray:
@@ -177,6 +178,32 @@ def test_a_table_is_read_row_by_row(text: str, shape: tuple[int, int] | None, tm
         values, rate = read_signal(tmp_path / "a.csv", "inertial")
         assert (values.shape, values.dtype, rate) == (shape, np.float32, 50)
         assert values[0].tolist() == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("form", ["csv", "npy", "mat"])
+def test_a_signal_beyond_the_longest_is_not_read_as_a_whole(tmp_path: Path, form: str) -> None:
+    path = tmp_path / f"a.{form}"
+    if form == "csv":  # beyond the bound stands what no reader takes
+        path.write_text("1,2,3,4,5,6\n" * 200 + "torn,row\n")
+    elif form == "npy":
+        np.save(path, np.ones((200, 6)))
+    else:
+        savemat(path, {"a": np.ones((200, 6))})
+    with pytest.raises(ValueError, match=r"a\.\w+' (lasts more than 2 s|has 200 rows, more than 100) \(--max"):
+        read_signal(path, "inertial", max_seconds=2.0)
+
+
+def test_measured_flow_stays_on_the_disk(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mkv", np.zeros((20, 32, 48, 3), np.uint8), 10.0)
+    flow = np.lib.format.open_memmap(tmp_path / "a.npy", "w+", np.float32, (50, 2, 1000, 1000))  # 400 MB, sparse
+    del flow
+    files = {"video": tmp_path / "a.mkv", "flow": tmp_path / "a.npy"}
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="its flow"):
+        list(read_recording(files, settings("rgb", "flow", fps=10.0)))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 200e6
 
 
 def test_a_long_table_takes_little_more_than_its_numbers(tmp_path: Path) -> None:

@@ -1,12 +1,29 @@
 """Threshold and temperature chosen on validation clips, for scores with a known answer."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
-from modalgate.tasks.evaluation.scores import Scores, join_scores
+from modalgate.tasks.evaluation.scores import Scores, join_folds, join_scores
 from modalgate.tasks.evaluation.validation_choices import calibrate, chosen_rows
 from modalgate.tasks.metrics.calibration import apply_temperature, expected_calibration_error
+from modalgate.tasks.records import Cell
+
+
+def figures(
+    parts: list[tuple[Scores, Scores]], classes: list[str], positive: int | None, seconds: np.ndarray
+) -> dict[str, tuple[Cell, Cell, Cell]]:
+    """(value, low, high) by name."""
+    units = [str(number) for number in range(len(seconds))]
+    return {
+        str(name): (value, low, high)
+        for name, value, low, high in chosen_rows(parts, classes, positive, seconds, units)
+    }
+
+
+def values(*arguments: Any) -> dict[str, Cell]:
+    return {name: value for name, (value, _, _) in figures(*arguments).items()}
 
 
 def scores(violent: list[float], labels: list[int]) -> Scores:
@@ -17,15 +34,35 @@ def scores(violent: list[float], labels: list[int]) -> Scores:
 def test_each_split_takes_its_threshold_from_its_validation_clips() -> None:
     low = (scores([0.30, 0.10, 0.25], [1, 0, 0]), scores([0.20, 0.15], [1, 0]))
     high = (scores([0.90, 0.60], [1, 0]), scores([0.80, 0.70], [1, 0]))
-    rows = dict(map(tuple, chosen_rows([low, high], ["calm", "fight"], 1, np.full(5, 360.0))))
+    rows = values([low, high], ["calm", "fight"], 1, np.full(5, 360.0))
     assert rows["threshold of best F1"] == pytest.approx((0.2 + 0.8) / 2)
     # The thresholds are .2 and .8: .30 and .90 are hits, .25 is a false alarm, nothing is missed.
     assert rows["f1 at it"] == pytest.approx(0.8)
     assert rows["accuracy at it"] == pytest.approx(0.8)
     assert rows["recall_calm at it"] == pytest.approx(2 / 3)
     assert rows["recall_fight at it"] == 1.0
-    # Finding both violent clips takes a threshold of .30. The calm clip at .60 is then a false alarm, in 1080 s.
-    assert rows["false alarms per hour at recall 0.9"] == pytest.approx(1 / 0.3)
+    # Each split finds its violent clip without a false alarm. One threshold for both would be .30, below .60.
+    assert rows["false alarms per hour at recall 0.9, mean over 2 folds"] == 0
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+def test_false_alarms_are_counted_in_each_fold_whatever_the_scale_of_its_scores(pooled: bool) -> None:
+    """The same ranking twice, at a tenth of the scale; the final model gets its folds as one part."""
+    truth, told = [1, 1, 1, 1, 0, 0, 0, 0], [0.9, 0.8, 0.7, 0.5, 0.6, 0.4, 0.3, 0.2]
+    wide, narrow = scores(told, truth), scores([value / 10 for value in told], truth)
+    parts = [(wide, wide), (narrow, narrow)]
+    if pooled:
+        both = join_folds(["wide", "narrow"], [wide, narrow])
+        parts = [(both, both)]
+    found = figures(parts, ["calm", "fight"], 1, np.full(16, 900.0))
+    # A recall of .9 of four clips takes all four. One of the four calm clips, an hour in all, is then an alarm.
+    value, low, high = found["false alarms per hour at recall 0.9, mean over 2 folds"]
+    assert value == pytest.approx(1.0)
+    assert isinstance(low, float)
+    assert isinstance(high, float)
+    assert 0 <= low < 1 < high
+    (alone,) = [figures([part], ["calm", "fight"], 1, np.full(8, 900.0)) for part in [(wide, wide)]]
+    assert alone["false alarms per hour at recall 0.9"][0] == pytest.approx(1.0)
 
 
 def test_the_temperature_corrects_overconfident_scores() -> None:
@@ -35,7 +72,7 @@ def test_the_temperature_corrects_overconfident_scores() -> None:
     bold = apply_temperature(np.stack([1 - honest, honest], axis=1), 1 / 3)[:, 1]
     half = slice(None, 2000), slice(2000, None)
     test, held = (scores(bold[part].tolist(), labels[part].tolist()) for part in half)
-    rows = dict(map(tuple, chosen_rows([(test, held)], ["calm", "fight"], None, np.ones(2000))))
+    rows = values([(test, held)], ["calm", "fight"], None, np.ones(2000))
     assert rows["temperature"] == pytest.approx(3.0, rel=0.15)
     assert rows["calibration error"] == pytest.approx(expected_calibration_error(test.probabilities, test.labels))
     tempered, plain = rows["calibration error, tempered"], rows["calibration error"]
@@ -77,7 +114,7 @@ def test_no_threshold_without_positive_clips_or_for_actions() -> None:
     calm = scores([0.3, 0.2], [0, 0])
     assert calibrate(calm, ["calm", "fight"], 1).thresholds == {}
     assert calibrate(scores([0.3, 0.8], [0, 1]), ["calm", "fight"], None).thresholds == {}
-    rows = dict(map(tuple, chosen_rows([(calm, calm)], ["calm", "fight"], 1, np.ones(2))))
+    rows = values([(calm, calm)], ["calm", "fight"], 1, np.ones(2))
     assert set(rows) == {"temperature", "calibration error", "calibration error, tempered"}
 
 
