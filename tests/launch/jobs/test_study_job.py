@@ -88,6 +88,38 @@ def test_study_writes_its_tables_and_skips_finished_cells(
 
 
 @pytest.mark.slow
+def test_controls_of_size_and_of_weights_are_scored(options: list[str], shards: Path) -> None:
+    rows = (
+        "rows={product: {fusion: product}, gate: {fusion: reliability, arguments: {supervision: 0.5}}, "
+        "vector: {fusion: vector}, large: {fusion: gated_concat, alone: rgb}, joined: {fusion: gated_concat}, "
+        "gone: {fusion: concat, alone: depth}}"
+    )
+    figures = shards.parent / "controls.json"
+    given = [*options[:-1], "name=controls", "held_out={blur: 2.0}", rows]
+    assert main(["study", *given, "--json", str(figures)]) == 0
+    content = json.loads(figures.read_text())
+    assert list(content) == ["rgb", "audio", "product", "gate", "vector", "large", "joined"]
+    sizes = {name: row["cost"]["parameters"] for name, row in content.items()}
+    assert sizes["large"] == pytest.approx(sizes["joined"], rel=0.01)
+    assert sizes["large"] > 1.5 * sizes["rgb"]
+    assert content["large"]["noise"].keys() == {"rgb"}
+    assert content["large"]["shuffled"] is None
+    for name in ("vector", "joined"):
+        assert 0 <= content[name]["shuffled"] <= 1
+        assert 0 <= content[name]["mean_gate"] <= 1
+        assert content[name]["oracle_noise"] == {}
+    product = content["product"]
+    assert {key: list(curve) for key, curve in product["oracle_noise"].items()} == {
+        "rgb": ["0", "1"],
+        "audio": ["0", "1"],
+    }
+    assert product["oracle_held_out"].keys() == {"rgb", "audio"}
+    # On clean clips the weights of the oracle are those of the product.
+    assert product["oracle_noise"]["rgb"]["0"] == product["noise"]["rgb"]["0"]
+    assert "oracle, 1" in (shards.parent / "runs" / "controls" / "study.csv").read_text()
+
+
+@pytest.mark.slow
 def test_cross_fitted_and_joint_rows_are_scored_and_resumed(options: list[str], shards: Path) -> None:
     rows = (
         "rows={product: {fusion: product}, gate: {fusion: reliability}, "
@@ -146,6 +178,10 @@ def test_sigterm_also_stops_the_training_processes(options: list[str], launch: C
         (["data.folds=2", "validation_group=z"], "2 folds need as many groups, there are 1"),
         (["rows={x: {fusion: reliability, joint: true}}"], "remove joint=true"),
         (["rows={x: {fusion: concat, aids: {distillation: 1.0}}}"], "set joint=true in the row"),
+        (["rows={x: {fusion: concat, alone: rbg}}"], "unknown modality 'rbg': did you mean 'rgb'"),
+        (["rows={x: {fusion: concat, alone: depth}}"], "unknown modality 'alone' of row 'x' 'depth'"),
+        (["rows={x: {fusion: concat, alone: rgb, joint: true}}"], "remove joint and aids"),
+        (["rows={x: {fusion: reliability, arguments: {supervision: -1}}}"], "give 0 or more"),
         (["name=tiny"], "already holds"),
     ],
 )
