@@ -110,7 +110,7 @@ class Fusion(nn.Module):
         weights: (..., M), or (..., M, D) with a weight per channel; their mean over channels is then reported.
         mask: (..., M) bool, presence.
         """
-        if weights.dim() == values.dim():
+        if weights.dim() > mask.dim():
             return self.finish((weights * values).sum(dim=-2), weights.mean(dim=-1), mask)
         return self.finish((weights[..., None] * values).sum(dim=-2), weights, mask)
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from modalgate.fusion.mechanisms.reliability import ReliabilityGate
+from modalgate.tasks.finetuning import reliability_fitting
 from modalgate.tasks.finetuning.reliability_fitting import (
     Evidence,
     fit_reliability,
@@ -210,8 +211,10 @@ def reliability_gap(gate: ReliabilityGate, evidence: Evidence) -> float:
     return float(gap.max() - gap.min())
 
 
-def test_supervised_weights_recover_the_planted_reliability() -> None:
+def test_supervised_weights_recover_the_planted_reliability(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reliability_fitting, "PENALTIES", (0.1,))
     train, test = of_unequal_clips(240, 1), of_unequal_clips(2000, 2)
+    torch.manual_seed(0)
     gate = ReliabilityGate(NAMES, CLASSES, members=2, supervision=30.0)
     with torch.enable_grad():
         fitted = fit_reliability(gate, train)
@@ -222,7 +225,8 @@ def test_supervised_weights_recover_the_planted_reliability() -> None:
     assert reliability_gap(gate, test) < 0.6
 
 
-def test_supervision_of_weight_zero_changes_nothing() -> None:
+def test_supervision_of_weight_zero_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reliability_fitting, "STEPS", 20)
     train = planted(80, (2.0, 1.5), 0.0, 1)
     found = []
     for arguments in ({}, {"supervision": 0.0}, {"supervision": 1e-9}):
@@ -238,7 +242,8 @@ def test_supervision_of_weight_zero_changes_nothing() -> None:
         torch.testing.assert_close(near[name], value, atol=1e-3, rtol=1e-3)
 
 
-def test_supervision_with_one_group_and_absent_streams_stays_finite() -> None:
+def test_supervision_with_one_group_and_absent_streams_stays_finite(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reliability_fitting, "STEPS", 10)
     train = planted(40, (2.0, 1.5), 0.0, 1)
     train.present[:, :, 0] = False
     train.present[0] = False

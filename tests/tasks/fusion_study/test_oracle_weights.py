@@ -27,7 +27,8 @@ def model(decision: str | None) -> Classifier:
     found = Classifier(backbone, ("a", "b", "c", "d"), unimodal=True, decision=decision)
     with torch.no_grad():
         for name in NAMES:
-            backbone.projections[name] = torch.nn.Identity()
+            backbone.projections[name] = torch.nn.Linear(CLASSES, CLASSES, bias=False)
+            torch.nn.init.eye_(backbone.projections[name].weight)  # pyright: ignore
             torch.nn.init.eye_(found.unimodal[name].weight)  # pyright: ignore
             torch.nn.init.zeros_(found.unimodal[name].bias)  # pyright: ignore
         if isinstance(found.decision, ReliabilityGate):
