@@ -229,9 +229,11 @@ def test_supervision_of_weight_zero_changes_nothing(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(reliability_fitting, "STEPS", 20)
     train = planted(80, (2.0, 1.5), 0.0, 1)
     found = []
-    for arguments in ({}, {"supervision": 0.0}, {"supervision": 1e-9}):
+    for supervision in (None, 0.0, 1e-9):
         torch.manual_seed(0)
-        gate = ReliabilityGate(NAMES, CLASSES, members=2, **arguments)
+        gate = ReliabilityGate(NAMES, CLASSES, members=2)
+        if supervision is not None:
+            gate.supervision = supervision
         found.append((fit_reliability(gate, train, [failing(train, 3)], seed=7), gate.state_dict()))
     (plain, state), (none, same), (tiny, near) = found
     assert plain == none
