@@ -297,6 +297,9 @@ class RowConfig:
     joint: bool = False
     """Whether encoders and fusion train together, as long as the experts do. False: the fusion alone trains, on
     features of the experts."""
+    alone: str | None = None
+    """Control of size: the row uses this modality alone, with a hidden layer so wide that the row has as many
+    parameters as all encoders with `fusion`. Null: the row fuses all modalities."""
 
 
 @dataclass

@@ -25,7 +25,7 @@ class VectorGate(Gate):
         values, mask = stack_features(features, present, self.modalities, self.missing)
         logits = torch.einsum("...md,med->...me", values, self.weight) + self.bias
         gates = torch.sigmoid(logits) * mask[..., None]
-        return self.finish((gates * values).sum(dim=-2), gates.mean(dim=-1), mask)
+        return self.fuse(values, gates, mask)
 
 
 class GatedMultimodalUnit(Gate):
@@ -49,4 +49,4 @@ class GatedMultimodalUnit(Gate):
         values, mask = stack_features(features, present, self.modalities, self.missing)
         contents = torch.einsum("...md,med->...me", values, self.content).tanh()
         gates = torch.sigmoid(torch.einsum("...d,med->...me", values.flatten(-2), self.weight)) * mask[..., None]
-        return self.finish((gates * contents).sum(dim=-2), gates.mean(dim=-1), mask)
+        return self.fuse(contents, gates, mask)

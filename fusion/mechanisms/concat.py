@@ -63,10 +63,13 @@ class GatedConcat(SoftmaxGate):
     ) -> Fused:
         values, mask = stack_features(features, present, self.modalities, self.missing)
         shares, weights = self.weigh(values, mask, quality)
+        return self.fuse(values, weights, mask).with_auxiliary(gate_balance(shares, mask, self.balance))
+
+    def fuse(self, values: Tensor, weights: Tensor, mask: Tensor) -> Fused:
+        """The gated concatenation of values (..., M, D) with weights (..., M), where `mask` (..., M) is true."""
         there = mask.to(values.dtype)
         gated = (weights * there.sum(dim=-1, keepdim=True))[..., None] * values
-        joined = self.join(torch.cat([gated.flatten(-2), there], dim=-1))
-        return self.finish(joined, weights, mask).with_auxiliary(gate_balance(shares, mask, self.balance))
+        return self.finish(self.join(torch.cat([gated.flatten(-2), there], dim=-1)), weights, mask)
 
 
 def quality_column(quality: Tensor | None, mask: Tensor, columns: int, like: Tensor) -> Tensor:

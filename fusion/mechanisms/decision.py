@@ -23,6 +23,10 @@ class Decision(Fusion):
         """Stacked logits (..., M, K), zero where a modality is absent, and presence (..., M)."""
         return stack_features(features, present, self.modalities, self.nothing.new_zeros(1, 1))
 
+    def opinions(self, logits: Tensor) -> Tensor:
+        """Log probabilities (..., M, K) of the experts from their logits (..., M, K)."""
+        return logits.log_softmax(dim=-1)
+
     def mixture(self, logits: Tensor, weights: Tensor, mask: Tensor) -> Fused:
         """`log sum_m weights_m softmax(l_m)`, computed in the log domain.
 
@@ -95,9 +99,12 @@ class ProductDecision(Decision):
 
     def forward(self, features: dict[str, Tensor], present: dict[str, Tensor]) -> Fused:
         logits, mask = self.logits(features, present)
-        weights = mask.to(logits.dtype)
-        joint = (logits.log_softmax(dim=-1) * weights[..., None]).sum(dim=-2)
-        joint = joint - (weights.sum(dim=-1, keepdim=True) - 1) * self.log_prior.to(logits.dtype)
+        return self.fuse(self.opinions(logits), mask.to(logits.dtype), mask)
+
+    def fuse(self, values: Tensor, weights: Tensor, mask: Tensor) -> Fused:
+        """`log p` from log probabilities (..., M, K); an expert with a weight (..., M) of w counts as w experts."""
+        joint = (values * weights[..., None]).sum(dim=-2)
+        joint = joint - (weights.sum(dim=-1, keepdim=True) - 1) * self.log_prior.to(values.dtype)
         return self.finish(joint.log_softmax(dim=-1), weights, mask)
 
 

@@ -104,7 +104,14 @@ class Fusion(nn.Module):
         return []
 
     def fuse(self, values: Tensor, weights: Tensor, mask: Tensor) -> Fused:
-        """`sum_m weights_m values_m`, with `nothing` where no modality is present."""
+        """`sum_m weights_m values_m`, with `nothing` where no modality is present.
+
+        values: (..., M, D).
+        weights: (..., M), or (..., M, D) with a weight per channel; their mean over channels is then reported.
+        mask: (..., M) bool, presence.
+        """
+        if weights.dim() > mask.dim():
+            return self.finish((weights * values).sum(dim=-2), weights.mean(dim=-1), mask)
         return self.finish((weights[..., None] * values).sum(dim=-2), weights, mask)
 
     def finish(self, embedding: Tensor, weights: Tensor, mask: Tensor) -> Fused:

@@ -38,7 +38,11 @@ class OpinionPool(Decision):
         opinions = logits.log_softmax(dim=-1)
         signs = torch.cat([_signs(opinions, mask).flatten(-2), mask.to(logits.dtype)], dim=-1)
         weights = 2 * self.network(signs).sigmoid() * mask
-        pooled = (weights[..., None] * opinions).sum(dim=-2)
+        return self.fuse(opinions, weights, mask)
+
+    def fuse(self, values: Tensor, weights: Tensor, mask: Tensor) -> Fused:
+        """`log p` from log probabilities (..., M, K) and weights (..., M), where `mask` (..., M) is true."""
+        pooled = (weights[..., None] * values).sum(dim=-2)
         return self.finish(pooled.log_softmax(dim=-1), weights, mask)
 
 

@@ -21,6 +21,15 @@ FARTHEST = 4.0
 STRONGEST = math.log(50)
 
 
+def bounded(lifts: Tensor) -> Tensor:
+    """Logarithms of weights, kept within -log 50 and log 50. Values near zero stay almost the same.
+
+    >>> bounded(torch.tensor([-100.0, 0.0, 0.5])).exp()
+    tensor([0.0200, 1.0000, 1.6402])
+    """
+    return STRONGEST * (lifts / STRONGEST).tanh()
+
+
 class ReliabilityGate(Decision):
     """`log p = sum_m w_m log p_m`, normalised, with weights from evidence about each stream.
 
@@ -38,8 +47,10 @@ class ReliabilityGate(Decision):
     quality: number of quality measures per modality; 0 uses the scores alone.
     mixture: `p = sum_m g_m p_m` with `g = softmax(s + net(x))` instead, a mean whose weights sum to one.
     by_class: a weight per class beside each `s_m`: `log p(k) = sum_m w_m exp(c_mk) log p_m(k)`. Not with `mixture`.
+    supervision: factor of a further loss in `fit_reliability`: each weight predicts the probability that its expert
+        gives the true class (after Cao et al. 2024, Predictive Dynamic Fusion). 0: no such loss.
 
-    Raises `RequestError` for `by_class` with `mixture`.
+    Raises `RequestError` for `by_class` with `mixture`, and for a negative `supervision`.
     """
 
     temperature: Tensor
@@ -55,10 +66,14 @@ class ReliabilityGate(Decision):
         quality: int = MEASURES,
         mixture: bool = False,
         by_class: bool = False,
+        supervision: float = 0.0,
     ) -> None:
         super().__init__(modalities, width)
         if mixture and by_class:
             raise RequestError("a mixture weighs whole modalities: give by_class or mixture, not both")
+        if supervision < 0:
+            raise RequestError(f"supervision is the factor of a loss: give 0 or more, not {supervision:g}")
+        self.supervision = supervision
         count, self.quality, self.mixed, self.members = len(modalities), quality, mixture, members
         inputs = count * (SIGNS + quality + 1)
         self.scale = nn.Parameter(torch.zeros(members, count))
@@ -125,7 +140,7 @@ class ReliabilityGate(Decision):
         apart: the first dimension of `lifts` and `mask` is the member, as in training. Each then has its weights per
             class; otherwise their average counts.
         """
-        lifts = STRONGEST * (lifts / STRONGEST).tanh()
+        lifts = bounded(lifts)
         if self.mixed:
             return self.mixture(opinions, masked_softmax(lifts, mask), mask)
         values = opinions

@@ -70,6 +70,8 @@ FUSION_ARGUMENTS = {
     "scale": "Whether the gate may also lower all weights together.",
     "seed": "Seed of the random sketch.",
     "sketch": "Channels of the sketch.",
+    "supervision": "Factor of the loss by which each weight predicts the probability that its expert gives the true "
+    "class. 0: off.",
     "temperature": "Temperature of the softmax over gate scores: smaller is sharper.",
 }
 FUSION_ARGUMENTS_OF = {

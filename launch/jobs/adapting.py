@@ -8,6 +8,7 @@ from typing import TypeVar
 from ...fusion.bundle.bundle import load_bundle
 from ...shards.errors import RequestError, choice_error
 from ...shards.index.table import Index
+from ...shards.modality import modality
 from ..runs.bundles import any_bundle
 from ..runs.logbook import warn
 from ..schema import FinetuneConfig, PretrainConfig, StudyConfig
@@ -28,10 +29,10 @@ def adapt(config: Kind, index: Index, command: Sequence[str] = ()) -> Kind:
 def adapt_modalities(config: Kind, index: Index, command: Sequence[str] = ()) -> tuple[Kind, list[str]]:
     """The config without the modalities that no clip of `index` has, and lines about what was dropped.
 
-    They are removed from `data.modalities` and from the streams and pairs of pretext tasks; tasks that then lack
-    modalities are dropped. An adapted config comes back unchanged, without lines. A fine-tuning that starts from an
-    encoder reads that encoder's modalities, and its config does not change; a pretraining gets its modalities and its
-    networks.
+    They are removed from `data.modalities` and from the streams and pairs of pretext tasks. Tasks that then lack
+    modalities are dropped, and rows of a study that use such a modality alone. An adapted config comes back
+    unchanged, without lines. A fine-tuning that starts from an encoder reads that encoder's modalities, and its
+    config does not change; a pretraining gets its modalities and its networks.
 
     Raises `RequestError` if no modality or no task is left, and for a modality on the `command` line that the shards
     do not have, with the nearest name.
@@ -57,7 +58,22 @@ def adapt_modalities(config: Kind, index: Index, command: Sequence[str] = ()) ->
     if isinstance(config, PretrainConfig):
         config, more = _suited(config, index, kept, lines)
         return config, [*lines.values(), *more]
+    if isinstance(config, StudyConfig):
+        config, more = _with_rows_of(config, kept)
+        return config, [*lines.values(), *more]
     return config, list(lines.values())
+
+
+def _with_rows_of(config: StudyConfig, kept: list[str]) -> tuple[StudyConfig, list[str]]:
+    """The config without the rows that use alone a modality outside `kept`, and a line for each of them."""
+    gone = {
+        name: row.alone for name, row in config.rows.items() if row.alone and modality(row.alone).name not in kept
+    }
+    if not gone or len(gone) == len(config.rows):
+        # A study without rows would compare every mechanism.
+        return config, []
+    lines = [f"row '{name}' is dropped: its only modality '{alone}' is not used" for name, alone in gone.items()]
+    return replace(config, rows={name: row for name, row in config.rows.items() if name not in gone}), lines
 
 
 def _like_encoder(config: PretrainConfig, place: str, index: Index) -> PretrainConfig:

@@ -26,6 +26,8 @@ from ...shards.index.table import Index
 from ...shards.index.whole_file import whole_file, write_whole
 from ...shards.stream import ClipRequest
 from ...shards.transforms import Preparation
+from ...tasks.finetuning.aids import AidsConfig
+from ...tasks.fusion_study.matched_size import matched_hidden
 from ...tasks.fusion_study.study_cell import Cell
 from ...tasks.fusion_study.study_summary import (
     References,
@@ -146,11 +148,12 @@ def study(config: StudyConfig, command: Sequence[str] = (), resume: bool = False
         singles = {name: RowConfig("static") for name in request.modalities}
         experts = [(train_expert, (item, name)) for item in work for name in request.modalities]
         trained = [(train_row, (item, name, row, (name,))) for item in work for name, row in singles.items()]
-        for name, row in rows.items():
+        sized = {name: _sized(config, row, request.modalities) for name, row in rows.items()}
+        for name, (row, used) in sized.items():
             if row.joint:
                 trained += [(train_joint_row, (item, name, row)) for item in work]
             else:
-                trained += [(train_row, (item, name, row, request.modalities)) for item in work]
+                trained += [(train_row, (item, name, row, used)) for item in work]
         _run_all("experts", experts, jobs)
         stored = [
             (store_features, ([item for item in work if item.fold == fold], part))
@@ -162,7 +165,7 @@ def study(config: StudyConfig, command: Sequence[str] = (), resume: bool = False
         cells = [_read_cell(item, name) for name in (*singles, *rows) for item in work]
     spec = ClipSpec.of(index, request)
     costs = {name: _cost(config, row, (name,), spec) for name, row in singles.items()}
-    costs |= {name: _cost(config, row, request.modalities, spec) for name, row in rows.items()}
+    costs |= {name: _cost(config, row, used, spec) for name, (row, used) in sized.items()}
     groups = groups_of(index, config.data.group) or [sample.key for sample in index.samples]
     units = dict(zip([sample.key for sample in index.samples], groups, strict=True))
     done, references = study_rows(cells, list(singles), units, costs, work[0].metric())
@@ -205,8 +208,30 @@ def _check_row(name: str, row: RowConfig, modalities: tuple[str, ...], classes: 
         )
     if row.aids.distillation and not row.joint:
         raise RequestError(f"row '{name}': aids.distillation trains encoders: set joint=true in the row")
+    if row.alone is not None:
+        if row.alone not in modalities:
+            raise choice_error(f"modality 'alone' of row '{name}'", row.alone, modalities)
+        if row.joint or row.aids != AidsConfig():
+            raise RequestError(
+                f"row '{name}': alone trains one modality on stored features: remove joint and aids from the row"
+            )
     decision = fusion_class(row.fusion).level == "decision"
     build_fusion(row.fusion, modalities, len(classes) if decision else 8, row.arguments)
+
+
+def _sized(config: StudyConfig, row: RowConfig, modalities: tuple[str, ...]) -> tuple[RowConfig, tuple[str, ...]]:
+    """What a row trains and the modalities that it uses: for a control of size, one modality with a hidden layer."""
+    if row.alone is None:
+        return row, modalities
+    used = (row.alone,)
+    hidden = matched_hidden(
+        real_backbone(config, row, modalities), lambda width: real_backbone(config, _hidden_layer(width), used)
+    )
+    return _hidden_layer(hidden), used
+
+
+def _hidden_layer(width: int) -> RowConfig:
+    return RowConfig("concat", {"hidden": width})
 
 
 def _check_pretrained(config: StudyConfig, split: Split, modalities: tuple[str, ...], index: Index) -> None:

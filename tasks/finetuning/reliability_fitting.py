@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...fusion.mechanisms.reliability import ReliabilityGate
+from ...fusion.mechanisms.reliability import ReliabilityGate, bounded
 from ..metrics.calibration import fit_temperature
 
 # Factors of the penalty on changes of the weights; held-out groups choose one.
@@ -69,6 +70,9 @@ def fit_reliability(
     shrinks the gate to the product of its experts. Penalty and number of steps minimise the held-out loss of all
     networks together. With a single group no clips are left to train on: the gate is the product, and both losses are
     those of all clips.
+
+    With `gate.supervision` above 0, that factor times `supervision_errors` is added to the loss, both in training and
+    where penalty and steps are chosen. The returned losses do not contain it.
     """
     gate.set_temperatures(_temperatures(gate, clean))
     draws = _drawn(clean, corrupted, seed)
@@ -79,28 +83,63 @@ def fit_reliability(
         counts = torch.bincount(clean.label, minlength=clean.logits.shape[-1]).float() + 1
         gate.nothing.copy_((counts / counts.sum()).log())
     held = _held_out(draws.groups, gate.members, seed)
-    best: tuple[float, float, int, dict[str, Tensor]] | None = None
-    product = float("nan")
+    lowest, best, state, product = float("inf"), (float("nan"), PENALTIES[0], 0), gate.state_dict(), float("nan")
     for penalty in PENALTIES:
         trial = copy.deepcopy(gate)
-        for step, losses in _trained(trial, opinions, signs, draws, held, penalty):
+        for step, loss, whole in _trained(trial, opinions, signs, draws, held, penalty):
             if step == 0:
-                product = losses
-            if best is None or losses < best[0]:
-                best = (losses, penalty, step, copy.deepcopy(trial.state_dict()))
-    assert best is not None
-    gate.load_state_dict(best[3])
+                product = loss
+            if whole < lowest:
+                lowest, best, state = whole, (loss, penalty, step), copy.deepcopy(trial.state_dict())
+    gate.load_state_dict(state)
+    loss, penalty, step = best
     temperatures = dict(zip(gate.modalities, gate.temperature.tolist(), strict=True))
-    return Fitted(best[1], best[2], product, best[0], temperatures)
+    return Fitted(penalty, step, product, loss, temperatures)
+
+
+def supervision_errors(lifts: Tensor, offsets: Tensor, opinions: Tensor, present: Tensor, label: Tensor) -> Tensor:
+    """How badly the weights predict which expert gives the true class (members, n).
+
+    - `lifts`: logarithms of the weights (members, n, V, M).
+    - `offsets` (members, M): log odds of the true class at weight 1.
+    - `opinions` (n, V, M, C), `present` (n, V, M), `label` (n,): log probabilities, presence and class numbers.
+
+    The prediction is `sigmoid(offset_m + log w_m)`. The target is the probability of the true class by expert m.
+    Their cross-entropy is averaged over the views and modalities that a clip has. It is 0 for a clip without any.
+
+    In Cao et al. 2024 (Predictive Dynamic Fusion) the weight itself is the predicted probability and stays below 1.
+    Here it is proportional to the odds of the true class, so that a weight can also rise.
+    """
+    scores = offsets[:, None, None] + lifts
+    errors = F.binary_cross_entropy_with_logits(scores, _true(opinions, label).expand_as(scores), reduction="none")
+    return (errors * present).sum(dim=(-1, -2)) / present.sum(dim=(-1, -2)).clamp_min(1)
+
+
+def _true(opinions: Tensor, label: Tensor) -> Tensor:
+    """Probability of the true class (n, V, M) by every expert."""
+    return opinions.exp()[torch.arange(len(label)), :, :, label]
+
+
+def _first_offsets(opinions: Tensor, present: Tensor, label: Tensor, seen: Tensor) -> Tensor:
+    """Log odds (members, M) of the mean probability of the true class, over the clips that each member trains on."""
+    counted = seen[:, :, None, None] * present
+    mean = (counted * _true(opinions, label)).sum(dim=(1, 2)) / counted.sum(dim=(1, 2)).clamp_min(1)
+    return mean.clamp(1e-3, 1 - 1e-3).logit()
 
 
 def _trained(
     gate: ReliabilityGate, opinions: Tensor, signs: Tensor, draws: Evidence, held: Tensor, penalty: float
-) -> Iterator[tuple[int, float]]:
-    """Trains all networks together. Yields the step and the held-out loss, before the first step and after some."""
-    parameters = gate.gate_parameters()
-    optimizer = torch.optim.Adam(parameters, lr=RATE)
+) -> Iterator[tuple[int, float, float]]:
+    """Trains all networks together. Before the first step and after some, yields the step, the held-out loss, and the
+    same with supervision.
+    """
     seen = (~held).float()
+    offsets = _first_offsets(opinions, draws.present, draws.label, seen).requires_grad_()
+    optimizer = torch.optim.Adam([*gate.gate_parameters(), *([offsets] if gate.supervision else [])], lr=RATE)
+
+    def held_out(errors: Tensor) -> float:
+        return float(((errors * held).sum(1) / held.sum(1)).mean().detach())
+
     for step in range(STEPS + 1):
         changes = gate.changes(signs, draws.present)
         lifts = gate.scale[:, None, None] + changes
@@ -108,12 +147,16 @@ def _trained(
         # The clip's probability is the mean over its views, as in evaluation.
         chances = pooled.log_softmax(dim=-1).logsumexp(dim=-2) - np.log(pooled.shape[-2])
         errors = -chances[:, torch.arange(len(draws.label)), draws.label]
+        whole = errors
+        if gate.supervision:
+            told = supervision_errors(bounded(lifts), offsets, opinions, draws.present, draws.label)
+            whole = errors + gate.supervision * told
         if step % EVERY == 0:
-            yield step, float(((errors * held).sum(1) / held.sum(1)).mean().detach())
+            yield step, held_out(errors), held_out(whole)
         if not bool(seen.any()):
             return
         change = (changes.square() * draws.present).sum(dim=(-1, -2)) / draws.present.sum(dim=(-1, -2)).clamp_min(1)
-        loss = ((errors + penalty * change) * seen).sum(1) / seen.sum(1)
+        loss = ((whole + penalty * change) * seen).sum(1) / seen.sum(1)
         optimizer.zero_grad()
         loss.sum().backward()
         optimizer.step()

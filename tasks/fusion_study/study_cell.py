@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...fusion.classifier import Classifier
+from ...fusion.mechanisms.decision import Decision
 from ...fusion.mechanisms.gates import Fused, Fusion
 from ..robustness.conditions import subsets
 from ..robustness.corruptions import alters
 from .feature_bank import Corruption, StoredClips
+from .oracle_weights import oracle_score
 
 Metric = Callable[[NDArray[Any], NDArray[Any]], float]
 
@@ -54,12 +56,16 @@ class Cell:
     held_out: dict[str, dict[str, float]]
     """The metric by modality and corruption, with that modality alone corrupted as in no training."""
     shuffled: float | None
-    """The metric with gate weights taken from other clips. None if the mechanism has no weight per modality."""
+    """The metric with gate weights taken from other clips. None if the mechanism has no weights to take."""
     mean_gate: float | None
     """The metric with gate weights replaced by their mean over segments with the same modalities.
 
     None as in `shuffled`.
     """
+    oracle_noise: dict[str, dict[str, float]] = field(default_factory=dict)
+    """As `noise`, by weights that know the corrupted stream (`oracle_score`). Empty if the row joins features."""
+    oracle_held_out: dict[str, dict[str, float]] = field(default_factory=dict)
+    """As `held_out`, by `oracle_score`."""
 
     def plain(self) -> dict[str, Any]:
         """Returns the cell as plain data for JSON."""
@@ -91,18 +97,24 @@ def judge_cell(
     for kept in subsets(names)[:-1]:
         hidden = test.without(*(name for name in names if name not in kept))
         found["+".join(kept)] = metric(score_stored(classifier, hidden)[0], labels)
-    clean = metric(probabilities, labels)
-    noise = {name: {"0": clean} for name in names}
-    for level, clips in noisy.items():
-        for name in names:
-            altered = test.with_stream_of(clips, name)
-            noise[name][f"{level:g}"] = metric(score_stored(classifier, altered)[0], labels)
-    unseen: dict[str, dict[str, float]] = {name: {} for name in names}
-    for (axis, level), clips in (held_out or {}).items():
-        for name in names:
-            if alters(axis, name):
-                altered = test.with_stream_of(clips, name)
-                unseen[name][f"{axis} {level:g}"] = metric(score_stored(classifier, altered)[0], labels)
+    noise: dict[str, dict[str, float]] = {}
+    unseen: dict[str, dict[str, float]] = {}
+    oracle_noise: dict[str, dict[str, float]] = {}
+    oracle_unseen: dict[str, dict[str, float]] = {}
+    for name in names:
+        noise[name] = {"0": metric(probabilities, labels)}
+        loud = {f"{level:g}": test.with_stream_of(clips, name) for level, clips in noisy.items()}
+        noise[name] |= {level: metric(score_stored(classifier, clips)[0], labels) for level, clips in loud.items()}
+        strange = {
+            f"{axis} {level:g}": test.with_stream_of(clips, name)
+            for (axis, level), clips in (held_out or {}).items()
+            if alters(axis, name)
+        }
+        unseen[name] = {kind: metric(score_stored(classifier, clips)[0], labels) for kind, clips in strange.items()}
+        if isinstance(classifier.decision, Decision):
+            oracle_noise[name] = {"0": oracle_score(classifier, test, None, metric)}
+            oracle_noise[name] |= {level: oracle_score(classifier, c, name, metric) for level, c in loud.items()}
+            oracle_unseen[name] = {kind: oracle_score(classifier, c, name, metric) for kind, c in strange.items()}
     mask = np.stack([test.present[name].any(dim=1).numpy() for name in names], axis=1)
     fusion = classifier.decision or classifier.backbone.fusion
     with shuffled_weights(fusion) as moved:
@@ -127,6 +139,8 @@ def judge_cell(
         unseen,
         shuffled if moved else None,
         averaged if moved else None,
+        oracle_noise,
+        oracle_unseen,
     )
 
 
@@ -149,7 +163,8 @@ def score_stored(
 def shuffled_weights(fusion: Fusion) -> Iterator[list[bool]]:
     """Within the context, every segment is fused with the gate weights of another segment with the same modalities.
 
-    Yields a list that stays empty if no weights were moved: mechanisms that do not sum `weights x values` have none.
+    Weights per channel move together. Yields a list that stays empty if no weights were moved: mechanisms that do not
+    join values by weights have none.
     """
     moved: list[bool] = []
     generator = torch.Generator().manual_seed(0)
@@ -167,7 +182,10 @@ def shuffled_weights(fusion: Fusion) -> Iterator[list[bool]]:
 
 @contextmanager
 def recorded_weights(fusion: Fusion) -> Iterator[list[tuple[Tensor, Tensor]]]:
-    """Within the context, records the gate weights (N, M) and the presence (N, M) of all segments, batch by batch."""
+    """Within the context, records the gate weights and the presence (N, M) of all segments, batch by batch.
+
+    Weights are (N, M), or (N, M, D) with a weight per channel.
+    """
     found: list[tuple[Tensor, Tensor]] = []
 
     def kept(weights: Tensor, mask: Tensor) -> Tensor:
@@ -201,18 +219,27 @@ def mean_weights(fusion: Fusion, recorded: Sequence[tuple[Tensor, Tensor]]) -> I
 
 @contextmanager
 def _changed_weights(fusion: Fusion, change: Callable[[Tensor, Tensor], Tensor]) -> Iterator[None]:
-    """Within the context, `fusion` sums values with the weights `change(weights (N, M), presence (N, M))`."""
-    original = fusion.fuse
+    """Within the context, `fusion` joins values by the weights `change(weights (N, M), presence (N, M))`.
 
-    def fuse(values: Tensor, weights: Tensor, mask: Tensor) -> Fused:
-        changed = change(weights.flatten(0, -2), mask.flatten(0, -2))
-        return original(values, changed.view_as(weights), mask)
+    Weights per channel are (N, M, D).
+    """
 
-    fusion.fuse = fuse  # pyright: ignore[reportAttributeAccessIssue]
+    def changed(original: Callable[..., Fused]) -> Callable[..., Fused]:
+        def join(values: Tensor, weights: Tensor, mask: Tensor) -> Fused:
+            rows = change(weights.flatten(0, mask.dim() - 2), mask.flatten(0, -2))
+            return original(values, rows.view_as(weights), mask)
+
+        return join
+
+    # A mixture of probabilities has weights too.
+    names = [name for name in ("fuse", "mixture") if hasattr(fusion, name)]
+    for name in names:
+        setattr(fusion, name, changed(getattr(fusion, name)))
     try:
         yield
     finally:
-        del fusion.fuse
+        for name in names:
+            delattr(fusion, name)
 
 
 def _alike(mask: Tensor) -> list[Tensor]:

@@ -1,7 +1,7 @@
 """Rows and tables of a fusion study: intervals over seeds and groups, and tests against two single modalities."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -92,6 +92,10 @@ class StudyRow:
     noise: dict[str, dict[str, float]]
     held_out: dict[str, dict[str, float]]
     cost: RowCost
+    oracle_noise: dict[str, dict[str, float]] = field(default_factory=dict)
+    """As `noise`, with weights that know which stream is corrupted. Empty for a row that joins features."""
+    oracle_held_out: dict[str, dict[str, float]] = field(default_factory=dict)
+    """As `held_out`, with such weights."""
 
     @property
     def noise_area(self) -> float:
@@ -151,9 +155,11 @@ def study_rows(
                 float(np.mean(entropies)) if entropies else None,
                 float(np.mean([cell.spread for cell in mine])),
                 _mean([cell.subsets for cell in mine], weigh),
-                {m: _mean([cell.noise[m] for cell in mine], weigh) for m in mine[0].noise},
-                {m: _mean([cell.held_out[m] for cell in mine], weigh) for m in mine[0].held_out},
+                _curves([cell.noise for cell in mine], weigh),
+                _curves([cell.held_out for cell in mine], weigh),
                 costs[name],
+                _curves([cell.oracle_noise for cell in mine], weigh),
+                _curves([cell.oracle_held_out for cell in mine], weigh),
             )
         )
     labels = pools[test_best].labels
@@ -244,6 +250,13 @@ def _pool(cells: Sequence[Cell]) -> _Pool:
 
 def _mean(entries: Sequence[Mapping[str, float]], weights: Sequence[float] | None = None) -> dict[str, float]:
     return {name: _average([entry[name] for entry in entries], weights) for name in entries[0]}
+
+
+def _curves(
+    entries: Sequence[Mapping[str, Mapping[str, float]]], weights: Sequence[float]
+) -> dict[str, dict[str, float]]:
+    """Returns the mean over cells of a metric by modality and level."""
+    return {modality: _mean([entry[modality] for entry in entries], weights) for modality in entries[0]}
 
 
 def _control(values: Sequence[float | None], weights: Sequence[float]) -> float | None:

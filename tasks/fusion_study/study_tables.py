@@ -7,6 +7,10 @@ from .study_summary import Comparison, References, StudyRow, curve_area
 
 # Standard deviation of a gate's weights over clips below which it is called static.
 STATIC = 0.02
+ORACLE_NOTE = (
+    " Oracle: the product of the row's experts, in which the corrupted stream has one known weight, the best on the "
+    "test clips themselves, and clean streams weight 1. It is an upper reference and not a model."
+)
 
 
 def study_tables(rows: Sequence[StudyRow], references: References, metric: str, note: str) -> list[Table]:
@@ -79,19 +83,14 @@ def study_tables(rows: Sequence[StudyRow], references: References, metric: str, 
     missing = Table(
         f"Missing modalities, {metric}",
         ["row", *subsets, "chance"],
-        [[row.name, *(row.subsets.get(name) for name in subsets), chance] for row in rows if not row.single],
+        [
+            [row.name, *(row.subsets.get(name) for name in subsets), chance]
+            for row in rows
+            if not row.single and len(row.weights) > 1
+        ],
         "Every test clip has only these modalities.",
     )
-    noise = [
-        Table(
-            f"Noise on {name}, {metric}",
-            ["row", *next(iter(curves.values())), "area", "chance"],
-            [[row, *curve.values(), curve_area(curve), chance] for row, curve in curves.items()],
-            "Level: standard deviation of the noise relative to that of the training data, for sound to that of the "
-            "clip. Area: under the curve, divided by the range of levels.",
-        )
-        for name, curves in _noise_curves(rows).items()
-    ]
+    noise = [_noise_table(rows, name, metric, chance) for name in _noise_curves(rows)]
     unseen = _held_out_table(rows, metric, chance)
     if metric != "accuracy":
         share = references.chance_accuracy
@@ -108,6 +107,34 @@ def study_tables(rows: Sequence[StudyRow], references: References, metric: str, 
     return [headline, gates, missing, *noise, *unseen]
 
 
+def _noise_table(rows: Sequence[StudyRow], modality: str, metric: str, chance: float) -> Table:
+    """Returns the table of noise on one modality, with the oracle beside each level if a row has one."""
+    scored = [row for row in rows if modality in row.noise]
+    levels = list(scored[0].noise[modality])
+    known = any(row.oracle_noise for row in scored)
+    body = []
+    for row in scored:
+        curve, oracle = row.noise[modality], row.oracle_noise.get(modality, {})
+        figures = [(curve[level], oracle.get(level)) for level in levels]
+        figures.append((curve_area(curve), curve_area(oracle) if oracle else None))
+        body.append([row.name, *_beside(figures, known), chance])
+    return Table(
+        f"Noise on {modality}, {metric}",
+        ["row", *_with_oracle([*levels, "area"], known), "chance"],
+        body,
+        "Level: standard deviation of the noise relative to that of the training data, for sound to that of the "
+        "clip. Area: under the curve, divided by the range of levels." + (ORACLE_NOTE if known else ""),
+    )
+
+
+def _with_oracle(columns: Sequence[str], known: bool) -> list[str]:
+    return [title for column in columns for title in ((column, f"oracle, {column}") if known else (column,))]
+
+
+def _beside(figures: Sequence[tuple[float | None, float | None]], known: bool) -> list[float | None]:
+    return [figure for pair in figures for figure in (pair if known else pair[:1])]
+
+
 def _held_out_table(rows: Sequence[StudyRow], metric: str, chance: float) -> list[Table]:
     """Returns the table of corruptions that no training contains, if there are any."""
     columns = list(
@@ -115,13 +142,21 @@ def _held_out_table(rows: Sequence[StudyRow], metric: str, chance: float) -> lis
     )
     if not columns:
         return []
+    known = any(row.oracle_held_out for row in rows)
+    body = []
+    for row in rows:
+        figures = [
+            (row.held_out.get(name, {}).get(kind), row.oracle_held_out.get(name, {}).get(kind))
+            for name, kind in columns
+        ]
+        body.append([row.name, *_beside(figures, known), chance])
     return [
         Table(
             f"Corruptions held out of training, {metric}",
-            ["row", *(f"{name}: {kind}" for name, kind in columns), "chance"],
-            [[row.name, *(row.held_out.get(name, {}).get(kind) for name, kind in columns), chance] for row in rows],
+            ["row", *_with_oracle([f"{name}: {kind}" for name, kind in columns], known), "chance"],
+            body,
             "One modality of every test clip is corrupted in a way that no training contains. Numbers: level of the "
-            "corruption, as in the robustness tables.",
+            "corruption, as in the robustness tables." + (ORACLE_NOTE if known else ""),
         )
     ]
 
@@ -152,7 +187,7 @@ def _comparison_cells(found: Comparison | None) -> tuple[float | None, ...]:
 
 
 def _spread_cell(row: StudyRow) -> float | str | None:
-    """Returns the standard deviation of the weights, with the word `static` below `STATIC`. None without fusion."""
-    if row.single:
+    """Returns the standard deviation of the weights, with the word `static` below `STATIC`. None for one modality."""
+    if row.single or len(row.weights) < 2:
         return None
     return f"{row.spread:.3f}, static" if row.spread < STATIC else row.spread

@@ -159,3 +159,14 @@ def test_contradicting_opinions_stay_finite() -> None:
         fused.embedding.sum().backward()
         assert one_way.grad is not None
         assert one_way.grad.isfinite().all()
+
+
+def test_an_expert_of_weight_two_counts_as_two_experts() -> None:
+    torch.manual_seed(0)
+    values, there = torch.randn(6, 2, CLASSES).log_softmax(dim=-1), torch.ones(6, 3, dtype=torch.bool)
+    prior = [0.4, 0.3, 0.2, 0.1]
+    two = ProductDecision(("a", "b"), CLASSES, prior)
+    three = ProductDecision(("a", "b", "c"), CLASSES, prior)
+    twice = two.fuse(values, torch.tensor([[1.0, 2.0]]).expand(6, 2), there[:, :2]).embedding
+    expected = three.fuse(values[:, [0, 1, 1]], torch.ones(6, 3), there).embedding
+    torch.testing.assert_close(twice, expected)

@@ -118,3 +118,8 @@ def test_quality_far_from_training_is_clamped() -> None:
 def test_a_mixture_has_no_weights_by_class() -> None:
     with pytest.raises(RequestError, match="by_class or mixture"):
         build_fusion("reliability", NAMES, 5, {"mixture": True, "by_class": True})
+
+
+def test_supervision_is_not_negative() -> None:
+    with pytest.raises(RequestError, match="0 or more"):
+        build_fusion("reliability", NAMES, 5, {"supervision": -1.0})

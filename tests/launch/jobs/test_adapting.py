@@ -193,3 +193,17 @@ def test_finetuning_from_an_encoder_with_more_modalities(
     torch.testing.assert_close(torch.from_numpy(found.probabilities), torch.from_numpy(masked.probabilities))
     assert found.weights.shape == (len(keys), 2)
     assert not found.weights[:, 1].any()
+
+
+def test_a_study_drops_rows_of_a_modality_that_is_not_used(corpus: Path) -> None:
+    index = without(load_index(corpus / "shards"), ["audio"])
+    rows = "rows={fused: {fusion: concat}, large: {fusion: concat, alone: audio}}"
+    config = load_config("study", "study-surveillance", ["data.shards=shards", rows])
+    assert isinstance(config, StudyConfig)
+    kept, lines = adapt_modalities(config, index)
+    assert "fused" in kept.rows
+    assert "large" not in kept.rows
+    assert lines[-1] == "row 'large' is dropped: its only modality 'audio' is not used"
+    # A study without rows would compare every mechanism.
+    config = replace(config, rows={"large": config.rows["large"]})
+    assert list(adapt_modalities(config, index)[0].rows) == ["large"]

@@ -12,7 +12,10 @@ import pytest
 from modalgate.launch.cli import main
 
 ENDLESS = ["name=ended", "seeds=2", "jobs=2", "experts.steps=1000000", "experts.log_every=1"]
-ROWS = "rows={gate: {fusion: sigmoid, arguments: {quality: 3}}, product: {fusion: product}}"
+ROWS = (
+    "rows={gate: {fusion: sigmoid, arguments: {quality: 3}}, product: {fusion: product}, "
+    "large: {fusion: gated_concat, alone: rgb}}"
+)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +57,7 @@ def test_study_writes_its_tables_and_skips_finished_cells(
     printed = capsys.readouterr().out
     assert "stricter" in printed
     content = json.loads(figures.read_text())
-    assert list(content) == ["rgb", "audio", "gate", "product"]
+    assert list(content) == ["rgb", "audio", "gate", "product", "large"]
     for row in content.values():
         assert 0 <= row["value"]["low"] <= row["value"]["value"] <= row["value"]["high"] <= 1
         assert row["cost"]["multiply_adds"] > 0
@@ -68,13 +71,25 @@ def test_study_writes_its_tables_and_skips_finished_cells(
     assert content["rgb"]["against_test_best"] is None or content["audio"]["against_test_best"] is None
     assert content["gate"]["subsets"].keys() == {"rgb", "audio"}
     assert content["gate"]["cost"]["parameters"] > content["rgb"]["cost"]["parameters"]
+    # The control of size: all encoders and the gated concatenation, in one modality.
+    sizes = {name: row["cost"]["parameters"] for name, row in content.items()}
+    assert sizes["large"] == pytest.approx(sizes["product"], rel=0.05)
+    assert sizes["large"] > sizes["product"] > 1.2 * sizes["rgb"]
+    assert content["large"]["noise"].keys() == {"rgb"}
+    assert content["large"]["subsets"] == {}
+    assert content["gate"]["oracle_noise"] == {}
+    for name, curve in content["product"]["oracle_noise"].items():
+        # On clean clips the oracle is the product.
+        assert list(curve) == ["0", "1"]
+        assert curve["0"] == content["product"]["noise"][name]["0"]
+    assert "oracle, 1" in (run / "study.csv").read_text()
     assert "| gate |" in (run / "study.md").read_text()
     with (run / "study.csv").open() as file:
         titles = [row[0] for row in csv.reader(file) if row[0].startswith("#")]
     assert titles[-2:] == ["# Noise on rgb, accuracy", "# Noise on audio, accuracy"]
 
     cells = {path: path.stat().st_mtime_ns for path in run.glob("fold-0/seed-0/rows/*.json")}
-    assert len(cells) == 4
+    assert len(cells) == 5
     # One cell is lost; resuming makes it again, bit for bit, and leaves the others.
     lost = run / "fold-0" / "seed-0" / "rows" / "gate.json"
     before = json.loads(lost.read_text())
@@ -146,6 +161,10 @@ def test_sigterm_also_stops_the_training_processes(options: list[str], launch: C
         (["data.folds=2", "validation_group=z"], "2 folds need as many groups, there are 1"),
         (["rows={x: {fusion: reliability, joint: true}}"], "remove joint=true"),
         (["rows={x: {fusion: concat, aids: {distillation: 1.0}}}"], "set joint=true in the row"),
+        (["rows={x: {fusion: concat, alone: rbg}}"], "unknown modality 'rbg': did you mean 'rgb'"),
+        (["rows={x: {fusion: concat, alone: depth}}"], "unknown modality 'alone' of row 'x' 'depth'"),
+        (["rows={x: {fusion: concat, alone: rgb, joint: true}}"], "remove joint and aids"),
+        (["rows={x: {fusion: reliability, arguments: {supervision: -1}}}"], "give 0 or more"),
         (["name=tiny"], "already holds"),
     ],
 )

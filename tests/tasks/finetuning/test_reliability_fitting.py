@@ -1,9 +1,18 @@
 """Fitting the reliability gate to planted evidence."""
 
+from dataclasses import replace
+
 import numpy as np
+import pytest
 import torch
 from modalgate.fusion.mechanisms.reliability import ReliabilityGate
-from modalgate.tasks.finetuning.reliability_fitting import Evidence, fit_reliability, random_place
+from modalgate.tasks.finetuning import reliability_fitting
+from modalgate.tasks.finetuning.reliability_fitting import (
+    Evidence,
+    fit_reliability,
+    random_place,
+    supervision_errors,
+)
 from torch import Tensor
 
 CLASSES, NAMES = 4, ("camera", "sound")
@@ -147,3 +156,100 @@ def test_weights_per_class_do_not_see_the_clips_they_are_validated_on() -> None:
     assert gate.classes.grad is not None
     assert [bool(member.any()) for member in gate.classes.grad] == [False, True, False, False, False]
     fit_reliability(gate, train)
+
+
+def test_supervision_equals_a_loop() -> None:
+    torch.manual_seed(0)
+    lifts, offsets = torch.randn(2, 6, 3, 2), torch.randn(2, 2)
+    opinions, label = torch.randn(6, 3, 2, CLASSES).log_softmax(dim=-1), torch.arange(6) % CLASSES
+    present = torch.rand(6, 3, 2) < 0.6
+    present[0] = False
+    found = supervision_errors(lifts, offsets, opinions, present, label)
+    for member in range(2):
+        for clip in range(6):
+            errors = []
+            for view in range(3):
+                for place in range(2):
+                    if present[clip, view, place]:
+                        target = float(opinions[clip, view, place, label[clip]].exp())
+                        guess = 1 / (1 + np.exp(-float(offsets[member, place] + lifts[member, clip, view, place])))
+                        errors.append(-target * np.log(guess) - (1 - target) * np.log(1 - guess))
+            assert float(found[member, clip]) == pytest.approx(np.mean(errors) if errors else 0.0, abs=1e-5)
+
+
+def of_unequal_clips(count: int, seed: int) -> Evidence:
+    """Experts that are strong in some clips and weak in others. A measure of quality says how strong they are.
+
+    They are calibrated and independent, so their product is Bayes' rule, and the fused loss gives a gate no reason to
+    weigh them.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    label = torch.arange(count) % CLASSES
+    strength = 0.2 + 2.3 * torch.rand(count, 1, 2, 1, generator=generator)
+    one_hot = torch.nn.functional.one_hot(label, CLASSES)[:, None, None]
+    logits = strength**2 * one_hot + strength * torch.randn(count, 1, 2, CLASSES, generator=generator)
+    quality = torch.cat([strength, torch.zeros(count, 1, 2, 2)], dim=-1)
+    there = torch.ones(count, 1, 2, dtype=torch.bool)
+    return Evidence(logits, there, quality, label, [str(number // 4) for number in range(count)])
+
+
+def levels_of_reliability(gate: ReliabilityGate, evidence: Evidence) -> Tensor:
+    """Mean log weight and log odds of the mean true-class probability (2, 4), by quarters of the camera's quality."""
+    logits = {name: evidence.logits[:, 0, place] for place, name in enumerate(NAMES)}
+    present = {name: evidence.present[:, 0, place] for place, name in enumerate(NAMES)}
+    weights = gate(logits, present, evidence.quality[:, 0]).weights[:, 0].log()
+    true = logits["camera"].softmax(dim=-1)[torch.arange(len(evidence.label)), evidence.label]
+    quarters = evidence.quality[:, 0, 0, 0].argsort().chunk(4)
+    return torch.stack([torch.stack([weights[rows].mean(), true[rows].mean().logit()]) for rows in quarters], dim=1)
+
+
+@torch.no_grad()
+def reliability_gap(gate: ReliabilityGate, evidence: Evidence) -> float:
+    """Largest distance of log weight and planted log odds over the quarters, up to one offset."""
+    weights, odds = levels_of_reliability(gate, evidence)
+    gap = weights - odds
+    return float(gap.max() - gap.min())
+
+
+def test_supervised_weights_recover_the_planted_reliability(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reliability_fitting, "PENALTIES", (0.1,))
+    train, test = of_unequal_clips(240, 1), of_unequal_clips(2000, 2)
+    torch.manual_seed(0)
+    gate = ReliabilityGate(NAMES, CLASSES, members=2, supervision=30.0)
+    with torch.enable_grad():
+        fitted = fit_reliability(gate, train)
+    assert fitted.steps > 0
+    plain = ReliabilityGate(NAMES, CLASSES)
+    # From a quarter to most of the probability: more than two in log odds. Weights of one know nothing of it.
+    assert reliability_gap(plain, test) > 2
+    assert reliability_gap(gate, test) < 0.6
+
+
+def test_supervision_of_weight_zero_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reliability_fitting, "STEPS", 20)
+    train = planted(80, (2.0, 1.5), 0.0, 1)
+    found = []
+    for supervision in (None, 0.0, 1e-9):
+        torch.manual_seed(0)
+        gate = ReliabilityGate(NAMES, CLASSES, members=2)
+        if supervision is not None:
+            gate.supervision = supervision
+        found.append((fit_reliability(gate, train, [failing(train, 3)], seed=7), gate.state_dict()))
+    (plain, state), (none, same), (tiny, near) = found
+    assert plain == none
+    assert (tiny.penalty, tiny.steps) == (plain.penalty, plain.steps)
+    for name, value in state.items():
+        assert torch.equal(value, same[name]), name
+        # Adam divides by the size of the gradient.
+        torch.testing.assert_close(near[name], value, atol=1e-3, rtol=1e-3)
+
+
+def test_supervision_with_one_group_and_absent_streams_stays_finite(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reliability_fitting, "STEPS", 10)
+    train = planted(40, (2.0, 1.5), 0.0, 1)
+    train.present[:, :, 0] = False
+    train.present[0] = False
+    gate = ReliabilityGate(NAMES, CLASSES, members=2, supervision=1.0)
+    assert fit_reliability(gate, replace(train, groups=["one"] * 40)).steps == 0
+    assert np.isfinite(fit_reliability(gate, train).loss)
+    assert all(torch.isfinite(value).all() for value in gate.state_dict().values())

@@ -2,12 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from modalgate.fusion.backbone import Backbone
 from modalgate.fusion.classifier import Classifier
+from modalgate.fusion.mechanisms.channel_gates import VectorGate
+from modalgate.fusion.mechanisms.concat import GatedConcat
 from modalgate.fusion.spec import BackboneSpec, EncoderSpec
 from modalgate.tasks.fusion_study.feature_bank import StoredClips
 from modalgate.tasks.fusion_study.study_cell import (
@@ -18,6 +21,8 @@ from modalgate.tasks.fusion_study.study_cell import (
     shuffled_weights,
 )
 from modalgate.tasks.metrics.classification import top_k_accuracy
+from numpy.typing import NDArray
+from torch import Tensor
 
 NAMES = ("rgb", "audio")
 CLIPS = 40
@@ -107,8 +112,20 @@ def test_weights_are_shuffled_among_rows_with_the_same_modalities(
     np.testing.assert_allclose(score_stored(model, clips)[0], plain)
 
 
-@pytest.mark.parametrize(("fusion", "decision", "moves"), [("concat", None, False), ("static", "energy", True)])
-def test_only_weighted_sums_have_weights_to_shuffle(
+@pytest.mark.parametrize(
+    ("fusion", "decision", "moves"),
+    [
+        ("concat", None, False),
+        ("gated_concat", None, True),
+        ("vector", None, True),
+        ("gmu", None, True),
+        ("static", "energy", True),
+        ("static", "opinion", True),
+        ("static", "entropy", True),
+        ("static", "evidential", False),
+    ],
+)
+def test_only_mechanisms_that_join_by_weights_have_weights_to_shuffle(
     fusion: str, decision: str | None, moves: bool, clips: StoredClips, classifier: Callable[..., Classifier]
 ) -> None:
     cell = judge_cell("row", 0, 0, classifier(fusion, decision), clips, clips, {}, top_k_accuracy)
@@ -162,3 +179,74 @@ def test_the_spread_compares_clips_with_the_same_modalities(
     cell = judge_cell("static", 0, 0, classifier("static"), some, some, {}, top_k_accuracy)
     assert cell.spread == pytest.approx(0, abs=1e-6)
     assert cell.weights["rgb"] == pytest.approx(0.75)
+
+
+def gates_of(fusion: Any, values: Tensor, there: Tensor) -> Tensor:
+    """Gates of one segment with features `values` (M, D) and presence `there` (M,): (M,), or (M, D) by channel."""
+    if isinstance(fusion, GatedConcat):
+        scores = fusion.network(torch.cat([*values, there])).exp() * there
+        return scores / scores.sum()
+    if isinstance(fusion, VectorGate):
+        return torch.stack(
+            [torch.sigmoid(fusion.weight[m] @ values[m] + fusion.bias[m]) * there[m] for m in range(2)]
+        )
+    return torch.stack([torch.sigmoid(fusion.weight[m] @ values.flatten()) * there[m] for m in range(2)])
+
+
+def joined(fusion: Any, values: Tensor, gates: Tensor, there: Tensor) -> Tensor:
+    """The fused vector of one segment by these gates."""
+    if isinstance(fusion, GatedConcat):
+        return fusion.join(torch.cat([*(there.sum() * gates[m] * values[m] for m in range(2)), there]))
+    if isinstance(fusion, VectorGate):
+        return gates[0] * values[0] + gates[1] * values[1]
+    return sum(gates[m] * torch.tanh(fusion.content[m] @ values[m]) for m in range(2))  # pyright: ignore
+
+
+@pytest.mark.parametrize("fusion", ["vector", "gmu", "gated_concat"])
+@torch.no_grad()
+def test_gates_per_channel_and_of_concatenation_are_shuffled_and_averaged_whole(
+    fusion: str, classifier: Callable[..., Classifier]
+) -> None:
+    """Against a loop over clips; the last 20 of 40 have no audio."""
+    model = classifier(fusion)
+    gate: Any = model.backbone.fusion
+    generator = torch.Generator().manual_seed(3)
+    for parameter in gate.gate_parameters():
+        parameter.copy_(torch.randn(parameter.shape, generator=generator))
+    features = torch.randn(CLIPS, 2, 4, generator=generator)
+    there = torch.ones(CLIPS, 2)
+    there[20:, 1] = 0
+    clips = StoredClips(
+        {name: features[:, m, None, None].repeat(1, 1, 2, 1) for m, name in enumerate(NAMES)},
+        {name: there[:, m, None].bool() for m, name in enumerate(NAMES)},
+        *(torch.zeros(CLIPS, 1, 2, 2), torch.zeros(CLIPS, 1), torch.arange(CLIPS) % 2),
+        [f"clip-{number}" for number in range(CLIPS)],
+    )
+    # An absent modality has its learned vector, which starts at zero.
+    features = features * there[..., None]
+    gates = torch.stack([gates_of(gate, features[row], there[row]) for row in range(CLIPS)])
+
+    def chance(changed: Tensor) -> NDArray[np.float64]:
+        first = torch.stack([joined(gate, features[row], changed[row], there[row])[0] for row in range(CLIPS)])
+        return torch.sigmoid(18 * first).double().numpy()
+
+    plain, weights = score_stored(model, clips)
+    np.testing.assert_allclose(plain[:, 1], chance(gates), atol=1e-4)
+    np.testing.assert_allclose(weights, gates.mean(-1) if gates.dim() == 3 else gates, atol=1e-5)
+    with shuffled_weights(gate) as moved:
+        shuffled, reported = score_stored(model, clips)
+    assert moved
+    taken = np.abs(reported[:, None] - weights[None]).sum(axis=-1).argmin(axis=1)
+    # Each clip takes all gates of one clip with the same modalities, and no clip gives twice.
+    assert sorted(taken[:20]) == list(range(20))
+    assert (taken[:20] != np.arange(20)).sum() > 10
+    assert (taken[20:] >= 20).all()
+    np.testing.assert_allclose(shuffled[:, 1], chance(gates[torch.from_numpy(taken)]), atol=1e-4)
+    with recorded_weights(gate) as recorded:
+        score_stored(model, clips, batch_size=7)
+    with mean_weights(gate, recorded):
+        averaged, _ = score_stored(model, clips, batch_size=16)
+    means = torch.cat([gates[rows].mean(dim=0).expand(20, *gates.shape[1:]) for rows in (slice(20), slice(20, 40))])
+    np.testing.assert_allclose(averaged[:, 1], chance(means), atol=1e-4)
+    assert np.abs(averaged - plain).max() > 0.05
+    np.testing.assert_allclose(score_stored(model, clips)[0], plain)

@@ -290,7 +290,11 @@ def test_controls_of_unequal_folds_count_every_clip_of_an_accuracy_equally() -> 
     for row in ("rgb", "audio", "softmax"):
         for fold, count, right in ((0, 30, True), (1, 10, False)):
             entry = cell(row, [right] * count, fold=fold)
-            made.append(replace(entry, shuffled=float(right), mean_gate=float(right)))
-    rows, _ = rows_of(made)
+            known = {"rgb": {"0": float(right)}}
+            entry = replace(entry, shuffled=float(right), mean_gate=float(right), oracle_noise=known)
+            made.append(replace(entry, oracle_held_out={"rgb": {"blur 2": float(right)}}))
+    rows, references = rows_of(made)
     fused = rows["softmax"]
+    assert fused.oracle_noise == {"rgb": {"0": 0.75}}
+    assert study_record([fused], references)["softmax"]["oracle_held_out"] == {"rgb": {"blur 2": 0.75}}
     assert fused.value.value == fused.shuffled == fused.mean_gate == fused.noise["rgb"]["0"] == 0.75
