@@ -140,6 +140,14 @@ def test_token_fusions_and_decisions_train_and_are_saved(
         (["patience=3"], "evaluate_every"),
         (["evaluate_every=1"], "hold_out"),
         (["aids.blending=0.5", "unimodal_weight=0"], "unimodal_weight"),
+        (["aids.alternation=0.1"], "set decision=entropy"),
+        (["aids.alternation=0.1", "decision=entropy", "aids.pareto=1.5"], "set aids.pareto to 0"),
+        (["aids.alternation=0.1", "decision=entropy", "aids.blending=0.5"], "set aids.blending to 0"),
+        (["aids.alternation=0.1", "decision=entropy", "train.strategy=fsdp"], "train.strategy=ddp"),
+        (["aids.relearning=3"], "set hold_out=true"),
+        (["aids.relearning=3", "hold_out=true", "final=true"], "remove --final"),
+        (["aids.relearning=3", "hold_out=true", "train.average=0.9"], "train.average"),
+        (["aids.relearning=3", "hold_out=true", "encoder_learning_rate=0"], "encoder_learning_rate"),
     ],
 )
 def test_choice_without_its_requirements_is_rejected(
@@ -148,6 +156,40 @@ def test_choice_without_its_requirements_is_rejected(
     assert main(["finetune", "demo-violence", *options(corpus, few, "refused"), *wrong]) == 2
     assert says in capsys.readouterr().err
     assert not (corpus / "runs" / "refused").exists()
+
+
+def test_alternation_and_relearning_resume_to_the_same_weights(
+    packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run of four steps, resumed from before and from after its diagnosis at the second step."""
+    config = tmp_path / "balanced.yaml"
+    config.write_text(FOLDED.replace("folds: 2, ", "").replace("steps: 2", "steps: 4"), encoding="utf-8")
+    chosen = ["decision=entropy", "aids.alternation=0.1", "aids.relearning=3", "aids.relearn_every=0.5"]
+    chosen += ["hold_out=true", "evaluate_every=3", "train.checkpoint_every=1", "train.keep=9"]
+    chosen += ["train.learning_rate=0.05", f"data.shards={packed}", f"out={tmp_path}", "name=balanced"]
+    run = tmp_path / "balanced"
+    assert main(["finetune", str(config), *chosen]) == 0
+    logged = [(line["step"], line) for line in read_metrics(run)]
+    assert [step for step, line in logged if "relearning/rgb" in line] == [2]
+    assert [step for step, line in logged if "validation/loss" in line] == [3, 4]
+    turns = [name for _, line in logged for name in ("rgb", "audio") if f"alternation/{name}" in line]
+    assert turns == ["rgb", "audio", "rgb", "audio"]
+    whole = load_bundle(run / "encoder").model
+    assert isinstance(whole, Classifier)
+    assert torch.equal(whole.unimodal["rgb"].weight, whole.unimodal["audio"].weight)  # pyright: ignore
+    expected = {path.name: path.read_bytes() for path in run.glob("checkpoints/step-0*4/*.safetensors")}
+    for kept in (1, 2):
+        for step in run.glob("checkpoints/step-*"):
+            if int(step.name.removeprefix("step-")) > kept:
+                shutil.rmtree(step)
+        shutil.rmtree(run / "encoder")
+        assert main(["finetune", str(config), *chosen, "--resume"]) == 0
+        again = load_bundle(run / "encoder").model.state_dict()
+        for name, value in whole.state_dict().items():
+            assert torch.equal(again[name], value), name
+    found = {path.name: path.read_bytes() for path in run.glob("checkpoints/step-0*4/*.safetensors")}
+    assert expected
+    assert found == expected
 
 
 ENCODER = "{model: timm/convnext_atto, arguments: {depths: [1, 1, 1, 1], dims: [4, 4, 8, 8]}, pooling: mean}"
