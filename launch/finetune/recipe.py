@@ -351,8 +351,10 @@ def _relearning(
 
 def _check_aids(config: FinetuneConfig) -> None:
     """Raises `RequestError` for remedies that need other settings."""
-    if config.aids.alternation and config.train.strategy == "fsdp":
-        raise RequestError("aids.alternation trains one encoder per step, fsdp all of them: set train.strategy=ddp")
+    for name in ("modulation", "pareto", "gate_warmup", "alternation"):
+        # The divided copy of the model loses the hooks on its gradients.
+        if getattr(config.aids, name) and config.train.strategy == "fsdp":
+            raise RequestError(f"aids.{name} changes gradients, which fsdp divides: set train.strategy=ddp")
     if not config.aids.relearning:
         return
     if config.task == "multilabel":
