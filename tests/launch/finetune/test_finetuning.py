@@ -158,40 +158,6 @@ def test_choice_without_its_requirements_is_rejected(
     assert not (corpus / "runs" / "refused").exists()
 
 
-def test_alternation_and_relearning_resume_to_the_same_weights(
-    packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A run of four steps, resumed from before and from after its diagnosis at the second step."""
-    config = tmp_path / "balanced.yaml"
-    config.write_text(FOLDED.replace("folds: 2, ", "").replace("steps: 2", "steps: 4"), encoding="utf-8")
-    chosen = ["decision=entropy", "aids.alternation=0.1", "aids.relearning=3", "aids.relearn_every=0.5"]
-    chosen += ["hold_out=true", "evaluate_every=3", "train.checkpoint_every=1", "train.keep=9"]
-    chosen += ["train.learning_rate=0.05", f"data.shards={packed}", f"out={tmp_path}", "name=balanced"]
-    run = tmp_path / "balanced"
-    assert main(["finetune", str(config), *chosen]) == 0
-    logged = [(line["step"], line) for line in read_metrics(run)]
-    assert [step for step, line in logged if "relearning/rgb" in line] == [2]
-    assert [step for step, line in logged if "validation/loss" in line] == [3, 4]
-    turns = [name for _, line in logged for name in ("rgb", "audio") if f"alternation/{name}" in line]
-    assert turns == ["rgb", "audio", "rgb", "audio"]
-    whole = load_bundle(run / "encoder").model
-    assert isinstance(whole, Classifier)
-    assert torch.equal(whole.unimodal["rgb"].weight, whole.unimodal["audio"].weight)  # pyright: ignore
-    expected = {path.name: path.read_bytes() for path in run.glob("checkpoints/step-0*4/*.safetensors")}
-    for kept in (1, 2):
-        for step in run.glob("checkpoints/step-*"):
-            if int(step.name.removeprefix("step-")) > kept:
-                shutil.rmtree(step)
-        shutil.rmtree(run / "encoder")
-        assert main(["finetune", str(config), *chosen, "--resume"]) == 0
-        again = load_bundle(run / "encoder").model.state_dict()
-        for name, value in whole.state_dict().items():
-            assert torch.equal(again[name], value), name
-    found = {path.name: path.read_bytes() for path in run.glob("checkpoints/step-0*4/*.safetensors")}
-    assert expected
-    assert found == expected
-
-
 ENCODER = "{model: timm/convnext_atto, arguments: {depths: [1, 1, 1, 1], dims: [4, 4, 8, 8]}, pooling: mean}"
 FOLDED = f"""
 kind: finetune
