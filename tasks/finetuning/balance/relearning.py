@@ -44,7 +44,7 @@ def separability(features: NDArray[np.float64], labels: NDArray[np.int64], class
     clusters = min(classes, len(np.unique(scaled, axis=0)))
     # Sums round the same on any number of threads.
     with threadpool_limits(1):
-        found = KMeans(clusters, n_init=4, random_state=0).fit_predict(scaled)
+        found = KMeans(clusters, n_init=4, random_state=0).fit_predict(scaled)  # pyright: ignore[reportArgumentType]
     return purity(found, labels)
 
 
@@ -130,8 +130,9 @@ class Relearning:
     def relearn(self) -> dict[str, float]:
         """Moves the encoders and returns their shares a, by modality."""
         classes = len(self.classifier.classes)
-        sets = [modality_features(self.classifier, self.spec, stream) for stream in (self.training, self.held_out)]
-        gaps = from_first(lambda: separability_gaps(*sets, classes))
+        seen = modality_features(self.classifier, self.spec, self.training)
+        unseen = modality_features(self.classifier, self.spec, self.held_out)
+        gaps = from_first(lambda: separability_gaps(seen, unseen, classes))
         shares = {name: math.tanh(self.strength * gap) for name, gap in gaps.items()}
         with torch.no_grad():
             for name, share in shares.items():
