@@ -34,11 +34,10 @@ class AidsConfig:
     """Share of the steps that train each modality alone first, to weigh the heads by gradient blending; needs
     `unimodal_weight`. Published: 0.2 to 0.5; 0: off."""
     alternation: float = _at_least_zero()
-    """Damping of the projection in MLA, which trains one modality per step through a shared head; small values
-    protect what the head gives the other modalities. Needs a `decision` without trained weights, such as `entropy`.
-    Published: 0.1 to 0.01; 0: off."""
+    """Damping of the gradient projection in MLA, which trains one modality per step through one shared head; needs a
+    `decision` without trained weights, such as `entropy`. Published: 0.01 to 0.1; 0: off."""
     relearning: float = _at_least_zero()
-    """Strength of Diagnosing & Re-learning, which moves an encoder back to its first weights by how much better its
-    features separate training clips than held-out clips. In fine-tuning it needs `hold_out`. Published: 3; 0: off."""
+    """Strength of Diagnosing & Re-learning, which moves encoders that overfit back towards their first weights;
+    `finetune` needs `hold_out`. Published: 3; 0: off."""
     relearn_every: float = _share(0.4)
     """Share of the steps between two diagnoses of `relearning`. Published: 0.4."""
