@@ -124,17 +124,18 @@ def test_training_equals_a_naive_loop_with_absent_modalities(
             torch.testing.assert_close(found[f"unimodal.{name}.{part}"], shared, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("done", [1, 3])
 def test_a_training_resumes_to_the_same_weights(
-    tiny_backbone: MakeBackbone, tiny_batch: MakeBatch, tiny_clip: ClipSpec
+    tiny_backbone: MakeBackbone, tiny_batch: MakeBatch, tiny_clip: ClipSpec, done: int
 ) -> None:
     batches = batches_of(tiny_batch)
     whole = objective_of(classifier_of(tiny_backbone), tiny_clip)
     trained(whole, batches)
     cut = objective_of(classifier_of(tiny_backbone), tiny_clip)
-    trained(cut, batches[:2])
+    trained(cut, batches[:done])
     resumed = objective_of(classifier_of(tiny_backbone, seed=2), tiny_clip)
     resumed.load_state_dict(copy.deepcopy(cut.state_dict()))
-    trained(resumed, batches[2:])
+    trained(resumed, batches[done:])
     for key, value in whole.state_dict().items():
         assert torch.equal(resumed.state_dict()[key], value), key
 
