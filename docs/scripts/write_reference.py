@@ -61,7 +61,7 @@ def commands_page() -> str:
 def room_page(room: str) -> str:
     """The modules of a room: a table, then a directive for each."""
     parts = [f"# {room}\n\n{NOTE}\n\n{_docstring(ROOT / room / '__init__.py')}\n"]
-    for folder in [ROOT / room, *sorted(path for path in (ROOT / room).iterdir() if path.is_dir())]:
+    for folder in [ROOT / room, *sorted(path for path in (ROOT / room).rglob("*") if path.is_dir())]:
         modules = [path for path in sorted(folder.glob("*.py")) if path.name != "__init__.py"]
         if not modules:
             continue

@@ -96,7 +96,8 @@ def save_bundle(bundle: Bundle, folder: Path, repository: Repository | None = No
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        state = {key: value.detach().cpu().contiguous() for key, value in bundle.model.state_dict().items()}
+        # Cloned, because safetensors refuses tensors that share memory, as heads trained as one do.
+        state = {key: value.detach().cpu().contiguous().clone() for key, value in bundle.model.state_dict().items()}
         save_file(state, partial / weights_name)
         facts = describe_bundle(bundle)
         place = "this folder" if repository is None else str(repository)

@@ -211,7 +211,15 @@ def _run_split(recipe: Recipe, split: Split, run: Path, resume: bool) -> tuple[S
     weigh_modalities(recipe, classifier, watched.train, split.name or "split")
     stopping = _stopping(recipe, classifier, watched, run, again)
     train_classifier(
-        recipe, classifier, watched.train, run, stopping=stopping, head_weights=weights, fit=fit, resume=again
+        recipe,
+        classifier,
+        watched.train,
+        run,
+        stopping=stopping,
+        head_weights=weights,
+        fit=fit,
+        held_out=watched.validation,
+        resume=again,
     )
     fit_gate(recipe, classifier, fit, watched)
     if ranks()[0] == 0:

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from ...fusion.classifier import Classifier
 from ...shards.errors import RequestError
 from ...tasks.finetuning.aids import AidsConfig
+from ...tasks.finetuning.balance.gradient_blending import Losses, blend_weights
 from ...tasks.finetuning.early_stopping import mean_loss
-from ...tasks.finetuning.gradient_blending import Losses, blend_weights
 from ...tasks.splits.splits import Split, hold_out
 from ..training.device import ranks
 from .recipe import Recipe, train_classifier

@@ -22,6 +22,7 @@ from ...shards.index.table import Index
 from ...shards.stream import ClipRequest, ClipStream
 from ...tasks.evaluation.scores import Scores, score_clips
 from ...tasks.finetuning.aids import AidsConfig
+from ...tasks.finetuning.balance.relearning import Relearning
 from ...tasks.finetuning.cross_fitting import CrossFitted
 from ...tasks.finetuning.early_stopping import EarlyStopping, Until
 from ...tasks.finetuning.layer_decay import encoder_groups
@@ -31,6 +32,7 @@ from ...tasks.splits.splits import Split, hold_out, take
 from ..config.load import settings_of
 from ..jobs.adapting import adapt
 from ..jobs.building import (
+    check_relearning,
     check_shards_fit,
     choose_folds,
     choose_label,
@@ -168,15 +170,14 @@ class Recipe:
 
     def score(self, classifier: Classifier, numbers: NDArray[np.int64]) -> Scores:
         """Scores of these samples, the same in every process."""
-        config = self.config
-        stream = ClipStream(
-            take(self.index, numbers),
-            self.request,
-            config.data.batch_size,
-            workers=config.data.workers,
-            **self.told,
-        )
-        return score_clips(classifier, self.spec, stream, "cuda" if torch.cuda.is_available() else "cpu")
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        return score_clips(classifier, self.spec, self.stream(numbers), device)
+
+    def stream(self, numbers: NDArray[np.int64]) -> ClipStream:
+        """These samples with labels, without augmentation."""
+        data = self.config.data
+        clips = take(self.index, numbers)
+        return ClipStream(clips, self.request, data.batch_size, workers=data.workers, **self.told)
 
 
 def finetuning_clips(config: FinetuneConfig) -> Labelled:
@@ -193,6 +194,7 @@ def set_up(config: FinetuneConfig, command: Sequence[str]) -> Recipe:
     config = replace(config, data=choose_folds(config.data, clips.index, clips.strata, config.seed))
     index, positive = clips.index, _positive(config, clips.classes)
     config = adapt(config, index, command)
+    _check_aids(config)
     data = config.data
     start = load_bundle(any_bundle(Path(config.encoder))) if config.encoder else None
     if start is not None:
@@ -260,6 +262,7 @@ def supervised_objective(
             keys=[sample.key for sample in clips.samples],
             head_weights=head_weights,
             guessing=guess(recipe.labels[numbers], len(recipe.classes), weights),
+            accumulate=config.train.accumulate,
         )
 
     if fit is None or not fit.parts:
@@ -277,13 +280,20 @@ def train_classifier(
     stopping: EarlyStopping | Until | None = None,
     head_weights: Mapping[str, float] | None = None,
     fit: CrossFit | None = None,
+    held_out: NDArray[np.int64] | None = None,
     resume: bool = False,
 ) -> None:
     """Trains `classifier` in place on the samples `numbers`; `stopping` ends it early and restores its best state.
 
-    The classifiers of `fit` train beside it.
+    The classifiers of `fit` train beside it. `held_out`: samples that do not train, for `aids.relearning`.
     """
     config, clips = recipe.config, take(recipe.index, numbers)
+    evaluation = None
+    if stopping is not None:
+        evaluation = Evaluation(stopping, stopping.steps if isinstance(stopping, Until) else config.evaluate_every)
+    if config.aids.relearning and held_out is not None:
+        relearning = _relearning(recipe, classifier, numbers, held_out, stopping)
+        evaluation = Evaluation(relearning, relearning.interval)
     objective = supervised_objective(recipe, classifier, numbers, head_weights, fit)
     groups, tops = [], []
     for model in (classifier, *(fit.parts if fit else ())):
@@ -298,7 +308,6 @@ def train_classifier(
         # A group of its own, the last, so that the optimiser numbers the others as in older checkpoints.
         joined = [] if model.decision is None else [*model.decision.parameters()]
         tops += [{"params": part, "scale": config.head_learning_rate} for part in (heads, joined)]
-    every = stopping.steps if isinstance(stopping, Until) else config.evaluate_every
     train(
         objective,
         clip_stream(clips, recipe.request, config.data, config.seed, run, **recipe.told),
@@ -310,10 +319,53 @@ def train_classifier(
         tracker_mode=config.wandb,
         tensorboard=config.tensorboard,
         settings=recipe.settings,
-        evaluation=None if stopping is None else Evaluation(stopping, every),
+        evaluation=evaluation,
     )
     if isinstance(stopping, EarlyStopping):
         stopping.restore()
+
+
+def _relearning(
+    recipe: Recipe,
+    classifier: Classifier,
+    numbers: NDArray[np.int64],
+    held_out: NDArray[np.int64],
+    stopping: EarlyStopping | Until | None,
+) -> Relearning:
+    """Compares the held-out clips with as many training clips."""
+    config = recipe.config
+    used = recipe.used(numbers)
+    few = np.sort(np.random.default_rng(config.seed).permutation(used)[: len(held_out)])
+    return Relearning(
+        classifier,
+        recipe.spec,
+        recipe.stream(few),
+        recipe.stream(held_out),
+        config.aids.relearning,
+        max(round(config.aids.relearn_every * config.train.steps), 1),
+        config.train.steps,
+        stopping,
+        config.evaluate_every,
+    )
+
+
+def _check_aids(config: FinetuneConfig) -> None:
+    """Raises `RequestError` for remedies that need other settings."""
+    for name in ("modulation", "pareto", "gate_warmup", "alternation"):
+        # The divided copy of the model loses the hooks on its gradients.
+        if getattr(config.aids, name) and config.train.strategy == "fsdp":
+            raise RequestError(f"aids.{name} changes gradients, which fsdp divides: set train.strategy=ddp")
+    if not config.aids.relearning:
+        return
+    if config.task == "multilabel":
+        raise RequestError("aids.relearning needs a single class per clip: set it to 0 for multilabel")
+    if not config.hold_out:
+        raise RequestError("aids.relearning compares training clips with held-out clips: set hold_out=true")
+    if config.final:
+        raise RequestError("aids.relearning needs held-out clips, but a final model has none: remove --final")
+    if not config.encoder_learning_rate:
+        raise RequestError("aids.relearning moves encoders, which do not train: set encoder_learning_rate above 0")
+    check_relearning(config.train, "train")
 
 
 def _positive(config: FinetuneConfig, classes: list[str]) -> int | None:

@@ -171,3 +171,14 @@ def in_steps(train: TrainConfig, clips: int, batch_size: int) -> TrainConfig:
     if train.epochs is None:
         return train
     return replace(train, steps=max(round(train.epochs * max(clips // batch_size, 1) / train.accumulate), 1))
+
+
+def check_relearning(train: TrainConfig, section: str) -> None:
+    """Raises `RequestError` if `aids.relearning` cannot move the weights of a training by `train`.
+
+    `section`: its config key.
+    """
+    if train.average:
+        raise RequestError(f"aids.relearning moves weights, which {section}.average would undo: set it to 0")
+    if train.strategy == "fsdp":
+        raise RequestError(f"aids.relearning moves whole weights, fsdp divides them: set {section}.strategy=ddp")

@@ -1,7 +1,6 @@
 """The three kinds of work in a study, each in its own process: expert, stored features, row."""
 
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass, replace
@@ -13,7 +12,7 @@ import torch
 from accelerate.utils import set_seed
 from numpy.typing import NDArray
 
-from ...fusion.backbone import Backbone, alone, encoder_spec, take_over
+from ...fusion.backbone import Backbone, alone, take_over
 from ...fusion.bundle.bundle import Bundle, load_bundle, save_bundle
 from ...fusion.classifier import Classifier
 from ...fusion.mechanisms.decision import EnergyDecision
@@ -25,6 +24,7 @@ from ...shards.index.selection import with_modalities
 from ...shards.index.table import Index
 from ...shards.index.whole_file import write_whole
 from ...shards.stream import ClipRequest, ClipStream
+from ...tasks.finetuning.balance.relearning import Relearning
 from ...tasks.finetuning.cross_fitting import CrossFitted, cross_fit_folds
 from ...tasks.finetuning.reliability_fitting import fit_reliability
 from ...tasks.finetuning.supervised_objective import SupervisedObjective
@@ -45,7 +45,7 @@ from ...tasks.splits.splits import Split, groups_of, take
 from ..runs.bundles import split_bundle
 from ..schema import RowConfig, StudyConfig
 from ..training.device import keep_freed_memory
-from ..training.loop import train
+from ..training.loop import Evaluation, train
 from .building import application_of, clip_stream, in_steps
 
 
@@ -96,17 +96,6 @@ class Work:
         if self.config.metric == "accuracy":
             return top_k_accuracy
         return lambda probabilities, labels: roc_auc(probabilities[:, self.positive], labels == self.positive)
-
-
-def run_errand(function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
-    """Does one piece of work in a process of a pool; an interruption ends the process.
-
-    Otherwise the pool would start the next piece in that process and wait for it.
-    """
-    try:
-        function(*arguments)
-    except KeyboardInterrupt:
-        os._exit(130)
 
 
 def train_expert(work: Work, name: str) -> None:
@@ -213,7 +202,7 @@ def train_joint_row(work: Work, name: str, row: RowConfig) -> None:
     with _quietly(run):
         set_seed(work.seed)
         spec = ClipSpec.of(work.index, request)
-        classifier = _classifier(work, row, Backbone(request.modalities, _with_fusion(config.model, row)))
+        classifier = _classifier(work, row, Backbone(request.modalities, with_fusion(config.model, row)))
         if config.pretrained:
             bundle = split_bundle(Path(config.pretrained), work.index, work.split)
             for modality in request.modalities:
@@ -239,9 +228,19 @@ def train_joint_row(work: Work, name: str, row: RowConfig) -> None:
             batches=loop.steps * loop.accumulate,
             keys=[sample.key for sample in stream.index.samples],
             teachers=teachers if row.aids.distillation else None,
+            accumulate=loop.accumulate,
         )
-        resume = (run / "config.yaml").is_file()
-        train(objective, stream, loop, run, seed=work.seed, resume=resume, tracker_mode="disabled")
+        resume, evaluation = (run / "config.yaml").is_file(), None
+        if row.aids.relearning:
+            relearning = _relearning(work, row, classifier, numbers, loop.steps)
+            evaluation = Evaluation(relearning, relearning.every)
+        train(
+            *(objective, stream, loop, run),
+            seed=work.seed,
+            resume=resume,
+            tracker_mode="disabled",
+            evaluation=evaluation,
+        )
         single = {modality: Classifier(alone(classifier.backbone, modality), work.classes) for modality in teachers}
         kinds = [*((TOGETHER, level) for level in config.noise), *config.held_out.items()]
         (test, *corrupted) = _encoded(work, Experts(single), work.split.test, [CLEAN, *kinds])
@@ -253,6 +252,17 @@ def train_joint_row(work: Work, name: str, row: RowConfig) -> None:
             *(name, work.fold, work.seed, over_features, validation, test, levels, work.metric()), held_out=unseen
         )
     write_whole(target, json.dumps(cell.plain()).encode())
+
+
+def _relearning(
+    work: Work, row: RowConfig, classifier: Classifier, numbers: NDArray[np.int64], steps: int
+) -> Relearning:
+    """Compares the validation clips with as many of the training clips `numbers`."""
+    held_out, aids = work.split.validation, row.aids
+    few = np.sort(np.random.default_rng(work.seed).permutation(numbers)[: len(held_out)])
+    streams = _views(work, few), _views(work, held_out)
+    every = max(round(aids.relearn_every * steps), 1)
+    return Relearning(classifier, ClipSpec.of(work.index, work.request), *streams, aids.relearning, every, steps)
 
 
 def _encoded(
@@ -346,16 +356,10 @@ def _row_classifier(work: Work, row: RowConfig, clips: StoredClips, modalities: 
 def _stored_model(work: Work, row: RowConfig, clips: StoredClips, modalities: tuple[str, ...]) -> BackboneSpec:
     """The model of a row over stored features."""
     encoders = {name: EncoderSpec(f"stored/{clips.streams[name].shape[-1]}") for name in modalities}
-    return replace(_with_fusion(work.config.model, row), encoders=encoders)
+    return replace(with_fusion(work.config.model, row), encoders=encoders)
 
 
-def real_backbone(config: StudyConfig, row: RowConfig, modalities: tuple[str, ...]) -> Backbone:
-    """The backbone of a row with its encoders, to count and time it."""
-    encoders = {name: encoder_spec(config.model, name).untrained() for name in modalities}
-    return Backbone(modalities, replace(_with_fusion(config.model, row), encoders=encoders))
-
-
-def _with_fusion(model: BackboneSpec, row: RowConfig) -> BackboneSpec:
+def with_fusion(model: BackboneSpec, row: RowConfig) -> BackboneSpec:
     """The model with the fusion of a row. A decision joins scores: its backbone has a fusion that is not used."""
     if fusion_class(row.fusion).level == "decision":
         return replace(model, fusion="static", fusion_arguments={})

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...fusion.backbone import Backbone, take_over
+from ...fusion.backbone import Backbone, encoder_spec, take_over
 from ...fusion.blank_segment import blank_segment, check_windows
 from ...fusion.cost import measure_cost
 from ...fusion.mechanisms_by_name import FUSIONS, build_fusion, fusion_class
@@ -27,6 +27,7 @@ from ...shards.index.whole_file import whole_file, write_whole
 from ...shards.stream import ClipRequest
 from ...shards.transforms import Preparation
 from ...tasks.finetuning.aids import AidsConfig
+from ...tasks.finetuning.balance.alternation import check_alternation
 from ...tasks.fusion_study.matched_size import matched_hidden
 from ...tasks.fusion_study.study_cell import Cell
 from ...tasks.fusion_study.study_summary import (
@@ -50,6 +51,7 @@ from ..runs.progress import track
 from ..schema import RowConfig, StudyConfig
 from .adapting import adapt
 from .building import (
+    check_relearning,
     check_shards_fit,
     choose_folds,
     choose_label,
@@ -59,7 +61,7 @@ from .building import (
     select_clips,
     split_plan,
 )
-from .study_cells import Work, real_backbone, run_errand, store_features, train_expert, train_joint_row, train_row
+from .study_cells import Work, store_features, train_expert, train_joint_row, train_row, with_fusion
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,8 @@ def _resolved(config: StudyConfig, command: Sequence[str]) -> _Resolved:
     rows = config.rows or {name: RowConfig(name) for name in FUSIONS}
     for name, row in rows.items():
         _check_row(name, row, request.modalities, classes)
+        if row.aids.relearning:
+            check_relearning(config.experts, "experts")
     if config.taught_noise and not config.noise:
         raise RequestError("taught_noise needs noise levels: set noise=[0.5,1.0], for example")
     for axis in config.held_out:
@@ -206,8 +210,9 @@ def _check_row(name: str, row: RowConfig, modalities: tuple[str, ...], classes: 
         raise RequestError(
             f"row '{name}': fusion reliability is fitted to scores of experts that train apart: remove joint=true"
         )
-    if row.aids.distillation and not row.joint:
-        raise RequestError(f"row '{name}': aids.distillation trains encoders: set joint=true in the row")
+    for aid in ("distillation", "alternation", "relearning"):
+        if getattr(row.aids, aid) and not row.joint:
+            raise RequestError(f"row '{name}': aids.{aid} trains encoders: set joint=true in the row")
     if row.alone is not None:
         if row.alone not in modalities:
             raise choice_error(f"modality 'alone' of row '{name}'", row.alone, modalities)
@@ -216,7 +221,9 @@ def _check_row(name: str, row: RowConfig, modalities: tuple[str, ...], classes: 
                 f"row '{name}': alone trains one modality on stored features: remove joint and aids from the row"
             )
     decision = fusion_class(row.fusion).level == "decision"
-    build_fusion(row.fusion, modalities, len(classes) if decision else 8, row.arguments)
+    built = build_fusion(row.fusion, modalities, len(classes) if decision else 8, row.arguments)
+    if row.aids.alternation:
+        check_alternation(row.aids, built if decision else None, "fusion")
 
 
 def _sized(config: StudyConfig, row: RowConfig, modalities: tuple[str, ...]) -> tuple[RowConfig, tuple[str, ...]]:
@@ -265,13 +272,24 @@ def _splits(config: StudyConfig, index: Index) -> list[tuple[Split, Any]]:
     return [(split, given_split(index, config.expert_split).train) for split in splits]
 
 
+def _run_errand(function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    """Does one piece of work in a process of a pool; an interruption ends the process.
+
+    Otherwise the pool would start the next piece in that process and wait for it.
+    """
+    try:
+        function(*arguments)
+    except KeyboardInterrupt:
+        os._exit(130)
+
+
 def _run_all(label: str, errands: Sequence[tuple[Callable[..., None], tuple[Any, ...]]], jobs: int) -> None:
     """Runs every errand in one of `jobs` processes; the first failure ends all."""
     with (
         ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool,
         track(len(errands), label) as advance,
     ):
-        futures = [pool.submit(run_errand, function, arguments) for function, arguments in errands]
+        futures = [pool.submit(_run_errand, function, arguments) for function, arguments in errands]
         try:
             for future in as_completed(futures):
                 future.result()
@@ -293,9 +311,15 @@ def _read_cell(work: Work, name: str) -> Cell:
         raise DataError(f"'{path}' is damaged ({error}): delete it and run with --resume") from error
 
 
+def _real_backbone(config: StudyConfig, row: RowConfig, modalities: tuple[str, ...]) -> Backbone:
+    """The backbone of a row with its encoders, to count and time it."""
+    encoders = {name: encoder_spec(config.model, name).untrained() for name in modalities}
+    return Backbone(modalities, replace(with_fusion(config.model, row), encoders=encoders))
+
+
 def _cost(config: StudyConfig, row: RowConfig, modalities: tuple[str, ...], spec: ClipSpec) -> RowCost:
     """Parameters and multiply-adds, and the time on one thread over 8 blank segments, median of 5 passes."""
-    backbone = real_backbone(config, row, modalities).eval()
+    backbone = _real_backbone(config, row, modalities).eval()
     whole = measure_cost(backbone, spec)[-1]
     batch = blank_segment(modalities, spec)
     streams = {name: stream.expand(8, *stream.shape[1:]) for name, stream in Preparation(spec)(batch).items()}

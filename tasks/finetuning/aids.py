@@ -8,6 +8,10 @@ def _at_least_zero(high: float | None = None) -> Any:
     return field(default=0.0, metadata={"range": (0, high)})
 
 
+def _share(default: float) -> Any:
+    return field(default=default, metadata={"range": (0.01, 1)})
+
+
 @dataclass
 class AidsConfig:
     """Strengths of remedies for modalities that compete in training."""
@@ -29,3 +33,11 @@ class AidsConfig:
     blending: float = _at_least_zero(1)
     """Share of the steps that train each modality alone first, to weigh the heads by gradient blending; needs
     `unimodal_weight`. Published: 0.2 to 0.5; 0: off."""
+    alternation: float = _at_least_zero()
+    """Damping of the gradient projection in MLA, which trains one modality per step through one shared head; needs a
+    `decision` without trained weights, such as `entropy`. Published: 0.01 to 0.1; 0: off."""
+    relearning: float = _at_least_zero()
+    """Strength of Diagnosing & Re-learning, which moves encoders that overfit back towards their first weights;
+    `finetune` needs `hold_out`. Published: 3; 0: off."""
+    relearn_every: float = _share(0.4)
+    """Share of the steps between two diagnoses of `relearning`. Published: 0.4."""

@@ -18,8 +18,9 @@ from ...ssl.gather import joined_gate_loss
 from ...ssl.monitors import GRADIENT_EVERY, gate_gradient, monitors
 from ...ssl.verdicts import FINE_TUNING, Means, collapse_warnings, gate_warnings, guessing_warnings
 from .aids import AidsConfig
-from .gradient_modulation import GateWarmup, GradientModulation
-from .pareto_gradients import ParetoGradients
+from .balance.alternation import Alternation, share_head
+from .balance.gradient_modulation import GateWarmup, GradientModulation
+from .balance.pareto_gradients import ParetoGradients
 from .rank_loss import LossHistory
 
 
@@ -78,6 +79,7 @@ class SupervisedObjective(nn.Module):
     - `class_weights` (C,): weights of the classes. Multilabel: weights of the positive decisions.
     - `aids`: see `AidsConfig`.
     - `batches`: number of training batches. The aids use shares of it.
+    - `accumulate`: batches of a step. `aids.alternation` trains one modality in all of them.
     - `keys`: keys of the training clips, for the ranking loss.
     - `guessing`: what a constant prediction reaches, see `guess`.
     - `teachers`: frozen classifiers of one modality each, for `aids.distillation` (UMT, Du et al. 2023). The loss
@@ -91,6 +93,9 @@ class SupervisedObjective(nn.Module):
     - `rank/loss` with the ranking loss, `distillation/loss` with teachers;
     - `fusion/gradient` every `GRADIENT_EVERY` batches: the norm of the gradient of the gate's parameters;
     - `gate/loss`, and the values of `monitors`.
+
+    In training with `aids.alternation`, `forward` encodes one modality and returns its loss and accuracy on the clips
+    that have it, as `label/loss`, `alternation/NAME` and `label/accuracy`.
 
     Raises `RequestError` if an aid does not suit the classifier.
     """
@@ -111,6 +116,7 @@ class SupervisedObjective(nn.Module):
         head_weights: Mapping[str, float] | None = None,
         guessing: Guessing | None = None,
         teachers: Mapping[str, Classifier] | None = None,
+        accumulate: int = 1,
     ) -> None:
         super().__init__()
         # Not a submodule: teachers are neither trained nor saved.
@@ -124,7 +130,7 @@ class SupervisedObjective(nn.Module):
             raise RequestError(
                 "aids.modulation and aids.rank need a single class per clip: set both to 0 for multilabel"
             )
-        self.batches = batches
+        self.batches, self.accumulate = batches, accumulate
         self.head_weights = head_weights
         self.weights = {"label/loss": 1.0, "unimodal/loss": unimodal_weight}
         if head_weights is not None:
@@ -149,10 +155,13 @@ class SupervisedObjective(nn.Module):
         self.pareto = ParetoGradients(self._streams("aids.pareto"), self.aids.pareto) if self.aids.pareto else None
         self.warmup = self._warmup() if self.aids.gate_warmup else None
         self.history = self._history(keys) if self.aids.rank else None
+        self.alternation = share_head(classifier, self.aids) if self.aids.alternation else None
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         augment = self.augment if self.training else None
         streams = batch.streams if self.preparation is None else self.preparation(batch, augment)
+        if self.training and self.alternation is not None:
+            return self._one_modality(self.alternation, streams, batch)
         quality = batch.quality if isinstance(batch, StoredBatch) else None
         scored = self.classifier(streams, batch.present, batch.start, quality)
         assert batch.label is not None, "supervised training needs a stream with labels"
@@ -162,9 +171,7 @@ class SupervisedObjective(nn.Module):
             "label/loss": self._cross_entropy(scored.logits.flatten(0, 1), label.flatten(0, 1)),
             "label/accuracy": (guessed == label).float().mean(),
         }
-        if self.guessing is not None:
-            outputs["label/guessing"] = scored.logits.new_tensor(self.guessing.loss, dtype=torch.float32)
-            outputs["label/chance"] = scored.logits.new_tensor(self.guessing.accuracy, dtype=torch.float32)
+        outputs |= self._guessed(scored.logits)
         losses: dict[str, Tensor] = {}
         for name, logits in scored.unimodal.items():
             mask = scored.encoded.present[name]
@@ -192,6 +199,32 @@ class SupervisedObjective(nn.Module):
     def verdict(self, lines: Sequence[Means]) -> list[str]:
         """Returns warnings about all logged `lines` at the end of a run."""
         return [*guessing_warnings(lines), *gate_warnings(lines, FINE_TUNING)]
+
+    def _one_modality(
+        self, alternation: Alternation, streams: Mapping[str, Tensor], batch: Batch
+    ) -> dict[str, Tensor]:
+        """The loss of the modality whose turn it is. The other encoders get no gradient, so they do not move."""
+        if int(self.batches_seen) % self.accumulate == 0:
+            alternation.begin(batch.present)
+        self.batches_seen += 1
+        name = alternation.name
+        mask = batch.present.get(name, torch.zeros_like(batch.start, dtype=torch.bool))
+        features = self.classifier.backbone.encode(name, streams.get(name), mask).features
+        alternation.see(features[mask])
+        logits = self.classifier.unimodal[name](features)
+        assert batch.label is not None, "supervised training needs a stream with labels"
+        label = batch.label[:, None].expand(mask.shape)[mask]
+        loss = self._cross_entropy(logits[mask], label) if len(label) else logits.sum() * 0
+        outputs = {"label/loss": loss, f"alternation/{name}": loss.detach()}
+        if len(label):
+            outputs["label/accuracy"] = (logits[mask].argmax(-1) == label).float().mean()
+        return outputs | self._guessed(logits)
+
+    def _guessed(self, logits: Tensor) -> dict[str, Tensor]:
+        if self.guessing is None:
+            return {}
+        values = {"label/guessing": self.guessing.loss, "label/chance": self.guessing.accuracy}
+        return {name: logits.new_tensor(value, dtype=torch.float32) for name, value in values.items()}
 
     def _measured(self, outputs: dict[str, Tensor], scored: Scored) -> dict[str, Tensor]:
         """Returns the gradient norm of the gate, every `GRADIENT_EVERY` batches.

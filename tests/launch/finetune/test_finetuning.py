@@ -140,6 +140,14 @@ def test_token_fusions_and_decisions_train_and_are_saved(
         (["patience=3"], "evaluate_every"),
         (["evaluate_every=1"], "hold_out"),
         (["aids.blending=0.5", "unimodal_weight=0"], "unimodal_weight"),
+        (["aids.alternation=0.1"], "set decision=entropy"),
+        (["aids.alternation=0.1", "decision=entropy", "aids.pareto=1.5"], "set aids.pareto to 0"),
+        (["aids.alternation=0.1", "decision=entropy", "train.strategy=fsdp"], "aids.alternation changes gradients"),
+        (["aids.modulation=0.5", "train.strategy=fsdp"], "set train.strategy=ddp"),
+        (["aids.relearning=3"], "set hold_out=true"),
+        (["aids.relearning=3", "hold_out=true", "final=true"], "remove --final"),
+        (["aids.relearning=3", "hold_out=true", "train.average=0.9"], "train.average"),
+        (["aids.relearning=3", "hold_out=true", "encoder_learning_rate=0"], "encoder_learning_rate"),
     ],
 )
 def test_choice_without_its_requirements_is_rejected(

@@ -107,7 +107,9 @@ def test_cross_fitted_and_joint_rows_are_scored_and_resumed(options: list[str], 
     rows = (
         "rows={product: {fusion: product}, gate: {fusion: reliability}, "
         "pareto: {fusion: concat, joint: true, aids: {pareto: 1.5}}, "
-        "distilled: {fusion: gated_concat, joint: true, aids: {distillation: 0.1}}}"
+        "distilled: {fusion: gated_concat, joint: true, aids: {distillation: 0.1}}, "
+        "alternated: {fusion: entropy, joint: true, aids: {alternation: 0.1}}, "
+        "relearned: {fusion: concat, joint: true, aids: {relearning: 3, relearn_every: 0.5}}}"
     )
     fitted = [*options[:-1], "name=fitted", "expert_split=null", "experts.cross_fit=2", "taught_noise=0.5", rows]
     assert main(["study", *fitted]) == 0
@@ -119,7 +121,7 @@ def test_cross_fitted_and_joint_rows_are_scored_and_resumed(options: list[str], 
     assert product["weights"] == {"rgb": 1.0, "audio": 1.0}
     before = json.loads((folder / "rows" / "pareto.json").read_text())
     assert set(before["noise"]) == {"rgb", "audio"}
-    lost = ("gate", "pareto", "distilled")
+    lost = ("gate", "pareto", "distilled", "alternated", "relearned")
     stored = {name: (folder / "rows" / f"{name}.json").read_bytes() for name in lost}
     for name in lost:
         (folder / "rows" / f"{name}.json").unlink()
@@ -165,6 +167,12 @@ def test_sigterm_also_stops_the_training_processes(options: list[str], launch: C
         (["rows={x: {fusion: concat, alone: depth}}"], "unknown modality 'alone' of row 'x' 'depth'"),
         (["rows={x: {fusion: concat, alone: rgb, joint: true}}"], "remove joint and aids"),
         (["rows={x: {fusion: reliability, arguments: {supervision: -1}}}"], "give 0 or more"),
+        (["rows={x: {fusion: entropy, aids: {alternation: 0.1}}}"], "set joint=true in the row"),
+        (["rows={x: {fusion: concat, joint: true, aids: {alternation: 0.1}}}"], "set fusion=entropy"),
+        (
+            ["rows={x: {fusion: concat, joint: true, aids: {relearning: 3}}}", "experts.average=0.9"],
+            "experts.average",
+        ),
         (["name=tiny"], "already holds"),
     ],
 )

@@ -14,7 +14,7 @@ from modalgate.shards.clip_spec import ClipSpec
 from modalgate.shards.errors import RequestError
 from modalgate.shards.transforms import AugmentConfig, Preparation
 from modalgate.tasks.finetuning.aids import AidsConfig
-from modalgate.tasks.finetuning.pareto_gradients import pareto_factors
+from modalgate.tasks.finetuning.balance.pareto_gradients import pareto_factors
 from modalgate.tasks.finetuning.supervised_objective import (
     StoredBatch,
     SupervisedObjective,

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from modalgate.tasks.finetuning.gradient_modulation import GateWarmup, GradientModulation
+from modalgate.tasks.finetuning.balance.gradient_modulation import GateWarmup, GradientModulation
 from torch import Tensor, nn
 
 

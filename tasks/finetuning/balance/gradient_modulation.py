@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from ...ssl.gather import sum_over_ranks
+from ....ssl.gather import sum_over_ranks
 
 
 class GradientModulation:

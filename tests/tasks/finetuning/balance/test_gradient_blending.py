@@ -1,7 +1,7 @@
 """Weights of heads, computed by hand."""
 
 import pytest
-from modalgate.tasks.finetuning.gradient_blending import Losses, blend_weights
+from modalgate.tasks.finetuning.balance.gradient_blending import Losses, blend_weights
 
 BEFORE = {"rgb": Losses(2.0, 2.0), "audio": Losses(2.0, 2.0), "joint": Losses(2.0, 2.0)}
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from modalgate.tasks.finetuning.pareto_gradients import ParetoGradients, pareto_factors
+from modalgate.tasks.finetuning.balance.pareto_gradients import ParetoGradients, pareto_factors
 from torch import nn
 
 
