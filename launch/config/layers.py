@@ -48,7 +48,7 @@ def with_texts(hint: Callable[[str], Any], content: Any, texts: Any, key: str = 
     """`content` with the text, as written, of values of settings that are text: `007`, and in a list also `yes`.
 
     `hint`: the declared type at a dotted key. `texts`: the same YAML with every scalar as text. A single `yes` stays
-    true, and is refused: it may be a mistake for a switch.
+    true and is refused later, since a switch may have been meant.
     """
     if isinstance(content, dict) and isinstance(texts, dict):
         inner = {name: f"{key}.{name}" if key else str(name) for name in content}
