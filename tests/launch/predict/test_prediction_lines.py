@@ -67,8 +67,8 @@ def spans(told: list[dict[str, Any]]) -> list[tuple[float, float]]:
         # The flat second is too short to end it, and three striped ones are to begin it.
         (["--smooth", "0", "--min-off", "1.5"], [(3, 10)]),
         (["--smooth", "0", "--min-on", "4"], []),
-        # The mean of two seconds is halfway a second later.
-        (["--smooth", "2"], [(4, 11)]),
+        # The mean of two seconds is halfway a second later. In the flat second it falls to halfway.
+        (["--smooth", "2", "--off", "0.4"], [(4, 11)]),
         # Half of the way up is 0.7 of the time constant; the flat second comes down by as much.
         (["--smooth", "1.4", "--smoothing", "exponential"], [(4, 6.8), (7.2, 10.9)]),
     ],
