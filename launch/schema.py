@@ -37,8 +37,8 @@ class DataConfig:
     frames: int | None = _between(None, 1)
     """Video frames in each window, evenly spaced. Null: those of the encoder a training starts from, else 8."""
     stretch: float | None = _between(None, 0, 1)
-    """Share of its clip that a window covers, resampled to last `seconds`; not for sound. 0: normal speed. Null: as
-    the encoder a training starts from, else 0."""
+    """Share of the clip that a window covers. The window is resampled to `seconds`; sound is not. 0: normal speed.
+    Null: that of the encoder a training starts from, else 0."""
     size: int | None = _between(None, 8)
     """Side of the square crop in pixels. Null: the packed short side."""
     batch_size: int = _between(32, 1)
@@ -141,7 +141,7 @@ class TrainConfig:
     nonfinite_limit: int = _between(10, 1)
     """Number of steps in a row with a non-finite loss or gradient after which the run stops with an error."""
     hang_minutes: float = _between(10.0, 0.01)
-    """Minutes without progress of one of several processes after which all stop and an error names it."""
+    """Minutes one of several processes may make no progress. Then all stop, and an error names that process."""
     deterministic: bool = False
     """Whether to use only algorithms that give the same result every time. GPU operations without one raise an
     error."""
@@ -154,8 +154,8 @@ class ExpertsConfig(TrainConfig):
     """The training loop of a study's experts, one per modality."""
 
     cross_fit: int = _between(5, 0)
-    """Folds of the training clips, by `data.group`. For each, one more expert trains on the others, and its scores of
-    the fold train the gates. 0: none. Not used with `expert_split`."""
+    """Folds of the training clips, by `data.group`. For each fold one more expert trains on the other folds; its
+    scores of the fold train the gates. 0: none. Not used with `expert_split`."""
 
 
 @dataclass
@@ -252,7 +252,7 @@ class FinetuneConfig:
     """Fusion of class scores of one head per modality: a name, or your own class, `package.module:Class`. Null: one
     head on the fused embedding."""
     cross_fit: int = _between(0, 0)
-    """Folds of the training clips, by `data.group`. For each, one more classifier trains on the others, and its
+    """Folds of the training clips, by `data.group`. For each fold one more classifier trains on the other folds; its
     scores of the fold fit the decision `reliability`. 0: none."""
     balanced: bool = False
     """Whether all classes have the same weight in the loss, regardless of their counts."""
@@ -263,7 +263,7 @@ class FinetuneConfig:
     heads_first: float = _between(0.0, 0, 1)
     """Share of the steps in which only the heads train. 0: all weights train from the first step."""
     unfrozen_by: float = _between(0.0, 0, 1)
-    """Share of the steps by which the lowest layer trains; layers start from the top down. 0: all layers start
+    """Share of the steps after which the lowest layer starts to train. Layers start from the top down. 0: all start
     together."""
     hold_out: bool = False
     """Whether validation clips, or a fifth of the training groups, are held out of training to choose threshold and
@@ -295,7 +295,7 @@ class RowConfig:
     aids: AidsConfig = field(default_factory=AidsConfig)
     """Remedies for modalities that compete in training."""
     joint: bool = False
-    """Whether encoders and fusion train together, as long as the experts do. False: the fusion alone trains, on
+    """Whether encoders and fusion train together, for as many steps as the experts. False: only the fusion trains, on
     features of the experts."""
     alone: str | None = None
     """Control of size: the row uses this modality alone, with a hidden layer so wide that the row has as many

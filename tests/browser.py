@@ -41,7 +41,7 @@ class Browser:
         body = f"const done = arguments[arguments.length - 1]; Promise.resolve({expression}).then(done)"
         return self.driver.execute_async_script(body, *arguments)
 
-    def wait(self, expression: str, *arguments: Any, seconds: float = 30) -> Any:
+    def wait(self, expression: str, *arguments: Any, seconds: float = 240) -> Any:
         """The value of `expression` as soon as it is true; `TimeoutError`, with what the console said, if never."""
         end = time.monotonic() + seconds
         while not (value := self.read(expression, *arguments)):
@@ -128,7 +128,7 @@ def open_browser(flags: Sequence[str] = ()) -> Iterator[Browser]:
             options.add_argument(flag)
         driver = Chrome(options, Service(shutil.which("chromedriver")))
         try:
-            driver.set_script_timeout(30)
+            driver.set_script_timeout(240)
             yield Browser(driver)
         finally:
             driver.quit()

@@ -21,7 +21,7 @@ from .layers import merged
 
 
 def start_of(start: str, overrides: Sequence[str] | None) -> tuple[str | None, list[str]]:
-    """The config that `start` names (None if it names shards), and the settings over it.
+    """The config that `start` names (None if it names shards), and the settings that change it.
 
     A folder that holds an index, a URL, and a list such as [a,b] are shards; `key=value` is a setting. Raises
     `RequestError` for a folder with neither shards nor a run.

@@ -80,7 +80,7 @@ def meanings(schema: type[Any]) -> dict[str, str]:
 
 
 def explained(text: str, schema: type[Any]) -> str:
-    """The YAML `text` of a config of `schema`, with a comment above every key; a line per 80 columns."""
+    """The YAML `text` of a config of `schema`, with a comment above every key, wrapped at 80 columns."""
     lines: list[str] = []
     path: list[str] = []
     for line in text.splitlines():
@@ -132,7 +132,7 @@ def hint_at(schema: Any, key: str) -> Any:
 
 
 def alternatives(hint: Any) -> tuple[Any, ...]:
-    """The members of a union; any other type is its own only member."""
+    """The members of a union, or the type itself if it is none."""
     return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
 
 
@@ -166,7 +166,7 @@ def _limits(entry: Field[Any]) -> str:
 
 
 def _inside(hint: Any, value: str | None) -> str:
-    """The keys of a section, or of an entry of a mapping, that is empty here and so does not show them."""
+    """A sentence that lists the keys of a section, or of a mapping's entries, if `value` is empty and shows none."""
     for choice in alternatives(hint):
         if is_dataclass(choice) and value == "null":
             return f"Keys: {', '.join(entry.name for entry in fields(choice))}."

@@ -38,7 +38,7 @@ PASSES = {"pretrain": (25, 200, 400), "finetune": (35, 200, 1200)}
 USUAL_MODALITIES = 3
 # The decision with a gate, and the fewest validation clips that fit it.
 GATE, ENOUGH = "reliability", 100
-# Class names that mean no event: `normal`, `no_fall`, `noFight`, and not `north`.
+# Class names that mean no event, such as `normal`, `no_fall` and `noFight`, but not `north`.
 _NOTHING = re.compile(
     r"(?i:0|false|no|non|not|none|normal|negative|others?|background|nothing|adl|rest|idle)(?![a-zA-Z])"
     r"|[nN]on?(?=[A-Z])"
@@ -238,7 +238,7 @@ def _network(
 
 
 def _encoder(size: Size, kind: str, frames: int | None) -> dict[str, Any]:
-    """The encoder of a kind; if the number of frames is given, its stacks divide them."""
+    """The encoder of a kind. With a given number of frames, its `stack` is a divisor of it."""
     encoder = size.encoders[kind]
     if kind != "video" or not frames:
         return encoder
@@ -290,7 +290,7 @@ def _decision(
     models: int,
     steps: int | None,
 ) -> list[Choice]:
-    """How the modalities' scores are joined: by a gate where clips can be spared or models added to fit it."""
+    """How the modalities' scores are joined: by a gate if validation clips or more models can fit it."""
     model = _section(given, "model")
     if len(names) < 2 or given.get("task") == "multilabel" or "fusion" in model or "fusion_arguments" in model:
         return []
@@ -325,8 +325,9 @@ def _validation_clips(index: Index, given: Mapping[str, Any]) -> int:
 
 
 def event_class(index: Index, label: str) -> str | None:
-    """The class that is an event, of two classes, if the other's name says that nothing happens: fight and
-    noFight.
+    """The class that is an event: `fight` of `fight` and `noFight`.
+
+    None unless there are two classes and one name says that nothing happens.
     """
     classes = sorted({value for value in index.column(label) if value}) if label in index.columns else []
     if len(classes) != 2:

@@ -58,8 +58,8 @@ def with_texts(hint: Callable[[str], Any], content: Any, texts: Any, key: str = 
     """`content` with the text, as written, of values of settings that are text: `007`, and in a list also `yes`.
 
     `hint`: the declared type at a dotted key. `texts`: the same YAML with every scalar as text. Values of columns are
-    text as they are in a label table. Elsewhere a single `yes` stays true, and is refused: it may be a mistake for a
-    switch.
+    text, as they are in a label table. Elsewhere a single `yes` stays true and is refused later, since a switch may
+    have been meant.
     """
     declared = hint(key)
     if columns_of_texts(declared) and isinstance(texts, dict) and "<<" not in texts:

@@ -161,7 +161,7 @@ def _compose(kind: str | None, name_or_path: str | None, overrides: Sequence[str
 
 
 def _declare(content: dict[str, Any]) -> None:
-    """Makes the modalities of `data.declare` known, and those that the shards declare if the config names more."""
+    """Declares the modalities of `data.declare`, and those of the shards if the config names unknown ones."""
     data = content.get("data")
     data = data if isinstance(data, dict) else {}
     given, wanted = data.get("declare"), data.get("modalities")
@@ -214,7 +214,7 @@ def _read(name_or_path: str, seen: tuple[str, ...], verb: str | None = None) -> 
 
 def _kind_of(keys: Collection[str]) -> tuple[str, str]:
     """The kind that most of these top-level keys belong to (pretraining if none does), and the key that decides."""
-    started = "encoder" in keys  # also a pretraining may start from one, but then it has other keys too
+    started = "encoder" in keys  # a pretraining may start from one too, but then it has other keys
     kind = max(KINDS, key=lambda name: (len(_names(name) & set(keys)), started and name == "finetune"))
     others = set().union(*(_names(name) for name in KINDS if name != kind))
     told = next((key for key in keys if key in _names(kind) - others), None)

@@ -21,7 +21,7 @@ from .recipe import CrossFit, Recipe
 
 
 def check_cross_fit(config: FinetuneConfig) -> None:
-    """Raises `RequestError` if the settings leave the gate without evidence, or do not go with it."""
+    """Raises `RequestError` if the settings leave nothing to fit the gate to, or exclude each other."""
     gated = config.decision == GATE
     if gated and not (config.cross_fit or config.hold_out):
         raise RequestError(

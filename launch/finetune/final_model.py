@@ -142,7 +142,7 @@ def _take_gate(classifier: Classifier, recipe: Recipe, folder: Path) -> None:
 def final_length(recipe: Recipe, splits: Sequence[Split], folders: Sequence[Path], clips: int) -> Length:
     """Steps in which each of the `clips` is seen as often as in the splits.
 
-    If validation clips chose a step, training ends after the mean share of the steps that they chose.
+    If validation clips chose a step in each split, training ends after the mean share of those steps.
     """
     train, steps, shares = recipe.config.train, [], []
     for split, folder in zip(splits, folders, strict=True):

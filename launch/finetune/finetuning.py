@@ -76,10 +76,9 @@ class Finetuned:
 def finetune(config: FinetuneConfig, command: Sequence[str] = (), resume: bool = False) -> Finetuned:
     """Trains and scores a classifier per split, saved as RUN/encoder, or RUN/fold-N/encoder with folds.
 
-    With `config.final` one more, RUN/final/encoder, is trained on the clips of all splits. The recipe is fixed
-    before: nothing that is scored is chosen on the test clips. Raises `RequestError` if the config does not fit the
-    shards (a missing label, split, positive class or encoder), and to `resume` folds that were finished with other
-    settings.
+    With `config.final` one more, RUN/final/encoder, is trained on the clips of all splits. Nothing is
+    chosen on test clips. Raises `RequestError` if the config does not fit the shards (a missing label, split,
+    positive class or encoder), or if `resume` finds folds that were finished with other settings.
     """
     recipe = set_up(config, command)
     config = recipe.config
@@ -173,7 +172,7 @@ def finetuning_pace(config: FinetuneConfig) -> tuple[float, int]:
 
 
 def check_finetuning(config: FinetuneConfig) -> None:
-    """Raises what a fine-tuning by `config` raises before its first step; nothing is written."""
+    """Raises the errors that a fine-tuning by `config` raises before its first step. Writes nothing."""
     recipe = set_up(config, ())
     config, run = recipe.config, run_folder(recipe.config)
     check_cross_fit(config)
@@ -191,8 +190,8 @@ def check_finetuning(config: FinetuneConfig) -> None:
 
 
 def _run_split(recipe: Recipe, split: Split, run: Path, resume: bool) -> tuple[Scores, Scores | None]:
-    """Scores of the split's test clips by a classifier trained on its training clips, and of validation clips if they
-    choose a figure.
+    """Trains a classifier on the split and returns its scores of the test clips, and of the validation clips if they
+    choose threshold and temperature.
 
     The classifier of a finished fold is loaded.
     """

@@ -32,7 +32,7 @@ def head_weights(recipe: Recipe, split: Split, run: Path) -> dict[str, float]:
     """
     if recipe.config.unimodal_weight <= 0 or recipe.config.decision:
         raise RequestError("aids.blending weights heads per modality: set unimodal_weight above 0, and no decision")
-    # Of the clips in use, all are used: four fifths train, and one measures.
+    # Four fifths of the clips in use train, one fifth measures.
     split = replace(split, train=recipe.used(split.train), validation=split.test[:0])
     data = replace(recipe.config.data, fraction=1.0)
     recipe = replace(recipe, config=replace(recipe.config, data=data))

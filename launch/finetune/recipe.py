@@ -65,10 +65,14 @@ class CrossFit:
 
 @dataclass(frozen=True)
 class Recipe:
-    """`start`: the pretrained bundle. `positive`: number of the class to detect. `settings`: the resolved config.
+    """What a fine-tuning trains on, and from what.
 
-    `labels`: class numbers (n,), or for the task multilabel 0 and 1 (n, C), of the column `column`; folds spread the
-    values of the column `strata` evenly.
+    - `settings`: the resolved config.
+    - `column`: the column of the labels.
+    - `strata`: the column whose values folds spread evenly.
+    - `labels`: class numbers (n,), or for the task multilabel 0 and 1 (n, C).
+    - `positive`: number of the class to detect.
+    - `start`: the pretrained bundle.
     """
 
     config: FinetuneConfig
@@ -113,7 +117,7 @@ class Recipe:
 
     @property
     def told(self) -> dict[str, Any]:
-        """What a stream needs to read labels."""
+        """Arguments of a stream that reads labels."""
         return {"label": self.column, "classes": self.classes, "multilabel": self.multilabel}
 
     @property
@@ -247,7 +251,7 @@ def supervised_objective(
         weights = balanced_weights(recipe.labels[numbers].tolist(), len(recipe.classes))
     clips = take(recipe.index, numbers)
     if isinstance(classifier.decision, ReliabilityGate):
-        # Each modality learns the label alone: the gate is fitted afterwards.
+        # Each modality learns the label alone. The gate is fitted afterwards.
         head_weights = {"joint": 0.0} | dict.fromkeys(classifier.unimodal, 1 / len(classifier.unimodal))
 
     def objective(model: Classifier, shared: bool) -> SupervisedObjective:

@@ -60,8 +60,8 @@ def fit_reliability(
     """Fits temperatures and networks of `gate` in place.
 
     - `clean`: scores by experts that have not seen the clips.
-    - `corrupted`: the same clips with every stream corrupted, one per corruption. In half of the clips one random
-      stream is taken from them.
+    - `corrupted`: the same clips with every stream corrupted, one per corruption. In half of the clips, the
+      scores of one random stream are replaced by these.
     - `seed`: of the draws.
 
     The temperature of each modality minimises the cross-entropy of its own scores. Each network of the gate trains on

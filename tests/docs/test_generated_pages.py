@@ -26,9 +26,9 @@ WRITTEN: dict[Path, str] = REFERENCE.pages()
 DRAWN: str = HOUSE.house()
 
 
-@pytest.mark.parametrize("page", WRITTEN, ids=lambda page: page.name)
-def test_a_reference_page_is_current(page: Path) -> None:
-    assert page.read_text(encoding="utf-8") == WRITTEN[page], "run: python docs/scripts/write_reference.py"
+def test_the_reference_pages_are_current() -> None:
+    older = [page.name for page, text in WRITTEN.items() if page.read_text(encoding="utf-8") != text]
+    assert not older, "run: python docs/scripts/write_reference.py"
 
 
 def test_the_commands_page_has_every_verb_and_option() -> None:

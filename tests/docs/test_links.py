@@ -44,17 +44,18 @@ def links(page: Path) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_links_and_anchors_resolve(page: Path) -> None:
+def test_links_and_anchors_resolve() -> None:
     broken = []
-    for link in links(page):
-        target, _, anchor = link.partition("#")
-        path = (page.parent / target).resolve() if target else page
-        if not path.exists() or (anchor and anchor not in anchors(path)):
-            broken.append(link)
-        # The site holds docs/ alone.
-        elif ROOT / "docs" in page.parents and ROOT / "docs" not in path.parents:
-            broken.append(f"{link} leaves docs/")
+    for page in PAGES:
+        for link in links(page):
+            target, _, anchor = link.partition("#")
+            path = (page.parent / target).resolve() if target else page
+            name = page.relative_to(ROOT).as_posix()
+            if not path.exists() or (anchor and anchor not in anchors(path)):
+                broken.append(f"{name}: {link}")
+            # The site holds docs/ alone.
+            elif ROOT / "docs" in page.parents and ROOT / "docs" not in path.parents:
+                broken.append(f"{name}: {link} leaves docs/")
     assert not broken
 
 

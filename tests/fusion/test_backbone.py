@@ -200,10 +200,10 @@ def test_most_specific_encoder_wins() -> None:
     assert encoder_spec(spec, "inertial").model == PRESETS["tiny"].encoders["signal"].model
 
 
-@pytest.mark.parametrize(("given", "near"), [("vidoe", "video"), ("flwo", "flow"), ("signals", "signal")])
-def test_an_unknown_key_of_encoders_gets_the_nearest_modality_or_kind(given: str, near: str) -> None:
-    with pytest.raises(RequestError, match=f"'{given}': did you mean '{near}'"):
-        Backbone(("rgb",), BackboneSpec(encoders={given: EncoderSpec()}))
+def test_an_unknown_key_of_encoders_gets_the_nearest_modality_or_kind() -> None:
+    for given, near in (("vidoe", "video"), ("flwo", "flow"), ("signals", "signal")):
+        with pytest.raises(RequestError, match=f"'{given}': did you mean '{near}'"):
+            Backbone(("rgb",), BackboneSpec(encoders={given: EncoderSpec()}))
 
 
 def test_select_modalities() -> None:
@@ -322,16 +322,14 @@ def test_parts_can_be_modules_or_names(tiny_backbone: Callable[..., Backbone], p
     assert encoded.features["rgb"].shape == (*encoded.start.shape, 8)
 
 
-@pytest.mark.parametrize("arguments", [{"temperature": 2.0}, {"dropout": 0.5}, {"hidden": 4}, {"quality": 2}])
-def test_arguments_of_a_given_gate_reach_the_spec(
-    tiny_backbone: Callable[..., Backbone], arguments: dict[str, Any]
-) -> None:
-    gate = SoftmaxGate(("rgb", "audio"), 8, **arguments)
-    spec = tiny_backbone().spec
-    with pytest.raises(RequestError, match="SoftmaxGate was built with arguments that a bundle would not hold"):
-        Backbone(("rgb", "audio"), spec, fusion=gate)
-    gate.arguments = arguments  # pyright: ignore[reportAttributeAccessIssue]
-    assert Backbone(("rgb", "audio"), spec, fusion=gate).spec.fusion_arguments == arguments
+def test_arguments_of_a_given_gate_reach_the_spec(tiny_backbone: Callable[..., Backbone]) -> None:
+    for arguments in ({"temperature": 2.0}, {"dropout": 0.5}, {"hidden": 4}, {"quality": 2}):
+        gate = SoftmaxGate(("rgb", "audio"), 8, **arguments)
+        spec = tiny_backbone().spec
+        with pytest.raises(RequestError, match="SoftmaxGate was built with arguments that a bundle would not hold"):
+            Backbone(("rgb", "audio"), spec, fusion=gate)
+        gate.arguments = arguments  # pyright: ignore[reportAttributeAccessIssue]
+        assert Backbone(("rgb", "audio"), spec, fusion=gate).spec.fusion_arguments == arguments
 
 
 @pytest.mark.parametrize(

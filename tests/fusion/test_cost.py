@@ -63,6 +63,6 @@ def test_presets_grow() -> None:
     assert sizes[-1] > 10 * sizes[0]
 
 
-@pytest.mark.parametrize(("number", "words"), [(999, "999"), (1000, "1 k"), (3_449_000, "3.45 M"), (10**10, "10 G")])
-def test_sizes_in_words(number: int, words: str) -> None:
-    assert in_words(number) == words
+def test_sizes_in_words() -> None:
+    for number, words in ((999, "999"), (1000, "1 k"), (3_449_000, "3.45 M"), (10**10, "10 G")):
+        assert in_words(number) == words

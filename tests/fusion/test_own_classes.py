@@ -30,18 +30,15 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return "oddlab"
 
 
-@pytest.mark.parametrize(
-    ("key", "parts"),
-    [
+def test_dotted_key_keeps_a_class_path_together() -> None:
+    for key, parts in (
         ("train.steps", ["train", "steps"]),
         ("name", ["name"]),
         ("tasks.mine.inner.tasks:Task", ["tasks", "mine.inner.tasks:Task"]),
         ("tasks.mine.tasks:Task.arguments.scale", ["tasks", "mine.tasks:Task", "arguments", "scale"]),
-    ],
-)
-def test_dotted_key_keeps_a_class_path_together(key: str, parts: list[str]) -> None:
-    assert split_key(key) == parts
-    assert ".".join(parts) == key
+    ):
+        assert split_key(key) == parts
+        assert ".".join(parts) == key
 
 
 def test_a_path_is_checked_without_an_import(package: str) -> None:

@@ -72,9 +72,9 @@ def test_spec_of_an_older_bundle_inherits_nothing() -> None:
             assert asdict(found) == stored | {"model": model, "pretrained": None}
 
 
-@pytest.mark.parametrize(("given", "near"), [("vidoe", "video"), ("flwo", "flow"), ("signals", "signal")])
-def test_an_unknown_name_gets_the_nearest_modality_or_kind(given: str, near: str) -> None:
-    with pytest.raises(RequestError, match=f"'{given}': did you mean '{near}'"):
-        encoder_of(BackboneSpec(encoders={given: EncoderSpec()}), "rgb")
-    with pytest.raises(RequestError, match="preset 'smal': did you mean 'small'"):
-        encoder_of(BackboneSpec(preset="smal"), "rgb")
+def test_an_unknown_name_gets_the_nearest_modality_or_kind() -> None:
+    for given, near in (("vidoe", "video"), ("flwo", "flow"), ("signals", "signal")):
+        with pytest.raises(RequestError, match=f"'{given}': did you mean '{near}'"):
+            encoder_of(BackboneSpec(encoders={given: EncoderSpec()}), "rgb")
+        with pytest.raises(RequestError, match="preset 'smal': did you mean 'small'"):
+            encoder_of(BackboneSpec(preset="smal"), "rgb")

@@ -514,32 +514,33 @@ def test_a_worker_decodes_with_one_thread() -> None:
     assert done.stdout.strip() == "1"
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
+def test_numbers_of_a_stream_out_of_range(index: Index) -> None:
+    for arguments, said in (
         ({"batch_size": 0}, "batch_size of a stream is 0: give at least 1"),
         ({"world": 0}, "world of a stream is 0"),
         ({"rank": 2, "world": 2}, "rank of a stream is 2: give 0 to 1"),
         ({"rank": -1}, "rank of a stream is -1"),
         ({"workers": -1}, "workers of a stream is -1"),
         ({"max_damaged": 1.5}, "max_damaged of a stream is 1.5"),
-    ],
-)
-def test_numbers_of_a_stream_out_of_range(index: Index, arguments: dict[str, Any], said: str) -> None:
-    with pytest.raises(RequestError, match=said):
-        ClipStream(index, REQUEST, **({"batch_size": 2} | arguments))
+    ):
+        with pytest.raises(RequestError, match=said):
+            ClipStream(index, REQUEST, **({"batch_size": 2} | arguments))
 
 
-@pytest.mark.parametrize(
-    "change",
-    [{"segments": 0}, {"frames": 0}, {"size": -3}, {"seconds": 0.0}, {"seconds": float("nan")}, {"stretch": 1.5}],
-)
-def test_numbers_of_a_request_out_of_range(change: dict[str, float]) -> None:
-    (name,) = change
-    with pytest.raises(RequestError, match=f"{name} of a request is"):
-        replace(ClipRequest(("rgb",), 1, 0.5, 3, 16), **change)
-    with pytest.raises(RequestError, match="no modality to read"):
-        ClipRequest((), 1, 0.5, 3, 16)
+def test_numbers_of_a_request_out_of_range() -> None:
+    for change in (
+        {"segments": 0},
+        {"frames": 0},
+        {"size": -3},
+        {"seconds": 0.0},
+        {"seconds": float("nan")},
+        {"stretch": 1.5},
+    ):
+        (name,) = change
+        with pytest.raises(RequestError, match=f"{name} of a request is"):
+            replace(ClipRequest(("rgb",), 1, 0.5, 3, 16), **change)
+        with pytest.raises(RequestError, match="no modality to read"):
+            ClipRequest((), 1, 0.5, 3, 16)
 
 
 def test_a_selection_may_lack_a_modality_of_the_shards(index: Index) -> None:

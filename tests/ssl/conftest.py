@@ -131,7 +131,7 @@ def gloo_folder(rank_inputs: dict[str, Tensor], tmp_path_factory: pytest.TempPat
     folder = tmp_path_factory.mktemp("gloo")
     save_file(rank_inputs, folder / "inputs.safetensors")
     command = [sys.executable, WORKER, folder]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     return folder
 

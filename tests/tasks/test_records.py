@@ -87,17 +87,14 @@ def test_loading_a_damaged_file_raises_with_its_name(tmp_path: Path, damage: Cal
         load_result(path)
 
 
-@pytest.mark.parametrize(
-    "build",
-    [
+def test_parts_of_different_length_raise() -> None:
+    for build in (
         lambda: Table("t", ["a", "b"], [["x"]]),
         lambda: Confusion("c", ["a", "b"], [[1, 2]]),
         lambda: Confusion("c", ["a", "b"], [[1, 2], [3]]),
         lambda: Gates("g", ["rgb"], ["a", "b"], [[1.0]]),
         lambda: Gates("g", ["rgb"], ["a"], [[1.0, 0.0]]),
         lambda: Timeline("t", [0.0], {"a": [1.0, 2.0]}, {}),
-    ],
-)
-def test_parts_of_different_length_raise(build: Callable[[], object]) -> None:
-    with pytest.raises(ValueError, match="expected"):
-        build()
+    ):
+        with pytest.raises(ValueError, match="expected"):
+            build()

@@ -84,8 +84,8 @@ def test_a_new_process_computes_the_same_from_the_folder_alone(
         scored = bundle.model(streams, batch.present, batch.start)
     found = load_file(tmp_path / "outputs.safetensors")
     # Another process may split a sum in another way: equal up to that.
-    torch.testing.assert_close(found["logits"], scored.logits, rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(found["embedding"], scored.encoded.embedding, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(found["logits"], scored.logits, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found["embedding"], scored.encoded.embedding, rtol=1e-4, atol=1e-5)
 
 
 def test_a_round_trip_keeps_everything(bundle: Bundle, folder: Path) -> None:

@@ -69,12 +69,12 @@ def test_long_clips_are_cut_into_windows_at_original_speed():
     assert (found["data.stretch"], found["data.seconds"], found["data.segments"]) == (0, 3.0, 2)
 
 
-@pytest.mark.parametrize("seconds", [0.3, 1.0, 2.3, 5.9, 6.1, 30.0])
-@pytest.mark.parametrize("kind", ["pretrain", "finetune"])
-def test_frames_divide_into_stacks(seconds: float, kind: str):
-    found = chosen(kind, index(seconds))
-    assert found["data.frames"] % STACK == 0
-    assert found["data.seconds"] > 0
+def test_frames_divide_into_stacks():
+    for seconds in (0.3, 1.0, 2.3, 5.9, 6.1, 30.0):
+        for kind in ("pretrain", "finetune"):
+            found = chosen(kind, index(seconds))
+            assert found["data.frames"] % STACK == 0
+            assert found["data.seconds"] > 0
 
 
 @pytest.mark.parametrize("names", [("rgb", "flow"), ("rgb", "flow", "audio")])
@@ -103,17 +103,20 @@ def test_pictures_are_never_enlarged_and_frames_never_invented():
     assert found["data.frames"] <= 2 * STACK
 
 
-@pytest.mark.parametrize(
-    ("value", "flip"),
-    [("fight", True), ("swipe left", False), ("turn-right", False), ("draw_circle_ccw", False), ("clockwise", False)],
-)
-def test_labels_with_a_direction_disable_mirroring(value: str, flip: bool):
-    assert chosen("finetune", index(label=["rest", value]))["augment.flip"] is flip
+def test_labels_with_a_direction_disable_mirroring():
+    for value, flip in (
+        ("fight", True),
+        ("swipe left", False),
+        ("turn-right", False),
+        ("draw_circle_ccw", False),
+        ("clockwise", False),
+    ):
+        assert chosen("finetune", index(label=["rest", value]))["augment.flip"] is flip
 
 
-@pytest.mark.parametrize("value", ["bright", "cleft", "leftover", "copyright"])
-def test_words_containing_a_direction_keep_mirroring(value: str):
-    assert chosen("finetune", index(label=["rest", value]))["augment.flip"] is True
+def test_words_containing_a_direction_keep_mirroring():
+    for value in ("bright", "cleft", "leftover", "copyright"):
+        assert chosen("finetune", index(label=["rest", value]))["augment.flip"] is True
 
 
 def test_single_modality_is_pretrained_with_temporal_tasks():
@@ -131,9 +134,9 @@ def test_given_settings_are_kept():
     assert {"data.frames", "train.learning_rate"} <= set(found)
 
 
-@pytest.mark.parametrize(("frames", "stack"), [(6, 6), (9, 3), (16, 8), (7, 7), (11, 1)])
-def test_stacks_divide_given_frames(frames: int, stack: int):
-    assert chosen("pretrain", index(), {"data": {"frames": frames}})["model.encoders.video"]["stack"] == stack
+def test_stacks_divide_given_frames():
+    for frames, stack in ((6, 6), (9, 3), (16, 8), (7, 7), (11, 1)):
+        assert chosen("pretrain", index(), {"data": {"frames": frames}})["model.encoders.video"]["stack"] == stack
 
 
 def test_given_encoders_are_kept():
@@ -167,14 +170,15 @@ def test_two_more_models_fit_the_gate_where_the_steps_allow():
     assert "cross_fit" not in five
 
 
-@pytest.mark.parametrize(
-    ("given", "decision"),
-    [({"cross_fit": 4}, "reliability"), ({"hold_out": True}, "mean"), ({"cross_fit": 0}, "mean")],
-)
-def test_a_given_choice_of_evidence_is_kept(given: dict, decision: str):
-    found = chosen("finetune", index(), given)
-    assert found["decision"] == decision
-    assert not set(given) & set(found)
+def test_a_given_choice_of_evidence_is_kept():
+    for given, decision in (
+        ({"cross_fit": 4}, "reliability"),
+        ({"hold_out": True}, "mean"),
+        ({"cross_fit": 0}, "mean"),
+    ):
+        found = chosen("finetune", index(), given)
+        assert found["decision"] == decision
+        assert not set(given) & set(found)
 
 
 @pytest.mark.parametrize("models", [1, 3])
@@ -194,9 +198,8 @@ def test_given_fusion_disables_the_default_decision():
     assert "decision" not in chosen("finetune", index(names=("rgb",)))
 
 
-@pytest.mark.parametrize(
-    ("names", "event"),
-    [
+def test_of_two_classes_the_event_is_detected():
+    for names, event in (
         (("fight", "noFight"), "fight"),
         (("fight", "nofight"), "fight"),
         (("NonViolence", "Violence"), "Violence"),
@@ -206,20 +209,18 @@ def test_given_fusion_disables_the_default_decision():
         (("nod", "shake"), None),
         (("normal", "nothing"), None),
         (("fight", "noFight", "run"), None),
-    ],
-)
-def test_of_two_classes_the_event_is_detected(names: tuple[str, ...], event: str | None):
-    found = chosen("finetune", index(label=list(names)))
-    assert found.get("positive") == event
-    assert found.get("task") == (None if event is None else "violence")
-    assert "positive" not in chosen("finetune", index(label=list(names)), {"task": "action"})
+    ):
+        found = chosen("finetune", index(label=list(names)))
+        assert found.get("positive") == event
+        assert found.get("task") == (None if event is None else "violence")
+        assert "positive" not in chosen("finetune", index(label=list(names)), {"task": "action"})
 
 
-@pytest.mark.parametrize("clips", [2, 5, 40, 300, 20_000])
-def test_length_and_batch_size_follow_the_number_of_clips(clips: int):
-    found = chosen("finetune", index(clips=clips))
-    assert 2 <= found["data.batch_size"] <= max(clips, 2)
-    assert 200 <= found["train.steps"] <= max(400, clips)
+def test_length_and_batch_size_follow_the_number_of_clips():
+    for clips in (2, 5, 40, 300, 20_000):
+        found = chosen("finetune", index(clips=clips))
+        assert 2 <= found["data.batch_size"] <= max(clips, 2)
+        assert 200 <= found["train.steps"] <= max(400, clips)
 
 
 @pytest.mark.parametrize(("modalities", "expected"), [(1, [1200, 400]), (3, [1200, 400]), (4, [900, 300])])

@@ -51,7 +51,7 @@ def test_out_of_time_stops_the_training_and_requeues_the_job(slurm: dict[str, st
         while not (pid.exists() and pid.read_text()) and job.poll() is None:
             time.sleep(0.02)
         job.send_signal(signal.SIGUSR1)
-        assert job.wait(timeout=60) == 130
+        assert job.wait(timeout=240) == 130
     calls = Path(slurm["CALLS"]).read_text().splitlines()
     assert calls[2:] == ["scancel --signal=TERM 12345", "scontrol requeue 12345"]
 

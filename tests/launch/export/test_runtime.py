@@ -83,7 +83,7 @@ def test_a_graph_reads_no_other_file(
         open_session(tmp_path / "model" / "add.onnx")
 
 
-@pytest.mark.parametrize("content", [b"\x0f", b"\x3a\x7f", b"\xff" * 20])
-def test_a_file_that_is_not_onnx_is_a_value_error(content: bytes) -> None:
-    with pytest.raises(ValueError, match="it is"):
-        has_other_files(memoryview(content))
+def test_a_file_that_is_not_onnx_is_a_value_error() -> None:
+    for content in (b"\x0f", b"\x3a\x7f", b"\xff" * 20):
+        with pytest.raises(ValueError, match="it is"):
+            has_other_files(memoryview(content))

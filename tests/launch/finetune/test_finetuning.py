@@ -27,8 +27,12 @@ def options(corpus: Path, few: list[str], name: str) -> list[str]:
     return [f"data.shards={corpus / 'shards'}", f"out={corpus / 'runs'}", f"name={name}", *few]
 
 
-def test_validation_clips_choose_threshold_temperature_and_state(corpus: Path, few: list[str]) -> None:
-    # At so high a rate the second step is the worse one: the best state and the last are two.
+def test_validation_clips_choose_threshold_temperature_and_state(
+    corpus: Path, few: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Planted: the first step has the lower validation loss, so the best state is not the last one.
+    planted = iter((0.25, 0.5))
+    monkeypatch.setattr("modalgate.tasks.finetuning.early_stopping.mean_loss", lambda scores: next(planted))
     chosen = ["hold_out=true", "evaluate_every=1", "patience=5", "layer_decay=0.7", "heads_first=0.4"]
     chosen += ["train.learning_rate=0.3", "train.warmup=0"]
     figures = ["--json", str(corpus / "watched.json")]
@@ -45,8 +49,7 @@ def test_validation_clips_choose_threshold_temperature_and_state(corpus: Path, f
     assert title == "Chosen on validation clips"
     assert {"temperature", "threshold of best F1", "f1 at it"} <= set(rows)
     losses = {m["step"]: m["validation/loss"] for m in read_metrics(run) if "validation/loss" in m}
-    assert sorted(losses) == [1, 2]
-    assert losses[1] < losses[2]
+    assert losses == {1: 0.25, 2: 0.5}
     scores, units, classes = load_scores(run / "results" / "scores.safetensors")
     assert len(scores.keys) == len(units) == len(scores.labels)
     assert "contact" in classes

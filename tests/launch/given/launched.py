@@ -2,20 +2,25 @@
 
 Reads requests of one JSON line: `arguments` of the command line, `world` processes, and where given `script` (a file
 whose `main(arguments)` they run in its place), `log` (a file for what they say), `environment` (variables more) and
-`kill`, `run`: SIGKILL, or the `signal` named, for all of them once RUN/metrics.jsonl tells of `kill` steps, or once
-there are so many `files` (a pattern) below RUN. Answers with the list of exit statuses, negative for a signal.
+`kill`, `run`: SIGKILL, or the `signal` named, for all of them once RUN/metrics.jsonl has `kill` lines, or once there
+are `kill` files of the pattern `files` below RUN. Processes that are to be killed never finish by themselves. Answers
+with the list of exit statuses, negative for a signal.
 """
 
+import importlib
 import json
 import os
 import random
 import runpy
 import signal
-import socket
 import sys
 import time
 from pathlib import Path
 from typing import Any
+
+from free_port import free_port  # beside this script  # pyright: ignore[reportMissingImports]
+
+FOR_EVER = 3600.0
 
 
 def main() -> None:
@@ -25,16 +30,18 @@ def main() -> None:
     assert pretraining is not None  # imported once, before the forks
     for line in sys.stdin:
         request = json.loads(line)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         children = []
         for rank in range(request["world"]):
             child = os.fork()
             if not child:
                 become_rank(rank, request, port)
                 run = runpy.run_path(request["script"])["main"] if "script" in request else cli.main
+                if "kill" in request:
+                    wait_before_saving(request["arguments"][0])
                 status = run(request["arguments"])
+                if "kill" in request and not status:
+                    time.sleep(FOR_EVER)
                 sys.stderr.flush()
                 os._exit(status)
             children.append(child)
@@ -55,6 +62,14 @@ def become_rank(rank: int, request: dict[str, Any], port: int) -> None:
         os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "MASTER_PORT": str(port)}
         os.environ |= {"MASTER_ADDR": "127.0.0.1"}
         os.environ |= dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), str(request["world"]))
+
+
+def wait_before_saving(verb: str) -> None:
+    """Stops a training before it saves its model: a fast machine must not finish before it is killed."""
+    names = {"pretrain": ["jobs.pretraining"], "finetune": ["finetune.finetuning", "finetune.final_model"]}
+    for name in names.get(verb, []):
+        module = importlib.import_module(f"modalgate.launch.{name}")
+        module.save_bundle = lambda *_: time.sleep(FOR_EVER)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def kill_all(children: list[int], run: Path, files: str | None, steps: int, number: signal.Signals) -> None:

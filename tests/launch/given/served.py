@@ -47,7 +47,7 @@ class Served:
         return f"http://127.0.0.1:{self.port}"
 
     def connect(self) -> HTTPConnection:
-        return HTTPConnection("127.0.0.1", self.port, timeout=60)
+        return HTTPConnection("127.0.0.1", self.port, timeout=240)
 
     def ask(
         self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None, **more: Any
@@ -72,7 +72,7 @@ class Served:
     def end(self) -> int:
         """Ctrl-C; the exit status."""
         self.process.send_signal(signal.SIGINT)
-        return self.process.wait(120)
+        return self.process.wait(600)
 
 
 def form_of(files: dict[str, Path]) -> tuple[bytes, str]:
@@ -84,7 +84,7 @@ def form_of(files: dict[str, Path]) -> tuple[bytes, str]:
     return body + b"--edge--\r\n", "multipart/form-data; boundary=edge"
 
 
-def until(true: Callable[[], Any], seconds: float = 60) -> Any:
+def until(true: Callable[[], Any], seconds: float = 240) -> Any:
     """Waits until `true()` is true and returns its value; `TimeoutError` if it never is."""
     end = time.monotonic() + seconds
     while not (value := true()):
@@ -102,7 +102,7 @@ def serve(model: Path, folder: Path, *options: str) -> Iterator[Served]:
     environment = os.environ | {"TMPDIR": str(folder), "OMP_NUM_THREADS": "1"}
     with said.open("wb") as errors, subprocess.Popen(command, stderr=errors, env=environment) as process:
         try:
-            until(lambda: "is served at" in said.read_text() or process.poll() is not None, 120)
+            until(lambda: "is served at" in said.read_text() or process.poll() is not None, 600)
             found = re.search(r"http://\S+:(\d+)", said.read_text())
             assert found, said.read_text()
             yield Served(process, int(found[1]), folder, said)

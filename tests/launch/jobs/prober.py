@@ -1,5 +1,6 @@
-"""`modalgate probe` in batches of two clips, each given the time in which it can be interrupted."""
+"""`modalgate probe` in batches of two clips. After `HOLD` batches a process waits until it is killed."""
 
+import os
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -12,11 +13,13 @@ from modalgate.tasks.features import cache
 def main(arguments: Sequence[str]) -> int:
     plain = cache.feature_batches
 
-    def slowly(*rest: Any) -> Iterator[Any]:
-        for batch in plain(*rest):
+    def held(*rest: Any) -> Iterator[Any]:
+        for number, batch in enumerate(plain(*rest), start=1):
             print("a batch is extracted")
+            # The caller stores the batch before it takes the next one.
             yield batch
-            time.sleep(0.05)
+            if str(number) == os.environ.get("HOLD"):
+                time.sleep(3600)
 
-    probing.BATCH_SIZE, cache.feature_batches = 2, slowly  # pyright: ignore[reportPrivateImportUsage]
+    probing.BATCH_SIZE, cache.feature_batches = 2, held  # pyright: ignore[reportPrivateImportUsage]
     return cli.main(arguments)

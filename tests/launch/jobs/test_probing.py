@@ -64,8 +64,9 @@ def test_several_processes_get_the_metrics_of_one(
 def test_killed_extraction_resumes_from_the_cache(
     ask: Callable[..., Any], figures: dict[str, Any], tmp_path: Path, world: int, resumed: int
 ) -> None:
-    pattern = "features/*.parts/*.safetensors"
-    assert ask(tmp_path, world, kill=6, run=str(tmp_path), files=pattern) == [-signal.SIGKILL] * world
+    # Each process stores three of its batches for both encoders, and then waits.
+    killed = {"kill": 6, "run": str(tmp_path), "files": "features/*.parts/*.safetensors"}
+    assert ask(tmp_path, world, **killed, environment={"HOLD": "3"}) == [-signal.SIGKILL] * world
     # A batch is kept when it is kept for both encoders.
     one, two = ({path.name for path in folder.iterdir()} for folder in tmp_path.glob("features/*.parts"))
     kept = len(one & two)

@@ -35,23 +35,25 @@ class RtspCamera(socketserver.ThreadingTCPServer):
     """Shows pictures (T, H, W, 3) with sound (N,) at 8000 Hz over and over from `start` on, whoever looks.
 
     Its clock and its numbers go on when nobody is connected, so whoever comes may have to wait for a key frame, every
-    half second. `login`: `user:password` that it asks for; `seconds`: how long it shows before it hangs up.
+    half second. Lists are pictures and sound that another camera has encoded. `login`: `user:password` that it asks
+    for; `seconds`: how long it shows before it hangs up.
     """
 
     allow_reuse_address, daemon_threads, block_on_close = True, True, False
 
     def __init__(
         self,
-        pictures: NDArray[np.uint8],
-        sound: NDArray[np.float32],
+        pictures: NDArray[np.uint8] | list[list[bytes]],
+        sound: NDArray[np.float32] | list[bytes],
         rate: int,
         *,
         port: int = 0,
         login: str = "",
         seconds: float = float("inf"),
     ) -> None:
-        self.pictures, self.rate = encode_pictures(pictures, rate), rate
-        self.sound, self.login, self.seconds = encode_sound(sound, RATE // rate), login, seconds
+        self.pictures = pictures if isinstance(pictures, list) else encode_pictures(pictures, rate)
+        self.sound = sound if isinstance(sound, list) else encode_sound(sound, RATE // rate)
+        self.rate, self.login, self.seconds = rate, login, seconds
         self.began = time.monotonic()
         self.sessions: list[Session] = []
         super().__init__(("127.0.0.1", port), Session)

@@ -151,20 +151,17 @@ def test_client_that_disconnects_while_scoring_leaves_no_files(
     assert server.predict("?hop=3&frames=0", video=hall_film).status == 200
 
 
-@pytest.mark.parametrize(
-    ("path", "status", "message"),
-    [
+def test_invalid_option_is_one_line(server: Served, hall_film: Path) -> None:
+    for path, status, message in (
         ("?hop=0", 422, "hop: Input should be greater"),
         ("?hop=nan", 422, "hop: Input should be"),
         ("?frames=99", 422, "frames: Input should be less"),
         ("?class=figth", 400, "did you mean 'fight'"),
-    ],
-)
-def test_invalid_option_is_one_line(path: str, status: int, message: str, server: Served, hall_film: Path) -> None:
-    answer = server.predict(path, video=hall_film)
-    assert answer.status == status
-    assert message in answer.json["error"]
-    assert "\n" not in answer.json["error"]
+    ):
+        answer = server.predict(path, video=hall_film)
+        assert answer.status == status
+        assert message in answer.json["error"]
+        assert "\n" not in answer.json["error"]
 
 
 def test_page_of_another_origin_is_rejected(server: Served, hall_film: Path) -> None:

@@ -32,9 +32,8 @@ def ask(headers: dict[str, str], host: str = "127.0.0.1") -> tuple[int, dict[str
 SELF = {"Host": "127.0.0.1:8000"}
 
 
-@pytest.mark.parametrize(
-    "headers",
-    [
+def test_own_page_programs_and_links_are_accepted() -> None:
+    for headers in (
         SELF,
         {"Host": "localhost:8000"},
         {"Host": "[::1]:8000"},
@@ -44,15 +43,12 @@ SELF = {"Host": "127.0.0.1:8000"}
         SELF | {"Origin": "http://127.0.0.1:8000", "Sec-Fetch-Site": "same-origin", "Sec-Fetch-Mode": "cors"},
         {"Host": "LocalHost:8000", "Origin": "http://localhost:8000"},
         SELF | {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"},
-    ],
-)
-def test_own_page_programs_and_links_are_accepted(headers: dict[str, str]) -> None:
-    assert ask(headers, host="camera.example")[0] == 200
+    ):
+        assert ask(headers, host="camera.example")[0] == 200
 
 
-@pytest.mark.parametrize(
-    "host",
-    [
+def test_rebound_host_name_is_rejected() -> None:
+    for host in (
         "evil.example",
         "127.0.0.1.evil.example",
         "evil.example:8000",
@@ -65,15 +61,12 @@ def test_own_page_programs_and_links_are_accepted(headers: dict[str, str]) -> No
         "a]b",
         "[v1.x]",
         "\xe9",
-    ],
-)
-def test_rebound_host_name_is_rejected(host: str) -> None:
-    assert ask({"Host": host})[0] == 421
+    ):
+        assert ask({"Host": host})[0] == 421
 
 
-@pytest.mark.parametrize(
-    "origin",
-    [
+def test_other_origin_is_rejected() -> None:
+    for origin in (
         "http://evil.example",
         "null",
         "http://127.0.0.1:9000",
@@ -84,10 +77,8 @@ def test_rebound_host_name_is_rejected(host: str) -> None:
         "http://[",
         "http://[::1",
         "[",
-    ],
-)
-def test_other_origin_is_rejected(origin: str) -> None:
-    assert ask(SELF | {"Origin": origin})[0] == 403
+    ):
+        assert ask(SELF | {"Origin": origin})[0] == 403
 
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])

@@ -60,8 +60,6 @@ def test_lines_equal_predict(bundle: Bundle, hall_film: Path) -> None:
     assert of_kind(lines, "recording") == [facts]
     assert [line["kind"] for line in lines] == ["recording", *["window"] * len(expected), "clip", "frames", "end"]
     assert lines[-1]["windows"] == len(expected)
-    scores = np.array([list(window.probabilities.values()) for window in expected])
-    assert np.ptp(scores, axis=0).max() > 0.01, "the windows must differ for the test to see their order"
 
 
 def test_missing_sound_is_in_the_note(bundle: Bundle, hall_film: Path, tmp_path: Path) -> None:

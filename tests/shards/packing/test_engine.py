@@ -16,9 +16,9 @@ from modalgate.shards.packing.engine import ENGINES, run_local
 without_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="the extra [ray] is not installed")
 
 
-@pytest.mark.parametrize("workers", [1, 2, 5])
-def test_every_item_once(workers: int) -> None:
-    assert dict(run_local(math.sqrt, range(20), workers)) == {n: math.sqrt(n) for n in range(20)}
+def test_every_item_once() -> None:
+    for workers in (1, 2, 5):
+        assert dict(run_local(math.sqrt, range(20), workers)) == {n: math.sqrt(n) for n in range(20)}
 
 
 def test_nothing_to_do() -> None:
@@ -43,7 +43,7 @@ def test_a_process_that_dies_while_no_result_is_taken() -> None:
     items = [b"a", b"b", 0, b"c", b"d"]
     results = run_local(ctypes.string_at, items, 2)
     done = dict([next(results)])
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 240
     while multiprocessing.active_children():
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -70,7 +70,7 @@ def test_workers_end_with_a_killed_parent() -> None:
     parent.kill()
     parent.communicate()
     assert len(workers) == 2
-    assert psutil.wait_procs(workers, timeout=30)[1] == []
+    assert psutil.wait_procs(workers, timeout=240)[1] == []
 
 
 def test_processes_that_cannot_start(tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_processes_that_cannot_start(tmp_path: Path) -> None:
     script.write_text(
         "import math\nfrom modalgate.shards.packing.engine import run_local\nlist(run_local(math.sqrt, [1, 4], 2))\n"
     )
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=240)
     assert done.returncode == 1
     assert done.stderr.strip().splitlines()[-1].startswith("modalgate.shards.errors.RequestError: no worker process")
 

@@ -50,16 +50,13 @@ def test_one_piece_has_a_class_and_a_calibrated_score() -> None:
     assert facts["probabilities"]["fight"] == pytest.approx(0.45)
 
 
-@pytest.mark.parametrize(
-    ("held", "scores", "expected"),
-    [
+def test_the_class_follows_the_task() -> None:
+    for held, scores, expected in (
         (Held(), (0.49, 0.51), "fight"),
         (Held(), (0.5, 0.5), "fight"),
         (Held(application=Application(threshold=0.7)), (0.4, 0.6), "calm"),
         (Held(positive=None), (0.4, 0.6), "fight"),
         (Held(multilabel=True, positive=None), (0.6, 0.7), "calm|fight"),
         (Held(multilabel=True, positive=None), (0.1, 0.2), "|"),
-    ],
-)
-def test_the_class_follows_the_task(held: Held, scores: tuple[float, float], expected: str) -> None:
-    assert decide(held, dict(zip(held.classes, scores, strict=True))) == expected  # pyright: ignore
+    ):
+        assert decide(held, dict(zip(held.classes, scores, strict=True))) == expected  # pyright: ignore

@@ -212,9 +212,9 @@ def test_folds_and_bare_runs_are_shown(tmp_path: Path) -> None:
     assert "This run has no logs or results yet." in page.of("p")
 
 
-@pytest.mark.parametrize(("cell", "text"), [(None, "–"), (0.5, "0.500"), (12, "12"), ("a", "a"), (3e-5, "3e-05")])
-def test_cells(cell: str | float | None, text: str) -> None:
-    assert format_cell(cell) == text
+def test_cells() -> None:
+    for cell, text in ((None, "–"), (0.5, "0.500"), (12, "12"), ("a", "a"), (3e-5, "3e-05")):
+        assert format_cell(cell) == text
 
 
 def test_folders_that_are_not_runs_raise(tmp_path: Path) -> None:

@@ -30,34 +30,32 @@ def film(frames: int = 9, size: int = 24) -> Batch:
     return Batch(streams, {"rgb": torch.ones(1, 1, dtype=torch.bool)}, ["clip"], torch.zeros(1, 1))
 
 
-@pytest.mark.parametrize(("name", "axis"), ALTERED)
-def test_the_clean_level_changes_nothing(name: str, axis: str, batch: Batch, tiny_clip: ClipSpec) -> None:
-    found = degrade(batch, name, axis, AXES[axis].clean, tiny_clip)
-    assert found.dtype == batch.streams[name].dtype
-    assert torch.equal(found, batch.streams[name])
-    worst = degrade(batch, name, axis, AXES[axis].levels[-1], tiny_clip)
-    assert not torch.equal(worst, batch.streams[name])
+def test_the_clean_level_changes_nothing(batch: Batch, tiny_clip: ClipSpec) -> None:
+    for name, axis in ALTERED:
+        found = degrade(batch, name, axis, AXES[axis].clean, tiny_clip)
+        assert found.dtype == batch.streams[name].dtype
+        assert torch.equal(found, batch.streams[name])
+        worst = degrade(batch, name, axis, AXES[axis].levels[-1], tiny_clip)
+        assert not torch.equal(worst, batch.streams[name])
 
 
-@pytest.mark.parametrize(("name", "axis"), ALTERED)
-def test_the_corruption_of_a_clip_does_not_depend_on_its_batch(
-    name: str, axis: str, batch: Batch, tiny_clip: ClipSpec
-) -> None:
-    level = AXES[axis].levels[-1]
-    whole = degrade(batch, name, axis, level, tiny_clip)
-    order = [2, 0]
-    part = Batch(
-        {name: batch.streams[name][order]},
-        {name: batch.present[name][order]},
-        [batch.key[number] for number in order],
-        batch.start[order],
-        seed=99,
-    )
-    assert torch.equal(degrade(part, name, axis, level, tiny_clip), whole[order])
-    # A blur is not random. At the worst level, neither is the first frame of a frozen picture.
-    if axis not in ("blur", "freeze"):
-        draws = [degrade(batch, name, axis, level, tiny_clip, seed=seed) for seed in range(1, 20)]
-        assert not all(torch.equal(drawn, whole) for drawn in draws)
+def test_the_corruption_of_a_clip_does_not_depend_on_its_batch(batch: Batch, tiny_clip: ClipSpec) -> None:
+    for name, axis in ALTERED:
+        level = AXES[axis].levels[-1]
+        whole = degrade(batch, name, axis, level, tiny_clip)
+        order = [2, 0]
+        part = Batch(
+            {name: batch.streams[name][order]},
+            {name: batch.present[name][order]},
+            [batch.key[number] for number in order],
+            batch.start[order],
+            seed=99,
+        )
+        assert torch.equal(degrade(part, name, axis, level, tiny_clip), whole[order])
+        # A blur is not random. At the worst level, neither is the first frame of a frozen picture.
+        if axis not in ("blur", "freeze"):
+            draws = [degrade(batch, name, axis, level, tiny_clip, seed=seed) for seed in range(1, 20)]
+            assert not all(torch.equal(drawn, whole) for drawn in draws)
 
 
 @pytest.mark.parametrize("level", AXES["snr"].levels[1:])
@@ -119,13 +117,13 @@ def test_a_frozen_picture_is_still_for_its_share(tiny_clip: ClipSpec) -> None:
     assert len(set(degrade(film(), "rgb", "freeze", 1.0, tiny_clip)[0, 0, :, 0, 0, 0].tolist())) == 1
 
 
-@pytest.mark.parametrize("level", AXES["holes"].levels)
-def test_holes_have_the_requested_share_and_do_not_move(level: float, tiny_clip: ClipSpec) -> None:
-    streams = {"depth": torch.full((1, 2, 3, 1, 40, 40), 900).to(torch.uint16)}
-    batch = Batch(streams, {"depth": torch.ones(1, 2, dtype=torch.bool)}, ["clip"], torch.zeros(1, 2))
-    lost = degrade(batch, "depth", "holes", level, tiny_clip).to(torch.int32) == 0
-    assert float(lost.float().mean()) == pytest.approx(level, abs=1e-3)
-    assert torch.equal(lost[:, :, 0], lost[:, :, 1])
+def test_holes_have_the_requested_share_and_do_not_move(tiny_clip: ClipSpec) -> None:
+    for level in AXES["holes"].levels:
+        streams = {"depth": torch.full((1, 2, 3, 1, 40, 40), 900).to(torch.uint16)}
+        batch = Batch(streams, {"depth": torch.ones(1, 2, dtype=torch.bool)}, ["clip"], torch.zeros(1, 2))
+        lost = degrade(batch, "depth", "holes", level, tiny_clip).to(torch.int32) == 0
+        assert float(lost.float().mean()) == pytest.approx(level, abs=1e-3)
+        assert torch.equal(lost[:, :, 0], lost[:, :, 1])
 
 
 def test_dead_channels_read_zero(batch: Batch, tiny_clip: ClipSpec) -> None:
