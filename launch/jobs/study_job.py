@@ -232,7 +232,7 @@ def _sized(config: StudyConfig, row: RowConfig, modalities: tuple[str, ...]) -> 
         return row, modalities
     used = (row.alone,)
     hidden = matched_hidden(
-        real_backbone(config, row, modalities), lambda width: real_backbone(config, _hidden_layer(width), used)
+        _real_backbone(config, row, modalities), lambda width: _real_backbone(config, _hidden_layer(width), used)
     )
     return _hidden_layer(hidden), used
 
