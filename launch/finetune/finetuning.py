@@ -274,9 +274,9 @@ def _save(recipe: Recipe, split: Split, run: Path, classifier: Classifier) -> No
 
 
 def _chosen_table(title: str, rows: Sequence[Sequence[Cell]], chances: dict[str, float], note: str) -> Table:
-    """A table of chosen figures, each with its chance if it has one."""
-    beside = [[*row, chances.get(str(row[0]).partition(" ")[0])] for row in rows]
-    return Table(title, ["figure", "value", "low", "high", "chance"], beside, note)
+    """A table of chosen figures, each with its chance and its 95 % interval if it has them."""
+    beside = [[*row[:2], chances.get(str(row[0]).partition(" ")[0]), *row[2:]] for row in rows]
+    return Table(title, ["figure", "value", "chance", "low", "high"], beside, note)
 
 
 def _class_table(scores: Scores, classes: Sequence[str]) -> Table:

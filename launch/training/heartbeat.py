@@ -189,8 +189,7 @@ class Heartbeat:
         """Answers an alarm, and makes the main thread hear of it."""
         began, interrupted = time.monotonic(), False
         with suppress(RuntimeError):  # the store may end with its process
-            # Takes bytes too; its stub names only text.
-            store.set(f"kept/{self.rank}", self.keep())  # pyright: ignore[reportArgumentType]
+            store.set(f"kept/{self.rank}", self.keep())  # pyright: ignore[reportArgumentType]  (bytes are taken too)
             while not self._ended.wait(LOOK / 5) and not self._look(store):
                 pass
         while not self._ended.wait(LOOK / 5) and not self._back.is_set():
