@@ -9,6 +9,7 @@ from ...fusion.bundle.bundle import load_bundle
 from ...shards.errors import RequestError, choice_error
 from ...shards.index.table import Index
 from ...shards.modality import modality
+from ...tasks.robustness.corruptions import AXES, alters
 from ..runs.bundles import any_bundle
 from ..runs.logbook import warn
 from ..schema import FinetuneConfig, PretrainConfig, StudyConfig
@@ -30,7 +31,8 @@ def adapt_modalities(config: Kind, index: Index, command: Sequence[str] = ()) ->
     """The config without the modalities that no clip of `index` has, and lines about what was dropped.
 
     They are removed from `data.modalities` and from the streams and pairs of pretext tasks. Tasks that then lack
-    modalities are dropped, and rows of a study that use such a modality alone. An adapted config comes back
+    modalities are dropped. So are rows of a study that use such a modality alone, and corruptions that apply to none
+    of the others. An adapted config comes back
     unchanged, without lines. A fine-tuning that starts from an encoder reads that encoder's modalities, and its
     config does not change; a pretraining gets its modalities and its networks.
 
@@ -59,8 +61,9 @@ def adapt_modalities(config: Kind, index: Index, command: Sequence[str] = ()) ->
         config, more = _suited(config, index, kept, lines)
         return config, [*lines.values(), *more]
     if isinstance(config, StudyConfig):
-        config, more = _with_rows_of(config, kept)
-        return config, [*lines.values(), *more]
+        config, rows = _with_rows_of(config, kept)
+        config, axes = _with_corruptions_of(config, kept)
+        return config, [*lines.values(), *rows, *axes]
     return config, list(lines.values())
 
 
@@ -74,6 +77,14 @@ def _with_rows_of(config: StudyConfig, kept: list[str]) -> tuple[StudyConfig, li
         return config, []
     lines = [f"row '{name}' is dropped: its only modality '{alone}' is not used" for name, alone in gone.items()]
     return replace(config, rows={name: row for name, row in config.rows.items() if name not in gone}), lines
+
+
+def _with_corruptions_of(config: StudyConfig, kept: list[str]) -> tuple[StudyConfig, list[str]]:
+    """The config without the held-out corruptions that alter no modality of `kept`, and a line for each of them."""
+    # An unknown axis stays, and is refused by its name.
+    gone = [axis for axis in config.held_out if axis in AXES and not any(alters(axis, name) for name in kept)]
+    lines = [f"held_out '{axis}' is dropped: no modality of this run has it" for axis in gone]
+    return replace(config, held_out={a: v for a, v in config.held_out.items() if a not in gone}), lines
 
 
 def _like_encoder(config: PretrainConfig, place: str, index: Index) -> PretrainConfig:

@@ -195,6 +195,19 @@ def test_finetuning_from_an_encoder_with_more_modalities(
     assert not found.weights[:, 1].any()
 
 
+def test_a_study_drops_corruptions_of_modalities_that_are_not_used(corpus: Path) -> None:
+    index = without(load_index(corpus / "shards"), ["audio"])
+    axes = "held_out={drop: 0.8, snr: 0, typo: 1}"
+    config = load_config("study", "study-surveillance", ["data.shards=shards", axes])
+    assert isinstance(config, StudyConfig)
+    kept, lines = adapt_modalities(config, index)
+    # An unknown one is left to be refused.
+    assert "drop" in kept.held_out
+    assert "typo" in kept.held_out
+    assert "snr" not in kept.held_out
+    assert "held_out 'snr' is dropped: no modality of this run has it" in lines
+
+
 def test_a_study_drops_rows_of_a_modality_that_is_not_used(corpus: Path) -> None:
     index = without(load_index(corpus / "shards"), ["audio"])
     rows = "rows={fused: {fusion: concat}, large: {fusion: concat, alone: audio}}"
