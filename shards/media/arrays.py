@@ -63,7 +63,8 @@ def _one_variable(path: Path, dimensions: int, most: float) -> NDArray[Any]:
         if known[fitting[0]][0] > most:
             rows = known[fitting[0]][0]
             raise ValueError(
-                f"'{path.name}' cannot be read as a MATLAB file of at most {most:.0f} rows (--max-seconds): it has {rows}"
+                f"'{path.name}' cannot be read as a MATLAB file of at most {most:.0f} rows (--max-seconds): it has"
+                f" {rows}"
             )
         return loadmat(path, variable_names=fitting)[fitting[0]]
     # NotImplementedError: SciPy, for version 7.3, which is HDF5.
