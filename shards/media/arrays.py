@@ -61,7 +61,11 @@ def _one_variable(path: Path, dimensions: int, most: float) -> NDArray[Any]:
             held = ", ".join(f"{name} {shape}" for name, shape in known.items()) or "no arrays"
             raise ValueError(f"'{path.name}' needs one array of {dimensions} axes, it has {held}")
         if known[fitting[0]][0] > most:
-            raise ValueError(f"'{path.name}' has {known[fitting[0]][0]} rows, more than {most:.0f} (--max-seconds)")
+            rows = known[fitting[0]][0]
+            raise ValueError(
+                f"'{path.name}' cannot be read as a MATLAB file of at most {most:.0f} rows (--max-seconds): it has"
+                f" {rows}"
+            )
         return loadmat(path, variable_names=fitting)[fitting[0]]
     # NotImplementedError: SciPy, for version 7.3, which is HDF5.
     except (MatReadError, zlib.error, *DAMAGED) as error:

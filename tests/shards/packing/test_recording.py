@@ -189,7 +189,7 @@ def test_a_signal_beyond_the_longest_is_not_read_as_a_whole(tmp_path: Path, form
         np.save(path, np.ones((200, 6)))
     else:
         savemat(path, {"a": np.ones((200, 6))})
-    with pytest.raises(ValueError, match=r"a\.\w+' (lasts more than 2 s|has 200 rows, more than 100) \(--max"):
+    with pytest.raises(ValueError, match=r"a\.\w+' (lasts more than 2 s|.* at most 100 rows) \(--max"):
         read_signal(path, "inertial", max_seconds=2.0)
 
 
