@@ -163,9 +163,9 @@ def flipped(content: bytes, seed: int, share: float = 0.02) -> bytes:
 
 
 # Valid recordings of hours, which only the server refuses.
-LONG = {"a picture 100 s ahead, a hundred times", "two hours of silence"}
+LONG = {"a picture 100 s ahead, a hundred times", "two hours of silence", "a million short rows"}
 # Those of them that `pack` reads too, within the same memory as short ones.
-PACKED = {"two hours of silence"}
+PACKED = {"two hours of silence", "a million short rows"}
 # Files that may be scored, if that costs little.
 HARMLESS = {
     "sound eleven days ahead",

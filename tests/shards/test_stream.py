@@ -504,6 +504,7 @@ def test_the_order_of_an_epoch_is_drawn_once(index: Index, monkeypatch: pytest.M
     assert [rows for _, rows in islice(stream._training_rows(7), 6)] == expected[7:]
 
 
+@pytest.mark.slow
 def test_a_worker_decodes_with_one_thread() -> None:
     code = (
         "import multiprocessing, cv2; from modalgate.shards.stream import _begin_worker;"

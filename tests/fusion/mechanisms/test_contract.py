@@ -209,7 +209,13 @@ def test_half_precision(name: str, kind: torch.dtype) -> None:
     assert distance < (0.02 if kind == torch.float16 else 0.15)
 
 
-@every_mechanism
+# Tracing takes seconds. One mechanism of each level is traced in every run.
+TRACED = ("softmax", "gated_concat", "reliability")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in TRACED else pytest.param(name, marks=pytest.mark.slow) for name in FUSIONS]
+)
 def test_captured_as_one_graph(name: str) -> None:
     """By `torch.export` with a free batch size, and by `torch.compile` without a break in the graph."""
     # Dynamo counts how often the one class below is captured, over all mechanisms.

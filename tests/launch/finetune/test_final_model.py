@@ -328,6 +328,7 @@ def test_final_length_follows_epochs_and_validated_steps(hall: Path, tmp_path: P
     assert final_length(epochs, splits, [tmp_path] * 3, CLIPS) == Length(15, 15)
 
 
+@pytest.mark.slow
 def test_early_stopping_keeps_the_schedule_of_all_steps(hall: Path) -> None:
     more = ["hold_out=true", "evaluate_every=1", "data.folds=2", "train.steps=4", "train.average=0.9"]
     more += ["train.best=validation/loss", "--final"]

@@ -161,6 +161,7 @@ def started(tmp_path_factory: pytest.TempPathFactory, tiny_config: str) -> Path:
     return out / "exported"
 
 
+@pytest.mark.slow
 def test_pretraining_starts_from_an_exported_encoder_on_other_clips(
     tmp_path: Path, tiny_config: str, packed: Path, started: Path
 ) -> None:

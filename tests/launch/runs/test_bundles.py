@@ -203,9 +203,8 @@ def test_printed_command_trains_the_encoder_of_all_clips(
     assert main([*again, "train.weight_decay=0.1", "--accept", "train.weight_decay"]) == 0
 
 
-@pytest.mark.parametrize(
-    "when", [pytest.param("at its first step", marks=pytest.mark.slow), "before its encoder is saved"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("when", ["at its first step", "before its encoder is saved"])
 def test_an_encoder_that_is_older_than_its_run_is_used_with_a_warning(
     when: str,
     tmp_path: Path,

@@ -50,6 +50,7 @@ def test_pieces_and_pictures_are_those_of_this_process(bundle: Bundle, hall_film
                 np.testing.assert_array_equal(values, other.streams[name])
 
 
+@pytest.mark.slow
 def test_memory_beyond_the_limit_is_an_error_not_a_death(bundle: Bundle, tmp_path: Path) -> None:
     """One picture of 33 million pixels takes 150 MB with its conversion."""
     path = tmp_path / "large.mkv"

@@ -76,7 +76,13 @@ def test_loopback_addresses_are_recognised() -> None:
         assert is_loopback(host) is here
 
 
-@pytest.mark.parametrize("missing", ["fastapi", "uvicorn", "starlette", "python_multipart"])
+@pytest.mark.parametrize(
+    "missing",
+    [
+        "fastapi",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("uvicorn", "starlette", "python_multipart")),
+    ],
+)
 def test_a_missing_package_is_named_with_its_extra(missing: str, action_bundle: Path) -> None:
     """In a new process, in which nothing is imported yet."""
     hide = f"import sys; sys.modules[{missing!r}] = None; from modalgate.launch.cli import main; "

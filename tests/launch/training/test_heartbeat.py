@@ -17,7 +17,11 @@ SECONDS, PATIENT_SECONDS = 4.0, 120.0
 @pytest.mark.parametrize(
     ("how", "expected"),
     [
-        ("stream", "rank 1 has made no progress for 0.0667 minutes, after step 3, waiting for data;"),
+        pytest.param(
+            "stream",
+            "rank 1 has made no progress for 0.0667 minutes, after step 3, waiting for data;",
+            marks=pytest.mark.slow,
+        ),
         # Rank 1 waits for its gradients a place further on.
         ("forward", "rank 0 has made no progress for 0.0667 minutes, after step 3, in the forward pass;"),
     ],
@@ -33,6 +37,7 @@ def test_stalled_rank_is_named_once_and_all_ranks_exit(
     assert expected in lines[0]
 
 
+@pytest.mark.slow
 def test_slow_rank_within_the_timeout_is_waited_for(tmp_path: Path, launch: Callable[..., list[int]]) -> None:
     script, log = str(Path(__file__).parents[1] / "given" / "sleeper.py"), tmp_path / "log"
     arguments = ["slow", str(tmp_path / "run"), str(PATIENT_SECONDS / 60)]

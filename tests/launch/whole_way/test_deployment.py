@@ -192,6 +192,7 @@ def test_predict_scores_every_test_clip_as_the_evaluation_did(
             assert list(line["gates"]) == list(names)
 
 
+@pytest.mark.slow
 def test_recording_with_further_files(trained: Callable[..., Trained], tmp_path: Path) -> None:
     model = trained(*CASES["everything"])
     for source in find_sources(model.media):

@@ -9,7 +9,8 @@ from modalgate.launch.runs.metric_log import read_metrics
 STEPS = 50
 
 
-@pytest.mark.parametrize("kind", ["pretext", pytest.param("supervised", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["pretext", "supervised"])
 def test_two_processes_at_half_the_batch_follow_one(
     tmp_path: Path, packed: Path, launch: Callable[..., list[int]], kind: str
 ) -> None:

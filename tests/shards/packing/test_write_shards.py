@@ -59,6 +59,7 @@ def test_shards_and_index(clips: list[SpooledClip], tmp_path: Path) -> None:
     np.testing.assert_allclose(index.statistics["inertial"].std, values.std())
 
 
+@pytest.mark.slow
 def test_the_order_is_uniform_over_all_clips(clips: list[SpooledClip], tmp_path: Path) -> None:
     """Each of 12 clips comes first equally often, and the second is of the same recording in 3 of 11 cases."""
     runs, first, together = 480, Counter[str](), 0

@@ -72,6 +72,7 @@ def test_splits_are_weighted_by_their_test_clips() -> None:
     np.testing.assert_allclose(row.clips, np.average(counts, axis=0, weights=weights))
 
 
+@pytest.mark.slow
 def test_a_modality_without_clips_gives_an_empty_row() -> None:
     features, labels = planted(60)
     features.present["audio"][:] = False

@@ -85,6 +85,7 @@ def test_neighbours_score_every_class() -> None:
         np.testing.assert_allclose(found[:, number], alone)
 
 
+@pytest.mark.slow
 def test_average_precision_is_a_mean_over_the_splits_where_the_class_occurs() -> None:
     features, truth = planted()
     numbers = np.arange(CLIPS)
