@@ -266,13 +266,13 @@ def test_every_decision_is_built_without_values(
 @pytest.mark.parametrize(
     ("model", "arguments"),
     [
-        ("timm/regnetx_002", {"depth": 5, "se_ratio": 0.25}),
+        ("timm/regnetx_002", {"depth": 12, "se_ratio": 0.25}),
         ("timm/efficientnet_lite0", {"drop_path_rate": 0.1}),
         ("timm/vit_tiny_patch16_224", {"img_size": 32, "patch_size": 8, "depth": 2, "dynamic_img_size": True}),
         ("timm/swinv2_tiny_window8_256", {"img_size": 64, "window_size": 4, "pretrained_window_sizes": [2, 2, 2, 1]}),
         ("timm/resnet18", {"block_args": {"attn_layer": "se"}, "output_stride": 16}),
         ("torchvision/r3d_18", {}),
-        ("torchvision/swin3d_t", {"window_size": [2, 2, 2]}),
+        ("torchvision/swin3d_t", {"dropout": 0.1}),
     ],
 )
 def test_arguments_of_an_architecture_are_kept(

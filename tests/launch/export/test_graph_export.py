@@ -62,6 +62,7 @@ def test_onnx_accepts_any_number_of_rows_and_every_subset(build: Callable[..., B
     assert facts["inputs"]["depth"] == {"shape": ["rows", 2, 1, 32, 32], "type": "uint16"}
 
 
+@pytest.mark.slow
 def test_torch_program_of_the_encoder_alone_matches(build: Callable[..., Bundle], tmp_path: Path) -> None:
     names = ("rgb", "inertial")
     bundle = build(names)

@@ -34,6 +34,7 @@ def path(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return export_graph(bundle, tmp_path_factory.mktemp("graph") / "model.onnx", "onnx").path
 
 
+@pytest.mark.slow
 def test_cost_compares_the_two_files(bundle: Bundle, path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     cost = quantise(bundle, path)
     printed = capfd.readouterr()

@@ -160,6 +160,7 @@ def test_run_exports_and_predicts_with_its_final_model(
     assert "fold" not in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_run_without_a_final_model_uses_a_fold_and_prints_the_command(
     hall: Path, folded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -27,6 +27,7 @@ def options(corpus: Path, few: list[str], name: str) -> list[str]:
     return [f"data.shards={corpus / 'shards'}", f"out={corpus / 'runs'}", f"name={name}", *few]
 
 
+@pytest.mark.slow
 def test_validation_clips_choose_threshold_temperature_and_state(
     corpus: Path, few: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -91,6 +91,7 @@ def test_random_weights_give_equal_votes(corpus: Path, few: list[str], tmp_path:
     assert weighed(scratch, np.arange(8))[1].tolist() == [1.0] * len(scratch.modalities)
 
 
+@pytest.mark.slow
 def test_bundle_keeps_the_votes(
     corpus: Path, few: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -77,6 +77,7 @@ def test_killed_extraction_resumes_from_the_cache(
     assert (tmp_path / "log").read_text().count("a batch is extracted") == 8 - kept
 
 
+@pytest.mark.slow
 def test_multilabel_probe_reads_one_column_per_class(
     encoder: Path, several: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

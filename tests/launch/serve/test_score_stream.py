@@ -135,7 +135,13 @@ def test_truncated_film_is_scored_up_to_the_cut_with_a_note(
     assert said == "error: " + lines[-2]["note"].replace("'film.mkv'", f"'{film}'", 1)
 
 
-@pytest.mark.parametrize("name", ODD_FILMS)
+# The tests of `predict` read all films in every run. Here the others are slow.
+SERVED = ("no_sound.mp4", "variable_rate.mkv", "damaged_middle.mp4", "text.mp4")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in SERVED else pytest.param(name, marks=pytest.mark.slow) for name in ODD_FILMS]
+)
 def test_odd_films_are_scored_or_rejected_as_by_predict(
     name: str, odd_films: Path, bundle: Bundle, action_bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

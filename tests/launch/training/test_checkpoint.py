@@ -163,6 +163,7 @@ def test_full_disk_keeps_the_previous_checkpoint(tmp_path: Path, monkeypatch: py
     assert latest_checkpoint(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_file_size_limit_keeps_the_previous_checkpoint(tmp_path: Path) -> None:
     """A real error of the system, in a process with a file size limit of 100 kB."""
     script = (

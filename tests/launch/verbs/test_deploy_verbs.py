@@ -159,6 +159,7 @@ def test_the_cost_of_int8_is_measured_on_the_labelled_clips(sound_run: tuple[Pat
     assert 1 - cost["agreement"] >= abs(cost["accuracy"][1] - cost["accuracy"][0]) - 1e-9
 
 
+@pytest.mark.slow
 def test_graph_card_has_limits_licence_and_cost(sound_run: tuple[Path, Path]) -> None:
     folder, _ = sound_run
     cost = json.loads((folder / "cost.json").read_text())["int8"]

@@ -60,6 +60,7 @@ def test_pretrain_trains_the_same_encoder_and_resumes(tmp_path: Path, tiny_confi
         modalgate.pretrain(tiny_config, settings={"train.stps": 4})
 
 
+@pytest.mark.slow
 def test_probe_finetune_and_predict_return_what_the_verbs_print(
     tmp_path: Path, tiny_config: str, packed: Path, films: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

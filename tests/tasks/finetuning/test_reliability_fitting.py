@@ -111,6 +111,7 @@ def test_any_subset_and_the_row_without_modalities() -> None:
     assert torch.equal(alone.embedding.argmax(-1), logits["sound"].argmax(-1))
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_gate() -> None:
     train = planted(100, (2.0, 1.5), 0.0, 1)
     states = []
