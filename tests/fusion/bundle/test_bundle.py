@@ -65,6 +65,7 @@ def folder(bundle: Bundle, tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_new_process_computes_the_same_from_the_folder_alone(
     bundle: Bundle, folder: Path, tiny_batch: Callable[..., Batch], tiny_clip: ClipSpec, tmp_path: Path
 ) -> None:

@@ -177,6 +177,7 @@ def test_every_shipped_config_is_valid_and_described() -> None:
         assert set(check_config(name)) <= {"data.shards"}
 
 
+@pytest.mark.slow
 def test_shown_config_loads_to_the_same_config(tmp_path: Path) -> None:
     overrides = ["data.shards=packed", "seed=3"]
     for name, kind, _ in list_configs():

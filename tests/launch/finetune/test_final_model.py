@@ -235,6 +235,7 @@ def test_two_processes_train_the_final_model_together(hall: Path, launch: Callab
     assert log.read_text().count("fold-1: 12 clips") == 1
 
 
+@pytest.mark.slow
 def test_single_split_is_scored_before_the_final_model_replaces_it(hall: Path, tmp_path: Path) -> None:
     index = load_index(hall / "shards")
     shards = tmp_path / "shards"

@@ -73,6 +73,7 @@ def test_finetune_export_predict_and_report(corpus: Path, few: list[str], capsys
     assert "demo-violence" in page.read_text()
 
 
+@pytest.mark.slow
 def test_missing_stream_is_reported_absent_with_weight_zero(
     corpus: Path, few: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

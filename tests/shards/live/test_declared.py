@@ -66,6 +66,7 @@ def declared(tmp_path: Path, own_table: None, film: Callable) -> Path:
     return tmp_path / "in"
 
 
+@pytest.mark.slow
 def test_declared_modalities_of_every_kind(declared: Path, tmp_path: Path, small: Callable) -> None:
     """They are packed without being named, hold the planted values, and are known wherever the shards are read."""
     index = pack(declared, tmp_path / "out", small(modalities=()), workers=2)

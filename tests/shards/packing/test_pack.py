@@ -135,6 +135,7 @@ def test_statistics(packed: Index) -> None:
     assert [len(packed.statistics[name].mean) for name in ALL] == [3, 2, 1, 2, 1, 6]
 
 
+@pytest.mark.slow
 def test_bytes_do_not_depend_on_workers(packed: Index, folder: Path, small: Callable, tmp_path: Path) -> None:
     told: list[tuple[int, int, int]] = []
     pack(folder, tmp_path / "two", small(modalities=ALL), workers=2, progress=lambda *counts: told.append(counts))
