@@ -53,7 +53,7 @@ def bright_and_dark(folder: Path, clips: int = 24) -> Path:
 def test_a_folder_becomes_a_classifier(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("modalgate.launch.whole_way.auto.FEWEST_STEPS", 20)
+    monkeypatch.setattr("modalgate.launch.whole_way.auto.FEWEST_STEPS", 60)
     # A planted pace: on every machine the fewest steps are trained.
     for module in ("jobs.pretraining", "finetune.finetuning"):
         monkeypatch.setattr(f"modalgate.launch.{module}.seconds_per_step", lambda *_: 60.0)
