@@ -30,7 +30,7 @@ COMPRESSED, READ, STEP = 15, 2**12, 2**20
 def open_array(path: Path, dimensions: int, most: float = math.inf) -> NDArray[Any]:
     """Returns the array of an NPY file, or the one array with `dimensions` axes of a MATLAB file (up to version 7.2).
 
-    An NPY file is memory-mapped. Raises `ValueError` if there is no such array of numbers, or more than one, and for
+    An NPY file is memory-mapped. Raises `ValueError` without such an array of numbers, for more than one, and for
     a MATLAB array of more than `most` rows, which is not read.
     """
     if path.suffix.lower() == ".npy":

@@ -91,7 +91,7 @@ class Recordings:
 
     @property
     def labelled(self) -> int:
-        """The number of recordings with a label in at least one column; `split` and `group` are no labels."""
+        """The number of recordings with a label in at least one column; `split` and `group` are not labels."""
         return sum(
             any(value.strip() for name, value in source.labels.items() if name not in NO_LABELS)
             for source in self.sources

@@ -329,7 +329,7 @@ def test_a_spec_is_made_of_shards_and_a_request(index: Index) -> None:
 
 
 def test_random_windows_with_flow_leave_out_the_last_frame(tmp_path: Path) -> None:
-    """Its flow is no motion to a next frame, and would mark the end of the clip. Evaluation sees all of a clip."""
+    """Its flow is not a motion to a next frame, and would mark the end of the clip. Evaluation sees all of a clip."""
     (tmp_path / "media").mkdir()
     noise = np.random.default_rng(0).integers(0, 255, (20, 4, 4, 3), np.uint8).repeat(8, axis=1).repeat(8, axis=2)
     for name in ("a", "b"):

@@ -61,7 +61,7 @@ def test_the_oracle_stands_beside_each_noisy_condition() -> None:
 
 
 def test_a_row_of_one_modality_has_no_weights_and_no_subsets() -> None:
-    """The control of size is no single modality that rows are compared with, but uses one alone."""
+    """Rows are not compared with the control of size as a single modality, although it uses one alone."""
     fused = replace(row("gate", {}), weights={"rgb": 0.5, "audio": 0.5}, subsets={"rgb": 0.4, "audio": 0.3})
     tables = study_tables([row("rgb", {}), row("large", {}), fused], REFERENCES, "accuracy", "note")
     gates, missing = tables[1:3]
