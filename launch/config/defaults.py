@@ -34,8 +34,8 @@ STACK = 8
 SEGMENTS = 3
 # By command: passes over the training clips, fewest steps of a model, and most steps of all models together.
 PASSES = {"pretrain": (25, 200, 400), "finetune": (35, 200, 1200)}
-# With more modalities, each costs time at every step: fine-tuning takes fewer steps.
-USUAL_MODALITIES = 3
+# More modalities or frames make each step slower, so fine-tuning takes fewer steps.
+USUAL_MODALITIES, USUAL_FRAMES = 3, 24
 # The decision with a gate, and the fewest validation clips that fit it.
 GATE, ENOUGH = "reliability", 100
 # Class names that mean no event, such as `normal`, `no_fall` and `noFight`, but not `north`.
@@ -121,13 +121,15 @@ def choose(
         *_network(kind, index, names, given, start),
         *_augmentation(index, names),
     ]
-    length = _length(kind, len(index.samples) if clips is None else clips, models, len(names), given)
+    frames = int(data.get("frames") or next(choice.value for choice in choices if choice.key == "data.frames"))
+    most = _most_steps(kind, len(names), frames)
+    length = _length(kind, len(index.samples) if clips is None else clips, models, most, given)
     if kind == "pretrain":
         choices += _pretraining(names, given)
     else:
         steps = next((choice.value for choice in length if choice.key == "train.steps"), None)
         choices += _finetuning(index, names, given, start is not None)
-        choices += _decision(index, names, given, start is not None, models, steps)
+        choices += _decision(index, names, given, start is not None, models, steps, most)
     choices += length
     return [choice for choice in choices if not _has(given, choice.key)]
 
@@ -289,6 +291,7 @@ def _decision(
     pretrained: bool,
     models: int,
     steps: int | None,
+    most: float,
 ) -> list[Choice]:
     """How the modalities' scores are joined: by a gate if validation clips or more models can fit it."""
     model = _section(given, "model")
@@ -308,7 +311,7 @@ def _decision(
             Choice("hold_out", True, f"the {held} validation clips fit the gate"),
             alone,
         ]
-    if not aided and steps is not None and steps * models * 2 <= _most_steps("finetune", len(names)):
+    if not aided and steps is not None and steps * models * 2 <= most:
         why = "two more models, each trained on half of the clips, score the other half to fit the gate"
         return [Choice("decision", GATE, gate), Choice("cross_fit", 2, why), alone]
     if pretrained:
@@ -341,30 +344,31 @@ def _denies(name: str, other: str) -> bool:
     return bool(_NOTHING.match(name) or re.fullmatch(rf"(no|non|not)[-_ ]?{re.escape(other)}", name, re.IGNORECASE))
 
 
-def _length(kind: str, clips: int, models: int, modalities: int, given: Mapping[str, Any]) -> list[Choice]:
+def _length(kind: str, clips: int, models: int, most: float, given: Mapping[str, Any]) -> list[Choice]:
     batch = 32 if clips >= 64 else max(2 ** int(math.log2(max(clips // 2, 2))), 2)
     given_batch = int(_section(given, "data").get("batch_size") or batch)
     choices = [Choice("data.batch_size", batch, f"{clips} training clips")]
     train = _section(given, "train")
     if train.get("steps") is None and train.get("epochs") is None:
-        steps = _steps(kind, clips, models, modalities, given_batch)
+        steps = _steps(kind, clips, most / models, given_batch)
         passes = steps * given_batch / max(clips, 1)
         choices.append(Choice("train.steps", steps, f"{passes:.0f} passes over {clips} clips"))
     choices.append(Choice("train.learning_rate", 3e-3, f"for batches of {given_batch}"))
     return choices
 
 
-def _steps(kind: str, clips: int, models: int, modalities: int, batch: int) -> int:
+def _steps(kind: str, clips: int, most: float, batch: int) -> int:
     """Steps for a number of passes over the clips, within bounds; at least one pass."""
     passes, fewest, _ = PASSES[kind]
-    most = _most_steps(kind, modalities) / models
     return round(max(min(passes * clips / batch, max(most, clips / batch)), fewest))
 
 
-def _most_steps(kind: str, modalities: int) -> float:
+def _most_steps(kind: str, modalities: int, frames: int) -> float:
     """Most steps of all models together."""
     most = PASSES[kind][2]
-    return most if kind == "pretrain" else most * min(1, USUAL_MODALITIES / max(modalities, 1))
+    if kind == "pretrain":
+        return most
+    return most / max(modalities / USUAL_MODALITIES, frames / USUAL_FRAMES, 1)
 
 
 def _plain(value: Any) -> str:

@@ -8,15 +8,16 @@ from torch import Tensor, nn
 
 from ...fusion.backbone import Encoded
 from ...shards.modality import MODALITIES
-from ..views.views import MAX_RATE, ViewFunction, pace, reverse, take_segments
+from ..views.views import MAX_RATE, ViewFunction, comparable_views, pace, reverse, take_segments
 from .base import FUSED, PLAIN, PretextTask, check_source, mean_accuracy, mean_of, source_feature
 
 
 class ArrowOfTime(PretextTask):
     """Arrow of time (Wei et al. 2018): does a segment run forwards or backwards?
 
-    `Linear(D, 1)` and binary cross-entropy, on a segment and on the same segment reversed (the view `reverse`). Every
-    clip gives one of each, so chance is one half. `streams`: `fused` or modalities; default: all modalities.
+    `Linear(D, 1)` and binary cross-entropy, on a segment and on the same segment reversed (the view `reverse`; with
+    flow, against the view `forward`). Every clip gives one of each, so chance is one half. `streams`: `fused` or
+    modalities; default: all modalities.
 
     Shortcuts that remain: the asymmetry of lossy codecs, and cameras that move forwards. Train on the time-symmetric
     twin of a corpus to measure them. Shortcut it guards against: the decay of sound (all streams are reversed
@@ -32,10 +33,11 @@ class ArrowOfTime(PretextTask):
         super().__init__()
         for name in streams or ():
             check_source(name, [FUSED, *modalities])
+        self.views = comparable_views(self.views, modalities)
         self.heads = nn.ModuleDict({name: nn.Linear(width, 1) for name in streams or modalities})
 
     def forward(self, encoded: Mapping[str, Encoded], generator: torch.Generator) -> dict[str, Tensor]:
-        plain, turned = encoded[PLAIN], encoded["reverse"]
+        plain, turned = encoded.get("forward", encoded[PLAIN]), encoded["reverse"]
         losses, correct, idle = [], [], []
         for name, head in self.heads.items():
             feature, present = source_feature(plain, name)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ...fusion.backbone import Encoded
 from ...shards.errors import choice_error
-from ..views.views import ViewFunction, reverse
+from ..views.views import ViewFunction, comparable_views, reverse
 from .base import PLAIN, PretextTask, mean_accuracy, mean_of, modality_pairs, names_in, projection_heads, unit
 from .contrastive import set_loss
 
@@ -17,11 +17,12 @@ CHOICES = ("distinctive", "invariant", "ignored")
 class Gdt(PretextTask):
     """Generalised data transformations (GDT, Patrick et al. 2020): contrast with a choice for each transformation.
 
-    Rows are all segments of every clip, and one reversed segment per clip from the view `reverse`. InfoNCE compares
-    the rows of one modality with all rows of the other, in both directions of every pair. The row of the same clip,
-    moment and direction is the positive; rows of other clips are negatives. `shift` (another segment of the clip) and
-    `reversal` (the reversed segment) are each `distinctive` (a negative), `invariant` (a positive too) or `ignored`
-    (neither). Rows that differ in both are negatives if either is distinctive, and positives if both are invariant.
+    Rows are all segments of every clip (with flow, from the view `forward`), and one reversed segment per clip from
+    the view `reverse`. InfoNCE compares the rows of one modality with all rows of the other, in both directions of
+    every pair. The row of the same clip, moment and direction is the positive; rows of other clips are negatives.
+    `shift` (another segment of the clip) and `reversal` (the reversed segment) are each `distinctive` (a negative),
+    `invariant` (a positive too) or `ignored` (neither). Rows that differ in both are negatives if either is
+    distinctive, and positives if both are invariant.
     Defaults: both distinctive, the best in the paper; T .07, hidden 256, 128-d.
 
     The output `direction_accuracy` (chance .5) is the share of rows whose positive is more similar than the same
@@ -48,11 +49,12 @@ class Gdt(PretextTask):
             if choice not in CHOICES:
                 raise choice_error(f"{name} of task gdt", choice, CHOICES)
         self.pairs = modality_pairs(modalities, pairs)
+        self.views = comparable_views(self.views, names_in(self.pairs))
         self.shift, self.reversal, self.temperature = shift, reversal, temperature
         self.heads = projection_heads(names_in(self.pairs), width, hidden, dimension)
 
     def forward(self, encoded: Mapping[str, Encoded], generator: torch.Generator) -> dict[str, Tensor]:
-        plain, turned = encoded[PLAIN], encoded["reverse"]
+        plain, turned = encoded.get("forward", encoded[PLAIN]), encoded["reverse"]
         clips, segments = plain.start.shape
         device = plain.start.device
         clip = torch.cat(

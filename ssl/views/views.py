@@ -1,6 +1,6 @@
 """Altered input for pretext tasks. A view is encoded once, for all tasks that read it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -43,21 +43,49 @@ def one_segment(present: Streams, generator: torch.Generator) -> Tensor:
     return torch.randint(segments, (clips, 1), generator=generator)
 
 
+def forward(streams: Streams, present: Streams, generator: torch.Generator) -> View:
+    """All segments, with flow as `reverse` can show it: the last entry repeats the one before it.
+
+    `reverse` lacks one entry of flow. A network that compares both views would find the direction by that gap alone.
+    """
+    kept = next(iter(present.values()))
+    segments = torch.arange(kept.shape[1]).expand(kept.shape)
+    changed = {name: _hold_last(stream) for name, stream in streams.items() if modality(name).flow_of}
+    return View(changed, present, segments)
+
+
 def reverse(streams: Streams, present: Streams, generator: torch.Generator) -> View:
     """One segment of every clip, reversed in time.
 
-    All streams are reversed together, so that a difference between streams does not reveal it. Flow vectors also
-    change their sign.
+    All streams are reversed together, so that a difference between streams does not reveal it. Flow changes its sign.
+    A flow entry is the motion from its frame to the next, so in reverse it belongs to the frame that was next: the
+    entries move by one frame. The entry of the last frame lies outside the window; it repeats the one before it.
+    Compare it with the view `forward`, whose last entry repeats too.
     """
     segments = one_segment(present, generator)
     turned = {}
     for name, stream in streams.items():
-        kind = modality(name).kind
+        entry = modality(name)
         taken = take_segments(stream, segments)
-        turned[name] = taken.flip(-1) if kind == "audio" else taken.flip(2)
-        if modality(name).flow_of:
-            turned[name] = -turned[name]
+        if entry.flow_of:
+            taken = _hold_last(-taken.flip(2).roll(-1, 2))
+        else:
+            taken = taken.flip(-1) if entry.kind == "audio" else taken.flip(2)
+        turned[name] = taken
     return View(turned, {name: take_segments(mask, segments) for name, mask in present.items()}, segments)
+
+
+def _hold_last(flow: Tensor) -> Tensor:
+    """Flow (B, K, T, ...) whose last entry repeats the one before it; a single entry stays."""
+    frames = flow.shape[2]
+    places = torch.arange(frames, device=flow.device).clamp(max=max(frames - 2, 0))
+    return flow[:, :, places]
+
+
+def comparable_views(views: Mapping[str, ViewFunction], modalities: Sequence[str]) -> dict[str, ViewFunction]:
+    """The views of a task that compares directions of time: `views`, and `forward` if a modality is flow."""
+    flow = any(modality(name).flow_of for name in modalities)
+    return {**views, "forward": forward} if flow else dict(views)
 
 
 def pace(streams: Streams, present: Streams, generator: torch.Generator) -> View:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from modalgate.launch.config import defaults
-from modalgate.launch.config.defaults import STACK, _length, choose, describe, nested, picture_side
+from modalgate.launch.config.defaults import STACK, choose, describe, nested, picture_side
 from modalgate.shards.clip_spec import ClipSpec
 from modalgate.shards.errors import RequestError
 from modalgate.shards.index.table import Index, Sample, Shard, Statistics
@@ -223,11 +223,21 @@ def test_length_and_batch_size_follow_the_number_of_clips():
         assert 200 <= found["train.steps"] <= max(400, clips)
 
 
-@pytest.mark.parametrize(("modalities", "expected"), [(1, [1200, 400]), (3, [1200, 400]), (4, [900, 300])])
-def test_the_models_of_folds_share_the_steps(modalities: int, expected: list[int]):
-    one, three = (_length("finetune", 2000, models, modalities, {}) for models in (1, 3))
-    steps = [next(choice.value for choice in found if choice.key == "train.steps") for found in (one, three)]
-    assert steps == expected
+def test_the_models_of_folds_share_the_steps():
+    many = ("rgb", "flow", "depth", "audio", "inertial")
+    for modalities, frames, expected in (
+        (1, 24, 1200),
+        (3, 24, 1200),
+        (3, 32, 900),
+        (4, 24, 900),
+        (4, 32, 900),
+        (5, 32, 720),
+    ):
+        for models in (1, 3):
+            given = {"data": {"frames": frames}}
+            choices = choose("finetune", index(clips=2000, names=many[:modalities]), given, None, 2000, models)
+            steps = next(choice.value for choice in choices if choice.key == "train.steps")
+            assert steps == expected / models, (modalities, frames, models)
 
 
 @pytest.mark.parametrize("names", [("rgb",), ("flow",), ("rgb", "flow")])

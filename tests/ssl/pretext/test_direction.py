@@ -19,7 +19,11 @@ def two_views(leaves: Leaves, view: str, absent: Absent, clips: int = 8) -> dict
     taken = torch.arange(clips) % 2
     altered.present = {name: plain.present[name][torch.arange(clips), taken][:, None] for name in NAMES}
     altered.facts |= {"segments": taken[:, None], "rate": torch.tensor([0, 1, 1, 0, 1, 0, 1, 0][:clips])}
-    return {"plain": plain, view: altered}
+    if view == "pace":
+        return {"plain": plain, view: altered}
+    # With flow, the task compares the view `forward` instead of the plain clips.
+    other = leaves(clips, 3, NAMES, absent, seed=2)
+    return {"plain": other, "forward": plain, view: altered}
 
 
 @pytest.mark.parametrize("absent", ABSENT)
@@ -30,7 +34,7 @@ def test_arrow_of_time_and_its_gradients_equal_the_loop(
     torch.manual_seed(0)
     task = ArrowOfTime(NAMES, 8, streams).double()
     views = two_views(leaves, "reverse", ABSENT[absent])
-    plain, turned = views.values()
+    plain, turned = views["forward"], views["reverse"]
     outputs = task(views, torch.Generator())
     losses, hits = [], []
     for name in streams or NAMES:

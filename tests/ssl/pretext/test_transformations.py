@@ -21,7 +21,9 @@ def two_views(leaves: Leaves, absent: Absent) -> dict[str, Encoded]:
     taken = torch.arange(CLIPS) % SEGMENTS
     turned.present = {name: plain.present[name][torch.arange(CLIPS), taken][:, None] for name in NAMES}
     turned.facts["segments"] = taken[:, None]
-    return {"plain": plain, "reverse": turned}
+    # With flow, the task compares the view `forward` instead of the plain clips.
+    other = leaves(CLIPS, SEGMENTS, NAMES, absent, seed=2)
+    return {"plain": other, "forward": plain, "reverse": turned}
 
 
 def relation(one: tuple[int, int, bool], other: tuple[int, int, bool], shift: str, reversal: str) -> str:
@@ -49,12 +51,12 @@ def test_loss_and_gradients_equal_the_loop(
     rows += [(b, b % SEGMENTS, True) for b in range(CLIPS)]
 
     def there(name: str, row: tuple[int, int, bool]) -> bool:
-        return bool(views["plain"].present[name][row[:2]])
+        return bool(views["forward"].present[name][row[:2]])
 
     def projected(name: str, row: tuple[int, int, bool]) -> Tensor:
         b, k, backwards = row
         z = task.heads[name](
-            views["reverse"].features[name][b, 0] if backwards else views["plain"].features[name][b, k]
+            views["reverse"].features[name][b, 0] if backwards else views["forward"].features[name][b, k]
         )
         return z / z.square().sum().sqrt()
 

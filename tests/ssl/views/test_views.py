@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from modalgate.ssl.views.views import corrupt, pace, reverse, take_segments
+from modalgate.ssl.views.views import corrupt, forward, pace, reverse, take_segments
 from torch import Tensor
 
 CLIPS, SEGMENTS, FRAMES = 8, 3, 6
@@ -35,11 +35,40 @@ def test_reverse_flips_one_segment_of_every_stream(streams: dict[str, Tensor], p
         for frame in range(FRAMES):
             mirror = FRAMES - 1 - frame
             assert torch.equal(view.streams["rgb"][clip, 0, frame], streams["rgb"][clip, segment, mirror])
+            # The entry of the last frame is the motion from the frame before the window: the one before it repeats.
+            entry = max(mirror - 1, 0)
             for flow in ("flow", "depth_flow"):
-                assert torch.equal(view.streams[flow][clip, 0, frame], -streams[flow][clip, segment, mirror])
+                assert torch.equal(view.streams[flow][clip, 0, frame], -streams[flow][clip, segment, entry])
         assert torch.equal(view.streams["audio"][clip, 0, 0, :, 0], streams["audio"][clip, segment, 0, :, -1])
         assert torch.equal(view.streams["inertial"][clip, 0, 0], streams["inertial"][clip, segment, -1])
     assert view.present["audio"][:, 0].tolist() == [clip != 2 for clip in range(CLIPS)]
+
+
+def test_reversed_flow_is_the_flow_of_the_reversed_recording() -> None:
+    """Cameras that pan with acceleration: a recording played backwards gives the same flow as the view `reverse`."""
+    places = torch.randn(CLIPS, SEGMENTS, FRAMES + 1, generator=torch.Generator().manual_seed(0)).cumsum(2)
+    backwards = places[:, :, :FRAMES].flip(2)  # its flow needs one frame more, whatever it shows
+    backwards = torch.cat([backwards, torch.full_like(backwards[:, :, :1], 9.0)], 2)
+    recordings = [
+        {"flow": path.diff(dim=2)[..., None, None, None].expand(-1, -1, -1, 2, 4, 4)} for path in (places, backwards)
+    ]
+    present = {"flow": torch.ones(CLIPS, SEGMENTS, dtype=torch.bool)}
+    turned = reverse(recordings[0], present, torch.Generator().manual_seed(1))
+    ahead = forward(recordings[1], present, torch.Generator())
+    assert torch.equal(turned.streams["flow"], take_segments(ahead.streams["flow"], turned.segments))
+    # Neither view marks the end of a window more than the other.
+    for view in (turned, ahead):
+        assert torch.equal(view.streams["flow"][:, :, -1], view.streams["flow"][:, :, -2])
+
+
+def test_forward_changes_only_flow(streams: dict[str, Tensor], present: dict[str, Tensor]) -> None:
+    view = forward(streams, present, torch.Generator())
+    assert set(view.streams) == {"flow", "depth_flow"}
+    assert view.segments.tolist() == [list(range(SEGMENTS))] * CLIPS
+    for name, stream in view.streams.items():
+        assert torch.equal(stream[:, :, :-1], streams[name][:, :, :-1])
+    single = {"flow": streams["flow"][:, :, :1]}
+    assert torch.equal(forward(single, present, torch.Generator()).streams["flow"], single["flow"])
 
 
 def test_pace_has_the_same_number_of_frames_at_both_rates(
