@@ -254,6 +254,9 @@ class FinetuneConfig:
     cross_fit: int = _between(0, 0)
     """Folds of the training clips, by `data.group`. For each fold one more classifier trains on the other folds; its
     scores of the fold fit the decision `reliability`. 0: none."""
+    joint: float = _between(0.0, 0, 1)
+    """Share of `train.steps` that then trains the decision `reliability` together with its experts, at a tenth of the
+    rate and near the experts' features (UMT). 0: none."""
     balanced: bool = False
     """Whether all classes have the same weight in the loss, regardless of their counts."""
     aids: AidsConfig = field(default_factory=AidsConfig)

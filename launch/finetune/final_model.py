@@ -22,6 +22,7 @@ from ..training.checkpoint import latest_checkpoint
 from ..training.device import ranks
 from .cross_fit import cross_fit_of, fit_gate
 from .head_blending import WEIGHTS
+from .joint_training import train_jointly
 from .modality_votes import weigh_modalities
 from .recipe import Recipe, train_classifier
 
@@ -103,6 +104,7 @@ def train_final(
     if fit is None:
         _take_gate(classifier, recipe, folders[0])
     fit_gate(recipe, classifier, fit, Split(FINAL, clips, clips[:0], clips[:0]))
+    train_jointly(recipe, classifier, clips, place, again)
     if ranks()[0] == 0:
         provenance = {
             "trained": recipe.purpose,

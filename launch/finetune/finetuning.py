@@ -46,6 +46,7 @@ from ..training.set_up import open_parts
 from .cross_fit import check_cross_fit, cross_fit_of, fit_gate
 from .final_model import Figures, check_final, train_final
 from .head_blending import WEIGHTS, head_weights
+from .joint_training import check_joint, train_jointly
 from .modality_votes import weigh_modalities
 from .recipe import Recipe, set_up, supervised_objective, train_classifier
 
@@ -83,6 +84,7 @@ def finetune(config: FinetuneConfig, command: Sequence[str] = (), resume: bool =
     recipe = set_up(config, command)
     config = recipe.config
     check_cross_fit(config)
+    check_joint(config)
     index, positive = recipe.index, recipe.positive
     splits = config_splits(config.data, index, config.seed, recipe.strata)
     for split in splits:
@@ -176,6 +178,7 @@ def check_finetuning(config: FinetuneConfig) -> None:
     recipe = set_up(config, ())
     config, run = recipe.config, run_folder(recipe.config)
     check_cross_fit(config)
+    check_joint(config)
     splits = config_splits(config.data, recipe.index, config.seed, recipe.strata)
     if config.final:
         check_final(recipe, splits)
@@ -221,6 +224,7 @@ def _run_split(recipe: Recipe, split: Split, run: Path, resume: bool) -> tuple[S
         resume=again,
     )
     fit_gate(recipe, classifier, fit, watched)
+    train_jointly(recipe, classifier, watched.train, run, again)
     if ranks()[0] == 0:
         if weights:
             write_whole(run / WEIGHTS, (json.dumps(weights) + "\n").encode())

@@ -238,10 +238,11 @@ def supervised_objective(
     numbers: NDArray[np.int64],
     head_weights: Mapping[str, float] | None = None,
     fit: CrossFit | None = None,
+    teachers: Mapping[str, Classifier] | None = None,
 ) -> SupervisedObjective | CrossFitted:
     """The objective of training `classifier` on those of the samples `numbers` that `data.fraction` uses.
 
-    The classifiers of `fit` train beside it.
+    The classifiers of `fit` train beside it. With `teachers`, the gate trains with its experts (see `train_jointly`).
     """
     config, weights = recipe.config, None
     numbers = recipe.used(numbers)
@@ -250,7 +251,7 @@ def supervised_objective(
     elif config.balanced:
         weights = balanced_weights(recipe.labels[numbers].tolist(), len(recipe.classes))
     clips = take(recipe.index, numbers)
-    if isinstance(classifier.decision, ReliabilityGate):
+    if isinstance(classifier.decision, ReliabilityGate) and teachers is None:
         # Each modality learns the label alone. The gate is fitted afterwards.
         head_weights = {"joint": 0.0} | dict.fromkeys(classifier.unimodal, 1 / len(classifier.unimodal))
 
@@ -267,6 +268,7 @@ def supervised_objective(
             head_weights=head_weights,
             guessing=guess(recipe.labels[numbers], len(recipe.classes), weights),
             accumulate=config.train.accumulate,
+            teachers=teachers,
         )
 
     if fit is None or not fit.parts:
@@ -285,11 +287,13 @@ def train_classifier(
     head_weights: Mapping[str, float] | None = None,
     fit: CrossFit | None = None,
     held_out: NDArray[np.int64] | None = None,
+    teachers: Mapping[str, Classifier] | None = None,
     resume: bool = False,
 ) -> None:
     """Trains `classifier` in place on the samples `numbers`; `stopping` ends it early and restores its best state.
 
     The classifiers of `fit` train beside it. `held_out`: samples that do not train, for `aids.relearning`.
+    `teachers`: frozen experts, for `aids.distillation`.
     """
     config, clips = recipe.config, take(recipe.index, numbers)
     evaluation = None
@@ -298,7 +302,7 @@ def train_classifier(
     if config.aids.relearning and held_out is not None:
         relearning = _relearning(recipe, classifier, numbers, held_out, stopping)
         evaluation = Evaluation(relearning, relearning.interval)
-    objective = supervised_objective(recipe, classifier, numbers, head_weights, fit)
+    objective = supervised_objective(recipe, classifier, numbers, head_weights, fit, teachers)
     groups, tops = [], []
     for model in (classifier, *(fit.parts if fit else ())):
         groups += encoder_groups(

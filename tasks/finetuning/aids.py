@@ -24,7 +24,7 @@ class AidsConfig:
     neither is harmed; needs `unimodal_weight`. Published: 1.5; 0: off."""
     distillation: float = _at_least_zero()
     """Weight of the squared distance of each modality's features to those of its expert, trained alone (UMT). Only
-    in a study's rows that train jointly. 0: off."""
+    in a study's rows that train jointly; in `finetune`, `joint` does it. 0: off."""
     gate_warmup: float = _at_least_zero(1)
     """Share of the steps in which the gate keeps its first weights. 0: off."""
     rank: float = _at_least_zero()
