@@ -128,7 +128,7 @@ class Backbone(nn.Module):
                 f"fusion '{spec.fusion}' joins class scores, but a backbone joins features: choose one of {choices}, "
                 f"or give the classifier decision='{spec.fusion}'"
             )
-        self.quality_measures = int(getattr(self.fusion, "quality", 0))
+        self.quality_measures = self.fusion.quality
         # Columns of a feature map and features of frames differ in scale from the pooled feature.
         self.token_projections = nn.ModuleDict()
         if self.fusion.level == "token":
@@ -200,7 +200,7 @@ class Backbone(nn.Module):
         seen = present | {name: torch.zeros_like(present[name]) for name in hidden}
         if self.training and self.spec.modality_dropout:
             seen = self._drop(seen)
-        columns = getattr(self.fusion, "quality", 0)
+        columns = self.fusion.quality
         extra = (None if quality is None else quality[..., :columns],) if columns else ()
         fused = self.fusion(joined, seen, *extra)
         return Encoded(

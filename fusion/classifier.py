@@ -68,7 +68,7 @@ class Classifier(nn.Module):
         self.decision = (
             build_fusion(decision, backbone.modalities, count, self.decision_arguments) if decision else None
         )
-        measures = int(getattr(self.decision, "quality", 0))
+        measures = self.decision.quality if self.decision else 0
         backbone.quality_measures = max(backbone.quality_measures, measures)
         # With a decision there is no linear layer: a layer without a gradient would block the other ranks.
         self.head = nn.Identity() if decision else nn.Sequential(nn.Dropout(dropout), nn.Linear(width, count))
@@ -90,7 +90,7 @@ class Classifier(nn.Module):
         unimodal = {name: head(encoded.features[name]) for name, head in self.unimodal.items()}
         if self.decision is None:
             return Scored(self.head(encoded.embedding), unimodal, encoded)
-        columns = int(getattr(self.decision, "quality", 0))
+        columns = self.decision.quality
         measured = None if encoded.quality is None else encoded.quality[..., :columns]
         fused = self.decision(unimodal, encoded.present, *((measured,) if columns else ()))
         joined = replace(encoded, weights=fused.weights, aux_loss=fused.aux_loss, auxiliary=fused.auxiliary)

@@ -21,6 +21,7 @@ from torch.nn.modules import module as torch_modules
 from ...shards.errors import RequestError
 from ..encoders.network_arguments import check_arguments
 from ..encoders.weights import first_difference
+from ..mechanisms.gates import unused_tensors
 from ..spec import EncoderSpec
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -111,7 +112,7 @@ def build_within(build: Callable[[], Model], weights: Path, trusted: bool = Fals
             with torch.device("meta"), _at_most(1000 + 20 * len(held)):
                 planned = build()
             needed = planned.state_dict()
-            if reason := first_difference(needed, held):
+            if reason := first_difference(needed, held, unused_tensors(planned)):
                 raise ValueError(reason)
             computed = (value for key, value in planned.named_buffers() if key not in needed)
             size = sum(value.numel() * value.element_size() for value in computed)

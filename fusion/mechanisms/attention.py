@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .gates import Fused, Gate, presence_shares, stack_features
-from .tokens import fill_absent, join_tokens
+from .gates import Fused, Fusion, presence_shares, stack_features
+from .tokens import join_tokens, zero_absent
 
 
 class CrossBlock(nn.Module):
@@ -38,7 +38,7 @@ class CrossBlock(nn.Module):
         return tokens + self.network_gate.tanh() * self.network(self.norm_after(tokens))
 
 
-class CrossAttentionFusion(Gate):
+class CrossAttentionFusion(Fusion):
     """Tokens of each modality attend to the tokens of the other present modalities (Alayrac et al. 2022).
 
     All modalities use the same blocks. A learned vector per modality is added to its tokens. z is the mean of the
@@ -60,7 +60,7 @@ class CrossAttentionFusion(Gate):
         self.blocks = nn.ModuleList(CrossBlock(width, _divisor(width, heads), expansion) for _ in range(depth))
 
     def forward(self, features: dict[str, Tensor], present: dict[str, Tensor]) -> Fused:
-        tokens, owners, there = join_tokens(features, present, self.modalities, self.missing)
+        tokens, owners, there = join_tokens(features, present, self.modalities)
         leading = tokens.shape[:-2]
         tokens = (tokens + self.kinds[owners].to(tokens.dtype)).flatten(0, -3)
         allowed = there.flatten(0, -2)[:, None, :] & (owners[:, None] != owners[None, :])
@@ -74,7 +74,7 @@ class CrossAttentionFusion(Gate):
         return self.finish((parts[..., None] * tokens.unflatten(0, leading)).sum(dim=-2), shares, mask)
 
 
-class BottleneckFusion(Gate):
+class BottleneckFusion(Fusion):
     """`[t_m; b_m] <- Layer_m([t_m; b])`, then `b <- mean over present m of b_m` (Nagrani et al. 2021, MBT).
 
     Modalities exchange information only through a few learned tokens b. z is the mean over the present modalities of
@@ -104,10 +104,7 @@ class BottleneckFusion(Gate):
         )
 
     def forward(self, features: dict[str, Tensor], present: dict[str, Tensor]) -> Fused:
-        sequences = {
-            name: fill_absent(features[name], present[name], self.missing[number])
-            for number, name in enumerate(self.modalities)
-        }
+        sequences = {name: zero_absent(features[name], present[name]) for name in self.modalities}
         mask = torch.stack([present[name] for name in self.modalities], dim=-1)
         shares = presence_shares(mask, self.bottleneck)
         shared = self.bottleneck.expand(*mask.shape[:-1], -1, -1)
@@ -121,7 +118,7 @@ class BottleneckFusion(Gate):
                 answers.append(said)
             shared = (shares[..., None, None] * torch.stack(answers, dim=-3)).sum(dim=-3)
         means = {name: sequence.mean(dim=-2) for name, sequence in sequences.items()}
-        values, _ = stack_features(means, present, self.modalities, self.missing)
+        values, _ = stack_features(means, present, self.modalities)
         return self.fuse(values, shares.to(values.dtype), mask)
 
 

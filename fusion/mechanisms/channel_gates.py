@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from .gates import Fused, Gate, stack_features
+from .gates import Fused, Gate, absent_features, stack_features
 
 
 class VectorGate(Gate):
@@ -22,7 +22,7 @@ class VectorGate(Gate):
         return [self.weight, self.bias]
 
     def forward(self, features: dict[str, Tensor], present: dict[str, Tensor]) -> Fused:
-        values, mask = stack_features(features, present, self.modalities, self.missing)
+        values, mask = stack_features(features, present, self.modalities)
         logits = torch.einsum("...md,med->...me", values, self.weight) + self.bias
         gates = torch.sigmoid(logits) * mask[..., None]
         return self.fuse(values, gates, mask)
@@ -38,6 +38,7 @@ class GatedMultimodalUnit(Gate):
 
     def __init__(self, modalities: tuple[str, ...], width: int) -> None:
         super().__init__(modalities, width)
+        self.missing = absent_features(modalities, width)
         count = len(modalities)
         self.content = nn.Parameter(torch.randn(count, width, width) / width**0.5)
         self.weight = nn.Parameter(torch.zeros(count, width, count * width))

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor, nn
 
-from .gates import Fused, Gate, SoftmaxGate, gate_balance, presence_shares, stack_features
+from .gates import Fused, Fusion, SoftmaxGate, absent_features, gate_balance, presence_shares, stack_features
 
 
-class ConcatFusion(Gate):
+class ConcatFusion(Fusion):
     """`z = MLP([h_1; ...; h_M; present; q])`, without a gate. A learned vector replaces an absent modality.
 
     Reported weights: equal shares of the present modalities.
@@ -20,6 +20,7 @@ class ConcatFusion(Gate):
         self, modalities: tuple[str, ...], width: int, hidden: int = 256, dropout: float = 0.0, quality: int = 0
     ) -> None:
         super().__init__(modalities, width)
+        self.missing = absent_features(modalities, width)
         self.quality = quality
         inputs = len(modalities) * (width + 1 + quality)
         self.network = nn.Sequential(

@@ -21,7 +21,7 @@ class Decision(Fusion):
 
     def logits(self, features: dict[str, Tensor], present: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Stacked logits (..., M, K), zero where a modality is absent, and presence (..., M)."""
-        return stack_features(features, present, self.modalities, self.nothing.new_zeros(1, 1))
+        return stack_features(features, present, self.modalities)
 
     def opinions(self, logits: Tensor) -> Tensor:
         """Log probabilities (..., M, K) of the experts from their logits (..., M, K)."""

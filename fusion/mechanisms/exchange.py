@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor, nn
 
-from .gates import Fused, Gate, presence_shares, stack_features
+from .gates import Fused, Fusion, absent_features, presence_shares, stack_features
 from .tokens import token_means
 
 
-class TransferModule(Gate):
+class TransferModule(Fusion):
     """`s = [mean F_1; ...; mean F_M]`, `e = relu(W s + b)`, `F_m <- 2 sigmoid(W_m e) * F_m`; z is their mean.
 
     Squeeze and excitation between streams (Joze et al. 2020, MMTM). F_m are tokens (..., L_m, D) or pooled features
@@ -21,6 +21,7 @@ class TransferModule(Gate):
 
     def __init__(self, modalities: tuple[str, ...], width: int, ratio: int = 4) -> None:
         super().__init__(modalities, width)
+        self.missing = absent_features(modalities, width)
         count = len(modalities)
         hidden = max(2 * count * width // ratio, 1)
         self.squeeze = nn.Linear(count * width, hidden)
@@ -38,7 +39,7 @@ class TransferModule(Gate):
         return self.finish((shares[..., None] * factors * values).sum(dim=-2), weights, mask)
 
 
-class FilmFusion(Gate):
+class FilmFusion(Fusion):
     """`y_m = (1 + dgamma_m(c_m)) * h_m + beta_m(c_m)`; z is the mean of y_m over the present modalities.
 
     Feature-wise linear modulation (Perez et al. 2018). c_m is the mean of the other present modalities. dgamma and
@@ -55,7 +56,7 @@ class FilmFusion(Gate):
         self.modulate = nn.Parameter(torch.zeros(count, 2 * width, hidden))
 
     def forward(self, features: dict[str, Tensor], present: dict[str, Tensor]) -> Fused:
-        values, mask = stack_features(features, present, self.modalities, self.missing)
+        values, mask = stack_features(features, present, self.modalities)
         there = values * mask[..., None]
         others = mask.sum(dim=-1, keepdim=True) - mask.long()
         context = (there.sum(dim=-2, keepdim=True) - there) / others.clamp_min(1)[..., None]

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .gates import AuxiliarySums, Fused, Gate, masked_softmax, presence_shares, stack_features
+from .gates import AuxiliarySums, Fused, Gate, absent_features, masked_softmax, presence_shares, stack_features
 
 
 class TopKExperts(Gate):
@@ -34,6 +34,7 @@ class TopKExperts(Gate):
         balance: float = 0.01,
     ) -> None:
         super().__init__(modalities, width)
+        self.missing = absent_features(modalities, width)
         self.free, self.k, self.balance = free, k, balance
         count, everything = len(modalities), len(modalities) * (width + 1)
         self.own = nn.ModuleList(_expert(width, hidden, width) for _ in modalities)

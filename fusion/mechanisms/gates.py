@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -52,19 +53,31 @@ class Fused:
 
 
 def stack_features(
-    features: dict[str, Tensor], present: dict[str, Tensor], modalities: tuple[str, ...], missing: Tensor
+    features: dict[str, Tensor],
+    present: dict[str, Tensor],
+    modalities: tuple[str, ...],
+    missing: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Stacks modalities: features (..., M, D) and presence (..., M).
 
     features: (..., D) by modality.
     present: (...) bool by modality.
     modalities: names, in the order of M.
-    missing: (M, D), learned vectors that replace absent features. Zero is a possible feature, so it cannot mark
-        absence.
+    missing: (M, D), vectors that replace absent features (`absent_features`); default: zeros, for mechanisms that
+        do not use absent features.
     """
     mask = torch.stack([present[name] for name in modalities], dim=-1)
     values = torch.stack([features[name] for name in modalities], dim=-2)
-    return torch.where(mask[..., None], values, missing.to(values.dtype)), mask
+    filling = values.new_zeros(()) if missing is None else missing.to(values.dtype)
+    return torch.where(mask[..., None], values, filling), mask
+
+
+def absent_features(modalities: tuple[str, ...], width: int) -> nn.Parameter:
+    """Learned vectors (M, D) that replace absent features, for mechanisms whose networks read all modalities.
+
+    Zero is a possible feature, so it cannot mark absence.
+    """
+    return nn.Parameter(torch.zeros(len(modalities), width))
 
 
 def presence_shares(mask: Tensor, like: Tensor) -> Tensor:
@@ -93,6 +106,7 @@ class Fusion(nn.Module):
     """
 
     level = "feature"
+    quality = 0
 
     def __init__(self, modalities: tuple[str, ...], width: int) -> None:
         super().__init__()
@@ -119,13 +133,43 @@ class Fusion(nn.Module):
         embedding = torch.where(mask.any(dim=-1, keepdim=True), embedding, self.nothing.to(embedding.dtype))
         return Fused(embedding, weights, embedding.new_zeros(()))
 
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        if "missing" not in self._parameters:
+            state_dict.pop(f"{prefix}missing", None)  # see `unused_tensors`
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+def unused_tensors(model: nn.Module) -> list[str]:
+    """Names of tensors that older files may hold and that loading ignores.
+
+    Mechanisms that do not use absent features once had a parameter `missing` (M, D), which got no gradient.
+    """
+    fusions = ((name, part) for name, part in model.named_modules() if isinstance(part, Fusion))
+    own = ((f"{name}." if name else "", part) for name, part in fusions)
+    return [f"{prefix}missing" for prefix, part in own if f"{prefix}missing" not in model.state_dict()]
+
 
 class Gate(Fusion):
-    """Base of mechanisms that replace the feature of an absent modality by a learned vector, `missing` (M, D)."""
+    """Base of mechanisms that learn the weights of the modalities.
 
-    def __init__(self, modalities: tuple[str, ...], width: int) -> None:
+    quality: number of measures q per modality that only the weights depend on, such as noise or blur. They are the
+        third argument of `forward`; `score` is their `QualityScore`.
+    """
+
+    def __init__(self, modalities: tuple[str, ...], width: int, quality: int = 0) -> None:
         super().__init__(modalities, width)
-        self.missing = nn.Parameter(torch.zeros(len(modalities), width))
+        self.quality = quality
+        self.score = QualityScore(len(modalities), quality) if quality else None
+
+    def gate_parameters(self) -> list[nn.Parameter]:
+        return list(self.score.parameters()) if self.score else []
+
+    def judged(self, logits: Tensor, quality: Tensor | None, mask: Tensor) -> Tensor:
+        """Logits (..., M) of the weights plus the score of the quality (..., M, Q), if it is known.
+
+        mask: (..., M) bool, presence.
+        """
+        return logits if self.score is None or quality is None else logits + self.score(quality, mask)
 
 
 class StaticFusion(Gate):
@@ -140,7 +184,7 @@ class StaticFusion(Gate):
         self.theta = nn.Parameter(torch.zeros(len(modalities)))
 
     def forward(self, features: dict[str, Tensor], present: dict[str, Tensor]) -> Fused:
-        values, mask = stack_features(features, present, self.modalities, self.missing)
+        values, mask = stack_features(features, present, self.modalities)
         return self.fuse(values, masked_softmax(self.theta.expand(mask.shape), mask).to(values.dtype), mask)
 
 
@@ -162,8 +206,7 @@ class SoftmaxGate(Gate):
     dropout: probability of dropping a hidden channel.
     scale: multiplies the weights by `s = 2 sigmoid(...)`, one more output of the network. They then sum to s in
         (0, 2), so that all can be low.
-    quality: number of measures q per modality that only the gate uses, such as noise or blur. They are the third
-        argument of `forward`; `u` is a `QualityScore`.
+    quality: number of measures q per modality, as in `Gate`; `u` is a `QualityScore`.
     """
 
     def __init__(
@@ -177,9 +220,9 @@ class SoftmaxGate(Gate):
         scale: bool = False,
         quality: int = 0,
     ) -> None:
-        super().__init__(modalities, width)
-        self.temperature, self.balance, self.scale, self.quality = temperature, balance, scale, quality
-        self.score = QualityScore(len(modalities), quality) if quality else None
+        super().__init__(modalities, width, quality)
+        self.missing = absent_features(modalities, width)
+        self.temperature, self.balance, self.scale = temperature, balance, scale
         inputs = len(modalities) * (width + 1)
         self.network = nn.Sequential(
             nn.Linear(inputs, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, len(modalities) + scale)
@@ -190,7 +233,7 @@ class SoftmaxGate(Gate):
         nn.init.zeros_(last.bias)
 
     def gate_parameters(self) -> list[nn.Parameter]:
-        return [*self.network.parameters(), *(self.score.parameters() if self.score else ())]
+        return [*self.network.parameters(), *super().gate_parameters()]
 
     def forward(
         self, features: dict[str, Tensor], present: dict[str, Tensor], quality: Tensor | None = None
@@ -207,9 +250,7 @@ class SoftmaxGate(Gate):
         quality: (..., M, Q), or None if it is unknown.
         """
         outputs = self.network(torch.cat([values.flatten(-2), mask.to(values.dtype)], dim=-1))
-        logits = outputs[..., : len(self.modalities)]
-        if self.score is not None and quality is not None:
-            logits = logits + self.score(quality, mask)
+        logits = self.judged(outputs[..., : len(self.modalities)], quality, mask)
         shares = masked_softmax(logits / self.temperature, mask)
         return shares, shares * 2 * outputs[..., -1:].sigmoid() if self.scale else shares
 
@@ -252,25 +293,20 @@ class SigmoidGate(Gate):
     Each gate depends only on the feature of its modality. Weights are not normalised, so all may be low. They start
     at one half.
 
-    quality: number of measures q per modality, as in `SoftmaxGate`.
+    quality: number of measures q per modality, as in `Gate`; `u` is a `QualityScore`.
     """
 
     def __init__(self, modalities: tuple[str, ...], width: int, quality: int = 0) -> None:
-        super().__init__(modalities, width)
-        self.quality = quality
-        self.score = QualityScore(len(modalities), quality) if quality else None
+        super().__init__(modalities, width, quality)
         self.weight = nn.Parameter(torch.zeros(len(modalities), width))
         self.bias = nn.Parameter(torch.zeros(len(modalities)))
 
     def gate_parameters(self) -> list[nn.Parameter]:
-        return [self.weight, self.bias, *(self.score.parameters() if self.score else ())]
+        return [self.weight, self.bias, *super().gate_parameters()]
 
     def forward(
         self, features: dict[str, Tensor], present: dict[str, Tensor], quality: Tensor | None = None
     ) -> Fused:
-        values, mask = stack_features(features, present, self.modalities, self.missing)
-        logits = (values * self.weight).sum(dim=-1) + self.bias
-        if self.score is not None and quality is not None:
-            logits = logits + self.score(quality, mask)
-        weights = torch.sigmoid(logits) * mask
-        return self.fuse(values, weights, mask)
+        values, mask = stack_features(features, present, self.modalities)
+        logits = self.judged((values * self.weight).sum(dim=-1) + self.bias, quality, mask)
+        return self.fuse(values, torch.sigmoid(logits) * mask, mask)

@@ -4,12 +4,12 @@ import torch
 from torch import Tensor, nn
 
 from ...shards.errors import RequestError
-from .gates import Fused, Gate, presence_shares, stack_features
+from .gates import Fused, Fusion, presence_shares, stack_features
 
 LARGEST_PRODUCT = 100_000
 
 
-class TensorFusion(Gate):
+class TensorFusion(Fusion):
     """`z = W vec([p_1; 1] x ... x [p_M; 1])` with `p_m = P_m h_m` (Zadeh et al. 2017, TFN).
 
     An absent modality has `p_m = 0`; the appended 1 keeps the products of the others. Reported weights: equal shares
@@ -32,7 +32,7 @@ class TensorFusion(Gate):
         self.head = nn.Linear(entries, width)
 
     def forward(self, features: dict[str, Tensor], present: dict[str, Tensor]) -> Fused:
-        values, mask = stack_features(features, present, self.modalities, self.missing)
+        values, mask = stack_features(features, present, self.modalities)
         small = torch.einsum("...md,med->...me", values, self.reduce) * mask[..., None]
         product = small.new_ones(*mask.shape[:-1], 1)
         for factor in _with_one(small).unbind(-2):
@@ -40,7 +40,7 @@ class TensorFusion(Gate):
         return self.finish(self.head(product), presence_shares(mask, values), mask)
 
 
-class LowRankFusion(Gate):
+class LowRankFusion(Fusion):
     """`z = sum_r w_r prod_m ([h_m; 1] W_m^(r)) + b`: `TensorFusion` with weights of low rank (Liu et al. 2018, LMF).
 
     An absent modality has `h_m = 0`. The cost is linear in M, not exponential as in `TensorFusion`. Reported weights:
@@ -59,7 +59,7 @@ class LowRankFusion(Gate):
         self.bias = nn.Parameter(torch.zeros(width))
 
     def forward(self, features: dict[str, Tensor], present: dict[str, Tensor]) -> Fused:
-        values, mask = stack_features(features, present, self.modalities, self.missing)
+        values, mask = stack_features(features, present, self.modalities)
         terms = torch.einsum("...md,mrde->...mre", _with_one(values * mask[..., None]), self.factors)
         product = terms[..., 0, :, :]
         for number in range(1, terms.shape[-3]):
@@ -68,7 +68,7 @@ class LowRankFusion(Gate):
         return self.finish(embedding, presence_shares(mask, values), mask)
 
 
-class BilinearFusion(Gate):
+class BilinearFusion(Fusion):
     """Compact multilinear pooling: `IFFT(prod_m FFT(psi_m(h_m)))`, signed root, unit length, linear to D.
 
     psi_m is a count sketch: each channel of h_m is added to a random place under a random sign, both fixed by `seed`.
@@ -92,7 +92,7 @@ class BilinearFusion(Gate):
         self.head = nn.Linear(sketch, width)
 
     def forward(self, features: dict[str, Tensor], present: dict[str, Tensor]) -> Fused:
-        values, mask = stack_features(features, present, self.modalities, self.missing)
+        values, mask = stack_features(features, present, self.modalities)
         # At least single precision: the FFT does not support half precision.
         wide = values if values.dtype == torch.float64 else values.float()
         signed = wide * self.signs.to(wide.dtype)

@@ -9,10 +9,9 @@ def as_tokens(feature: Tensor, mask: Tensor) -> Tensor:
     return feature if feature.dim() == mask.dim() + 2 else feature.unsqueeze(-2)
 
 
-def fill_absent(feature: Tensor, mask: Tensor, missing: Tensor) -> Tensor:
-    """Tokens (..., L, D) of one modality, replaced by the vector `missing` (D,) where `mask` (...) is false."""
-    tokens = as_tokens(feature, mask)
-    return torch.where(mask[..., None, None], tokens, missing.to(tokens.dtype))
+def zero_absent(feature: Tensor, mask: Tensor) -> Tensor:
+    """Tokens (..., L, D) of one modality, zero where `mask` (...) is false."""
+    return as_tokens(feature, mask).masked_fill(~mask[..., None, None], 0)
 
 
 def token_means(features: dict[str, Tensor], present: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -21,20 +20,19 @@ def token_means(features: dict[str, Tensor], present: dict[str, Tensor]) -> dict
 
 
 def join_tokens(
-    features: dict[str, Tensor], present: dict[str, Tensor], modalities: tuple[str, ...], missing: Tensor
+    features: dict[str, Tensor], present: dict[str, Tensor], modalities: tuple[str, ...]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Joins the tokens of all modalities.
+    """Joins the tokens of all modalities; those of absent modalities are zero.
 
     features: tokens (..., L_m, D) or pooled features (..., D) by modality.
     present: (...) bool by modality.
     modalities: names, in the order of the result.
-    missing: (M, D), learned vectors that replace the tokens of absent modalities.
 
     Returns tokens (..., L, D), the modality number (L,) of each token, and presence (..., L).
     """
     tokens, owners, there = [], [], []
     for number, name in enumerate(modalities):
-        sequence = fill_absent(features[name], present[name], missing[number])
+        sequence = zero_absent(features[name], present[name])
         tokens.append(sequence)
         owners.append(torch.full((sequence.shape[-2],), number, device=sequence.device))
         there.append(present[name][..., None].expand(sequence.shape[:-1]))

@@ -1,13 +1,14 @@
 """The optimisers, without weight decay on norms and biases, and the cosine schedule with warm-up."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 
+from ...fusion.mechanisms.gates import unused_tensors
 from ..schema import TrainConfig
 from .fsdp import divided_like
 
@@ -58,6 +59,34 @@ def resume_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any])
         for number, entry in state["state"].items()
     }
     optimizer.load_state_dict({"state": moments, "param_groups": settings})
+
+
+def without_unused(
+    state: Mapping[str, Any], optimizer: torch.optim.Optimizer, objective: nn.Module, held: Collection[str]
+) -> Mapping[str, Any]:
+    """A saved `state_dict` without the moments of weights that loading ignores (`unused_tensors`).
+
+    The state counts weights by their place in the optimiser, so an extra weight shifts those after it.
+
+    state: the optimiser's state in a checkpoint.
+    optimizer: the optimiser of the weights of `objective`, each group in the objective's order.
+    held: names of the tensors in the checkpoint.
+    """
+    places = {name: place for place, (name, _) in enumerate(objective.named_parameters())}
+    numbers = {id(weight): places[name] for name, weight in objective.named_parameters()}
+    extra = [name for name in unused_tensors(objective) if name in held]
+    # Such a weight came after `nothing` of its fusion and was trained with it.
+    before = sorted(places[name.removesuffix("missing") + "nothing"] for name in extra)
+    kept: list[int] = []
+    for saved, group in zip(state["param_groups"], optimizer.param_groups, strict=True):
+        layout: list[int | None] = [numbers[id(weight)] for weight in group["params"]]
+        surplus = len(saved["params"]) - len(layout)
+        for place in reversed(before[:surplus]):
+            layout.insert(sum(number is not None and number <= place for number in layout), None)
+        before = before[surplus:]
+        kept += [old for old, number in zip(saved["params"], layout, strict=True) if number is not None]
+    moments = state["state"]
+    return {**state, "state": {new: moments[old] for new, old in enumerate(kept) if old in moments}}
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, config: TrainConfig, step: int) -> float:

@@ -17,7 +17,7 @@ from .device import on_first
 from .ema import WeightAverage
 from .fsdp import reach_all, same_buffers, same_weights, sharded, whole
 from .nonfinite import NonFiniteGuard
-from .optimizer import build_optimizer, resume_optimizer
+from .optimizer import build_optimizer, resume_optimizer, without_unused
 
 
 class RunState:
@@ -42,6 +42,7 @@ class RunState:
         self.step, self.batches = 0, 0
         self.fsdp = config.strategy == "fsdp" and accelerator.num_processes > 1
         kept: dict[str, Any] = {}
+        weights: dict[str, Tensor] = {}
         if checkpoint is not None:
             self.step, weights, kept = load_checkpoint(checkpoint)
             self.batches = kept.get("batches", self.step * config.accumulate)
@@ -53,7 +54,8 @@ class RunState:
         self.optimizer = build_optimizer(self.trained, config, parameter_groups)
         self.average = WeightAverage(self.trained, config.average) if config.average else None
         if kept:
-            resume_optimizer(self.optimizer, kept["optimizer"])
+            moments = without_unused(kept["optimizer"], self.optimizer, self.trained, weights)
+            resume_optimizer(self.optimizer, moments)
             if self.average is not None:
                 self.average.load_state_dict(kept["average"])
         # A sharded model exchanges its own gradients: Accelerate adds the precision, but no DDP.

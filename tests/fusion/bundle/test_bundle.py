@@ -102,6 +102,17 @@ def test_a_round_trip_keeps_everything(bundle: Bundle, folder: Path) -> None:
     assert (loaded.provenance, loaded.metrics, loaded.licence) == ({"steps": 7}, {"auc": 0.875}, "CC-BY-4.0")
 
 
+def test_an_older_bundle_with_vectors_of_absent_modalities_loads(
+    tiny_backbone: Callable[..., Backbone], tiny_clip: ClipSpec, tmp_path: Path
+) -> None:
+    backbone = tiny_backbone(fusion="sigmoid").eval()
+    save_bundle(Bundle(backbone, tiny_clip, 2), tmp_path / "bundle")
+    weights = load_file(tmp_path / "bundle" / WEIGHTS)
+    save_file(weights | {"fusion.missing": torch.ones(2, 8)}, tmp_path / "bundle" / WEIGHTS)
+    change_facts(tmp_path / "bundle", lambda facts: None)
+    assert same_tensors(load_bundle(tmp_path / "bundle").model, backbone)
+
+
 def test_a_bundle_of_an_older_version_is_the_same_network(tiny_clip: ClipSpec, tmp_path: Path) -> None:
     """Its facts say every field of every encoder but `pretrained`; an empty mapping of arguments meant none."""
     torch.manual_seed(0)

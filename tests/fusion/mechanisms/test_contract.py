@@ -4,7 +4,7 @@ from itertools import combinations
 
 import pytest
 import torch
-from modalgate.fusion.mechanisms.gates import Fused
+from modalgate.fusion.mechanisms.gates import Fused, unused_tensors
 from modalgate.fusion.mechanisms_by_name import FUSIONS, build_fusion, fusions_at
 from modalgate.shards.errors import RequestError
 from torch import Tensor, nn
@@ -107,6 +107,27 @@ def test_row_without_modalities_gives_the_learned_vector_and_its_gradient(name: 
     assert (fused.weights[0] == 0).all()
     found = torch.autograd.grad(fused.embedding[0].sum(), list(fusion.parameters()), allow_unused=True)
     assert all(gradient is None or gradient.isfinite().all() for gradient in found)
+
+
+@every_mechanism
+def test_every_parameter_gets_a_gradient(name: str) -> None:
+    fusion = build(name).train()
+    features, present = rows_of_every_subset()
+    gradients = torch.autograd.grad(scalar(fusion(features, present)), list(fusion.parameters()))
+    for (key, _), gradient in zip(fusion.named_parameters(), gradients, strict=True):
+        assert (gradient != 0).any(), key
+
+
+@every_mechanism
+def test_an_older_state_with_vectors_of_absent_modalities_loads(name: str) -> None:
+    fusion = build(name)
+    holder = nn.ModuleDict({"fusion": fusion})
+    older = {"fusion.missing": torch.ones(len(NAMES), WIDTH)} | build(name, seed=2).state_dict(prefix="fusion.")
+    assert unused_tensors(holder) == ([] if hasattr(fusion, "missing") else ["fusion.missing"])
+    holder.load_state_dict(older)
+    assert all(torch.equal(value, older[f"fusion.{key}"]) for key, value in fusion.state_dict().items())
+    with pytest.raises(RuntimeError, match="strange"):
+        holder.load_state_dict(older | {"fusion.strange": torch.ones(1)})
 
 
 @every_mechanism

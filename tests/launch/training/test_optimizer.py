@@ -1,17 +1,20 @@
 """The schedule against its definition, and which parameters decay."""
 
+import copy
 import math
 
 import pytest
 import torch
+from modalgate.fusion.mechanisms.gates import Fused, SigmoidGate
 from modalgate.launch.schema import TrainConfig
 from modalgate.launch.training.optimizer import (
     build_optimizer,
     cosine_with_warmup,
     resume_optimizer,
     set_learning_rate,
+    without_unused,
 )
-from torch import nn
+from torch import Tensor, nn
 
 
 def test_warmup_rises_in_equal_steps_then_half_a_cosine() -> None:
@@ -84,3 +87,55 @@ def test_resumed_optimizer_keeps_its_moments_and_uses_new_settings() -> None:
     resume_optimizer(second, first.state_dict())
     assert second.param_groups[0]["weight_decay"] == 0.1
     assert torch.equal(second.state[parameter]["exp_avg"], first.state[parameter]["exp_avg"])
+
+
+class OlderGate(SigmoidGate):
+    """A gate as it was: with vectors of absent modalities, which have weight zero."""
+
+    def __init__(self, modalities: tuple[str, ...], width: int) -> None:
+        super().__init__(modalities, width)
+        self.missing = nn.Parameter(torch.zeros(len(modalities), width))
+        self._parameters = {name: self._parameters[name] for name in ("nothing", "missing", "weight", "bias")}
+
+    def forward(
+        self, features: dict[str, Tensor], present: dict[str, Tensor], quality: Tensor | None = None
+    ) -> Fused:
+        return super().forward({name: values + 0 * self.missing.sum() for name, values in features.items()}, present)
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd", "lars"])
+@pytest.mark.parametrize("grouped", [False, True])
+def test_an_older_optimizer_with_moments_of_absent_modalities_resumes(name: str, grouped: bool) -> None:
+    torch.manual_seed(0)
+    names = ("rgb", "audio")
+    # Two weights have the shape of `missing`, so shapes do not tell which moments to drop.
+    older = nn.ModuleDict({"first": nn.Linear(3, 2), "gate": OlderGate(names, 3), "last": nn.Linear(3, 2)})
+    features = {key: torch.randn(5, 3) for key in names}
+    present = {key: torch.rand(5) > 0.3 for key in names}
+
+    def optimized(model: nn.ModuleDict) -> torch.optim.Optimizer:
+        config = TrainConfig(optimizer=name, learning_rate=0.1, momentum=0.9, weight_decay=0.3)
+        late = [*model["gate"].parameters(), *model["last"].parameters()]
+        groups = [{"params": model["first"].parameters()}, {"params": late, "scale": 2.0}]
+        return build_optimizer(model, config, groups if grouped else None)
+
+    def train(model: nn.ModuleDict, optimizer: torch.optim.Optimizer) -> None:
+        for _ in range(3):
+            optimizer.zero_grad()
+            embedding = model["gate"](features, present).embedding
+            (model["first"](embedding) + model["last"](embedding)).square().sum().backward()
+            optimizer.step()
+
+    before = optimized(older)
+    train(older, before)
+    state = copy.deepcopy(older.state_dict())
+    newer = nn.ModuleDict({"first": nn.Linear(3, 2), "gate": SigmoidGate(names, 3), "last": nn.Linear(3, 2)})
+    newer.load_state_dict(state)
+    after = optimized(newer)
+    resume_optimizer(after, without_unused(copy.deepcopy(before.state_dict()), after, newer, state))
+    train(older, before)
+    train(newer, after)
+    expected = older.state_dict()
+    assert "gate.missing" in expected
+    for key, value in newer.state_dict().items():
+        torch.testing.assert_close(value, expected[key])
