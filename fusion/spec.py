@@ -105,44 +105,53 @@ class EncoderSpec:
         )
 
 
-DEFAULTS = EncoderSpec("timm/test_convnext", {}, "gru", 1, frozen_norms=False)
+DEFAULTS = EncoderSpec("timm/test_resnet", {}, "gru", 1, frozen_norms=False)
 
 
 @dataclass(frozen=True)
 class Preset:
     """A model size.
 
+    pixels: side of the pictures in training.
     width: of every projection and of the fused embedding.
-    encoders: by kind of modality (`video`, `audio`, `signal`).
+    encoders: by kind of modality (`video`, `audio`, `signal`). Their `stack` is 1, because it depends on the number
+        of frames.
     """
 
+    pixels: int
     width: int
     encoders: dict[str, EncoderSpec]
 
 
 PRESETS = {
     "tiny": Preset(
+        64,
         128,
         {
-            "video": EncoderSpec("timm/test_convnext", pooling="gru"),
-            "audio": EncoderSpec("timm/test_convnext"),
-            "signal": EncoderSpec("conv1d", pooling="mean"),
+            "video": EncoderSpec("timm/test_resnet", pooling="gru"),
+            # Slimmer than the video network, with more positions in time.
+            "audio": EncoderSpec(
+                "timm/test_resnet", {"channels": [24, 32, 48, 96], "stem_width": 8, "output_stride": 16}, "gru"
+            ),
+            "signal": EncoderSpec("conv1d", {"widths": [64, 128, 256]}, "gru"),
         },
     ),
     "small": Preset(
+        96,
         256,
         {
-            "video": EncoderSpec("timm/convnext_atto", pooling="gru"),
-            "audio": EncoderSpec("timm/convnext_atto"),
-            "signal": EncoderSpec("conv1d", {"widths": [64, 128, 256]}, pooling="mean"),
+            "video": EncoderSpec("timm/resnet10t", pooling="gru"),
+            "audio": EncoderSpec("timm/resnet10t", {"output_stride": 16}, "gru"),
+            "signal": EncoderSpec("conv1d", {"widths": [128, 256, 512]}, "gru"),
         },
     ),
     "base": Preset(
+        112,
         512,
         {
-            "video": EncoderSpec("timm/convnext_tiny", pooling="attention"),
-            "audio": EncoderSpec("timm/convnext_tiny"),
-            "signal": EncoderSpec("conv1d", {"widths": [128, 256, 512]}, pooling="attention"),
+            "video": EncoderSpec("timm/resnet18", pooling="gru"),
+            "audio": EncoderSpec("timm/resnet18", {"output_stride": 16}, "gru"),
+            "signal": EncoderSpec("conv1d", {"widths": [256, 512, 512]}, "gru"),
         },
     ),
 }
@@ -187,7 +196,7 @@ def encoder_of(spec: BackboneSpec, name: str) -> EncoderSpec:
     preset. Raises `RequestError` for an unknown preset, and for an unknown name under `encoders`.
 
     >>> encoder_of(BackboneSpec("small", encoders={"video": EncoderSpec(pooling="mean")}), "rgb").model
-    'timm/convnext_atto'
+    'timm/resnet10t'
     """
     if spec.preset not in PRESETS:
         raise choice_error("preset", spec.preset, PRESETS)

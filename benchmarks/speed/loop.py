@@ -3,7 +3,7 @@
     .venv/bin/pip install --constraint constraints.txt --requirement benchmarks/requirements.txt
     .venv/bin/python benchmarks/speed/loop.py [SHARDS] [--steps 40] [--rounds 5] [--memory-steps 2000] [--json FILE]
 
-Without SHARDS a small generated corpus is packed first. The model is the preset `tiny` on RGB and sound with four
+Without SHARDS a small generated corpus is packed first. The model is `test_convnext` on RGB and on sound with four
 pretext tasks, on one thread. 0 for a count of steps or rounds skips that part. No loop tracks by wandb.
 
 `outside_share`: share of the time from the first request for a batch to the end of the last step that is neither
@@ -50,7 +50,10 @@ from modalgate.ssl.objective import PretextObjective
 CONFIG = """
 kind: pretrain
 data: {modalities: [rgb, audio], segments: 3, seconds: 0.75, frames: 6, size: 48, batch_size: 16, workers: 0}
-model: {preset: tiny, fusion: softmax}
+model:
+  width: 128
+  fusion: softmax
+  encoders: {video: {model: timm/test_convnext, pooling: gru}, audio: {model: timm/test_convnext, pooling: gru}}
 tasks: {correspondence: {}, clip_order: {}, cross_modal: {}, across_time: {}}
 """
 

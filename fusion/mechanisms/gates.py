@@ -133,10 +133,10 @@ class Fusion(nn.Module):
         embedding = torch.where(mask.any(dim=-1, keepdim=True), embedding, self.nothing.to(embedding.dtype))
         return Fused(embedding, weights, embedding.new_zeros(()))
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         if "missing" not in self._parameters:
             state_dict.pop(f"{prefix}missing", None)  # see `unused_tensors`
-        super()._load_from_state_dict(state_dict, prefix, *rest)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
 def unused_tensors(model: nn.Module) -> list[str]:

@@ -18,6 +18,7 @@ from ..runs.closing_table import markdown_rows
 from ..schema import KINDS
 from .config_arguments import FUSION_ARGUMENTS, FUSION_ARGUMENTS_OF, TASK_ARGUMENTS, TASK_ARGUMENTS_OF
 from .config_keys import section_keys, sections
+from .defaults import STACK
 
 _INTRODUCTION = """# Config keys
 
@@ -144,12 +145,18 @@ def _keys(schema: type[Any], prefix: str) -> str:
 
 
 def _presets() -> str:
+    kinds = ("video", "audio", "signal")
     rows = [
-        [f"`{name}`", preset.width, *(_encoder(preset.encoders[kind]) for kind in ("video", "audio", "signal"))]
+        [f"`{name}`", preset.pixels, preset.width, *(_encoder(preset.encoders[kind]) for kind in kinds)]
         for name, preset in PRESETS.items()
     ]
-    table = markdown_rows(["preset", "width", "video", "audio", "signal"], rows)
-    return f"## Presets\n\nThe networks of `model.preset`.\n\n{table}\n"
+    table = markdown_rows(["preset", "pixels", "width", *kinds], rows)
+    text = _fill(
+        "The networks of `model.preset`, and their pooling over time. `pretrain` and `finetune` also choose "
+        "`data.size` (the pixels, or fewer if the packed pictures are smaller) and the `stack` of video "
+        f"({STACK}, or the largest smaller divisor of `data.frames`)."
+    )
+    return f"## Presets\n\n{text}\n\n{table}\n"
 
 
 def _encoder(spec: EncoderSpec) -> str:

@@ -8,11 +8,12 @@ import io
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
+from ...fusion.spec import PRESETS, Preset
 from ...shards.clip_spec import ClipSpec
 from ...shards.errors import choice_error
 from ...shards.index.location import FolderReader
@@ -44,50 +45,6 @@ _NOTHING = re.compile(
     r"|[nN]on?(?=[A-Z])"
 )
 _DIRECTIONS = re.compile(r"(?<![a-z])(left|right|cw|ccw|(counter|anti)?-?clockwise)(?![a-z])", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class Size:
-    """Size of the networks: `pixels` of the picture side, feature `width`, and an encoder per kind."""
-
-    pixels: int
-    width: int
-    encoders: dict[str, dict[str, Any]]
-
-
-SIZES = {
-    "tiny": Size(
-        64,
-        128,
-        {
-            "video": {"model": "timm/test_resnet", "stack": STACK, "pooling": "gru"},
-            "audio": {
-                "model": "timm/test_resnet",
-                "arguments": {"channels": [24, 32, 48, 96], "stem_width": 8, "output_stride": 16},
-                "pooling": "gru",
-            },
-            "signal": {"model": "conv1d", "arguments": {"widths": [64, 128, 256]}, "pooling": "gru"},
-        },
-    ),
-    "small": Size(
-        96,
-        256,
-        {
-            "video": {"model": "timm/resnet10t", "stack": STACK, "pooling": "gru"},
-            "audio": {"model": "timm/resnet10t", "arguments": {"output_stride": 16}, "pooling": "gru"},
-            "signal": {"model": "conv1d", "arguments": {"widths": [128, 256, 512]}, "pooling": "gru"},
-        },
-    ),
-    "base": Size(
-        112,
-        512,
-        {
-            "video": {"model": "timm/resnet18", "stack": STACK, "pooling": "gru"},
-            "audio": {"model": "timm/resnet18", "arguments": {"output_stride": 16}, "pooling": "gru"},
-            "signal": {"model": "conv1d", "arguments": {"widths": [256, 512, 512]}, "pooling": "gru"},
-        },
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -218,20 +175,20 @@ def _network(
         return [Choice("data.size", start.size, "as the encoder was trained")]
     model = _section(given, "model")
     name = str(model.get("preset") or "tiny")
-    if name not in SIZES:
-        raise choice_error("value for config key 'model.preset'", name, SIZES)
-    size = SIZES[name]
-    pixels = min(size.pixels, picture_side(index, names))
+    if name not in PRESETS:
+        raise choice_error("value for config key 'model.preset'", name, PRESETS)
+    preset = PRESETS[name]
+    pixels = min(preset.pixels, picture_side(index, names))
     choices = [Choice("data.size", pixels, f"pixels, preset '{name}'")]
     encoders = _section(model, "encoders")
     kinds = dict.fromkeys(modality(entry).kind for entry in names)
     if missing := [group for group in kinds if group not in encoders]:
         choices.append(Choice("model.preset", name, "the smallest; `small` and `base` need more clips and time"))
-        choices.append(Choice("model.width", size.width, f"preset '{name}'"))
+        choices.append(Choice("model.width", preset.width, f"preset '{name}'"))
         frames = _section(given, "data").get("frames")
-        choices += [
-            Choice(f"model.encoders.{group}", _encoder(size, group, frames), f"preset '{name}'") for group in missing
-        ]
+        for group in missing:
+            encoder = _encoder(preset, group, frames)
+            choices.append(Choice(f"model.encoders.{group}", encoder, f"preset '{name}'"))
     if kind == "pretrain" and len(names) > 1 and "fusion" not in model:
         choices.append(
             Choice("model.fusion_arguments", {"balance": 0.1}, "keeps the gate from using only one modality")
@@ -239,12 +196,12 @@ def _network(
     return choices
 
 
-def _encoder(size: Size, kind: str, frames: int | None) -> dict[str, Any]:
-    """The encoder of a kind. With a given number of frames, its `stack` is a divisor of it."""
-    encoder = size.encoders[kind]
-    if kind != "video" or not frames:
+def _encoder(preset: Preset, kind: str, frames: int | None) -> dict[str, Any]:
+    """The encoder of a kind. The `stack` of video is at most `STACK`, and a divisor of a given number of frames."""
+    encoder = {key: value for key, value in asdict(preset.encoders[kind]).items() if value is not None}
+    if kind != "video":
         return encoder
-    return encoder | {"stack": max(number for number in range(1, STACK + 1) if frames % number == 0)}
+    return encoder | {"stack": max(number for number in range(1, STACK + 1) if (frames or STACK) % number == 0)}
 
 
 def _augmentation(index: Index, names: tuple[str, ...]) -> list[Choice]:

@@ -48,9 +48,9 @@ def run_auto(request: AutoRequest, run_verb: Callable[[list[str]], object], json
 
     `run_verb`: runs one command line. Raises `RequestError` for an unknown preset, and what the commands raise.
     """
+    from ...fusion.spec import PRESETS
     from ...shards.index.labels import LABEL, label_candidates, label_column
     from ...shards.index.table import load_index
-    from ..config.defaults import SIZES
     from ..runs.closing_table import write_json
 
     folder, minutes, positive = request.folder, request.minutes, request.positive
@@ -58,8 +58,8 @@ def run_auto(request: AutoRequest, run_verb: Callable[[list[str]], object], json
     def run(*words: object) -> None:
         _run(run_verb, [str(word) for word in words])
 
-    if request.preset not in SIZES:
-        raise choice_error("preset", request.preset, SIZES)
+    if request.preset not in PRESETS:
+        raise choice_error("preset", request.preset, PRESETS)
     began = time.monotonic()
     out = request.out or folder.with_name(f"{folder.resolve().name}-modalgate")
     out.mkdir(parents=True, exist_ok=True)

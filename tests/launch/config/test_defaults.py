@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from modalgate.fusion.spec import PRESETS, BackboneSpec, EncoderSpec, encoder_of
 from modalgate.launch.config import defaults
 from modalgate.launch.config.defaults import STACK, choose, describe, nested, picture_side
 from modalgate.shards.clip_spec import ClipSpec
@@ -254,6 +255,19 @@ def test_sizes_by_name():
     assert chosen("finetune", index(), {"model": {"preset": "small"}})["model.width"] == 256
     with pytest.raises(RequestError, match=r"model\.preset.*tiny"):
         choose("finetune", index(), {"model": {"preset": "tinny"}})
+
+
+@pytest.mark.parametrize("kind", ["pretrain", "finetune"])
+@pytest.mark.parametrize("name", PRESETS)
+def test_networks_are_those_of_the_preset(kind: str, name: str):
+    found = nested(choose(kind, index(names=("rgb", "audio", "inertial")), {"model": {"preset": name}}))
+    spec = BackboneSpec(name)
+    for part in ("video", "audio", "signal"):
+        encoder = EncoderSpec(**found["model"]["encoders"][part])
+        built = encoder_of(BackboneSpec(name, encoders={part: encoder}), part)
+        assert built == replace(encoder_of(spec, part), stack=STACK if part == "video" else 1)
+    assert found["model"]["width"] == PRESETS[name].width
+    assert found["data"]["size"] == PRESETS[name].pixels
 
 
 def test_nested_and_described():

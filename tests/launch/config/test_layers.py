@@ -115,7 +115,7 @@ def test_configs_of_older_runs_keep_their_meaning(tmp_path: Path) -> None:
     now = settings_of(load_config("pretrain", str(path)))
     before = copy.deepcopy(now)
     before["model"]["encoders"]["video"] = {
-        "model": "timm/test_convnext",
+        "model": "timm/test_resnet",
         "arguments": {},
         "pooling": "gru",
         "stack": 4,
@@ -168,6 +168,6 @@ def test_shown_config_has_the_encoder_of_each_modality(tmp_path: Path) -> None:
     comments = [" ".join(part.replace("\n#", " ").split()) for part in shown.split("\n# encoder of ")[1:]]
     assert [comment.split()[0] for comment in comments] == ["rgb:", "audio:"]
     assert all(part in comments[0] for part in ("timm/a", "stack 2", "pooling mean", "a.pth"))
-    assert all(part in comments[1] for part in ("timm/test_convnext", "random weights"))
+    assert all(part in comments[1] for part in ("timm/test_resnet", "random weights"))
     with pytest.raises(RequestError, match="both"):
         show_config(str(path), ["model.encoders.rgb={pretrained: true, weights: b.pth}"])
