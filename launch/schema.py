@@ -7,7 +7,7 @@ from omegaconf import MISSING
 
 from ..fusion.spec import BackboneSpec
 from ..shards.clips.augment import AugmentConfig
-from ..tasks.finetuning.aids import AidsConfig
+from ..tasks.finetuning.balance.aids import AidsConfig
 
 
 def _one_of(default: str, *others: str) -> Any:

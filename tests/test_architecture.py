@@ -55,8 +55,15 @@ def package_of(path: Path) -> tuple[str, ...]:
 
 
 def place(parts: tuple[str, ...]) -> str:
-    """Where a name stands: an inner room, or a file of a room, as `shards/media` or `shards/errors`."""
-    return "/".join(parts[:2])
+    """Where a name stands: its innermost folder (`tasks/finetuning/balance`), or a file of a room (`shards/errors`)."""
+    depth = next((n for n in range(len(parts), 1, -1) if ROOT.joinpath(*parts[:n]).is_dir()), 2)
+    return "/".join(parts[:depth])
+
+
+def test_a_place_is_the_innermost_folder() -> None:
+    assert place(("shards", "errors", "DataError")) == "shards/errors"
+    assert place(("tasks", "finetuning", "rank_loss", "LossHistory")) == "tasks/finetuning"
+    assert place(("tasks", "finetuning", "balance", "aids", "AidsConfig")) == "tasks/finetuning/balance"
 
 
 def edges() -> dict[str, dict[str, list[str]]]:

@@ -46,6 +46,12 @@ _PURPOSE = {
 }
 
 
+def place_of(parts: tuple[str, ...], room: str) -> str:
+    """The innermost folder of a name in `room`, or the file of the room: `finetuning/balance` or `errors`."""
+    depth = next((n for n in range(len(parts), 0, -1) if (ROOT / room).joinpath(*parts[:n]).is_dir()), 1)
+    return "/".join(parts[:depth])
+
+
 def imported_places(path: Path, room: str) -> Iterator[str]:
     """Inner rooms and files of `room` that the module at `path` imports by relative imports."""
     package = path.relative_to(ROOT).parts[:-1]
@@ -55,14 +61,14 @@ def imported_places(path: Path, room: str) -> Iterator[str]:
             for alias in node.names:
                 parts = [part for part in (*base, alias.name) if part]
                 if len(parts) > 1 and parts[0] == room:
-                    yield parts[1]
+                    yield place_of(tuple(parts[1:]), room)
 
 
 def room_graph(room: str) -> dict[str, set[str]]:
     """By inner room or file of `room`: the others of the same room that it imports, without those that follow."""
     graph: dict[str, set[str]] = {}
     for path in sorted((ROOT / room).rglob("*.py")):
-        place = path.relative_to(ROOT / room).with_suffix("").parts[0]
+        place = place_of(path.relative_to(ROOT / room).with_suffix("").parts, room)
         if place != "__init__":
             graph.setdefault(place, set()).update(imported_places(path, room))
     graph = {place: {target for target in targets if target in graph} - {place} for place, targets in graph.items()}
@@ -104,9 +110,9 @@ def columns(graph: dict[str, set[str]]) -> list[list[str]]:
 
 
 def files_in(room: str, place: str) -> int:
-    """Modules of an inner room; 0 for a file."""
+    """Modules of an inner room, without those of folders inside it; 0 for a file."""
     folder = ROOT / room / place
-    return sum(path.name != "__init__.py" for path in folder.rglob("*.py")) if folder.is_dir() else 0
+    return sum(path.name != "__init__.py" for path in folder.glob("*.py")) if folder.is_dir() else 0
 
 
 def arrow(start: tuple[float, float], end: tuple[float, float], span: int) -> str:
@@ -124,29 +130,29 @@ def floor(room: str, graph: dict[str, set[str]], top: float, width: float) -> tu
     found = columns(graph)
     most = max(map(len, found))
     height = HEAD + most * LINE + 10
-    place_of: dict[str, tuple[int, float, float]] = {}
+    spots: dict[str, tuple[int, float, float]] = {}
     for number, column in enumerate(found):
         offset = (most - len(column)) * LINE / 2
         for row, place in enumerate(column):
-            place_of[place] = (number, MARGIN * 2 + number * PITCH, top + HEAD + offset + row * LINE)
+            spots[place] = (number, MARGIN * 2 + number * PITCH, top + HEAD + offset + row * LINE)
     parts = [
         f'<rect class="floor" x="{MARGIN}" y="{top:g}" width="{width - 2 * MARGIN:g}" height="{height:g}" rx="6"/>',
         f'<text class="room" x="{MARGIN * 2}" y="{top + 21:g}">{room}</text>',
         f'<text class="small" x="{MARGIN * 2 + 62}" y="{top + 21:g}">{_PURPOSE[room]}</text>',
     ]
     for place, targets in sorted(graph.items()):
-        number, x, y = place_of[place]
+        number, x, y = spots[place]
         for target in sorted(targets):
-            other, left, upper = place_of[target]
+            other, left, upper = spots[target]
             half = BOX_HEIGHT / 2
             parts.append(arrow((x, y + half), (left + BOX_WIDTH, upper + half), number - other))
-    for place, (_, x, y) in sorted(place_of.items()):
+    for place, (_, x, y) in sorted(spots.items()):
         count = files_in(room, place)
         kind = "inner" if count else "file"
         centre = x + BOX_WIDTH / 2
         parts.append(f'<rect class="{kind}" x="{x:g}" y="{y:g}" width="{BOX_WIDTH}" height="{BOX_HEIGHT}" rx="4"/>')
-        first, _, rest = place.partition("_") if len(place) > 12 else (place, "", "")
-        lines = [(f"{first}_", ""), (rest, "")] if rest else [(place, "")]
+        first, sign, rest = place.partition("/" if "/" in place else "_") if len(place) > 12 else (place, "", "")
+        lines = [(first + sign, ""), (rest, "")] if rest else [(place, "")]
         lines += [(f"{count} files", ' class="small"')] if count else []
         for row, (text, style) in enumerate(lines):
             height_of = y + (20 if len(lines) == 1 else 14 + 12 * row)

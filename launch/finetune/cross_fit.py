@@ -8,7 +8,7 @@ from ...fusion.classifier import Classifier
 from ...fusion.mechanisms.reliability import ReliabilityGate
 from ...shards.errors import RequestError
 from ...shards.stream import ClipStream
-from ...tasks.finetuning.aids import AidsConfig
+from ...tasks.finetuning.balance.aids import AidsConfig
 from ...tasks.finetuning.cross_fitting import cross_fit_folds
 from ...tasks.finetuning.reliability_fitting import fit_reliability
 from ...tasks.finetuning.unseen_evidence import unseen_evidence

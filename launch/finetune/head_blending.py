@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ...fusion.classifier import Classifier
 from ...shards.errors import RequestError
-from ...tasks.finetuning.aids import AidsConfig
+from ...tasks.finetuning.balance.aids import AidsConfig
 from ...tasks.finetuning.balance.gradient_blending import Losses, blend_weights
 from ...tasks.finetuning.early_stopping import mean_loss
 from ...tasks.splits.splits import Split, hold_out

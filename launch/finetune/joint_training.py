@@ -10,7 +10,7 @@ from ...fusion.backbone import alone
 from ...fusion.classifier import Classifier
 from ...fusion.mechanisms.reliability import ReliabilityGate
 from ...shards.errors import RequestError
-from ...tasks.finetuning.aids import AidsConfig
+from ...tasks.finetuning.balance.aids import AidsConfig
 from ..config.defaults import GATE
 from ..schema import FinetuneConfig
 from ..training.device import ranks

@@ -21,7 +21,7 @@ from ...shards.index.selection import fraction_of
 from ...shards.index.table import Index
 from ...shards.stream import ClipRequest, ClipStream
 from ...tasks.evaluation.scores import Scores, score_clips
-from ...tasks.finetuning.aids import AidsConfig
+from ...tasks.finetuning.balance.aids import AidsConfig
 from ...tasks.finetuning.balance.relearning import Relearning
 from ...tasks.finetuning.cross_fitting import CrossFitted
 from ...tasks.finetuning.early_stopping import EarlyStopping, Until

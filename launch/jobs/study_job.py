@@ -26,7 +26,7 @@ from ...shards.index.table import Index
 from ...shards.index.whole_file import whole_file, write_whole
 from ...shards.stream import ClipRequest
 from ...shards.transforms import Preparation
-from ...tasks.finetuning.aids import AidsConfig
+from ...tasks.finetuning.balance.aids import AidsConfig
 from ...tasks.finetuning.balance.alternation import check_alternation
 from ...tasks.fusion_study.matched_size import matched_hidden
 from ...tasks.fusion_study.study_cell import Cell

@@ -17,7 +17,7 @@ from ...shards.transforms import AugmentConfig, Preparation
 from ...ssl.gather import joined_gate_loss
 from ...ssl.monitors import GRADIENT_EVERY, gate_gradient, monitors
 from ...ssl.verdicts import FINE_TUNING, Means, collapse_warnings, gate_warnings, guessing_warnings
-from .aids import AidsConfig
+from .balance.aids import AidsConfig
 from .balance.alternation import Alternation, share_head
 from .balance.gradient_modulation import GateWarmup, GradientModulation
 from .balance.pareto_gradients import ParetoGradients

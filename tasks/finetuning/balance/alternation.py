@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ....fusion.classifier import Classifier
 from ....shards.errors import RequestError
 from ....ssl.gather import sum_over_ranks
-from ..aids import AidsConfig
+from .aids import AidsConfig
 
 
 class Alternation(nn.Module):

@@ -13,7 +13,7 @@ from modalgate.shards.batch import Batch
 from modalgate.shards.clip_spec import ClipSpec
 from modalgate.shards.errors import RequestError
 from modalgate.shards.transforms import AugmentConfig, Preparation
-from modalgate.tasks.finetuning.aids import AidsConfig
+from modalgate.tasks.finetuning.balance.aids import AidsConfig
 from modalgate.tasks.finetuning.balance.pareto_gradients import pareto_factors
 from modalgate.tasks.finetuning.supervised_objective import (
     StoredBatch,
