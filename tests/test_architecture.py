@@ -55,7 +55,7 @@ def package_of(path: Path) -> tuple[str, ...]:
 
 
 def place(parts: tuple[str, ...]) -> str:
-    """Where a name stands: its innermost folder (`tasks/finetuning/balance`), or a file of a room (`shards/errors`)."""
+    """Where a name stands: its innermost folder, `tasks/finetuning/balance`, or a file of a room, `shards/errors`."""
     depth = next((n for n in range(len(parts), 1, -1) if ROOT.joinpath(*parts[:n]).is_dir()), 2)
     return "/".join(parts[:depth])
 

@@ -167,17 +167,16 @@ def _predict(out: Path, seed: int) -> dict[str, Any]:
     (predicted,) = predict_source(out / "violence", str(recording.video), request)
     timeline = replace(predicted.timeline, marks={"camera broken": recording.broken})
     draw_timeline(timeline, out / "prediction.png")
-    weights: dict[bool, list[float]] = {True: [], False: []}
-    for time_, weight in zip(timeline.times, timeline.gates[BROKEN], strict=True):
-        # One-second windows with both whole and broken pictures are not counted.
-        if all(abs(time_ - edge) >= 0.5 for edge in recording.broken):
-            weights[recording.broken[0] < time_ < recording.broken[1]].append(weight)
-    whole, broken = (sum(weights[key]) / len(weights[key]) for key in (False, True))
+    start, end = recording.broken
+    weights = [*zip(timeline.times, timeline.gates[BROKEN], strict=True)]
+    # One-second windows with both whole and broken pictures are not counted.
+    whole = [weight for time_, weight in weights if time_ <= start - 0.5 or time_ >= end + 0.5]
+    broken = [weight for time_, weight in weights if start + 0.5 <= time_ <= end - 0.5]
     return {
         "file": str(recording.video),
         "windows": predicted.windows,
-        "gate": whole,
-        "gate_broken": broken,
+        "gate": sum(whole) / len(whole),
+        "gate_broken": sum(broken) / len(broken),
         "timeline": asdict(timeline),
     }
 

@@ -67,7 +67,8 @@ def run_facts(run: Path, settings: Mapping[str, Any], results: Sequence[Result])
     if versions:
         facts.append(("versions", ", ".join(f"{name} {number}" for name, number in versions.items())))
     if git := last.get("git"):
-        changed = {True: ", with uncommitted changes", False: "", None: ", changes unknown"}[git.get("dirty")]
+        dirty = git.get("dirty")
+        changed = ", changes unknown" if dirty is None else ", with uncommitted changes" if dirty else ""
         facts.append(("source", f"commit {str(git.get('commit'))[:12]}{changed}"))
     if machine := last.get("machine"):
         facts.append(("machine", _machine(machine)))
