@@ -42,7 +42,7 @@ bench: .venv/.installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --requirement benchmarks/requirements.txt
 	$(BIN)/python benchmarks/speed/step.py
 	$(BIN)/python benchmarks/speed/pretext.py
-	$(BIN)/python benchmarks/speed/pack.py
+	$(BIN)/python benchmarks/speed/pack_cost.py
 	$(BIN)/python benchmarks/speed/loader.py
 
 .venv/.documented: .venv/.installed

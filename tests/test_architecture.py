@@ -134,7 +134,8 @@ def test_a_folder_holds_at_most_a_dozen_entries() -> None:
 
 
 def test_no_file_name_stands_twice() -> None:
-    names = Counter(path.name for path in MODULES if path.name != "__init__.py")
+    scripts = [path for top in ("benchmarks", "docs", "examples") for path in (ROOT / top).rglob("*.py")]
+    names = Counter(path.name for path in (*MODULES, *scripts) if path.name != "__init__.py")
     assert not [name for name, count in names.items() if count > 1]
 
 

@@ -1,4 +1,4 @@
-"""The loops that `loop.py` measures: ours, a bare one with Accelerate, and Lightning's, on the same step."""
+"""The loops that `loop_cost.py` measures: ours, a bare one with Accelerate, and Lightning's, on the same step."""
 
 import logging
 import os

@@ -73,7 +73,7 @@ def near_pairs(hashes: NDArray[np.uint64], limit: float = LIMIT) -> list[NearPai
     """Returns the near-duplicate pairs among hashes (n, 9), nearest first.
 
     All pairs are compared, the mean pictures first, so no pair is missed. Ten thousand clips take seconds
-    (benchmarks/learning/duplicates.py).
+    (benchmarks/learning/hash_distances.py).
     """
     found = []
     for start in range(0, len(hashes), _BLOCK):

@@ -1,6 +1,6 @@
 """Distances between hashes of copies and of other clips, and the time to compare many.
 
-    .venv/bin/python benchmarks/learning/duplicates.py SHARDS...
+    .venv/bin/python benchmarks/learning/hash_distances.py SHARDS...
 
 A copy is the clip's packed video at nine tenths of its size, encoded again at a lower quality (crf 32). Pairs of
 one `group` are skipped. The first line of a folder names the limit in use.

@@ -1,6 +1,6 @@
 """Whether the weights of a gate trained by denoising follow corruption, without a label.
 
-    .venv/bin/python benchmarks/learning/gate_denoising.py FOLDER [--steps 120] [--seeds 3] [--json FILE]
+    .venv/bin/python benchmarks/learning/gate_following.py FOLDER [--steps 120] [--seeds 3] [--json FILE]
 
 Shards and backbone are those of `pretext_worth.py`. Three rows train on the split `pretrain`, without labels: the
 demo's mixture with a gate that reads each stream's measured quality, the same with `gate_denoising`, and that with

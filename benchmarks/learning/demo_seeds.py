@@ -1,7 +1,7 @@
 """The demo over seeds: results of `modalgate demo --json` side by side.
 
     for seed in 0 1 2 3 4; do modalgate demo --out demo-$seed --seed $seed --json demo-$seed.json; done
-    .venv/bin/python benchmarks/learning/demo.py demo-?.json [--json FILE]
+    .venv/bin/python benchmarks/learning/demo_seeds.py demo-?.json [--json FILE]
 
 Prints Markdown: every figure by seed, its mean and the 95 % t interval over seeds. Differences are paired by seed.
 The best single modality is the best on the test clips of that seed.

@@ -1,6 +1,6 @@
 """Cost of packing: how busy it keeps the cores, how fast it is, and flow against plain OpenCV DIS.
 
-    .venv/bin/python benchmarks/speed/pack.py [SOURCE] [--films 48] [--repeats 41] [--json FILE]
+    .venv/bin/python benchmarks/speed/pack_cost.py [SOURCE] [--films 48] [--repeats 41] [--json FILE]
 
 Without SOURCE, films of 4 s at 320 x 240 and 30 frames per second, with sound, are generated first. Flow and the
 plain search run in turn in this process, on one thread; the median of each counts. `cores_busy` counts everything
