@@ -1,7 +1,7 @@
 """Cost of the training loop: against a plain loop and Lightning, in memory, and with a second process.
 
     .venv/bin/pip install --constraint constraints.txt --requirement benchmarks/requirements.txt
-    .venv/bin/python benchmarks/speed/loop_cost.py [SHARDS] [--steps 40] [--rounds 5] [--memory-steps 2000] [--json FILE]
+    .venv/bin/python benchmarks/speed/loop_cost.py [SHARDS] [--steps 40] [--rounds 5] [--json FILE]
 
 Without SHARDS a small generated corpus is packed first. The model is `test_convnext` on RGB and on sound with four
 pretext tasks, on one thread. 0 for a count of steps or rounds skips that part. No loop tracks by wandb.

