@@ -11,8 +11,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 DOORS = {"modalgate": ROOT, **{f"modalgate.{room}": ROOT / room for room in ("shards", "fusion", "tasks", "launch")}}
 PROMISED = {
-    "modalgate": "pack pretrain finetune probe predict embed load_encoder load_bundle PRETEXT_TASKS "
-    "build_pretext_task PretextTask PretextObjective __version__",
+    "modalgate": "pack pretrain finetune probe predict embed export robustness compare detect study report "
+    "load_encoder load_bundle PRETEXT_TASKS build_pretext_task PretextTask PretextObjective __version__",
     "modalgate.shards": "load_index Index pack PackSettings ClipStream ClipRequest ClipSpec Preparation "
     "AugmentConfig Batch Modality declare verify slide",
     "modalgate.fusion": "Backbone BackboneSpec EncoderSpec Classifier Fusion Fused FUSIONS ENCODERS build_fusion "
