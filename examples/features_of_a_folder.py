@@ -18,6 +18,7 @@ def main(encoder: str, folder: str) -> None:
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     cosines = rows @ rows.T
 
+    # A recording is not its own neighbour.
     np.fill_diagonal(cosines, -np.inf)
     for name, nearest, cosine in zip(names, cosines.argmax(axis=1), cosines.max(axis=1), strict=True):
         print(f"{name}: nearest {names[nearest]}, cosine {cosine:.3f}")

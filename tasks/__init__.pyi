@@ -16,9 +16,11 @@ from .metrics.significance import holm as holm
 from .metrics.significance import mcnemar as mcnemar
 from .metrics.significance import paired_bootstrap as paired_bootstrap
 from .metrics.significance import sign_test as sign_test
+from .probes.knn import knn as knn
 from .probes.knn import knn_scores as knn_scores
 from .probes.linear_probe import fit_linear_probe as fit_linear_probe
 from .probes.retrieval import class_retrieval as class_retrieval
 from .probes.retrieval import cross_modal_retrieval as cross_modal_retrieval
+from .probes.retrieval import retrieval as retrieval
 from .splits.splits import folds_of as folds_of
 from .splits.splits import grouped_folds as grouped_folds

@@ -1,7 +1,8 @@
 """`export`: a trained model as a bundle, a graph, or the network of one modality."""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -14,6 +15,10 @@ from ..runs.closing_table import print_table, write_json
 from ..runs.next_step import model_line, run_line
 from .exporting import export_bundle, trained_bundle
 from .graph_files import card_path, int8_path
+
+if TYPE_CHECKING:
+    from .graph_export import Exported
+    from .int8 import Cost
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,28 @@ class GraphRequest:
         return index, self.label
 
 
+@dataclass(frozen=True)
+class Written:
+    """An exported model.
+
+    out: the folder or file.
+    figures: what was written, by name.
+    classifier: whether the run's model is a classifier.
+    use: lines of Python that load the network of one modality.
+    graph: size of a graph, and its largest difference from the model.
+    int8: cost of the quantised graph.
+    card: model card of a graph.
+    """
+
+    out: Path
+    figures: dict[str, Any]
+    classifier: bool
+    use: list[str] = field(default_factory=list)
+    graph: "Exported | None" = None
+    int8: "Cost | None" = None
+    card: Path | None = None
+
+
 def check_free(out: Path, graph: bool, int8: bool, overwrite: bool) -> None:
     """Raises `RequestError` if there is a model at `out`, or of a graph its card or quantised twin, and not
     `overwrite`.
@@ -55,10 +82,16 @@ def check_free(out: Path, graph: bool, int8: bool, overwrite: bool) -> None:
             keep_results(place, "OUT", overwrite)
 
 
-def write_bundle(run: Path, out: Path, licence: str | None, json: Path | None) -> None:
-    """The model of `run` as a bundle in `out`; see `export_bundle`."""
+def export_model(
+    run: Path, out: Path, request: GraphRequest | None, modality: str | None, licence: str | None
+) -> Written:
+    """Writes the model of `run` to `out`: with a `modality` its network, with a `request` a graph, else a bundle."""
+    if modality is not None:
+        return _single(run, out, modality)
+    if request is not None:
+        return _graph(run, out, request, licence)
     bundle, difference = export_bundle(run, out, licence)
-    facts = {
+    figures = {
         "kind": bundle.task or "encoder",
         "modalities": ", ".join(bundle.backbone.modalities),
         "fusion": bundle.backbone.spec.fusion,
@@ -67,23 +100,44 @@ def write_bundle(run: Path, out: Path, licence: str | None, json: Path | None) -
         "largest difference": difference,
         "licence": bundle.licence or "not stated (--license)",
     }
-    print_table(f"{run} exported to {out}", ("figure", "value"), list(facts.items()))
-    write_json(json, facts)
-    typer.echo(model_line(out, bundle.task is not None))
+    return Written(out, figures, bundle.task is not None)
 
 
-def write_single(run: Path, out: Path, modality: str, json: Path | None) -> None:
+def print_written(run: Path, written: Written, request: GraphRequest | None, json: Path | None) -> None:
+    """Prints what was exported, the lines that load a network, and the next command."""
+    out, graph, cost = written.out, written.graph, written.int8
+    if written.use:
+        typer.echo(f"{written.figures['modality']} of {run} exported to {out}. It loads with:\n")
+        typer.echo("".join(f"    {line}\n" for line in written.use))
+        write_json(json, written.figures | {"file": out, "use": written.use})
+        typer.echo(run_line(run, run, written.classifier))
+        return
+    print_table(f"{run} exported to {out}", ("figure", "value"), list(written.figures.items()))
+    if request is None or graph is None:
+        write_json(json, written.figures)
+        typer.echo(model_line(out, written.classifier))
+        return
+    content: dict[str, object] = {"graph": asdict(graph)}
+    if cost is not None:
+        title = f"{cost.path}, on {cost.windows} windows of {cost.source}"
+        print_table(title, ("figure", "fp32", "int8"), cost.rows())
+        if request.shards is None:
+            typer.echo("noise says little about accuracy: give --shards SHARDS to measure it on clips")
+        content["int8"] = asdict(cost)
+    typer.echo(f"model card: {written.card}")
+    write_json(json, content)
+    scored = written.classifier and not request.encoder_only and request.form == "onnx"
+    typer.echo(model_line(out, classifier=True) if scored else run_line(run, run, written.classifier))
+
+
+def _single(run: Path, out: Path, modality: str) -> Written:
     """The network of one modality as a state dict, and the lines of Python that load it."""
     bundle = trained_bundle(run)
-    lines = save_single(bundle, modality, out)
-    typer.echo(f"{modality} of {run} exported to {out}. It loads with:\n")
-    typer.echo("".join(f"    {line}\n" for line in lines))
-    write_json(json, {"modality": modality, "file": out, "use": lines})
-    typer.echo(run_line(run, run, bundle.task is not None))
+    return Written(out, {"modality": modality}, bundle.task is not None, save_single(bundle, modality, out))
 
 
-def write_graph(run: Path, out: Path, request: GraphRequest, licence: str | None, json: Path | None) -> None:
-    """The model of `run` as a graph in `out`, compared with the model, and its model card."""
+def _graph(run: Path, out: Path, request: GraphRequest, licence: str | None) -> Written:
+    """The model as a graph, compared with the model, and its model card."""
     from .graph_card import save_card
     from .graph_export import export_graph
 
@@ -91,7 +145,7 @@ def write_graph(run: Path, out: Path, request: GraphRequest, licence: str | None
     bundle = replace(bundle, licence=licence or bundle.licence)
     index, label = request.clips()
     exported = export_graph(bundle, out, request.form, request.encoder_only, index)
-    facts = {
+    figures = {
         "inputs": ", ".join(("present", *bundle.backbone.modalities)),
         "outputs": ", ".join(exported.outputs),
         "weights": bundle.provenance.get("weights", "as the bundle has them"),
@@ -99,19 +153,10 @@ def write_graph(run: Path, out: Path, request: GraphRequest, licence: str | None
         "largest difference on noise": exported.noise,
         "largest difference on clips": exported.clips,
     }
-    print_table(f"{run} exported to {out}", ("figure", "value"), list(facts.items()))
-    content: dict[str, object] = {"graph": asdict(exported)}
     cost = None
     if request.int8:
         from .int8 import quantise
 
         cost = quantise(bundle, out, index, label)
-        title = f"{cost.path}, on {cost.windows} windows of {cost.source}"
-        print_table(title, ("figure", "fp32", "int8"), cost.rows())
-        if index is None:
-            typer.echo("noise says little about accuracy: give --shards SHARDS to measure it on clips")
-        content["int8"] = asdict(cost)
-    typer.echo(f"model card: {save_card(bundle, exported, cost)}")
-    write_json(json, content)
-    scored = bundle.task is not None and not request.encoder_only and request.form == "onnx"
-    typer.echo(model_line(out, classifier=True) if scored else run_line(run, run, bundle.task is not None))
+    card = save_card(bundle, exported, cost)
+    return Written(out, figures, bundle.task is not None, graph=exported, int8=cost, card=card)

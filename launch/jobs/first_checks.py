@@ -1,7 +1,7 @@
 """Wrong requests found from paths, names and columns, before a slow library is imported."""
 
 import ast
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,6 +57,29 @@ def check_scorer(model: Path) -> None:
         check_bundle(model)
     elif not model.is_file():
         raise RequestError(f"no file at '{model}'")
+
+
+def check_export(
+    form: str,
+    modality: str | None,
+    int8: bool,
+    encoder_only: bool,
+    shards: Path | None,
+    label: str | None,
+    licence: str | None,
+) -> None:
+    """Raises `RequestError` for options of `export` that do not go together."""
+    graph = form != "bundle"
+    for given, needed, problem in (
+        (graph, modality is None, "--modality writes a state dict: remove --format"),
+        (int8, form == "onnx", "--int8 quantises an ONNX graph: add --format onnx"),
+        (encoder_only, graph, "--encoder-only is for graphs: add --format onnx or torch"),
+        (shards is not None, graph, "--shards compares graphs: add --format onnx or torch"),
+        (label is not None, int8 and shards is not None, "--label is for --int8 on --shards: add both"),
+        (licence is not None, modality is None, "--license needs a model card, which --modality does not write"),
+    ):
+        if given and not needed:
+            raise RequestError(problem)
 
 
 def check_source(source: str) -> None:
@@ -127,3 +150,8 @@ def registered(module: str, table: str) -> list[str]:
             assert isinstance(node.value, ast.Dict)
             return [str(key.value) for key in node.value.keys if isinstance(key, ast.Constant)]
     raise AssertionError(f"{module}.py has no {table}")
+
+
+def plain_rates(rate: Mapping[str, float] | None) -> dict[str, float]:
+    """Rates in Hz by kind of file; `rgb` means `video`."""
+    return {"video" if name == "rgb" else name: float(hertz) for name, hertz in (rate or {}).items()}

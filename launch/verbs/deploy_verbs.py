@@ -44,33 +44,18 @@ def export(
     json: Json = None,
 ) -> None:
     """Write a run's model as a bundle, a graph or one network."""
-    from ...shards.errors import RequestError
+    from ..jobs.first_checks import check_export, check_shards, check_trained
 
-    graph = form != "bundle"
-    for given, needed, option in (
-        (graph, modality is None, "--modality writes a state dict: remove --format"),
-        (int8, form == "onnx", "--int8 quantises an ONNX graph: add --format onnx"),
-        (encoder_only, graph, "--encoder-only is for graphs: add --format onnx or torch"),
-        (shards is not None, graph, "--shards compares graphs: add --format onnx or torch"),
-        (label is not None, int8 and shards is not None, "--label is for --int8 on --shards: add both"),
-        (licence is not None, modality is None, "--license needs a model card, which --modality does not write"),
-    ):
-        if given and not needed:
-            raise RequestError(option)
-    from ..jobs.first_checks import check_shards, check_trained
-
+    check_export(form, modality, int8, encoder_only, shards, label, licence)
     check_trained(run)
     if shards is not None:
         check_shards(shards)
-    from ..export.export_job import GraphRequest, check_free, write_bundle, write_graph, write_single
+    from ..export.export_job import GraphRequest, check_free, export_model, print_written
 
+    graph = form != "bundle"
     check_free(out, graph, int8, overwrite)
-    if modality is not None:
-        write_single(run, out, modality, json)
-    elif graph:
-        write_graph(run, out, GraphRequest(form, encoder_only, int8, shards, label), licence, json)
-    else:
-        write_bundle(run, out, licence, json)
+    request = GraphRequest(form, encoder_only, int8, shards, label) if graph else None
+    print_written(run, export_model(run, out, request, modality, licence), request, json)
 
 
 def push(

@@ -72,22 +72,24 @@ class Finetuned:
 
 
 def pretrain(
-    shards_or_config: Place,
+    config: Place = "",
+    overrides: Settings = (),
     *,
-    settings: Settings = (),
     resume: bool | Literal["auto"] = False,
     accept: Sequence[str] = (),
     deterministic: bool = False,
+    shards_or_config: Place = "",
+    settings: Settings = (),
 ) -> Pretrained:
     """Trains an encoder without labels, on pretext tasks.
 
-    shards_or_config: packed shards, from which all settings are chosen; or a shipped config, a YAML file or a run
-        folder.
-    settings: override it, as `["train.steps=100"]` or `{"train.steps": 100}`. Keys are dotted, as on the command
-        line.
+    config: packed shards, from which all settings are chosen; or a shipped config, a YAML file or a run folder.
+    overrides: settings to change, as `["train.steps=100"]` or `{"train.steps": 100}`. Keys are dotted, as on the
+        command line.
     resume: resume from the newest checkpoint of the run; `"auto"` starts the run if it does not exist.
     accept: settings that may differ on resume.
     deterministic: reproducible results on a GPU too, at some cost in speed.
+    shards_or_config, settings: other names of `config` and `overrides`.
 
     Raises `RequestError` for invalid settings.
     """
@@ -100,36 +102,39 @@ def pretrain(
     from ..runs.folder import run_folder
     from ..schema import PretrainConfig
 
-    given = [*_as_overrides(settings), *["train.deterministic=true"] * deterministic]
-    name, overrides = start_of(str(shards_or_config), given)
+    start, given = _start(config, shards_or_config), [*as_overrides(overrides), *as_overrides(settings)]
+    given += ["train.deterministic=true"] * deterministic
+    name, overrides = start_of(str(start), given)
     chosen: list[Choice] = []
-    config = load_config("pretrain", name, overrides, chosen.extend)
-    assert isinstance(config, PretrainConfig)
-    config, again = resumed(config, _resume_word(resume), list(accept), lambda one: pretraining_clips(one.data))
-    run = run_folder(config)
-    check_config(config, again)
-    last = run_pretraining(config, _command("pretrain", shards_or_config, given), again)
+    wanted = load_config("pretrain", name, overrides, chosen.extend)
+    assert isinstance(wanted, PretrainConfig)
+    wanted, again = resumed(wanted, resume_word(resume), list(accept), lambda one: pretraining_clips(one.data))
+    run = run_folder(wanted)
+    check_config(wanted, again)
+    last = run_pretraining(wanted, command_of("pretrain", start, given), again)
     whole = run / "encoder"
     encoders = [whole] if whole.is_dir() else sorted(run.glob("*/encoder"))
     return Pretrained(run, encoders, last, chosen, read_warnings(run))
 
 
 def finetune(
-    shards_or_config: Place,
+    config: Place = "",
+    overrides: Settings = (),
     *,
     label: str | None = None,
     encoder: Place | None = None,
     positive: str | None = None,
-    settings: Settings = (),
     resume: bool | Literal["auto"] = False,
     accept: Sequence[str] = (),
     deterministic: bool = False,
     final: bool = False,
     allow: Sequence[str] = (),
+    shards_or_config: Place = "",
+    settings: Settings = (),
 ) -> Finetuned:
     """Trains a classifier with labels, from a pretrained encoder or from scratch, and scores it on test clips.
 
-    shards_or_config, settings, resume, accept, deterministic: as in `pretrain`.
+    config, overrides, resume, accept, deterministic, shards_or_config, settings: as in `pretrain`.
     label: column of classes; default: `label` if it exists.
     encoder: pretrained bundle or run to start from; default: from scratch.
     positive: the class to detect, out of two classes; sets the task `violence`.
@@ -148,20 +153,20 @@ def finetune(
     from ..runs.folder import run_folder
     from ..schema import FinetuneConfig
 
-    given = _as_overrides(settings)
+    start, given = _start(config, shards_or_config), [*as_overrides(overrides), *as_overrides(settings)]
     for key, value in (("data.label", label), ("encoder", encoder), ("positive", positive)):
         given += [] if value is None else [f"{key}={value}"]
     given += ["task=violence"] * (positive is not None)
     given += ["train.deterministic=true"] * deterministic + ["final=true"] * final
-    name, overrides = start_of(str(shards_or_config), given)
+    name, overrides = start_of(str(start), given)
     chosen: list[Choice] = []
-    config = load_config("finetune", name, overrides, chosen.extend)
-    assert isinstance(config, FinetuneConfig)
-    config, again = resumed(config, _resume_word(resume), list(accept), lambda one: finetuning_clips(one).index)
-    run = run_folder(config)
-    check_config(config, again)
+    wanted = load_config("finetune", name, overrides, chosen.extend)
+    assert isinstance(wanted, FinetuneConfig)
+    wanted, again = resumed(wanted, resume_word(resume), list(accept), lambda one: finetuning_clips(one).index)
+    run = run_folder(wanted)
+    check_config(wanted, again)
     with allowing(allow):
-        done = run_finetuning(config, _command("finetune", shards_or_config, given), again)
+        done = run_finetuning(wanted, command_of("finetune", start, given), again)
     return Finetuned(
         run,
         find_bundle(run, quiet=True),
@@ -176,10 +181,17 @@ def finetune(
     )
 
 
-def _as_overrides(settings: Settings) -> list[str]:
+def _start(config: Place, shards_or_config: Place) -> Place:
+    """The one that is given. Raises `RequestError` for none or both."""
+    if bool(str(config)) == bool(str(shards_or_config)):
+        raise RequestError("give one `config`: shards, a shipped config, a YAML file or a run folder")
+    return config if str(config) else shards_or_config
+
+
+def as_overrides(settings: Settings) -> list[str]:
     """Settings in the form `key=value` of the command line."""
     if isinstance(settings, str):
-        raise RequestError(f"settings must be a list or a mapping, not the text '{settings}': give [{settings!r}]")
+        raise RequestError(f"overrides must be a list or a mapping, not the text '{settings}': give [{settings!r}]")
     if not isinstance(settings, Mapping):
         return list(settings)
     return [f"{key}={_as_text(value)}" for key, value in settings.items()]
@@ -189,10 +201,11 @@ def _as_text(value: Any) -> str:
     return str(value) if isinstance(value, str | Path) else json.dumps(value, default=str)
 
 
-def _command(verb: str, start: Place, given: Sequence[str]) -> list[str]:
+def command_of(verb: str, start: Place, given: Sequence[str]) -> list[str]:
     """The equivalent command line, for the record of the run."""
     return ["modalgate", verb, masked(str(start)), *map(masked, given)]
 
 
-def _resume_word(resume: bool | str) -> str:
+def resume_word(resume: bool | str) -> str:
+    """The value of `--resume`."""
     return resume if isinstance(resume, str) else "yes" * resume

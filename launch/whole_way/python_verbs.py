@@ -1,4 +1,4 @@
-"""`pack`, `probe`, `predict` and `embed` as Python functions.
+"""`pack`, `probe` and `embed` as Python functions.
 
 Names and arguments are those of the command line. The functions return what the commands print. An invalid request
 raises `RequestError`, bad data raises `DataError`.
@@ -10,17 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ...fusion.own_classes import allowing
-from ...shards.errors import DataError
 from ...shards.media.pack_settings import PackSettings
 from ...shards.media.region import plain_region
-from ..jobs.first_checks import check_bundle, check_recordings, check_scorer, check_shards
+from ..jobs.first_checks import check_bundle, check_recordings, check_shards, plain_rates
 
 if TYPE_CHECKING:
     from ...fusion.bundle.embedder import Embedding
     from ...shards.index.shard_summary import Summary
     from ...shards.index.table import Index
     from ...shards.packing.rejected import Rejected
-    from ...tasks.prediction.window_scores import Prediction
     from ..jobs.probing import Probed
 
 Place = str | Path
@@ -136,7 +134,7 @@ def pack(
         flow_bound=float(flow_bound),
         clip_seconds=float(clip_seconds),
         silence_db=float(silence_db),
-        rates=_rates(rate),
+        rates=plain_rates(rate),
         depth_scale=float(depth_scale),
         region=None if region is None else plain_region(region),
         samples_per_shard=samples_per_shard,
@@ -225,45 +223,6 @@ def probe(
         )
 
 
-def predict(
-    model: Place,
-    recording: Place,
-    *,
-    beside: Mapping[str, Place] | None = None,
-    rate: Mapping[str, float] | None = None,
-    hop: float | None = None,
-    batch_size: int = 4,
-    allow: Sequence[str] = (),
-) -> "list[Prediction]":
-    """Class scores and gate weights of each piece of a recording.
-
-    model: a bundle or run folder of a classifier, `hf://OWNER/NAME`, or an exported .onnx file.
-    recording: a media file, or a folder of frames. One as short as the training clips is a single piece.
-    beside: files of further modalities by name, such as `{"depth": "depth.mkv"}`.
-    rate: Hz of frame folders, arrays and signals, such as `{"video": 30}`.
-    hop: seconds between pieces; default: as in evaluation.
-    batch_size: pieces per forward pass.
-    allow: packages whose classes the bundle may import.
-
-    Raises `RequestError` for a missing file and for a model that is not a classifier, `DataError` for a recording
-    that cannot be read.
-    """
-    from ...shards.index.unreadable import UNREADABLE, reason_of
-    from ...tasks.prediction.window_scores import predict as score
-    from ..predict.predicting import load_scorer, recording_files
-
-    check_scorer(Path(model))
-    with allowing(allow):
-        scorer = load_scorer(Path(model))
-    files = recording_files(
-        scorer.modalities, Path(recording), {name: Path(path) for name, path in (beside or {}).items()}
-    )
-    try:
-        return list(score(scorer, files, hop, batch_size, _rates(rate)))
-    except UNREADABLE as error:
-        raise DataError(f"'{recording}' cannot be read: {reason_of(error)}") from error
-
-
 def embed(
     encoder: Place,
     source: Place,
@@ -296,7 +255,7 @@ def embed(
 
     check_bundle(encoder)
     model = load_encoder(find_bundle(Path(encoder)), allow).to("cuda" if torch.cuda.is_available() else "cpu")
-    material = find_material(str(source), _rates(rate))
+    material = find_material(str(source), plain_rates(rate))
     if material.index is not None:
         check_shards_fit(Bundle(model.backbone, model.spec, model.segments), material.index)
     cut = material.cutter(model.spec, model.modalities, model.application, hop)
@@ -311,8 +270,3 @@ def embed(
         except UNREADABLE as error:
             rejected[item.key] = reason_of(error)
     return Embedded(found, rejected)
-
-
-def _rates(rate: Mapping[str, float] | None) -> dict[str, float]:
-    """Rates by kind of file; `rgb` means `video`."""
-    return {"video" if name == "rgb" else name: float(hertz) for name, hertz in (rate or {}).items()}

@@ -64,3 +64,7 @@ def unit_rows(rows: NDArray[np.floating]) -> NDArray[np.float64]:
     """Returns rows (n, D) scaled to length one. Zero rows stay zero."""
     rows = rows.astype(np.float64)
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+
+
+# The short public name.
+knn = knn_scores

@@ -72,3 +72,7 @@ def _retrieve(gallery: Array, queries: Array, hits: Any, ranks: Sequence[int]) -
         median if np.isfinite(median) else float("nan"),
         len(gallery),
     )
+
+
+# The short public name.
+retrieval = class_retrieval

@@ -1,8 +1,11 @@
 """The Python functions do what the commands do, and return the printed figures."""
 
 import json
+import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import modalgate
 import numpy as np
@@ -54,10 +57,14 @@ def test_pretrain_trains_the_same_encoder_and_resumes(tmp_path: Path, tiny_confi
         modalgate.pretrain(tiny_config, settings=[f"out={tmp_path}", "name=mine"])
     again = modalgate.pretrain(tiny_config, settings=[f"out={tmp_path}", "name=mine", "train.steps=5"], resume="auto")
     assert json.loads((again.run / "metrics.jsonl").read_text().splitlines()[-1])["step"] == 5
-    with pytest.raises(RequestError, match=r"settings must be a list or a mapping, not the text 'train.steps=4'"):
+    with pytest.raises(RequestError, match=r"overrides must be a list or a mapping, not the text 'train.steps=4'"):
         modalgate.pretrain(tiny_config, settings="train.steps=4")
     with pytest.raises(RequestError, match=r"unknown config key 'train.stps'"):
-        modalgate.pretrain(tiny_config, settings={"train.stps": 4})
+        modalgate.pretrain(config=tiny_config, overrides={"train.stps": 4})
+    with pytest.raises(RequestError, match=r"unknown config key 'train.stps'"):
+        modalgate.pretrain(shards_or_config=tiny_config, settings={"train.stps": 4})
+    with pytest.raises(RequestError, match="give one `config`"):
+        modalgate.pretrain()
 
 
 @pytest.mark.slow
@@ -80,13 +87,30 @@ def test_probe_finetune_and_predict_return_what_the_verbs_print(
     assert set(tuned.intervals) <= set(tuned.metrics)
     assert tuned.scores.probabilities.shape == (len(tuned.scores.keys), 2)
     assert {choice.key for choice in tuned.chosen} >= {"train.learning_rate"}
-    pieces = modalgate.predict(tuned.classifier, films / "a.mkv", hop=0.5)
+    name = next(iter(modalgate.load_bundle(tuned.classifier).model.classes))
+    # Any score starts an alarm, which lasts to the end.
+    low = {"alarm": name, "on": 1e-6, "off": 0.0, "smooth": 0.0}
+    found = modalgate.predict(tuned.classifier, films / "a.mkv", hop=0.5, **low)
+    pieces = found.windows
+    assert list(found) == pieces
+    assert (found[0], found[-1], len(found)) == (pieces[0], pieces[-1], len(pieces))
     capsys.readouterr()
-    assert main(["predict", str(tuned.classifier), str(films / "a.mkv"), "--hop", "0.5"]) == 0
+    typed = ["--hop", "0.5", "--alarm", name, "--on", "1e-6", "--off", "0", "--smooth", "0"]
+    assert main(["predict", str(tuned.classifier), str(films / "a.mkv"), *typed]) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     windows = [line for line in lines if line["kind"] == "window"]
     assert [piece.start for piece in pieces] == [line["start"] for line in windows]
     assert [piece.probabilities for piece in pieces] == [pytest.approx(line["probabilities"]) for line in windows]
+    clip = next(line for line in lines if line["kind"] == "clip")
+    assert (found.scores, found.peaks) == (pytest.approx(clip["probabilities"]), pytest.approx(clip["peaks"]))
+    assert (found.whole, found.decision) == (clip["whole"], clip.get("class"))
+    ends = [(line["on"], line["off"]) for line in lines if line["kind"] == "alarm" and line["state"] == "off"]
+    assert (found.alarm, [(alarm.on, alarm.off) for alarm in found.alarms]) == (name, ends)
+    assert len(ends) == 1
+    with pytest.raises(RequestError, match="class of this model"):
+        modalgate.predict(tuned.classifier, films / "a.mkv", alarm="nothing")
+    with pytest.raises(DataError, match="more than 1"):
+        modalgate.predict(tuned.classifier, films / "a.mkv", hop=0.5, max_seconds=1)
     with pytest.raises(DataError, match=r"torn.mp4' cannot be read"):
         modalgate.predict(tuned.classifier, films / "torn.mp4")
     with pytest.raises(RequestError, match="no file at"):
@@ -104,3 +128,70 @@ def test_embed_gives_the_features_of_a_folder(
         alone = modalgate.load_encoder(tmp_path / "encoder").embed(films / name)
         assert np.array_equal(embedding.features, alone.features)
         assert embedding.features.shape == (len(embedding.start), 8)
+
+
+@pytest.mark.slow
+def test_evaluation_and_export_return_what_the_verbs_print(tmp_path: Path, tiny_config: str, packed: Path) -> None:
+    settings = {"out": tmp_path, "train.steps": 2, "data.split": "pretrain+train", "data.workers": 0}
+    settings |= {"wandb": "disabled", "data.batch_size": 4}
+    runs = [modalgate.finetune(packed, {**settings, "name": f"c{seed}", "seed": seed}).run for seed in (0, 1)]
+    figures = tmp_path / "figures.json"
+
+    def typed(*words: object) -> dict[str, Any]:
+        figures.unlink(missing_ok=True)
+        assert main([*map(str, words), "--json", str(figures)]) == 0
+        return json.loads(figures.read_text())
+
+    compared, printed = modalgate.compare(runs, out=tmp_path / "pairs.html"), typed("compare", *runs)
+    assert [[pair.first, pair.second, asdict(pair.accuracy), pair.p] for pair in compared.pairs] == [
+        [pair["first"], pair["second"], pair["accuracy"], pair["p"]] for pair in printed["pairs"]
+    ]
+    assert (tmp_path / "pairs.html").is_file()
+    common = {"split": "test", "axis": ["blur"], "workers": 0}
+    measured = modalgate.robustness(runs[0], packed, **common)
+    printed = typed("robustness", runs[0], packed, "--split", "test", "--axis", "blur", "--workers", 0)
+    mine = measured.plain()
+    assert [row["accuracy"] for row in mine["missing"]] == [row["accuracy"] for row in printed["missing"]]
+    assert [curve["area"] for curve in mine["curves"]] == [curve["area"] for curve in printed["curves"]]
+    assert mine["met_in_training"] == printed["met_in_training"]
+    written = modalgate.export(runs[0], tmp_path / "mine")
+    printed = typed("export", runs[0], tmp_path / "typed")
+    assert written.figures == printed
+    assert (written.out, written.classifier) == (tmp_path / "mine", True)
+    assert modalgate.load_bundle(written.out).model.classes == modalgate.load_bundle(tmp_path / "typed").model.classes
+    single = modalgate.export(runs[0], tmp_path / "rgb.safetensors", modality="rgb")
+    assert "timm" in "".join(single.use)
+    with pytest.raises(RequestError, match="--int8 quantises an ONNX graph"):
+        modalgate.export(runs[0], tmp_path / "other", int8=True)
+    assert modalgate.report(runs).page == runs[0] / "report.html"
+    assert "<html" in (runs[0] / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_detect_returns_what_the_verb_prints(tmp_path: Path, tiny_config: str, packed: Path, films: Path) -> None:
+    settings = {"out": tmp_path, "name": "c", "train.steps": 2, "data.split": "pretrain+train", "data.workers": 0}
+    run = modalgate.finetune(packed, settings | {"wandb": "disabled", "data.batch_size": 4}).run
+    name = modalgate.load_bundle(run / "encoder").model.classes[1]
+    (tmp_path / "films").mkdir()
+    for film in ("a", "b"):
+        shutil.copy(films / f"{film}.mkv", tmp_path / "films")
+    spans = tmp_path / "spans.csv"
+    spans.write_text("video,start,end\na.mkv,0.5,1.0\n")
+    found = modalgate.detect(run, tmp_path / "films", spans=spans, label=name, threshold=0.4)
+    figures = tmp_path / "figures.json"
+    typed = ["--spans", str(spans), "--label", name, "--threshold", "0.4", "--json", str(figures)]
+    assert main(["detect", str(run), str(tmp_path / "films"), *typed]) == 0
+    printed = json.loads(figures.read_text())
+    assert [video.name for video in found.videos] == list(printed["videos"])
+    assert json.loads(json.dumps([asdict(table) for table in found.result.tables])) == printed["tables"]
+
+
+def test_study_and_wrong_requests_of_evaluation(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="unknown config key 'rws'"):
+        modalgate.study("study-utd-mhad", {"rws": ["concat"]})
+    with pytest.raises(RequestError, match="none"):
+        modalgate.study("study-utd-mhad", [f"data.shards={tmp_path / 'none'}", f"out={tmp_path}"])
+    with pytest.raises(RequestError, match="none"):
+        modalgate.compare([tmp_path / "none", tmp_path / "nor"])
+    with pytest.raises(RequestError, match="none"):
+        modalgate.robustness(tmp_path / "model", tmp_path / "none")
