@@ -35,7 +35,7 @@ def test_a_cross_fitted_run_is_saved_and_exported(
     run = corpus / "runs" / "fitted"
     place = [f"data.shards={corpus / 'shards'}", f"out={corpus / 'runs'}", "name=fitted"]
     assert main(["finetune", "demo-violence", *place, *few, *GATED]) == 0
-    assert "of the product of the experts" in capsys.readouterr().out
+    assert "(product of experts: " in capsys.readouterr().out
     model = load_bundle(run / "encoder").model
     assert isinstance(model, Classifier)
     assert isinstance(model.decision, ReliabilityGate)
