@@ -12,7 +12,8 @@ class Batch:
     """B clips of K segments each.
 
     - `streams`: tensor by modality. Video (B, K, T, C, H, W) uint8, depth uint16; audio (B, K, N) float in [-1, 1];
-      signals (B, K, N, C) float in physical units.
+      signals (B, K, N, C) float in physical units. RGB may be channels-last in memory: call `.contiguous()` where
+      the order matters.
     - `present`: (B, K) bool by modality. Where it is False, the stream holds zeros that carry no information.
     - `key`: the B clip keys.
     - `start`: (B, K) start of each segment in seconds.

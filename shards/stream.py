@@ -85,7 +85,7 @@ class ClipStream:
     - `damaged`: reason by key of the undecodable clips that this process has met.
 
     In training, a clip that cannot be decoded is replaced by the next clip of the index, the same in every run.
-    Evaluation raises `DataError` for the first such clip, or skips it if told so.
+    Evaluation raises `DataError` for the first such clip, or skips it with `skip_damaged`.
 
     Raises `RequestError` for an empty selection, for a modality that no clip of the shards has, for
     numbers out of range, and for labels that do not fit: an

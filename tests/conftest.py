@@ -28,7 +28,7 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
-    """Tensors this small take longer to share out than to compute; what a test trains sets the number anew."""
+    """One thread: threading costs more than computing such small tensors. A training sets its own number."""
     torch.set_num_threads(1)
 
 

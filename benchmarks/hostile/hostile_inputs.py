@@ -50,7 +50,7 @@ LIMITS = ["--max-mb", "8", "--queue", "2", "--max-seconds", "120", "--deadline",
 
 @dataclass
 class Row:
-    """One input: the door it came to, what it is, the answer, seconds and MB beyond the idle process."""
+    """One input: entry point, name, answer, seconds, extra MB."""
 
     door: str
     name: str

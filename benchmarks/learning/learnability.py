@@ -88,15 +88,15 @@ ROWS = {name: Row() for name in PRETEXT_TASKS} | {
     **{name: Row(**PAIRS) for name in ("cross_modal", "leave_one_out", "vicreg", "barlow_twins", "lejepa")},
     # Four times as long at three times the rate, it learns its few training clips by heart.
     "correspondence": Row(steps=400, learning_rate=1e-3, **PAIRS, **SOUND),
-    # Another clip's sound has another rhythm: without such easy negatives nothing but the moment is left to go by.
+    # Another clip's sound has another rhythm. Without such easy negatives only the moment is left as a cue.
     "synchrony": Row({"hard": 1.0, "easy_until": 0.0, "gap": 0.0}, **MOMENTS),
     "offset": Row({"gap": 0.0}, **MOMENTS),
-    # Guessing finds one of so many rows, and not of thousands.
+    # A small queue keeps chance above zero.
     "momentum_queue": Row({"size": 64}, **PAIRS),
     "agreement": Row({"size": 64}, steps=600, **PAIRS),
-    # It keeps what two streams share at any two moments. Of that `solo` shows little but the size, small or large.
+    # It keeps what two streams share at any two moments. `solo` shares only the size.
     "crisscross": Row(world="place", **PAIRS),
-    # Without negatives, or with much of the input hidden, rows come apart slowly.
+    # Without negatives, or with much of the input hidden, rows separate slowly.
     "byol": Row(steps=1200, **PAIRS),
     "masked_latent": Row({"share": 0.34}, segments=3, steps=1000),
     "contrastive_masked": Row({"share": 0.34}, segments=3, steps=1000),

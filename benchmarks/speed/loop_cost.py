@@ -189,8 +189,8 @@ def waiting(shards: Path, folder: Path, steps: int) -> dict[str, float]:
 
 
 def scaling(shards: Path, folder: Path, steps: int, rounds: int) -> dict[str, float]:
-    """Clips per second of one and of two processes that train together, each on one thread; and of two trainings that
-    know nothing of each other, at the same time: more than these two reach, the machine does not give."""
+    """Clips per second of one process and of two that train together, each on one thread. Also of two independent
+    trainings at the same time: the upper limit of this machine."""
     rates: dict[str, list[float]] = defaultdict(list)
     for number in range(rounds):
         for name, (trainings, world) in {"one": (1, 1), "two": (1, 2), "apart": (2, 1)}.items():

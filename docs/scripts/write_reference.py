@@ -1,4 +1,4 @@
-"""Writes docs/reference from the code: every verb, every config key, every module.
+"""Writes docs/reference from the code: every verb, every config key, every public name, every module.
 
     .venv/bin/python docs/scripts/write_reference.py
 
@@ -29,6 +29,7 @@ DETAILS = """
 def pages() -> dict[Path, str]:
     """Every generated page by its path."""
     found = {FOLDER / "config.md": reference_page(), FOLDER / "commands.md": commands_page()}
+    found[FOLDER / "api" / "modalgate.md"] = root_page()
     return found | {FOLDER / "api" / f"{room}.md": room_page(room) for room in ROOMS}
 
 
@@ -58,9 +59,67 @@ def commands_page() -> str:
     return "\n".join(parts)
 
 
+def root_page() -> str:
+    """The public names of the package itself."""
+    return f"# modalgate\n\n{NOTE}\n\n{_docstring(ROOT / '__init__.py')}\n\n{public_names(ROOT)}"
+
+
+def public_names(package: Path) -> str:
+    """The names that a package's `__init__.pyi` hands out: a table with their modules. Empty without that file."""
+    stub = package / "__init__.pyi"
+    if not stub.is_file():
+        return ""
+    title = ".".join(("modalgate", *package.relative_to(ROOT).parts))
+    rows = []
+    for node in ast.parse(stub.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ImportFrom):
+            source = package.joinpath(*(node.module or "").split("."))
+            rows += [(f"`{alias.name}`", *_origin(source, alias.name)) for alias in node.names]
+    return f"## Import from {title}\n\n{_table(('name', 'module', 'meaning'), sorted(rows, key=_name))}\n"
+
+
+def _name(row: tuple[str, ...]) -> str:
+    return row[0].strip("`")
+
+
+def _origin(source: Path, name: str) -> tuple[str, str]:
+    """A link to the module of a public name, and the first line of its docstring."""
+    path = _definition(source.with_suffix(".py"), name)
+    if not path.is_file():  # a room, handed out by the root
+        return f"[`modalgate.{name}`]({name}.md)", _line(_docstring(source / name / "__init__.py"))
+    link = f"[`{_module(path)}`]({path.relative_to(ROOT).parts[0]}.md#{_anchor(path)})"
+    return link, _line(_meaning(path, name))
+
+
+def _definition(path: Path, name: str) -> Path:
+    """The module that defines a name which the module at `path` may only import."""
+    for node in ast.parse(path.read_text(encoding="utf-8")).body if path.is_file() else []:
+        if isinstance(node, ast.ImportFrom) and node.level and name in [alias.name for alias in node.names]:
+            source = path.parents[node.level - 1].joinpath(*(node.module or "").split("."))
+            return _definition(source.with_suffix(".py"), name)
+    return path
+
+
+def _meaning(path: Path, name: str) -> str:
+    """The docstring of a function or class; of a constant, the string below it."""
+    body = ast.parse(path.read_text(encoding="utf-8")).body
+    for number, node in enumerate(body):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == name:
+            return ast.get_docstring(node) or ""
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        if any(isinstance(target, ast.Name) and target.id == name for target in targets):
+            below = body[number + 1] if number + 1 < len(body) else None
+            if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
+                return str(below.value.value)
+            return _docstring(path)
+    raise ValueError(f"{path} does not define '{name}', which an __init__.pyi hands out")
+
+
 def room_page(room: str) -> str:
-    """The modules of a room: a table, then a directive for each."""
+    """The public names and the modules of a room: a table of each, then a directive for each module."""
     parts = [f"# {room}\n\n{NOTE}\n\n{_docstring(ROOT / room / '__init__.py')}\n"]
+    names = public_names(ROOT / room)
+    parts += [names] if names else []
     for folder in [ROOT / room, *sorted(path for path in (ROOT / room).rglob("*") if path.is_dir())]:
         modules = [path for path in sorted(folder.glob("*.py")) if path.name != "__init__.py"]
         if not modules:

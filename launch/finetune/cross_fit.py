@@ -89,7 +89,7 @@ def fit_gate(recipe: Recipe, classifier: Classifier, fit: CrossFit | None, split
     gate.to(device)
     if ranks()[0] == 0:
         print(
-            f"gate: loss on {len(clean.label)} clips that its experts did not train on {fitted.loss:.3f}, of the "
-            f"product of the experts {fitted.product_loss:.3f}; {fitted.steps} steps, penalty {fitted.penalty:g}",
+            f"gate: held-out loss {fitted.loss:.3f} on {len(clean.label)} clips (product of experts: "
+            f"{fitted.product_loss:.3f}); {fitted.steps} steps, penalty {fitted.penalty:g}",
             flush=True,
         )

@@ -156,8 +156,8 @@ class Recipe:
         watched = hold_out(split, self.index, self.strata, self.config.data.group, self.config.seed)
         if self.positive is not None and not (self.labels[watched.validation] == self.positive).any():
             raise RequestError(
-                f"the {len(watched.validation)} validation clips of split '{split.name}' hold none of class "
-                f"'{self.classes[self.positive]}' to choose a threshold with: give another seed=, or hold_out=false"
+                f"split '{split.name}' has no validation clip of class '{self.classes[self.positive]}', so no "
+                "threshold can be chosen: give another seed=, or hold_out=false"
             )
         return watched
 

@@ -173,9 +173,11 @@ def study(config: StudyConfig, command: Sequence[str] = (), resume: bool = False
     groups = groups_of(index, config.data.group) or [sample.key for sample in index.samples]
     units = dict(zip([sample.key for sample in index.samples], groups, strict=True))
     done, references = study_rows(cells, list(singles), units, costs, work[0].metric())
+    folds = len(work) // config.seeds
     note = (
         f"{len({cell.keys[i] for cell in cells for i in range(len(cell.keys))})} test clips, "
-        f"{len(work) // config.seeds} fold(s) x {config.seeds} seeds; encoders trained apart, then kept"
+        f"{folds} fold{'s' if folds != 1 else ''} x {config.seeds} seed{'s' if config.seeds != 1 else ''}; "
+        "encoders trained separately, then frozen"
     )
     tables = study_tables(done, references, config.metric, note)
     figures = list(study_figures(done, config.metric))
@@ -295,7 +297,7 @@ def _run_all(label: str, errands: Sequence[tuple[Callable[..., None], tuple[Any,
                 future.result()
                 advance(1)
         except BaseException:
-            # Waiting for running errands could take minutes.
+            # Running jobs could take minutes to finish.
             running = list((pool._processes or {}).values())
             pool.shutdown(wait=False, cancel_futures=True)
             for process in running:

@@ -302,7 +302,7 @@ def _recording(name: Path | Address | str, told: PredictionLines, png: Path | No
             yield outcome
             whole = True
         except BrokenPipeError:
-            # The reader of the lines has enough, as `head` does: not a fault.
+            # The reader closed the pipe, as `head` does.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         finally:
             told.finish(whole)

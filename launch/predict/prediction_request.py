@@ -14,17 +14,22 @@ from ...tasks.prediction.window_scores import Scorer
 
 @dataclass(frozen=True)
 class AlarmRequest:
-    """Options of alarms: the class (default: the positive one); the threshold `on` (default: chosen on validation
-    clips, or 0.5) and `off` (default: 0.8 of `on`); in seconds, smoothing and shortest alarm and pause.
-    """
+    """Options of alarms."""
 
     name: str | None = None
+    """Class to detect. Default: the positive class."""
     on: float | None = None
+    """Score that starts an alarm. Default: chosen on validation clips, or 0.5."""
     off: float | None = None
+    """Score below which it ends. Default: 0.8 of `on`."""
     smooth: float = 2.0
+    """Seconds of smoothing."""
     smoothing: Smoothing = "mean"
+    """Kind of smoothing."""
     min_on: float = 0.0
+    """Shortest alarm in seconds."""
     min_off: float = 0.0
+    """Shortest pause in seconds."""
 
     def rule(self, scorer: Scorer, threshold: float | None) -> tuple[str, AlarmRule] | None:
         """The class and its rule; None without a class. Raises `RequestError` for an unknown class."""
@@ -42,21 +47,28 @@ class AlarmRequest:
 
 @dataclass(frozen=True)
 class PredictRequest:
-    """The options of `predict`. `beside`: files of further modalities by name. `rates`: Hz of files that do not
-    store it. `out`, `png`, `video`: where lines, timeline and film go (for several recordings: folders). `overwrite`:
-    whether `out` and `video` may replace files. `max_seconds`: longest recording; streams have no end.
-    """
+    """Options of `predict`."""
 
     beside: dict[str, Path] = field(default_factory=dict)
+    """Files of further modalities, by name."""
     rates: dict[str, float] = field(default_factory=dict)
+    """Rate in Hz of files that do not store it, by name."""
     hop: float | None = None
+    """Seconds between pieces. None: as the model is applied."""
     out: Path | None = None
+    """File of the lines; for several recordings, a folder."""
     png: Path | None = None
+    """Picture of the timeline; for several recordings, a folder."""
     video: Path | None = None
+    """Film with scores; for several recordings, a folder."""
     alarm: AlarmRequest = field(default_factory=AlarmRequest)
+    """Options of alarms."""
     patience: Patience = field(default_factory=Patience)
+    """Waiting times of live sources."""
     overwrite: bool = False
+    """Whether `out` and `video` may replace files."""
     max_seconds: float = PackSettings.max_seconds
+    """Longest recording in seconds. Streams have no limit."""
 
     def check_free(self, keys: Sequence[str] | None = None) -> list[Path]:
         """The pictures that are replaced. `keys`: of several recordings.

@@ -51,7 +51,7 @@ def open_service(
     if not isinstance(bundle.model, Classifier):
         raise RequestError(f"'{model}' is an encoder without classes: give a bundle from `modalgate finetune`")
     if not all(bool(value.isfinite().all()) for value in bundle.model.parameters()):
-        raise RequestError(f"'{model}' holds weights that are not finite: its scores would be none")
+        raise RequestError(f"'{model}' has NaN or infinite weights and cannot score")
     card = card_sections((path / CARD).read_text(encoding="utf-8"))
     names, classes = list(bundle.backbone.modalities), list(bundle.model.classes)
     # Every modality but colour pictures may also come in a separate file.

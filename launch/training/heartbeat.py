@@ -1,4 +1,4 @@
-"""Names the rank that is late or has failed: all processes report their places, and end together."""
+"""Names the rank that is late or has failed. All processes report their progress and end together."""
 
 import ctypes
 import itertools
@@ -24,9 +24,9 @@ FORWARD, BACKWARD = "in the forward pass", "in the backward pass"
 UPDATING = "updating the weights"
 EVALUATING, SAVING = "evaluating", "saving a checkpoint"
 
-# Seconds between two looks at the failures of other processes, and in which living processes answer an alarm.
+# Seconds between two checks for failures of other processes, and within which a running process answers an alarm.
 LOOK, ANSWER = 0.25, 2.0
-# Seconds after which a process that another one's failure has not reached is interrupted, and then ended.
+# Seconds until a process that has not noticed the failure is interrupted, then killed.
 INTERRUPT, END = 4.0, 15.0
 ENDED = "its process ended without an error, perhaps killed"
 
@@ -36,21 +36,28 @@ _trainings = itertools.count()
 
 @dataclass(frozen=True)
 class Place:
-    """The place of a rank: `beats` counts its places so far, `step` its finished steps."""
+    """The progress of a rank."""
 
     beats: int = 0
+    """Number of places reported so far."""
     step: int = 0
+    """Finished steps."""
     doing: str = "starting"
+    """Current activity."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """The first failure of a training: of `rank`, at `place`, for `reason`; process `teller` prints it."""
+    """The first failure of a training."""
 
     rank: int
+    """Rank of the failed process."""
     place: Place
+    """Its last known progress."""
     reason: str
+    """One line."""
     teller: int
+    """Rank of the process that prints it."""
 
     def __str__(self) -> str:
         return f"rank {self.rank} failed after step {self.place.step}, {self.place.doing}: {self.reason}"
@@ -61,16 +68,17 @@ class Interrupted(Exception):
 
 
 class Heartbeat:
-    """Shares the place of this process with the others, and ends it when one has failed, or not moved for `seconds`.
+    """Shares the progress of this process with the others. Ends it when a process has failed or hangs for `seconds`.
 
-    All ranks pass the same places in the same order, so the rank with the fewest beats is the one that the others
-    wait for. One line on standard error names it, and every process exits with status 3: a process that hangs in a
-    collective operation cannot raise. A thread reads and writes the process group's store; `at` only stores the
-    place. Ranks that all evaluate at once wait for nobody and may take longer. With one process it does nothing.
+    All ranks report the same places in the same order, so the others wait for the rank with the fewest beats. One
+    line on standard error names it. Every process exits with status 3, because a process that hangs in a collective
+    operation cannot raise. A thread reads and writes the process group's store; `at` only stores the place. There is
+    no limit while all ranks evaluate. With one process it does nothing.
 
-    A process that raises an error calls `failure`, which raises an alarm in the store. Every process answers it with
-    what `keep` returns, of which the first process makes a checkpoint (`rescue`). The end of the process that failed
-    breaks the waiting of the others; one that goes on computing is interrupted, and one that waits on is ended.
+    A process that raises an error calls `failure`, which sets an alarm in the store. Every process answers with the
+    result of `keep`, and the first process writes a checkpoint from these answers (`rescue`). When the failed process
+    exits, blocked processes get an error. A process that keeps computing is interrupted; one that stays blocked is
+    killed.
     """
 
     def __init__(self, rank: int, world: int, seconds: float) -> None:
@@ -91,7 +99,7 @@ class Heartbeat:
     def __enter__(self) -> Self:
         number = next(_trainings)
         if self.world > 1:
-            # A second client: the one of the group may be blocked as long as a collective operation waits.
+            # A second client: the group's client may be blocked while a collective operation waits.
             store = distributed_c10d._get_default_store().clone()  # pyright: ignore[reportAttributeAccessIssue]
             named = self._store = PrefixStore(f"modalgate/heartbeat-{number}", store)
             threading.Thread(target=self._watch, args=(named,), name="heartbeat", daemon=True).start()
@@ -99,12 +107,12 @@ class Heartbeat:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
         if self._leaving.is_set():
-            # This error only says that another process has ended; the thread is printing the reason.
+            # This error is a consequence: another process has ended, and the thread is printing the reason.
             time.sleep(10 * self._pause)
         self.finish()
 
     def finish(self) -> None:
-        """Ends the watch: from here on the processes need not keep pace."""
+        """Ends the watch. Processes may then progress at different rates."""
         self._ended.set()
 
     @property
@@ -120,22 +128,22 @@ class Heartbeat:
     def failure(self, error: BaseException) -> Failure | None:
         """The failure that ends the training, after `error` in this process; None with one process.
 
-        It is this process's own, or that of another, which has broken an exchange here. A process that does not
-        answer has ended without an error.
+        It is this process's failure, or that of another process which caused the error here. A process that does not
+        answer ended without an error.
         """
         self._back.set()
         if self._store is None:
             return None
         if self._leaving.is_set():  # a process hangs, and the thread is printing that
             time.sleep(10 * self._pause)
-        _interrupt(self._main, None)  # from here on it would do harm
+        _interrupt(self._main, None)  # an interrupt would now break the steps below
         own = Failure(self.rank, self._place, describe_error(error), self.rank)
         try:
             if not _may_follow(error):
                 self._declare(self._store, own)
             self._store.add("alarm", 1)
             answered = self.answers(ANSWER)
-            # The process that failed has declared it by now, unless its error looks like a consequence too.
+            # By now the failed process has declared its failure, unless its error looks like a consequence too.
             until = time.monotonic() + 2 * LOOK
             while not self._look(self._store) and time.monotonic() < until:
                 time.sleep(LOOK / 5)
@@ -149,7 +157,7 @@ class Heartbeat:
         return self._failure
 
     def answers(self, seconds: float = 0.0) -> dict[int, bytes]:
-        """By rank, what the other processes keep of their state; of those that answer within `seconds`."""
+        """The state kept by the other processes, by rank, of those that answer within `seconds`."""
         found: dict[int, bytes] = {}
         until = time.monotonic() + seconds
         with suppress(RuntimeError):
@@ -186,10 +194,10 @@ class Heartbeat:
         return self._failure is not None
 
     def _answer(self, store: Store) -> None:
-        """Answers an alarm, and makes the main thread hear of it."""
+        """Answers an alarm, and interrupts the main thread if it does not react."""
         began, interrupted = time.monotonic(), False
         with suppress(RuntimeError):  # the store may end with its process
-            store.set(f"kept/{self.rank}", self.keep())  # pyright: ignore[reportArgumentType]  (bytes are taken too)
+            store.set(f"kept/{self.rank}", self.keep())  # pyright: ignore[reportArgumentType]  (bytes are accepted)
             while not self._ended.wait(LOOK / 5) and not self._look(store):
                 pass
         while not self._ended.wait(LOOK / 5) and not self._back.is_set():
@@ -209,7 +217,7 @@ class Heartbeat:
         moved = dict.fromkeys(seen, time.monotonic())
         due = time.monotonic() + self._pause
         while not self._ended.wait(min(self._pause, LOOK)):
-            with suppress(RuntimeError):  # the store is gone with its process: the exchange of the main thread fails
+            with suppress(RuntimeError):  # the store ended with its process; the main thread gets an error
                 if store.add("alarm", 0):
                     self._answer(store)
                     return
@@ -226,9 +234,7 @@ class Heartbeat:
                 self._end(store, seen, late)
 
     def _exchange(self, store: Store, seen: dict[int, Place]) -> dict[int, Place]:
-        """The newest known places; if the store is gone, with the process that held it, only the own place
-        changes.
-        """
+        """The newest known places. Without the store, which ends with its process, only this rank's place is new."""
         here = self._place
         try:
             store.set(str(self.rank), json.dumps(asdict(here)))
@@ -238,9 +244,7 @@ class Heartbeat:
             return {**seen, self.rank: here}
 
     def _end(self, store: Store, places: dict[int, Place], late: list[int]) -> None:
-        """Prints one line for all processes and exits with them: the first to exit breaks the waiting of the
-        others.
-        """
+        """Prints one line for all processes and exits with them. The first exit gives blocked processes an error."""
         self._leaving.set()
         until = time.monotonic() + 3 * self._pause
         # The process that holds the store may exit first.

@@ -187,7 +187,7 @@ def open_training(
         pulse.keep = state.keep_random
         stack.callback(state.close)
         if main and state.step > config.steps:
-            warn(f"'{run}' has done {state.step} steps, more than train.steps={config.steps}: it keeps them all")
+            warn(f"'{run}' already has {state.step} steps, more than train.steps={config.steps}: no further training")
         trackers: list[Tracker] = []
 
         def track_run() -> None:

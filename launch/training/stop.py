@@ -15,19 +15,22 @@ _STOP = (signal.SIGINT, signal.SIGTERM)
 
 @dataclass
 class Signals:
-    """Signals received by this process: `stop` by SIGINT or SIGTERM, `save` by SIGUSR1 since the last checkpoint."""
+    """Signals received by this process."""
 
     stop: bool = False
+    """SIGINT or SIGTERM."""
     save: bool = False
+    """SIGUSR1 since the last checkpoint."""
 
 
 class Stop:
-    """The five reasons to stop: all steps are done, a signal, the evaluation says enough, too many non-finite steps,
-    a process without its next batch.
+    """The five reasons to stop: all steps are done, a signal, early stopping, too many non-finite steps, a process
+    without its next batch.
 
-    `enough`: true when the evaluation wants no further step. `error`: the error of too many non-finite steps in a
-    row, else none. `interrupted`: some process received a signal; set after every step, alike in all processes.
-    `failure`: why there is no next batch; set in all processes if one has none, there with its reason.
+    enough: returns whether early stopping applies.
+    error: returns the error of too many non-finite steps in a row, or None.
+    interrupted: whether any process received a signal. Equal in all processes, set after every step.
+    failure: why there is no next batch. Set in all processes if one has none; only that one has the reason.
     """
 
     def __init__(

@@ -40,7 +40,9 @@ def probe(
     test_split: Annotated[str, typer.Option(help="Value of `split` to score.")] = "test",
     views: Views = None,
     solver: Annotated[str, typer.Option(help="Solver of the linear probe: lbfgs, or sgd for large sets.")] = "lbfgs",
-    curve: Annotated[bool, typer.Option("--curve", help="Also with 1 to 100 % of the labels, and few-shot.")] = False,
+    curve: Annotated[
+        bool, typer.Option("--curve", help="Also score with 1 to 100 % of the labels, and few-shot.")
+    ] = False,
     cache: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="Store features here. Default: the encoder's run.", show_default=False),

@@ -21,26 +21,34 @@ FEWEST_FOLDS = 2
 
 @dataclass(frozen=True)
 class Plan:
-    """Length of training: `steps` for each of `folds` models; `short`: even that exceeds the budget."""
+    """Length of training."""
 
     steps: int
+    """Steps of each model."""
     folds: int
+    """Number of models."""
     short: bool
+    """Whether even that exceeds the budget."""
 
 
 @dataclass(frozen=True)
 class AutoRequest:
-    """The options of `auto`: the recordings in `folder`, the output folder `out` (default: FOLDER-modalgate), the
-    column to learn (`label`), the class to detect (`positive`), the time budget in `minutes`, the size of the
-    networks (`preset`) and the `workers` that decode."""
+    """Options of `auto`."""
 
     folder: Path
+    """Folder of recordings."""
     out: Path | None = None
+    """Output folder. Default: FOLDER-modalgate."""
     label: str | None = None
+    """Label column to learn."""
     positive: str | None = None
+    """Class to detect."""
     minutes: float = 20.0
+    """Time budget."""
     preset: str = "tiny"
+    """Size of the networks."""
     workers: int = 1
+    """Processes that decode."""
 
 
 def run_auto(request: AutoRequest, run_verb: Callable[[list[str]], object], json: Path | None = None) -> None:

@@ -28,11 +28,14 @@ _BLOCK = 256
 
 @dataclass(frozen=True)
 class NearPair:
-    """Two clips by number, `first` < `second`, and how many of the 575 bits of their hashes differ."""
+    """Two similar clips."""
 
     first: int
+    """Number of the first clip."""
     second: int
+    """Number of the second clip, above `first`."""
     bits: int
+    """Number of the 575 bits of their hashes that differ."""
 
 
 def hash_frames(frames: NDArray[np.float32]) -> NDArray[np.uint64]:

@@ -7,7 +7,8 @@ import threading
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 
-# Queue systems and terminals send these to every process of a job. The process that the workers work for stops them.
+# Queue systems and terminals send these to every process of a job. Workers ignore these signals; their parent stops
+# them.
 _STOPS = (signal.SIGINT, signal.SIGTERM)
 
 

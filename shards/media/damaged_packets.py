@@ -11,7 +11,7 @@ from av.error import FFmpegError
 
 # A clock that steps back by more than these seconds has started again, as where two captures were joined.
 STEP_BACK = 0.1
-# No pause is as long in containers whose clock may jump (transport and program streams).
+# A longer gap is a clock jump, not a pause (transport and program streams).
 STEP_AHEAD = 10.0
 # Gaps of fewer seconds are not listed: they are shorter than a packet, such as the drift of a clock.
 SHORTEST_GAP = 0.015

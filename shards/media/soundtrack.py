@@ -15,7 +15,7 @@ from .damaged_packets import SHORTEST_GAP, Damage, decode
 
 # A time stamp may be off by this many seconds. No packet is as short.
 JITTER = 0.01
-# Packets and seconds that are heard before a time stamp off its place is believed.
+# Number of packets and seconds that must confirm a jump in time stamps.
 LOOK_AHEAD, LOOK_SECONDS = 8, 0.25
 # Mean power from which a track sounds: -60 dB of full scale.
 AUDIBLE = 1e-6

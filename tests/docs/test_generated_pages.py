@@ -47,6 +47,14 @@ def test_the_pages_of_rooms_have_every_module() -> None:
             assert path.name == "__init__.py" or f"::: {name}\n" in directives
 
 
+def test_the_pages_have_every_public_name_with_its_meaning() -> None:
+    for room in ("", *REFERENCE.ROOMS):
+        text = WRITTEN[REFERENCE.FOLDER / "api" / f"{room or 'modalgate'}.md"]
+        stub = ROOT / room / "__init__.pyi"
+        for name in re.findall(r" as (\w+)$", stub.read_text(encoding="utf-8"), re.M) if stub.is_file() else []:
+            assert re.search(rf"^\| `{name}` \| \[`[\w.]+`\]\([\w.#-]+\) \| \S.* \|$", text, re.M), name
+
+
 def test_the_picture_of_the_house_is_current() -> None:
     assert HOUSE.TARGET.read_text(encoding="utf-8") == DRAWN, "run: python docs/scripts/draw_house.py"
     assert HOUSE.TARGET.stat().st_size < 60_000

@@ -143,7 +143,7 @@ def test_a_resume_with_fewer_steps_than_are_done_keeps_them_and_says_so(
     run = tmp_path / "run"
     train(Regression(), ToyStream(), settings(), run, tracker_mode="disabled")
     train(Regression(), ToyStream(), settings(steps=8), run, resume=True, tracker_mode="disabled")
-    assert "has done 12 steps, more than train.steps=8: it keeps them all" in capsys.readouterr().err
+    assert "already has 12 steps, more than train.steps=8: no further training" in capsys.readouterr().err
     assert [line["step"] for line in read_metrics(run)] == [4, 8, 12]
     assert steps_done(run) == 12
 
