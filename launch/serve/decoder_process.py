@@ -101,6 +101,9 @@ class Decoder:
 
     def stills(self, times: list[float]) -> list[bytes | None]:
         """JPEG pictures of the video at `times`, None where there is none."""
+        if self.reason is not None:
+            # Pieces sent before it was killed may still be in the pipe.
+            raise Undecodable(self.reason)
         try:
             self.pipe.send(times)
         except OSError as error:

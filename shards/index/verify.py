@@ -11,7 +11,7 @@ from typing import Any
 
 from ..media.container_io import find_pictures, iterate_frames, open_media
 from ..modality import modality
-from .members import stored_facts, stored_signal, stored_sound
+from .members import stored_facts, stored_rate, stored_signal, stored_sound
 from .table import Index, Sample, Shard, load_index
 from .unreadable import UNREADABLE, reason_of
 from .whole_file import sha256
@@ -123,6 +123,11 @@ def _sample_problems(index: Index, sample: Sample, members: dict[str, bytes]) ->
                 problem = "its CRC-32 differs from the clip's JSON: it was changed"
             if problem:
                 yield suffix, problem
+            if modality(name).kind == "signal":
+                try:
+                    stored_rate(members["json"], name)
+                except ValueError as error:
+                    yield suffix, str(error)
 
 
 def _decode_problem(name: str, data: bytes, length: int | None, sample_rate: int) -> str | None:

@@ -52,6 +52,20 @@ def test_lines_go_to_the_file_or_to_standard_output(
     assert "--out" in capsys.readouterr().err
 
 
+def test_earlier_lines_are_replaced_only_with_overwrite(
+    trained_run: Path, film: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "lines.jsonl"
+    command = ["predict", str(trained_run), str(film), "--out", str(out)]
+    assert main(command) == 0
+    first = out.read_bytes()
+    assert main([*command, "--hop", "3"]) == 2
+    assert "lines.jsonl' already exists: give another --out, or add --overwrite" in capsys.readouterr().err
+    assert out.read_bytes() == first
+    assert main([*command, "--hop", "3", "--overwrite"]) == 0
+    assert len(windows(out.read_text())) == 2 < len(windows(first.decode()))
+
+
 def test_truncated_film_is_predicted_up_to_the_cut(
     trained_run: Path, film: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from modalgate.fusion.bundle.bundle import Bundle, load_bundle
 from modalgate.launch.cli import main
-from modalgate.launch.serve.score_stream import Wish, score
+from modalgate.launch.serve import score_stream
+from modalgate.launch.serve.score_stream import Limits, Wish, score
 from modalgate.launch.serve.uploads import place
 from modalgate.launch.serve.waiting_queue import Turns
 from modalgate.shards.errors import DataError
@@ -30,7 +31,7 @@ def bundle(action_bundle: Path) -> Bundle:
     return load_bundle(action_bundle)
 
 
-def lines_of(bundle: Bundle, wish: Wish = DEFAULT, **files: Path) -> list[Any]:
+def lines_of(bundle: Bundle, wish: Wish = DEFAULT, limits: Limits | None = None, **files: Path) -> list[Any]:
     """The lines of copies of `files` in the upload folder."""
 
     async def collect() -> list[Any]:
@@ -40,7 +41,7 @@ def lines_of(bundle: Bundle, wish: Wish = DEFAULT, **files: Path) -> list[Any]:
             uploads[role] = place(file.parent, f"upload-of-{role}", file.name)
             uploads[role].path.write_bytes(file.read_bytes())
         try:
-            return [line async for line in score(bundle, turns, uploads, wish)]
+            return [line async for line in score(bundle, turns, uploads, wish, limits)]
         finally:
             turns.close()
 
@@ -168,3 +169,25 @@ def test_playlist_opens_no_other_file(bundle: Bundle, tmp_path: Path) -> None:
     (tmp_path / "list.mp4").write_text("ffconcat version 1.0\nfile secret.ts\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"'list.mp4' cannot be read: its format is not accepted"):
         lines_of(bundle, video=tmp_path / "list.mp4")
+
+
+def test_a_recording_is_abandoned_at_the_deadline(bundle: Bundle, hall_film: Path) -> None:
+    with pytest.raises(DataError, match=r"'hall.mp4' cannot be read: it is not scored after 0 s \(--deadline\)"):
+        lines_of(bundle, limits=Limits(deadline=0), video=hall_film)
+
+
+def test_more_windows_than_the_limit_are_refused_by_the_duration(bundle: Bundle, hall_film: Path) -> None:
+    with pytest.raises(DataError, match="more than 20000 pieces: give a larger hop"):
+        lines_of(bundle, Wish(hop=0.0002), video=hall_film)
+
+
+def test_windows_beyond_the_limit_end_a_recording_whose_duration_is_wrong(
+    bundle: Bundle, hall_film: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if the file had given a duration below the limit."""
+    monkeypatch.setattr(score_stream, "_check_count", lambda duration, hop: None)
+    monkeypatch.setattr(score_stream, "MOST_WINDOWS", 2)
+    lines = lines_of(bundle, Wish(hop=0.5), video=hall_film)
+    assert lines[-1]["windows"] == 3
+    (note,) = of_kind(lines, "note")
+    assert note["note"].endswith("cannot be read: " + score_stream.TOO_MANY)

@@ -9,6 +9,7 @@ import pytest
 from modalgate.launch import cli
 from modalgate.shards.index.table import load_index
 from modalgate.shards.media.container_io import write_video
+from modalgate.shards.modality import MODALITIES
 
 
 def test_world_writes_media_a_table_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -145,3 +146,31 @@ def test_recordings_without_a_label_are_packed(tmp_path: Path, capsys: pytest.Ca
     (root / "labels.csv").unlink()
     assert cli.main(["pack", str(root), str(tmp_path / "none"), *small, "--labelled-only"]) == 2
     assert "labels.csv" in capsys.readouterr().err
+
+
+def test_declared_modalities_and_changed_recordings_from_the_command_line(
+    recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (recordings / "radar").mkdir()
+    for number in range(4):
+        np.save(recordings / "radar" / f"c{number}.npy", np.full((20, 2), number, np.float32))
+    (recordings / "labels.csv").unlink()
+    (recordings / "video" / "cut.mkv").unlink()
+    out = tmp_path / "out"
+    command = ["pack", str(recordings), str(out), "--modalities", "rgb,radar", "--size", "32", "--fps", "10"]
+    command += ["--workers", "1", "--declare", "radar=signal:2@20"]
+    before = dict(MODALITIES)
+    try:
+        assert cli.main(command) == 0
+        index = load_index(out)
+        assert sum(shard.present["radar"] for shard in index.shards) == 4
+        np.save(recordings / "radar" / "c2.npy", np.full((20, 2), 9, np.float32))
+        capsys.readouterr()
+        MODALITIES.pop("radar")
+        assert cli.main(command) == 2
+        assert "add --repack" in capsys.readouterr().err
+        assert cli.main([*command, "--repack"]) == 0
+    finally:
+        MODALITIES.clear()
+        MODALITIES.update(before)
+    assert load_index(out).shards != index.shards

@@ -201,6 +201,13 @@ def test_a_run_is_exported_pushed_and_used_by_its_name(
     assert main(["export", str(place), str(tmp_path / "rgb.safetensors"), "--modality", "rgb"]) == 0
 
 
+def test_a_pushed_repository_is_private_unless_public_is_given(trained_run: Path, hub: Hub) -> None:
+    bundle = str(trained_run / "encoder")
+    assert main(["push", bundle, "lab/hall"]) == 0
+    assert main(["push", bundle, "lab/open", "--public"]) == 0
+    assert {name: model.private for name, model in hub.models.items()} == {"lab/hall": True, "lab/open": False}
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

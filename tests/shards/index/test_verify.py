@@ -202,6 +202,23 @@ def test_json_of_another_form_is_named(shards: Path, text: str) -> None:
     assert any("clip 'c2', json: damaged (" in problem for problem in verify(shards))
 
 
+@pytest.mark.parametrize("rate", [None, 0, True, "50"])
+def test_a_signal_without_a_valid_rate_is_named(shards: Path, rate: object) -> None:
+    """Training counts such a clip as damaged."""
+    content = json.loads(read_member(load_index(shards), by_key(shards, "c2"), "json"))
+    if rate is None:
+        del content["modalities"]["inertial"]["rate"]
+    else:
+        content["modalities"]["inertial"]["rate"] = rate
+    text = json.dumps(content, separators=(",", ":"))
+    replace_member(shards, "c2", "json", text.encode().ljust)
+    shard = by_key(shards, "c2").shard
+    said = (
+        f"'{shard}': clip 'c2', inertial.npy: its JSON gives inertial the rate {rate!r}, not a number of Hz above 0"
+    )
+    assert said in verify(shards)
+
+
 @pytest.mark.parametrize("change", [b"{", b"'", b"(", b"\0", b"9"])
 def test_a_broken_npy_header_is_named(shards: Path, change: bytes) -> None:
     def spoil(data: bytes) -> bytes:

@@ -1,8 +1,10 @@
 """Frames at given times: the right ones, found without decoding everything."""
 
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -95,3 +97,20 @@ def test_pictures_of_joined_captures(tmp_path: Path) -> None:
         shown = cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_GRAYSCALE)
         assert shown is not None
         assert shown.mean() == pytest.approx(20 + 4 * int(10 * time), abs=3)
+
+
+def test_a_disc_of_wide_pixels_is_round(tmp_path: Path) -> None:
+    rows, columns = np.mgrid[:96, :120]
+    disc = ((columns - 60) * 64 / 45) ** 2 + (rows - 48) ** 2 < 30**2
+    picture = np.where(disc[..., None], 235, 16).astype(np.uint8).repeat(3, axis=2)
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=FPS)
+        stream.height, stream.width, stream.pix_fmt = 96, 120, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(64, 45)
+        for _ in range(3):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture)))
+        container.mux(stream.encode(None))
+    (jpeg,) = stills(tmp_path / "a.mp4", [0.1])
+    assert jpeg is not None
+    seen = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_GRAYSCALE) > 128
+    assert seen.any(axis=0).sum() / seen.any(axis=1).sum() == pytest.approx(1, abs=0.06)
