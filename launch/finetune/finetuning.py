@@ -293,8 +293,9 @@ def _class_table(scores: Scores, classes: Sequence[str]) -> Table:
         values = class_recalls(scores.probabilities.argmax(axis=1), labels, len(classes))
         counts = np.bincount(labels, minlength=len(classes))
         figure, note = "recall", "share of each class's clips that are classified correctly"
+        note += "; chance: guessing in proportion to the classes' clips"
     rows: list[list[Cell]] = [
         [name, value if np.isfinite(value) else None, int(count), int(count) / len(scores.keys)]
         for name, value, count in zip(classes, values.tolist(), counts, strict=True)
     ]
-    return Table("Classes", ["class", figure, "clips", "share"], rows, note)
+    return Table("Classes", ["class", figure, "clips", "chance"], rows, note)

@@ -1,27 +1,23 @@
 """Wrong requests found from paths, names and columns, before a slow library is imported."""
 
-import ast
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ...fusion.bundle.bundle_files import facts_path
 from ...fusion.bundle.hub import find_repository
 from ...fusion.own_classes import check_path, is_path
-from ...shards.errors import RequestError, choice_error
+from ...shards.errors import RequestError
 from ...shards.index.labels import label_column
 from ...shards.index.location import locate
 from ...shards.index.table import load_index
 from ...shards.live.address import find_address
+from ..config.source_names import FUSIONS, TASKS, check_registered
 from ..runs.bundles import any_bundle, find_bundle, find_model
 from ..runs.folder import check_free, check_there, run_folder
 
 if TYPE_CHECKING:
     from ..schema import Config
-
-# The modules and dictionaries with the names of tasks and fusions.
-TASKS = ("ssl/tasks_by_name", "PRETEXT_TASKS")
-FUSIONS = ("fusion/mechanisms_by_name", "FUSIONS")
 
 
 def check_shards(place: Path | str | Sequence[str | Path], label: str | None = None) -> None:
@@ -119,37 +115,49 @@ def check_config(config: "Config", resume: bool) -> None:
 
 
 def _check_names(config: "Config") -> None:
-    """Raises the errors of the registries for an unknown task or fusion, or for a package that is not installed."""
+    """Raises the errors of the registries for unknown tasks, fusions and arguments, and for a missing package."""
     from ..schema import PretrainConfig, StudyConfig
 
-    wanted = [("fusion", config.model.fusion)] if config.model is not None else []
     if isinstance(config, PretrainConfig):
         if not config.tasks:
             raise RequestError("config key 'tasks' is empty: give at least one pretext task")
-        wanted += [("pretext task", name) for name in config.tasks]
-    if isinstance(config, StudyConfig):
-        wanted += [(f"fusion of row '{name}'", row.fusion) for name, row in config.rows.items()]
+        for name, task in config.tasks.items():
+            _check_name("pretext task", "task", TASKS, name, task.arguments)
     if config.model is not None:
+        _check_name("fusion", "fusion", FUSIONS, config.model.fusion, config.model.fusion_arguments)
         for encoder in config.model.encoders.values():
             if encoder.model is not None and is_path(encoder.model):
                 check_path(encoder.model)
-    for what, name in wanted:
-        if is_path(name):
-            check_path(name)
+    if isinstance(config, StudyConfig):
+        for name, row in config.rows.items():
+            _check_name(f"fusion of row '{name}'", "fusion", FUSIONS, row.fusion, row.arguments)
+
+
+def _check_name(what: str, short: str, table: tuple[str, str], name: str, arguments: Mapping[str, Any]) -> None:
+    if is_path(name):
+        check_path(name)
+    else:
+        check_registered(what, short, table, name, list(arguments))
+
+
+def check_early(content: Mapping[str, Any]) -> None:
+    """Raises `RequestError`, with the key, for unknown tasks, fusions and arguments in the content of a config."""
+    model = content.get("model") or {}
+    entries: list[tuple[str, str, str, tuple[str, str], Any, Any]] = [
+        (f"tasks.{name}", "pretext task", "task", TASKS, name, task.get("arguments"))
+        for name, task in (content.get("tasks") or {}).items()
+    ]
+    entries.append(("model.fusion", "fusion", "fusion", FUSIONS, model.get("fusion"), model.get("fusion_arguments")))
+    for name, row in (content.get("rows") or {}).items():
+        found = row.get("fusion"), row.get("arguments")
+        entries.append((f"rows.{name}.fusion", "fusion", "fusion", FUSIONS, *found))
+    for key, what, short, table, name, arguments in entries:
+        if name is None or name == "???" or is_path(name):
             continue
-        known = registered(*(TASKS if what == "pretext task" else FUSIONS))
-        if name not in known:
-            raise choice_error(what, name, known)
-
-
-def registered(module: str, table: str) -> list[str]:
-    """The names in the dictionary `table` of a module, read from its source: importing it would import torch."""
-    source = (Path(__file__).parents[2] / f"{module}.py").read_text(encoding="utf-8")
-    for node in ast.parse(source).body:
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == table:
-            assert isinstance(node.value, ast.Dict)
-            return [str(key.value) for key in node.value.keys if isinstance(key, ast.Constant)]
-    raise AssertionError(f"{module}.py has no {table}")
+        try:
+            check_registered(what, short, table, name, list(arguments or {}))
+        except RequestError as error:
+            raise RequestError(f"config key '{key}': {error}") from error
 
 
 def plain_rates(rate: Mapping[str, float] | None) -> dict[str, float]:

@@ -41,9 +41,15 @@ def check(config: Name, overrides: Overrides = None) -> None:
     from ..config.load import check_config, config_kind, partial_config
 
     missing = check_config(config, overrides or [])
+    content = partial_config(config, overrides or [])
+    from omegaconf import OmegaConf
+
+    from ..jobs.first_checks import check_early
+
+    check_early(OmegaConf.to_container(OmegaConf.create(content), resolve=True))  # pyright: ignore
     from ..config.config_names import check_names  # imports torch, so it comes after the errors
 
-    check_names(partial_config(config, overrides or []))
+    check_names(content)
     unbuilt = check_run(config, overrides or [])
     kind, how = config_kind(config, overrides or [])
     typer.echo(f"config '{config}' is valid for `modalgate {kind}`" + (f" (kind not given: {how})" if how else ""))

@@ -130,7 +130,7 @@ def compare(runs: Sequence[Path], command: str = "", draws: int = 2000) -> tuple
         right = run.right.astype(float)
         low, high = bootstrap_interval(lambda rows, right=right: float(right[rows].mean()), run.units)
         auc = run.auc if len(run.classes) == 2 else None
-        alone.append([run.name, float(right.mean()), low, high, chance, auc])
+        alone.append([run.name, float(right.mean()), low, high, chance, auc, None if auc is None else 0.5])
         figure = accuracy_figure(f"{run.name}: accuracy", float(right.mean()), low, high, chance, clips)
         warnings += chance_warning([figure], "do not rely on its differences; train it longer (train.steps)")
     groups, folds = contenders[0].units, contenders[0].scores.divided
@@ -151,7 +151,7 @@ def compare(runs: Sequence[Path], command: str = "", draws: int = 2000) -> tuple
         for test in (which_test(groups), auc_test(groups))
     )
     tables = [
-        Table("Runs", ["run", "accuracy", "low", "high", "chance", "AUC"], alone, note + mean),
+        Table("Runs", ["run", "accuracy", "low", "high", "chance", "AUC", "chance of AUC"], alone, note + mean),
         Table("Accuracy, second less first", ["pair", "gain", "low", "high", "p", "Holm"], accuracies, tested),
     ]
     if areas:

@@ -5,11 +5,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from modalgate.fusion.mechanisms_by_name import FUSIONS
-from modalgate.launch.jobs import first_checks
-from modalgate.launch.jobs.first_checks import check_bundle, check_config, registered
+from modalgate.launch.jobs.first_checks import check_bundle, check_config
 from modalgate.shards.errors import RequestError
-from modalgate.ssl.tasks_by_name import PRETEXT_TASKS
 
 # All wrong requests in one process: what the first imports, the second would find imported.
 SCRIPT = """
@@ -27,7 +24,14 @@ def test_errors_of_every_verb_are_raised_without_torch(packed: Path, tiny_config
         "pretrain nosuch",
         "pretrain surveillance-pretrain data.shards=/nonexistent",
         f"pretrain {tiny_config} tasks.clip_ordr={{}}",
+        f"pretrain {tiny_config} tasks.clip_order.arguments.stream=1",
         f"pretrain {tiny_config} model.fusion=sofmax",
+        f"pretrain {tiny_config} model.fusion=softmax model.fusion_arguments.balnce=1",
+        f"config check {tiny_config} tasks.clip_ordr={{}}",
+        f"config check {tiny_config} tasks.clip_order.arguments.stream=1",
+        f"config check {tiny_config} model.fusion=sofmax",
+        f"config check {tiny_config} model.fusion=softmax model.fusion_arguments.balnce=1",
+        "config check study-impact12 rows.softmax.fusion=sofmax",
         f"pretrain {tiny_config} out={tmp_path} name=used",
         f"pretrain {tiny_config} out={tmp_path} name=none --resume",
         "finetune surveillance-violence data.shards=nope",
@@ -62,11 +66,6 @@ def test_errors_of_every_verb_are_raised_without_torch(packed: Path, tiny_config
     assert told == [f"2 False {line}" for line in verbs], done.stderr
     assert done.stderr.count("error: ") == len(verbs) == len(done.stderr.splitlines())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["used"]
-
-
-def test_the_names_read_from_the_source_are_the_registries() -> None:
-    assert registered(*first_checks.TASKS) == list(PRETEXT_TASKS)
-    assert registered(*first_checks.FUSIONS) == list(FUSIONS)
 
 
 def test_valid_request_passes(corpus: Path, tiny_config: str) -> None:
