@@ -152,6 +152,21 @@ def test_more_shards_at_the_same_path_are_accepted_by_name(
     assert pretrain(tiny_config, tmp_path, "run", place, "train.steps=4", "--resume") == 0
 
 
+def test_encoders_per_split_are_not_resumed_on_other_shards(
+    tmp_path: Path, tiny_config: str, packed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shards = tmp_path / "shards"
+    shutil.copytree(packed, shards)
+    options = [f"data.shards={shards}", "train.steps=1", "data.folds=2"]
+    assert pretrain(tiny_config, tmp_path, "run", *options) == 0
+    shutil.rmtree(tmp_path / "run" / "fold-1" / "encoder")
+    index = load_index(shards)
+    save_index(replace(index, shards=(replace(index.shards[0], sha256="0" * 64), *index.shards[1:])), shards)
+    capsys.readouterr()
+    assert pretrain(tiny_config, tmp_path, "run", *options, "--resume") == 2
+    assert "fingerprint was" in capsys.readouterr().err
+
+
 @pytest.fixture(scope="module")
 def started(tmp_path_factory: pytest.TempPathFactory, tiny_config: str) -> Path:
     """An exported encoder of rgb and sound."""

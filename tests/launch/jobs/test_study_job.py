@@ -6,11 +6,13 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 from modalgate.launch.cli import main
+from modalgate.shards.index.table import load_index, save_index
 
 ENDLESS = ["name=ended", "seeds=2", "jobs=2", "experts.steps=1000000", "experts.log_every=1"]
 ROWS = (
@@ -101,6 +103,14 @@ def test_study_writes_its_tables_and_skips_finished_cells(
     assert again == {path: when for path, when in cells.items() if path != lost}
     assert main(["report", str(run), "--out", str(shards.parent / "report.html")]) == 0
     assert "Fusion mechanisms, accuracy" in (shards.parent / "report.html").read_text()
+    # Other clips under the same name are other clips.
+    index = load_index(shards)
+    other = replace(index.shards[0], sha256="0" * 64)
+    save_index(replace(index, shards=(other, *index.shards[1:])), shards)
+    capsys.readouterr()
+    assert main(["study", *options, "--resume"]) == 2
+    assert "fingerprint was" in capsys.readouterr().err
+    save_index(index, shards)
 
 
 @pytest.mark.slow
