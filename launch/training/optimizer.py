@@ -85,8 +85,9 @@ def without_unused(
             layout.insert(sum(number is not None and number <= place for number in layout), None)
         before = before[surplus:]
         kept += [old for old, number in zip(saved["params"], layout, strict=True) if number is not None]
-    moments = state["state"]
-    return {**state, "state": {new: moments[old] for new, old in enumerate(kept) if old in moments}}
+    # In the saved order: a weight without a gradient so far has no moments yet.
+    renumbered = {old: new for new, old in enumerate(kept)}
+    return {**state, "state": {renumbered[old]: kept for old, kept in state["state"].items() if old in renumbered}}
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, config: TrainConfig, step: int) -> float:
