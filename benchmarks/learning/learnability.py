@@ -118,8 +118,9 @@ ROWS = {name: Row() for name in PRETEXT_TASKS} | {
         {"streams": ["fused"]}, 1, twin="direction", batch=64, task="arrow_of_time", modalities=("rgb", "flow")
     ),
     "pace flow": Row({"streams": ["flow"]}, 1, twin="pace", batch=64, task="pace", **FLOW),
+    # The moments of contacts in flow and sound also show which of two directions fits.
     "gdt flow": Row(
-        twin="direction", task="gdt", figure="direction_accuracy", modalities=("flow", "audio"), steps=600
+        twin="alignment", task="gdt", figure="direction_accuracy", modalities=("flow", "audio"), steps=600
     ),
 }
 

@@ -26,7 +26,9 @@ def world(
         float, typer.Option(min=0, max=1, help="Probability that a stream shows the symbol of another class.")
     ] = 0.0,
     sensor_flow: Annotated[bool, typer.Option("--sensor-flow", help="Also write exact flow files.")] = False,
-    twin: Annotated[str, typer.Option(help="Remove a cue: order, direction, pace, synchrony or pairing.")] = "",
+    twin: Annotated[
+        str, typer.Option(help="Remove a cue: order, direction, pace, synchrony, alignment or pairing.")
+    ] = "",
     workers: Workers = None,
     json: Json = None,
 ) -> None:

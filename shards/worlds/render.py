@@ -80,7 +80,7 @@ def render(scene: Scene) -> Clip:
     if scene.twin == "order":
         return _without_order(scene)
     heard = far = scene
-    if scene.twin == "synchrony":
+    if scene.twin in ("synchrony", "alignment"):
         heard = replace(scene, phase0=float(generator(scene.seed, scene.clip, "twin").random()))
     if scene.twin == "pairing":
         other = int(generator(scene.seed, scene.clip, "twin").integers(2**62, 2**63))
@@ -91,6 +91,11 @@ def render(scene: Scene) -> Clip:
         flow=_flow(scene) if "flow" in scene.shown else None,
         audio=_audio(heard) if "audio" in scene.shown else None,
     )
+
+
+def _symmetric(scene: Scene) -> bool:
+    """Whether the twin looks and sounds the same backwards."""
+    return scene.twin in ("direction", "alignment")
 
 
 def _without_order(scene: Scene) -> Clip:
@@ -123,7 +128,7 @@ def _discs(scene: Scene, stream: str) -> tuple[_Disc, ...]:
     period = strike_period(scene, bits)
     phase = (time / period + scene.phase0) % 1
     lift = np.where(phase < 0.7, np.sin(np.pi / 2 * phase / 0.7), np.cos(np.pi / 2 * (phase - 0.7) / 0.3))
-    if scene.twin == "direction":
+    if _symmetric(scene):
         lift = np.sin(np.pi * phase)
     way = 1 if bits["M"] else -1
     pace = (-1 if bits["Z"] else 1) * (0.09 + 0.02 * u[4])
@@ -246,7 +251,7 @@ def contact_times(scene: Scene) -> NDArray[np.float64]:
     times = (np.arange(-2, 11, dtype=np.float64) - scene.phase0 + bits["S"] / 2) * period
     # Includes every ring that is still audible: a silent beginning would distinguish the first second from the
     # others. A ring that swells is audible before its contact.
-    late = _LONGEST_RING / 2 if scene.twin == "direction" else 0
+    late = _LONGEST_RING / 2 if _symmetric(scene) else 0
     return times[(times >= -_LONGEST_RING) & (times < _SECONDS + late)]
 
 
@@ -263,7 +268,7 @@ def _audio(scene: Scene) -> Floats:
         length = min(_LONGEST_RING, 6 * decay)
     sound = np.zeros(_SAMPLES)
     for moment in contact_times(scene):
-        first = int(np.ceil((moment - (length / 2 if scene.twin == "direction" else 0)) * SAMPLE_RATE))
+        first = int(np.ceil((moment - (length / 2 if _symmetric(scene) else 0)) * SAMPLE_RATE))
         time = np.arange(first, first + int(length * SAMPLE_RATE)) / SAMPLE_RATE - moment
         ring = _ring(time, pitch, decay, partials, scene.phases)[max(-first, 0) :]
         begin = max(first, 0)

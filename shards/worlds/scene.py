@@ -18,6 +18,7 @@ TWINS = {
     "direction": "bodies rise as they fall and rings swell as they fade: a clip and its reverse look alike",
     "pace": "nothing moves",
     "synchrony": "the sound's contacts keep their period but have a random phase",
+    "alignment": "those of direction and synchrony together: reversed sound fits a picture no less than sound does",
     "pairing": "distances come from another scene than picture and sound, except for the label's cue",
 }
 

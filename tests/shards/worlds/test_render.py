@@ -295,7 +295,7 @@ def test_bodies_rise_as_fast_as_they_fall_in_the_twin_without_direction():
 
 def test_rings_swell_as_they_fade_in_the_twin_without_direction():
     for plain, twin in twins_of("direction", 10):
-        for scene, symmetric in ((plain, False), (twin, True)):
+        for scene, symmetric in ((plain, False), (twin, True), (replace(twin, twin="alignment"), True)):
             scene = replace(showing(scene, T=0), floor=0.0, shown=scene.shown)
             sound, contact = render(scene).audio, next(t for t in contact_times(scene) if t > 0.5)
             middle, reach = round(contact * SAMPLE_RATE), 300
@@ -325,6 +325,14 @@ def test_the_sound_keeps_its_period_at_another_phase_in_the_twin_without_synchro
         one, other = render(plain), render(twin)
         assert same(one, other, "rgb")
         assert same(one, other, "depth")
+        assert not same(one, other, "audio")
+
+
+def test_the_twin_without_alignment_lacks_direction_and_synchrony():
+    for plain, twin in twins_of("alignment", 10):
+        one, other = (render(replace(plain, twin="direction")), render(twin))
+        assert same(one, other, "rgb")
+        assert same(one, other, "flow")
         assert not same(one, other, "audio")
 
 
