@@ -95,3 +95,16 @@ def test_the_functions_that_the_architecture_names_stand_in_their_files() -> Non
         sources = "".join((ROOT / name).read_text(encoding="utf-8") for name in re.findall(r"`([\w/.]+)`", files))
         for name in re.findall(r"`([\w.]+)`", functions):
             assert all(re.search(rf"(def|class) {part}\b", sources) for part in name.split(".")), name
+
+
+def test_examples_of_docstrings_are_code_blocks() -> None:
+    tree = load("package_tree")
+    example = ">>> one()\n    1\n"
+    given = f'def one():\n    """One.\n\n    {example}\n    And more:\n\n    {example}    """\n    return 1\n'
+    blocks = "\n    ```pycon\n    >>> one()\n    1\n    ```\n"
+    assert tree.with_code_blocks(given).count(blocks) == 2
+    for room in tree.ROOMS:
+        for path in (ROOT / room).rglob("*.py"):
+            text = tree.with_code_blocks(path.read_text(encoding="utf-8"))
+            compile(text, str(path), "exec")
+            assert text.count("```pycon\n") == len(re.findall(r"^ *```pycon\n(?:.*\n)*?^ *```$", text, re.M)), path
