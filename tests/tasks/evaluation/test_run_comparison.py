@@ -136,7 +136,7 @@ def test_auc_is_a_mean_over_folds(tmp_path: Path) -> None:
         save_scores(stored, keys, ["calm", "fight"], runs[-1] / "results" / "scores.safetensors")
     (duel,), result = compare(runs, draws=200)
     assert roc_auc(0.1 + 0.2 * labels + 0.5 * fold, labels) == pytest.approx(0.75)
-    assert [row[-1] for row in result.tables[0].rows] == [1, 1]
+    assert [row[-2:] for row in result.tables[0].rows] == [[1, 0.5], [1, 0.5]]
     assert duel.auc is not None
     assert (duel.auc.value, duel.auc.low, duel.auc.high, duel.auc.p) == (0, 0, 0, 1)
     assert "mean over 2 folds" in result.tables[0].note
@@ -146,7 +146,7 @@ def test_three_classes_have_no_auc_and_equal_names_become_paths(write: Write) ->
     runs = [write("a/same", answers(30, 3), classes=3), write("b/same", answers(30, 6), classes=3)]
     found, result = compare(runs, draws=200)
     assert found[0].auc is None
-    assert result.tables[0].rows[0][-1] is None
+    assert result.tables[0].rows[0][-2:] == [None, None]
     assert [row[0] for row in result.tables[0].rows] == [str(run) for run in runs]
 
 
