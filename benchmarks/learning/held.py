@@ -72,13 +72,19 @@ class HeldWhole(Held):
     def train(self, start: int) -> Iterator[Batch]:
         for whole in super().train(start):
             rng = np.random.default_rng([whole.seed, 1])
-            asked = self.duration, self.request.seconds, self.request.segments
+            asked = self.usable, self.request.seconds, self.request.segments
             yield self.cut(whole, np.stack([random_starts(*asked, rng) for _ in whole.key]))
 
     def evaluate(self) -> Iterator[Batch]:
-        starts = uniform_starts(self.duration, self.request.seconds, self.request.segments)
+        starts = uniform_starts(self.usable, self.request.seconds, self.request.segments)
         for whole in super().evaluate():
             yield self.cut(whole, np.tile(starts, (len(whole), 1)))
+
+    @property
+    def usable(self) -> float:
+        """Seconds of a clip without its last frame if there is flow: its motion is estimated backward."""
+        flow = any(modality(name).flow_of for name in self.request.modalities)
+        return self.duration - flow / self.settings.fps
 
     def cut(self, whole: Batch, starts: np.ndarray) -> Batch:
         """Windows (B, K, ...) of clips (B, 1, ...), from the frames nearest to `starts` (B, K) in seconds."""
