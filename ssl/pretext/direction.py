@@ -60,8 +60,8 @@ class Pace(PretextTask):
     equally frequent; if absent clips make one class larger, its surplus is skipped. The published form has four
     paces. `streams`: video modalities; default: all but flow, whose vectors do not change with the pace.
 
-    Shortcut that remains on flow: errors of its estimate recur from frame to frame, also where nothing moves. Shortcuts
-    it guards against: looped or padded windows (windows are cut), and the pitch of resampled sound (sound
+    Shortcut that remains on flow: errors of its estimate recur from frame to frame, also where nothing moves.
+    Shortcuts it guards against: looped or padded windows (windows are cut), and the pitch of resampled sound (sound
     keeps its pace and is not used).
     """
 
