@@ -109,7 +109,7 @@ ROWS = {name: Row() for name in PRETEXT_TASKS} | {
     "pace": Row(segments=1, twin="pace", batch=64),
     # Sound is cut where a clip ends. Windows of flow omit the last frame, as in training. The seconds of the twin
     # without order would jump in flow between two frames, so the cue goes with all motion.
-    "clip_order flow": Row({"streams": ["flow"], "dropout": 0.1}, 3, 15 / 16, twin="pace", task="clip_order", **FLOW),
+    "clip_order flow": Row({"streams": ["flow"], "dropout": 0.1}, 3, 0.75, twin="pace", task="clip_order", **FLOW),
     "clip_order audio": Row({"streams": ["audio"], "dropout": 0.1}, 3, 1.0, twin="order", task="clip_order", **HEARD),
     "arrow_of_time flow": Row(segments=1, twin="direction", batch=64, task="arrow_of_time", **FLOW),
     "arrow_of_time audio": Row(segments=1, twin="direction", batch=64, task="arrow_of_time", **HEARD),
