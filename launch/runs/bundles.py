@@ -103,7 +103,7 @@ def measured_bundle(path: Path, index: Index) -> "Bundle":
     bundle = load_bundle(current(path))
     if bundle.provenance.get(SEEN) == index.fingerprint:
         raise RequestError(
-            f"'{path}' is a final model: it was trained on the labelled clips of '{index.folder}'; see its run for "
+            f"'{path}' is a final model, trained on all labelled clips of '{index.folder}': see its run for "
             "out-of-fold scores, or give other shards"
         )
     return bundle

@@ -192,9 +192,9 @@ def test_final_model_is_not_scored_on_training_clips(
     capsys.readouterr()
     for model in (whole / "final", whole / "final" / "encoder"):
         assert main(["robustness", str(model), shards, *more]) == 2
-        assert "final model" in capsys.readouterr().err
+        assert "trained on all labelled clips" in capsys.readouterr().err
     assert main(["probe", str(whole), shards, "--folds", "2", "--workers", "0"]) == 2
-    assert "final model" in capsys.readouterr().err
+    assert "trained on all labelled clips" in capsys.readouterr().err
     tuned = command(hall, "again", f"encoder={whole / 'final' / 'encoder'}", "model=null")
     assert main(tuned) == 2
     assert not (hall / "runs" / "again").exists()

@@ -270,6 +270,7 @@ def test_multilabel_classes_are_trained_scored_and_printed_separately(
     scores, _, classes = load_scores(run / "results" / "scores.safetensors")
     assert classes == ["contact", "odd"]
     assert scores.labels.shape == scores.probabilities.shape == (16, 2)
+    assert (np.abs(scores.probabilities.sum(axis=1) - 1) > 1e-3).any()
     figures = json.loads((run.parent / "told.json").read_text())
     assert set(figures["metrics"]) == set(figures["intervals"]) == {"mean_average_precision", "micro_f1", "macro_f1"}
     assert {"micro_f1 at them", "threshold of odd"} <= set(figures["chosen"])
@@ -290,6 +291,7 @@ def test_multilabel_classes_are_trained_scored_and_printed_separately(
         assert [line[name] for line in lines["run"]] == pytest.approx(
             [line[name] for line in lines["onnx"]], abs=1e-4
         )
+    assert max(abs(sum(line.values()) - 1) for line in lines["run"]) > 1e-3
     planted = load_bundle(run / "fold-1" / "encoder")
     layer = planted.model.head[-1]  # pyright: ignore
     nn.init.zeros_(layer.weight)

@@ -59,6 +59,7 @@ def test_compiled_losses_and_names_equal_the_plain_run(
         assert all(module._compiled_call_impl is None for module in objective.modules())
     assert curves["compiled"] == pytest.approx(curves["plain"], abs=1e-4)
     assert len(curves["plain"]) == 4
+    assert curves["plain"][0] != curves["plain"][-1]
     assert names["compiled"] == names["plain"]
 
 

@@ -1,6 +1,7 @@
 """The other processes name a stalled process, in real processes that wait for it."""
 
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -90,7 +91,9 @@ def test_a_rank_that_fails_ends_all_with_a_checkpoint_of_the_last_whole_step(
     tmp_path: Path, launch: Callable[..., list[int]], whole: Path, how: str, rank: int, step: int, expected: str
 ) -> None:
     run, log = tmp_path / "run", tmp_path / "log"
+    began = time.monotonic()
     statuses = launch([how, str(rank), str(run)], 2, script=FAILER, log=str(log))
+    assert time.monotonic() - began < 10
     assert statuses == [3, -9 if how == "killed" else 3], log.read_text()
     lines = [line for line in log.read_text().splitlines() if line.startswith("error:")]
     assert sum(expected in line for line in lines) == 1, log.read_text()
