@@ -140,8 +140,14 @@ def _check_name(what: str, short: str, table: tuple[str, str], name: str, argume
         check_registered(what, short, table, name, list(arguments))
 
 
-def check_early(content: Mapping[str, Any]) -> None:
-    """Raises `RequestError`, with the key, for unknown tasks, fusions and arguments in the content of a config."""
+def check_early(config: Any) -> None:
+    """Raises `RequestError`, with the key, for unknown tasks, fusions and arguments of a config.
+
+    `config` may be partial: missing keys are skipped.
+    """
+    from omegaconf import OmegaConf
+
+    content: Any = OmegaConf.to_container(OmegaConf.create(config), resolve=True)
     model = content.get("model") or {}
     entries: list[tuple[str, str, str, tuple[str, str], Any, Any]] = [
         (f"tasks.{name}", "pretext task", "task", TASKS, name, task.get("arguments"))

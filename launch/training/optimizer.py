@@ -87,7 +87,7 @@ def without_unused(
         kept += [old for old, number in zip(saved["params"], layout, strict=True) if number is not None]
     # In the saved order: a weight without a gradient so far has no moments yet.
     renumbered = {old: new for new, old in enumerate(kept)}
-    return {**state, "state": {renumbered[old]: kept for old, kept in state["state"].items() if old in renumbered}}
+    return {**state, "state": {renumbered[old]: value for old, value in state["state"].items() if old in renumbered}}
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, config: TrainConfig, step: int) -> float:

@@ -30,7 +30,8 @@ class Stop:
     enough: returns whether early stopping applies.
     error: returns the error of too many non-finite steps in a row, or None.
     interrupted: whether any process received a signal. Equal in all processes, set after every step.
-    failure: why there is no next batch. Set in all processes if one has none; only that one has the reason.
+    failure: the error that left a process without a next batch. Every process has it set; only that process knows
+        the cause.
     """
 
     def __init__(

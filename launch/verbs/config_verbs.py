@@ -42,11 +42,9 @@ def check(config: Name, overrides: Overrides = None) -> None:
 
     missing = check_config(config, overrides or [])
     content = partial_config(config, overrides or [])
-    from omegaconf import OmegaConf
-
     from ..jobs.first_checks import check_early
 
-    check_early(OmegaConf.to_container(OmegaConf.create(content), resolve=True))  # pyright: ignore
+    check_early(content)
     from ..config.config_names import check_names  # imports torch, so it comes after the errors
 
     check_names(content)

@@ -288,7 +288,8 @@ class SupervisedObjective(nn.Module):
             if name not in streams or not bool(mask.any()):
                 continue
             with torch.no_grad():
-                wanted = teacher.eval().backbone.encode(name, streams[name], mask).features
+                # Teachers are not part of the module, so they do not follow it to its device.
+                wanted = teacher.to(features.device).eval().backbone.encode(name, streams[name], mask).features
             parts.append((features - wanted)[mask].square().sum(dim=-1).mean())
         return torch.stack(parts).sum() if parts else scored.logits.sum() * 0
 
